@@ -1,0 +1,61 @@
+"""What goes wrong, and the exit code each kind ends a command with (0 is done, 1 a defect of ours).
+
+An error's text says what, where (file, row) and the way out, on one screen. A command shows it
+without a traceback, unless it was started with `--debug`.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+
+
+class FlexfasError(Exception):
+  """An error that a user can act on; `exit_code` is what the command ends with."""
+
+  exit_code = 1
+
+
+class ConfigError(FlexfasError):
+  """Wrong usage, or a config that cannot work."""
+
+  exit_code = 2
+
+
+class DataError(FlexfasError):
+  """Data that is missing, damaged or contradicts itself."""
+
+  exit_code = 3
+
+
+class StateError(FlexfasError):
+  """A checkpoint, workdir or threshold that is missing, damaged or of something else."""
+
+  exit_code = 4
+
+
+class ExportError(FlexfasError):
+  """An exported model that does not do what the checkpoint does."""
+
+  exit_code = 5
+
+
+def exit_code_of(command: Callable[[], None], debug: bool = False) -> int:
+  """Runs a command's body and turns its errors into one message on stderr and an exit code.
+
+  Args:
+    command: what to run; called without arguments.
+    debug: let the traceback through.
+
+  Returns:
+    0, or the exit code of the `FlexfasError` that was raised.
+  """
+  try:
+    command()
+  except FlexfasError as error:
+    if debug:
+      raise
+    print(f'error: {error}', file=sys.stderr)
+    return error.exit_code
+  except BrokenPipeError:  # `... | head`: the reader has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  return 0

@@ -1,0 +1,253 @@
+"""Presentation attack detection metrics: pure functions over labels and scores, in NumPy alone.
+
+A label is 1 for bona fide and 0 for an attack; a sample is accepted when score >= threshold. Every
+rate is a fraction. Sources:
+
+  [ISO]  ISO/IEC 30107-3, Biometric presentation attack detection, part 3: testing and reporting.
+  [FM]   Yu et al., Flexible-Modal Face Anti-Spoofing: A Benchmark (CVPRW 2023), and its code.
+  [MM]   Parkin and Grinchuk, Recognizing Multi-Modal Face Spoofing with Face Recognition Networks
+         (CVPRW 2019), and its code.
+  [MW]   Mann and Whitney, On a test of whether one of two random variables is stochastically
+         larger than the other (Annals of Mathematical Statistics, 1947).
+
+At one threshold (`error_rates`):
+  APCER of a category   share of that category's attacks that are accepted [ISO, per species]
+  apcer                 pooled: share of all attacks that are accepted [FM, MM]
+  apcer_max             the largest APCER of a category [ISO]; undefined where none is known
+  bpcer                 share of the bona fide samples that are not accepted [ISO]
+  acer                  (apcer + bpcer) / 2, with the pooled APCER [FM, MM]
+  acer_max              (apcer_max + bpcer) / 2 [ISO's earlier ACER; withdrawn there in 2023]
+  hter                  (false accept rate + false reject rate) / 2, the cross-dataset papers' name:
+                        with the pooled APCER and failures counted in, the same number as acer
+
+Over all thresholds, read from one `Curve`:
+  eer                   where |apcer - bpcer| is least, the mean of the two; its threshold is the
+                        largest of those that tie. No interpolation
+  auc                   probability that a bona fide sample scores above an attack, ties half [MW]
+  tpr_at_fpr            largest TPR (1 - bpcer) whose FPR (pooled apcer) is at most the target [MM]
+  tpr_at_nearest_fpr    [FM]'s rule: the TPR at the point of scikit-learn's `roc_curve` whose FPR is
+                        nearest to the target. It may exceed the target, and gives the lowest TPR
+                        of a run of equal FPRs, 0 where FPR 0 is the nearest. For parity only
+  bpcer_at_apcer        smallest BPCER whose pooled APCER is not above the target: BPCER10, BPCER20
+                        and BPCER100 at 10, 5 and 1 % [ISO]
+
+Failure to acquire (FTA): a sample whose score is NaN. It is not accepted, at any threshold: an
+attack that failed is rejected, a bona fide sample that failed is an error. Both stay in the
+denominators, and every result carries `n_bona_fide`, `n_attack` (FTA included) and `n_fta`. In the
+AUC an FTA ranks below every score and ties with other FTAs.
+
+A rate over no samples, and a curve's metric where one of the two classes is missing, is NaN:
+undefined.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class ErrorRates:
+  """What is accepted and rejected at one threshold; the module's docstring defines each rate."""
+
+  threshold: float
+  apcer: float
+  bpcer: float
+  apcer_of: dict[str, float]  # by category, in alphabetical order; empty where none is known
+  n_bona_fide: int
+  n_attack: int
+  n_fta: int
+
+  @property
+  def apcer_max(self) -> float:
+    return max(self.apcer_of.values(), default=math.nan)
+
+  @property
+  def acer(self) -> float:
+    return (self.apcer + self.bpcer) / 2
+
+  @property
+  def acer_max(self) -> float:
+    return (self.apcer_max + self.bpcer) / 2
+
+  @property
+  def hter(self) -> float:
+    return self.acer
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Curve:
+  """Every operating point, from the strictest threshold to the loosest.
+
+  The first threshold is infinite and accepts nothing; the others are the K distinct scores. The
+  counts of a threshold are of the samples that it accepts.
+  """
+
+  threshold: np.ndarray  # [K+1] float64, falling
+  accepted_bona_fide: np.ndarray  # [K+1] int64, never falling
+  accepted_attack: np.ndarray  # [K+1] int64, never falling
+  n_bona_fide: int
+  n_attack: int
+  n_fta: int
+
+  @property
+  def apcer(self) -> np.ndarray:  # [K+1]
+    return _rate(self.accepted_attack, self.n_attack)
+
+  @property
+  def bpcer(self) -> np.ndarray:  # [K+1]
+    return _rate(self.n_bona_fide - self.accepted_bona_fide, self.n_bona_fide)
+
+  @property
+  def one_class(self) -> bool:
+    return not (self.n_bona_fide and self.n_attack)
+
+
+def error_rates(label, score, threshold: float, category=None) -> ErrorRates:
+  """The error rates at one threshold.
+
+  Args:
+    label: [N] integer or bool, 1 = bona fide.
+    score: [N] float, NaN = failure to acquire.
+    threshold: accept when score >= threshold.
+    category: [N] str, the attacks' category or species, '' = not known; ignored for bona fide.
+
+  Returns:
+    `ErrorRates`.
+
+  Raises:
+    ValueError: shapes that differ, a label that is neither 0 nor 1, an infinite score.
+  """
+  bona_fide, score = _checked(label, score)
+  attack = ~bona_fide
+  accepted = score >= threshold  # [N]; false where the score is NaN
+  n_bona_fide, n_attack = int(bona_fide.sum()), int(attack.sum())
+
+  apcer_of = {}
+  names = np.full(score.shape, '') if category is None else np.asarray(category, np.str_)
+  names = names[attack]  # [n_attack]
+  if (names != '').any():
+    names, index = np.unique(np.where(names == '', 'unknown', names), return_inverse=True)
+    n = np.bincount(index)
+    passed = np.bincount(index, weights=accepted[attack])
+    apcer_of = {str(name): float(k / n) for name, k, n in zip(names, passed, n, strict=True)}
+
+  return ErrorRates(
+    threshold=float(threshold),
+    apcer=_rate(int((accepted & attack).sum()), n_attack),
+    bpcer=_rate(int((~accepted & bona_fide).sum()), n_bona_fide),
+    apcer_of=apcer_of,
+    n_bona_fide=n_bona_fide,
+    n_attack=n_attack,
+    n_fta=int(np.isnan(score).sum()),
+  )
+
+
+def curve(label, score) -> Curve:
+  """All operating points, by one sort.
+
+  Args:
+    label: [N] integer or bool, 1 = bona fide.
+    score: [N] float, NaN = failure to acquire.
+
+  Returns:
+    `Curve`.
+
+  Raises:
+    ValueError: as `error_rates`.
+  """
+  bona_fide, score = _checked(label, score)
+  acquired = ~np.isnan(score)
+  order = np.argsort(score[acquired])[::-1]
+  falling = score[acquired][order]
+  last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))  # [K], each tie's last sample
+  last = last[: falling.size]  # no sample, no tie
+  accepted_bona_fide = np.cumsum(bona_fide[acquired][order], dtype=np.int64)[last]
+  return Curve(
+    threshold=np.append(np.inf, falling[last]),
+    accepted_bona_fide=np.append(0, accepted_bona_fide),
+    accepted_attack=np.append(0, last + 1 - accepted_bona_fide),
+    n_bona_fide=int(bona_fide.sum()),
+    n_attack=int((~bona_fide).sum()),
+    n_fta=int((~acquired).sum()),
+  )
+
+
+def eer(points: Curve) -> tuple[float, float]:
+  """The equal error rate and its threshold; both NaN where undefined.
+
+  The threshold is one of the scores; where two are equally near, the larger, which accepts fewer
+  attacks.
+  """
+  if points.one_class or points.threshold.size == 1:
+    return math.nan, math.nan
+  # |apcer - bpcer| in whole numbers, so that ties are ties. [K], without the infinite threshold.
+  false_accepts = points.accepted_attack[1:] * points.n_bona_fide
+  false_rejects = (points.n_bona_fide - points.accepted_bona_fide[1:]) * points.n_attack
+  k = 1 + int(np.argmin(np.abs(false_accepts - false_rejects)))
+  return float(points.apcer[k] + points.bpcer[k]) / 2, float(points.threshold[k])
+
+
+def auc(points: Curve) -> float:
+  """The area under the ROC curve; NaN where undefined."""
+  if points.one_class:
+    return math.nan
+  # The failures to acquire are a last tie, below all scores.
+  bona_fide = np.append(points.accepted_bona_fide, points.n_bona_fide)
+  attack = np.append(points.accepted_attack, points.n_attack)
+  # An attack loses to the bona fide samples above it, and by half to those that tie with it.
+  twice_won = np.sum(np.diff(attack) * (bona_fide[:-1] + bona_fide[1:]))
+  return int(twice_won) / (2 * points.n_bona_fide * points.n_attack)
+
+
+def tpr_at_fpr(points: Curve, fpr: float) -> float:
+  """The largest TPR whose FPR is not above `fpr`; NaN where undefined."""
+  if points.one_class:
+    return math.nan
+  return float(points.accepted_bona_fide[_last_within(points, fpr)]) / points.n_bona_fide
+
+
+def bpcer_at_apcer(points: Curve, apcer: float) -> float:
+  """The smallest BPCER whose pooled APCER is not above `apcer`; NaN where undefined."""
+  return math.nan if points.one_class else float(points.bpcer[_last_within(points, apcer)])
+
+
+def tpr_at_nearest_fpr(points: Curve, fpr: float) -> float:
+  """The TPR at the ROC point whose FPR is nearest to `fpr`, as [FM]; NaN where undefined.
+
+  The points are those that scikit-learn's `roc_curve` keeps: it drops the middle of three points
+  at equal steps, and it always starts at (0, 0).
+  """
+  if points.one_class:
+    return math.nan
+  tp, fp = points.accepted_bona_fide[1:], points.accepted_attack[1:]  # [K]
+  if tp.size > 2:
+    corner = (np.diff(tp, 2) != 0) | (np.diff(fp, 2) != 0)
+    kept = np.concatenate([[True], corner, [True]])
+    tp, fp = tp[kept], fp[kept]
+  tp, fp = np.append(0, tp), np.append(0, fp)
+  k = np.argmin(np.abs(fp / points.n_attack - fpr))  # the first of a tie
+  return float(tp[k]) / points.n_bona_fide
+
+
+def _last_within(points: Curve, apcer: float) -> int:
+  """The loosest operating point whose pooled APCER is at most `apcer` (>= 0)."""
+  return int(np.searchsorted(points.apcer, apcer, side='right')) - 1
+
+
+def _rate(count, n: int):
+  """count / n, or NaN in count's shape where there is nothing to divide by."""
+  return count / n if n else count * math.nan
+
+
+def _checked(label, score) -> tuple[np.ndarray, np.ndarray]:
+  """The labels as [N] bool, true for bona fide, and the scores as [N] float64."""
+  label, score = np.asarray(label), np.asarray(score, np.float64)
+  if label.ndim != 1 or label.shape != score.shape:
+    raise ValueError(f'label {label.shape} and score {score.shape} must be [N]')
+  bona_fide = label == 1
+  if not np.all(bona_fide | (label == 0)):
+    raise ValueError('a label is 1 (bona fide) or 0 (attack)')
+  if np.isinf(score).any():
+    raise ValueError('a score must be finite, or NaN for a failure to acquire')
+  return bona_fide, score

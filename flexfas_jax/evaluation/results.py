@@ -1,0 +1,280 @@
+"""The figures of a set of scores under every subset of modalities, as numbers, tables and text.
+
+Results are {subset: {metric: value}}, fractions throughout. The names of the metrics are those of
+`results.json` and of `python -m flexfas_jax.score --json`; `metrics` defines them.
+"""
+
+import math
+
+import numpy as np
+
+from flexfas_jax.errors import ConfigError, StateError
+from flexfas_jax.evaluation import metrics, score_files, thresholds
+
+Results = dict[str, dict[str, float]]
+
+_FPRS = ('1e-2', '1e-3', '1e-4')
+_APCERS = ('10%', '5%', '1%')
+_COLUMNS = {  # heading: metric, in percent
+  'ACER': 'acer',
+  'APCER': 'apcer',
+  'BPCER': 'bpcer',
+  'EER': 'eer',
+  'AUC': 'auc',
+  **{f'TPR@ FPR={fpr}': f'tpr@fpr={fpr}' for fpr in _FPRS},
+}
+_ORACLE = 'ORACLE: the thresholds were fitted on the scores that they judge'
+
+
+def results(
+  scores: score_files.Scores,
+  rule: str,
+  dev: score_files.Scores | None = None,
+  oracle: bool = False,
+  subsets=None,
+) -> Results:
+  """The metrics of some scores, with a threshold of its own for every subset.
+
+  Args:
+    scores: what is judged.
+    rule: how the thresholds are found, as in `thresholds.RULES`.
+    dev: the scores of the development set, under the same subsets; a `fixed` rule needs none.
+    oracle: fit on the judged scores if `dev` is them or missing. Every subset's results then have
+      the key `ORACLE`, and everything made of them says so.
+    subsets: names of those to judge; all of them if None.
+
+  Returns:
+    By subset: acer, apcer (pooled), bpcer, eer, auc, tpr@fpr=1e-2, 1e-3 and 1e-4, threshold,
+    apcer_max, hter, bpcer@apcer=10%, 5% and 1%, n_bona_fide, n_attack, n_fta, and apcer/NAME by
+    attack category, or by attack type where no category is known. NaN is undefined. A subset
+    without one score is not served by the model: all of its rates are NaN.
+
+  Raises:
+    ConfigError: an unknown rule or subset.
+    StateError: no dev for a rule that needs it; dev of the same list of samples, or of other
+      weights, or without such a subset; a threshold that its scores cannot give.
+  """
+  if unknown := set(subsets or ()) - scores.scores.keys():
+    raise ConfigError(f'no subset {sorted(unknown)} in the scores; they have {list(scores.scores)}')
+  # A fixed rule looks at nothing, and any scores will do.
+  dev = _fitted_on(scores, rule, dev, oracle) if thresholds.needs_dev(rule) else scores
+
+  found = {}
+  for subset in scores.scores if subsets is None else subsets:
+    if np.isnan(scores.scores[subset]).all():
+      found[subset] = _not_served(scores, subset)
+    else:
+      found[subset] = _judged(scores, subset, _threshold(rule, dev, subset))
+    if oracle:
+      found[subset]['ORACLE'] = True
+  return found
+
+
+def json_safe(found):
+  """Results, or any dict of them, as JSON can hold them: NaN is null, numbers are Python's own."""
+  if isinstance(found, dict):
+    return {str(name): json_safe(value) for name, value in found.items()}
+  if isinstance(found, np.generic):
+    found = found.item()
+  return None if isinstance(found, float) and math.isnan(found) else found
+
+
+def remarks(found: Results) -> list[str]:
+  """What a reader of the figures must be told besides, one line each."""
+  lines = []
+  for subset, values in found.items():
+    if _is_served(values) and values['n_fta']:
+      lines.append(
+        f'{subset}: {values["n_fta"]} of {_n(values)} samples have no score (failure to acquire); '
+        'they count as not accepted'
+      )
+    if values['auc'] < 0.3:
+      lines.append(
+        f'{subset}: polarity? AUC is {values["auc"]:.4f}; a high score must mean bona fide'
+      )
+  return lines
+
+
+def table(found: Results, title: str = ''):
+  """The benchmark's table, a row per subset, in percent.
+
+  Args:
+    found: as `results` gives them.
+    title: what was judged, and how.
+
+  Returns:
+    `rich.table.Table`.
+  """
+  return _rich_table(_rows(found), _title(found, title))
+
+
+def category_table(found: Results, title: str = 'APCER by attack category'):
+  """APCER in percent, a row per attack category, a column per subset.
+
+  Args:
+    found: as `results` gives them.
+    title: the table's.
+
+  Returns:
+    `rich.table.Table`, or None where no category is known.
+  """
+  rows = _category_rows(found)
+  return _rich_table(rows, _title(found, title)) if rows else None
+
+
+def text(found: Results, title: str = '') -> str:
+  """Both tables as plain lines of text; arguments as `table`."""
+  blocks = [_title(found, title), _aligned(_rows(found))]
+  if rows := _category_rows(found):
+    blocks += ['', 'APCER by attack category', _aligned(rows)]
+  return '\n'.join(block for i, block in enumerate(blocks) if block or i)
+
+
+def _fitted_on(scores, rule, dev, oracle):
+  """The scores that thresholds may be fitted on."""
+  if dev is None and oracle:
+    return scores
+  if dev is None:
+    raise StateError(f'{rule} is fitted on development scores, and there are none (--dev)')
+  names = [str(x.path or what) for x, what in ((dev, 'dev'), (scores, 'test'))]
+  if not oracle and _list_hash(dev) == _list_hash(scores):
+    raise StateError(
+      f'{names[0]} and {names[1]} are the same list of samples: a threshold is never fitted on '
+      'what it judges (to see the best that it could be, ask for --oracle)'
+    )
+  weights = [x.header.get('weights_hash') for x in (dev, scores)]
+  if all(weights) and weights[0] != weights[1]:
+    raise StateError(
+      f'{names[0]} was scored by weights {weights[0]}, {names[1]} by {weights[1]}: a threshold is '
+      'a property of the model that it was fitted for'
+    )
+  return dev
+
+
+def _list_hash(scores) -> str:
+  return score_files.list_hash(scores.ids, scores.label)
+
+
+def _threshold(rule, dev, subset) -> float:
+  if subset not in dev.scores:
+    raise StateError(
+      f'{dev.path or "dev"} has no scores under {subset}, only {list(dev.scores)}: every subset of '
+      'modalities has a threshold of its own'
+    )
+  try:
+    return thresholds.fit(rule, dev.label, dev.scores[subset])
+  except StateError as error:
+    raise StateError(f'{dev.path or "dev"}, {subset}: {error}') from error
+
+
+def _judged(scores, subset, threshold) -> dict[str, float]:
+  """One subset's metrics at a threshold."""
+  score = scores.scores[subset]
+  category = scores.attack_category
+  if not (category[scores.label == 0] != '').any():
+    category = scores.attack_type
+  rates = metrics.error_rates(scores.label, score, threshold, category)
+  points = metrics.curve(scores.label, score)
+  return {
+    'acer': rates.acer,
+    'apcer': rates.apcer,
+    'bpcer': rates.bpcer,
+    'eer': metrics.eer(points)[0],
+    'auc': metrics.auc(points),
+    **{f'tpr@fpr={fpr}': metrics.tpr_at_fpr(points, float(fpr)) for fpr in _FPRS},
+    'threshold': threshold,
+    'apcer_max': rates.apcer_max,
+    'hter': rates.hter,
+    **{
+      f'bpcer@apcer={apcer}': metrics.bpcer_at_apcer(points, float(apcer[:-1]) / 100)
+      for apcer in _APCERS
+    },
+    'n_bona_fide': rates.n_bona_fide,
+    'n_attack': rates.n_attack,
+    'n_fta': rates.n_fta,
+    **{f'apcer/{name}': value for name, value in rates.apcer_of.items()},
+  }
+
+
+def _not_served(scores, subset) -> dict[str, float]:
+  """The same names, their rates undefined: nothing was decided, rightly or wrongly."""
+  values = _judged(scores, subset, math.inf)
+  return {name: x if name.startswith('n_') else math.nan for name, x in values.items()}
+
+
+def _is_served(values) -> bool:
+  return values['n_fta'] < _n(values)
+
+
+def _n(values) -> int:
+  return values['n_bona_fide'] + values['n_attack']
+
+
+def _title(found: Results, title: str) -> str:
+  if any('ORACLE' in values for values in found.values()):
+    return f'{title} ({_ORACLE})' if title else _ORACLE
+  return title
+
+
+def _rows(found: Results) -> list[list[str]]:
+  """The benchmark's table as text, the headings first."""
+  rows = [['subset', *_COLUMNS, 'threshold', 'bona fide', 'attack', 'FTA']]
+  for subset, values in found.items():
+    served = _is_served(values)
+    rates = [_percent(values[metric], served) for metric in _COLUMNS.values()]
+    threshold = f'{values["threshold"]:.6g}' if served else '-'
+    counts = [str(values[name]) for name in ('n_bona_fide', 'n_attack', 'n_fta')]
+    rows.append([subset if served else f'{subset} (not served)', *rates, threshold, *counts])
+  return rows
+
+
+def _category_rows(found: Results) -> list[list[str]]:
+  """APCER by category and subset as text, the headings first; [] where no category is known."""
+  prefix = 'apcer/'
+  names = sorted({name for values in found.values() for name in values if name.startswith(prefix)})
+  rows = [
+    [name.removeprefix(prefix)]
+    + [_percent(values.get(name, math.nan), _is_served(values)) for values in found.values()]
+    for name in names
+  ]
+  return [['attack', *found], *rows] if rows else []
+
+
+def _percent(value: float, served: bool) -> str:
+  if not served:
+    return '-'
+  return 'undefined' if math.isnan(value) else f'{100 * value:.2f}'
+
+
+def _printable(rows: list[list[str]]) -> list[list[str]]:
+  """Names come from files: a terminal must not obey them."""
+  return [[''.join(c if c.isprintable() else '?' for c in cell) for cell in row] for row in rows]
+
+
+def _aligned(rows: list[list[str]]) -> str:
+  """Columns of text, the first to the left and the numbers to the right."""
+  rows = _printable(rows)
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  lines = []
+  for first, *others in rows:
+    cells = [first.ljust(widths[0])]
+    cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+    lines.append('  '.join(cells))
+  return '\n'.join(lines)
+
+
+def _rich_table(rows: list[list[str]], title: str):
+  # Not needed to judge, and rich takes its time to import.
+  from rich.box import SIMPLE_HEAD
+  from rich.table import Table
+  from rich.text import Text
+
+  headings, *rows = _printable(rows)
+  drawn = Table(title=Text(title) if title else None, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+  for heading, *cells in zip(headings, *rows, strict=True):
+    # A heading may break between words to fit a narrow terminal, a number never.
+    width = max(map(len, [*heading.split(), *cells]), default=0)
+    drawn.add_column(Text(heading), justify='right' if drawn.columns else 'left', min_width=width)
+  for row in rows:
+    drawn.add_row(*map(Text, row))
+  return drawn

@@ -1,0 +1,90 @@
+"""Decision thresholds, named by a rule in text.
+
+A threshold is fitted on development scores and applied to others; `results` sees to that. It is a
+property of one model under one subset of modalities: another subset has its own.
+"""
+
+import math
+
+import numpy as np
+
+from flexfas_jax.errors import ConfigError, StateError
+from flexfas_jax.evaluation import metrics
+
+RULES = {
+  'dev_eer': 'dev APCER and BPCER as near to each other as they get',
+  'dev_bpcer=1%': 'the largest threshold whose dev BPCER is at most 1 % (any share below 100 %)',
+  'fixed=0.5': 'this number, whatever the scores',
+}
+
+
+def needs_dev(rule: str) -> bool:
+  """Whether a rule is fitted on development scores.
+
+  Args:
+    rule: as in `RULES`.
+
+  Raises:
+    ConfigError: not a rule.
+  """
+  return _parse(rule)[0] != 'fixed'
+
+
+def fit(rule: str, label, score) -> float:
+  """The threshold that a rule gives; accept when score >= threshold.
+
+  `dev_eer` and `dev_bpcer` give one of the scores. All thresholds between two neighbouring scores
+  decide alike on dev: the largest is taken, which is the upper of the two and accepts the fewest
+  attacks elsewhere. Likewise where two thresholds tie in |APCER - BPCER|. Failures to acquire
+  count as in `metrics`: bona fide ones are errors that no threshold mends.
+
+  Args:
+    rule: as in `RULES`.
+    label: [N] integer, 1 = bona fide, of the development set; `fixed` does not look at it.
+    score: [N] float, NaN = failure to acquire, of the development set.
+
+  Returns:
+    The threshold, finite.
+
+  Raises:
+    ConfigError: not a rule.
+    StateError: these scores cannot give such a threshold.
+  """
+  name, value = _parse(rule)
+  if name == 'fixed':
+    return value
+  points = metrics.curve(label, score)
+  if name == 'dev_eer':
+    _, threshold = metrics.eer(points)
+    if math.isnan(threshold):
+      raise StateError(
+        f'{rule} needs scores of both classes: the development set has {points.n_bona_fide} '
+        f'bona fide samples and {points.n_attack} attacks, {points.n_fta} of them without a score'
+      )
+    return threshold
+  within = np.flatnonzero(points.bpcer[1:] <= value)  # the infinite threshold is none
+  if not within.size:
+    raise StateError(
+      f'{rule}: no threshold does it; the development set has {points.n_bona_fide} bona fide '
+      f'samples, and {points.n_fta} of its samples have no score'
+    )
+  return float(points.threshold[1 + within[0]])
+
+
+def _parse(rule: str) -> tuple[str, float]:
+  name, equals, text = rule.partition('=')
+  try:
+    if name == 'dev_eer' and not equals:
+      return name, math.nan
+    if name == 'dev_bpcer':
+      share = float(text[:-1]) / 100 if text.endswith('%') else float(text)
+      if 0 <= share < 1:
+        return name, share
+    if name == 'fixed' and math.isfinite(float(text)):
+      return name, float(text)
+  except ValueError:
+    pass
+  raise ConfigError(
+    f'{rule!r} is not a threshold rule; choose from: '
+    + '; '.join(f'{rule} ({what})' for rule, what in RULES.items())
+  )

@@ -1,0 +1,41 @@
+"""Fusion by concatenation, FlexModal's default: ReLU(BN(Conv([F_rgb, F_depth, F_ir])))."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from flexfas_jax.fusion._convolve import ConvNormRelu
+
+
+class Concat(nn.Module):
+  """Concatenates the last stage's maps and mixes them.
+
+  Attributes:
+    modalities: those it is built for, in order; each keeps its place in the concatenation.
+    width: channels out; None keeps one modality's.
+    kernel_size: of the convolution.
+    dropout: of whole channels before the convolution, in training.
+    dtype: of the computation.
+  """
+
+  modalities: tuple[str, ...]
+  width: int | None = None
+  kernel_size: int = 3
+  dropout: float = 0.0
+  dtype: jnp.dtype = jnp.float32
+
+  requires = ()  # modalities that it cannot do without
+
+  def stages(self, n: int) -> tuple[int, ...]:
+    """Which of a backbone's n stage maps it reads."""
+    return (n - 1,)
+
+  @nn.compact
+  def __call__(self, maps, present, train: bool = False):
+    """{modality: (map [B, h, w, D],)} and present [B, M] -> [B, h, w, D']; absent adds nothing."""
+    parts = [
+      jnp.where(present[:, i, None, None, None], maps[m][-1], 0)
+      for i, m in enumerate(self.modalities)
+    ]
+    width = self.width or parts[0].shape[-1]
+    x = jnp.concatenate(parts, -1)  # [B, h, w, M D]
+    return ConvNormRelu(width, self.kernel_size, self.dropout, self.dtype, name='mix')(x, train)

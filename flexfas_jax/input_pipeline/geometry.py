@@ -1,0 +1,107 @@
+"""Where pixels come from and go to: decoding, crop, resize, flip, rotation.
+
+Drawn once per sample and applied to all three modalities, so that a pixel's neighbours in depth and
+infrared stay the same place on the face. Coordinates are fractions of a picture's sides: the
+modalities may differ in size.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from flexfas_jax.errors import DataError
+
+cv2.setNumThreads(0)  # Grain's threads are the parallelism; OpenCV's own would fight them
+
+
+class View(NamedTuple):
+  """A way to look at a sample, the same for all its modalities."""
+
+  box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)  # left, top, right, bottom
+  angle: float = 0.0  # degrees, counter-clockwise, about the crop's centre
+  flip: bool = False  # left-right
+
+
+def draw_view(
+  rng: np.random.Generator,
+  flip: float = 0.0,
+  rotate: float = 0.0,
+  crop: tuple[float, float] = (1.0, 1.0),
+  aspect: tuple[float, float] = (1.0, 1.0),
+) -> View:
+  """Draws a view.
+
+  Args:
+    rng: this sample's generator.
+    flip: probability of a left-right flip.
+    rotate: largest angle, degrees.
+    crop: range of the crop's share of the area.
+    aspect: range of the crop's width / height, drawn evenly in its logarithm.
+  """
+  # Always the same number of draws: changing one field leaves the others' draws alone.
+  area, ratio, x, y, turn, mirror = rng.uniform(size=6)
+  area = crop[0] + area * (crop[1] - crop[0])
+  ratio = np.exp(np.log(aspect[0]) + ratio * (np.log(aspect[1]) - np.log(aspect[0])))
+  width, height = min(1.0, np.sqrt(area * ratio)), min(1.0, np.sqrt(area / ratio))
+  left, top = x * (1 - width), y * (1 - height)
+  return View(
+    (left, top, left + width, top + height), (2 * turn - 1) * rotate, bool(mirror < flip)
+  )
+
+
+def decode(encoded: bytes, modality: str, where: str) -> np.ndarray:
+  """An encoded image as [H, W, 3] RGB, or [H, W, 1] for the other modalities; uint8 or uint16.
+
+  Args:
+    encoded: JPEG or PNG.
+    modality: 'rgb', or one with a single channel.
+    where: named in the error: the example's id.
+
+  Raises:
+    DataError: not an image.
+  """
+  # Unchanged: IMREAD_COLOR cuts 16-bit depth to 8 bits without a word.
+  image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+  if image is None:
+    raise DataError(
+      f'{where}: {modality} is not a readable image ({len(encoded)} bytes, starting '
+      f'{encoded[:8]!r}); prepare the data set again'
+    )
+  if image.ndim == 2:
+    image = image[..., None]
+  if image.shape[-1] == 4:
+    image = image[..., :3]
+  if modality == 'rgb':
+    return image[..., ::-1] if image.shape[-1] == 3 else np.repeat(image, 3, -1)  # BGR to RGB
+  return image if image.shape[-1] == 1 else image[..., :1]  # a grey picture saved with 3 channels
+
+
+def apply_view(image: np.ndarray, view: View, size: int, nearest: bool = False) -> np.ndarray:
+  """Looks at an image [H, W, C] through a view: [size, size, C] of the same dtype.
+
+  Args:
+    image: uint8 or uint16.
+    view: from `draw_view`, or `View()` for the whole picture.
+    size: pixels.
+    nearest: never mix pixels: for depth, whose holes (0) would become distances.
+  """
+  H, W, C = image.shape
+  left, top, right, bottom = view.box
+  x0, y0 = int(round(left * W)), int(round(top * H))
+  x1, y1 = max(x0 + 1, int(round(right * W))), max(y0 + 1, int(round(bottom * H)))
+  image = image[y0:y1, x0:x1]
+  # Averaging where it shrinks: bilinear would alias halftones and moire, which are evidence here.
+  smooth = cv2.INTER_AREA if min(y1 - y0, x1 - x0) > size else cv2.INTER_LINEAR
+  image = cv2.resize(
+    np.ascontiguousarray(image), (size, size), interpolation=cv2.INTER_NEAREST if nearest else smooth
+  )
+  if view.angle:
+    centre = ((size - 1) / 2, (size - 1) / 2)
+    turn = cv2.getRotationMatrix2D(centre, view.angle, 1.0)
+    image = cv2.warpAffine(
+      image, turn, (size, size), flags=cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    )
+  if view.flip:
+    image = image[:, ::-1]
+  return image.reshape(size, size, C)

@@ -1,0 +1,146 @@
+"""From raw examples to batches, on Grain: shuffled, augmented, sharded by process, resumable.
+
+A batch is DESIGN's: images [B, H, W, C] float32 in [-1, 1] (black is -127.5 / 128, as in FlexModal's
+reference), 'present' [B, M] bool, 'label' [B] int32.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.input_pipeline import geometry, transforms
+from flexfas_jax.input_pipeline.sources import Source
+
+META = ('id', 'dataset', 'subject', 'video', 'attack_type', 'attack_category')
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+  """A raw example to arrays; the same code for training, evaluation and prediction.
+
+  Attributes:
+    image_size: pixels along a side.
+    modalities: in the order of `present`.
+    view: arguments of `geometry.draw_view`; empty looks at the whole picture.
+    photometric: {modality: arguments of `transforms.photometric`}.
+    cutout: largest side of the square that is blackened, pixels; 0: none.
+  """
+
+  image_size: int
+  modalities: Sequence[str]
+  view: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  photometric: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+  cutout: int = 0
+
+  def __call__(self, example: Mapping[str, Any], rng: np.random.Generator | None = None) -> dict:
+    """Arrays of one example; `rng` None leaves out everything random."""
+    view = geometry.draw_view(rng, **self.view) if rng is not None else geometry.View()
+    images = {}
+    for modality in self.modalities:
+      encoded = example.get(modality, b'')
+      if not encoded:
+        continue
+      image = geometry.decode(encoded, modality, example['id'])
+      image = geometry.apply_view(image, view, self.image_size, nearest=modality == 'depth')
+      image = transforms.to_unit(image, modality)
+      if rng is not None and modality in self.photometric:
+        image = transforms.photometric(rng, image, **self.photometric[modality])
+      images[modality] = image
+    if not images:
+      raise DataError(f'{example["id"]}: none of {", ".join(self.modalities)} is there')
+    if rng is not None and self.cutout:
+      images = transforms.cutout(images, rng, self.cutout)
+    arrays = {
+      m: (images[m] * 255 - 127.5) / np.float32(128) if m in images else self._nothing(m)
+      for m in self.modalities
+    }
+    arrays['present'] = np.array([m in images for m in self.modalities])
+    arrays['label'] = np.int32(example['label'])
+    return arrays
+
+  def _nothing(self, modality: str) -> np.ndarray:
+    channels = 3 if modality == 'rgb' else 1
+    return np.zeros((self.image_size, self.image_size, channels), np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Augment(grain.transforms.RandomMap):
+  preprocess: Preprocess
+
+  def random_map(self, example, rng: np.random.Generator):
+    return self.preprocess(example, rng)
+
+
+def train_batches(
+  source: Source,
+  preprocess: Preprocess,
+  batch_size: int,
+  seed: int,
+  process: tuple[int, int] = (0, 1),
+  threads: int = 2,
+) -> grain.DatasetIterator:
+  """Endless batches; the iterator can be checkpointed (`grain.checkpoint`).
+
+  The order is drawn for all processes together and then dealt out, so that the global batch does
+  not depend on how many there are.
+
+  Args:
+    source: what to read.
+    preprocess: with its random parts.
+    batch_size: of all processes together.
+    seed: of order and augmentation; each epoch draws anew.
+    process: (index, count).
+    threads: each makes one batch at a time; as many again are kept ready.
+
+  Raises:
+    ConfigError: the batch is larger than the source, or the processes do not divide it.
+  """
+  index, count = process
+  if batch_size % count:
+    raise ConfigError(f'batch_size = {batch_size} does not divide over {count} processes')
+  if batch_size > len(source):
+    raise ConfigError(f'batch_size = {batch_size} is more than the {len(source)} examples there are')
+  dataset = (
+    grain.MapDataset.source(source)
+    .shuffle(seed=seed)
+    .repeat(None)
+    .random_map(_Augment(preprocess), seed=seed + 1)
+    .slice(slice(index, None, count))
+    .batch(batch_size // count, drop_remainder=True)
+  )
+  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+  return iter(dataset.to_iter_dataset(options))
+
+
+def eval_batches(
+  source: Source, preprocess: Preprocess, batch_size: int, threads: int = 2
+) -> Iterator[tuple[dict, list[dict]]]:
+  """Every example once, in order: (arrays padded to `batch_size`, what is known of the real ones).
+
+  The last batch repeats its first example to keep its shape; the second list is as long as there
+  are real examples in the batch.
+  """
+
+  def load(example):
+    meta = {k: example.get(k, '') for k in META} | {'label': int(example['label'])}
+    return preprocess(example), meta
+
+  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
+  arrays, metas = [], []
+  for one, meta in grain.MapDataset.source(source).map(load).to_iter_dataset(options):
+    arrays.append(one)
+    metas.append(meta)
+    if len(arrays) == batch_size:
+      yield _stack(arrays), metas
+      arrays, metas = [], []
+  if arrays:
+    padding = [arrays[0]] * (batch_size - len(arrays))
+    yield _stack(arrays + padding), metas
+
+
+def _stack(arrays: Sequence[dict]) -> dict:
+  return {k: np.stack([a[k] for a in arrays]) for k in arrays[0]}

@@ -1,0 +1,187 @@
+"""Prepared data sets, read without their builders: names in, random access to raw examples out.
+
+A source is named `set/config:split`, e.g. `rendered_faces/surf_like:train`. What is read is what a
+builder in `data/` wrote (DESIGN: Example), as ArrayRecord under
+`data_dir/set/config/version/`. The one place that imports `data.<name>`: a set that needs no
+licence is built here when it is missing.
+"""
+
+import contextlib
+import importlib
+import io
+import logging
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python import array_record_data_source
+
+from flexfas_jax.errors import ConfigError, DataError
+
+FIELDS = ('id', 'rgb', 'depth', 'ir', 'label', 'attack_type', 'attack_category', 'subject')
+READ_AT_ONCE = 512  # records, when a source is checked
+
+
+class Source:
+  """Raw examples of one or several prepared splits, one after the other.
+
+  `source[i]` is a dict with the fields of DESIGN's Example: images as encoded bytes (`b''` where
+  absent), `label` 1 for bona fide, texts as str. Picklable: worker processes open their own files.
+  """
+
+  def __init__(self, names: Sequence[str], splits: Sequence):
+    self.names = tuple(names)
+    self._splits = tuple(splits)
+    self._ends = np.cumsum([len(s) for s in splits])
+
+  def __len__(self) -> int:
+    return int(self._ends[-1])
+
+  def __getitem__(self, index: int) -> dict:
+    which = int(np.searchsorted(self._ends, index, 'right'))
+    start = int(self._ends[which - 1]) if which else 0
+    example = self._splits[which][int(index) - start]
+    return {
+      k: v.decode() if isinstance(v, bytes) and k not in ('rgb', 'depth', 'ir') else v
+      for k, v in example.items()
+    }
+
+  def __repr__(self) -> str:
+    return f'Source({", ".join(self.names)}: {len(self)} examples)'
+
+
+def open_source(names: str | Sequence[str], data_dir: str, check: bool = True) -> Source:
+  """Opens splits of prepared data sets; builds what is missing and needs no licence.
+
+  Args:
+    names: `set/config:split`, one or several, comma-separated or as a sequence.
+    data_dir: where prepared sets are.
+    check: read every record once, so that a damaged shard is found now rather than hours later.
+
+  Raises:
+    ConfigError: a name of another form, or of a set that does not exist.
+    DataError: a set that is not prepared, half prepared, empty or damaged.
+  """
+  names = names.split(',') if isinstance(names, str) else list(names)
+  if not names:
+    raise ConfigError('no data set is named; give set/config:split')
+  splits = []
+  for name in names:
+    folder, split = _locate(name, data_dir)
+    splits.append(_open_split(name, folder, split, check))
+  return Source(names, splits)
+
+
+def _locate(name: str, data_dir: str) -> tuple[pathlib.Path, str]:
+  dataset, colon, split = name.partition(':')
+  if not (colon and split and dataset):
+    raise ConfigError(f'{name!r} names no split; write set/config:split')
+  folder = _newest_version(pathlib.Path(data_dir) / dataset)
+  if folder is None:
+    prepare(dataset, data_dir, only_free=True)
+    folder = _newest_version(pathlib.Path(data_dir) / dataset)
+  return folder, split
+
+
+def _newest_version(folder: pathlib.Path) -> pathlib.Path | None:
+  versions = [f for f in folder.glob('*.*.*') if f.name.replace('.', '').isdigit()]
+  return max(versions, key=lambda f: tuple(map(int, f.name.split('.'))), default=None)
+
+
+def _open_split(name: str, folder: pathlib.Path, split: str, check: bool):
+  way_out = (
+    f'delete {folder} and prepare it again: '
+    f'python -m flexfas_jax.prepare --dataset={name.partition(":")[0]} --data_dir=...'
+  )
+  for needed in ('dataset_info.json', 'features.json'):
+    if not (folder / needed).is_file():
+      raise DataError(f'{name}: {folder} is half built ({needed} is missing); {way_out}')
+  try:
+    builder = tfds.builder_from_directory(folder)
+  except Exception as error:  # a damaged JSON raises whatever its parser raises
+    raise DataError(f'{name}: {folder} cannot be read ({error}); {way_out}') from error
+  if split not in builder.info.splits:
+    known = ', '.join(sorted(builder.info.splits)) or 'none'
+    raise DataError(f'{name}: there is no split {split!r} in {folder}; it has: {known}')
+  if builder.info.splits[split].num_examples == 0:
+    raise DataError(f'{name}: the split is empty; {way_out}')
+  for path, length in _shards(builder, split):
+    if not path.is_file():
+      raise DataError(f'{name}: the shard {path} is missing; {way_out}')
+    if check:
+      _check_shard(name, path, length, way_out)
+  return builder.as_data_source(split=split)
+
+
+def _shards(builder, split: str):
+  info = builder.info.splits[split]
+  return [
+    (pathlib.Path(path), length)
+    for path, length in zip(info.filepaths, info.shard_lengths, strict=True)
+  ]
+
+
+def _check_shard(name: str, path: pathlib.Path, length: int, way_out: str) -> None:
+  """ArrayRecord notices damage only where it is read: read all of it."""
+  try:
+    # Its reader reports damage through a C++ abort message on stderr as well; ours is enough.
+    with contextlib.redirect_stderr(io.StringIO()):
+      with array_record_data_source.ArrayRecordDataSource(str(path)) as records:
+        if len(records) != length:
+          raise DataError(
+            f'{name}: the shard {path} holds {len(records)} records of {length}; {way_out}'
+          )
+        for start in range(0, length, READ_AT_ONCE):
+          records.__getitems__(range(start, min(start + READ_AT_ONCE, length)))
+  except DataError:
+    raise
+  except Exception as error:
+    raise DataError(f'{name}: the shard {path} is damaged ({error}); {way_out}') from error
+
+
+def prepare(dataset: str, data_dir: str, only_free: bool = False) -> pathlib.Path:
+  """Builds a data set with its builder in `data/`, as ArrayRecord; leaves what stands.
+
+  Args:
+    dataset: `set` or `set/config`.
+    data_dir: where prepared sets go.
+    only_free: refuse a set that its user has to fetch under a licence first.
+
+  Returns:
+    The folder of the prepared set.
+
+  Raises:
+    ConfigError: no such data set; the message lists those that have a builder.
+    DataError: it has to be prepared by hand, and which command does it.
+  """
+  name, _, config = dataset.partition('/')
+  if name not in builders():
+    raise ConfigError(
+      f'{dataset!r} is not prepared in {data_dir!r}, and data/ has no builder called {name!r}; '
+      f'it has: {", ".join(builders()) or "none (run from the clone, where data/ is)"}'
+    )
+  module = importlib.import_module(f'data.{name}.{name}_dataset_builder')
+  if only_free and module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+    raise DataError(
+      f'{dataset} is not prepared in {data_dir!r}. With the data set at hand: '
+      f'python -m flexfas_jax.prepare --dataset={dataset} --source=DIR --data_dir={data_dir}'
+    )
+  logging.getLogger('absl').setLevel(logging.ERROR)  # TFDS warns of every config not in its list
+  builder = module.Builder(config=config or None, data_dir=data_dir, file_format='array_record')
+  with contextlib.redirect_stdout(None):  # TFDS announces a download; progress is on stderr
+    builder.download_and_prepare()
+  return pathlib.Path(builder.data_dir)
+
+
+def builders() -> list[str]:
+  """The data sets that have a builder in `data/`."""
+  with contextlib.suppress(ModuleNotFoundError):
+    folders = [pathlib.Path(p) for p in importlib.import_module('data').__path__]
+    return sorted(
+      f.parent.name for d in folders for f in d.glob('*/*_dataset_builder.py')
+      if f.stem == f'{f.parent.name}_dataset_builder'
+    )
+  return []
+
+

@@ -1,0 +1,257 @@
+"""The whole model on one page: streams encode, a fusion fuses, a head decides.
+
+    maps   = {m: encode(image of m)}          once per sample and modality
+    fused  = fuse(maps, present)              once per subset of modalities
+    logit  = head(fused)
+
+FlexModal (Yu et al., CVPRW 2023) is one point in this space: ViT-B, shared streams, cross-attention,
+black pictures where a modality is absent. Alphabet: B batch, M modalities, h w a map's grid, D width.
+"""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from flexfas_jax import lookup
+from flexfas_jax.errors import ConfigError
+
+ABSENT = ('token', 'exclude', 'blank')
+Maps = Mapping[str, tuple[jax.Array, ...]]  # {modality: stage maps, each [B, h, w, D]}
+
+
+class FlexModal(nn.Module):
+  """Backbone, fusion and head, composed as fields.
+
+  Attributes:
+    streams: {'shared': backbone}, or one backbone per modality under its name.
+    fusion, head: see `fusion/` and `models/heads.py`.
+    modalities: in the order of `present`'s columns.
+    absent: what stands for a modality that is not there. 'token': a learned feature per stage.
+      'exclude': nothing; the fusion leaves it out. 'blank': the features of a constant image.
+    blank_value: of that image. The reference trains with black ((0 - 127.5) / 128) and tests with
+      0 (FACTS: Load_FAS_MultiModal_DropModal.py:114-128 and ..._test.py:64).
+  """
+
+  streams: Mapping[str, nn.Module]
+  fusion: nn.Module
+  head: nn.Module
+  modalities: tuple[str, ...]
+  absent: str = 'token'
+  blank_value: float = -127.5 / 128
+
+  def setup(self):
+    widths = self._stream(self.modalities[0]).widths
+    self.used = self.fusion.stages(len(widths))
+    if self.absent == 'token':
+      self.tokens = {
+        m: tuple(
+          self.param(f'token_{m}_{i}', nn.initializers.normal(0.02), (widths[i],))
+          for i in self.used
+        )
+        for m in self.modalities
+      }
+
+  def _stream(self, modality: str) -> nn.Module:
+    return self.streams['shared'] if 'shared' in self.streams else self.streams[modality]
+
+  def encode(self, image, modality: str, train: bool = False, mask=None):
+    """Stage maps, shallow to deep, each [B, h, w, D].
+
+    Args:
+      image: [B, H, W, C] float32, C = 3 or 1 (repeated).
+      modality: whose stream.
+      train: batch norm takes the batch's statistics, dropout drops.
+      mask: [B] bool, which images are real: the others leave no trace in batch statistics.
+    """
+    if image.shape[-1] == 1:
+      image = jnp.repeat(image, 3, -1)
+    return self._stream(modality)(image, train, mask)
+
+  def absent_maps(self, image_shape: tuple[int, int]):
+    """What stands for each absent modality: {modality: stage maps, [1, h, w, D] or [1, 1, 1, D]}.
+
+    It depends on the weights alone: compute it once and hand it to `decide`.
+    """
+    if self.absent == 'token':
+      return {m: tuple(t[None, None, None] for t in self.tokens[m]) for m in self.modalities}
+    if self.absent == 'exclude':
+      return {m: tuple(jnp.zeros((1, 1, 1, 1)) for _ in self.used) for m in self.modalities}
+    blank = jnp.full((1, *image_shape, 3), self.blank_value)
+    return {m: self._used(self.encode(blank, m)) for m in self.modalities}
+
+  def _used(self, maps):
+    return tuple(maps[i] for i in self.used)
+
+  def fuse(self, maps: Maps, absent: Maps, present, train: bool = False):
+    """Fuses one subset of modalities.
+
+    Args:
+      maps: from `encode`, for at least one modality; a device with RGB alone gives RGB's.
+      absent: from `absent_maps`.
+      present: [B, M] bool; a modality without maps counts as absent whatever it says.
+      train: as in `encode`.
+
+    Returns:
+      [B, h, w, D'].
+    """
+    maps = {m: self._used(maps[m]) for m in maps}
+    like = next(iter(maps.values()))
+    present = present & jnp.array([m in maps for m in self.modalities])[None]
+    filled = {}
+    for i, m in enumerate(self.modalities):
+      here = present[:, i, None, None, None]  # [B, 1, 1, 1]
+      filled[m] = tuple(
+        jnp.where(here, own, stand_in.astype(own.dtype))
+        for own, stand_in in zip(maps.get(m, like), absent[m], strict=True)
+      )
+    if self.absent != 'exclude':  # the stand-in takes part like a modality
+      present = jnp.ones_like(present)
+    return self.fusion(filled, present, train)
+
+  def decide(self, maps: Maps, absent: Maps, present, train: bool = False):
+    """`head(fuse(...))`: {'logit': [B] float32, 'map': [B, h, w] or None}; arguments of `fuse`."""
+    return self.head(self.fuse(maps, absent, present, train), train)
+
+  def __call__(self, batch: Mapping[str, jax.Array], train: bool = False):
+    """The training pass: every modality encoded, fused once under `batch['present']`.
+
+    Args:
+      batch: images by modality [B, H, W, C] and 'present' [B, M] bool.
+      train: as in `encode`.
+
+    Returns:
+      {'logit': [B] float32, 'map': [B, h, w] or None}.
+    """
+    present = batch['present']
+    stand_in = self.blank_value if self.absent == 'blank' else 0.0
+    images, masks = [], []
+    for i, m in enumerate(self.modalities):
+      # Also in the pixels: what is not there must not reach batch statistics, nor NaN the gradient.
+      image = jnp.where(present[:, i, None, None, None], batch[m], stand_in)
+      images.append(jnp.broadcast_to(image, (*image.shape[:-1], 3)))
+      masks.append(present[:, i])
+    if 'shared' in self.streams:
+      # One pass over [B M] images: one program instead of M. Batch first, so that a batch sharded
+      # over devices stays where it is.
+      B, M = present.shape
+      stack = jnp.stack(images, 1).reshape(B * M, *images[0].shape[1:])  # [B M, H, W, 3]
+      mask = None if self.absent == 'blank' else jnp.stack(masks, 1).reshape(B * M)
+      stacked = self._stream('shared')(stack, train, mask)
+      stacked = [x.reshape(B, M, *x.shape[1:]) for x in stacked]  # [B, M, h, w, D]
+      maps = {m: tuple(x[:, i] for x in stacked) for i, m in enumerate(self.modalities)}
+    else:
+      maps = {
+        m: self.encode(image, m, train, None if self.absent == 'blank' else mask)
+        for m, image, mask in zip(self.modalities, images, masks, strict=True)
+      }
+    if self.absent == 'blank':  # blank images were encoded in their places
+      used = {m: self._used(maps[m]) for m in self.modalities}
+      return self.head(self.fusion(used, jnp.ones_like(present), train), train)
+    return self.decide(maps, self.absent_maps(images[0].shape[1:3]), present, train)
+
+
+class Model:
+  """A FlexModal as pure functions over pytrees: all that training, evaluation and export see.
+
+  Variables are `{'params': ..., 'batch_stats': ...}`, the latter possibly empty.
+  """
+
+  def __init__(self, module: FlexModal, image_size: int):
+    for stream in module.streams.values():
+      assert stream.widths, 'a backbone names the widths of its maps'  # and refuses a wrong variant
+    self.module = module
+    self.modalities = module.modalities
+    self.requires = tuple(module.fusion.requires)  # modalities that the fusion cannot do without
+    self.image_size = image_size
+
+  @property
+  def subsets(self) -> tuple[tuple[str, ...], ...]:
+    """The subsets of modalities that the fusion can serve, RGB's first, few before many."""
+    M = self.modalities
+    every = [s for n in range(1, len(M) + 1) for s in itertools.combinations(M, n)]
+    served = [s for s in every if set(self.requires) <= set(s)]
+    return tuple(sorted(served, key=lambda s: 'rgb' not in s))
+
+  def init(self, key: jax.Array) -> dict[str, Any]:
+    """Fresh variables, float32."""
+    size = (1, self.image_size, self.image_size, 3)
+    batch = {m: jnp.zeros(size) for m in self.modalities}
+    batch['present'] = jnp.ones((1, len(self.modalities)), bool)
+    variables = self.module.init({'params': key}, batch)
+    return {'batch_stats': {}, **variables}
+
+  def apply(self, variables, batch, key: jax.Array):
+    """The training pass: (outputs, new batch statistics). `key` feeds dropout."""
+    out, changed = self.module.apply(
+      variables, batch, train=True, rngs={'dropout': key}, mutable=['batch_stats']
+    )
+    return out, changed.get('batch_stats', {})
+
+  def encode(self, variables, image, modality: str):
+    """One modality's stage maps, each [B, h, w, D], for evaluation."""
+    return self.module.apply(variables, image, modality, method='encode')
+
+  def absent_maps(self, variables):
+    """What stands for absent modalities under these weights; once per set of weights."""
+    size = (self.image_size, self.image_size)
+    return self.module.apply(variables, size, method='absent_maps')
+
+  def decide(self, variables, maps: Maps, absent: Maps, present):
+    """{'logit': [B], 'map': ...} of encoded samples under `present` [B, M]."""
+    return self.module.apply(variables, maps, absent, present, method='decide')
+
+
+def build(
+  backbone: Mapping[str, Any],
+  fusion: Mapping[str, Any],
+  head: Mapping[str, Any],
+  modalities: tuple[str, ...] = ('rgb', 'depth', 'ir'),
+  image_size: int = 224,
+  share_streams: bool = True,
+  absent: str = 'token',
+  blank_value: float = -127.5 / 128,
+  dtype: str = 'float32',
+) -> Model:
+  """Builds the model that a config's `model` describes.
+
+  Args:
+    backbone: {'name': a file of `models/`, **its fields}.
+    fusion: {'name': a file of `fusion/`, **its fields}.
+    head: {'name': a class of `models/heads.py`, **its fields}.
+    modalities: in the order of `present`'s columns.
+    image_size: pixels along a side of the square input.
+    share_streams: one set of backbone weights for all modalities, or one for each.
+    absent, blank_value: see `FlexModal`.
+    dtype: 'float32' or 'bfloat16', of the computation; parameters are float32.
+
+  Raises:
+    ConfigError: an unknown name or field, or a combination that cannot work.
+  """
+  if dtype not in ('float32', 'bfloat16'):
+    raise ConfigError(f"unknown dtype {dtype!r}; choose 'float32' or 'bfloat16'")
+  if absent not in ABSENT:
+    raise ConfigError(f'unknown kind of absent modality {absent!r}; choose one of: {ABSENT}')
+  modalities = tuple(modalities)
+
+  def make(kind, fields, **shared):
+    fields = dict(fields)
+    thing = lookup.find(kind, fields.get('name'))
+    shared = {k: v for k, v in shared.items() if k in thing.__dataclass_fields__}
+    return lookup.make(kind, **{**shared, **fields}, dtype=jnp.dtype(dtype))
+
+  names = ('shared',) if share_streams else modalities
+  return Model(
+    FlexModal(
+      streams={n: make('backbone', backbone, image_size=image_size) for n in names},
+      fusion=make('fusion', fusion, modalities=modalities),
+      head=make('head', head),
+      modalities=modalities,
+      absent=absent,
+      blank_value=blank_value,
+    ),
+    image_size,
+  )

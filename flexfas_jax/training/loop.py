@@ -1,0 +1,291 @@
+"""The jobs of a config: train, evaluate, or both. What is mathematics is in `step.py`.
+
+Everything that can be wrong with config, data or workdir is found before anything is written.
+"""
+
+import functools
+import hashlib
+import json
+import pathlib
+import sys
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+import flexfas_jax
+from flexfas_jax import lookup
+from flexfas_jax.errors import ConfigError, StateError
+from flexfas_jax.evaluation import results, score_files, scoring, thresholds
+from flexfas_jax.input_pipeline import pipeline, sources
+from flexfas_jax.models import flexmodal
+from flexfas_jax.training import optimizer as optimizers
+from flexfas_jax.training import sharding
+from flexfas_jax.training.checkpoints import Checkpoints
+from flexfas_jax.training.metric_writer import MetricWriter
+from flexfas_jax.training.progress import Progress
+from flexfas_jax.training.step import init_state, named_key, train_step
+
+BEST = 'eer'  # of val, the mean over the subsets: chooses the checkpoint that is evaluated
+
+
+class Job(NamedTuple):
+  """What a config becomes."""
+
+  config: ConfigDict
+  workdir: pathlib.Path
+  model: flexmodal.Model
+  mesh: jax.sharding.Mesh
+  optimizer: Any
+  schedule: Any
+  init: Any  # key -> State
+  abstract: Any  # State of ShapeDtypeStruct, with shardings
+  preprocess: pipeline.Preprocess  # nothing random
+  scorer: Any
+
+
+def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
+  """Trains to the config's last step, resuming if it was begun, then evaluates the best step."""
+  job = _prepare(config, workdir)
+  test = {name: _open(job, names) for name, names in config.test.items()}
+  _train(job)
+  _evaluate(job, test)
+
+
+def train(config: ConfigDict, workdir: str) -> None:
+  """Trains to the config's last step, resuming if it was begun."""
+  _train(_prepare(config, workdir))
+
+
+def evaluate(config: ConfigDict, workdir: str) -> None:
+  """Scores val and the test sets with the best step and writes the benchmark's results."""
+  job = _prepare(config, workdir)
+  if not (job.workdir / 'config.json').exists():
+    raise StateError(f'{workdir} holds no training; run with --mode=train first')
+  _evaluate(job, {name: _open(job, names) for name, names in config.test.items()})
+
+
+def _prepare(config: ConfigDict, workdir: str) -> Job:
+  fields = config.to_dict()
+  model = flexmodal.build(**fields['model'])
+  mesh = sharding.make_mesh(config.fsdp)
+  sharding.check_batch(config.batch_size, mesh, 'config.batch_size')
+  sharding.check_batch(config.eval_batch_size, mesh, 'config.eval_batch_size')
+  optimizer, schedule = optimizers.build(
+    fields['optimizer'], fields['schedule'], config.steps, config.clip_norm
+  )
+  lookup.find('loss', config.loss)
+  for name in config.test:
+    if name not in config.threshold:
+      raise ConfigError(f'config.threshold has no rule for the test set {name!r}')
+    thresholds.needs_dev(config.threshold[name])
+  if unknown := set(fields['modality_dropout']) - set(model.modalities):
+    raise ConfigError(f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}')
+  workdir = pathlib.Path(workdir)
+  _compare_config(workdir, fields)
+
+  init = functools.partial(init_state, model=model, optimizer=optimizer)
+  abstract = jax.eval_shape(init, jax.random.key(0))
+  abstract = jax.tree.map(
+    lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+    abstract,
+    sharding.state_sharding(abstract, mesh),
+  )
+  return Job(
+    config=config,
+    workdir=workdir,
+    model=model,
+    mesh=mesh,
+    optimizer=optimizer,
+    schedule=schedule,
+    init=init,
+    abstract=abstract,
+    preprocess=pipeline.Preprocess(config.model.image_size, model.modalities),
+    scorer=scoring.make_scorer(
+      model, model.subsets, functools.partial(sharding.place_batch, mesh=mesh)
+    ),
+  )
+
+
+def _compare_config(workdir: pathlib.Path, fields: dict) -> None:
+  """A workdir belongs to one config."""
+  file = workdir / 'config.json'
+  if not file.exists():
+    if workdir.exists() and any(workdir.iterdir()):
+      raise StateError(f'{workdir} is not empty and holds no run of ours; name another --workdir')
+    return
+  old, new = _flat(json.loads(file.read_text())), _flat(json.loads(json.dumps(fields)))
+  differences = [
+    f'  {key}: {old.get(key, "(nothing)")} there, {new.get(key, "(nothing)")} now'
+    for key in sorted(old.keys() | new.keys())
+    if old.get(key) != new.get(key)
+  ]
+  if differences:
+    raise StateError(
+      f'{workdir} is the workdir of another config; name another --workdir, or go back to its '
+      'config:\n' + '\n'.join(differences)
+    )
+
+
+def _flat(tree: dict, prefix: str = '') -> dict:
+  flat = {}
+  for key, value in tree.items():
+    name = f'{prefix}{key}'
+    flat |= _flat(value, name + '.') if isinstance(value, dict) else {name: value}
+  return flat
+
+
+def _open(job: Job, names: str) -> sources.Source:
+  return sources.open_source(names, job.config.data_dir)
+
+
+def _train(job: Job) -> None:
+  config, workdir = job.config, job.workdir
+  source, val = _open(job, config.train), _open(job, config.val)
+  fields = config.to_dict()
+  batches = pipeline.train_batches(
+    source,
+    pipeline.Preprocess(
+      config.model.image_size,
+      job.model.modalities,
+      fields['view'],
+      fields['photometric'],
+      config.cutout,
+    ),
+    config.batch_size,
+    config.seed,
+    (jax.process_index(), jax.process_count()),
+  )
+  # The data is fine, the config is fine: from here on the workdir is ours.
+  workdir.mkdir(parents=True, exist_ok=True)
+  score_files.write_text(workdir / 'config.json', json.dumps(fields, indent=2) + '\n')
+  checkpoints = Checkpoints(workdir / 'checkpoints', BEST)
+
+  key = jax.device_put(jax.random.key(config.seed), sharding.replicated(job.mesh))
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, job.abstract)
+  start = checkpoints.latest() or 0
+  if start:
+    state = checkpoints.restore(start, job.abstract, batches)
+  else:
+    state = jax.jit(job.init, out_shardings=shardings)(named_key(key, 'init'))
+  writer = MetricWriter(workdir, start)
+  step_fn = jax.jit(
+    functools.partial(
+      train_step,
+      model=job.model,
+      optimizer=job.optimizer,
+      loss=lookup.find('loss', config.loss),
+      modality_dropout=fields['modality_dropout'],
+    ),
+    out_shardings=(shardings, sharding.replicated(job.mesh)),
+    donate_argnums=0,
+  )
+  devices = f'{job.mesh.size} x {jax.devices()[0].device_kind}'
+  parameters = sum(x.size for x in jax.tree.leaves(job.abstract.params))
+  with Progress('train', config.steps, start) as progress:
+    progress.say(
+      f'{len(source)} training and {len(val)} val examples, {parameters / 1e6:.2f} M parameters, '
+      f'{devices}' + (f', resuming at step {start}' if start else '')
+    )
+    _steps(job, state, step_fn, batches, key, checkpoints, writer, progress, start, val)
+  checkpoints.close()
+  writer.close()
+
+
+def _steps(job, state, step_fn, batches, key, checkpoints, writer, progress, start, val) -> None:
+  """The loop proper. Metrics are those of the previous step, so that the device never waits."""
+  config = job.config
+  previous, waited, since = None, 0.0, time.perf_counter()
+  for step in range(start + 1, config.steps + 1):
+    before = time.perf_counter()
+    batch = next(batches)
+    waited += time.perf_counter() - before
+    state, metrics = step_fn(state, sharding.place_batch(batch, job.mesh), key)
+    if previous and (step - 1) % config.log_every == 0:
+      values = {f'train/{k}': float(v) for k, v in jax.device_get(previous).items()}
+      if not np.isfinite(values['train/loss']):
+        raise StateError(
+          f'the loss is {values["train/loss"]} at step {step - 1}; the checkpoint of step '
+          f'{checkpoints.latest()} stands. Lower config.schedule.peak or set config.clip_norm'
+        )
+      seconds = time.perf_counter() - since
+      values['train/learning_rate'] = float(job.schedule(step - 2))
+      values['speed/triplets_per_second'] = config.log_every * config.batch_size / seconds
+      values['speed/input_wait'] = waited / seconds
+      writer.write(step - 1, values)
+      progress.update(step - 1, {k.split('/')[1]: v for k, v in values.items()})
+      waited, since = 0.0, time.perf_counter()
+    previous = metrics
+    last = step == config.steps
+    if last or step % config.eval_every == 0:
+      found = _val_metrics(job, _variables(state), val)
+      writer.write(step, found)
+      progress.say(f'step {step}: val ' + '  '.join(f'{k[4:]} {v:.4f}' for k, v in found.items()))
+      checkpoints.save(step, state, batches, _run(config), {BEST: found[f'val/{BEST}']})
+    elif step % config.checkpoint_every == 0:
+      checkpoints.save(step, state, batches, _run(config))
+    progress.update(step)
+
+
+def _run(config: ConfigDict) -> dict:
+  return {'config': json.loads(json.dumps(config.to_dict())), 'version': flexfas_jax.__version__}
+
+
+def _variables(state) -> dict:
+  return {'params': state.params, 'batch_stats': state.batch_stats}
+
+
+def _batches(job: Job, source: sources.Source):
+  return pipeline.eval_batches(source, job.preprocess, job.config.eval_batch_size)
+
+
+def _val_metrics(job: Job, variables, source: sources.Source) -> dict[str, float]:
+  """Mean and by subset; EER and AUC know no threshold."""
+  scores = job.scorer(variables, _batches(job, source))
+  found = results.results(scores, 'fixed=0.5')
+  means = {f'val/{m}': float(np.mean([r[m] for r in found.values()])) for m in (BEST, 'auc')}
+  return means | {f'val/{BEST}/{subset}': r[BEST] for subset, r in found.items()}
+
+
+def _evaluate(job: Job, test: dict[str, sources.Source]) -> None:
+  """Scores, score files, thresholds from val, the table and results.json of the best step."""
+  checkpoints = Checkpoints(job.workdir / 'checkpoints', BEST, read_only=True)
+  step = checkpoints.best()
+  if step is None:
+    raise StateError(f'{job.workdir} holds no checkpoint; run with --mode=train first')
+  variables = _variables(checkpoints.restore(step, job.abstract))
+  header = {
+    'step': step,
+    'weights_hash': _weights_hash(variables),
+    'config': _run(job.config)['config'],
+  }
+  (job.workdir / 'scores').mkdir(exist_ok=True)
+  scored = {}
+  for name, source in {'val': _open(job, job.config.val), **test}.items():
+    with Progress(f'score {name}', len(source)) as progress:
+      scored[name] = job.scorer(variables, _batches(job, source), header, progress.update)
+    score_files.write(job.workdir / 'scores' / f'{name}.csv', scored[name])
+  found = {}
+  for name in test:
+    rule = job.config.threshold[name]
+    found[name] = results.results(scored[name], rule, scored['val'])
+    title = f'{name}: {job.config.test[name]}, step {step}, threshold {rule}'
+    print(results.text(found[name], title) + '\n')
+    for remark in results.remarks(found[name]):
+      print(remark, file=sys.stderr)
+  if job.model.requires:
+    print(f'Subsets without {"+".join(job.model.requires)} are not served: the fusion needs it.\n')
+  score_files.write_text(
+    job.workdir / 'results.json', json.dumps(results.json_safe(found), indent=2) + '\n'
+  )
+  print(f'Written: {job.workdir}/results.json, {job.workdir}/scores/')
+
+
+def _weights_hash(variables) -> str:
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+    digest.update(jax.tree_util.keystr(path).encode())
+    digest.update(np.asarray(leaf).tobytes())
+  return digest.hexdigest()

@@ -1,0 +1,87 @@
+"""Optimisers and learning-rate schedules by name, as a config gives them."""
+
+import jax
+import optax
+
+from flexfas_jax.errors import ConfigError
+from flexfas_jax.lookup import pick
+
+
+def warmup_cosine(peak: float, steps: int, warmup: int = 0) -> optax.Schedule:
+  """Linear from 0 to `peak` over `warmup` steps, then a cosine down to 0 at `steps`."""
+  if warmup >= steps:
+    raise ConfigError(
+      f'the warm-up ({warmup} steps) must be shorter than the training ({steps} steps): lower '
+      'config.schedule.warmup or raise config.steps'
+    )
+  return optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, steps)
+
+
+def step_decay(
+  peak: float, steps: int, every: int, gamma: float = 0.5, lead: int = 0
+) -> optax.Schedule:
+  """`peak`, times `gamma` after each `every` steps: the papers' StepLR.
+
+  FlexModal's script calls `scheduler.step()` first in the epoch, so that its "after 20 epochs"
+  halves one epoch earlier (FACTS A2, train:127): `lead` = one epoch's steps.
+  """
+  return lambda step: peak * gamma ** ((step + lead) // every)
+
+
+def constant(peak: float, steps: int) -> optax.Schedule:
+  """`peak` throughout."""
+  return optax.constant_schedule(peak)
+
+
+SCHEDULES = {'warmup_cosine': warmup_cosine, 'step_decay': step_decay, 'constant': constant}
+
+
+def decayed(params):
+  """Which parameters weight decay acts on: kernels, not biases, norms, tokens or embeddings."""
+  return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == 'kernel', params)
+
+
+def adamw(schedule, weight_decay=0.05, b1=0.9, b2=0.999):
+  """AdamW, the released FlexModal recipe's optimiser, decay on kernels alone."""
+  return optax.adamw(schedule, b1, b2, weight_decay=weight_decay, mask=decayed)
+
+
+def sgd(schedule, weight_decay=0.0, momentum=0.9):
+  """SGD with momentum; the decay is added to the gradient, as PyTorch's is."""
+  return optax.chain(
+    optax.add_decayed_weights(weight_decay, mask=decayed), optax.sgd(schedule, momentum)
+  )
+
+
+OPTIMIZERS = {'adamw': adamw, 'sgd': sgd}
+
+
+def build(
+  optimizer: dict, schedule: dict, steps: int, clip_norm: float | None = None
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+  """The gradient transformation and its schedule.
+
+  Args:
+    optimizer: {'name': a key of `OPTIMIZERS`, **its arguments}.
+    schedule: {'name': a key of `SCHEDULES`, 'peak': learning rate, **its arguments}.
+    steps: of the whole training.
+    clip_norm: gradients longer than this, taken together, are scaled down to it; None: never.
+
+  Raises:
+    ConfigError: an unknown name or argument.
+  """
+  rate = _call('schedule', SCHEDULES, schedule, steps=steps)
+  tx = _call('optimizer', OPTIMIZERS, optimizer, schedule=rate)
+  if clip_norm is not None:
+    tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx)
+  return tx, rate
+
+
+def _call(what, table, fields, **more):
+  fields = dict(fields)
+  name = fields.pop('name', None)
+  function = pick(what, table, name)
+  try:
+    return function(**more, **fields)
+  except TypeError as error:
+    raise ConfigError(f'config.{what}: {error}') from None
