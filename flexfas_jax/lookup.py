@@ -1,4 +1,4 @@
-"""A config's names become code here: a file's name (or, in `heads` and `losses`, a name) is the key.
+"""A config's names become code here: the key is a file's name (in `heads`, `losses`: one in it).
 
 No registry: adding `fusion/bilinear.py` with a class `Bilinear` is all it takes for
 `fusion.name = 'bilinear'` to work.

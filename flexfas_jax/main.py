@@ -28,7 +28,7 @@ _DEBUG = flags.DEFINE_bool('debug', False, 'Show tracebacks.')
 def _parse(argv: list[str]) -> list[str]:
   """Flags, or a message and exit code 2; --help is no error."""
   if any(a in ('--help', '-h', '-help') for a in argv[1:]):
-    print(__doc__ + '\nFlags:\n' + flags.FLAGS.module_help('flexfas_jax.main') or '')
+    print(f'{__doc__}\nFlags:\n{flags.FLAGS.module_help(sys.modules[__name__])}')
     sys.exit(0)
   try:
     rest = flags.FLAGS(argv)
@@ -37,6 +37,7 @@ def _parse(argv: list[str]) -> list[str]:
     for name, flag in (('config', _CONFIG), ('workdir', _WORKDIR)):
       if flag.value is None:
         raise errors.ConfigError(f'--{name} is missing')
+    _CONFIG.value.keys()  # a config file that is not there is reported at its first use
   except Exception as error:  # absl's, ml_collections', or whatever a config file raises
     if '--debug' in argv:
       raise

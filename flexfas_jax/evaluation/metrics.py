@@ -16,7 +16,7 @@ At one threshold (`error_rates`):
   apcer_max             the largest APCER of a category [ISO]; undefined where none is known
   bpcer                 share of the bona fide samples that are not accepted [ISO]
   acer                  (apcer + bpcer) / 2, with the pooled APCER [FM, MM]
-  acer_max              (apcer_max + bpcer) / 2 [ISO's earlier ACER; withdrawn there in 2023]
+  acer_max              (apcer_max + bpcer) / 2, with ISO's maximum in APCER's place
   hter                  (false accept rate + false reject rate) / 2, the cross-dataset papers' name:
                         with the pooled APCER and failures counted in, the same number as acer
 

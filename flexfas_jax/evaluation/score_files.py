@@ -170,7 +170,8 @@ def write(path, scores: Scores) -> None:
 
   Raises:
     ConfigError: the name does not end in `.csv`.
-    DataError: an id that is empty or there twice, an infinite score, a header of other polarity.
+    DataError: an id that is empty or there twice, a carriage return, an infinite score, a header
+      of the other polarity.
   """
   path = Path(path)
   if path.suffix != '.csv':
@@ -208,6 +209,8 @@ def write(path, scores: Scores) -> None:
   writer = csv.writer(text, lineterminator='\n')
   writer.writerow(columns)
   writer.writerows(zip(*columns.values(), strict=True))
+  if '\r' in text.getvalue():  # csv may leave it unquoted, and then reads a new row
+    raise DataError(f'{path}: an id or another name has a carriage return in it')
 
   # The CSV last: where it is, its header is.
   write_text(header_path(path), json.dumps(header, indent=2, sort_keys=True) + '\n')

@@ -1,7 +1,7 @@
 """Scores of every sample under every subset of modalities, each stream encoded once.
 
-The four sub-protocols cost one pass per modality, not one per protocol and modality; what stands for
-an absent modality is computed once per set of weights. The only file here that knows jax.
+The four sub-protocols cost one pass per modality, not one per protocol and modality; what stands
+for an absent modality is computed once per set of weights. The only file here that knows jax.
 """
 
 import functools
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
 from flexfas_jax.evaluation.score_files import METADATA, Scores
 
@@ -19,7 +20,7 @@ def subset_name(subset: Sequence[str]) -> str:
   return '+'.join(subset)
 
 
-def score_step(variables, absent, batch: Mapping[str, jax.Array], *, model, subsets) -> jax.Array:
+def score_step(variables, absent, batch: Mapping[str, jax.Array], *, model, subsets):
   """Logits of a batch under every subset.
 
   Args:
@@ -30,20 +31,20 @@ def score_step(variables, absent, batch: Mapping[str, jax.Array], *, model, subs
     subsets: of `model.modalities`.
 
   Returns:
-    [S, B] float32; NaN where a sample has nothing of the subset, or lacks what the fusion needs.
+    Logits [S, B] float32, and [S, B] bool: whether there is anything to score. There is not where
+    a sample has nothing of the subset, or lacks what the fusion needs: a failure to acquire.
   """
   used = [m for m in model.modalities if any(m in s for s in subsets)]
   maps = {m: model.encode(variables, batch[m], m) for m in used}
-  logits = []
+  logits, servable = [], []
   for subset in subsets:
     of_subset = jnp.array([m in subset for m in model.modalities])[None]  # [1, M]
     present = batch['present'] & of_subset
     own = {m: maps[m] for m in used if m in subset}
-    logit = model.decide(variables, own, absent, present)['logit']
+    logits.append(model.decide(variables, own, absent, present)['logit'])
     needed = jnp.array([m in model.requires for m in model.modalities])[None]
-    servable = present.any(1) & (present | ~needed).all(1)
-    logits.append(jnp.where(servable, logit, jnp.nan))
-  return jnp.stack(logits)
+    servable.append(present.any(1) & (present | ~needed).all(1))
+  return jnp.stack(logits), jnp.stack(servable)
 
 
 def make_scorer(model, subsets: Sequence[Sequence[str]], place: Callable) -> Callable[..., Scores]:
@@ -69,29 +70,33 @@ def make_scorer(model, subsets: Sequence[Sequence[str]], place: Callable) -> Cal
     progress: Callable[[int], None] | None = None,
   ) -> Scores:
     absent = absent_maps(variables)
-    logits, known, waiting = [], [], None
+    fetched, known, waiting = [], [], None
     for arrays, meta in batches:
       images = {k: v for k, v in arrays.items() if k != 'label'}
       running = step(variables, absent, place(images)), len(meta)
       known += meta
       if waiting:  # the device works on this batch while the previous one is fetched
-        logits.append(_fetch(*waiting))
+        fetched.append(_fetch(*waiting))
       waiting = running
       if progress:
         progress(len(known))
-    logits.append(_fetch(*waiting))
-    # In float64: a float32 sigmoid is 1 from a logit of 17 on, and ties would hide what is confident.
-    scores = 1 / (1 + np.exp(-np.concatenate(logits, 1).astype(np.float64)))  # [S, N]
+    fetched.append(_fetch(*waiting))
+    logits, servable = (np.concatenate(x, 1) for x in zip(*fetched, strict=True))  # [S, N]
+    # In float64: a float32 sigmoid is 1 from a logit of 17 on, and ties would hide who is surer.
+    scores = np.where(servable, scipy.special.expit(logits.astype(np.float64)), np.nan)
+    names = [subset_name(s) for s in subsets]
+    faults = [np.flatnonzero(np.isnan(row) & ok) for row, ok in zip(logits, servable, strict=True)]
     return Scores(
       ids=np.array([m['id'] for m in known]),
       label=np.array([m['label'] for m in known]),
-      scores={subset_name(s): row for s, row in zip(subsets, scores, strict=True)},
+      scores=dict(zip(names, scores, strict=True)),
       header=dict(header or {}),
+      nan_samples={name: at for name, at in zip(names, faults, strict=True) if at.size},
       **{name: np.array([m[name] for m in known]) for name in METADATA},
     )
 
   return score
 
 
-def _fetch(logits: jax.Array, real: int) -> np.ndarray:
-  return np.asarray(jax.device_get(logits))[:, :real]  # padding never becomes a score
+def _fetch(running, real: int) -> list[np.ndarray]:
+  return [x[:, :real] for x in jax.device_get(running)]  # padding never becomes a score

@@ -21,8 +21,8 @@ class ConvNormRelu(nn.Module):
     x = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
     k = self.kernel_size
     # No bias: batch norm takes it away, and Adam would turn its rounding noise into steps.
-    x = nn.Conv(
-      self.width, (k, k), padding=k // 2, use_bias=False, dtype=self.dtype, name='conv'
-    )(x)
+    x = nn.Conv(self.width, (k, k), padding=k // 2, use_bias=False, dtype=self.dtype, name='conv')(
+      x
+    )
     x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name='bn')(x)
     return nn.relu(x)

@@ -45,9 +45,7 @@ def draw_view(
   ratio = np.exp(np.log(aspect[0]) + ratio * (np.log(aspect[1]) - np.log(aspect[0])))
   width, height = min(1.0, np.sqrt(area * ratio)), min(1.0, np.sqrt(area / ratio))
   left, top = x * (1 - width), y * (1 - height)
-  return View(
-    (left, top, left + width, top + height), (2 * turn - 1) * rotate, bool(mirror < flip)
-  )
+  return View((left, top, left + width, top + height), (2 * turn - 1) * rotate, bool(mirror < flip))
 
 
 def decode(encoded: bytes, modality: str, where: str) -> np.ndarray:
@@ -93,9 +91,9 @@ def apply_view(image: np.ndarray, view: View, size: int, nearest: bool = False) 
   image = image[y0:y1, x0:x1]
   # Averaging where it shrinks: bilinear would alias halftones and moire, which are evidence here.
   smooth = cv2.INTER_AREA if min(y1 - y0, x1 - x0) > size else cv2.INTER_LINEAR
-  image = cv2.resize(
-    np.ascontiguousarray(image), (size, size), interpolation=cv2.INTER_NEAREST if nearest else smooth
-  )
+  image = np.ascontiguousarray(image)
+  how = cv2.INTER_NEAREST if nearest else smooth
+  image = cv2.resize(image, (size, size), interpolation=how)
   if view.angle:
     centre = ((size - 1) / 2, (size - 1) / 2)
     turn = cv2.getRotationMatrix2D(centre, view.angle, 1.0)

@@ -1,7 +1,7 @@
 """From raw examples to batches, on Grain: shuffled, augmented, sharded by process, resumable.
 
-A batch is DESIGN's: images [B, H, W, C] float32 in [-1, 1] (black is -127.5 / 128, as in FlexModal's
-reference), 'present' [B, M] bool, 'label' [B] int32.
+A batch is DESIGN's: images [B, H, W, C] float32 in [-1, 1] (black is -127.5 / 128, as in
+FlexModal's reference), 'present' [B, M] bool, 'label' [B] int32.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class Preprocess:
     image_size: pixels along a side.
     modalities: in the order of `present`.
     view: arguments of `geometry.draw_view`; empty looks at the whole picture.
-    photometric: {modality: arguments of `transforms.photometric`}.
+    photometric: {modality: arguments of `transforms.draw_photometric`}.
     cutout: largest side of the square that is blackened, pixels; 0: none.
   """
 
@@ -46,10 +46,11 @@ class Preprocess:
         continue
       image = geometry.decode(encoded, modality, example['id'])
       image = geometry.apply_view(image, view, self.image_size, nearest=modality == 'depth')
-      image = transforms.to_unit(image, modality)
+      change = None
       if rng is not None and modality in self.photometric:
-        image = transforms.photometric(rng, image, **self.photometric[modality])
-      images[modality] = image
+        channels = image.shape[-1]
+        change = transforms.draw_photometric(rng, channels, **self.photometric[modality])
+      images[modality] = transforms.to_unit(image, modality, change)
     if not images:
       raise DataError(f'{example["id"]}: none of {", ".join(self.modalities)} is there')
     if rng is not None and self.cutout:
@@ -103,7 +104,7 @@ def train_batches(
   if batch_size % count:
     raise ConfigError(f'batch_size = {batch_size} does not divide over {count} processes')
   if batch_size > len(source):
-    raise ConfigError(f'batch_size = {batch_size} is more than the {len(source)} examples there are')
+    raise ConfigError(f'batch_size = {batch_size} is more than the {len(source)} examples')
   dataset = (
     grain.MapDataset.source(source)
     .shuffle(seed=seed)

@@ -8,7 +8,6 @@ licence is built here when it is missing.
 
 import contextlib
 import importlib
-import io
 import logging
 import pathlib
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ from array_record.python import array_record_data_source
 
 from flexfas_jax.errors import ConfigError, DataError
 
-FIELDS = ('id', 'rgb', 'depth', 'ir', 'label', 'attack_type', 'attack_category', 'subject')
 READ_AT_ONCE = 512  # records, when a source is checked
 
 
@@ -125,15 +123,13 @@ def _shards(builder, split: str):
 def _check_shard(name: str, path: pathlib.Path, length: int, way_out: str) -> None:
   """ArrayRecord notices damage only where it is read: read all of it."""
   try:
-    # Its reader reports damage through a C++ abort message on stderr as well; ours is enough.
-    with contextlib.redirect_stderr(io.StringIO()):
-      with array_record_data_source.ArrayRecordDataSource(str(path)) as records:
-        if len(records) != length:
-          raise DataError(
-            f'{name}: the shard {path} holds {len(records)} records of {length}; {way_out}'
-          )
-        for start in range(0, length, READ_AT_ONCE):
-          records.__getitems__(range(start, min(start + READ_AT_ONCE, length)))
+    with array_record_data_source.ArrayRecordDataSource(str(path)) as records:
+      if len(records) != length:
+        raise DataError(
+          f'{name}: the shard {path} holds {len(records)} records of {length}; {way_out}'
+        )
+      for start in range(0, length, READ_AT_ONCE):
+        records.__getitems__(range(start, min(start + READ_AT_ONCE, length)))
   except DataError:
     raise
   except Exception as error:
@@ -179,9 +175,9 @@ def builders() -> list[str]:
   with contextlib.suppress(ModuleNotFoundError):
     folders = [pathlib.Path(p) for p in importlib.import_module('data').__path__]
     return sorted(
-      f.parent.name for d in folders for f in d.glob('*/*_dataset_builder.py')
+      f.parent.name
+      for d in folders
+      for f in d.glob('*/*_dataset_builder.py')
       if f.stem == f'{f.parent.name}_dataset_builder'
     )
   return []
-
-

@@ -1,65 +1,75 @@
 """What pixels say: to float, and photometric changes, each modality on its own."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import cv2
 import numpy as np
 
 DEPTH_WINDOW = 400.0  # mm around the face that become the whole range
 
+Pointwise = Callable[[np.ndarray], np.ndarray]  # [..., C] float32 in [0, 1] to the same
 
-def to_unit(image: np.ndarray, modality: str) -> np.ndarray:
+
+def to_unit(image: np.ndarray, modality: str, change: Pointwise | None = None) -> np.ndarray:
   """[H, W, C] uint8 or uint16 to float32 in [0, 1].
 
   16-bit depth is distance in mm and becomes what 8-bit visualisations show: the middle of the
   picture's face at 0.5, nearer brighter, no measurement 0. The median over the central half is the
   face's distance whether or not the background was cut away.
+
+  Args:
+    image: see above.
+    modality: only 'depth' has millimetres in 16 bits.
+    change: from `draw_photometric`.
   """
-  if image.dtype == np.uint8:
-    return image.astype(np.float32) / 255
-  if modality != 'depth':  # e.g. 10 to 16-bit infrared
-    return image.astype(np.float32) / 65535
+  H, W, C = image.shape
+  if image.dtype == np.uint8:  # by table: 256 values to change instead of H W
+    table = np.repeat(np.linspace(0, 1, 256, dtype=np.float32)[:, None], C, 1)  # [256, C]
+    table = change(table) if change else table
+    return cv2.LUT(image, table[None]).reshape(H, W, C)
+  unit = _distance_to_unit(image) if modality == 'depth' else image.astype(np.float32) / 65535
+  return change(unit) if change else unit
+
+
+def _distance_to_unit(image: np.ndarray) -> np.ndarray:
+  """Millimetres [H, W, 1] uint16 to the window about the face, [H, W, 1] float32."""
   H, W, _ = image.shape
   centre = image[H // 4 : H - H // 4, W // 4 : W - W // 4]
   measured = centre[centre > 0]
   if not measured.size:
     measured = image[image > 0]
   middle = np.median(measured) if measured.size else 0.0
-  unit = 0.5 - (image.astype(np.float32) - np.float32(middle)) / DEPTH_WINDOW
+  unit = 0.5 - (image.astype(np.float32) - np.float32(middle)) / np.float32(DEPTH_WINDOW)
   return np.where(image > 0, np.clip(unit, 1 / 255, 1), 0).astype(np.float32)
 
 
-def photometric(
+def draw_photometric(
   rng: np.random.Generator,
-  image: np.ndarray,
+  channels: int,
   add: float = 0.0,
   contrast: float = 0.0,
   gamma: float = 0.0,
   per_channel: bool = False,
-  noise: float = 0.0,
-) -> np.ndarray:
-  """Changes brightness, contrast and gamma of [H, W, C] float32 in [0, 1]; stays in [0, 1].
+) -> Pointwise:
+  """Draws a change of gamma, contrast and brightness, in this order; what it gives is in [0, 1].
 
   Args:
-    rng: this sample's and modality's generator.
-    image: see above.
+    rng: this sample's generator.
+    channels: C.
     add: largest value added or taken away. The reference: 40 / 255 (FACTS A2).
-    contrast: largest relative change about the mean.
+    contrast: largest relative change about middle grey.
     gamma: largest |log| of the exponent. The reference draws the exponent from 0.5 to 1.5.
     per_channel: draw `add` for each channel.
-    noise: largest standard deviation of white noise, itself drawn evenly from 0.
   """
-  C = image.shape[-1]
-  shift, stretch, bend = rng.uniform(-1, 1, C), rng.uniform(-1, 1), rng.uniform(-1, 1)
-  shift = (shift if per_channel else shift[:1]).astype(np.float32)
-  if gamma:
-    image = np.clip(image, 0, 1) ** np.float32(np.exp(bend * gamma))
-  if contrast:
-    mean = image.mean()
-    image = (image - mean) * np.float32(1 + stretch * contrast) + mean
-  image = image + shift * np.float32(add)
-  if noise:
-    image = image + rng.normal(0, rng.uniform(0, noise), image.shape).astype(np.float32)
-  return np.clip(image, 0, 1).astype(np.float32)
+  shift, stretch, bend = rng.uniform(-1, 1, channels), rng.uniform(-1, 1), rng.uniform(-1, 1)
+  shift = np.float32(add * (shift if per_channel else shift[:1]))  # [C] or [1]
+  stretch, exponent = np.float32(1 + stretch * contrast), np.float32(np.exp(bend * gamma))
+
+  def change(unit: np.ndarray) -> np.ndarray:
+    unit = unit**exponent if gamma else unit
+    return np.clip((unit - np.float32(0.5)) * stretch + np.float32(0.5) + shift, 0, 1)
+
+  return change
 
 
 def cutout(images: Mapping[str, np.ndarray], rng: np.random.Generator, largest: int) -> dict:

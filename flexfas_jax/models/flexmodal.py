@@ -4,8 +4,9 @@
     fused  = fuse(maps, present)              once per subset of modalities
     logit  = head(fused)
 
-FlexModal (Yu et al., CVPRW 2023) is one point in this space: ViT-B, shared streams, cross-attention,
-black pictures where a modality is absent. Alphabet: B batch, M modalities, h w a map's grid, D width.
+FlexModal (Yu et al., CVPRW 2023) is one point in this space: ViT-B, shared streams,
+cross-attention, black pictures where a modality is absent. Alphabet: B batch, M modalities,
+h w a map's grid, D width.
 """
 
 import itertools

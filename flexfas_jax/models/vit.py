@@ -118,9 +118,7 @@ class ViT(nn.Module):
       cls = self.param('cls_token', nn.initializers.normal(0.02), (1, 1, D))
       x = jnp.concatenate([jnp.broadcast_to(cls, (B, 1, D)).astype(x.dtype), x], 1)
     grid = self.image_size // p
-    embedding = self.param(
-      'pos_embed', nn.initializers.normal(0.02), (1, prefix + grid * grid, D)
-    )
+    embedding = self.param('pos_embed', nn.initializers.normal(0.02), (1, prefix + grid * grid, D))
     x = x + _resize_embedding(embedding, prefix, grid, h, w).astype(x.dtype)
     maps = []
     for i in range(depth):

@@ -67,7 +67,8 @@ class Checkpoints:
   def best(self) -> int | None:
     """The step that was best on val, of equals the newest; the newest where none was evaluated."""
     self._manager.wait_until_finished()
-    judged = [(self._value(m), -step) for step in self.steps() if (m := self._manager.metrics(step))]
+    metrics = {step: self._manager.metrics(step) for step in self.steps()}
+    judged = [(self._value(m), -step) for step, m in metrics.items() if m]
     return -min(judged)[1] if judged else self.latest()
 
   def steps(self) -> list[int]:

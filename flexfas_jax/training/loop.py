@@ -3,6 +3,7 @@
 Everything that can be wrong with config, data or workdir is found before anything is written.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -49,7 +50,7 @@ class Job(NamedTuple):
 def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
   """Trains to the config's last step, resuming if it was begun, then evaluates the best step."""
   job = _prepare(config, workdir)
-  test = {name: _open(job, names) for name, names in config.test.items()}
+  test = {name: _open(job, names) for name, names in _tests(config)}
   _train(job)
   _evaluate(job, test)
 
@@ -64,7 +65,7 @@ def evaluate(config: ConfigDict, workdir: str) -> None:
   job = _prepare(config, workdir)
   if not (job.workdir / 'config.json').exists():
     raise StateError(f'{workdir} holds no training; run with --mode=train first')
-  _evaluate(job, {name: _open(job, names) for name, names in config.test.items()})
+  _evaluate(job, {name: _open(job, names) for name, names in _tests(config)})
 
 
 def _prepare(config: ConfigDict, workdir: str) -> Job:
@@ -137,6 +138,11 @@ def _flat(tree: dict, prefix: str = '') -> dict:
   return flat
 
 
+def _tests(config: ConfigDict) -> list[tuple[str, str]]:
+  """The test sets, what is like the training first; a ConfigDict forgets its order."""
+  return sorted(config.test.items(), key=lambda test: test[0] != 'intra')
+
+
 def _open(job: Job, names: str) -> sources.Source:
   return sources.open_source(names, job.config.data_dir)
 
@@ -169,7 +175,10 @@ def _train(job: Job) -> None:
   if start:
     state = checkpoints.restore(start, job.abstract, batches)
   else:
-    state = jax.jit(job.init, out_shardings=shardings)(named_key(key, 'init'))
+    # On the CPU, compiling the init takes longer than training a toy: no optimisation for it.
+    quick = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
+    init = jax.jit(job.init, out_shardings=shardings, compiler_options=quick)
+    state = init(named_key(key, 'init'))
   writer = MetricWriter(workdir, start)
   step_fn = jax.jit(
     functools.partial(
@@ -184,14 +193,16 @@ def _train(job: Job) -> None:
   )
   devices = f'{job.mesh.size} x {jax.devices()[0].device_kind}'
   parameters = sum(x.size for x in jax.tree.leaves(job.abstract.params))
-  with Progress('train', config.steps, start) as progress:
+  with (
+    contextlib.closing(checkpoints),
+    contextlib.closing(writer),
+    Progress('train', config.steps, start) as progress,
+  ):
     progress.say(
       f'{len(source)} training and {len(val)} val examples, {parameters / 1e6:.2f} M parameters, '
       f'{devices}' + (f', resuming at step {start}' if start else '')
     )
     _steps(job, state, step_fn, batches, key, checkpoints, writer, progress, start, val)
-  checkpoints.close()
-  writer.close()
 
 
 def _steps(job, state, step_fn, batches, key, checkpoints, writer, progress, start, val) -> None:

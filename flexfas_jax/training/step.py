@@ -100,7 +100,7 @@ def train_step(
   metrics = {
     'loss': value,
     'accuracy': jnp.mean((outputs['logit'] >= 0) == (batch['label'] == 1)),
-    'grad_norm': optax.global_norm(grads),
+    'grad_norm': optax.tree.norm(grads),
   }
   state = State(
     step=state.step + 1,

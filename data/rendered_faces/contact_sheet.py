@@ -1,0 +1,102 @@
+"""Renders `examples.png`: a row per species, three modalities each, to be looked at by people.
+
+python -m data.rendered_faces.contact_sheet [--out=FILE]
+"""
+
+import argparse
+import pathlib
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from data.rendered_faces import populations, render, scenes
+
+_TILE, _PEOPLE, _GAP, _LABEL, _TITLE = 92, 4, 8, 16, 44
+_HOLE = (58, 22, 74)  # colour of what a depth sensor did not measure
+
+
+def show_depth(depth: np.ndarray) -> np.ndarray:
+  """Depth [h, w] as stored -> grey [h, w, 3] uint8: 140 mm about the face, near is bright."""
+  if depth.dtype == np.uint8:  # undo the visualisation's window
+    value = (depth / 255.0 - 0.5) * render.sensors.WINDOW
+  else:
+    middle = depth[
+      depth.shape[0] // 4 : -depth.shape[0] // 4, depth.shape[1] // 4 : -depth.shape[1] // 4
+    ]
+    value = (np.median(middle[middle > 0]) if middle.any() else 0) - depth.astype(float)
+  grey = np.rint(255 * np.clip((value + 95) / 140, 0.02, 1))[..., None]  # [h, w, 1]
+  return np.where(depth[..., None] > 0, grey, _HOLE).astype(np.uint8)
+
+
+def tiles(video: populations.Video) -> np.ndarray:
+  """RGB, depth and infrared of a video's first frame beside each other, [T, 3 T, 3] uint8."""
+  rgb, depth, ir = render.take(*scenes.draw(video), 0)
+  size = (_TILE, _TILE)
+  views = (
+    cv2.resize(rgb, size, interpolation=cv2.INTER_AREA),
+    cv2.resize(show_depth(depth), size, interpolation=cv2.INTER_NEAREST),
+    cv2.cvtColor(cv2.resize(ir, size, interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2RGB),
+  )
+  return np.hstack(views)
+
+
+def rows() -> list[tuple[str, list[populations.Video]]]:
+  """(label, videos of different people): bona fide of each data set, then each species."""
+  found = {}
+  for dataset in populations.DATASETS:
+    for videos in populations.plan(dataset).values():
+      for video in videos:
+        if video.species:
+          label = f'{video.species.replace("_", " ")}  ({populations.CATEGORY[video.species]})'
+          key = (1, list(populations.CATEGORY).index(video.species))
+        else:
+          label, key = 'bona fide', (0, populations.DATASETS.index(dataset))
+        people = found.setdefault(key, (f'{dataset}: {label}', {}))[1]
+        people.setdefault(video.subject, video)
+  picked = []
+  for _, (label, people) in sorted(found.items()):
+    people = list(people.values())
+    picked.append((label, people[:: max(1, len(people) // _PEOPLE)][:_PEOPLE]))
+  return picked
+
+
+def sheet() -> Image.Image:
+  """The whole sheet, in two columns of rows."""
+  content = rows()
+  per_column = -(-len(content) // 2)
+  width = _PEOPLE * (3 * _TILE + 4)
+  page = Image.new(
+    'RGB',
+    (2 * width + 3 * _GAP, _TITLE + per_column * (_TILE + _LABEL + 2) + _GAP),
+    (250, 250, 250),
+  )
+  draw = ImageDraw.Draw(page)
+  draw.text(
+    (_GAP, 8),
+    'RENDERED faces, not photographs: RGB, depth (near is bright, violet: not measured), infrared; '
+    'four people a row',
+    fill=(170, 0, 0),
+    font=ImageFont.load_default(24),
+  )
+  small = ImageFont.load_default(13)
+  for number, (label, videos) in enumerate(content):
+    left = _GAP + (number // per_column) * (width + _GAP)
+    top = _TITLE + (number % per_column) * (_TILE + _LABEL + 2)
+    draw.text((left, top), label, fill=(20, 20, 20), font=small)
+    for k, video in enumerate(videos):
+      page.paste(Image.fromarray(tiles(video)), (left + k * (3 * _TILE + 4), top + _LABEL))
+  return page
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--out', default=str(pathlib.Path(__file__).with_name('examples.png')))
+  args = parser.parse_args()
+  # A palette keeps the file small; the noise of the sensors does not compress.
+  page = sheet().quantize(256, dither=Image.Dither.NONE)
+  page.save(args.out, optimize=True)
+
+
+if __name__ == '__main__':
+  main()

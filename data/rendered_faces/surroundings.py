@@ -1,0 +1,87 @@
+"""What is in the picture besides the face: neck, shoulders, long hair, fingers, the room."""
+
+import cv2
+import numpy as np
+
+from data.rendered_faces.head import Person
+from data.rendered_faces.materials import Layer, Material, coat, skin
+
+
+def ellipsoid(
+  rays: np.ndarray, centre: np.ndarray, radii: tuple[float, float, float], turn: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Where rays [3, H, W] (z = 1) meet an ellipsoid: z [H, W] mm (inf: a miss), normal [3, H, W]."""
+  scale = (np.float32(radii)[:, None] ** -1) * turn.T.astype(np.float32)  # to the unit sphere
+  direction = np.tensordot(scale, rays, 1)
+  origin = (scale @ np.float32(-np.asarray(centre)))[:, None, None]
+  a = np.square(direction).sum(0)
+  b = (origin * direction).sum(0)
+  root = b * b - a * (np.square(origin).sum(0) - 1)
+  hit = root > 0
+  z = np.where(hit, (-b - np.sqrt(np.maximum(root, 0))) / a, np.float32(np.inf))
+  on_sphere = origin + direction * np.where(hit, z, 0)
+  normal = np.tensordot(scale.T, on_sphere, 1)
+  normal /= np.sqrt(np.square(normal).sum(0)) + 1e-9
+  return z, normal
+
+
+def body(who: Person, rays: np.ndarray, place: np.ndarray, yaw: float) -> list[Layer]:
+  """Neck, shoulders and long hair of a person whose head's origin is at `place` [3] mm."""
+  c, s = np.cos(0.3 * yaw), np.sin(0.3 * yaw)
+  turn = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
+  tone, tone_ir = skin(who)
+  place = np.asarray(place)
+  z, normal = ellipsoid(rays, place + turn @ [0, 120, 15], (54, 150, 56), turn)
+  neck = coat(Material(tuple(0.92 * tone), tone_ir, 0.03, 10, 1.0, 0.02), z, normal)
+  z, normal = ellipsoid(rays, place + turn @ [0, 300, 40], (225, 150, 110), turn)
+  cloth = coat(Material(who.cloth_rgb, who.cloth_ir, 0.01, 6, 0, 0.05), z, normal)
+  across = rays[0] * np.where(np.isfinite(z), z, 0)
+  if who.seed[-1] % 3 == 0:  # stripes
+    cloth['albedo'] *= 1 + 0.2 * np.sin(across * 0.35)
+  layers = [neck, cloth]
+  if who.hair == 'long':
+    z, normal = ellipsoid(rays, place + turn @ [0, 35, 38], (93, 135, 78), turn)
+    lost = 0.42 * (1 - 1.6 * who.hair_ir)
+    hair = coat(Material(who.hair_rgb, who.hair_ir, 0.03, 8, 0, lost), z, normal)
+    finite = np.where(np.isfinite(z), z, 0)
+    wave = 1 + 0.3 * np.sin(rays[0] * finite * 1.3 + 2 * np.sin(rays[1] * finite * 0.03))
+    hair['albedo'] *= wave
+    layers.append(hair)
+  return layers
+
+
+def finger(who: Person, rays: np.ndarray, tip: np.ndarray, angle: float) -> Layer:
+  """A finger that holds something: `tip` [3] mm, pointing at `angle` [rad] in the picture."""
+  c, s = np.cos(angle), np.sin(angle)
+  turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+  tone, tone_ir = skin(who)
+  z, normal = ellipsoid(rays, np.asarray(tip) + turn @ [22, 0, 0], (30, 9, 8.5), turn)
+  return coat(Material(tuple(tone), tone_ir, 0.05, 14, 1.0, 0.02), z, normal)
+
+
+def room(rng: np.random.Generator, size: int, distance: float) -> Layer:
+  """A wall with things on it; infrared and colour have patterns of their own.
+
+  Args:
+    rng: of what is there.
+    size: of the picture, pixels.
+    distance: of the wall, mm.
+  """
+  base = rng.uniform(0.12, 0.75) * np.exp(rng.normal(0, 0.12, 3))
+  picture = np.ones((size, size, 3), np.float32) * base.astype(np.float32)
+  infra = np.full((size, size), rng.uniform(0.35, 0.75), np.float32)
+  depth = np.full((size, size), distance, np.float32)
+  for _ in range(rng.integers(0, 5)):  # shelves, doors, pictures, windows
+    x, y = rng.integers(-size // 2, size, 2)
+    w, h = rng.integers(size // 6, size, 2)
+    box = np.s_[max(y, 0) : max(y + h, 0), max(x, 0) : max(x + w, 0)]
+    picture[box] = rng.uniform(0.03, 0.9) * np.exp(rng.normal(0, 0.25, 3))
+    infra[box] = rng.uniform(0.1, 0.8)
+    depth[box] = distance - rng.choice([0, 30, 250])
+  picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.6, 3))  # out of focus
+  slope = np.linspace(-1, 1, size, dtype=np.float32)
+  across, along = rng.uniform(-0.3, 0.3, 2).astype(np.float32)
+  picture *= (1 + across * slope[None, :, None]) * (1 + along * slope[:, None, None])
+  layer = coat(Material((0, 0, 0), 0, lost=0.05), depth, np.float32([0, 0, -1])[:, None, None])
+  layer['albedo'], layer['ir'] = picture.transpose(2, 0, 1), infra
+  return layer

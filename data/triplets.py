@@ -1,0 +1,184 @@
+"""What every data set of this project looks like once it is prepared, and how one is prepared.
+
+A builder in `data/` subclasses `TripletBuilder` and says which splits there are and where their
+examples come from; features, checks, description and progress are the same for all:
+
+    class Builder(TripletBuilder):
+      VERSION = tfds.core.Version('1.0.0')
+
+      def _splits(self, dl_manager):
+        return {'train': (len(rows), self._read(rows))}
+
+A prepared set is ArrayRecord and is read with `tfds.data_source` without any builder's code.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import rich.console
+import rich.progress
+import tensorflow_datasets as tfds
+
+from flexfas_jax.errors import DataError
+
+MODALITIES = ('rgb', 'depth', 'ir')
+LABELS = ('attack', 'bona_fide')
+CATEGORIES = (
+  'print',
+  'replay',
+  'cut_photo',
+  'papermask',
+  'rigidmask',
+  'flexiblemask',
+  'fakehead',
+  'glasses',
+  'makeup',
+  'other',
+)
+
+Example = dict[str, Any]
+Split = tuple[int | None, Iterable[tuple[str, Example]]]
+
+
+def features() -> tfds.features.FeaturesDict:
+  """The features of every data set.
+
+  An image is the source's own encoded file, so that nothing is lost or encoded twice (16-bit depth
+  above all); `b''` says that the modality is absent, which is not the same as a black picture.
+  """
+  # A scalar of bytes: no decoder is attached, and none of TensorFlow is needed.
+  image = {modality: tfds.features.Scalar(np.object_) for modality in MODALITIES}
+  return tfds.features.FeaturesDict(
+    {
+      'id': tfds.features.Text(),
+      **image,
+      'label': tfds.features.ClassLabel(names=list(LABELS)),
+      'attack_type': tfds.features.Text(),
+      'attack_category': tfds.features.Text(),
+      'subject': tfds.features.Text(),
+      'video': tfds.features.Text(),
+      'frame': tfds.features.Scalar(np.int32),
+      'dataset': tfds.features.Text(),
+      'ethnicity': tfds.features.Text(),
+    }
+  )
+
+
+def check(example: Example) -> Example:
+  """Returns the example, complete, or says what is wrong with it.
+
+  Args:
+    example: values by feature name. Images may be missing (absent); `attack_type`,
+      `attack_category` and `ethnicity` default to ''.
+
+  Raises:
+    DataError: an unknown or missing key, a label that is not a name, an attack without a category.
+  """
+  full = {'attack_type': '', 'attack_category': '', 'ethnicity': ''} | example
+  full = dict.fromkeys(MODALITIES, b'') | full
+  where = f'example {full.get("id", "without id")!r}'
+  wanted = set(features())
+  if set(full) != wanted:
+    raise DataError(f'{where}: missing or unknown keys {sorted(set(full) ^ wanted)}')
+  # Sources disagree on what 0 and 1 mean, so an integer is refused even though TFDS would take it.
+  if full['label'] not in LABELS:
+    raise DataError(f'{where}: label is {full["label"]!r}, not one of {", ".join(LABELS)}')
+  live = full['label'] == 'bona_fide'
+  category = full['attack_category']
+  if live and (category or full['attack_type']):
+    raise DataError(f'{where}: is bona fide and yet an attack ({full["attack_type"]}, {category})')
+  if not live and category not in CATEGORIES:
+    raise DataError(f'{where}: category is {category!r}, not one of {", ".join(CATEGORIES)}')
+  for modality in MODALITIES:
+    if not isinstance(full[modality], bytes):
+      raise DataError(f'{where}: {modality} is {type(full[modality]).__name__}, not encoded bytes')
+  if not any(full[modality] for modality in MODALITIES):
+    raise DataError(f'{where}: has no image at all')
+  for key in ('id', 'subject', 'video'):
+    if not full[key].startswith(f'{full["dataset"]}/'):
+      raise DataError(f'{where}: {key} {full[key]!r} does not start with {full["dataset"]!r} and /')
+  return full
+
+
+def show_progress(items: Iterable, total: int | None, text: str) -> Iterator:
+  """Passes items on and shows on stderr how far they are.
+
+  Args:
+    items: anything.
+    total: how many there will be, None when unknown.
+    text: what is being done, shown before the figures.
+  """
+  if sys.stderr.isatty():
+    columns = (
+      rich.progress.TextColumn('{task.description}'),
+      rich.progress.BarColumn(),
+      rich.progress.MofNCompleteColumn(),
+      rich.progress.TimeRemainingColumn(),
+    )
+    console = rich.console.Console(stderr=True)
+    with rich.progress.Progress(*columns, console=console) as bar:
+      yield from bar.track(items, total=total, description=text)
+    return
+  step = max(1, (total or 10_000) // 10)
+  for done, item in enumerate(items, 1):
+    yield item
+    if done % step == 0 or done == total:
+      print(f'{text}: {done}' + (f' of {total}' if total else ''), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _without_tfds_bars() -> Iterator[None]:
+  """TFDS's own bars write control characters into log files, and know no totals."""
+  module = tfds.core.utils.tqdm_utils
+  before = module._active
+  tfds.display_progress_bar(False)
+  try:
+    yield
+  finally:
+    tfds.display_progress_bar(before)
+
+
+class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """Base of all builders: a subclass has `VERSION`, perhaps `BUILDER_CONFIGS`, and `_splits`."""
+
+  def _splits(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Split]:
+    """Per split: how many examples (or None) and an iterator of (key, example).
+
+    A key is unique within its split (the example's id will do) and decides its place in the
+    shards; an example is what `check` takes.
+    """
+    raise NotImplementedError
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    # Description, citation and tags come from the files beside the builder.
+    return self.dataset_info_from_configs(features=features())
+
+  def _split_generators(self, dl_manager):
+    name = '/'.join(filter(None, (self.name, self.builder_config and self.builder_config.name)))
+    splits = self._splits(dl_manager)
+    self._running = [
+      self._generate_examples(examples, total, f'{name} {split}')
+      for split, (total, examples) in splits.items()
+    ]
+    return dict(zip(splits, self._running, strict=True))
+
+  def _generate_examples(self, examples, total, text):
+    try:
+      for key, example in show_progress(examples, total, text):
+        yield key, check(example)
+    finally:
+      # Sources may hold processes or files: they end with the split, however it ends.
+      getattr(examples, 'close', lambda: None)()
+
+  def download_and_prepare(self, **kwargs):
+    """As in TFDS; what is interrupted leaves nothing that looks finished, and no process."""
+    self._running = []
+    with _without_tfds_bars():
+      try:
+        super().download_and_prepare(**kwargs)
+      finally:
+        for generator in self._running:
+          generator.close()

@@ -1,0 +1,111 @@
+"""The one format of all data sets: features, checks, progress, and what an interruption leaves."""
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from data import triplets
+from flexfas_jax.errors import DataError
+
+_LIVE = {
+  'id': 'set/1',
+  'rgb': b'one',
+  'label': 'bona_fide',
+  'subject': 'set/s',
+  'video': 'set/s/v',
+  'frame': 0,
+  'dataset': 'set',
+}
+_ATTACK = _LIVE | {'label': 'attack', 'attack_type': 'paper', 'attack_category': 'print'}
+
+
+class Small(triplets.TripletBuilder):
+  """Two examples; without a README beside it, so it brings its own description."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  closed = 0
+  stop_at = None
+
+  def _info(self):
+    return tfds.core.DatasetInfo(
+      builder=self, features=triplets.features(), description='x', disable_shuffling=True
+    )
+
+  def _splits(self, dl_manager):
+    def read():
+      try:
+        for k in range(20):
+          if k == self.stop_at:
+            raise KeyboardInterrupt
+          yield k, (_LIVE if k % 2 else _ATTACK) | {'id': f'set/{k}', 'depth': bytes([0, 255, k])}
+      finally:
+        type(self).closed += 1
+
+    return {'train': (20, read()), 'test': (None, read())}
+
+
+def test_features_are_the_contract():
+  assert list(triplets.features()) == [
+    'id', 'rgb', 'depth', 'ir', 'label', 'attack_type', 'attack_category', 'subject', 'video',
+    'frame', 'dataset', 'ethnicity',
+  ]  # fmt: skip
+  assert triplets.features()['label'].names == ['attack', 'bona_fide']
+
+
+def test_an_example_is_completed():
+  full = triplets.check(_LIVE)
+  assert full['depth'] == b'' and full['ir'] == b'' and full['rgb'] == b'one'
+  assert full['attack_type'] == full['attack_category'] == full['ethnicity'] == ''
+
+
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    ({'label': 1}, 'label is 1'),
+    ({'label': 'real'}, "label is 'real'"),
+    ({'attack_category': 'print'}, 'bona fide and yet an attack'),
+    ({'label': 'attack'}, "category is ''"),
+    ({'label': 'attack', 'attack_category': 'hologram'}, 'one of print, replay'),
+    ({'rgb': np.zeros(3)}, 'rgb is ndarray'),
+    ({'rgb': b''}, 'no image at all'),
+    ({'subject': 's1'}, "subject 's1'"),
+    ({'colour': 1}, 'colour'),
+  ],
+)
+def test_a_wrong_example_is_refused(change, words):
+  with pytest.raises(DataError, match='set/1') as caught:
+    triplets.check(_LIVE | change)
+  assert words in str(caught.value)
+
+
+def test_bytes_survive_and_progress_is_plain(tmp_path, capsys):
+  builder = Small(data_dir=tmp_path, file_format='array_record')
+  builder.download_and_prepare()
+  err = capsys.readouterr().err
+  assert 'small train: 2 of 20\n' in err and 'small train: 20 of 20\n' in err
+  assert '\r' not in err and '\x1b' not in err
+  rows = list(tfds.data_source('small', data_dir=tmp_path, split='train'))
+  assert len(rows) == 20
+  assert rows[3]['rgb'] == b'one' and rows[3]['depth'] == b'\x00\xff\x03' and rows[3]['ir'] == b''
+  assert rows[3]['label'] == 1 and rows[2]['label'] == 0
+
+
+@pytest.mark.parametrize('place', ['in the source', 'in the check', 'in the writer'])
+def test_an_interruption_leaves_nothing(place, tmp_path, monkeypatch):
+  def interrupt(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(Small, 'closed', 0)
+  if place == 'in the source':
+    monkeypatch.setattr(Small, 'stop_at', 7)
+  elif place == 'in the check':
+    monkeypatch.setattr(triplets, 'check', interrupt)
+  else:
+    monkeypatch.setattr('tensorflow_datasets.core.writer.Writer.write', interrupt)
+  builder = Small(data_dir=tmp_path, file_format='array_record')
+  # The traceback keeps the generators alive: they end because they are closed.
+  with pytest.raises(KeyboardInterrupt) as caught:
+    builder.download_and_prepare()
+  assert Small.closed == 1, caught  # the second split was never begun
+  assert not [path for path in tmp_path.rglob('*') if path.is_file() and 'small' in path.parts]
+  assert not builder.is_prepared()

@@ -1,0 +1,208 @@
+"""Results: names, thresholds per subset, what is refused, and what tables say."""
+
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from flexfas_jax.errors import ConfigError, StateError
+from flexfas_jax.evaluation import results, score_files
+
+NAN = math.nan
+METRICS = [
+  *('acer', 'apcer', 'bpcer', 'eer', 'auc', 'tpr@fpr=1e-2', 'tpr@fpr=1e-3', 'tpr@fpr=1e-4'),
+  *('threshold', 'apcer_max', 'hter', 'bpcer@apcer=10%', 'bpcer@apcer=5%', 'bpcer@apcer=1%'),
+  *('n_bona_fide', 'n_attack', 'n_fta'),
+]
+
+
+def make(prefix, rgb, depth=None, **fields):
+  """Three bona fide samples, then three attacks."""
+  return score_files.Scores(
+    ids=[f'{prefix}{i}' for i in range(6)],
+    label=[1, 1, 1, 0, 0, 0],
+    scores={'rgb': rgb} | ({} if depth is None else {'rgb+depth': depth}),
+    **fields,
+  )
+
+
+TEST = make(
+  't',
+  rgb=[0.9, 0.6, 0.3, 0.7, 0.2, 0.1],
+  depth=[0.99, 0.98, 0.97, 0.96, 0.02, 0.01],
+  attack_category=['', '', '', 'print', 'print', 'replay'],
+)
+DEV = make('d', rgb=[0.9, 0.8, 0.65, 0.3, 0.2, 0.1], depth=[0.9, 0.9, 0.97, 0.5, 0.5, 0.5])
+
+
+def test_names_and_figures_by_hand():
+  found = results.results(TEST, 'dev_eer', DEV)
+  assert list(found) == ['rgb', 'rgb+depth']
+  assert list(found['rgb']) == [*METRICS, 'apcer/print', 'apcer/replay']
+  rgb = found['rgb']  # the dev classes part at .65, where one attack and one bona fide sample pass
+  assert rgb['threshold'] == 0.65
+  assert (rgb['apcer'], rgb['bpcer'], rgb['acer']) == pytest.approx((1 / 3, 2 / 3, 1 / 2))
+  assert (rgb['apcer/print'], rgb['apcer/replay'], rgb['apcer_max']) == (1 / 2, 0, 1 / 2)
+  assert rgb['hter'] == rgb['acer']
+  assert rgb['auc'] == pytest.approx(7 / 9)
+  assert rgb['eer'] == pytest.approx(1 / 3)
+  assert rgb['tpr@fpr=1e-2'] == rgb['tpr@fpr=1e-4'] == pytest.approx(1 / 3)
+  assert rgb['bpcer@apcer=1%'] == rgb['bpcer@apcer=10%'] == pytest.approx(2 / 3)
+  assert (rgb['n_bona_fide'], rgb['n_attack'], rgb['n_fta']) == (3, 3, 0)
+  # A threshold of its own: .9 under rgb+depth.
+  assert found['rgb+depth']['threshold'] == 0.9
+  assert found['rgb+depth']['apcer'] == pytest.approx(1 / 3)
+  assert results.results(TEST, 'dev_eer', DEV, subsets=['rgb']) == {'rgb': rgb}
+
+
+def test_a_fixed_threshold_needs_no_dev():
+  found = results.results(TEST, 'fixed=0.5')
+  assert {values['threshold'] for values in found.values()} == {0.5}
+  assert found == results.results(TEST, 'fixed=0.5', DEV)
+
+
+def test_attack_types_stand_in_for_unknown_categories():
+  test = make('t', TEST.scores['rgb'], attack_type=['', '', '', 'a4', 'tablet', 'tablet'])
+  found = results.results(test, 'fixed=0.5')['rgb']
+  assert (found['apcer/a4'], found['apcer/tablet'], found['apcer_max']) == (1, 0, 1)
+  bare = results.results(make('t', TEST.scores['rgb']), 'fixed=0.5')['rgb']
+  assert list(bare) == METRICS
+  assert math.isnan(bare['apcer_max'])
+
+
+def test_a_threshold_is_never_fitted_on_what_it_judges():
+  with pytest.raises(StateError, match='there are none'):
+    results.results(TEST, 'dev_eer')
+  # The same list, though its scores and its order are others.
+  twin = score_files.Scores(TEST.ids[::-1], TEST.label[::-1], DEV.scores)
+  for dev in (TEST, twin):
+    with pytest.raises(StateError, match='same list of samples'):
+      results.results(TEST, 'dev_eer', dev)
+
+
+@pytest.mark.parametrize('dev', [None, TEST])
+def test_an_oracle_says_so_everywhere(dev):
+  found = results.results(TEST, 'dev_eer', dev, oracle=True)
+  assert all(values['ORACLE'] is True for values in found.values())
+  assert results.text(found).startswith('ORACLE')
+  assert 'ORACLE' in results.text(found, 'mine').splitlines()[0]
+  assert 'ORACLE' in str(results.table(found, 'mine').title)
+  assert 'ORACLE' in str(results.category_table(found).title)
+  assert json.loads(json.dumps(results.json_safe(found)))['rgb']['ORACLE'] is True
+  assert 'ORACLE' not in results.text(results.results(TEST, 'dev_eer', DEV), 'mine')
+
+
+def test_dev_of_other_weights_is_refused():
+  def of(scores, weights):
+    header = {} if weights is None else {'weights_hash': weights}
+    return score_files.Scores(scores.ids, scores.label, scores.scores, header=header)
+
+  with pytest.raises(StateError, match='weights one.*two'):
+    results.results(of(TEST, 'two'), 'dev_eer', of(DEV, 'one'))
+  for dev, test in (('one', 'one'), (None, 'one'), ('one', None)):
+    results.results(of(TEST, test), 'dev_eer', of(DEV, dev))
+
+
+def test_dev_without_the_subset_is_refused():
+  with pytest.raises(StateError, match=r'no scores under rgb\+depth'):
+    results.results(TEST, 'dev_eer', make('d', DEV.scores['rgb']))
+  with pytest.raises(StateError, match=r'dev, rgb\+depth: dev_eer needs'):
+    results.results(TEST, 'dev_eer', make('d', DEV.scores['rgb'], [NAN] * 6))
+  found = results.results(TEST, 'dev_eer', make('d', DEV.scores['rgb']), subsets=['rgb'])
+  assert list(found) == ['rgb']
+
+
+def test_an_unknown_subset_or_rule():
+  with pytest.raises(ConfigError, match=r"\['ir'\].*\['rgb', 'rgb\+depth'\]"):
+    results.results(TEST, 'fixed=0.5', subsets=['rgb', 'ir'])
+  with pytest.raises(ConfigError, match='not a threshold rule'):
+    results.results(TEST, 'best')
+
+
+def test_a_subset_that_is_not_served_has_no_figures():
+  test = make('t', TEST.scores['rgb'], [NAN] * 6, attack_category=TEST.attack_category)
+  # Nor does dev: no threshold is asked of it.
+  dev = make('d', DEV.scores['rgb'], [NAN] * 6)
+  found = results.results(test, 'dev_eer', dev)
+  values = found['rgb+depth']
+  assert list(values) == list(found['rgb'])
+  assert (values['n_bona_fide'], values['n_attack'], values['n_fta']) == (3, 3, 6)
+  assert all(math.isnan(x) for name, x in values.items() if not name.startswith('n_'))
+  row = results.text(found).splitlines()[2]
+  assert row.split() == ['rgb+depth', '(not', 'served)'] + ['-'] * 9 + ['3', '3', '6']
+  assert results.remarks(found) == []
+
+
+def test_failures_to_acquire_are_said():
+  found = results.results(make('t', [0.9, NAN, 0.9, NAN, 0.1, 0.1]), 'fixed=0.5')
+  assert found['rgb']['bpcer'] == pytest.approx(1 / 3)
+  assert found['rgb']['apcer'] == 0
+  assert found['rgb']['n_fta'] == 2
+  [remark] = results.remarks(found)
+  assert remark.startswith('rgb: 2 of 6 samples have no score')
+
+
+def test_swapped_polarity_is_asked_about():
+  swapped = make('t', 1 - TEST.scores['rgb'], TEST.scores['rgb+depth'])
+  [remark] = results.remarks(results.results(swapped, 'fixed=0.5'))
+  assert remark.startswith('rgb: polarity?')
+
+
+def test_one_class_is_undefined_never_zero():
+  test = score_files.Scores(['a', 'b'], [1, 1], {'rgb': [0.9, 0.1]})
+  found = results.results(test, 'fixed=0.5')
+  values = found['rgb']
+  assert values['bpcer'] == 0.5
+  defined = {'bpcer', 'threshold', 'n_bona_fide', 'n_attack', 'n_fta'}
+  assert all(math.isnan(values[name]) for name in values.keys() - defined)
+  assert results.text(found).splitlines()[1].split()[:4] == [
+    'rgb',
+    'undefined',
+    'undefined',
+    '50.00',
+  ]
+  as_json = json.loads(json.dumps(results.json_safe(found), allow_nan=False))
+  assert as_json['rgb']['acer'] is None and as_json['rgb']['bpcer'] == 0.5
+  assert results.remarks(found) == []
+
+
+def test_json_safe_turns_numbers_of_numpy_into_pythons():
+  safe = results.json_safe({'a': {'x': np.float32(0.5), 'n': np.int64(3), 'u': np.float64('nan')}})
+  assert safe == {'a': {'x': 0.5, 'n': 3, 'u': None}}
+  assert json.dumps(safe)
+
+
+def test_text_is_in_percent():
+  lines = results.text(results.results(TEST, 'dev_eer', DEV), 'WMCA').splitlines()
+  assert lines[0] == 'WMCA'
+  assert lines[1].split()[:6] == ['subset', 'ACER', 'APCER', 'BPCER', 'EER', 'AUC']
+  assert ' '.join(lines[2].split()) == (
+    'rgb 50.00 33.33 66.67 33.33 77.78 33.33 33.33 33.33 0.65 3 3 0'
+  )
+  assert [line.split() for line in lines[5:]] == [
+    ['APCER', 'by', 'attack', 'category'],
+    ['attack', 'rgb', 'rgb+depth'],
+    ['print', '50.00', '50.00'],
+    ['replay', '0.00', '0.00'],
+  ]
+  assert results.category_table(results.results(make('t', TEST.scores['rgb']), 'fixed=0.5')) is None
+
+
+@pytest.mark.parametrize('width', [40, 200])
+def test_the_rich_table_shows_the_same_and_breaks_no_number(width):
+  found = results.results(TEST, 'dev_eer', DEV)
+  console = Console(file=io.StringIO(), width=width)
+  console.print(results.table(found, 'a [b] title'), crop=False)
+  console.print(results.category_table(found), crop=False)
+  drawn = console.file.getvalue()
+  words = set(results.text(found).split()) - {'TPR@', 'bona', 'fide', 'APCER', 'by', 'category'}
+  assert words <= set(drawn.split())
+  assert '[b]' in drawn
+
+
+def test_a_name_from_a_file_cannot_steer_the_terminal():
+  scores = score_files.Scores(['a', 'b'], [1, 0], {'r\x1b[31m': [0.9, 0.1]})
+  assert '\x1b' not in results.text(results.results(scores, 'fixed=0.5'))

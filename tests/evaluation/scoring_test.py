@@ -1,0 +1,104 @@
+"""One pass for all subsets, every id once, nothing scored that cannot be served."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flexfas_jax.evaluation import scoring
+from flexfas_jax.models import flexmodal
+from tests.toy import make, make_batch
+
+
+@pytest.mark.parametrize('absent', flexmodal.ABSENT)
+def test_all_subsets_from_one_pass_equal_separate_passes(absent):
+  """Each separate pass is the whole model under that subset's `present`, as training runs it."""
+  model, variables = make(fusion='cross_attention', absent=absent)
+  batch = make_batch(model)
+  step = jax.jit(functools.partial(scoring.score_step, model=model, subsets=model.subsets))
+  together, _ = step(variables, model.absent_maps(variables), batch)  # [S, B]
+  alone = jax.jit(functools.partial(model.module.apply, train=False))
+  for logits, subset in zip(together, model.subsets, strict=True):
+    present = jnp.array([[m in subset for m in model.modalities]] * 4)
+    one = alone(variables, {**batch, 'present': present})['logit']
+    np.testing.assert_allclose(logits, one, atol=1e-5, err_msg=str(subset))
+  assert len({float(logits[0]) for logits in together}) == len(model.subsets)
+
+
+def test_each_stream_is_encoded_once():
+  """Counted where encoders run: as many passes as modalities, for seven subsets."""
+  model, variables = make()
+  calls = []
+
+  class Counting:
+    modalities, requires = model.modalities, model.requires
+    decide = staticmethod(model.decide)
+
+    @staticmethod
+    def encode(variables, image, modality):
+      calls.append(modality)
+      return model.encode(variables, image, modality)
+
+  step = functools.partial(scoring.score_step, model=Counting, subsets=model.subsets)
+  jax.eval_shape(step, variables, model.absent_maps(variables), make_batch(model))
+  assert sorted(calls) == ['depth', 'ir', 'rgb']
+
+
+def test_what_a_fusion_needs_and_lacks_is_not_scored():
+  model, variables = make(fusion='cross_attention')
+  batch = make_batch(model)
+  batch['present'] = jnp.array([[1, 1, 1], [0, 1, 1], [1, 0, 0], [0, 0, 0]], bool)
+  step = jax.jit(functools.partial(scoring.score_step, model=model, subsets=(('rgb', 'depth'),)))
+  _, servable = step(variables, model.absent_maps(variables), batch)
+  assert servable[0].tolist() == [True, False, True, False]
+
+
+class Echo:
+  """Stands in for a model: the logit is the first pixel."""
+
+  modalities, requires = ('rgb', 'ir'), ()
+
+  @staticmethod
+  def absent_maps(variables):
+    return {}
+
+  @staticmethod
+  def encode(variables, image, modality):
+    return image
+
+  @staticmethod
+  def decide(variables, maps, absent, present):
+    return {'logit': next(iter(maps.values()))[:, 0, 0, 0]}
+
+
+def make_batches(pixels, present, size):
+  """As `pipeline.eval_batches`: padded arrays, what is known of the real samples."""
+  for start in range(0, len(pixels), size):
+    rows = np.arange(start, min(start + size, len(pixels)))
+    padded = np.resize(rows, size)
+    image = np.float32(pixels)[padded][:, None, None, None]
+    arrays = {'rgb': image, 'ir': image, 'present': np.array(present)[padded]}
+    arrays['label'] = np.zeros(size, np.int32)
+    meta = dict.fromkeys(('dataset', 'subject', 'video', 'attack_type', 'attack_category'), '')
+    yield arrays, [{**meta, 'id': f'id{i}', 'label': int(i) % 2} for i in rows]
+
+
+@pytest.mark.parametrize('N,size', [(8, 8), (11, 8), (3, 8)])
+def test_every_id_once_whatever_the_batch_size(N, size):
+  """Padding leaves no score; the scores are those of the samples, in order."""
+  score = scoring.make_scorer(Echo, [('rgb',)], place=lambda batch: batch)
+  pixels = 20.0 + np.arange(N)
+  scores = score({}, make_batches(pixels, [[True, True]] * N, size))
+  assert scores.ids.tolist() == [f'id{i}' for i in range(N)]
+  np.testing.assert_allclose(scores.scores['rgb'], 1 / (1 + np.exp(-pixels)), rtol=1e-6)
+  assert len(set(scores.scores['rgb'])) == N  # in float32 all would be 1: ties
+
+
+def test_a_fault_of_the_model_is_no_failure_to_acquire():
+  present = [[True, True], [False, True], [True, True]]
+  score = scoring.make_scorer(Echo, [('rgb',)], place=lambda batch: batch)
+  scores = score({}, make_batches([0.0, np.nan, np.nan], present, 4))
+  assert np.isnan(scores.scores['rgb']).tolist() == [False, True, True]
+  assert scores.nan_samples['rgb'].tolist() == [2]  # of the second there was nothing to score

@@ -1,0 +1,128 @@
+"""Batches: reproducible, resumable, independent of the number of processes, nothing lost."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.input_pipeline import pipeline, sources
+
+MODALITIES = ('rgb', 'depth', 'ir')
+AUGMENTED = pipeline.Preprocess(
+  16,
+  MODALITIES,
+  view={'flip': 0.5, 'rotate': 10, 'crop': (0.7, 1)},
+  photometric={'rgb': {'add': 0.2}},
+  cutout=4,
+)
+PLAIN = pipeline.Preprocess(16, MODALITIES)
+
+
+@pytest.fixture(scope='module')
+def source(prepared):
+  names = ['rendered_faces/surf_like_tiny:train', 'rendered_faces/cefa_like_tiny:train']
+  return sources.open_source(names, prepared)
+
+
+def take(iterator, n):
+  return [next(iterator) for _ in range(n)]
+
+
+def assert_equal(a, b):
+  for x, y in zip(a, b, strict=True):
+    for name in x:
+      np.testing.assert_array_equal(x[name], y[name])
+
+
+def test_a_batch_is_as_promised(source):
+  batch = next(pipeline.train_batches(source, AUGMENTED, 8, seed=0))
+  shapes = {k: (v.shape, v.dtype.name) for k, v in batch.items()}
+  assert shapes == {
+    'rgb': ((8, 16, 16, 3), 'float32'),
+    'depth': ((8, 16, 16, 1), 'float32'),
+    'ir': ((8, 16, 16, 1), 'float32'),
+    'present': ((8, 3), 'bool'),
+    'label': ((8,), 'int32'),
+  }
+  black, white = -127.5 / 128, 127.5 / 128
+  for modality in MODALITIES:
+    assert black <= batch[modality].min() < batch[modality].max() <= white
+
+
+def test_seeds_decide(source):
+  a, b, c = (take(pipeline.train_batches(source, AUGMENTED, 8, seed=s), 3) for s in (0, 0, 1))
+  assert_equal(a, b)
+  assert any((x['rgb'] != y['rgb']).any() for x, y in zip(a, c, strict=True))
+
+
+def test_an_epoch_sees_each_example_once_and_the_next_another_order(source):
+  @dataclasses.dataclass(frozen=True)
+  class Label:  # which example it was, in the place of its label
+    def __call__(self, example, rng=None):
+      return {'label': np.array(hash(example['id']))}
+
+  N = len(source) // 6
+  epoch = N * 6
+  assert epoch == len(source), 'the tiny sets changed: choose a batch that divides them'
+  ids = np.concatenate(
+    [b['label'] for b in take(pipeline.train_batches(source, Label(), 6, seed=0), 2 * N)]
+  )
+  assert len(set(ids[:epoch])) == epoch
+  assert set(ids[epoch:]) == set(ids[:epoch])
+  assert (ids[epoch:] != ids[:epoch]).any()
+
+
+def test_an_iterator_goes_on_where_it_stood(source):
+  iterator = pipeline.train_batches(source, AUGMENTED, 8, seed=0)
+  take(iterator, 2)
+  state = iterator.get_state()
+  expected = take(iterator, 3)
+  again = pipeline.train_batches(source, AUGMENTED, 8, seed=0)
+  again.set_state(state)
+  assert_equal(take(again, 3), expected)
+
+
+def test_processes_deal_one_global_batch_out(source):
+  whole = take(pipeline.train_batches(source, AUGMENTED, 8, seed=0), 3)
+  parts = [
+    take(pipeline.train_batches(source, AUGMENTED, 8, seed=0, process=(i, 2)), 3) for i in (0, 1)
+  ]
+  for step, batch in enumerate(whole):
+    for name, value in batch.items():
+      dealt = np.stack([parts[0][step][name], parts[1][step][name]], 1).reshape(value.shape)
+      np.testing.assert_array_equal(dealt, value)
+
+
+@pytest.mark.parametrize('size', [1, 7, 32, 500])
+def test_evaluation_sees_every_example_once_in_order(source, size):
+  batches = list(pipeline.eval_batches(source, PLAIN, size))
+  ids = [m['id'] for _, metas in batches for m in metas]
+  assert ids == [source[i]['id'] for i in range(len(source))]
+  assert {len(arrays['label']) for arrays, _ in batches} == {size}
+  labels = np.concatenate([a['label'][: len(m)] for a, m in batches])
+  assert labels.tolist() == [source[i]['label'] for i in range(len(source))]
+
+
+def test_an_absent_modality_is_marked_absent(source):
+  example = {**source[0], 'depth': b''}
+  arrays = PLAIN(example)
+  assert arrays['present'].tolist() == [True, False, True]
+  assert arrays['depth'].shape == (16, 16, 1)
+  with pytest.raises(DataError, match='none of rgb, depth, ir is there'):
+    PLAIN({**example, 'rgb': b'', 'ir': b''})
+
+
+def test_each_modality_is_its_own_picture(source):
+  """The reference's test loader gives RGB as infrared (FACTS C1)."""
+  arrays = PLAIN(source[0])
+  for a, b in (('rgb', 'ir'), ('rgb', 'depth'), ('depth', 'ir')):
+    correlation = np.corrcoef(arrays[a].mean(-1).ravel(), arrays[b].ravel())[0, 1]
+    assert abs(correlation) < 0.999
+
+
+def test_batches_that_cannot_be(source):
+  with pytest.raises(ConfigError, match='9 does not divide over 2 processes'):
+    pipeline.train_batches(source, PLAIN, 9, seed=0, process=(0, 2))
+  with pytest.raises(ConfigError, match='is more than the'):
+    pipeline.train_batches(source, PLAIN, 1000, seed=0)

@@ -1,0 +1,57 @@
+"""From stored numbers to [0, 1], by hand."""
+
+import numpy as np
+
+from flexfas_jax.input_pipeline import transforms
+
+
+def test_distance_becomes_a_window_about_the_face():
+  depth = np.full((8, 8, 1), 600, np.uint16)  # mm
+  depth[0, 0], depth[0, 1], depth[0, 2], depth[0, 3] = 500, 900, 0, 100
+  found = transforms.to_unit(depth, 'depth')[..., 0]
+  # 0.5 - (d - 600) / 400; far is clipped to just above a hole, near to 1.
+  np.testing.assert_allclose(found[0, :5], [0.75, 1 / 255, 0, 1, 0.5], atol=1e-6)
+  assert found.dtype == np.float32
+
+
+def test_depth_without_a_single_measurement_is_all_holes():
+  assert not transforms.to_unit(np.zeros((4, 4, 1), np.uint16), 'depth').any()
+
+
+def test_eight_bits_are_fractions():
+  for modality in ('rgb', 'depth', 'ir'):
+    found = transforms.to_unit(np.array([[[0], [51], [255]]], np.uint8), modality)
+    np.testing.assert_allclose(found.ravel(), [0, 0.2, 1], atol=1e-6)
+
+
+def test_photometric_changes_by_hand():
+  """The draws of this seed, applied by the formula to every pixel rather than through the table."""
+  image = np.random.default_rng(0).integers(0, 255, (5, 5, 3)).astype(np.uint8)
+  fields = {'add': 0.2, 'contrast': 0.3, 'gamma': 0.4, 'per_channel': True}
+  change = transforms.draw_photometric(np.random.default_rng(2), 3, **fields)
+  rng = np.random.default_rng(2)
+  shift, stretch, bend = rng.uniform(-1, 1, 3), rng.uniform(-1, 1), rng.uniform(-1, 1)
+  expected = (image / 255) ** np.exp(0.4 * bend)
+  expected = (expected - 0.5) * (1 + 0.3 * stretch) + 0.5 + 0.2 * shift
+  found = transforms.to_unit(image, 'rgb', change)
+  np.testing.assert_allclose(found, np.clip(expected, 0, 1), atol=1e-6)
+  assert found.dtype == np.float32
+
+
+def test_strong_changes_stay_in_range_and_none_is_none():
+  image = np.random.default_rng(0).integers(0, 65535, (5, 5, 1)).astype(np.uint16)
+  for seed in range(20):
+    rng = np.random.default_rng(seed)
+    change = transforms.draw_photometric(rng, 1, add=1, contrast=1, gamma=1)
+    found = transforms.to_unit(image, 'ir', change)
+    assert 0 <= found.min() <= found.max() <= 1
+  same = transforms.draw_photometric(np.random.default_rng(0), 1)
+  np.testing.assert_allclose(transforms.to_unit(image, 'ir', same), image / 65535, atol=1e-6)
+
+
+def test_cutout_is_at_the_same_place():
+  images = {m: np.ones((16, 16, 1), np.float32) for m in ('rgb', 'ir')}
+  changed = transforms.cutout(images, np.random.default_rng(0), 9)
+  np.testing.assert_array_equal(changed['rgb'], changed['ir'])
+  assert 0 < (changed['rgb'] == 0).sum() <= 81
+  assert images['rgb'].all()  # the original is left alone

@@ -1,0 +1,70 @@
+"""Flags: what is wrong is said on one screen, with exit code 2, before anything is loaded."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def run(module, *arguments):
+  return subprocess.run(
+    [sys.executable, '-m', f'flexfas_jax.{module}', *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+
+
+@pytest.mark.parametrize(
+  'arguments,said',
+  [
+    (['--config.stepz=3'], 'stepz'),
+    (['--config.steps=many'], 'steps'),
+    (['--config.model.fusion=3'], 'fusion'),
+    (['--steps=3'], 'steps'),
+    (['--mode=fly'], 'train_and_evaluate|train|evaluate'),
+    (['surplus'], "unexpected argument 'surplus'"),
+  ],
+)
+def test_wrong_flags(tmp_path, arguments, said):
+  found = run('main', '--config=configs/vit_fusion.py', f'--workdir={tmp_path}/w', *arguments)
+  assert found.returncode == 2
+  assert said in found.stderr
+  assert 'Traceback' not in found.stderr
+  assert len(found.stderr.splitlines()) < 12
+  assert not (tmp_path / 'w').exists()
+
+
+def test_a_flag_that_is_missing():
+  found = run('main', '--config=configs/vit_fusion.py')
+  assert (found.returncode, 'error: --workdir is missing' in found.stderr) == (2, True)
+  found = run('main', '--config=configs/nope.py', '--workdir=w')
+  assert (found.returncode, 'nope.py' in found.stderr) == (2, True)
+
+
+@pytest.mark.parametrize('module', ['main', 'prepare', 'score'])
+def test_help(module):
+  found = run(module, '--help')
+  assert found.returncode == 0
+  assert f'flexfas_jax.{module}' in found.stdout
+  assert '--debug' in found.stdout or '--[no]debug' in found.stdout
+
+
+def test_bad_data_ends_with_3_and_shows_no_traceback(tmp_path):
+  (tmp_path / 'rendered_faces' / 'surf_like' / '1.0.0').mkdir(parents=True)
+  arguments = ['--config=configs/vit_fusion.py', f'--workdir={tmp_path}/w']
+  found = run('main', *arguments, f'--config.data_dir={tmp_path}')
+  assert found.returncode == 3
+  assert found.stderr.startswith('error: ')
+  assert 'half built' in found.stderr
+  assert 'Traceback' not in found.stderr
+  assert 'Traceback' in run('main', *arguments, f'--config.data_dir={tmp_path}', '--debug').stderr
+
+
+def test_prepare_names_what_it_can_prepare(tmp_path):
+  found = run('prepare', '--dataset=imagenet', f'--data_dir={tmp_path}')
+  assert found.returncode == 2
+  assert 'rendered_faces' in found.stderr

@@ -1,0 +1,223 @@
+"""The main job, as a user runs it: the command of README in miniature, killed, resumed, refused."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from configs import vit_fusion
+from flexfas_jax.errors import ConfigError, DataError, StateError
+from flexfas_jax.training import loop
+from flexfas_jax.training.checkpoints import Checkpoints
+
+ROOT = pathlib.Path(__file__).parents[2]
+STEPS = 24
+OVERRIDES = {
+  'train': 'rendered_faces/surf_like_tiny:train,rendered_faces/cefa_like_tiny:train',
+  'val': 'rendered_faces/surf_like_tiny:val',
+  'test.intra': 'rendered_faces/surf_like_tiny:test',
+  'test.unseen': 'rendered_faces/cefa_like_tiny:masks',
+  'test.cross': 'rendered_faces/wmca_like_tiny:test',
+  'model.image_size': 16,
+  'model.backbone.variant': 'mu',
+  'model.backbone.patch_size': 8,
+  'batch_size': 8,
+  'eval_batch_size': 16,
+  'steps': STEPS,
+  'schedule.warmup': 4,
+  'eval_every': 12,
+  'checkpoint_every': 4,
+  'log_every': 2,
+}
+
+
+def command(workdir, data_dir, *more):
+  overrides = [f'--config.{k}={v}' for k, v in {**OVERRIDES, 'data_dir': data_dir}.items()]
+  arguments = ['--config=configs/vit_fusion.py', f'--workdir={workdir}', *overrides, *more]
+  return [sys.executable, '-m', 'flexfas_jax.main', *arguments]
+
+
+def run(*arguments):
+  return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True)
+
+
+def make_config(data_dir, **more):
+  config = vit_fusion.get_config()
+  for key, value in {**OVERRIDES, 'data_dir': data_dir, **more}.items():
+    config.update_from_flattened_dict({key: value})
+  return config
+
+
+def rows(workdir):
+  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def losses(workdir):
+  return {r['step']: r['train/loss'] for r in rows(workdir) if 'train/loss' in r}
+
+
+@pytest.fixture(scope='module')
+def unbroken(prepared, tmp_path_factory):
+  """(workdir, what was printed) of a whole run."""
+  workdir = tmp_path_factory.mktemp('runs') / 'unbroken'
+  found = run(workdir, prepared)
+  assert found.returncode == 0, found.stderr
+  return workdir, found
+
+
+def test_the_command_leaves_what_it_promises(unbroken):
+  workdir, found = unbroken
+  results = json.loads((workdir / 'results.json').read_text())
+  assert set(results) == {'intra', 'unseen', 'cross'}
+  four = {'rgb', 'rgb+depth', 'rgb+ir', 'rgb+depth+ir'}
+  metrics = [
+    'acer',
+    'apcer',
+    'bpcer',
+    'eer',
+    'auc',
+    'tpr@fpr=1e-2',
+    'tpr@fpr=1e-3',
+    'tpr@fpr=1e-4',
+    'threshold',
+  ]
+  for test in results.values():
+    assert four | {'depth', 'ir', 'depth+ir'} == set(test)
+    for values in test.values():
+      assert set(metrics) <= set(values)
+  categories = {k for k in results['cross']['rgb'] if k.startswith('apcer/')}
+  assert len(categories) == 7
+  assert {v['threshold'] for v in results['cross'].values()} == {0.5}
+  for name in results:
+    assert f'{name}: rendered_faces/' in found.stdout  # the benchmark's tables
+  assert '\x1b' not in found.stdout + found.stderr
+  assert '\r' not in found.stdout + found.stderr
+  for name in ('config.json', 'metrics.jsonl', 'checkpoints/24', 'scores/val.json'):
+    assert (workdir / name).exists(), name
+  assert list((workdir / 'tensorboard').glob('events.*'))
+  assert losses(workdir).keys() == set(range(2, STEPS, 2))
+  assert [r['step'] for r in rows(workdir) if 'val/eer' in r] == [12, 24]
+
+
+def test_every_id_is_scored_once_under_every_subset(unbroken):
+  workdir, _ = unbroken
+  for name in ('val', 'intra', 'cross'):
+    with open(workdir / 'scores' / f'{name}.csv') as file:
+      table = list(csv.DictReader(file))
+    ids = [row['id'] for row in table]
+    assert len(set(ids)) == len(ids) > 0
+    assert all(0 < float(row[s]) < 1 for row in table for s in ('rgb', 'depth+ir'))
+    header = json.loads((workdir / 'scores' / f'{name}.json').read_text())
+    assert header['config']['steps'] == STEPS
+    assert header['weights_hash']
+
+
+def test_the_best_step_on_val_is_the_one_that_is_judged(unbroken):
+  workdir, found = unbroken
+  val = {r['step']: r['val/eer'] for r in rows(workdir) if 'val/eer' in r}
+  best = min(val, key=lambda step: (val[step], -step))
+  assert json.loads((workdir / 'scores/cross.json').read_text())['step'] == best
+  assert f'step {best}, threshold' in found.stdout
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(unbroken, prepared, tmp_path):
+  """SIGKILL in the middle, the same command again: losses and weights bit for bit."""
+  workdir = tmp_path / 'killed'
+  with open(tmp_path / 'log', 'w') as log:
+    process = subprocess.Popen(
+      command(workdir, prepared, '--mode=train'), cwd=ROOT, stdout=log, stderr=log
+    )
+  metrics = workdir / 'metrics.jsonl'
+  while process.poll() is None and not (metrics.exists() and '"step": 14,' in metrics.read_text()):
+    time.sleep(0.01)
+  process.send_signal(signal.SIGKILL)
+  assert process.wait() == -signal.SIGKILL, 'it ended before it was killed'
+  reached = max(losses(workdir))
+  assert reached < STEPS - 2
+  again = run(workdir, prepared, '--mode=train')
+  assert again.returncode == 0, again.stderr
+  assert 'resuming at step ' in again.stderr
+  assert losses(workdir) == losses(unbroken[0])
+
+  job = loop._prepare(make_config(prepared), str(workdir))
+  states = [
+    Checkpoints(d / 'checkpoints', 'eer', read_only=True).restore(STEPS, job.abstract)
+    for d in (workdir, unbroken[0])
+  ]
+  assert len(jax.tree.leaves(states[0])) > 100
+  jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_evaluation_alone_gives_the_same_results(unbroken, prepared):
+  workdir, _ = unbroken
+  before = (workdir / 'results.json').read_bytes(), (workdir / 'scores/cross.csv').read_bytes()
+  (workdir / 'results.json').unlink()
+  loop.evaluate(make_config(prepared), str(workdir))
+  assert before == (
+    (workdir / 'results.json').read_bytes(),
+    (workdir / 'scores/cross.csv').read_bytes(),
+  )
+
+
+def test_a_workdir_of_another_config_is_refused(unbroken, prepared):
+  workdir, _ = unbroken
+  before = {f: f.stat().st_mtime_ns for f in sorted(workdir.rglob('*'))}
+  config = make_config(prepared, batch_size=16, **{'schedule.peak': 0.5})
+  for job in (loop.train, loop.evaluate):
+    with pytest.raises(StateError, match='(?s)batch_size: 8 there, 16 now.*peak: 0.001 there, 0.5'):
+      job(config, str(workdir))
+  assert before == {f: f.stat().st_mtime_ns for f in sorted(workdir.rglob('*'))}
+
+
+def test_a_folder_of_something_else_is_left_alone(prepared, tmp_path):
+  (tmp_path / 'thesis.tex').write_text('x')
+  with pytest.raises(StateError, match='not empty'):
+    loop.train(make_config(prepared), str(tmp_path))
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name(unbroken, prepared):
+  config = make_config(prepared, **{'model.backbone.patch_size': 4})
+  job = loop._prepare(config, 'nowhere')
+  checkpoints = Checkpoints(unbroken[0] / 'checkpoints', 'eer', read_only=True)
+  said = r'params.streams_shared.patch_embed.kernel: checkpoint \(8, 8, .* model \(4, 4'
+  with pytest.raises(StateError, match=f'(?s)another model.*{said}'):
+    checkpoints.restore(STEPS, job.abstract)
+
+
+def test_nothing_to_evaluate(prepared, tmp_path):
+  with pytest.raises(StateError, match='run with --mode=train first'):
+    loop.evaluate(make_config(prepared), str(tmp_path / 'nothing'))
+
+
+@pytest.mark.parametrize(
+  'change,error,said',
+  [
+    ({'batch_size': 12}, ConfigError, 'config.batch_size = 12 .* 8 devices'),
+    ({'batch_size': 800}, ConfigError, 'batch_size = 800 is more than'),
+    ({'eval_batch_size': 3}, ConfigError, 'config.eval_batch_size = 3'),
+    ({'fsdp': 3}, ConfigError, 'fsdp = 3'),
+    ({'loss': 'hinge'}, ConfigError, "unknown loss 'hinge'; .*binary_cross_entropy"),
+    ({'model.fusion.name': 'mean'}, ConfigError, "unknown fusion 'mean'"),
+    ({'threshold.cross': 'best'}, ConfigError, 'best'),
+    ({'train': 'casia/x:train'}, ConfigError, "no builder called 'casia'"),
+    ({'val': 'rendered_faces/surf_like_tiny:dev'}, DataError, "no split 'dev'"),
+  ],
+)
+def test_a_refused_job_writes_nothing(prepared, tmp_path, change, error, said):
+  with pytest.raises(error, match=said):
+    loop.train(make_config(prepared, **change), str(tmp_path / 'run'))
+  assert os.listdir(tmp_path) == []
+
+
+def test_an_exploded_loss_stops_the_run(prepared, tmp_path):
+  config = make_config(prepared, **{'schedule.peak': float('inf'), 'eval_every': 100})
+  with pytest.raises(StateError, match='the loss is nan at step'):
+    loop.train(config, str(tmp_path / 'run'))

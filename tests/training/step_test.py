@@ -1,0 +1,103 @@
+"""The training step: the same on eight devices as on one, and modality dropout by its rates."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from flexfas_jax.errors import ConfigError
+from flexfas_jax.training import losses, sharding
+from flexfas_jax.training.step import State, drop_modalities, named_key, train_step
+from tests.toy import make, make_batch
+
+MODALITIES = ('rgb', 'depth', 'ir')
+
+
+def make_step(model, optimizer):
+  return functools.partial(
+    train_step,
+    model=model,
+    optimizer=optimizer,
+    loss=losses.binary_cross_entropy,
+    modality_dropout={'depth': 0.5, 'ir': 0.5},
+  )
+
+
+@pytest.mark.parametrize('backbone,fsdp', [('vit', 1), ('vit', 2), ('resnet', 1)])
+def test_eight_devices_equal_one(backbone, fsdp):
+  """Loss, batch statistics and gradients (SGD at rate 1 subtracts them); never Adam's updates,
+  which turn rounding noise into whole steps."""
+  model, variables = make(backbone, 'cross_attention')
+  optimizer = optax.sgd(1.0)
+  state = State(
+    step=jnp.zeros((), jnp.int32), opt_state=optimizer.init(variables['params']), **variables
+  )
+  batch, key = make_batch(model, B=16), jax.random.key(3)
+  found = []
+  for mesh in (sharding.make_mesh(fsdp), sharding.make_mesh(devices=jax.devices()[:1])):
+    places = sharding.state_sharding(jax.eval_shape(lambda: state), mesh)
+    placed = jax.device_put(state, places)
+    step = jax.jit(make_step(model, optimizer), out_shardings=(places, sharding.replicated(mesh)))
+    found.append(step(placed, sharding.place_batch(batch, mesh), key))
+  (eight, metrics), (one, expected) = found
+  assert metrics['loss'] > 0.1
+  assert metrics['grad_norm'] > 0.01
+  np.testing.assert_allclose(metrics['loss'], expected['loss'], rtol=1e-6)
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=2e-6)
+  jax.tree.map(close, jax.device_get(eight), jax.device_get(one))
+  if fsdp > 1:
+    cut = [x for x in jax.tree.leaves(eight.params) if not x.sharding.is_fully_replicated]
+    assert cut, 'nothing was cut over the fsdp axis'
+
+
+def test_modality_dropout_gives_each_sub_protocol_a_quarter():
+  B = 20000
+  present = jnp.ones((B, 3), bool)
+  kept = drop_modalities(jax.random.key(0), present, MODALITIES, {'depth': 0.5, 'ir': 0.5})
+  assert kept[:, 0].all()
+  _, counts = np.unique(np.asarray(kept), axis=0, return_counts=True)
+  assert len(counts) == 4
+  np.testing.assert_allclose(counts / B, 0.25, atol=0.015)  # 5 standard deviations
+
+
+def test_modality_dropout_never_takes_everything_nor_gives_what_is_not_there():
+  present = jnp.array([[1, 1, 1], [1, 0, 0], [0, 1, 1], [0, 0, 1]] * 500, bool)
+  rates = dict.fromkeys(MODALITIES, 0.9)
+  kept = drop_modalities(jax.random.key(0), present, MODALITIES, rates)
+  assert kept.any(1).all()
+  assert not (kept & ~present).any()
+  assert (kept.sum(1) < present.sum(1)).any()
+
+
+def test_keys_of_different_names_and_steps_differ():
+  key = jax.random.key(0)
+  keys = [named_key(jax.random.fold_in(key, s), n) for s in range(3) for n in ('dropout', 'init')]
+  draws = [float(jax.random.uniform(k)) for k in keys]
+  assert len(set(draws)) == len(draws)
+  assert draws[0] == float(jax.random.uniform(named_key(jax.random.fold_in(key, 0), 'dropout')))
+
+
+def test_a_step_depends_on_its_number_not_on_what_ran_before():
+  model, variables = make()
+  optimizer = optax.sgd(0.0)
+  state = State(
+    step=jnp.zeros((), jnp.int32), opt_state=optimizer.init(variables['params']), **variables
+  )
+  step, batch, key = jax.jit(make_step(model, optimizer)), make_batch(model, B=8), jax.random.key(0)
+  first, metrics = step(state, batch, key)
+  assert int(first.step) == 1
+  _, again = step(state, batch, key)
+  _, second = step(first, batch, key)
+  assert metrics['loss'] == again['loss']
+  assert metrics['loss'] != second['loss']  # other modalities were dropped
+
+
+def test_devices_that_do_not_divide_are_named():
+  mesh = sharding.make_mesh()
+  with pytest.raises(ConfigError, match='config.batch_size = 12 .* 8 devices'):
+    sharding.check_batch(12, mesh, 'config.batch_size')
+  with pytest.raises(ConfigError, match='fsdp = 3 does not divide the 8 devices'):
+    sharding.make_mesh(3)
