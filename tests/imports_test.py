@@ -1,4 +1,4 @@
-"""Who never imports whom (DESIGN, section 2), read from the sources, also inside functions."""
+"""Who never imports whom, read from the sources, also inside functions."""
 
 import ast
 import pathlib

@@ -42,7 +42,7 @@ def make(backbone='vit', fusion='concat', form=(), absent='token', share=True, d
 
 
 def make_batch(model, B=4, seed=0):
-  """Noise with every modality present and both labels: a batch as DESIGN has it."""
+  """Noise with every modality present and both labels, in the shapes of a real batch."""
   rng = np.random.default_rng(seed)
   size = model.image_size
   batch = {

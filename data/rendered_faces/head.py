@@ -300,7 +300,9 @@ def mesh(who: Person, kind: str = 'live') -> Mesh:
   side = ramp(np.cos(phi), -0.05, 0.5)
   texture = _textures(rng)
 
-  relief = _relief(who, x, y) * side
+  relief = np.zeros_like(x)
+  face = np.s_[np.searchsorted(y1, -90) :, np.flatnonzero(side[0] > 0)]
+  relief[face] = _relief(who, x[face], y[face]) * side[face]
   if kind in ('smooth', 'wig'):
     relief = cv2.GaussianBlur(relief.astype(np.float32), (0, 0), 1.6)
   open_ = relief - cv2.GaussianBlur(relief.astype(np.float32), (0, 0), 6)
@@ -416,7 +418,12 @@ class Seen:
 
 
 def see(
-  shape: Mesh, expression: np.ndarray, turn: np.ndarray, place: np.ndarray, camera: Pinhole
+  shape: Mesh,
+  expression: np.ndarray,
+  turn: np.ndarray,
+  place: np.ndarray,
+  camera: Pinhole,
+  only: tuple[slice, slice] | None = None,
 ) -> Seen:
   """Projects a head with its own occlusion.
 
@@ -429,17 +436,23 @@ def see(
     turn: [3, 3] from `rotation`.
     place: [3] of the head's origin in camera coordinates, mm.
     camera: who looks.
+    only: rows and columns of the picture that matter, None for all.
   """
   size = camera.size
   points = shape.points.reshape(6, -1)  # [6, R C]
   if expression.any():
-    moved = expression.astype(np.float32) @ shape.moves.reshape(len(shape.moves), -1)
-    points = points + moved.reshape(points.shape)
-  points, normal = turn @ points[:3] + np.float32(place)[:, None], turn @ points[3:]  # [3, R C]
+    points = points.copy()
+    for weight, move in zip(expression, shape.moves, strict=True):
+      if weight:
+        points += np.float32(weight) * move.reshape(6, -1)
+  normal = rotate(turn, points[3:])  # [3, R C]
+  points = rotate(turn, points[:3]) + np.float32(place)[:, None]
   flat = points[:2] * (np.float32(camera.focal) / points[2]) + np.float32(camera.centre)[:, None]
   cell = np.rint(flat).astype(np.int32)  # [2, R C]
   seen = np.einsum('kn,kn->n', normal, points) < 0
-  seen &= (cell[0] >= 0) & (cell[0] < size) & (cell[1] >= 0) & (cell[1] < size)
+  rows, columns = only or np.s_[:size, :size]
+  seen &= (cell[0] >= (columns.start or 0)) & (cell[0] < columns.stop)
+  seen &= (cell[1] >= (rows.start or 0)) & (cell[1] < rows.stop)
   index = np.flatnonzero(seen)
   # Depth in the high bits, the point's number in the low ones: the smallest key is the nearest.
   key = (points[2, index] * 16).astype(np.int64) << 20 | index
@@ -459,15 +472,18 @@ def see(
     rows = columns = np.arange(size)
   window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
   hit = hit[window]  # [h, w]
-  which = (np.where(hit, nearest[window], 0) & ((1 << 20) - 1)).astype(np.int32)
+  which = (np.where(hit, nearest[window], 0) & ((1 << 20) - 1)).astype(np.intp)
 
   # First-order step from the point to the pixel's centre, in the mesh's own rows and columns.
-  row, column = np.divmod(which, np.int32(COLUMNS))
-  last = ROWS * COLUMNS - 1
-  by_row = _slope(flat, np.maximum(which - COLUMNS, 0), np.minimum(which + COLUMNS, last))
-  by_column = _slope(flat, np.maximum(which - 1, 0), np.minimum(which + 1, last))
+  row, column = np.divmod(which.astype(np.int32), np.int32(COLUMNS))
+
+  def of(points):  # [2, h, w]
+    return flat.take(points, axis=1, mode='clip')
+
+  by_row = 0.5 * (of(which + COLUMNS) - of(which - COLUMNS))
+  by_column = 0.5 * (of(which + 1) - of(which - 1))
   at = np.arange(size, dtype=np.float32)
-  x, y = flat[:, which]
+  x, y = of(which)
   x, y = at[None, window[1]] - x, at[window[0], None] - y
   det = by_row[0] * by_column[1] - by_row[1] * by_column[0]
   det[np.abs(det) < 1e-3] = 1e9  # seen edge on
@@ -489,9 +505,9 @@ def see(
   )
 
 
-def _slope(planes, before, after):
-  """Half the difference between two places in planes [2, N]: [2, h, w]."""
-  return 0.5 * (planes[:, after] - planes[:, before])
+def rotate(turn: np.ndarray, planes: np.ndarray) -> np.ndarray:
+  """turn [3, 3] times planes [3, ...]. Not by BLAS: its threads would fight with the workers."""
+  return np.einsum('ij,j...->i...', turn, planes)
 
 
 def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -84,7 +84,7 @@ def visible(layer: Layer, rays: np.ndarray, scale: float, lights: Lights) -> np.
     (lights.key, lights.key_rgb, lit),
     (lights.fill, lights.fill_rgb, 1.0),
   ):
-    facing = np.tensordot(towards, normal, 1)  # [H, W]
+    facing = np.einsum('k,khw->hw', towards, normal)  # [H, W]
     light += rgb[:, None, None] * (np.maximum(facing + wrap, 0) * (reach / (1 + wrap)))
   # Highlights of the key light; the other is broad and weak.
   half = view + lights.key[:, None, None]

@@ -44,7 +44,6 @@ class Material:
 
 PAPER = Material((0.84, 0.84, 0.82), 0.80, 0.02, 8.0)
 GLOSSY_PAPER = Material((0.86, 0.86, 0.86), 0.80, 0.22, 60.0)
-CARD = Material((0.70, 0.69, 0.66), 0.72, 0.02, 8.0)
 SCREEN = Material((0.012, 0.012, 0.014), 0.035, 0.045, 6000.0, lost=0.42)
 BLACK_PLASTIC = Material((0.03, 0.03, 0.032), 0.09, 0.10, 40.0, lost=0.06)
 RESIN = Material((0.60, 0.46, 0.38), 0.66, 0.16, 28.0, 0.15)
@@ -54,11 +53,18 @@ LATEX = Material((0.50, 0.34, 0.25), 0.56, 0.05, 9.0, 0.5)
 MANNEQUIN = Material((0.68, 0.55, 0.46), 0.62, 0.14, 26.0)
 
 
-class Layer:
-  """Planes of one surface: `layer['albedo']` is a view [3, H, W], or [H, W] for single planes."""
+WHOLE = np.s_[:, :]
 
-  def __init__(self, planes: np.ndarray):
-    self.planes = planes  # [16, H, W] float32
+
+class Layer:
+  """Planes of one surface: `layer['albedo']` is a view [3, h, w], or [h, w] for single planes.
+
+  They cover `window`, rows and columns of the picture, and all of the surface lies there.
+  """
+
+  def __init__(self, planes: np.ndarray, window: tuple[slice, slice] = WHOLE):
+    self.planes = planes  # [16, h, w] float32
+    self.window = window
 
   def __getitem__(self, name: str) -> np.ndarray:
     view = self.planes[PLANES[name]]
@@ -68,9 +74,11 @@ class Layer:
     self[name][...] = value
 
 
-def coat(material: Material, z: np.ndarray, normal: np.ndarray) -> Layer:
-  """A surface of one material: z [H, W] mm (inf where absent), normal [3, H, W]."""
-  layer = Layer(np.empty((16, *z.shape), np.float32))
+def coat(
+  material: Material, z: np.ndarray, normal: np.ndarray, window: tuple[slice, slice] = WHOLE
+) -> Layer:
+  """A surface of one material: z [h, w] mm (inf where absent), normal [3, h, w]."""
+  layer = Layer(np.empty((16, *z.shape), np.float32), window)
   layer['z'], layer['normal'] = z, normal
   layer['albedo'] = np.float32(material.rgb)[:, None, None]
   for name in ('ir', 'gloss', 'sharpness', 'scatter', 'lost'):
@@ -79,20 +87,21 @@ def coat(material: Material, z: np.ndarray, normal: np.ndarray) -> Layer:
   return layer
 
 
-def place(part: Layer, window: tuple[slice, slice], size: int) -> Layer:
-  """A layer of a whole picture of `size` pixels a side, of which `part` is a window."""
-  layer = Layer(np.zeros((16, size, size), np.float32))
-  layer['z'] = np.inf
-  layer.planes[:, *window] = part.planes
-  return layer
+def nearest(layers: list[Layer], size: int) -> Layer:
+  """What is seen, in a picture of `size` pixels a side, where surfaces lie behind each other."""
+  seen = Layer(np.zeros((16, size, size), np.float32))
+  seen['z'] = np.inf
+  for layer in layers:
+    under = seen.planes[:, *layer.window]
+    np.copyto(under, layer.planes, where=layer['z'] < under[0])
+  return seen
 
 
-def nearest(layers: list[Layer]) -> Layer:
-  """The surface that is seen where several lie behind each other."""
-  front = layers[0]
-  for layer in layers[1:]:
-    np.copyto(front.planes, layer.planes, where=layer['z'] < front['z'])
-  return front
+def over(front: Layer, behind: list[Layer], size: int) -> Layer:
+  """As `nearest`, but nothing comes through the front: it bends, or presses what is behind it."""
+  seen = nearest(behind, size)
+  np.copyto(seen.planes[:, *front.window], front.planes, where=np.isfinite(front['z']))
+  return seen
 
 
 def mix(a, b, weight):
@@ -224,19 +233,21 @@ def features(
 
 def _around(x, y, phi, middle, half):
   """Rows and columns in which a part of the face lies, or None: the rest is not worked out."""
+  # Every second pixel, and less than 1.5 rad round the head, will do.
+  x, y, phi = x[::2, ::2], y[::2, ::2], phi[::2, ::2]
   inside = (np.abs(x - middle[0]) < half[0]) & (np.abs(y - middle[1]) < half[1])
   inside &= np.abs(phi) < 1.5
   rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
   if not len(rows):
     return None
-  return np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+  return np.s_[2 * rows[0] : 2 * rows[-1] + 2, 2 * columns[0] : 2 * columns[-1] + 2]
 
 
 def paint(who: Person, seen: Seen, on: Features) -> Layer:
-  """A living head: skin, eyes, brows, lips, beard, hair; a layer of the window `seen.window`."""
+  """A living head: skin, eyes, brows, lips, beard, hair"""
   coarse, fine, strands, hair = seen.texture
   tone, tone_ir = skin(who)
-  layer = coat(Material(tuple(tone), tone_ir, 0.05, 14, 1.0), seen.z, seen.normal)
+  layer = coat(Material(tuple(tone), tone_ir, 0.05, 14, 1.0), seen.z, seen.normal, seen.window)
   # Blood shows in green and blue, pigment in all; neither at 850 nm.
   blood = 0.30 * who.redness * on.blush + 0.06 * coarse * who.redness
   spots = 1 + 0.035 * coarse + 0.03 * fine
@@ -289,12 +300,9 @@ def cast(
     material: what it is made of.
     colour: 0, the material's own colour; 1, the person's skin tone.
     detail: how strongly brows, lips and eyes are painted on, 0..1.
-
-  Returns:
-    A layer of the window `seen.window`.
   """
   coarse, _, strands, _ = seen.texture
-  layer = coat(material, seen.z, seen.normal)
+  layer = coat(material, seen.z, seen.normal, seen.window)
   tone, _ = skin(who)
   rgb = np.float32(material.rgb) * (1 - colour) + tone * colour
   rgb = rgb[:, None, None] * (1 + 0.02 * coarse)

@@ -2,11 +2,14 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import types
 from collections.abc import Iterator
 
 import cv2
@@ -59,11 +62,26 @@ class Renderer:
     # A bounded queue, so that a set larger than memory can be rendered.
     queue = collections.deque()
     for task in tasks:
-      queue.append(self._pool.submit(_render_all, task))
+      with _without_main():
+        queue.append(self._pool.submit(_render_all, task))
       if len(queue) > 4 * self._workers:
         yield from queue.popleft().result()
     while queue:
       yield from queue.popleft().result()
+
+
+@contextlib.contextmanager
+def _without_main():
+  """Processes that start meanwhile do not import the main program again.
+
+  They need nothing of it, and it may be large (a training job imports JAX) or unguarded.
+  """
+  main = sys.modules['__main__']
+  sys.modules['__main__'] = types.ModuleType('__main__')
+  try:
+    yield
+  finally:
+    sys.modules['__main__'] = main
 
 
 def _start_worker():
@@ -144,15 +162,14 @@ def _outline(face, rng):
   size = face.shape[0]
   face = cv2.morphologyEx((face > 0.5).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
   # The hull: what is cut out of a photo belongs to the face that it presents.
-  points = cv2.findNonZero(face)
-  if points is not None:
-    cv2.fillConvexPoly(face, cv2.convexHull(points), 1)
+  parts, _ = cv2.findContours(face, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+  if parts:
+    cv2.fillConvexPoly(face, cv2.convexHull(np.concatenate(parts)), 1)
   grow = cv2.GaussianBlur(face.astype(np.float32), (0, 0), size / 40)
-  wave = cv2.GaussianBlur(rng.standard_normal((size, size), dtype=np.float32), (0, 0), size / 12)
-  grow = (grow > 0.5 + 0.25 * np.tanh(wave / wave.std()) + rng.uniform(-0.2, 0.2)).astype(
-    np.float32
-  )
-  return sensors.resample(grow, size, rng.normal(0, 0.01, 2))
+  wave = cv2.GaussianBlur(sensors.noise(rng, size // 4, size // 4), (0, 0), 3)
+  wave = cv2.resize(wave / wave.std(), (size, size))
+  edge = 0.5 + 0.25 * np.tanh(wave) + rng.uniform(-0.2, 0.2)
+  return sensors.resample((grow > edge).astype(np.float32), size, rng.normal(0, 0.01, 2))
 
 
 def _encode(suffix: str, image: np.ndarray, *options: int) -> bytes:

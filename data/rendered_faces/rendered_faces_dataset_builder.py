@@ -8,7 +8,7 @@ from flexfas_jax.errors import ConfigError
 
 _DESCRIPTIONS = {
   'surf_like': 'cut photos; background blacked out; depth as 8-bit visualisation',
-  'cefa_like': 'prints and replay, masks in test only; three groups; depth in mm, 16 bit',
+  'cefa_like': 'prints and replay; masks as a test of their own; three groups; depth in mm, 16 bit',
   'wmca_like': 'seven categories of attack, test only; another sensor; depth in mm, 16 bit',
 }
 

@@ -10,7 +10,7 @@ from data.rendered_faces.head import Person, Pinhole
 from data.rendered_faces.materials import Layer
 from data.rendered_faces.populations import CATEGORY, Video
 
-SIZE = 120  # pixels a side at which scenes are worked out, before the cameras see them
+SIZE = 112  # pixels a side at which scenes are worked out, before the cameras see them
 _PHOTO_SIZE = 160
 _FACE_Y = 17.0  # canonical middle of the face below the eyes, mm
 _STILL = np.zeros(len(head.EXPRESSIONS))
@@ -42,21 +42,26 @@ def draw_pose(
   turn = head.rotation(yaw, pitch, roll)
   # The face, not the head's origin, is in the middle of the picture.
   place = np.array([0, 0, distance]) - turn @ [0, _FACE_Y, -80]
-  jaw, smile, brow, press = rng.beta(0.7, 2.5, 4) * [0.7, 1, 0.9, 0.6]
-  expression = np.array([jaw * (rng.random() < 0.4), smile * (rng.random() < 0.6), brow, press])
+  often = rng.random(len(head.EXPRESSIONS)) < (0.35, 0.5, 0.4, 0.3)
+  expression = rng.beta(0.8, 2.2, len(often)) * (0.7, 1, 1, 0.7) * often
   lids = 0.12 if rng.random() < 0.06 else float(np.clip(rng.normal(0.86, 0.12), 0.5, 1.2))
   gaze = tuple(map(float, rng.normal(0, (1.5, 0.7))))
   return Pose(turn, place, yaw, expression, gaze, lids)
 
 
 def living(
-  who: Person, pose: Pose, rays: np.ndarray, camera: Pinhole, rig: sensors.Rig
+  who: Person,
+  pose: Pose,
+  rays: np.ndarray,
+  camera: Pinhole,
+  rig: sensors.Rig,
+  only: tuple[slice, slice] | None = None,
 ) -> list[Layer]:
   """A person: head and, where they are to be seen, neck, shoulders and long hair."""
   jaw = float(pose.expression[0])
-  seen = head.see(head.mesh(who), pose.expression, pose.turn, pose.place, camera)
+  seen = head.see(head.mesh(who), pose.expression, pose.turn, pose.place, camera, only)
   on = materials.features(who, seen, pose.gaze, pose.lids, jaw)
-  layers = [materials.place(materials.paint(who, seen, on), seen.window, camera.size)]
+  layers = [materials.paint(who, seen, on)]
   if not rig.black_outside:
     layers += surroundings.body(who, rays, pose.place, pose.yaw)
   return layers
@@ -76,13 +81,14 @@ def photo(who: Person, number: int, frontal: bool = False) -> sheets.Photo:
   seen = head.see(head.mesh(who), pose.expression * 0.6, pose.turn, pose.place, camera)
   jaw = 0.6 * float(pose.expression[0])
   on = materials.features(who, seen, pose.gaze, max(pose.lids, 0.8), jaw)
-  front = materials.place(materials.paint(who, seen, on), seen.window, _PHOTO_SIZE)
+  front = materials.paint(who, seen, on)
   where = np.full((3, _PHOTO_SIZE, _PHOTO_SIZE), 999, np.float32)
   where[:2, *seen.window] = np.where(np.isfinite(seen.z), seen.canonical[:2], 999)
-  where[2] = front['face']
+  where[2] = 0
+  where[2, *seen.window] = front['face']
   behind = surroundings.body(who, rays, pose.place, pose.yaw)
   behind.append(surroundings.room(rng, _PHOTO_SIZE, 3000))
-  scene = materials.nearest([front, *behind])
+  scene = materials.nearest([front, *behind], _PHOTO_SIZE)
   light = lighting.visible(scene, rays, _PHOTO_SIZE / width, lighting.draw(rng, rng.random() < 0.3))
   rig = dataclasses.replace(sensors.RIGS['cefa_like'], shot=5e-5, read=0.001, blur=0.55)
   picture = sensors.rgb_camera(light, rig, sensors.settle(rig, rng), _PHOTO_SIZE, rng)
@@ -121,7 +127,7 @@ class Scene:
     layers = make(self, rays, camera, angles, distance, static, moving)
     if not self.rig.black_outside:
       layers.append(_wall(self.seed, self.distance))
-    return materials.nearest(layers), rays
+    return materials.nearest(layers, SIZE), rays
 
 
 @functools.lru_cache(maxsize=2)
@@ -147,11 +153,11 @@ def _glasses(who, pose, rays, behind, static):
   rim |= (np.abs(right) > 53) & (np.abs(right) < 70) & (np.abs(down + 6) < thick * 0.8)
   rgb = tuple(static.uniform(0.01, 0.16) * static.uniform(0.4, 1, 3))
   frame = materials.Material(rgb, static.uniform(0.05, 0.4), 0.25, 60, lost=0.3)
-  glass = (lens < 1) & np.isfinite(z)
+  glass = ((lens < 1) & np.isfinite(z))[behind.window]
   behind['lost'] += 0.30 * glass
   behind['albedo'] *= 1 - 0.10 * glass
   streak = np.exp(-np.square((right + 0.8 * down - static.uniform(-30, 30)) / 9))
-  behind['emit'] += static.choice([0, 0.12]) * glass * streak
+  behind['emit'] += float(static.choice([0, 0.12])) * glass * streak[behind.window]
   return materials.coat(frame, np.where(rim, z, np.float32(np.inf)), normal)
 
 
@@ -222,11 +228,12 @@ def _cut_photo(scene, rays, camera, angles, distance, static, moving):
   rim = np.clip(1 - np.abs(cut - 1.05) / 0.05, 0, 1)  # the paper's white edge
   layer['albedo'] = materials.mix(layer['albedo'], (0.8, 0.8, 0.78), 0.5 * rim)
   layer['z'] = np.where(cut < 1, np.float32(np.inf), layer['z'])
-  behind = living(scene.who, pose, rays, camera, scene.rig)
-  for part in behind:  # paper bends before a face comes through it
-    part['z'] = np.where(np.isfinite(layer['z']), np.maximum(part['z'], layer['z'] + 1), part['z'])
+  # Of the face behind, where nothing but the photo is shown, only what is in the holes matters.
+  only = _bounds(cut < 1) if scene.rig.black_outside else None
+  behind = living(scene.who, pose, rays, camera, scene.rig, only)
+  for part in behind:
     part['face'] = 0
-  layers = [layer, *behind]
+  layers = [materials.over(layer, behind, SIZE)]
   for side in (-1, 1):
     if static.random() < 0.5 and not scene.rig.black_outside:
       at = sheet.place + sheet.turn @ [side * (half[0] - 14), static.uniform(20, 80), -5]
@@ -234,6 +241,13 @@ def _cut_photo(scene, rays, camera, angles, distance, static, moving):
         surroundings.finger(scene.who, rays, at, static.normal(0, 0.3) + np.pi * (side < 0))
       )
   return layers
+
+
+def _bounds(where):
+  rows, columns = np.flatnonzero(where.any(1)), np.flatnonzero(where.any(0))
+  if not len(rows):
+    return None
+  return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _replay(scene, rays, camera, angles, distance, static, moving):
@@ -271,7 +285,7 @@ def _paper_mask(scene, rays, camera, angles, distance, static, moving):
   x, y, phi, _ = seen.canonical
   picture = photo(model, 0, True)
   rgb, _ = picture.at(x, y - _FACE_Y)
-  layer = materials.coat(printer.paper, seen.z, seen.normal)
+  layer = materials.coat(printer.paper, seen.z, seen.normal, seen.window)
   layer['albedo'], layer['ir'] = materials.ink(rgb, printer.carbon)
   layer['albedo'] *= printer.cast[:, None, None]
   outline = (np.abs(phi) > 1.2) | (y < -92)
@@ -281,8 +295,7 @@ def _paper_mask(scene, rays, camera, angles, distance, static, moving):
   layer['z'] = np.where(outline, np.float32(np.inf), layer['z'])
   layer['lost'] = 0.01
   layer['face'] = 1
-  layer = materials.place(layer, seen.window, SIZE)
-  return _over(layer, living(scene.who, pose, rays, camera, scene.rig))
+  return [materials.over(layer, living(scene.who, pose, rays, camera, scene.rig), SIZE)]
 
 
 def _rigid_mask(scene, rays, camera, angles, distance, static, moving):
@@ -300,8 +313,7 @@ def _rigid_mask(scene, rays, camera, angles, distance, static, moving):
   if static.random() < 0.7:
     outline |= sheets.holes(model, np.stack([x, y]), False, False) < 0.72
   layer['z'] = np.where(outline, np.float32(np.inf), layer['z'])
-  layer = materials.place(layer, seen.window, SIZE)
-  return _over(layer, living(scene.who, pose, rays, camera, scene.rig))
+  return [materials.over(layer, living(scene.who, pose, rays, camera, scene.rig), SIZE)]
 
 
 def _flexible_mask(scene, rays, camera, angles, distance, static, moving):
@@ -319,22 +331,13 @@ def _flexible_mask(scene, rays, camera, angles, distance, static, moving):
   outline = (np.abs(phi) > 1.75) | (y < static.uniform(-92, -80))
   outline |= sheets.holes(model, np.stack([x, y]), False, False) < 0.74
   layer['z'] = np.where(outline, np.float32(np.inf), layer['z'])
-  layer = materials.place(layer, seen.window, SIZE)
-  return _over(layer, living(scene.who, pose, rays, camera, scene.rig))
+  return [materials.over(layer, living(scene.who, pose, rays, camera, scene.rig), SIZE)]
 
 
 def _worn(model, kind, pose, camera, off, expression=_STILL):
   """A mask before a head: `off` mm in front of it."""
   place = pose.place + pose.turn @ [0, 0, -off]
   return head.see(head.mesh(model, kind), expression, pose.turn, place, camera)
-
-
-def _over(layer, behind):
-  """What a mask covers does not come through it."""
-  present = np.isfinite(layer['z'])
-  for part in behind:
-    part['z'] = np.where(present, np.maximum(part['z'], layer['z'] + 1), part['z'])
-  return [layer, *behind]
 
 
 def _fake_head(scene, rays, camera, angles, distance, static, moving):
@@ -357,9 +360,8 @@ def _fake_head(scene, rays, camera, angles, distance, static, moving):
   )
   layer['ir'] = materials.mix(layer['ir'], 0.5, hair)  # artificial fibre, dyed
   layer['gloss'] *= 1 - 0.5 * hair
-  layer = materials.place(layer, seen.window, SIZE)
   stand = surroundings.body(dataclasses.replace(model, hair='short'), rays, pose.place, 0)
-  neck = materials.coat(materials.MANNEQUIN, stand[0]['z'], stand[0]['normal'])
+  neck = materials.coat(materials.MANNEQUIN, stand[0]['z'], stand[0]['normal'], stand[0].window)
   return [layer, neck, *(stand[1:] if static.random() < 0.5 else [])]
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from data.rendered_faces import materials
-from data.rendered_faces.head import MOUTH_Y, Person, eye_centre, ramp, traits
+from data.rendered_faces.head import MOUTH_Y, Person, eye_centre, ramp, rotate, traits
 from data.rendered_faces.materials import Layer, Material, coat
 
 
@@ -32,7 +32,7 @@ class Sheet:
     # In its own axes the surface is bend/2 (x^2 + z^2) = z, a cylinder that touches z = 0.
     turn = self.turn.astype(np.float32)
     o = -turn.T @ np.float32(self.place)
-    d = np.tensordot(turn.T, rays, 1)
+    d = rotate(turn.T, rays)
     k = np.float32(self.bend)
     a = 0.5 * k * (np.square(d[0]) + np.square(d[2]))
     b = k * (o[0] * d[0] + o[2] * d[2]) - d[2]
@@ -44,7 +44,7 @@ class Sheet:
     x, y, depth = (o[i] + d[i] * z for i in range(3))
     hit &= (z > 0) & (np.abs(k * x) < 0.99) & (k * depth < 1)
     normal = np.stack([k * x, np.zeros_like(x), k * depth - 1])
-    normal = np.tensordot(turn, normal, 1)
+    normal = rotate(turn, normal)
     if k:
       x = np.arcsin(np.clip(k * x, -1, 1)) / k
     return np.where(hit, z, np.float32(np.inf)), normal, x, y

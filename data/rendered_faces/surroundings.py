@@ -3,26 +3,42 @@
 import cv2
 import numpy as np
 
-from data.rendered_faces.head import Person
+from data.rendered_faces.head import Person, rotate
 from data.rendered_faces.materials import Layer, Material, coat, skin
 
 
 def ellipsoid(
-  rays: np.ndarray, centre: np.ndarray, radii: tuple[float, float, float], turn: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-  """Where rays [3, H, W] (z = 1) meet an ellipsoid: z [H, W] mm (inf: a miss), normal [3, H, W]."""
+  material: Material,
+  rays: np.ndarray,
+  centre: np.ndarray,
+  radii: tuple[float, float, float],
+  turn: np.ndarray,
+) -> tuple[Layer, np.ndarray]:
+  """An ellipsoid of one material, as rays [3, H, W] (z = 1) meet it.
+
+  Returns:
+    The layer, and the points that are met [3, h, w], mm, 0 where there are none.
+  """
+  # The part of the picture that it can be in: its box, seen from its nearest and farthest side.
+  reach = np.sqrt(np.square(turn * np.asarray(radii)).sum(1))
+  sides = [(centre[k] + s * reach[k]) / (centre[2] + e * reach[2])
+           for k in (1, 0) for s in (-1, 1) for e in (-1, 1)]  # fmt: skip
+  rows = np.searchsorted(rays[1, :, 0], (min(sides[:4]), max(sides[:4])))
+  columns = np.searchsorted(rays[0, 0], (min(sides[4:]), max(sides[4:])))
+  window = slice(*rows.tolist()), slice(*columns.tolist())
+  rays = rays[:, *window]  # [3, h, w]
+
   scale = (np.float32(radii)[:, None] ** -1) * turn.T.astype(np.float32)  # to the unit sphere
-  direction = np.tensordot(scale, rays, 1)
+  direction = rotate(scale, rays)
   origin = (scale @ np.float32(-np.asarray(centre)))[:, None, None]
   a = np.square(direction).sum(0)
   b = (origin * direction).sum(0)
   root = b * b - a * (np.square(origin).sum(0) - 1)
   hit = root > 0
-  z = np.where(hit, (-b - np.sqrt(np.maximum(root, 0))) / a, np.float32(np.inf))
-  on_sphere = origin + direction * np.where(hit, z, 0)
-  normal = np.tensordot(scale.T, on_sphere, 1)
+  z = np.where(hit, (-b - np.sqrt(np.maximum(root, 0))) / a, 0)
+  normal = rotate(scale.T, origin + direction * z)
   normal /= np.sqrt(np.square(normal).sum(0)) + 1e-9
-  return z, normal
+  return coat(material, np.where(hit, z, np.float32(np.inf)), normal, window), rays * z
 
 
 def body(who: Person, rays: np.ndarray, place: np.ndarray, yaw: float) -> list[Layer]:
@@ -31,21 +47,17 @@ def body(who: Person, rays: np.ndarray, place: np.ndarray, yaw: float) -> list[L
   turn = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
   tone, tone_ir = skin(who)
   place = np.asarray(place)
-  z, normal = ellipsoid(rays, place + turn @ [0, 120, 15], (54, 150, 56), turn)
-  neck = coat(Material(tuple(0.92 * tone), tone_ir, 0.03, 10, 1.0, 0.02), z, normal)
-  z, normal = ellipsoid(rays, place + turn @ [0, 300, 40], (225, 150, 110), turn)
-  cloth = coat(Material(who.cloth_rgb, who.cloth_ir, 0.01, 6, 0, 0.05), z, normal)
-  across = rays[0] * np.where(np.isfinite(z), z, 0)
+  neck = Material(tuple(0.92 * tone), tone_ir, 0.03, 10, 1.0, 0.02)
+  neck, _ = ellipsoid(neck, rays, place + turn @ [0, 120, 15], (54, 150, 56), turn)
+  cloth = Material(who.cloth_rgb, who.cloth_ir, 0.01, 6, 0, 0.05)
+  cloth, (x, _, _) = ellipsoid(cloth, rays, place + turn @ [0, 300, 40], (225, 150, 110), turn)
   if who.seed[-1] % 3 == 0:  # stripes
-    cloth['albedo'] *= 1 + 0.2 * np.sin(across * 0.35)
+    cloth['albedo'] *= 1 + 0.2 * np.sin(x * 0.35)
   layers = [neck, cloth]
   if who.hair == 'long':
-    z, normal = ellipsoid(rays, place + turn @ [0, 35, 38], (93, 135, 78), turn)
-    lost = 0.42 * (1 - 1.6 * who.hair_ir)
-    hair = coat(Material(who.hair_rgb, who.hair_ir, 0.03, 8, 0, lost), z, normal)
-    finite = np.where(np.isfinite(z), z, 0)
-    wave = 1 + 0.3 * np.sin(rays[0] * finite * 1.3 + 2 * np.sin(rays[1] * finite * 0.03))
-    hair['albedo'] *= wave
+    hair = Material(who.hair_rgb, who.hair_ir, 0.03, 8, 0, 0.42 * (1 - 1.6 * who.hair_ir))
+    hair, (x, y, _) = ellipsoid(hair, rays, place + turn @ [0, 35, 38], (93, 135, 78), turn)
+    hair['albedo'] *= 1 + 0.3 * np.sin(x * 1.3 + 2 * np.sin(y * 0.03))
     layers.append(hair)
   return layers
 
@@ -55,8 +67,8 @@ def finger(who: Person, rays: np.ndarray, tip: np.ndarray, angle: float) -> Laye
   c, s = np.cos(angle), np.sin(angle)
   turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
   tone, tone_ir = skin(who)
-  z, normal = ellipsoid(rays, np.asarray(tip) + turn @ [22, 0, 0], (30, 9, 8.5), turn)
-  return coat(Material(tuple(tone), tone_ir, 0.05, 14, 1.0, 0.02), z, normal)
+  flesh = Material(tuple(tone), tone_ir, 0.05, 14, 1.0, 0.02)
+  return ellipsoid(flesh, rays, np.asarray(tip) + turn @ [22, 0, 0], (30, 9, 8.5), turn)[0]
 
 
 def room(rng: np.random.Generator, size: int, distance: float) -> Layer:

@@ -1,6 +1,6 @@
 """From raw examples to batches, on Grain: shuffled, augmented, sharded by process, resumable.
 
-A batch is DESIGN's: images [B, H, W, C] float32 in [-1, 1] (black is -127.5 / 128, as in
+A batch: images [B, H, W, C] float32 in [-1, 1] (black is -127.5 / 128, as in
 FlexModal's reference), 'present' [B, M] bool, 'label' [B] int32.
 """
 

@@ -1,7 +1,7 @@
 """Prepared data sets, read without their builders: names in, random access to raw examples out.
 
 A source is named `set/config:split`, e.g. `rendered_faces/surf_like:train`. What is read is what a
-builder in `data/` wrote (DESIGN: Example), as ArrayRecord under
+builder in `data/` wrote (`data/triplets.py`), as ArrayRecord under
 `data_dir/set/config/version/`. The one place that imports `data.<name>`: a set that needs no
 licence is built here when it is missing.
 """
@@ -24,7 +24,7 @@ READ_AT_ONCE = 512  # records, when a source is checked
 class Source:
   """Raw examples of one or several prepared splits, one after the other.
 
-  `source[i]` is a dict with the fields of DESIGN's Example: images as encoded bytes (`b''` where
+  `source[i]` is a dict with the fields of `data/triplets.py`: images as encoded bytes (`b''` where
   absent), `label` 1 for bona fide, texts as str. Picklable: worker processes open their own files.
   """
 

@@ -56,7 +56,7 @@ def draw_photometric(
   Args:
     rng: this sample's generator.
     channels: C.
-    add: largest value added or taken away. The reference: 40 / 255 (FACTS A2).
+    add: largest value added or taken away. The reference: 40 / 255.
     contrast: largest relative change about middle grey.
     gamma: largest |log| of the exponent. The reference draws the exponent from 0.5 to 1.5.
     per_channel: draw `add` for each channel.

@@ -34,7 +34,7 @@ class FlexModal(nn.Module):
     absent: what stands for a modality that is not there. 'token': a learned feature per stage.
       'exclude': nothing; the fusion leaves it out. 'blank': the features of a constant image.
     blank_value: of that image. The reference trains with black ((0 - 127.5) / 128) and tests with
-      0 (FACTS: Load_FAS_MultiModal_DropModal.py:114-128 and ..._test.py:64).
+      0 (Flex-Modal-FAS: Load_FAS_MultiModal_DropModal.py:114-128 and ..._test.py:64).
   """
 
   streams: Mapping[str, nn.Module]

@@ -22,8 +22,8 @@ def step_decay(
 ) -> optax.Schedule:
   """`peak`, times `gamma` after each `every` steps: the papers' StepLR.
 
-  FlexModal's script calls `scheduler.step()` first in the epoch, so that its "after 20 epochs"
-  halves one epoch earlier (FACTS A2, train:127): `lead` = one epoch's steps.
+  Flex-Modal-FAS calls `scheduler.step()` first in the epoch, so that its "after 20 epochs" halves
+  one epoch earlier: `lead` = one epoch's steps.
   """
   return lambda step: peak * gamma ** ((step + lead) // every)
 

@@ -42,7 +42,8 @@ def drop_modalities(
   """Modality dropout: takes modalities from samples, each on its own.
 
   FlexModal drops depth and infrared with probability 0.5 each and never RGB, which gives each of
-  its four sub-protocols a quarter of the samples (FACTS A4).
+  its four sub-protocols a quarter of the samples (Flex-Modal-FAS,
+  Load_FAS_MultiModal_DropModal.py:114-128).
 
   Args:
     key: one draw per sample and modality.
@@ -75,7 +76,7 @@ def train_step(
 
   Args:
     state: donated by the caller.
-    batch: see DESIGN: images [B, H, W, C] float32, 'present' [B, M] bool, 'label' [B].
+    batch: images [B, H, W, C] float32, 'present' [B, M] bool, 'label' [B].
     key: the run's root key, the same at every step; the step is folded in here.
     model: a `flexmodal.Model`.
     optimizer, loss: see `optimizer.py` and `losses.py`.

@@ -77,7 +77,7 @@ def _off_plane(depth):
 def test_rows_keep_the_contract(prepared):
   assert {name: set(splits) for name, splits in prepared.items()} == {
     'surf_like': {'train', 'val', 'test'},
-    'cefa_like': {'train', 'val', 'test'},
+    'cefa_like': {'train', 'val', 'test', 'masks'},
     'wmca_like': {'test'},
   }
   for dataset, splits in prepared.items():
@@ -122,9 +122,10 @@ def test_species_by_config_and_split():
       surf = {f'{part}_{form}' for part in cut for form in ('flat', 'curved')}
       assert found['surf_like', split] == surf | {''}
     cefa = {'', 'print_indoor', 'print_outdoor', 'replay'}
-    assert found['cefa_like', 'train'] == found['cefa_like', 'val'] == cefa
-    assert found['cefa_like', 'test'] == cefa | {'resin_mask', 'silicone_mask'}
-    unseen = {populations.CATEGORY[s] for s in found['cefa_like', 'test'] - cefa}
+    for split in ('train', 'val', 'test'):
+      assert found['cefa_like', split] == cefa
+    assert found['cefa_like', 'masks'] == {'resin_mask', 'silicone_mask'}
+    unseen = {populations.CATEGORY[s] for s in found['cefa_like', 'masks']}
     assert unseen == {'rigidmask', 'flexiblemask'}
     trained = found['surf_like', 'train'] | found['cefa_like', 'train']
     assert {populations.CATEGORY[s] for s in trained - {''}} == _TRAINED_ON
@@ -158,11 +159,12 @@ def test_sizes():
   }
   assert frames == {
     ('surf_like', 'train'): 784, ('surf_like', 'val'): 266, ('surf_like', 'test'): 518,
-    ('cefa_like', 'train'): 468, ('cefa_like', 'val'): 180, ('cefa_like', 'test'): 468,
+    ('cefa_like', 'train'): 468, ('cefa_like', 'val'): 180, ('cefa_like', 'test'): 360,
+    ('cefa_like', 'masks'): 108,
     ('wmca_like', 'test'): 648,
   }  # fmt: skip
   four = populations.plan('cefa_like_x4')['test']
-  assert sum(video.frames for video in four) == 4 * 468
+  assert sum(video.frames for video in four) == 4 * 360
   assert Builder(config='surf_like_x12', data_dir='/nowhere').builder_config.name == 'surf_like_x12'
 
 

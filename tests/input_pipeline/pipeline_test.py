@@ -114,7 +114,7 @@ def test_an_absent_modality_is_marked_absent(source):
 
 
 def test_each_modality_is_its_own_picture(source):
-  """The reference's test loader gives RGB as infrared (FACTS C1)."""
+  """Flex-Modal-FAS tests with RGB as infrared (Load_FAS_MultiModal_DropModal_test.py:56)."""
   arrays = PLAIN(source[0])
   for a, b in (('rgb', 'ir'), ('rgb', 'depth'), ('depth', 'ir')):
     correlation = np.corrcoef(arrays[a].mean(-1).ravel(), arrays[b].ravel())[0, 1]
