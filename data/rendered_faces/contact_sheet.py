@@ -25,7 +25,7 @@ def show_depth(depth: np.ndarray) -> np.ndarray:
       depth.shape[0] // 4 : -depth.shape[0] // 4, depth.shape[1] // 4 : -depth.shape[1] // 4
     ]
     value = (np.median(middle[middle > 0]) if middle.any() else 0) - depth.astype(float)
-  grey = np.rint(255 * np.clip((value + 95) / 140, 0.02, 1))[..., None]  # [h, w, 1]
+  grey = np.rint(255 * np.clip((value + 95) / 140, 0.05, 1) ** 1.7)[..., None]  # [h, w, 1]
   return np.where(depth[..., None] > 0, grey, _HOLE).astype(np.uint8)
 
 

@@ -169,7 +169,9 @@ def _outline(face, rng):
   wave = cv2.GaussianBlur(sensors.noise(rng, size // 4, size // 4), (0, 0), 3)
   wave = cv2.resize(wave / wave.std(), (size, size))
   edge = 0.5 + 0.25 * np.tanh(wave) + rng.uniform(-0.2, 0.2)
-  return sensors.resample((grow > edge).astype(np.float32), size, rng.normal(0, 0.01, 2))
+  inside = np.zeros_like(grow)  # its border stays empty: moving it must not smear the border
+  inside[1:-1, 1:-1] = (grow > edge)[1:-1, 1:-1]
+  return sensors.resample(inside, size, rng.normal(0, 0.01, 2))
 
 
 def _encode(suffix: str, image: np.ndarray, *options: int) -> bytes:

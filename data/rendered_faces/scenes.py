@@ -11,7 +11,7 @@ from data.rendered_faces.materials import Layer
 from data.rendered_faces.populations import CATEGORY, Video
 
 SIZE = 112  # pixels a side at which scenes are worked out, before the cameras see them
-_PHOTO_SIZE = 160
+_PHOTO_SIZE = 144
 _FACE_Y = 17.0  # canonical middle of the face below the eyes, mm
 _STILL = np.zeros(len(head.EXPRESSIONS))
 
