@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Callable
 
+INTERRUPTED = 130  # what a shell reports of Ctrl-C
+
 
 class FlexfasError(Exception):
   """An error that a user can act on; `exit_code` is what the command ends with."""
@@ -47,7 +49,7 @@ def exit_code_of(command: Callable[[], None], debug: bool = False) -> int:
     debug: let the traceback through.
 
   Returns:
-    0, or the exit code of the `FlexfasError` that was raised.
+    0, the exit code of the `FlexfasError` that was raised, or 130 after Ctrl-C.
   """
   try:
     command()
@@ -58,4 +60,9 @@ def exit_code_of(command: Callable[[], None], debug: bool = False) -> int:
     return error.exit_code
   except BrokenPipeError:  # `... | head`: the reader has seen enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  except KeyboardInterrupt:
+    if debug:
+      raise
+    print('interrupted; the same command again goes on from what was saved', file=sys.stderr)
+    return INTERRUPTED
   return 0

@@ -68,7 +68,11 @@ def make(kind: str, name: str, **fields):
   known = [p for p in inspect.signature(thing).parameters if p not in ('parent', 'name')]
   unknown = sorted(set(fields) - set(known))
   if unknown:
-    raise ConfigError(f'{kind} {name!r} has no field {unknown[0]!r}; it has: {", ".join(known)}')
+    alone = f'--config.model.{kind}="{{{"name"!r}: {name!r}}}"'
+    raise ConfigError(
+      f'{kind} {name!r} has no field {unknown[0]!r}; it has: {", ".join(known)}. '
+      f'Fields of another choice go when all are given at once: {alone}'
+    )
   return thing(**fields)
 
 

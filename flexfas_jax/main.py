@@ -2,7 +2,8 @@
 
   python -m flexfas_jax.main --config=configs/vit_fusion.py --workdir=runs/vit_fusion
 
-Any field of the config can be overridden: --config.steps=100 --config.model.fusion.name=concat.
+Any field of the config can be overridden, or a group of them replaced:
+  --config.steps=100 --config.model.absent=exclude --config.model.fusion="{'name': 'concat'}"
 Run again with the same workdir, it resumes from the newest checkpoint.
 
 Exit codes: 0 done, 2 wrong usage or config, 3 bad data, 4 bad or missing checkpoint or workdir.

@@ -226,7 +226,8 @@ def _steps(job, state, step_fn, batches, key, checkpoints, writer, progress, sta
       values['speed/triplets_per_second'] = config.log_every * config.batch_size / seconds
       values['speed/input_wait'] = waited / seconds
       writer.write(step - 1, values)
-      progress.update(step - 1, {k.split('/')[1]: v for k, v in values.items()})
+      shown = ('train/loss', 'train/accuracy', 'speed/triplets_per_second')
+      progress.update(step - 1, {k.split('/')[1]: values[k] for k in shown})
       waited, since = 0.0, time.perf_counter()
     previous = metrics
     last = step == config.steps

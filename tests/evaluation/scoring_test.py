@@ -54,6 +54,12 @@ def test_what_a_fusion_needs_and_lacks_is_not_scored():
   _, servable = step(variables, model.absent_maps(variables), batch)
   assert servable[0].tolist() == [True, False, True, False]
 
+  model, variables = make(fusion='concat')  # needs nothing in particular, but something
+  batch['present'] = jnp.array([[0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 0, 0]], bool)
+  step = jax.jit(functools.partial(scoring.score_step, model=model, subsets=(('rgb', 'depth'),)))
+  _, servable = step(variables, model.absent_maps(variables), batch)
+  assert servable[0].tolist() == [True, False, True, False]
+
 
 class Echo:
   """Stands in for a model: the logit is the first pixel."""

@@ -73,6 +73,7 @@ def test_gradient_reaches_what_is_present_and_nothing_else(backbone, fusion, for
   model, variables = make(backbone, fusion, tuple(form.items()))
   batch = make_batch(model)
   batch['present'] = batch['present'].at[:, 2].set(False)
+  batch['ir'] = jnp.full_like(batch['ir'], jnp.nan)  # 0 times NaN must not reach a gradient either
 
   @jax.jit
   @functools.partial(jax.grad, argnums=(0, 1))

@@ -146,6 +146,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(unbroken, prepared, tmp_path):
   assert again.returncode == 0, again.stderr
   assert 'resuming at step ' in again.stderr
   assert losses(workdir) == losses(unbroken[0])
+  assert [r['step'] for r in rows(workdir)] == [r['step'] for r in rows(unbroken[0])]  # none twice
 
   job = loop._prepare(make_config(prepared), str(workdir))
   states = [

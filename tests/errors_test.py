@@ -1,0 +1,39 @@
+"""Exit codes, and what a user sees."""
+
+import pytest
+
+from flexfas_jax import errors
+
+
+def raising(error):
+  def command():
+    raise error
+
+  return command
+
+
+@pytest.mark.parametrize(
+  'error,code',
+  [
+    (errors.ConfigError('no such field'), 2),
+    (errors.DataError('row 3'), 3),
+    (errors.StateError('no checkpoint'), 4),
+    (errors.ExportError('differs'), 5),
+  ],
+)
+def test_an_error_is_one_message_and_a_code(error, code, capsys):
+  assert errors.exit_code_of(raising(error)) == code
+  assert capsys.readouterr().err == f'error: {error}\n'
+  with pytest.raises(type(error)):
+    errors.exit_code_of(raising(error), debug=True)
+
+
+def test_done_is_0_and_ctrl_c_130(capsys):
+  assert errors.exit_code_of(lambda: None) == 0
+  assert errors.exit_code_of(raising(KeyboardInterrupt())) == 130
+  assert 'goes on' in capsys.readouterr().err
+
+
+def test_a_defect_of_ours_is_not_hidden():
+  with pytest.raises(ZeroDivisionError):
+    errors.exit_code_of(lambda: 1 / 0)
