@@ -1,6 +1,9 @@
 """ViT with cross-attention fusion and modality dropout, on the embedded data set.
 
-python -m flexfas_jax.main --config=configs/vit_fusion.py --workdir=runs/vit_fusion
+  python -m flexfas_jax.main --config=configs/vit_fusion.py --workdir=runs/vit_fusion
+
+Expected, on rendered faces: ACER within the data sets (intra) 1.6 % with all three modalities, 35 %
+with RGB alone. Time: 4.5 minutes on two CPU cores, of which 50 s render the data, once.
 """
 
 from ml_collections import ConfigDict
