@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 import flexfas_jax
 from flexfas_jax import lookup
-from flexfas_jax.errors import ConfigError, StateError
+from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import results, score_files, scoring, thresholds
 from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.models import flexmodal
@@ -147,9 +147,23 @@ def _open(job: Job, names: str) -> sources.Source:
   return sources.open_source(names, job.config.data_dir)
 
 
+def _check_val(val: sources.Source) -> None:
+  """Without both classes no error rate is defined, and no checkpoint the best."""
+  seen = set()
+  for i in range(len(val)):
+    seen.add(val[i]['label'])
+    if len(seen) == 2:
+      return
+  only = score_files.LABELS[seen.pop()]
+  raise DataError(
+    f'config.val, {", ".join(val.names)}: every sample is {only}; add the other class'
+  )
+
+
 def _train(job: Job) -> None:
   config, workdir = job.config, job.workdir
   source, val = _open(job, config.train), _open(job, config.val)
+  _check_val(val)
   fields = config.to_dict()
   batches = pipeline.train_batches(
     source,

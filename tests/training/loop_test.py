@@ -210,6 +210,7 @@ def test_nothing_to_evaluate(prepared, tmp_path):
     ({'threshold.cross': 'best'}, ConfigError, 'best'),
     ({'train': 'casia/x:train'}, ConfigError, "no builder called 'casia'"),
     ({'val': 'rendered_faces/surf_like_tiny:dev'}, DataError, "no split 'dev'"),
+    ({'val': 'rendered_faces/cefa_like_tiny:masks'}, DataError, 'every sample is attack'),
   ],
 )
 def test_a_refused_job_writes_nothing(prepared, tmp_path, change, error, said):
