@@ -4,10 +4,12 @@ No registry: adding `fusion/bilinear.py` with a class `Bilinear` is all it takes
 `fusion.name = 'bilinear'` to work.
 """
 
+import functools
 import importlib
 import inspect
 import pathlib
 import re
+from collections.abc import Callable, Mapping
 
 from flexfas_jax.errors import ConfigError
 
@@ -15,7 +17,7 @@ from flexfas_jax.errors import ConfigError
 _FOLDERS = {'backbone': 'models', 'fusion': 'fusion'}
 # Several choices in one file: classes or functions, in snake case.
 _FILES = {'head': 'models.heads', 'loss': 'training.losses'}
-_NO_BACKBONES = {'flexmodal', 'heads', 'pretrained'}  # what else lives in models/
+_NO_BACKBONES = {'flexmodal', 'heads', 'pretrained', 'weight_files'}  # what else lives in models/
 
 
 def choices(kind: str) -> list[str]:
@@ -62,10 +64,12 @@ def make(kind: str, name: str, **fields):
   """Finds a class and calls it with a config's fields.
 
   Raises:
-    ConfigError: unknown name, or fields that it does not have; the message lists its fields.
+    ConfigError: unknown name, fields that it does not have, or one that is missing; the message
+      names the fields.
   """
   thing = find(kind, name)
-  known = [p for p in inspect.signature(thing).parameters if p not in ('parent', 'name')]
+  parameters = inspect.signature(thing).parameters
+  known = [p for p in parameters if p not in ('parent', 'name')]
   unknown = sorted(set(fields) - set(known))
   if unknown:
     alone = f'--config.model.{kind}="{{{"name"!r}: {name!r}}}"'
@@ -73,7 +77,50 @@ def make(kind: str, name: str, **fields):
       f'{kind} {name!r} has no field {unknown[0]!r}; it has: {", ".join(known)}. '
       f'Fields of another choice go when all are given at once: {alone}'
     )
+  missing = [p for p in known if parameters[p].default is inspect.Parameter.empty]
+  if missing := [p for p in missing if p not in fields]:
+    raise ConfigError(f'{kind} {name!r} needs the field {missing[0]!r}: config.model.{kind}')
   return thing(**fields)
+
+
+def make_loss(spec: str | Mapping[str, Mapping]) -> Callable:
+  """The loss that a config's `loss` describes: `loss(outputs, batch) -> [B] float32`.
+
+  Args:
+    spec: a name, or {name: {field: value, ..., 'weight': number}, ...}, whose terms are added,
+      each times its weight (1 if none is given). `{'pixel_wise_mse': {}, 'contrastive_depth': {}}`
+      is CDCN's.
+
+  Raises:
+    ConfigError: an unknown name or field, or something that is neither form.
+  """
+  terms = {spec: {}} if isinstance(spec, str) else spec
+  if not (isinstance(terms, Mapping) and terms):
+    raise ConfigError(
+      f'config.loss is {spec!r}; give a name, or {{name: its fields}}, of: '
+      f'{", ".join(choices("loss"))}'
+    )
+  weighted = [_make_term(name, terms[name]) for name in sorted(terms)]
+
+  def loss(outputs, batch):
+    return sum(weight * term(outputs, batch) for weight, term in weighted)
+
+  return loss
+
+
+def _make_term(name: str, fields: Mapping) -> tuple[float, Callable]:
+  """(weight, loss with its fields)."""
+  function = find('loss', name)
+  known = [*list(inspect.signature(function).parameters)[2:], 'weight']
+  if not isinstance(fields, Mapping):
+    raise ConfigError(f'config.loss.{name} is {fields!r}; give its fields: {{"weight": 1.0}}')
+  if unknown := sorted(set(fields) - set(known)):
+    raise ConfigError(f'loss {name!r} has no field {unknown[0]!r}; it has: {", ".join(known)}')
+  fields = dict(fields)
+  weight = fields.pop('weight', 1.0)
+  if isinstance(weight, bool) or not isinstance(weight, int | float):
+    raise ConfigError(f'config.loss.{name}.weight is {weight!r}, not a number')
+  return float(weight), functools.partial(function, **fields)
 
 
 def pick(what: str, table, key):

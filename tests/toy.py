@@ -8,8 +8,8 @@ import numpy as np
 
 from flexfas_jax.models import flexmodal
 
-SIZE = {'vit': 16, 'resnet': 32}
-TOY = {'vit': {'variant': 'mu', 'patch_size': 8}, 'resnet': {'variant': 'mu'}}
+SIZE = {'vit': 16, 'resnet': 32, 'cdcn': 16, 'caffe_resnet': 48, 'ir_resnet': 16}
+TOY = {name: {'variant': 'mu'} for name in SIZE} | {'vit': {'variant': 'mu', 'patch_size': 8}}
 
 
 def fill(abstract, seed=0):
@@ -27,15 +27,26 @@ def fill(abstract, seed=0):
 
 
 @functools.cache
-def make(backbone='vit', fusion='concat', form=(), absent='token', share=True, dtype='float32'):
+def make(
+  backbone='vit',
+  fusion='concat',
+  form=(),
+  absent='token',
+  share=True,
+  dtype='float32',
+  head='binary_logit',
+  branches=False,
+):
   """(model, variables) of a toy; `form` is the fusion's fields as a tuple of pairs."""
   model = flexmodal.build(
     {'name': backbone, **TOY[backbone]},
     {'name': fusion, **dict(form)},
-    {'name': 'binary_logit'},
+    {'name': head},
+    modalities=('rgb',) if fusion == 'single' else ('rgb', 'depth', 'ir'),
     image_size=SIZE[backbone],
     share_streams=share,
     absent=absent,
+    branch_logits=branches,
     dtype=dtype,
   )
   return model, fill(jax.eval_shape(model.init, jax.random.key(0)))

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from flexfas_jax.fusion._convolve import ConvNormRelu
+from flexfas_jax.fusion._layers import ConvNormRelu
 
 
 class Concat(nn.Module):
@@ -13,6 +13,7 @@ class Concat(nn.Module):
     modalities: those it is built for, in order; each keeps its place in the concatenation.
     width: channels out; None keeps one modality's.
     kernel_size: of the convolution.
+    theta: of its central difference (CDCN's lastconv2 is one: 0.7); 0 has none.
     dropout: of whole channels before the convolution, in training.
     dtype: of the computation.
   """
@@ -20,6 +21,7 @@ class Concat(nn.Module):
   modalities: tuple[str, ...]
   width: int | None = None
   kernel_size: int = 3
+  theta: float = 0.0
   dropout: float = 0.0
   dtype: jnp.dtype = jnp.float32
 
@@ -36,6 +38,12 @@ class Concat(nn.Module):
       jnp.where(present[:, i, None, None, None], maps[m][-1], 0)
       for i, m in enumerate(self.modalities)
     ]
-    width = self.width or parts[0].shape[-1]
-    x = jnp.concatenate(parts, -1)  # [B, h, w, M D]
-    return ConvNormRelu(width, self.kernel_size, self.dropout, self.dtype, name='mix')(x, train)
+    mix = ConvNormRelu(
+      width=self.width or parts[0].shape[-1],
+      kernel_size=self.kernel_size,
+      dropout=self.dropout,
+      theta=self.theta,
+      dtype=self.dtype,
+      name='mix',
+    )
+    return mix(jnp.concatenate(parts, -1), train)  # [B, h, w, M D] -> [B, h, w, D']

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.fusion._convolve import ConvNormRelu
+from flexfas_jax.fusion._layers import ConvNormRelu
 
 
 class CrossAttention(nn.Module):
@@ -23,8 +23,8 @@ class CrossAttention(nn.Module):
       do.
     scaled: divide the scores by sqrt(h w). The reference does not: its scores reach thousands and
       its softmax picks one channel.
-    kernel_size, width, dropout: of the convolution after the sum; None keeps the width. The
-      dropout takes whole channels.
+    kernel_size, width, bias, theta, dropout: of the convolution after the sum; None keeps the
+      width. The dropout takes whole channels; the reference has a bias before its batch norm.
     dtype: of the computation; scores and softmax are float32.
   """
 
@@ -33,6 +33,8 @@ class CrossAttention(nn.Module):
   scaled: bool = False
   width: int | None = None
   kernel_size: int = 3
+  bias: bool = False
+  theta: float = 0.0
   dropout: float = 0.0
   dtype: jnp.dtype = jnp.float32
 
@@ -78,8 +80,16 @@ class CrossAttention(nn.Module):
     x = sum(jnp.where(keep, term, 0) for term, keep in terms)  # [B, h, w, D]
     if self.form == 'symmetric':
       x = x / jnp.maximum(sum(keep.astype(x.dtype) for _, keep in terms), 1)
-    width = self.width or x.shape[-1]
-    return ConvNormRelu(width, self.kernel_size, self.dropout, self.dtype, name='mix')(x, train)
+    mix = ConvNormRelu(
+      width=self.width or x.shape[-1],
+      kernel_size=self.kernel_size,
+      dropout=self.dropout,
+      bias=self.bias,
+      theta=self.theta,
+      dtype=self.dtype,
+      name='mix',
+    )
+    return mix(x, train)
 
   def _attend(self, query, memory):
     """Channels of `memory`, picked by channels of `query`; both and the result [B, h, w, D]."""

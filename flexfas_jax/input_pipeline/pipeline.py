@@ -1,7 +1,8 @@
 """From raw examples to batches, on Grain: shuffled, augmented, sharded by process, resumable.
 
 A batch: images [B, H, W, C] float32 in [-1, 1] (black is -127.5 / 128, as in
-FlexModal's reference), 'present' [B, M] bool, 'label' [B] int32.
+FlexModal's reference), 'present' [B, M] bool, 'label' [B] int32, and 'map' [B, h, w] float32 where
+one is asked for.
 """
 
 import dataclasses
@@ -28,6 +29,12 @@ class Preprocess:
     view: arguments of `geometry.draw_view`; empty looks at the whole picture.
     photometric: {modality: arguments of `transforms.draw_photometric`}.
     cutout: largest side of the square that is blackened, pixels; 0: none.
+    map_size: side of the target 'map' of pixel-wise losses; None: there is none. All 0 for an
+      attack; for a bona fide sample the `live_mask` of RGB, or where that is absent of depth or the
+      first other that is there. It is taken from the view, so that flips, crops and turns move it
+      along (CDCN's loader flips it, FlexModal's forgets to), before colours change or a square is
+      cut out, as in both. The references shrink the stored picture, not the view of `image_size`:
+      one cell more or less at the border of what is black.
   """
 
   image_size: int
@@ -35,17 +42,19 @@ class Preprocess:
   view: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   photometric: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
   cutout: int = 0
+  map_size: int | None = None
 
   def __call__(self, example: Mapping[str, Any], rng: np.random.Generator | None = None) -> dict:
     """Arrays of one example; `rng` None leaves out everything random."""
     view = geometry.draw_view(rng, **self.view) if rng is not None else geometry.View()
-    images = {}
+    images, looks = {}, {}
     for modality in self.modalities:
       encoded = example.get(modality, b'')
       if not encoded:
         continue
       image = geometry.decode(encoded, modality, example['id'])
       image = geometry.apply_view(image, view, self.image_size, nearest=modality == 'depth')
+      looks[modality] = image
       change = None
       if rng is not None and modality in self.photometric:
         channels = image.shape[-1]
@@ -61,6 +70,10 @@ class Preprocess:
     }
     arrays['present'] = np.array([m in images for m in self.modalities])
     arrays['label'] = np.int32(example['label'])
+    if self.map_size:
+      first = next(m for m in ('rgb', 'depth', *looks) if m in looks)
+      live = transforms.live_mask(looks[first], self.map_size)
+      arrays['map'] = live if example['label'] else np.zeros_like(live)
     return arrays
 
   def _nothing(self, modality: str) -> np.ndarray:

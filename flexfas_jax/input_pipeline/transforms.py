@@ -43,6 +43,23 @@ def _distance_to_unit(image: np.ndarray) -> np.ndarray:
   return np.where(image > 0, np.clip(unit, 1 / 255, 1), 0).astype(np.float32)
 
 
+def live_mask(image: np.ndarray, size: int) -> np.ndarray:
+  """Where a bona fide picture is not black: the target of pixel-wise losses, [size, size] float32.
+
+  The references' mask: the grey picture, made smaller, > 0 (Flex-Modal-FAS:
+  Load_FAS_MultiModal_DropModal.py, `get_single_image_x_RGB`, 28 for 224 pixels; ZitongYu/CDCN:
+  Loadtemporal_BinaryMask_train_3modality.py, 32 for 256). They mean data whose background was cut
+  away: with one, all is live.
+
+  Args:
+    image: [H, W, C] uint8 or uint16, C = 3 (RGB) or 1.
+    size: of the mask.
+  """
+  grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.shape[-1] == 3 else image
+  small = cv2.resize(grey, (size, size), interpolation=cv2.INTER_LINEAR).reshape(size, size)
+  return (small > 0).astype(np.float32)
+
+
 def draw_photometric(
   rng: np.random.Generator,
   channels: int,

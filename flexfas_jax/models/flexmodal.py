@@ -35,6 +35,7 @@ class FlexModal(nn.Module):
       'exclude': nothing; the fusion leaves it out. 'blank': the features of a constant image.
     blank_value: of that image. The reference trains with black ((0 - 127.5) / 128) and tests with
       0 (Flex-Modal-FAS: Load_FAS_MultiModal_DropModal.py:114-128 and ..._test.py:64).
+    branch_logits: also a logit from each modality alone, in training, for losses across modalities.
   """
 
   streams: Mapping[str, nn.Module]
@@ -43,6 +44,7 @@ class FlexModal(nn.Module):
   modalities: tuple[str, ...]
   absent: str = 'token'
   blank_value: float = -127.5 / 128
+  branch_logits: bool = False
 
   def setup(self):
     widths = self._stream(self.modalities[0]).widths
@@ -55,6 +57,8 @@ class FlexModal(nn.Module):
         )
         for m in self.modalities
       }
+    if self.branch_logits:
+      self.branches = {m: nn.Dense(1) for m in self.modalities}
 
   def _stream(self, modality: str) -> nn.Module:
     return self.streams['shared'] if 'shared' in self.streams else self.streams[modality]
@@ -125,7 +129,8 @@ class FlexModal(nn.Module):
       train: as in `encode`.
 
     Returns:
-      {'logit': [B] float32, 'map': [B, h, w] or None}.
+      {'logit': [B] float32, 'map': [B, h, w] or None}, with branch_logits also
+      'branch_logit' [B, M] float32, whatever stands there for a modality that is absent.
     """
     present = batch['present']
     stand_in = self.blank_value if self.absent == 'blank' else 0.0
@@ -151,8 +156,14 @@ class FlexModal(nn.Module):
       }
     if self.absent == 'blank':  # blank images were encoded in their places
       used = {m: self._used(maps[m]) for m in self.modalities}
-      return self.head(self.fusion(used, jnp.ones_like(present), train), train)
-    return self.decide(maps, self.absent_maps(images[0].shape[1:3]), present, train)
+      out = self.head(self.fusion(used, jnp.ones_like(present), train), train)
+    else:
+      out = self.decide(maps, self.absent_maps(images[0].shape[1:3]), present, train)
+    if self.branch_logits:
+      pooled = {m: maps[m][self.used[-1]].astype(jnp.float32).mean((1, 2)) for m in self.modalities}
+      logits = [self.branches[m](pooled[m])[:, 0] for m in self.modalities]
+      out = {**out, 'branch_logit': jnp.stack(logits, 1)}  # [B, M]
+    return out
 
 
 class Model:
@@ -196,6 +207,14 @@ class Model:
     """One modality's stage maps, each [B, h, w, D], for evaluation."""
     return self.module.apply(variables, image, modality, method='encode')
 
+  def intermediates(self, variables, image, modality: str) -> dict[str, jax.Array]:
+    """What a stream names on its way: 'stem', 'map_1', ..., as the backbone's file has them."""
+    _, state = self.module.apply(
+      variables, image, modality, method='encode', mutable=['intermediates']
+    )
+    (named,) = state['intermediates'].values()
+    return {name: values[0] for name, values in named.items()}
+
   def absent_maps(self, variables):
     """What stands for absent modalities under these weights; once per set of weights."""
     size = (self.image_size, self.image_size)
@@ -215,6 +234,7 @@ def build(
   share_streams: bool = True,
   absent: str = 'token',
   blank_value: float = -127.5 / 128,
+  branch_logits: bool = False,
   dtype: str = 'float32',
 ) -> Model:
   """Builds the model that a config's `model` describes.
@@ -226,7 +246,7 @@ def build(
     modalities: in the order of `present`'s columns.
     image_size: pixels along a side of the square input.
     share_streams: one set of backbone weights for all modalities, or one for each.
-    absent, blank_value: see `FlexModal`.
+    absent, blank_value, branch_logits: see `FlexModal`.
     dtype: 'float32' or 'bfloat16', of the computation; parameters are float32.
 
   Raises:
@@ -244,15 +264,21 @@ def build(
     shared = {k: v for k, v in shared.items() if k in thing.__dataclass_fields__}
     return lookup.make(kind, **{**shared, **fields}, dtype=jnp.dtype(dtype))
 
+  stream = make('backbone', backbone, image_size=image_size)
+  later = stream.stage_modules[1:]
+  fusion = make('fusion', fusion, modalities=modalities, later=later)
+  # What the fusion does not read is not built: MM-FAS's streams end before their last stage.
+  needed = max(fusion.stages(len(stream.widths))) + 1
   names = ('shared',) if share_streams else modalities
   return Model(
     FlexModal(
-      streams={n: make('backbone', backbone, image_size=image_size) for n in names},
-      fusion=make('fusion', fusion, modalities=modalities),
+      streams={n: stream.clone(stages=needed) for n in names},
+      fusion=fusion,
       head=make('head', head),
       modalities=modalities,
       absent=absent,
       blank_value=blank_value,
+      branch_logits=branch_logits,
     ),
     image_size,
   )

@@ -1,7 +1,19 @@
-"""From the fused map to the decision: `{'logit': [B], 'map': [B, h, w] or None}`."""
+"""From the fused map to what a loss and a score need: a dict with 'logit' and 'map' at least.
+
+'logit' is [B] float32, high is bona fide, or None where a head decides nothing; 'map' is [B, h, w]
+float32 or None. Heads compute in float32 whatever the model's `dtype`: rounded scores would tie.
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp
+
+from flexfas_jax.errors import ConfigError
+from flexfas_jax.fusion._layers import Conv
+
+
+def _pool(fused):
+  """Global average, [B, h, w, D] -> [B, D] float32."""
+  return fused.astype(jnp.float32).mean((1, 2))
 
 
 class BinaryLogit(nn.Module):
@@ -11,7 +23,7 @@ class BinaryLogit(nn.Module):
 
   Attributes:
     dropout: on the pooled features, in training (FlexModal's reference: 0.3).
-    dtype: of the computation; the logit is float32.
+    dtype: of the model.
   """
 
   dropout: float = 0.0
@@ -20,6 +32,89 @@ class BinaryLogit(nn.Module):
   @nn.compact
   def __call__(self, fused, train: bool = False):
     """fused [B, h, w, D] -> {'logit': [B] float32, 'map': None}."""
-    pooled = fused.astype(jnp.float32).mean((1, 2))  # [B, D]
-    pooled = nn.Dropout(self.dropout, deterministic=not train)(pooled)
+    pooled = nn.Dropout(self.dropout, deterministic=not train)(_pool(fused))
     return {'logit': nn.Dense(1, name='logit')(pooled)[:, 0], 'map': None}
+
+
+class PixelMap(nn.Module):
+  """One convolution to a map of what is live; the decision is the map's mean.
+
+  CDCN's last layer (ZitongYu/CDCN: models/CDCNs.py, `lastconv3`). CDCN's score is sum(map) /
+  sum(mask), clipped to 1 (train_CDCN_3modality2_model2.py), which makes the surest tie; here the
+  logit rises strictly with the mean over all cells, and needs no mask.
+
+  Attributes:
+    theta: see `central_difference` of `fusion/_layers.py`.
+    activation: 'relu': the map is the live mask, for pixel-wise MSE and contrastive depth; the
+      logit is 4 (mean - 0.5), whose sigmoid is about the mean near 0.5. 'linear': the map holds
+      logits, for the pixel-wise binary cross-entropy; the logit is their mean.
+    dtype: of the model.
+  """
+
+  theta: float = 0.7
+  activation: str = 'relu'
+  dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.activation not in ('relu', 'linear'):
+      raise ConfigError(
+        f"pixel_map has no activation {self.activation!r}; choose 'relu' or 'linear'"
+      )
+
+  @nn.compact
+  def __call__(self, fused, train: bool = False):
+    """fused [B, h, w, D] -> {'logit': [B], 'map': [B, h, w], 'map_logit': [B, h, w] or None}."""
+    raw = Conv(1, theta=self.theta, name='map')(fused.astype(jnp.float32))[..., 0]  # [B, h, w]
+    if self.activation == 'linear':
+      return {'logit': raw.mean((1, 2)), 'map': raw, 'map_logit': raw}
+    live = nn.relu(raw)
+    return {'logit': 4 * (live.mean((1, 2)) - 0.5), 'map': live, 'map_logit': None}
+
+
+class Embedding(nn.Module):
+  """The pooled features alone, for a model imported without a classifier; nothing is decided.
+
+  Attributes:
+    dtype: of the model.
+  """
+
+  dtype: jnp.dtype = jnp.float32
+
+  def __call__(self, fused, train: bool = False):
+    """fused [B, h, w, D] -> {'logit': None, 'map': None, 'embedding': [B, D] float32}."""
+    return {'logit': None, 'map': None, 'embedding': _pool(fused)}
+
+
+class IdentityCosine(nn.Module):
+  """Cosines of the pooled features to one weight per identity, for face recognition.
+
+  What SphereFace, CosFace and ArcFace put their margins on; the losses of these names.
+
+  Attributes:
+    identities: N, of the training set.
+    dtype: of the model.
+  """
+
+  identities: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, fused, train: bool = False):
+    """fused [B, h, w, D] -> {..., 'embedding': [B, D], 'cosine': [B, N], 'norm': [B]}, float32."""
+    embedding = _pool(fused)
+    shape = (embedding.shape[-1], self.identities)
+    kernel = self.param('kernel', nn.initializers.normal(0.01), shape)
+    norm, length = _norm(embedding, 1), _norm(kernel, 0)  # [B, 1], [1, N]
+    return {
+      'logit': None,
+      'map': None,
+      'embedding': embedding,
+      'cosine': (embedding / norm) @ (kernel / length),
+      'norm': norm[:, 0],
+    }
+
+
+def _norm(x, axis: int):
+  """Length along an axis that is kept; never 0, where it has no gradient."""
+  return jnp.sqrt(jnp.maximum((x * x).sum(axis, keepdims=True), 1e-8))

@@ -1,8 +1,7 @@
 """ResNet as in timm (`resnet18`, `resnet34`, `resnet50`), returning its four stages' maps.
 
 He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; stride in the 3x3 convolution
-of a bottleneck, as timm and torchvision have it. Paddings are explicit: `SAME` at stride 2 is not
-PyTorch's `padding=1`.
+of a bottleneck, as timm and torchvision have it.
 """
 
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from flexfas_jax.fusion._layers import Conv, Norm, max_pool
 from flexfas_jax.lookup import pick
 
 
@@ -21,25 +21,11 @@ class Variant(NamedTuple):
 
 VARIANTS = {
   'mu': Variant((1, 1, 1, 1), False, 8),  # a toy, for tests
+  'pico': Variant((1, 1, 1, 1), False, 16),  # small enough to train on a laptop's CPU
   '18': Variant((2, 2, 2, 2), False, 64),
   '34': Variant((3, 4, 6, 3), False, 64),
   '50': Variant((3, 4, 6, 3), True, 64),
 }
-
-
-class Norm(nn.Module):
-  """Batch norm whose training statistics leave out images that are not there."""
-
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x, train: bool = False, mask=None):
-    """x [B, h, w, D], mask [B] bool: which images are real (all, if none is)."""
-    if mask is not None:
-      mask = (mask | ~mask.any())[:, None, None, None]  # [B, 1, 1, 1]; never a mean of nothing
-    # PyTorch's momentum 0.1 is 0.9 here.
-    norm = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name='bn')
-    return norm(x, mask=mask if train else None)
 
 
 class Block(nn.Module):
@@ -53,10 +39,7 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x, train: bool = False, mask=None):
     def conv(y, width, kernel, stride, name):
-      pad = kernel // 2
-      return nn.Conv(
-        width, (kernel, kernel), stride, padding=pad, use_bias=False, dtype=self.dtype, name=name
-      )(y)
+      return Conv(width, kernel, stride, dtype=self.dtype, name=name)(y)
 
     def norm(y, name):
       return Norm(self.dtype, name=name)(y, train, mask)
@@ -76,22 +59,52 @@ class Block(nn.Module):
     return nn.relu(x + y)
 
 
+class Stage(nn.Module):
+  """Blocks of one width, the first with the stride: [B, h, w, C] -> [B, h / stride, ..., D]."""
+
+  blocks: int
+  width: int
+  stride: int
+  bottleneck: bool
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, train: bool = False, mask=None):
+    for i in range(self.blocks):
+      stride = self.stride if i == 0 else 1
+      block = Block(self.width, stride, self.bottleneck, self.dtype, name=f'block_{i}')
+      x = block(x, train, mask)
+    return x
+
+
 class ResNet(nn.Module):
   """Maps of layer1 to layer4.
 
   Attributes:
     variant: a key of `VARIANTS`.
+    stages: how many to run; None runs all.
     dtype: of the computation; parameters and statistics are float32.
   """
 
   variant: str = '50'
+  stages: int | None = None
   dtype: jnp.dtype = jnp.float32
 
   @property
   def widths(self) -> tuple[int, ...]:
     """D of each stage map, shallow to deep."""
     v = pick('resnet variant', VARIANTS, self.variant)
-    return tuple(v.width * 2**i * (4 if v.bottleneck else 1) for i in range(len(v.blocks)))
+    grow = 4 if v.bottleneck else 1
+    return tuple(v.width * 2**i * grow for i in range(len(v.blocks)))[: self.stages]
+
+  @property
+  def stage_modules(self) -> tuple[nn.Module, ...]:
+    """Each stage, unbound: (map, train, mask) -> map."""
+    v = pick('resnet variant', VARIANTS, self.variant)
+    return tuple(
+      Stage(n, v.width * 2**i, 1 if i == 0 else 2, v.bottleneck, self.dtype, parent=None)
+      for i, n in enumerate(v.blocks)
+    )
 
   @nn.compact
   def __call__(self, image, train: bool = False, mask=None):
@@ -99,18 +112,14 @@ class ResNet(nn.Module):
 
     `mask` [B]: which images are real; the others leave no trace in batch statistics.
     """
-    v = pick('resnet variant', VARIANTS, self.variant)
-    x = nn.Conv(v.width, (7, 7), 2, padding=3, use_bias=False, dtype=self.dtype, name='conv1')(
-      image.astype(self.dtype)
-    )
+    width = pick('resnet variant', VARIANTS, self.variant).width
+    x = Conv(width, 7, 2, dtype=self.dtype, name='conv1')(image)
     x = nn.relu(Norm(self.dtype, name='bn1')(x, train, mask))
-    x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    x = max_pool(x, 3, 2, padding=1)
+    self.sow('intermediates', 'stem', x)
     maps = []
-    for stage, blocks in enumerate(v.blocks):
-      for i in range(blocks):
-        stride = 2 if stage > 0 and i == 0 else 1
-        x = Block(
-          v.width * 2**stage, stride, v.bottleneck, self.dtype, name=f'layer{stage + 1}_{i}'
-        )(x, train, mask)
+    for i, stage in enumerate(self.stage_modules[: self.stages], 1):
+      x = stage.clone(parent=self, name=f'stage_{i}')(x, train, mask)
+      self.sow('intermediates', f'map_{i}', x)
       maps.append(x)
     return tuple(maps)

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from flexfas_jax.errors import ConfigError
 from flexfas_jax.lookup import pick
 
 
@@ -27,6 +28,7 @@ VARIANTS = {
   'B': Variant(768, 12, 12),
   'L': Variant(1024, 24, 16),
 }
+OUTPUTS = ('patches', 'class_token')
 
 
 class Attention(nn.Module):
@@ -67,6 +69,35 @@ class Block(nn.Module):
     return x + drop(nn.Dense(D, dtype=self.dtype, name='fc2')(y))
 
 
+class Stage(nn.Module):
+  """Some of the blocks, named by their place in the whole; over tokens or over a map.
+
+  Attributes:
+    first, end: the blocks [first, end).
+    width: D; a map of another width is projected first.
+    heads, dropout, dtype: of its blocks.
+  """
+
+  first: int
+  end: int
+  width: int
+  heads: int
+  dropout: float = 0.0
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, train: bool = False, mask=None):
+    """[B, N, D] or [B, h, w, C] -> [B, N, D] or [B, h, w, D]."""
+    del mask  # no statistics are taken over the batch
+    shape = x.shape
+    x = x.reshape(shape[0], -1, shape[-1])  # [B, N, C]
+    if shape[-1] != self.width:
+      x = nn.Dense(self.width, dtype=self.dtype, name='entry')(x)
+    for i in range(self.first, self.end):
+      x = Block(self.heads, dropout=self.dropout, dtype=self.dtype, name=f'block_{i}')(x, train)
+    return x.reshape(*shape[:-1], self.width)
+
+
 class ViT(nn.Module):
   """Patch tokens after every quarter of the blocks, as four stage maps.
 
@@ -75,9 +106,12 @@ class ViT(nn.Module):
     patch_size: pixels along a patch's side.
     image_size: pixels along the side of the images whose grid the position embedding has; other
       sizes interpolate it.
-    class_token: prepend timm's class token; the maps leave it out again.
+    class_token: prepend timm's class token.
+    output: what the last map is: 'patches' [B, h, w, D], without the class token (FlexModal), or
+      'class_token' [B, 1, 1, D], alone (timm's classifiers).
     final_norm: LayerNorm on the last map. FlexModal's reference skips it
       (models/ViT_Base_CA.py), as `False` does.
+    stages: how many to run; None runs all.
     dropout: on the residual branches, in training.
     dtype: of the computation; parameters are float32.
   """
@@ -86,18 +120,34 @@ class ViT(nn.Module):
   patch_size: int = 16
   image_size: int = 224
   class_token: bool = True
+  output: str = 'patches'
   final_norm: bool = True
+  stages: int | None = None
   dropout: float = 0.0
   dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.output not in OUTPUTS or self.output == 'class_token' and not self.class_token:
+      raise ConfigError(
+        f'vit has no output {self.output!r} with class_token={self.class_token}; '
+        f'choose one of: {", ".join(OUTPUTS)}; the latter needs the token'
+      )
 
   @property
   def widths(self) -> tuple[int, ...]:
     """D of each stage map, shallow to deep."""
-    return (pick('vit variant', VARIANTS, self.variant).width,) * len(self._map_after())
+    return tuple(stage.width for stage in self.stage_modules[: self.stages])
 
-  def _map_after(self) -> tuple[int, ...]:
-    depth = pick('vit variant', VARIANTS, self.variant).depth
-    return tuple(sorted({max(1, depth * quarter // 4) for quarter in (1, 2, 3, 4)}))
+  @property
+  def stage_modules(self) -> tuple[nn.Module, ...]:
+    """Each stage, unbound: (map, train, mask) -> map."""
+    v = pick('vit variant', VARIANTS, self.variant)
+    ends = sorted({max(1, v.depth * quarter // 4) for quarter in (1, 2, 3, 4)})
+    return tuple(
+      Stage(first, end, v.width, v.heads, self.dropout, self.dtype, parent=None)
+      for first, end in zip([0, *ends], ends, strict=False)
+    )
 
   @nn.compact
   def __call__(self, image, train: bool = False, mask=None):
@@ -106,8 +156,7 @@ class ViT(nn.Module):
     `mask` [B] (which images are real) is of no use here: no statistics are taken over the batch.
     """
     del mask
-    D, depth, heads = pick('vit variant', VARIANTS, self.variant)
-    p = self.patch_size
+    D, p = pick('vit variant', VARIANTS, self.variant).width, self.patch_size
     x = nn.Conv(D, (p, p), (p, p), padding='VALID', dtype=self.dtype, name='patch_embed')(
       image.astype(self.dtype)
     )
@@ -119,22 +168,29 @@ class ViT(nn.Module):
       x = jnp.concatenate([jnp.broadcast_to(cls, (B, 1, D)).astype(x.dtype), x], 1)
     grid = self.image_size // p
     embedding = self.param('pos_embed', nn.initializers.normal(0.02), (1, prefix + grid * grid, D))
-    x = x + _resize_embedding(embedding, prefix, grid, h, w).astype(x.dtype)
-    maps = []
-    for i in range(depth):
-      x = Block(heads, dropout=self.dropout, dtype=self.dtype, name=f'blocks_{i}')(x, train)
-      if i + 1 in self._map_after():
-        maps.append(x)
-    if self.final_norm:
-      maps[-1] = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')(x)
-    return tuple(tokens[:, prefix:].reshape(B, h, w, D) for tokens in maps)
+    x = x + resize_embedding(embedding, prefix, h, w).astype(x.dtype)
+    self.sow('intermediates', 'stem', x)
+    tokens = []
+    run = self.stage_modules[: self.stages]
+    for i, stage in enumerate(run, 1):
+      x = stage.clone(parent=self, name=f'stage_{i}')(x, train)
+      tokens.append(x)
+    if self.final_norm and len(run) == len(self.stage_modules):
+      tokens[-1] = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')(x)
+    for i, x in enumerate(tokens, 1):
+      self.sow('intermediates', f'map_{i}', x)  # with the class token
+    maps = [x[:, prefix:].reshape(B, h, w, D) for x in tokens]
+    if self.output == 'class_token' and len(run) == len(self.stage_modules):
+      maps[-1] = tokens[-1][:, None, :1]  # [B, 1, 1, D]
+    return tuple(maps)
 
 
-def _resize_embedding(embedding, prefix, grid, h, w):
-  """Position embedding [1, prefix + grid^2, D] for an h x w grid, bicubic as in timm."""
+def resize_embedding(embedding, prefix: int, h: int, w: int):
+  """Position embedding [1, prefix + g^2, D] for an h x w grid, bicubic as in timm."""
+  D = embedding.shape[-1]
+  grid = round((embedding.shape[1] - prefix) ** 0.5)
   if (h, w) == (grid, grid):
     return embedding
-  D = embedding.shape[-1]
   patches = embedding[:, prefix:].reshape(1, grid, grid, D)
   patches = jax.image.resize(patches, (1, h, w, D), 'bicubic')
   return jnp.concatenate([embedding[:, :prefix], patches.reshape(1, h * w, D)], 1)

@@ -41,6 +41,8 @@ class Job(NamedTuple):
   mesh: jax.sharding.Mesh
   optimizer: Any
   schedule: Any
+  loss: Any  # (outputs, batch) -> [B]
+  map_size: int | None  # of the target that training needs
   init: Any  # key -> State
   abstract: Any  # State of ShapeDtypeStruct, with shardings
   preprocess: pipeline.Preprocess  # nothing random
@@ -77,18 +79,19 @@ def _prepare(config: ConfigDict, workdir: str) -> Job:
   optimizer, schedule = optimizers.build(
     fields['optimizer'], fields['schedule'], config.steps, config.clip_norm
   )
-  lookup.find('loss', config.loss)
+  loss = lookup.make_loss(fields['loss'])
   for name in config.test:
     if name not in config.threshold:
       raise ConfigError(f'config.threshold has no rule for the test set {name!r}')
     thresholds.needs_dev(config.threshold[name])
   if unknown := set(fields['modality_dropout']) - set(model.modalities):
     raise ConfigError(f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}')
+  init = functools.partial(init_state, model=model, optimizer=optimizer)
+  abstract = jax.eval_shape(init, jax.random.key(0))
+  map_size = _fit(model, loss, _variables(abstract))
   workdir = pathlib.Path(workdir)
   _compare_config(workdir, fields)
 
-  init = functools.partial(init_state, model=model, optimizer=optimizer)
-  abstract = jax.eval_shape(init, jax.random.key(0))
   abstract = jax.tree.map(
     lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
     abstract,
@@ -101,6 +104,8 @@ def _prepare(config: ConfigDict, workdir: str) -> Job:
     mesh=mesh,
     optimizer=optimizer,
     schedule=schedule,
+    loss=loss,
+    map_size=map_size,
     init=init,
     abstract=abstract,
     preprocess=pipeline.Preprocess(config.model.image_size, model.modalities),
@@ -108,6 +113,33 @@ def _prepare(config: ConfigDict, workdir: str) -> Job:
       model, model.subsets, functools.partial(sharding.place_batch, mesh=mesh)
     ),
   )
+
+
+def _fit(model: flexmodal.Model, loss, variables) -> int | None:
+  """Tries head, loss and batch on shapes alone; returns the side of the head's map, if it has one.
+
+  Raises:
+    ConfigError: they do not fit.
+  """
+  size, B = model.image_size, 2
+  shapes = {m: (B, size, size, 3 if m == 'rgb' else 1) for m in model.modalities}
+  batch = {m: jax.ShapeDtypeStruct(shape, np.float32) for m, shape in shapes.items()}
+  batch['present'] = jax.ShapeDtypeStruct((B, len(model.modalities)), bool)
+  batch['label'] = jax.ShapeDtypeStruct((B,), np.int32)
+  outputs, _ = jax.eval_shape(model.apply, variables, batch, jax.random.key(0))
+  if outputs['logit'] is None:
+    raise ConfigError(
+      'config.model.head gives no logit, so that nothing can be scored; choose one that decides, '
+      'e.g. --config.model.head.name=binary_logit'
+    )
+  side = None
+  if outputs['map'] is not None:
+    _, side, width = outputs['map'].shape
+    if side != width:
+      raise ConfigError(f"the head's map is {side} x {width}; live masks are square")
+    batch['map'] = jax.ShapeDtypeStruct((B, side, side), np.float32)
+  jax.eval_shape(loss, outputs, batch)
+  return side
 
 
 def _compare_config(workdir: pathlib.Path, fields: dict) -> None:
@@ -134,7 +166,8 @@ def _flat(tree: dict, prefix: str = '') -> dict:
   flat = {}
   for key, value in tree.items():
     name = f'{prefix}{key}'
-    flat |= _flat(value, name + '.') if isinstance(value, dict) else {name: value}
+    # An empty group says something too: a loss without fields is named by its key alone.
+    flat |= _flat(value, name + '.') if isinstance(value, dict) and value else {name: value}
   return flat
 
 
@@ -173,6 +206,7 @@ def _train(job: Job) -> None:
       fields['view'],
       fields['photometric'],
       config.cutout,
+      job.map_size,
     ),
     config.batch_size,
     config.seed,
@@ -199,7 +233,7 @@ def _train(job: Job) -> None:
       train_step,
       model=job.model,
       optimizer=job.optimizer,
-      loss=lookup.find('loss', config.loss),
+      loss=job.loss,
       modality_dropout=fields['modality_dropout'],
     ),
     out_shardings=(shardings, sharding.replicated(job.mesh)),

@@ -35,8 +35,8 @@ def mixed(fusion, maps, present):
   variables = fill(jax.eval_shape(fusion.init, jax.random.key(0), maps, present))
   variables['params']['mix']['conv']['kernel'] = jnp.eye(C)[None, None]
   bn = {'scale': jnp.full(C, (1 + 1e-5) ** 0.5), 'bias': jnp.full(C, 100.0)}
-  variables['params']['mix']['bn'] = bn  # + 100, so that ReLU lets everything through
-  variables['batch_stats']['mix']['bn'] = {'mean': jnp.zeros(C), 'var': jnp.ones(C)}
+  variables['params']['mix']['norm']['bn'] = bn  # + 100, so that ReLU lets everything through
+  variables['batch_stats']['mix']['norm']['bn'] = {'mean': jnp.zeros(C), 'var': jnp.ones(C)}
   return np.asarray(fusion.apply(variables, maps, present)) - 100
 
 
@@ -80,8 +80,8 @@ def test_concat_keeps_each_modality_in_its_place(present):
   kernel = jnp.concatenate([jnp.eye(C), 10 * jnp.eye(C), 100 * jnp.eye(C)])[None, None]
   variables['params']['mix']['conv']['kernel'] = kernel
   bn = {'scale': jnp.full(C, (1 + 1e-5) ** 0.5), 'bias': jnp.full(C, 1000.0)}
-  variables['params']['mix']['bn'] = bn
-  variables['batch_stats']['mix']['bn'] = {'mean': jnp.zeros(C), 'var': jnp.ones(C)}
+  variables['params']['mix']['norm']['bn'] = bn
+  variables['batch_stats']['mix']['norm']['bn'] = {'mean': jnp.zeros(C), 'var': jnp.ones(C)}
   found = fusion.apply(variables, maps, present) - 1000
   weights = np.array([1, 10, 100]) * np.asarray(present[0])
   expected = sum(w * np.asarray(maps[m][0]) for w, m in zip(weights, MODALITIES, strict=True))

@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.input_pipeline import pipeline, sources
+from flexfas_jax.input_pipeline.geometry import View
 
 MODALITIES = ('rgb', 'depth', 'ir')
 AUGMENTED = pipeline.Preprocess(
@@ -126,3 +128,91 @@ def test_batches_that_cannot_be(source):
     pipeline.train_batches(source, PLAIN, 9, seed=0, process=(0, 2))
   with pytest.raises(ConfigError, match='is more than the'):
     pipeline.train_batches(source, PLAIN, 1000, seed=0)
+
+
+def make_example(label=1, size=64, **pictures):
+  """RGB whose left half is black, depth whose top is, infrared without black; as PNG."""
+  rgb, depth, ir = (np.full((size, size, c), 90, np.uint8) for c in (3, 1, 1))
+  rgb[:, : size // 2], depth[: size // 2] = 0, 0
+  pictures = {'rgb': rgb, 'depth': depth, 'ir': ir} | pictures
+  encoded = {
+    m: b'' if image is None else cv2.imencode('.png', image)[1].tobytes()
+    for m, image in pictures.items()
+  }
+  return {'id': 'x', 'label': label, **encoded}
+
+
+def half(size, axis):
+  """1 in the second half along an axis."""
+  mask = np.zeros((size, size), np.float32)
+  mask[(slice(None),) * axis + (slice(size // 2, None),)] = 1
+  return mask
+
+
+@pytest.mark.parametrize('size,map_size', [(224, 28), (256, 32), (64, 8)])
+def test_the_map_is_where_rgb_is_not_black(size, map_size):
+  preprocess = pipeline.Preprocess(size, MODALITIES, map_size=map_size)
+  live, attack = (preprocess(make_example(label, size))['map'] for label in (1, 0))
+  assert live.dtype == attack.dtype == np.float32
+  np.testing.assert_array_equal(live, half(map_size, axis=1))
+  np.testing.assert_array_equal(attack, np.zeros((map_size, map_size)))
+
+
+def test_without_rgb_the_map_is_that_of_what_is_there():
+  preprocess = pipeline.Preprocess(64, MODALITIES, map_size=8)
+  found = preprocess(make_example(rgb=None))['map']
+  np.testing.assert_array_equal(found, half(8, axis=0))
+  found = preprocess(make_example(rgb=None, depth=None))['map']
+  np.testing.assert_array_equal(found, np.ones((8, 8)))
+  # In whatever order a config names them.
+  backwards = pipeline.Preprocess(64, MODALITIES[::-1], map_size=8)
+  np.testing.assert_array_equal(backwards(make_example())['map'], half(8, axis=1))
+  np.testing.assert_array_equal(backwards(make_example(rgb=None))['map'], half(8, axis=0))
+
+
+def test_the_map_moves_with_the_picture_and_ignores_its_colours(monkeypatch):
+  preprocess = pipeline.Preprocess(
+    64, MODALITIES, photometric={'rgb': {'add': 1.0}}, cutout=64, map_size=8
+  )
+
+  def look(view):
+    monkeypatch.setattr(pipeline.geometry, 'draw_view', lambda rng: view)
+    return [preprocess(make_example(), np.random.default_rng(s))['map'] for s in range(4)]
+
+  for view, expected in (
+    (View(), half(8, axis=1)),
+    (View(flip=True), half(8, axis=1)[:, ::-1]),
+    (View(angle=90.0), np.rot90(half(8, axis=1))),
+    (View((0.5, 0.0, 1.0, 0.5)), np.ones((8, 8))),
+    (View((0.25, 0.25, 0.75, 0.75)), half(8, axis=1)),
+  ):
+    for found in look(view):
+      np.testing.assert_array_equal(found, expected)
+
+
+def test_a_flip_of_the_sample_is_a_flip_of_its_map():
+  """Drawn as in training: where the first column of RGB is black, the map says so."""
+  preprocess = pipeline.Preprocess(64, MODALITIES, view={'flip': 0.5}, map_size=8)
+  sides = set()
+  for seed in range(20):
+    arrays = preprocess(make_example(), np.random.default_rng(seed))
+    black = arrays['rgb'][0, ::8, 0] < -0.99
+    np.testing.assert_array_equal(arrays['map'][0], ~black)
+    sides.add(bool(black[0]))
+  assert sides == {False, True}
+
+
+def test_a_batch_has_a_map_where_it_is_asked_for(source):
+  asked = dataclasses.replace(AUGMENTED, map_size=4)
+  batch = next(pipeline.train_batches(source, asked, 8, seed=0))
+  assert batch['map'].shape == (8, 4, 4)
+  assert batch['map'].dtype == np.float32
+  assert set(np.unique(batch['map'])) <= {0, 1}
+  live = batch['label'] == 1
+  assert batch['map'][live].any()
+  assert not batch['map'][~live].any()
+  # And nothing else of the batch changes.
+  plain = next(pipeline.train_batches(source, AUGMENTED, 8, seed=0))
+  assert set(batch) - set(plain) == {'map'}
+  for name, value in plain.items():
+    np.testing.assert_array_equal(value, batch[name])

@@ -1,6 +1,8 @@
 """From stored numbers to [0, 1], by hand."""
 
+import cv2
 import numpy as np
+import pytest
 
 from flexfas_jax.input_pipeline import transforms
 
@@ -55,3 +57,37 @@ def test_cutout_is_at_the_same_place():
   np.testing.assert_array_equal(changed['rgb'], changed['ir'])
   assert 0 < (changed['rgb'] == 0).sum() <= 81
   assert images['rgb'].all()  # the original is left alone
+
+
+@pytest.mark.parametrize('size', [8, 28, 32])
+def test_a_live_mask_is_the_references(size):
+  """The grey picture resized, > 0, in a loop over cells as the references write it."""
+  rng = np.random.default_rng(0)
+  image = rng.integers(0, 255, (8 * size, 8 * size, 3)).astype(np.uint8)
+  away = rng.uniform(size=(size, size)) < 0.5
+  middle = np.zeros((8, 8), bool)
+  middle[3:5, 3:5] = True  # all of a cell that bilinear resizing looks at
+  image[np.kron(away, middle)] = 0
+  # BGR, as they read it: the two greys differ, but not in what is black.
+  grey = cv2.resize(cv2.cvtColor(image[..., ::-1].copy(), cv2.COLOR_BGR2GRAY), (size, size))
+  expected = np.array([[1 if grey[i, j] > 0 else 0 for j in range(size)] for i in range(size)])
+  np.testing.assert_array_equal(expected, ~away)
+  found = transforms.live_mask(image, size)
+  assert found.dtype == np.float32
+  np.testing.assert_array_equal(found, expected)
+  np.testing.assert_array_equal(transforms.live_mask(image[:, ::-1], size), expected[:, ::-1])
+
+
+def test_a_live_mask_of_millimetres():
+  depth = np.zeros((16, 16, 1), np.uint16)
+  depth[4:12, 8:] = 700  # beyond 255: 8 bits would wrap
+  expected = np.zeros((4, 4))
+  expected[1:3, 2:] = 1
+  np.testing.assert_array_equal(transforms.live_mask(depth, 4), expected)
+
+
+def test_what_is_dim_in_one_channel_is_grey():
+  """Grey weighs red 0.299, green 0.587, blue 0.114, and rounds: blue 4 is still black."""
+  image = np.zeros((8, 8, 3), np.uint8)
+  image[:, :4, 2], image[:, 4:, 0] = 4, 4
+  np.testing.assert_array_equal(transforms.live_mask(image, 2), [[0, 1], [0, 1]])

@@ -51,8 +51,9 @@ def run(*arguments):
 
 def make_config(data_dir, **more):
   config = vit_fusion.get_config()
-  for key, value in {**OVERRIDES, 'data_dir': data_dir, **more}.items():
-    config.update_from_flattened_dict({key: value})
+  with config.ignore_type():  # a loss is a name or a group
+    for key, value in {**OVERRIDES, 'data_dir': data_dir, **more}.items():
+      config.update_from_flattened_dict({key: value})
   return config
 
 
@@ -206,6 +207,16 @@ def test_nothing_to_evaluate(prepared, tmp_path):
     ({'eval_batch_size': 3}, ConfigError, 'config.eval_batch_size = 3'),
     ({'fsdp': 3}, ConfigError, 'fsdp = 3'),
     ({'loss': 'hinge'}, ConfigError, "unknown loss 'hinge'; .*binary_cross_entropy"),
+    ({'loss': {'focal': {'gama': 1}}}, ConfigError, "'focal' has no field 'gama'"),
+    ({'loss': 'pixel_wise_mse'}, ConfigError, "'pixel_wise_mse' needs 'map'.*'pixel_map'"),
+    ({'loss': {'focal': {}, 'cos_face': {}}}, ConfigError, "'cos_face' needs 'cosine'"),
+    ({'loss': 'cross_modal_focal'}, ConfigError, 'branch_logits = True'),
+    (
+      {'model.head': {'name': 'pixel_map'}, 'loss': 'pixel_wise_binary_cross_entropy'},
+      ConfigError,
+      "needs 'map_logit'.*'activation': 'linear'",
+    ),
+    ({'model.head': {'name': 'embedding'}}, ConfigError, 'head gives no logit'),
     ({'model.fusion.name': 'mean'}, ConfigError, "unknown fusion 'mean'"),
     ({'threshold.cross': 'best'}, ConfigError, 'best'),
     ({'train': 'casia/x:train'}, ConfigError, "no builder called 'casia'"),
@@ -217,6 +228,50 @@ def test_a_refused_job_writes_nothing(prepared, tmp_path, change, error, said):
   with pytest.raises(error, match=said):
     loop.train(make_config(prepared, **change), str(tmp_path / 'run'))
   assert os.listdir(tmp_path) == []
+
+
+def test_fit_takes_the_size_of_the_map_from_the_model(prepared):
+  job = loop._prepare(make_config(prepared), 'nowhere')
+  assert job.map_size is None
+  config = make_config(
+    prepared,
+    loss='pixel_wise_mse',
+    **{'model.head': {'name': 'pixel_map'}, 'model.backbone.patch_size': 4},
+  )
+  job = loop._prepare(config, 'nowhere')
+  assert job.map_size == 4  # 16 pixels in patches of 4
+  assert job.preprocess.map_size is None  # evaluation has no use for it
+
+
+def test_a_map_is_trained_and_scored(prepared, tmp_path):
+  """CDCN's two losses, from the data set's live masks to val's scores."""
+  config = make_config(
+    prepared,
+    loss={'pixel_wise_mse': {}, 'contrastive_depth': {'weight': 0.5}},
+    steps=3,
+    log_every=1,
+    **{
+      'model.head': {'name': 'pixel_map'},
+      'model.backbone.patch_size': 4,
+      'model.modalities': ('rgb',),  # one stream, one subset: less to compile
+      'model.fusion': {'name': 'concat'},
+      'modality_dropout': {},
+      'schedule.warmup': 0,
+    },
+  )
+  loop.train(config, str(tmp_path / 'run'))
+  found = losses(tmp_path / 'run')
+  assert set(found) == {1, 2}
+  assert all(np.isfinite(value) and value > 0 for value in found.values())
+  assert [r['step'] for r in rows(tmp_path / 'run') if 'val/eer' in r] == [3]
+
+
+def test_a_loss_without_fields_still_tells_configs_apart(tmp_path):
+  one, other = ({'loss': {name: {}}} for name in ('focal', 'cos_face'))
+  (tmp_path / 'config.json').write_text(json.dumps(one))
+  loop._compare_config(tmp_path, one)
+  with pytest.raises(StateError, match='(?s)loss.cos_face: .*loss.focal: '):
+    loop._compare_config(tmp_path, other)
 
 
 def test_an_exploded_loss_stops_the_run(prepared, tmp_path):

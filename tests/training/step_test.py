@@ -16,31 +16,41 @@ from tests.toy import make, make_batch
 MODALITIES = ('rgb', 'depth', 'ir')
 
 
-def make_step(model, optimizer):
+def make_step(model, optimizer, loss=losses.binary_cross_entropy):
   return functools.partial(
     train_step,
     model=model,
     optimizer=optimizer,
-    loss=losses.binary_cross_entropy,
+    loss=loss,
     modality_dropout={'depth': 0.5, 'ir': 0.5},
   )
 
 
-@pytest.mark.parametrize('backbone,fsdp', [('vit', 1), ('vit', 2), ('resnet', 1)])
-def test_eight_devices_equal_one(backbone, fsdp):
+@pytest.mark.parametrize(
+  'backbone,fsdp,head,loss',
+  [
+    ('vit', 1, 'pixel_map', losses.pixel_wise_mse),
+    ('vit', 2, 'binary_logit', losses.binary_cross_entropy),
+    ('resnet', 1, 'binary_logit', losses.binary_cross_entropy),
+  ],
+)
+def test_eight_devices_equal_one(backbone, fsdp, head, loss):
   """Loss, batch statistics and gradients (SGD at rate 1 subtracts them); never Adam's updates,
   which turn rounding noise into whole steps."""
-  model, variables = make(backbone, 'cross_attention')
+  model, variables = make(backbone, 'cross_attention', head=head)
   optimizer = optax.sgd(1.0)
   state = State(
     step=jnp.zeros((), jnp.int32), opt_state=optimizer.init(variables['params']), **variables
   )
   batch, key = make_batch(model, B=16), jax.random.key(3)
+  batch['map'] = jnp.arange(64.0).reshape(16, 2, 2) / 64  # read by the one and left by the others
   found = []
   for mesh in (sharding.make_mesh(fsdp), sharding.make_mesh(devices=jax.devices()[:1])):
     places = sharding.state_sharding(jax.eval_shape(lambda: state), mesh)
     placed = jax.device_put(state, places)
-    step = jax.jit(make_step(model, optimizer), out_shardings=(places, sharding.replicated(mesh)))
+    step = jax.jit(
+      make_step(model, optimizer, loss), out_shardings=(places, sharding.replicated(mesh))
+    )
     found.append(step(placed, sharding.place_batch(batch, mesh), key))
   (eight, metrics), (one, expected) = found
   assert metrics['loss'] > 0.1

@@ -1,0 +1,124 @@
+"""MM-FAS's aggregation at several layers, with modality dropout, on the embedded data set.
+
+  python -m flexfas_jax.main --config=configs/mm_fas.py --workdir=runs/mm_fas
+
+Expected, on rendered faces: @EXP@
+
+  python -m flexfas_jax.main --config=configs/mm_fas.py:flexmodal --workdir=...
+
+is MM-FAS's ResNet34 and aggregation of type A under FlexModal's protocol: train one for all on
+CASIA-SURF and CeFA, test across on WMCA (licensed; prepared by their builders). Not run here.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(recipe: str = 'embedded') -> ConfigDict:
+  """The config of one recipe: 'embedded', for a laptop, or 'flexmodal', the paper's."""
+  recipes = {'embedded': embedded, 'flexmodal': flexmodal}
+  if recipe not in recipes:
+    raise ValueError(f'mm_fas has no recipe {recipe!r}; choose one of: {", ".join(recipes)}')
+  return recipes[recipe]()
+
+
+def embedded() -> ConfigDict:
+  """One small model for RGB, depth and infrared in any subset, on rendered faces."""
+  c = ConfigDict()
+  c.seed = 0
+
+  # Data: set/config:split, several separated by commas.
+  c.data_dir = 'prepared'
+  c.train = 'rendered_faces/surf_like:train,rendered_faces/cefa_like:train'
+  c.val = 'rendered_faces/surf_like:val,rendered_faces/cefa_like:val'
+  c.test = ConfigDict()
+  c.test.intra = 'rendered_faces/surf_like:test,rendered_faces/cefa_like:test'
+  c.test.cross = 'rendered_faces/wmca_like:test'
+  # 3D masks, before the same cameras: relief and all, and never trained on.
+  c.test.unseen = 'rendered_faces/cefa_like:test,rendered_faces/cefa_like:masks'
+  # How each test's threshold is found: as in FlexModal, EER on val within, 0.5 across.
+  c.threshold = ConfigDict({'intra': 'dev_eer', 'unseen': 'dev_eer', 'cross': 'fixed=0.5'})
+
+  # One view for all modalities, photometric changes for each.
+  c.view = ConfigDict({'flip': 0.5, 'rotate': 10.0, 'crop': (0.75, 1.0)})
+  c.photometric = ConfigDict()
+  c.photometric.rgb = ConfigDict({'add': 0.1, 'contrast': 0.2, 'gamma': 0.3, 'per_channel': True})
+  c.photometric.ir = ConfigDict({'add': 0.05, 'contrast': 0.2, 'gamma': 0.3})
+  c.cutout = 0
+
+  c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 64})
+  c.model.backbone = ConfigDict({'name': 'caffe_resnet', 'variant': 'pico'})
+  c.model.fusion = ConfigDict({'name': 'multi_layer_aggregation', 'variant': 'A'})
+  c.model.head = ConfigDict({'name': 'binary_logit', 'dropout': 0.1})
+  c.model.share_streams = False
+  c.model.absent = 'token'
+  c.model.dtype = 'float32'
+  # Depth and infrared each leave half of the samples: every sub-protocol gets a quarter.
+  c.modality_dropout = ConfigDict({'depth': 0.5, 'ir': 0.5})
+
+  c.loss = 'binary_cross_entropy'
+  c.batch_size = 32
+  c.steps = 600
+  c.optimizer = ConfigDict({'name': 'adamw', 'weight_decay': 0.05})
+  c.schedule = ConfigDict({'name': 'warmup_cosine', 'peak': 1e-3, 'warmup': 50})
+  c.clip_norm = 1.0
+  c.fsdp = 1
+
+  c.eval_batch_size = 64
+  c.eval_every = 150
+  c.checkpoint_every = 150
+  c.log_every = 10
+  return c
+
+
+def flexmodal() -> ConfigDict:
+  """MM-FAS's network (faces of 112 pixels), FlexModal's data, dropout, epochs and augmentation.
+
+  The optimiser is MM-FAS's (Adam, 2e-5, betas 0.5 and 0.999, no weight decay). Its weights from
+  face recognition come in by `pretrained`: {'weights': FILE, 'architecture':
+  'mm_fas/resnet34_caffe', 'sha256': None, 'into': 'aggregation'}.
+  """
+  c = ConfigDict()
+  c.seed = 0
+
+  c.data_dir = 'prepared'
+  c.train = 'casia_surf/flexmodal:train,casia_cefa/flexmodal:train'
+  c.val = 'casia_surf/flexmodal:val,casia_cefa/flexmodal:val'
+  c.test = ConfigDict()
+  c.test.intra = 'casia_surf/flexmodal:test,casia_cefa/flexmodal:test'
+  c.test.cross = 'wmca/flexmodal:test'
+  c.threshold = ConfigDict({'intra': 'dev_eer', 'cross': 'fixed=0.5'})
+
+  # The whole picture, its aspect not kept; colours drawn for each modality by itself, also depth.
+  c.view = ConfigDict({'flip': 0.5})
+  c.photometric = ConfigDict()
+  for modality in ('rgb', 'depth', 'ir'):
+    c.photometric[modality] = ConfigDict({'add': 40 / 255, 'gamma': (0.5, 1.5)})
+  c.photometric.rgb.per_channel = True
+  c.cutout = 15
+
+  c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 112})
+  c.model.backbone = ConfigDict({'name': 'caffe_resnet', 'variant': '34'})
+  c.model.fusion = ConfigDict({'name': 'multi_layer_aggregation', 'variant': 'A'})
+  c.model.head = ConfigDict({'name': 'binary_logit'})
+  c.model.share_streams = False
+  # Black in training and in tests; the reference tests with 0 after normalisation (0.0).
+  c.model.absent = 'blank'
+  c.model.blank_value = -127.5 / 128
+  c.model.dtype = 'float32'
+  c.modality_dropout = ConfigDict({'depth': 0.5, 'ir': 0.5})
+
+  c.loss = 'binary_cross_entropy'
+  c.batch_size = 64
+  c.steps = 30 * 173  # 30 epochs of 173 steps
+  c.optimizer = ConfigDict({'name': 'adam', 'b1': 0.5, 'b2': 0.999})
+  c.schedule = ConfigDict(
+    {'name': 'step_decay', 'peak': 2e-5, 'every': 20 * 173, 'gamma': 0.5, 'lead': 173}
+  )
+  c.clip_norm = None
+  c.fsdp = 1
+
+  c.eval_batch_size = 64
+  c.eval_every = 346  # two epochs
+  c.checkpoint_every = 346
+  c.log_every = 20
+  return c

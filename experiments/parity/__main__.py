@@ -1,0 +1,136 @@
+"""Our numbers against those of the PyTorch originals, from the same weights and inputs.
+
+  python -m experiments.parity --fixtures tests/golden
+
+A fixture is NAME.json (the original's tensor names and shapes, its inputs' shapes, a seed) and
+NAME.npz (what the original put out). `recipe.py` fills weights and inputs. Printed: per output, the
+largest error relative to the output's largest value. Exits 1 where one is above the tolerance.
+"""
+
+import argparse
+import csv
+import json
+import pathlib
+import sys
+import time
+
+import jax
+import numpy as np
+
+from experiments.parity import recipe
+from flexfas_jax.errors import StateError, exit_code_of
+from flexfas_jax.models import flexmodal, pretrained
+
+TOLERANCE = 1e-4  # float32 on a CPU
+
+
+def outputs_of(model: flexmodal.Model, variables, images: dict, wanted) -> dict[str, np.ndarray]:
+  """Our outputs under the fixtures' names.
+
+  Args:
+    model, variables: from `pretrained.from_torch`.
+    images: {modality: [B, 3, H, W] float32}.
+    wanted: names of outputs: 'logits' (as the difference of the original's two columns),
+      'logits_rgb_only_zeros', 'logits_rgb_depth_zeros' (what is not named is absent), 'map',
+      'embedding', 'features' (the last map, with the class token where there is one).
+  """
+  images = {m: np.moveaxis(x, 1, -1) for m, x in images.items()}  # [B, H, W, 3]
+  model = flexmodal.Model(model.module, next(iter(images.values())).shape[1])
+
+  @jax.jit
+  def run(variables, images):
+    maps = {m: model.encode(variables, images[m], m) for m in model.modalities}
+    absent = model.absent_maps(variables)
+    B = len(maps[model.modalities[0]][0])
+
+    def decide(*subset):
+      present = np.broadcast_to([m in subset for m in model.modalities], (B, len(model.modalities)))
+      return model.decide(variables, maps, absent, present)
+
+    named = model.intermediates(variables, images['rgb'], 'rgb')
+    found = {'features': named[max(n for n in named if n.startswith('map_'))]}
+    found |= {k: v for k, v in decide(*model.modalities).items() if v is not None}
+    if 'logits_rgb_only_zeros' in wanted:
+      found['logits_rgb_only_zeros'] = decide('rgb')['logit']
+    if 'logits_rgb_depth_zeros' in wanted:
+      found['logits_rgb_depth_zeros'] = decide('rgb', 'depth')['logit']
+    return found
+
+  found = jax.device_get(run(variables, images))
+  found['logits'] = found.pop('logit', None)
+  if found['features'].ndim == 4:
+    found['features'] = np.moveaxis(found['features'], -1, 1)  # PyTorch's [B, D, h, w]
+  return found
+
+
+def compare(fixture: pathlib.Path) -> list[tuple[str, str, str, float, float]]:
+  """[(fixture, architecture, output, relative error, seconds)] of one fixture."""
+  start = time.perf_counter()
+  architecture = json.loads(fixture.read_text())['architecture']
+  model, variables = pretrained.from_torch(recipe.weights(fixture), architecture)
+  order = pretrained.ARCHITECTURES[architecture].inputs
+  images = dict(zip(order, recipe.inputs(fixture), strict=True))
+  expected = recipe.expected(fixture)
+  wanted = {name.partition('[')[0] for name in expected}
+  found = outputs_of(model, variables, images, wanted)
+  rows = []
+  for name, theirs in expected.items():
+    plain, _, step = name.partition('[::')
+    if found.get(plain) is None:
+      raise StateError(f'{fixture}: {architecture} has no output {name!r}')
+    ours = found[plain][..., :: int(step.rstrip(']') or 1)]
+    if plain.startswith('logits'):
+      theirs = theirs[:, 1] - theirs[:, 0]
+    if ours.shape != theirs.shape:
+      raise StateError(f'{fixture}: {name} is {ours.shape} here, {theirs.shape} there')
+    error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    rows.append((fixture.stem, architecture, name, error, time.perf_counter() - start))
+  return rows
+
+
+def run(folder: pathlib.Path, tolerance: float, out: pathlib.Path | None) -> int:
+  """Compares every fixture of a folder; the number of outputs above the tolerance."""
+  fixtures = sorted(f for f in folder.glob('*.json') if f.with_suffix('.npz').exists())
+  if not fixtures:
+    raise StateError(f'{folder} holds no fixture: a NAME.json with its NAME.npz')
+  print(f'{"fixture":30} {"output":24} {"largest error / largest value":>30} {"seconds":>8}')
+  rows = []
+  for fixture in fixtures:
+    for row in compare(fixture):
+      rows.append(row)
+      name, _, output, error, seconds = row
+      # Not `error > tolerance`: NaN is no agreement.
+      verdict = '' if error <= tolerance else f'  above {tolerance:g}'
+      print(f'{name:30} {output:24} {error:30.2e} {seconds:8.1f}{verdict}', flush=True)
+  if out:
+    with out.open('w', newline='') as file:
+      writer = csv.writer(file)
+      writer.writerow(('fixture', 'architecture', 'output', 'relative_error'))
+      writer.writerows((*row[:3], f'{row[3]:.3g}') for row in rows)
+  wrong = sum(not row[3] <= tolerance for row in rows)
+  print(f'{len(rows)} outputs of {len(fixtures)} fixtures, {wrong} above {tolerance:g}')
+  return wrong
+
+
+def main() -> int:
+  parser = argparse.ArgumentParser(
+    prog='python -m experiments.parity',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('--fixtures', type=pathlib.Path, required=True, metavar='DIR')
+  parser.add_argument('--tolerance', type=float, default=TOLERANCE)
+  parser.add_argument('--out', type=pathlib.Path, metavar='CSV', help='also write the table there')
+  parser.add_argument('--debug', action='store_true', help='tracebacks instead of messages')
+  args = parser.parse_args()
+  wrong = 0
+
+  def command():
+    nonlocal wrong
+    wrong = run(args.fixtures, args.tolerance, args.out)
+
+  return exit_code_of(command, args.debug) or int(wrong > 0)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,207 @@
+"""Layers that fusions, backbones and heads share; here, because a fusion never imports a model."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def central_difference(kernel, theta: float):
+  """Folds the central difference of a convolution into its kernel.
+
+  Yu et al., "Searching Central Difference Convolutional Networks for Face Anti-Spoofing", CVPR
+  2020: conv(x, w) - theta * conv1x1(x, sum of w). Both read the same x, and the second only the
+  centre: it is one convolution whose centre weight is smaller by theta times the kernel's sum.
+
+  Args:
+    kernel: [k, k, C, D], k odd, of a convolution padded by k // 2.
+    theta: 0 is a plain convolution, 1 sees differences alone.
+
+  Returns:
+    The folded kernel, same shape.
+  """
+  k = kernel.shape[0]
+  return kernel.at[k // 2, k // 2].add(-theta * kernel.sum((0, 1)))
+
+
+class Conv(nn.Module):
+  """k x k convolution padded by k // 2 (or `padding`), with a central difference where theta > 0.
+
+  Attributes:
+    width: channels out.
+    kernel_size: k, odd where theta is used.
+    stride: of both axes.
+    padding: pixels on every side; None is k // 2. Explicit, since 'SAME' at stride 2 is not
+      PyTorch's padding=1.
+    bias: whether there is one. Before a norm it does nothing, and Adam would turn its rounding
+      noise into steps.
+    theta: see `central_difference`.
+    dtype: of the computation.
+  """
+
+  width: int
+  kernel_size: int = 3
+  stride: int = 1
+  padding: int | None = None
+  bias: bool = False
+  theta: float = 0.0
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    """[B, h, w, C] -> [B, h / stride, w / stride, width]."""
+    k = self.kernel_size
+    padding = k // 2 if self.padding is None else self.padding
+    if self.theta and (k % 2 == 0 or padding != k // 2):
+      raise ValueError(f'a central difference needs an odd kernel padded by its half, not {k}')
+    shape = (k, k, x.shape[-1], self.width)
+    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+    if self.theta:
+      kernel = central_difference(kernel, self.theta)  # in float32, before any rounding
+    x = jax.lax.conv_general_dilated(
+      x.astype(self.dtype),
+      kernel.astype(self.dtype),
+      (self.stride, self.stride),
+      [(padding, padding)] * 2,
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+    if self.bias:
+      bias = self.param('bias', nn.initializers.zeros, (self.width,))
+      x = x + bias[None, None, None].astype(self.dtype)
+    return x
+
+
+def max_pool(x, window: int, stride: int, padding: int = 0):
+  """Maximum over window x window pixels, [B, h, w, D], the sides rounded down as in PyTorch.
+
+  Rows first, then columns, each the maximum over shifted slices: the gradient of XLA's own maximum
+  takes four times as long on a CPU.
+  """
+  for axis in (1, 2):
+    size = (x.shape[axis] + 2 * padding - window) // stride + 1
+    pad = [(padding, padding) if i == axis else (0, 0) for i in range(4)]
+    x = jnp.pad(x, pad, constant_values=-jnp.inf)
+    ends = [i + (size - 1) * stride + 1 for i in range(window)]
+    slices = [jax.lax.slice_in_dim(x, i, end, stride, axis) for i, end in enumerate(ends)]
+    x = functools.reduce(jnp.maximum, slices)
+  return x
+
+
+class Norm(nn.Module):
+  """Batch norm whose training statistics leave out images that are not there."""
+
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, train: bool = False, mask=None):
+    """x [B, h, w, D], mask [B] bool: which images are real (all, if none is)."""
+    if mask is not None:
+      mask = (mask | ~mask.any())[:, None, None, None]  # [B, 1, 1, 1]; never a mean of nothing
+    # PyTorch's momentum 0.1 is 0.9 here.
+    norm = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name='bn')
+    return norm(x, mask=mask if train else None)
+
+
+class PReLU(nn.Module):
+  """max(x, 0) + slope min(x, 0), a learned slope per channel that starts at 0.25 as PyTorch's."""
+
+  @nn.compact
+  def __call__(self, x):
+    """[B, h, w, D] -> [B, h, w, D]."""
+    slope = self.param('slope', nn.initializers.constant(0.25), (x.shape[-1],))
+    return jnp.where(x >= 0, x, slope.astype(x.dtype)[None, None, None] * x)
+
+
+class ConvNormRelu(nn.Module):
+  """Channel dropout, convolution, batch norm, ReLU: what late fusions mix with.
+
+  FlexModal's reference has Dropout2d 0.3 and a 3x3 convolution with a bias (models/ViT_Base_CA.py).
+
+  Attributes:
+    width: channels out.
+    dropout: of whole channels, in training.
+    kernel_size, bias, theta, dtype: see `Conv`.
+  """
+
+  width: int
+  kernel_size: int = 3
+  dropout: float = 0.0
+  bias: bool = False
+  theta: float = 0.0
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, train: bool = False, mask=None):
+    """[B, h, w, C] -> [B, h, w, width]; `mask` as in `Norm`."""
+    # One draw per sample and channel: broadcast over h and w.
+    x = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
+    x = Conv(
+      self.width, self.kernel_size, bias=self.bias, theta=self.theta, dtype=self.dtype, name='conv'
+    )(x)
+    return nn.relu(Norm(self.dtype, name='norm')(x, train, mask))
+
+
+class ChannelAttention(nn.Module):
+  """x times sigmoid(FC(ReLU(FC(max)) + ReLU(FC(mean)))), pooled over the grid: MM-FAS's type B.
+
+  ChaLearn_liveness_challenge, models/architectures/resnet_caffe_DLAS.py, ChannelAttention.
+  """
+
+  ratio: int = 4
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    """[B, h, w, D] -> [B, h, w, D]."""
+    D = x.shape[-1]
+    reduce = nn.Dense(max(1, D // self.ratio), dtype=self.dtype, name='reduce')
+    pooled = nn.relu(reduce(x.max((1, 2)))) + nn.relu(reduce(x.mean((1, 2))))  # [B, D / ratio]
+    weight = nn.sigmoid(nn.Dense(D, dtype=self.dtype, name='expand')(pooled))  # [B, D]
+    return x * weight[:, None, None]
+
+
+class SpatialAttention(nn.Module):
+  """x times sigmoid(conv(mean and maximum over channels)): CDCN++'s, one per level."""
+
+  kernel_size: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    """[B, h, w, D] -> [B, h, w, D]."""
+    pooled = jnp.concatenate([x.mean(-1, keepdims=True), x.max(-1, keepdims=True)], -1)
+    return x * nn.sigmoid(Conv(1, self.kernel_size, dtype=self.dtype, name='conv')(pooled))
+
+
+class MultiLevel(nn.Module):
+  """CDCN's neck: every level resized to one grid, concatenated and mixed.
+
+  CDCN, CVPR2020_paper_codes/models/CDCNs.py: bilinear without antialiasing, as PyTorch's Upsample.
+
+  Attributes:
+    width: channels out.
+    attention: CDCN++'s spatial attention, a kernel size per level; () has none.
+    map_size: side of the grid; None is the deepest level's.
+    theta, dtype: see `Conv`.
+  """
+
+  width: int
+  attention: tuple[int, ...] = ()
+  map_size: int | None = None
+  theta: float = 0.0
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, maps, train: bool = False, mask=None):
+    """Maps, each [B, h, w, D] -> [B, map_size, map_size, width]."""
+    h, w = (self.map_size,) * 2 if self.map_size else maps[-1].shape[1:3]
+    parts = []
+    for i, x in enumerate(maps):
+      if self.attention:
+        x = SpatialAttention(self.attention[i], self.dtype, name=f'attention_{i + 1}')(x)
+      if x.shape[1:3] != (h, w):
+        x = jax.image.resize(x, (x.shape[0], h, w, x.shape[-1]), 'bilinear', antialias=False)
+      parts.append(x)
+    mix = ConvNormRelu(self.width, theta=self.theta, dtype=self.dtype, name='mix')
+    return mix(jnp.concatenate(parts, -1), train, mask)

@@ -1,0 +1,40 @@
+"""No fusion: one modality, whose last map goes to the head as it is."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from flexfas_jax.errors import ConfigError
+
+
+class Single(nn.Module):
+  """The last map of the only modality: classifiers, face recognition, baselines of one sensor.
+
+  Attributes:
+    modalities: exactly one.
+    dtype: of the computation.
+  """
+
+  modalities: tuple[str, ...]
+  dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    super().__post_init__()
+    if len(self.modalities) != 1:
+      raise ConfigError(
+        f'single fuses nothing: it takes one modality, not {tuple(self.modalities)}; '
+        "set modalities=('rgb',) or choose another fusion"
+      )
+
+  @property
+  def requires(self) -> tuple[str, ...]:
+    """Modalities that it cannot do without."""
+    return tuple(self.modalities)
+
+  def stages(self, n: int) -> tuple[int, ...]:
+    """Which of a backbone's n stage maps it reads."""
+    return (n - 1,)
+
+  def __call__(self, maps, present, train: bool = False):
+    """{modality: (map [B, h, w, D],)} and present [B, 1] -> [B, h, w, D]."""
+    del train
+    return jnp.where(present[:, 0, None, None, None], maps[self.modalities[0]][-1], 0)

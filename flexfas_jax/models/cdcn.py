@@ -1,0 +1,96 @@
+"""CDCN and CDCN++: convolutions that see central differences, three levels and a map.
+
+Yu et al., "Searching Central Difference Convolutional Networks for Face Anti-Spoofing", CVPR 2020
+(CDCN, CVPR2020_paper_codes/models/CDCNs.py).
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from flexfas_jax.fusion._layers import ConvNormRelu, MultiLevel, max_pool
+from flexfas_jax.lookup import pick
+
+
+class Variant(NamedTuple):
+  stem: int
+  blocks: tuple[tuple[int, ...], ...]  # the widths of each block's convolutions
+  attention: tuple[int, ...] = ()  # kernel size of the spatial attention after each block
+
+
+VARIANTS = {
+  'mu': Variant(8, ((8,), (8,), (8,))),  # a toy, for tests
+  'pico': Variant(8, ((16,), (32,), (32,))),  # small enough to train on a laptop's CPU
+  'cdcn': Variant(64, ((128, 196, 128),) * 3),
+  'cdcnpp': Variant(64, ((128, 204, 128), (153, 128, 179, 128), (128, 153, 128)), (7, 5, 3)),
+}
+
+
+class Stage(nn.Module):
+  """Central-difference convolutions with batch norm and ReLU, then a maximum over 3x3 at stride 2."""
+
+  widths: tuple[int, ...]
+  theta: float
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, train: bool = False, mask=None):
+    """[B, h, w, C] -> [B, h / 2, w / 2, D]."""
+    for i, width in enumerate(self.widths):
+      conv = ConvNormRelu(width, theta=self.theta, dtype=self.dtype, name=f'conv_{i}')
+      x = conv(x, train, mask)
+    return max_pool(x, 3, 2, padding=1)
+
+
+class CDCN(nn.Module):
+  """Maps of the three blocks, and fourth, what the neck makes of them together.
+
+  Attributes:
+    variant: a key of `VARIANTS`.
+    theta: share of the central difference; 0 is a plain convolution.
+    map_size: side of the fourth map; None is the third's (an eighth of the image's; the reference
+      has 32 for 256 pixels, whatever comes in).
+    stages: how many maps to make; None makes all.
+    dtype: of the computation; parameters and statistics are float32.
+  """
+
+  variant: str = 'cdcn'
+  theta: float = 0.7
+  map_size: int | None = None
+  stages: int | None = None
+  dtype: jnp.dtype = jnp.float32
+
+  @property
+  def widths(self) -> tuple[int, ...]:
+    """D of each map, shallow to deep, the neck's last."""
+    blocks = pick('cdcn variant', VARIANTS, self.variant).blocks
+    return (*(block[-1] for block in blocks), blocks[-1][-1])[: self.stages]
+
+  @property
+  def stage_modules(self) -> tuple[nn.Module, ...]:
+    """Each block, unbound: (map, train, mask) -> map; the neck reads all of them and is none."""
+    v = pick('cdcn variant', VARIANTS, self.variant)
+    return tuple(Stage(widths, self.theta, self.dtype, parent=None) for widths in v.blocks)
+
+  @nn.compact
+  def __call__(self, image, train: bool = False, mask=None):
+    """image [B, H, W, 3] float32 -> maps [B, H/2, W/2, D], H/4, H/8, and [B, map_size, ..., D].
+
+    `mask` [B]: which images are real; the others leave no trace in batch statistics.
+    """
+    v = pick('cdcn variant', VARIANTS, self.variant)
+    x = ConvNormRelu(v.stem, theta=self.theta, dtype=self.dtype, name='conv1')(image, train, mask)
+    self.sow('intermediates', 'stem', x)
+    maps = []
+    for i, stage in enumerate(self.stage_modules[: self.stages], 1):
+      x = stage.clone(parent=self, name=f'stage_{i}')(x, train, mask)
+      self.sow('intermediates', f'map_{i}', x)
+      maps.append(x)
+    if self.stages is None or self.stages > len(v.blocks):
+      neck = MultiLevel(
+        v.blocks[-1][-1], v.attention, self.map_size, self.theta, self.dtype, name='neck'
+      )
+      maps.append(neck(maps, train, mask))
+      self.sow('intermediates', f'map_{len(maps)}', maps[-1])
+    return tuple(maps)
