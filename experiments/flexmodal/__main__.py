@@ -37,6 +37,7 @@ FORMS = {  # further forms of a fusion
   }
 }
 COLUMNS = ('backbone', 'fusion', 'test', 'subset', 'acer', 'apcer', 'bpcer', 'eer', 'auc', 'seconds')
+BATCH = 16
 FAMILY = ('rgb', 'rgb+depth', 'rgb+ir', 'rgb+depth+ir')  # FlexModal's four sub-protocols
 
 
@@ -64,6 +65,7 @@ def run(job, workdir: pathlib.Path, data_dir: str, steps: int, cores: queue.Queu
     f'--workdir={folder}',
     f'--config.data_dir={data_dir}',
     f'--config.steps={steps}',
+    f'--config.batch_size={BATCH}',
     f'--config.eval_every={steps}',
     f'--config.checkpoint_every={steps}',
     f'--config.model.fusion={fusion}',

@@ -22,7 +22,7 @@ class Variant(NamedTuple):
 
 VARIANTS = {
   'mu': Variant(4, (1, 1, 1, 1), 8),  # a toy, for tests
-  'pico': Variant(8, (1, 1, 1, 1), 16),  # small enough to train on a laptop's CPU
+  'pico': Variant(8, (1, 1, 1, 1), 8),  # small enough to train on a laptop's CPU
   '34': Variant(32, (1, 2, 5, 3), 64),
 }
 

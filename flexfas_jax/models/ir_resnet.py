@@ -20,7 +20,7 @@ class Variant(NamedTuple):
 
 VARIANTS = {
   'mu': Variant((1, 1, 1, 1), 8),  # a toy, for tests
-  'pico': Variant((1, 1, 1, 1), 16),  # small enough to train on a laptop's CPU
+  'pico': Variant((1, 1, 1, 1), 8),  # small enough to train on a laptop's CPU
   '50': Variant((3, 4, 14, 3), 64),
   '100': Variant((3, 13, 30, 3), 64),
   '152': Variant((3, 8, 36, 3), 64),
