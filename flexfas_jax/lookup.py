@@ -17,7 +17,7 @@ from flexfas_jax.errors import ConfigError
 _FOLDERS = {'backbone': 'models', 'fusion': 'fusion'}
 # Several choices in one file: classes or functions, in snake case.
 _FILES = {'head': 'models.heads', 'loss': 'training.losses'}
-_NO_BACKBONES = {'flexmodal', 'heads', 'pretrained', 'weight_files'}  # what else lives in models/
+_NO_BACKBONES = {'flexmodal', 'foreign_names', 'heads', 'pretrained', 'weight_files'}
 
 
 def choices(kind: str) -> list[str]:

@@ -42,7 +42,11 @@ def _parse(argv: list[str]) -> list[str]:
   except Exception as error:  # absl's, ml_collections', or whatever a config file raises
     if '--debug' in argv:
       raise
-    print(f'error: {error}\n(--help says all)', file=sys.stderr)
+    # ml_collections puts a config file's whole traceback into its message: two lines say it.
+    said = str(error).strip().splitlines() or [type(error).__name__]
+    if any(line.startswith('Traceback') for line in said):
+      said = [said[0], said[-1]]
+    print('error: ' + '\n'.join(said) + '\n(--help says all)', file=sys.stderr)
     sys.exit(errors.ConfigError.exit_code)
   return rest
 

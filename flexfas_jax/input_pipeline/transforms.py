@@ -65,7 +65,7 @@ def draw_photometric(
   channels: int,
   add: float = 0.0,
   contrast: float = 0.0,
-  gamma: float = 0.0,
+  gamma: float | tuple[float, float] = 0.0,
   per_channel: bool = False,
 ) -> Pointwise:
   """Draws a change of gamma, contrast and brightness, in this order; what it gives is in [0, 1].
@@ -75,12 +75,17 @@ def draw_photometric(
     channels: C.
     add: largest value added or taken away. The reference: 40 / 255.
     contrast: largest relative change about middle grey.
-    gamma: largest |log| of the exponent. The reference draws the exponent from 0.5 to 1.5.
+    gamma: largest |log| of the exponent, or the range that it is drawn from evenly. The reference:
+      (0.5, 1.5).
     per_channel: draw `add` for each channel.
   """
   shift, stretch, bend = rng.uniform(-1, 1, channels), rng.uniform(-1, 1), rng.uniform(-1, 1)
   shift = np.float32(add * (shift if per_channel else shift[:1]))  # [C] or [1]
-  stretch, exponent = np.float32(1 + stretch * contrast), np.float32(np.exp(bend * gamma))
+  stretch = np.float32(1 + stretch * contrast)
+  if isinstance(gamma, int | float):
+    exponent = np.float32(np.exp(bend * gamma))
+  else:
+    exponent = np.float32(gamma[0] + (bend + 1) / 2 * (gamma[1] - gamma[0]))
 
   def change(unit: np.ndarray) -> np.ndarray:
     unit = unit**exponent if gamma else unit

@@ -21,7 +21,7 @@ from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import results, score_files, scoring, thresholds
 from flexfas_jax.input_pipeline import pipeline, sources
-from flexfas_jax.models import flexmodal
+from flexfas_jax.models import flexmodal, pretrained
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training import sharding
 from flexfas_jax.training.checkpoints import Checkpoints
@@ -43,6 +43,7 @@ class Job(NamedTuple):
   schedule: Any
   loss: Any  # (outputs, batch) -> [B]
   map_size: int | None  # of the target that training needs
+  pretrained: pretrained.Source | None  # what the streams start from
   init: Any  # key -> State
   abstract: Any  # State of ShapeDtypeStruct, with shardings
   preprocess: pipeline.Preprocess  # nothing random
@@ -89,6 +90,7 @@ def _prepare(config: ConfigDict, workdir: str) -> Job:
   init = functools.partial(init_state, model=model, optimizer=optimizer)
   abstract = jax.eval_shape(init, jax.random.key(0))
   map_size = _fit(model, loss, _variables(abstract))
+  source = pretrained.source_of(fields.get('pretrained'), _variables(abstract))
   workdir = pathlib.Path(workdir)
   _compare_config(workdir, fields)
 
@@ -106,6 +108,7 @@ def _prepare(config: ConfigDict, workdir: str) -> Job:
     schedule=schedule,
     loss=loss,
     map_size=map_size,
+    pretrained=source,
     init=init,
     abstract=abstract,
     preprocess=pipeline.Preprocess(config.model.image_size, model.modalities),
@@ -195,6 +198,7 @@ def _check_val(val: sources.Source) -> None:
 
 def _train(job: Job) -> None:
   config, workdir = job.config, job.workdir
+  donated, remark = _donated(job)
   source, val = _open(job, config.train), _open(job, config.val)
   _check_val(val)
   fields = config.to_dict()
@@ -227,6 +231,8 @@ def _train(job: Job) -> None:
     quick = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
     init = jax.jit(job.init, out_shardings=shardings, compiler_options=quick)
     state = init(named_key(key, 'init'))
+    state = state.replace(**pretrained.put(_variables(state), donated))
+    donated.clear()  # ViT-L's are more than a gigabyte
   writer = MetricWriter(workdir, start)
   step_fn = jax.jit(
     functools.partial(
@@ -250,7 +256,19 @@ def _train(job: Job) -> None:
       f'{len(source)} training and {len(val)} val examples, {parameters / 1e6:.2f} M parameters, '
       f'{devices}' + (f', resuming at step {start}' if start else '')
     )
+    if remark:
+      progress.say(remark)
     _steps(job, state, step_fn, batches, key, checkpoints, writer, progress, start, val)
+
+
+def _donated(job: Job) -> tuple[dict, str]:
+  """What the streams start from: ({path: array}, a line about it); a resumed run needs no file."""
+  folder = job.workdir / 'checkpoints'
+  if job.pretrained is None:
+    return {}, ''
+  if folder.is_dir() and Checkpoints(folder, BEST, read_only=True).latest():
+    return {}, ''
+  return pretrained.fetch(job.pretrained, _variables(job.abstract))
 
 
 def _steps(job, state, step_fn, batches, key, checkpoints, writer, progress, start, val) -> None:

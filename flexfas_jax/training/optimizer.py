@@ -1,5 +1,7 @@
 """Optimisers and learning-rate schedules by name, as a config gives them."""
 
+import functools
+
 import jax
 import optax
 
@@ -36,24 +38,41 @@ def constant(peak: float, steps: int) -> optax.Schedule:
 SCHEDULES = {'warmup_cosine': warmup_cosine, 'step_decay': step_decay, 'constant': constant}
 
 
-def decayed(params):
-  """Which parameters weight decay acts on: kernels, not biases, norms, tokens or embeddings."""
-  return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == 'kernel', params)
-
-
-def adamw(schedule, weight_decay=0.05, b1=0.9, b2=0.999):
-  """AdamW, the released FlexModal recipe's optimiser, decay on kernels alone."""
-  return optax.adamw(schedule, b1, b2, weight_decay=weight_decay, mask=decayed)
-
-
-def sgd(schedule, weight_decay=0.0, momentum=0.9):
-  """SGD with momentum; the decay is added to the gradient, as PyTorch's is."""
-  return optax.chain(
-    optax.add_decayed_weights(weight_decay, mask=decayed), optax.sgd(schedule, momentum)
+def decayed(params, which: str = 'kernels'):
+  """Which parameters weight decay acts on: 'kernels', not biases, norms, tokens or embeddings; or
+  'all', as in PyTorch, where an optimiser is given `model.parameters()`."""
+  if which not in ('kernels', 'all'):
+    raise ConfigError(f"config.optimizer.decay is {which!r}; choose one of: kernels, all")
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: which == 'all' or path[-1].key == 'kernel', params
   )
 
 
-OPTIMIZERS = {'adamw': adamw, 'sgd': sgd}
+def _mask(which: str):
+  decayed({}, which)  # a wrong word is found now
+  return functools.partial(decayed, which=which)
+
+
+def adamw(schedule, weight_decay=0.05, b1=0.9, b2=0.999, decay='kernels'):
+  """AdamW, the released FlexModal recipe's optimiser (which decays all)."""
+  return optax.adamw(schedule, b1, b2, weight_decay=weight_decay, mask=_mask(decay))
+
+
+def adam(schedule, weight_decay=0.0, b1=0.9, b2=0.999, decay='kernels'):
+  """Adam; the decay is added to the gradient, as PyTorch's is (CDCN's and MM-FAS's optimiser)."""
+  return optax.chain(
+    optax.add_decayed_weights(weight_decay, mask=_mask(decay)), optax.adam(schedule, b1, b2)
+  )
+
+
+def sgd(schedule, weight_decay=0.0, momentum=0.9, decay='kernels'):
+  """SGD with momentum; the decay is added to the gradient, as PyTorch's is."""
+  return optax.chain(
+    optax.add_decayed_weights(weight_decay, mask=_mask(decay)), optax.sgd(schedule, momentum)
+  )
+
+
+OPTIMIZERS = {'adamw': adamw, 'adam': adam, 'sgd': sgd}
 
 
 def build(

@@ -40,6 +40,16 @@ def test_photometric_changes_by_hand():
   assert found.dtype == np.float32
 
 
+def test_an_exponent_from_a_range_is_drawn_evenly():
+  draws = []
+  for seed in range(400):
+    change = transforms.draw_photometric(np.random.default_rng(seed), 1, gamma=(0.5, 1.5))
+    draws.append(np.log(change(np.full(1, 0.5, np.float32))[0]) / np.log(0.5))
+  assert 0.5 <= min(draws) < 0.52
+  assert 1.48 < max(draws) <= 1.5001
+  np.testing.assert_allclose(np.mean(draws), 1.0, atol=0.05)
+
+
 def test_strong_changes_stay_in_range_and_none_is_none():
   image = np.random.default_rng(0).integers(0, 65535, (5, 5, 1)).astype(np.uint16)
   for seed in range(20):

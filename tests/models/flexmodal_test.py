@@ -9,13 +9,26 @@ import pytest
 
 from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError
+from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.models import flexmodal
+from flexfas_jax.training import losses
 from tests.toy import make, make_batch
 
+MODALITIES = ('rgb', 'depth', 'ir')
+
 FIELDS = {  # further forms of a fusion; each file is there with its defaults
+  'cdcn_three_stream': [{}, {'faithful': True}],
   'cross_attention': [{}, {'form': 'symmetric', 'scaled': True}],
+  'multi_layer_aggregation': [{'variant': 'A'}, {'variant': 'B'}, {'variant': 'C'}],
+  'squeeze_excite': [{'reduction': 2}],  # an eighth of a toy's channels is one, and dies easily
 }
-FUSIONS = [(n, f) for n in lookup.choices('fusion') for f in FIELDS.get(n, [{}])]
+FUSIONS = [(n, f) for n in lookup.choices('fusion') if n != 'single' for f in FIELDS.get(n, [{}])]
+PAIRS = [  # every backbone with every fusion; further forms of a fusion once
+  (b, n, f)
+  for n, f in FUSIONS
+  for b in lookup.choices('backbone')
+  if b == 'vit' or f == FIELDS.get(n, [{}])[0]
+]
 
 
 def decide(model, variables, batch):
@@ -67,21 +80,40 @@ def test_absent_images_leave_batch_statistics_alone(absent):
   )
 
 
-@pytest.mark.parametrize('backbone', lookup.choices('backbone'))
-@pytest.mark.parametrize('fusion,form', FUSIONS)
-def test_gradient_reaches_what_is_present_and_nothing_else(backbone, fusion, form):
+@pytest.fixture(scope='session')
+def triplets(prepared):
+  """Eight samples of the embedded set, both labels: raw examples."""
+  source = sources.open_source('rendered_faces/surf_like_tiny:train', prepared)
+  labels = [source[i]['label'] for i in range(len(source))]
+  live, attack = labels.index(1), labels.index(0)
+  return [source[i] for i in range(live, live + 4)] + [source[i] for i in range(attack, attack + 4)]
+
+
+def real_batch(model, triplets):
+  preprocess = pipeline.Preprocess(model.image_size, model.modalities)
+  arrays = [preprocess(example) for example in triplets]
+  return {k: np.stack([a[k] for a in arrays]) for k in arrays[0]}
+
+
+@pytest.mark.parametrize('backbone,fusion,form', PAIRS)
+def test_gradient_reaches_what_is_present_and_training_lowers_the_loss(
+  backbone, fusion, form, triplets
+):
+  """One compiled program for both: it is what costs."""
   model, variables = make(backbone, fusion, tuple(form.items()))
-  batch = make_batch(model)
-  batch['present'] = batch['present'].at[:, 2].set(False)
-  batch['ir'] = jnp.full_like(batch['ir'], jnp.nan)  # 0 times NaN must not reach a gradient either
+  batch = real_batch(model, triplets)
+  assert {0, 1} == set(batch['label'].tolist())
+  here = {**batch, 'present': batch['present'].copy()}
+  here['present'][:, 2] = False
+  here['ir'] = np.full_like(batch['ir'], np.nan)  # 0 times NaN must not reach a gradient either
 
   @jax.jit
-  @functools.partial(jax.grad, argnums=(0, 1))
-  def gradient(images, params):
+  @functools.partial(jax.value_and_grad, argnums=(0, 1))
+  def gradient(images, params, batch):
     out, _ = model.apply({**variables, 'params': params}, {**batch, **images}, jax.random.key(1))
-    return (out['logit'] ** 2).sum()
+    return losses.binary_cross_entropy(out, batch).mean()
 
-  images, params = gradient({m: batch[m] for m in model.modalities}, variables['params'])
+  _, (images, params) = gradient({m: here[m] for m in MODALITIES}, variables['params'], here)
   assert np.abs(images['rgb']).max() > 0
   assert np.abs(images['depth']).max() > 0
   assert np.abs(images['ir']).max() == 0
@@ -92,7 +124,16 @@ def test_gradient_reaches_what_is_present_and_nothing_else(backbone, fusion, for
     if not np.abs(g).max() > 0
   }
   stand_ins = {f"['token_{m}_{i}']" for m in ('rgb', 'depth') for i in range(4)}
-  assert not {d for d in dead - stand_ins if 'logit' not in d}
+  assert not dead - stand_ins
+
+  params, found = variables['params'], []
+  for _ in range(6):
+    value, (_, slopes) = gradient({m: batch[m] for m in MODALITIES}, params, batch)
+    found.append(float(value))
+    slopes = jax.device_get(slopes)
+    rate = 0.1 / np.sqrt(sum(float((g**2).sum()) for g in jax.tree.leaves(slopes)))
+    params = jax.tree.map(lambda p, g, rate=rate: np.asarray(p) - rate * g, params, slopes)
+  assert found[-1] < found[0], found
 
 
 @pytest.mark.parametrize('backbone', lookup.choices('backbone'))
@@ -174,10 +215,10 @@ def test_subsets_that_a_fusion_cannot_serve_are_not_offered():
 @pytest.mark.parametrize(
   'change,said',
   [
-    ({'backbone': {'name': 'swin'}}, "unknown backbone 'swin'; choose one of: resnet, vit"),
+    ({'backbone': {'name': 'swin'}}, "unknown backbone 'swin'; .*cdcn, ir_resnet, resnet, vit"),
     ({'backbone': {'name': 'vit', 'variant': 'XXL'}}, "unknown vit variant 'XXL'; .*mu, pico, Ti"),
     ({'backbone': {'name': 'vit', 'depth': 3}}, "'vit' has no field 'depth'; it has: variant"),
-    ({'fusion': {'name': 'sum'}}, "unknown fusion 'sum'; choose one of: concat, cross_attention"),
+    ({'fusion': {'name': 'sum'}}, "unknown fusion 'sum'; .*concat, cross_attention"),
     ({'fusion': {'name': 'cross_attention', 'form': 'odd'}}, "no form 'odd'"),
     ({'head': {'name': 'nothing'}}, "unknown head 'nothing'; choose one of: binary_logit"),
     ({'absent': 'noise'}, "'noise'; choose one of: .*token"),
@@ -186,6 +227,20 @@ def test_subsets_that_a_fusion_cannot_serve_are_not_offered():
       {'fusion': {'name': 'cross_attention'}, 'modalities': ('depth', 'ir')},
       'keys and values from rgb',
     ),
+    ({'fusion': {'name': 'single'}}, "one modality, not .'rgb', 'depth', 'ir'"),
+    ({'fusion': {'name': 'multi_layer_aggregation', 'variant': 'D'}}, "'D'; .*A, B, C"),
+    (
+      {
+        'fusion': {'name': 'multi_layer_aggregation'},
+        'backbone': {'name': 'vit', 'variant': 'deep'},
+      },
+      "unknown vit variant 'deep'",
+    ),
+    (
+      {'fusion': {'name': 'cdcn_three_stream', 'faithful': True}, 'modalities': ('rgb', 'ir')},
+      "faithful=True gives depth one of rgb's maps",
+    ),
+    ({'backbone': {'name': 'vit', 'output': 'mean'}}, "no output 'mean'.*patches, class_token"),
   ],
 )
 def test_what_cannot_be_built_says_what_can(change, said):
@@ -196,3 +251,51 @@ def test_what_cannot_be_built_says_what_can(change, said):
   }
   with pytest.raises(ConfigError, match=said):
     flexmodal.build(**{**fields, **change})
+
+
+def test_a_picture_too_small_for_a_backbone_is_refused():
+  fields = {'fusion': {'name': 'concat'}, 'head': {'name': 'binary_logit'}, 'image_size': 40}
+  model = flexmodal.build({'name': 'caffe_resnet', 'variant': 'mu'}, **fields)
+  with pytest.raises(ConfigError, match='nothing is left of a 3x3 map.*larger image_size'):
+    jax.eval_shape(model.init, jax.random.key(0))
+
+
+def test_streams_build_no_stage_that_the_fusion_does_not_read():
+  whole, _ = make('resnet', 'concat')
+  _, variables = make('resnet', 'multi_layer_aggregation')
+  assert 'stage_3' in variables['params']['streams_shared']
+  assert 'stage_4' not in variables['params']['streams_shared']
+  assert set(variables['params']['fusion']) >= {'later_0', 'later_1', 'later_2', 'main'}
+  assert len(whole.module.streams['shared'].widths) == 4
+
+
+def test_no_fusion_serves_one_modality():
+  model, variables = make('vit', 'single')
+  assert model.subsets == (('rgb',),)
+  batch = make_batch(model)
+  maps = jax.jit(lambda v, x: model.encode(v, x, 'rgb'))(variables, batch['rgb'])
+  logit = decide(model, variables, batch)
+  head = variables['params']['head']['logit']
+  expected = np.asarray(maps[-1]).mean((1, 2)) @ np.asarray(head['kernel'])[:, 0] + head['bias'][0]
+  np.testing.assert_allclose(logit, expected, atol=1e-5)
+
+
+def test_branch_logits_are_each_modality_alone():
+  model, variables = make('vit', 'concat', branches=True)
+  batch = make_batch(model)
+  out, _ = jax.jit(model.apply)(variables, batch, jax.random.key(0))
+  maps = jax.jit(lambda v, x: model.encode(v, x, 'depth'))(variables, batch['depth'])
+  branch = variables['params']['branches_depth']
+  expected = np.asarray(maps[-1]).mean((1, 2)) @ np.asarray(branch['kernel']) + np.asarray(branch['bias'])
+  np.testing.assert_allclose(out['branch_logit'][:, 1:2], expected, atol=1e-5)
+  assert out['branch_logit'].shape == (4, 3)
+
+
+@pytest.mark.parametrize('backbone', lookup.choices('backbone'))
+def test_intermediates_have_names(backbone):
+  model, variables = make(backbone, 'concat')
+  batch = make_batch(model)
+  shapes = jax.eval_shape(lambda v, x: model.intermediates(v, x, 'ir'), variables, batch['ir'])
+  widths = model.module.streams['shared'].widths
+  assert set(shapes) == {'stem', *(f'map_{i}' for i in range(1, len(widths) + 1))}
+  assert [shapes[f'map_{i}'].shape[-1] for i in range(1, len(widths) + 1)] == list(widths)

@@ -39,6 +39,35 @@ def test_only_kernels_decay():
     assert bool((update != 0).any()) == expected, jax.tree_util.keystr(path)
 
 
+@pytest.mark.parametrize('name', ['adam', 'adamw', 'sgd'])
+def test_all_decay_where_the_original_decays_all(name):
+  params = {'kernel': jnp.ones(2), 'bias': jnp.ones(2)}
+  tx, _ = optimizer.build(
+    {'name': name, 'weight_decay': 0.5, 'decay': 'all'}, {'name': 'constant', 'peak': 0.1}, steps=10
+  )
+  updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+  assert all((u < 0).all() for u in updates.values())
+
+
+def test_adam_adds_the_decay_to_the_gradient():
+  """Two steps by hand; PyTorch's Adam(weight_decay), not AdamW."""
+  b1, b2, rate, decay, p, m, v = 0.5, 0.999, 0.1, 0.2, 3.0, 0.0, 0.0
+  tx, _ = optimizer.build(
+    {'name': 'adam', 'b1': b1, 'b2': b2, 'weight_decay': decay, 'decay': 'all'},
+    {'name': 'constant', 'peak': rate},
+    steps=10,
+  )
+  params = {'bias': jnp.array([p])}
+  state = tx.init(params)
+  for t, slope in ((1, 0.7), (2, -0.1)):
+    updates, state = tx.update({'bias': jnp.array([slope])}, state, params)
+    params = optax.apply_updates(params, updates)
+    g = slope + decay * p
+    m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
+    p -= rate * (m / (1 - b1**t)) / ((v / (1 - b2**t)) ** 0.5 + 1e-8)
+    np.testing.assert_allclose(params['bias'][0], p, rtol=1e-5)
+
+
 def test_long_gradients_are_clipped():
   fields = {'name': 'sgd', 'momentum': 0.0}
   tx, _ = optimizer.build(fields, {'name': 'constant', 'peak': 1.0}, 10, clip_norm=1.0)
@@ -51,7 +80,8 @@ def test_long_gradients_are_clipped():
 @pytest.mark.parametrize(
   'fields,schedule,said',
   [
-    ({'name': 'lion'}, {'name': 'constant', 'peak': 1.0}, "unknown optimizer 'lion'; .*adamw, sgd"),
+    ({'name': 'lion'}, {'name': 'constant', 'peak': 1.0}, "unknown optimizer 'lion'; .*adamw, adam, sgd"),
+    ({'name': 'sgd', 'decay': 'some'}, {'name': 'constant', 'peak': 1.0}, "'some'; .*kernels, all"),
     ({'name': 'sgd'}, {'name': 'linear'}, "unknown schedule 'linear'; .*warmup_cosine"),
     ({'name': 'sgd', 'beta': 1}, {'name': 'constant', 'peak': 1.0}, "config.optimizer: .*'beta'"),
     ({'name': 'sgd'}, {'name': 'warmup_cosine', 'peak': 1.0, 'warmup': 20}, 'shorter than'),

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.training import losses, sharding
 from flexfas_jax.training.step import State, drop_modalities, named_key, train_step
@@ -22,22 +23,30 @@ def make_step(model, optimizer, loss=losses.binary_cross_entropy):
     model=model,
     optimizer=optimizer,
     loss=loss,
-    modality_dropout={'depth': 0.5, 'ir': 0.5},
+    modality_dropout={'depth': 0.5, 'ir': 0.5} if len(model.modalities) > 1 else {},
   )
 
 
-@pytest.mark.parametrize(
-  'backbone,fsdp,head,loss',
-  [
-    ('vit', 1, 'pixel_map', losses.pixel_wise_mse),
-    ('vit', 2, 'binary_logit', losses.binary_cross_entropy),
-    ('resnet', 1, 'binary_logit', losses.binary_cross_entropy),
-  ],
-)
-def test_eight_devices_equal_one(backbone, fsdp, head, loss):
+EIGHT = [  # every backbone and every fusion once: (backbone, fusion, fsdp, head, loss)
+  ('vit', 'cross_attention', 2, 'binary_logit', losses.binary_cross_entropy),
+  ('vit', 'squeeze_excite', 1, 'pixel_map', losses.pixel_wise_mse),
+  ('resnet', 'concat', 1, 'binary_logit', losses.binary_cross_entropy),
+  ('cdcn', 'cdcn_three_stream', 1, 'pixel_map', losses.pixel_wise_mse),
+  ('caffe_resnet', 'multi_layer_aggregation', 1, 'binary_logit', losses.focal),
+  ('ir_resnet', 'single', 1, 'binary_logit', losses.binary_cross_entropy),
+]
+
+
+def test_eight_devices_try_every_backbone_and_fusion():
+  assert {case[0] for case in EIGHT} == set(lookup.choices('backbone'))
+  assert {case[1] for case in EIGHT} == set(lookup.choices('fusion'))
+
+
+@pytest.mark.parametrize('backbone,fusion,fsdp,head,loss', EIGHT)
+def test_eight_devices_equal_one(backbone, fusion, fsdp, head, loss):
   """Loss, batch statistics and gradients (SGD at rate 1 subtracts them); never Adam's updates,
   which turn rounding noise into whole steps."""
-  model, variables = make(backbone, 'cross_attention', head=head)
+  model, variables = make(backbone, fusion, head=head)
   optimizer = optax.sgd(1.0)
   state = State(
     step=jnp.zeros((), jnp.int32), opt_state=optimizer.init(variables['params']), **variables
@@ -56,7 +65,8 @@ def test_eight_devices_equal_one(backbone, fsdp, head, loss):
   assert metrics['loss'] > 0.1
   assert metrics['grad_norm'] > 0.01
   np.testing.assert_allclose(metrics['loss'], expected['loss'], rtol=1e-6)
-  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=2e-6)
+  # Rounding grows through the batch norms of the deeper toys: 6e-6 was seen, the largest 1.
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
   jax.tree.map(close, jax.device_get(eight), jax.device_get(one))
   if fsdp > 1:
     cut = [x for x in jax.tree.leaves(eight.params) if not x.sharding.is_fully_replicated]

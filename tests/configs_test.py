@@ -1,0 +1,82 @@
+"""Every config of configs/, in every recipe: it builds, says its command, and fits together."""
+
+import ast
+import importlib.util
+import pathlib
+
+import jax
+import pytest
+
+from flexfas_jax import lookup
+from flexfas_jax.evaluation import thresholds
+from flexfas_jax.input_pipeline import pipeline
+from flexfas_jax.models import flexmodal, pretrained
+from flexfas_jax.training import loop
+from flexfas_jax.training import optimizer as optimizers
+from flexfas_jax.training.step import init_state
+from tests.main_test import run
+
+FILES = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
+
+
+def load(file):
+  spec = importlib.util.spec_from_file_location(file.stem, file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+CASES = [(file, recipe) for file in FILES for recipe in ('embedded', 'flexmodal')]
+
+
+@pytest.mark.parametrize('file,recipe', CASES, ids=lambda x: getattr(x, 'stem', x))
+def test_a_config_fits_together(file, recipe):
+  module = load(file)
+  config = module.get_config(recipe)
+  fields = config.to_dict()
+  model = flexmodal.build(**fields['model'])
+  tx, schedule = optimizers.build(
+    fields['optimizer'], fields['schedule'], config.steps, config.clip_norm
+  )
+  state = jax.eval_shape(lambda key: init_state(key, model=model, optimizer=tx), jax.random.key(0))
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  loop._fit(model, lookup.make_loss(fields['loss']), variables)
+  assert set(config.test) == set(config.threshold)
+  assert all(rule for rule in map(thresholds.needs_dev, config.threshold.values()) if rule)
+  pipeline.Preprocess(
+    config.model.image_size,
+    model.modalities,
+    fields['view'],
+    fields['photometric'],
+    config.cutout,
+  )
+  assert float(schedule(0)) <= config.schedule.peak
+  if donor := fields.get('pretrained'):
+    assert donor['architecture'] in pretrained.ARCHITECTURES
+
+
+@pytest.mark.parametrize('file', FILES, ids=lambda f: f.stem)
+def test_its_docstring_has_the_command_and_it_needs_no_argument(file):
+  doc = ast.get_docstring(ast.parse(file.read_text()))
+  assert f'python -m flexfas_jax.main --config=configs/{file.name}' in doc
+  assert 'Expected' in doc
+  module = load(file)
+  assert module.get_config().to_dict() == module.get_config('embedded').to_dict()
+
+
+def test_flexmodals_schedule_halves_from_the_twentieth_epoch_on():
+  """19 epochs at the peak, 11 at half of it."""
+  config = load(next(f for f in FILES if f.stem == 'vit_fusion')).get_config('flexmodal')
+  fields = config.to_dict()
+  epoch = config.steps // 30
+  assert epoch == 11097 // 64
+  _, rate = optimizers.build(fields['optimizer'], fields['schedule'], config.steps)
+  rates = [float(rate(epoch * e + epoch // 2)) for e in range(30)]
+  assert rates == [1e-5] * 19 + [5e-6] * 11
+
+
+def test_a_recipe_that_is_not_there(tmp_path):
+  found = run('main', '--config=configs/vit_fusion.py:paper', f'--workdir={tmp_path}/w')
+  assert found.returncode == 2
+  assert "no recipe 'paper'; choose one of: embedded, flexmodal" in found.stderr
+  assert 'Traceback' not in found.stderr
