@@ -36,7 +36,8 @@ FORMS = {  # further forms of a fusion
     'cross_attention, symmetric': {'form': 'symmetric', 'scaled': True},
   }
 }
-COLUMNS = ('backbone', 'fusion', 'test', 'subset', 'acer', 'apcer', 'bpcer', 'eer', 'auc', 'seconds')
+RATES = ('acer', 'apcer', 'bpcer', 'eer', 'auc')
+COLUMNS = ('backbone', 'fusion', 'test', 'subset', *RATES, 'seconds')
 BATCH = 16
 FAMILY = ('rgb', 'rgb+depth', 'rgb+ir', 'rgb+depth+ir')  # FlexModal's four sub-protocols
 
@@ -71,7 +72,8 @@ def run(job, workdir: pathlib.Path, data_dir: str, steps: int, cores: queue.Queu
     f'--config.model.fusion={fusion}',
   ]
   if CONFIGS[backbone] == 'mm_fas':
-    command.append(f'--config.model.backbone={dict(name=backbone, variant="pico")}')
+    small = {'name': backbone, 'variant': 'pico'}
+    command.append(f'--config.model.backbone={small}')
   core = cores.get()
   start = time.perf_counter()
   log = workdir / f'{folder.name}.log'
@@ -100,7 +102,7 @@ def collect(workdir: pathlib.Path) -> list[dict]:
     for test, subsets in json.loads((folder / 'results.json').read_text()).items():
       for subset, rates in subsets.items():
         row = {'backbone': backbone, 'fusion': title, 'test': test, 'subset': subset}
-        row |= {k: f'{rates[k]:.4f}' for k in ('acer', 'apcer', 'bpcer', 'eer', 'auc')}
+        row |= {k: f'{rates[k]:.4f}' for k in RATES}
         rows.append(row | {'seconds': seconds})
   return rows
 
@@ -141,7 +143,7 @@ def draw(rows: list[dict], file: pathlib.Path) -> None:
 def table(rows: list[dict]) -> str:
   """Markdown: ACER in percent, within and across, one line per combination."""
   lines = [
-    '| backbone | fusion | ' + ' | '.join(f'{s}' for s in FAMILY) + ' | ' + ' | '.join(FAMILY) + ' |',
+    ' | '.join(['| backbone', 'fusion', *FAMILY, *FAMILY]) + ' |',
     '| --- | --- |' + ' ---: |' * 8,
   ]
   found = {(r['backbone'], r['fusion'], r['test'], r['subset']): r['acer'] for r in rows}

@@ -62,7 +62,5 @@ class CdcnThreeStream(nn.Module):
       neck = MultiLevel(width, (), self.map_size, self.theta, self.dtype, name=f'neck_{m}')
       x = neck(maps[m], train, present[:, i])
       parts.append(jnp.where(present[:, i, None, None, None], x, 0))
-    mix = ConvNormRelu(
-      width, dropout=self.dropout, theta=self.theta, dtype=self.dtype, name='mix'
-    )
+    mix = ConvNormRelu(width, dropout=self.dropout, theta=self.theta, dtype=self.dtype, name='mix')
     return mix(jnp.concatenate(parts, -1), train)  # [B, s, s, M D] -> [B, s, s, D']

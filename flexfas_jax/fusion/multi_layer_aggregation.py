@@ -24,8 +24,8 @@ class MultiLayerAggregation(nn.Module):
     modalities: those it is built for, in order.
     later: the backbone's second and later stages, unbound: (map, train) -> map. `flexmodal.build`
       fills this in.
-    variant: 'A', as submitted to the challenge. 'B': channel attention after each joint stage; in the
-      original also after each of the streams' (caffe_resnet's field `channel_attention`). 'C':
+    variant: 'A', as submitted to the challenge. 'B': channel attention after each joint stage; in
+      the original also after each of the streams' (caffe_resnet's field `channel_attention`). 'C':
       both endings through a 1x1 convolution to `bottleneck` channels.
     bottleneck: channels out of variant 'C'.
     dtype: of the computation.
@@ -43,7 +43,8 @@ class MultiLayerAggregation(nn.Module):
     super().__post_init__()
     if self.variant not in VARIANTS:
       raise ConfigError(
-        f'multi_layer_aggregation has no variant {self.variant!r}; choose one of: {", ".join(VARIANTS)}'
+        f'multi_layer_aggregation has no variant {self.variant!r}; '
+        f'choose one of: {", ".join(VARIANTS)}'
       )
     if not self.later:
       raise ConfigError(

@@ -42,9 +42,9 @@ class SqueezeExcite(nn.Module):
     for i, m in enumerate(self.modalities):
       x = maps[m][-1]
       D = x.shape[-1]
-      squeezed = x.mean((1, 2))  # [B, D]
-      hidden = nn.Dense(max(1, D // self.reduction), dtype=self.dtype, name=f'squeeze_{m}')(squeezed)
-      weight = nn.sigmoid(nn.Dense(D, dtype=self.dtype, name=f'excite_{m}')(nn.relu(hidden)))
+      squeeze = nn.Dense(max(1, D // self.reduction), dtype=self.dtype, name=f'squeeze_{m}')
+      excite = nn.Dense(D, dtype=self.dtype, name=f'excite_{m}')
+      weight = nn.sigmoid(excite(nn.relu(squeeze(x.mean((1, 2))))))  # [B, D]
       parts.append(jnp.where(present[:, i, None, None, None], x * weight[:, None, None], 0))
     mix = ConvNormRelu(
       width=self.width or parts[0].shape[-1],

@@ -91,9 +91,7 @@ class CaffeResNet(nn.Module):
   def stage_modules(self) -> tuple[nn.Module, ...]:
     """Each stage, unbound: (map, train, mask) -> map."""
     v = pick('caffe_resnet variant', VARIANTS, self.variant)
-    return tuple(
-      Stage(n, v.width * 2**i, self.dtype, parent=None) for i, n in enumerate(v.blocks)
-    )
+    return tuple(Stage(n, v.width * 2**i, self.dtype, parent=None) for i, n in enumerate(v.blocks))
 
   @nn.compact
   def __call__(self, image, train: bool = False, mask=None):

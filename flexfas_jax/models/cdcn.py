@@ -28,7 +28,7 @@ VARIANTS = {
 
 
 class Stage(nn.Module):
-  """Central-difference convolutions with batch norm and ReLU, then a maximum over 3x3 at stride 2."""
+  """Central-difference convolutions, each with BN and ReLU, then a maximum over 3x3, stride 2."""
 
   widths: tuple[int, ...]
   theta: float

@@ -28,7 +28,7 @@ VARIANTS = {
 
 
 class Unit(nn.Module):
-  """BN, conv, PReLU, conv with the stride, BN; the shortcut subsamples, or projects to a new width."""
+  """BN, conv, PReLU, strided conv, BN; the shortcut subsamples, or projects to a new width."""
 
   width: int
   stride: int

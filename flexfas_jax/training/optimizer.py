@@ -42,7 +42,7 @@ def decayed(params, which: str = 'kernels'):
   """Which parameters weight decay acts on: 'kernels', not biases, norms, tokens or embeddings; or
   'all', as in PyTorch, where an optimiser is given `model.parameters()`."""
   if which not in ('kernels', 'all'):
-    raise ConfigError(f"config.optimizer.decay is {which!r}; choose one of: kernels, all")
+    raise ConfigError(f'config.optimizer.decay is {which!r}; choose one of: kernels, all')
   return jax.tree_util.tree_map_with_path(
     lambda path, _: which == 'all' or path[-1].key == 'kernel', params
   )
