@@ -9,6 +9,7 @@ What a module is called in an original, `foreign_names.py` knows. The layouts fo
 name: a kernel [k, k, C, D] is PyTorch's weight [D, C, k, k].
 """
 
+import functools
 import logging
 import math
 import re
@@ -112,7 +113,7 @@ def to_torch(variables, architecture: str, stream: str | None = None) -> dict[st
     tensors[leaf.name] = np.array(value.reshape(value.shape + leaf.shape[value.ndim :]), order='C')
     if leaf.path[-1] == 'var':
       tensors |= {name: np.zeros((), np.int64) for name in _counters([leaf])}
-  faults = _faults(tensors, _abstract(origin, tensors, architecture)[1], origin)
+  faults = _faults(tensors, _abstract(architecture, tensors)[1], origin)
   if stream is not None and (missing := faults.pop('missing', None)):
     log.warning('%s: not in stream %r, not written: %s', architecture, stream, _few(missing, 8))
   _raise(faults, f'these are not variables of {architecture}')
@@ -252,7 +253,8 @@ def fit(variables, donor, into: str = 'streams') -> Fitted:
   wrong += [f'nothing for {"/".join(t)}' for t in empty]
   if wrong:
     raise StateError(f'the weights are of another architecture than the model: {_few(wrong)}')
-  return Fitted(arrays, untouched, ['/'.join(s[1:]) for s in rest])
+  other = [path[1:] for path, _ in _flat(donor) if path[1] != streams[0]]  # its head
+  return Fitted(arrays, untouched, ['/'.join(n) for n in [*(s[1:] for s in rest), *other]])
 
 
 class Source(NamedTuple):
@@ -328,7 +330,7 @@ def _import(tensors: Tensors, architecture: str):
   """(model, variables, the names that were left out)."""
   origin = pick('architecture', ARCHITECTURES, architecture)
   _check_arrays(tensors)
-  model, leaves = _abstract(origin, tensors, architecture)
+  model, leaves = _abstract(architecture, tensors)
   faults = _faults(tensors, leaves, origin)
   if faults:
     looks = looks_like({name: value.shape for name, value in tensors.items()})
@@ -350,25 +352,30 @@ def _read(path: str, sha256: str | None) -> dict[str, np.ndarray]:
   return google_to_timm(tensors) if 'embedding/kernel' in tensors else tensors
 
 
-def _abstract(origin: Architecture, tensors: Tensors, architecture: str):
+def _abstract(architecture: str, tensors: Tensors):
   """(model, its leaves): as these tensors would have it, from shapes alone."""
-  head, size = origin.head, origin.image_size
+  origin = ARCHITECTURES[architecture]
+  size = origin.image_size
   embedding = tensors.get('pos_embed', tensors.get('vit.pos_embed'))
   if origin.backbone['name'] == 'vit' and embedding is not None and embedding.ndim == 3:
     grid = round(max(embedding.shape[1] - 1, 1) ** 0.5)
     size = 16 * min(grid, 256)  # another shape is found when it is compared
-  if origin.classifier and not _our_classifier(origin, tensors):
-    head = {'name': 'embedding'}
+  return _traced(architecture, size, not origin.classifier or _our_classifier(origin, tensors))
+
+
+@functools.lru_cache(8)  # what was read is often written
+def _traced(architecture: str, image_size: int, decides: bool):
+  origin = ARCHITECTURES[architecture]
   model = flexmodal.build(
     origin.backbone,
     origin.fusion,
-    head,
+    origin.head if decides else {'name': 'embedding'},
     modalities=origin.inputs,
-    image_size=size,
+    image_size=image_size,
     **{'absent': 'exclude', **origin.options},
   )
   abstract = jax.eval_shape(model.init, jax.random.key(0))
-  return model, list(_leaves(origin, abstract, architecture))
+  return model, tuple(_leaves(origin, abstract, architecture))
 
 
 def _our_classifier(origin: Architecture, tensors: Tensors) -> bool:
@@ -412,7 +419,7 @@ def _check_arrays(tensors: Tensors) -> None:
       )
 
 
-def _faults(tensors: Tensors, leaves: list[Leaf], origin: Architecture) -> dict[str, list[str]]:
+def _faults(tensors: Tensors, leaves: Iterable[Leaf], origin: Architecture) -> dict[str, list[str]]:
   """{kind: names and what is wrong with them} of what is."""
   wanted = {leaf.name: leaf for leaf in leaves}
   counters = _counters(leaves)
@@ -422,13 +429,13 @@ def _faults(tensors: Tensors, leaves: list[Leaf], origin: Architecture) -> dict[
     unused += rf'|{origin.classifier}\.(weight|bias)|pre_logits/.*'
   surplus, wrong, columns = [], [], set()
   for name, value in tensors.items():
-    shown = f'{_plain(name)}: {_plain(f"{value.dtype} {list(value.shape)}")}'
+    shown = f'{name[:80]}: {str(value.dtype)[:20]} {str(list(value.shape))[:40]}'
     if name in counters:
       if value.dtype.kind not in 'iu' or value.shape != ():
         wrong.append(f'{shown}, a counter is int64 []')
     elif name not in wanted:
       if not re.fullmatch(unused, name):
-        surplus.append(_plain(name))
+        surplus.append(name)
     else:
       leaf = wanted[name]
       shapes = [leaf.shape]

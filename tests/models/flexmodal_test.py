@@ -286,7 +286,8 @@ def test_branch_logits_are_each_modality_alone():
   out, _ = jax.jit(model.apply)(variables, batch, jax.random.key(0))
   maps = jax.jit(lambda v, x: model.encode(v, x, 'depth'))(variables, batch['depth'])
   branch = variables['params']['branches_depth']
-  expected = np.asarray(maps[-1]).mean((1, 2)) @ np.asarray(branch['kernel']) + np.asarray(branch['bias'])
+  kernel, bias = np.asarray(branch['kernel']), np.asarray(branch['bias'])
+  expected = np.asarray(maps[-1]).mean((1, 2)) @ kernel + bias
   np.testing.assert_allclose(out['branch_logit'][:, 1:2], expected, atol=1e-5)
   assert out['branch_logit'].shape == (4, 3)
 

@@ -1,4 +1,4 @@
-"""Foreign weights: there and back exactly, into larger models, and refused where they are others."""
+"""Foreign weights: there and back exactly, into larger models, and refused where they are not."""
 
 import functools
 import json
@@ -25,6 +25,16 @@ FIXTURE = {
 POOL = np.random.default_rng(0).uniform(0.1, 1.0, 1 << 20).astype(np.float32)
 FACE = {'fc.weight': (99, 512), 'fc.bias': (99,), 'bn2.running_var': (512,)}  # of a descriptor
 IR_STARTS = {1: 0, 2: 3, 3: 7}
+# Relatives of those that go there and back below: names and sizes alone, for time.
+PARAMETERS = {
+  'timm/vit_base_patch16_224': 85_798_656 + 769,
+  'timm/vit_large_patch16_224': 303_301_632 + 1025,
+  'mm_fas/resnet34_dlas_a': sum(
+    np.prod(shape)
+    for name, shape in json.loads(FIXTURE['mm_fas/resnet34_dlas_a'].read_text())['tensors'].items()
+    if not name.endswith(('running_mean', 'running_var', 'tracked'))
+  ),
+}
 
 
 def shapes_of(architecture):
@@ -127,15 +137,18 @@ def test_every_architecture_has_names_to_compare_with():
 
 
 @pytest.mark.parametrize(
-  'architecture', [a for a in pretrained.ARCHITECTURES if a != 'timm/vit_large_patch16_224']
+  'architecture', [a for a in pretrained.ARCHITECTURES if a not in PARAMETERS]
 )
-def test_a_round_trip_is_exact(architecture, caplog):
+def test_a_round_trip_is_exact(architecture, caplog, monkeypatch):
   shapes = shapes_of(architecture)
+  if len(shapes) > 300:  # a hundred million numbers: without JAX's copies
+    monkeypatch.setattr(pretrained, 'jnp', types.SimpleNamespace(array=np.asarray))
   tensors = fill(shapes)
   kept = dict(tensors)
   model, variables = pretrained.from_torch(tensors, architecture)
-  assert tensors == kept  # the same arrays
-  left_out = {n for n in shapes if n in FACE or n.startswith(('output_layer', 'vit.norm'))}
+  assert all(tensors[n] is kept[n] for n in kept)
+  unused = ('output_layer', 'vit.norm', *(FACE if 'caffe' in architecture else ()))
+  left_out = {n for n in shapes if n.startswith(unused)}
   assert all(n in caplog.text for n in left_out)
   written = pretrained.to_torch(variables, architecture)
   classifier = pretrained.ARCHITECTURES[architecture].classifier
@@ -153,22 +166,26 @@ def test_a_round_trip_is_exact(architecture, caplog):
   assert (model.module.head.__class__.__name__ == 'BinaryLogit') == (classifier is not None)
 
 
-def test_vit_large_has_its_names():
-  architecture = 'timm/vit_large_patch16_224'
+@pytest.mark.parametrize('architecture', list(PARAMETERS))
+def test_a_large_original_has_its_names(architecture):
   tensors = hollow(shapes_of(architecture))
   origin = pretrained.ARCHITECTURES[architecture]
-  _, leaves = pretrained._abstract(origin, tensors, architecture)
+  _, leaves = pretrained._abstract(architecture, tensors)
   assert pretrained._faults(tensors, leaves, origin) == {}
-  assert sum(np.prod(leaf.shape) for leaf in leaves) == 303_302_657 - 1 + 0 * len(leaves)
+  assert {leaf.name for leaf in leaves} == {n for n in tensors if not counted(n)}
+  numbers = sum(np.prod(leaf.shape) for leaf in leaves if 'running' not in leaf.name)
+  assert numbers == PARAMETERS[architecture]
 
 
 def test_what_comes_back_belongs_to_the_caller():
-  tensors = {n: v.copy() for n, v in resnet18().items()}
+  tensors = resnet18()
+  buffer = np.zeros(64 + 16, np.float32)
+  start = -buffer.ctypes.data % 64 // 4  # where JAX would take the memory as it is
+  tensors['bn1.bias'] = buffer[start : start + 64]
   _, variables = pretrained.from_torch(tensors, 'timm/resnet18')
-  bias = variables['params']['streams_shared']['bn1']['bias']
+  bias = variables['params']['streams_shared']['bn1']['bn']['bias']
   before = np.array(bias)
-  for value in tensors.values():
-    value += 1
+  tensors['bn1.bias'] += 1
   np.testing.assert_array_equal(bias, before)
   written = pretrained.to_torch(variables, 'timm/resnet18')
   written['bn1.bias'] += 1
@@ -202,16 +219,21 @@ def test_one_stream_of_a_larger_model_is_written(caplog):
   np.testing.assert_array_equal(written['layer4.1.bn2.bias'], resnet18()['layer4.1.bn2.bias'])
   with pytest.raises(StateError, match="no stream 'rgb', but .*streams_ir"):
     pretrained.to_torch(variables, 'timm/resnet18', stream='rgb')
-  with pytest.raises(StateError, match='no name for fusion/x'):
+  with pytest.raises(StateError, match='no name for streams_ir/bn1/bn/mean'):
     pretrained.to_torch(variables, 'timm/resnet18')
   assert not caplog.text
-  del variables['params']['streams_ir']['stage_4'], variables['batch_stats']['streams_ir']['stage_4']
+  del (
+    variables['params']['streams_ir']['stage_4'],
+    variables['batch_stats']['streams_ir']['stage_4'],
+  )
   written = pretrained.to_torch(variables, 'timm/resnet18', stream='ir')
   assert not any(n.startswith('layer4') for n in written)
   assert "not in stream 'ir', not written: layer4.0" in caplog.text
 
 
-@pytest.mark.parametrize('architecture', ['timm/resnet34', 'timm/resnet50', 'mm_fas/resnet34_caffe'])
+@pytest.mark.parametrize(
+  'architecture', ['timm/resnet34', 'timm/resnet50', 'mm_fas/resnet34_caffe']
+)
 def test_variables_of_another_architecture_are_not_written(architecture):
   with pytest.raises(StateError, match=f'not variables of {architecture}|has no name for'):
     pretrained.to_torch(resnet18_variables(), architecture)
@@ -245,9 +267,9 @@ def nan(tensors):
   [
     (lambda t: t.clear(), '(?s)missing: .* more'),
     (lambda t: t.pop('layer4.1.conv2.weight'), '1 missing: layer4.1.conv2.weight$'),
-    (lambda t: t.pop('bn1.running_var'), '1 missing: bn1.running_var\n *1 surplus: bn1.num_batches'),
+    (lambda t: t.pop('bn1.running_var'), '1 missing: bn1.running_var$'),
     (put('layer5.bias', np.zeros(3, np.float32)), '1 surplus: layer5.bias$'),
-    (put('x\x1b[2J\n' + 'y' * 9999, np.zeros(3)), r'1 surplus: x\\+x1b\[2J\\+n[y]{80,90}\.\.\.'),
+    (put('x\x1b[2J\n' + 'y' * 9999, np.zeros(3)), r'surplus: x\\x1b\[2J\\ny{190,200}\.\.\.'),
     (put('bn1.bias', np.zeros(65, np.float32)), r'bn1.bias: float32 \[65\], not float32 \[64\]'),
     (put('bn1.bias', np.zeros((64, 1), np.float32)), r'bn1.bias: float32 \[64, 1\]'),
     (put('bn1.bias', np.zeros((), np.float32)), r'bn1.bias: float32 \[\]'),
@@ -263,7 +285,10 @@ def nan(tensors):
     (put(3, np.zeros(1)), 'tensor 3 is a ndarray'),
     (put(('a', 1), np.zeros(1)), 'NumPy arrays by name'),
     (put('conv1.weight', np.zeros((64, 3, 7), np.float32)), r'\[64, 3, 7\], .*\[64, 3, 7, 7\]'),
-    (put('conv1.weight', np.zeros((1,) * 60, np.float32)), r'conv1.weight: float32 \[1, 1.*\.\.\.'),
+    (
+      put('conv1.weight', np.zeros((1,) * 60, np.float32)),
+      r'conv1.weight: float32 \[1, [1, ]+, not',
+    ),
     (put('fc.weight', np.zeros((0, 512), np.float32)), r'\[0, 512\], .*\[1, 512\] or \[2, 512\]'),
     (put('fc.weight', np.zeros((), np.float32)), r'fc.weight: float32 \[\]'),
     (put('fc.weight', np.zeros((1000, 512), np.float32)), r'fc.weight: float32 \[1000, 512\]'),
@@ -273,7 +298,10 @@ def nan(tensors):
     (lambda t: t.pop('fc.bias'), '1 missing: fc.bias'),
     (lambda t: t.pop('fc.weight'), '1 missing: fc.weight'),
     (put('bn1.num_batches_tracked', np.float32(1)[None][0:1].reshape(())), 'float32 .*a counter'),
-    (put('bn1.num_batches_tracked', np.zeros(1, np.int64)), r'int64 \[1\], a counter is int64 \[\]'),
+    (
+      put('bn1.num_batches_tracked', np.zeros(1, np.int64)),
+      r'int64 \[1\], a counter is int64 \[\]',
+    ),
     (put('conv1.num_batches_tracked', np.zeros((), np.int64)), '1 surplus: conv1.num_batches'),
     (put('pos_embed', np.zeros((1, 2, 3), np.float32)), '1 surplus: pos_embed'),
     (nan, '2 with NaN or infinite values: .*conv1.weight'),
@@ -306,7 +334,7 @@ def test_what_an_original_does_not_use_may_be_missing():
   del tensors['vit.norm.weight']
   tensors['vit.norm.bias'] = np.zeros(3)
   origin = pretrained.ARCHITECTURES[architecture]
-  _, leaves = pretrained._abstract(origin, tensors, architecture)
+  _, leaves = pretrained._abstract(architecture, tensors)
   assert pretrained._faults(tensors, leaves, origin) == {}
 
 
@@ -603,6 +631,10 @@ def test_a_backbone_that_does_not_fit_is_refused():
   wider = jax.tree.map(lambda x: jnp.concatenate([x] * 3, -1), donor)
   with pytest.raises(StateError, match=r'does not fit .* more$'):
     pretrained.initialise(variables, wider)
+  grey = donor['params']['streams_shared']['conv1']['kernel'][:, :, :1]
+  grey = {'params': {'streams_shared': {'conv1': {'kernel': grey}}}}
+  with pytest.raises(StateError, match='conv1/kernel: .* does not fit'):
+    pretrained.initialise(variables, grey)
   narrow = without(donor, 'params', 'streams_shared', 'stage_1', 'block_0', 'bn2')
   with pytest.raises(StateError, match='bn2/.* is not among the weights'):  # a shallower one
     pretrained.initialise(variables, narrow)
@@ -629,7 +661,7 @@ def test_a_backbone_that_does_not_fit_is_refused():
 
 
 @functools.cache
-def large(**fields):
+def large():
   """Shapes of a model whose streams are ResNet18."""
   model = flexmodal.build(
     {'name': 'resnet', 'variant': '18'},
@@ -682,8 +714,9 @@ def test_a_file_is_fitted_to_shapes_and_put_in_place(tmp_path):
   assert line == (
     f'streams from {file} (timm/resnet18), {len(arrays)} arrays; left out: fc.bias, fc.weight'
   )
+  _, donor = pretrained.from_torch(resnet18(), 'timm/resnet18')
+  assert 'head/logit/kernel' in pretrained.fit(large(), donor).left_out
   small = {('params', 'streams_shared', 'bn1', 'bn', 'bias'): np.arange(8, dtype=np.float32)}
-  small = {path: value for path, value in small.items()}
   mesh = jax.make_mesh((8,), ('data',))
   place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
   state = {

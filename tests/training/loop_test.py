@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import pickle
 import signal
 import subprocess
 import sys
@@ -278,3 +279,100 @@ def test_an_exploded_loss_stops_the_run(prepared, tmp_path):
   config = make_config(prepared, **{'schedule.peak': float('inf'), 'eval_every': 100})
   with pytest.raises(StateError, match='the loss is nan at step'):
     loop.train(config, str(tmp_path / 'run'))
+
+
+PRETRAINED = """
+from configs import vit_fusion
+
+def get_config():
+  config = vit_fusion.get_config()
+  config.pretrained = {fields}
+  return config
+"""
+
+
+class Trap:
+  """A pickle of this makes a file when it is opened."""
+
+  def __init__(self, marker):
+    self.marker = marker
+
+  def __reduce__(self):
+    return (open, (self.marker, 'w'))
+
+
+def test_a_pickle_of_weights_is_not_opened_and_ends_with_4(prepared, tmp_path):
+  marker, weights = tmp_path / 'marker', tmp_path / 'resnet50.pth'
+  weights.write_bytes(pickle.dumps({'conv1.weight': Trap(str(marker))}))
+  fields = {'weights': str(weights), 'architecture': 'timm/resnet50'}
+  (tmp_path / 'mine.py').write_text(PRETRAINED.format(fields=fields))
+  arguments = command(tmp_path / 'run', prepared)
+  arguments[3] = f'--config={tmp_path}/mine.py'
+  found = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+  assert found.returncode == 4, found.stderr
+  assert 'this is a pickle' in found.stderr
+  assert f'torch.load(open(sys.argv[1], {"rb"!r})' in found.stderr
+  assert f'{weights} {tmp_path}/resnet50.safetensors' in found.stderr
+  assert 'Traceback' not in found.stderr
+  assert sorted(f.name for f in tmp_path.iterdir()) == ['mine.py', 'resnet50.pth']
+
+
+def donor_of(job):
+  """Another's weights for the streams, as `fetch` gives them: {path: array}, all 0.25."""
+  stream = job.abstract.params['streams_shared']
+  return {
+    ('params', 'streams_shared', *(k.key for k in path)): np.full(leaf.shape, 0.25, np.float32)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(stream)
+  }
+
+
+def test_streams_start_from_a_file_and_a_resumed_run_needs_none(prepared, tmp_path, monkeypatch):
+  """`fetch` itself is tested with real names in models/pretrained_test.py; here, what is done."""
+  asked, seen = [], []
+
+  def fetch(source, variables):
+    asked.append(source)
+    return donor_of(loop._prepare(config, 'nowhere')), 'streams from FILE'
+
+  def steps(job, state, *_):  # in place of the training
+    seen.append(state)
+
+  config = make_config(prepared)
+  config.pretrained = {'weights': 'FILE', 'architecture': 'timm/vit_tiny_patch16_224'}
+  monkeypatch.setattr(loop.pretrained, 'fetch', fetch)
+  monkeypatch.setattr(loop, '_steps', steps)
+  loop.train(config, str(tmp_path / 'run'))
+  (state,) = seen
+  for leaf in jax.tree.leaves(state.params['streams_shared']):
+    assert (np.asarray(leaf) == 0.25).all()
+  assert not (np.asarray(state.params['head']['logit']['kernel']) == 0.25).any()
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, loop._prepare(config, 'nowhere').abstract)
+  jax.tree.map(lambda leaf, place: leaf.sharding == place or pytest.fail(), state, shardings)
+  assert asked == [('FILE', 'timm/vit_tiny_patch16_224', None, 'streams')]
+
+  class Begun:
+    def __init__(self, *_, **__):
+      pass
+
+    def latest(self):
+      return 4
+
+  (tmp_path / 'run' / 'checkpoints').mkdir(exist_ok=True)
+  monkeypatch.setattr(loop, 'Checkpoints', Begun)
+  assert loop._donated(loop._prepare(config, str(tmp_path / 'run'))) == ({}, '')
+  assert len(asked) == 1
+
+
+def test_evaluation_reads_no_file_of_weights(prepared, tmp_path):
+  config = make_config(prepared)
+  config.pretrained = {'weights': 'gone', 'architecture': 'timm/vit_tiny_patch16_224'}
+  with pytest.raises(StateError, match='run with --mode=train first'):
+    loop.evaluate(config, str(tmp_path / 'run'))
+  with pytest.raises(StateError, match='weights gone: this is not there'):
+    loop.train(config, str(tmp_path / 'run'))
+  config.pretrained.architecture = 'timm/vit'
+  with pytest.raises(ConfigError, match='config.pretrained.architecture'):
+    loop.evaluate(config, str(tmp_path / 'run'))
+  config.pretrained = None
+  assert loop._prepare(config, str(tmp_path / 'run')).pretrained is None
+  assert os.listdir(tmp_path) == []

@@ -80,7 +80,7 @@ def test_long_gradients_are_clipped():
 @pytest.mark.parametrize(
   'fields,schedule,said',
   [
-    ({'name': 'lion'}, {'name': 'constant', 'peak': 1.0}, "unknown optimizer 'lion'; .*adamw, adam, sgd"),
+    ({'name': 'lion'}, {'name': 'constant', 'peak': 1.0}, "'lion'; .*adamw, adam, sgd"),
     ({'name': 'sgd', 'decay': 'some'}, {'name': 'constant', 'peak': 1.0}, "'some'; .*kernels, all"),
     ({'name': 'sgd'}, {'name': 'linear'}, "unknown schedule 'linear'; .*warmup_cosine"),
     ({'name': 'sgd', 'beta': 1}, {'name': 'constant', 'peak': 1.0}, "config.optimizer: .*'beta'"),
