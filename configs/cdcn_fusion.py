@@ -57,7 +57,7 @@ def embedded() -> ConfigDict:
   c.modality_dropout = ConfigDict({'depth': 0.5, 'ir': 0.5})
 
   c.loss = ConfigDict({'pixel_wise_mse': {}, 'contrastive_depth': {}})
-  c.batch_size = 32
+  c.batch_size = 16
   c.steps = 600
   c.optimizer = ConfigDict({'name': 'adamw', 'weight_decay': 0.05})
   c.schedule = ConfigDict({'name': 'warmup_cosine', 'peak': 2e-3, 'warmup': 50})

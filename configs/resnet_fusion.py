@@ -56,16 +56,16 @@ def embedded() -> ConfigDict:
   c.modality_dropout = ConfigDict({'depth': 0.5, 'ir': 0.5})
 
   c.loss = 'binary_cross_entropy'
-  c.batch_size = 32
-  c.steps = 600
+  c.batch_size = 16
+  c.steps = 200
   c.optimizer = ConfigDict({'name': 'adamw', 'weight_decay': 0.05})
   c.schedule = ConfigDict({'name': 'warmup_cosine', 'peak': 1e-3, 'warmup': 50})
   c.clip_norm = 1.0
   c.fsdp = 1
 
   c.eval_batch_size = 64
-  c.eval_every = 150
-  c.checkpoint_every = 150
+  c.eval_every = 200
+  c.checkpoint_every = 200
   c.log_every = 10
   return c
 
