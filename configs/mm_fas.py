@@ -2,7 +2,8 @@
 
   python -m flexfas_jax.main --config=configs/mm_fas.py --workdir=runs/mm_fas
 
-Expected, on rendered faces: @EXP@
+Expected, on rendered faces: ACER within the data sets (intra) 0.4 % with all three modalities,
+18 % with RGB alone. Time: 4.5 minutes on one CPU core (experiments/flexmodal).
 
   python -m flexfas_jax.main --config=configs/mm_fas.py:flexmodal --workdir=...
 

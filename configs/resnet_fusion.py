@@ -2,7 +2,8 @@
 
   python -m flexfas_jax.main --config=configs/resnet_fusion.py --workdir=runs/resnet_fusion
 
-Expected, on rendered faces: @EXP@
+Expected, on rendered faces: ACER within the data sets (intra) 0.1 % with all three modalities,
+22 % with RGB alone. Time: 4 minutes on one CPU core (experiments/flexmodal).
 
   python -m flexfas_jax.main --config=configs/resnet_fusion.py:flexmodal --workdir=...
 

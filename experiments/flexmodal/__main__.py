@@ -134,7 +134,7 @@ def draw(rows: list[dict], file: pathlib.Path) -> None:
     axis.grid(alpha=0.3)
   axes[0].set_yticks(range(len(names)), names)
   axes[0].invert_yaxis()
-  axes[0].legend(loc='lower right', framealpha=1)
+  axes[1].legend(loc='upper left', framealpha=1)  # where no ACER is
   figure.suptitle('Rendered faces: every backbone with every fusion')
   figure.tight_layout()
   figure.savefig(file, dpi=110)
