@@ -1,7 +1,7 @@
 """Vision Transformer as in timm (`vit_*_patch16_224`), returning patch tokens as stage maps.
 
 Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021. Parameter names follow timm's,
-so that its table in `foreign_names.py` is short. Alphabet: N tokens, D width, K heads, d head width.
+so that its table in `foreign_names.py` is short. N tokens, D width, K heads, d a head's width.
 """
 
 from typing import NamedTuple
