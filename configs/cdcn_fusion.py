@@ -2,7 +2,8 @@
 
   python -m flexfas_jax.main --config=configs/cdcn_fusion.py --workdir=runs/cdcn_fusion
 
-Expected, on rendered faces: @EXP@
+Expected, on rendered faces: ACER within the data sets (intra) 2.2 % with all three modalities,
+32 % with RGB alone. Time: 6.5 minutes on two CPU cores with another job beside it.
 
   python -m flexfas_jax.main --config=configs/cdcn_fusion.py:flexmodal --workdir=...
 
