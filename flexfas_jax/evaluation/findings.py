@@ -1,0 +1,53 @@
+"""What can be wrong with lists and pictures: one vocabulary for lint and for the builders."""
+
+import csv
+import pathlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+# What each rule finds, and the way out. Printed beside the findings, and by `lint --help`.
+RULES = {
+  'row': "a row that is not of the list's form; the text says what was expected",
+  'label': 'a label that is not known, or contradicts the path; map it with --labels',
+  'duplicate': 'the same triplet more than once; drop all but one',
+  'leak-file': 'a file in two splits; take it out of one',
+  'leak-video': 'a video in two splits; take it out of one',
+  'leak-subject': 'a person in two splits; take it out of one',
+  'triplet': 'frame, video or subject disagree within a row',
+  'swapped': 'a picture stands in the column of another modality',
+  'same-image': 'a modality is a copy of another; the second sensor was never used',
+  'black': 'all pixels equal: nothing was acquired; treated as absent',
+  'missing-file': 'no such file below the root',
+  'unreadable': 'not a whole picture: truncated, empty, or something else under its name',
+  'bit-depth': 'not the bit depth that this data set has; nothing is cut down silently',
+  'range': 'values that the stated unit cannot have',
+  'colour': 'a colour picture where one channel is due: a colour map cannot be undone',
+  'size': 'modalities whose shapes do not agree',
+  'sha256': 'the bytes are not those that the manifest names',
+  'outside-root': 'a path that leaves the root: absolute, or with ..',
+  'line-endings': 'CRLF, or a byte order mark; harmless here, other readers keep them in the label',
+  'no-last-newline': 'the last line is not ended; another list appended to it is lost',
+}
+# Those that do not stop a builder: it records them, and what is stored stays as it is.
+WARNINGS = frozenset({'black', 'line-endings', 'no-last-newline'})
+
+
+class Finding(NamedTuple):
+  """One thing that is wrong, and where."""
+
+  rule: str  # of RULES
+  list: str  # the list file, or the folder that was read
+  row: int  # line of the file, counted from 1; 0: not a matter of one row
+  text: str  # what: paths, ids, values
+
+  def __str__(self) -> str:
+    where = f'{self.list}:{self.row}' if self.row else self.list
+    return f'{where}: {self.rule}: {self.text}'
+
+
+def write_csv(path: str | pathlib.Path, findings: Iterable[Finding]) -> None:
+  """Writes findings as CSV with the columns rule, list, row, text."""
+  with open(path, 'w', encoding='utf-8', newline='') as file:
+    writer = csv.writer(file, lineterminator='\n')
+    writer.writerow(Finding._fields)
+    writer.writerows(findings)

@@ -1,0 +1,249 @@
+"""What a file's path says about its picture, in the layouts in which data sets are handed out.
+
+`read(path)` gives data set, subject, video, frame, modality, label and species where the path is of
+a layout known here, and None otherwise. Lists and builders share it, so that a row of any published
+list and a file on disk come to the same id: `casia_surf/CLKJ_AS0005/04_en_b/101`.
+
+Sources: the layouts and codes are those of the data sets' own documentation and of FlexModal's
+protocol lists. What is inferred, not stated, is said beside it and in the builder's README.
+"""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from flexfas_jax.errors import DataError
+
+UNKNOWN = 'unknown'  # species of an attack that a source does not tell
+
+_MODALITY = {'color': 'rgb', 'profile': 'rgb', 'rgb': 'rgb', 'depth': 'depth', 'ir': 'ir'}
+_PART = {'training': 'train', 'testing': 'test', 'dev': 'val', 'train': 'train', 'val': 'val'}
+_PART |= {'test': 'test'}
+
+
+class Said(NamedTuple):
+  """What a path says; '' is what it does not say."""
+
+  dataset: str
+  modality: str  # 'rgb', 'depth' or 'ir'
+  subject: str
+  video: str  # within the subject
+  frame: str  # as written: '0012'
+  label: str  # 'bona_fide' or 'attack'
+  attack_type: str  # the data set's own species
+  attack_category: str  # the common vocabulary
+  ethnicity: str = ''
+  part: str = ''  # 'train', 'val' or 'test'
+
+  @property
+  def video_id(self) -> str:
+    """Names the video among all data sets."""
+    return '/'.join(filter(None, (self.dataset, self.subject, self.video)))
+
+  @property
+  def id(self) -> str:
+    """Names the triplet among all data sets; the same for its three files."""
+    return f'{self.video_id}/{self.frame}'
+
+  def facts(self) -> dict:
+    """The fields of an example (`data/triplets.py`) but its images."""
+    return {
+      'id': self.id,
+      'label': self.label,
+      'attack_type': self.attack_type,
+      'attack_category': self.attack_category,
+      'subject': self.subject and f'{self.dataset}/{self.subject}',
+      'video': self.video_id,
+      'frame': int(self.frame),
+      'dataset': self.dataset,
+      'ethnicity': self.ethnicity,
+    }
+
+
+def read(path: str) -> Said | None:
+  """What a path says, or None where its layout is not known.
+
+  Args:
+    path: with forward slashes, relative or not; only its end is looked at.
+  """
+  for marks, pattern, make in _LAYOUTS:
+    if any(mark in path for mark in marks) and (found := pattern.search(path)):
+      return make(found)
+  return None
+
+
+# CASIA-SURF. Eyes, nose, mouth cut out (e, n, m); s is flat and b bent (inferred).
+SURF_SPECIES = ('01_e_s', '02_e_b', '03_en_s', '04_en_b', '05_enm_s', '06_enm_b')
+_SURF = re.compile(
+  r'(?:(Training|Val|Testing)/)?(real|fake)_part/(?:(?:real|fake)_(train|val|test)_part/)?'
+  r'(CLKJ_[A-Z]+\d+)/(real|\d\d(?:_[a-z]+_[a-z])?)\.rssdk/(color|depth|ir)/'
+  r'(\d+)(?:_resized)?\.\w+$'
+)
+# The challenge's later phases: nothing but a number; the label stands in a list.
+_SURF_PHASES = re.compile(r'(Val|Testing)/(\d+)/(\d+)-(color|depth|ir)\.\w+$')
+
+
+def _surf(found: re.Match) -> Said:
+  folder, part, subfolder, subject, clip, kind, frame = found.groups()
+  live = part == 'real'
+  # The later release writes the number of the species alone.
+  species = '' if live else next((s for s in SURF_SPECIES if s.startswith(clip[:2])), clip)
+  return Said(
+    'casia_surf',
+    _MODALITY[kind],
+    subject,
+    species or 'real',
+    frame,
+    'bona_fide' if live else 'attack',
+    species,
+    '' if live else 'cut_photo',
+    part=_PART[(folder or subfolder or 'train').lower()] if folder or subfolder else '',
+  )
+
+
+def _surf_phase(found: re.Match) -> Said:
+  folder, _, number, kind = found.groups()
+  return Said(
+    'casia_surf', _MODALITY[kind], '', folder, number, '', '', '', part=_PART[folder.lower()]
+  )
+
+
+# CeFA: Race_ID_AcqDevice_Session_PAI.
+_CEFA = re.compile(
+  r'(AF|CA|EA)-(\d+)/(\d)_(\d+)_(\d)_(\d)_(\d)/(color|profile|depth|ir)/(\d+)\.\w+$'
+)
+_CEFA_MASK = re.compile(
+  r'(3D-Mask|Silicone-Mask)/(?:[^/]+/)?((\d)_(\d+)(?:_\d)+)/(color|profile|depth|ir)/(\d+)\.\w+$'
+)
+_CEFA_2D = {
+  ('2', '1'): ('cloth_indoor', 'print'),
+  ('2', '2'): ('cloth_outdoor', 'print'),
+  ('3', '1'): ('picture_indoor', 'print'),
+  ('3', '2'): ('picture_outdoor', 'print'),
+  ('4', '1'): ('replay', 'replay'),
+  ('4', '2'): ('replay_outdoor', 'replay'),
+}
+# That a mask printed in 3D is rigid, and one of silicone flexible, is inferred.
+_CEFA_3D = {
+  '3D-Mask': ('3d_mask', 'rigidmask'),
+  'Silicone-Mask': ('silicone_mask', 'flexiblemask'),
+}
+
+
+def cefa_part(subject: int) -> str:
+  """The official split of a CeFA subject of the 2D part, by its number (0 to 499)."""
+  return 'train' if subject < 200 else 'val' if subject < 300 else 'test'
+
+
+def _cefa(found: re.Match) -> Said:
+  race, number, first, second, device, session, pai, kind, frame = found.groups()
+  species, category = ('', '')
+  if pai != '1':
+    species, category = _CEFA_2D.get((pai, session), (f'pai_{pai}', 'other'))
+  return Said(
+    'casia_cefa',
+    _MODALITY[kind],
+    f'{race}-{number}',
+    f'{first}_{second}_{device}_{session}_{pai}',
+    frame,
+    'attack' if species else 'bona_fide',
+    species,
+    category,
+    race,
+    cefa_part(int(number)),
+  )
+
+
+def _cefa_mask(found: re.Match) -> Said:
+  folder, clip, _, number, kind, frame = found.groups()
+  return Said(
+    'casia_cefa',
+    _MODALITY[kind],
+    f'{folder}-{number}',
+    clip,
+    frame,
+    'attack',
+    *_CEFA_3D[folder],
+    part='test',
+  )
+
+
+# WMCA: client_session_presenter_type_pai.
+_WMCA_NAME = re.compile(r'(\d{3})_(\d{2})_(\d{3})_(\d)_(\d{2})')
+_WMCA = re.compile(
+  r'(\d{3}_\d{2}_\d{3}_\d_\d{2})(?:\.hdf5)?[/#](color|depth|ir)[/#](?:Frame_)?(\d+)(?:\.\w+)?$'
+)
+
+
+def wmca_category(kind: int, pai: int) -> str | None:
+  """WMCA's category of a pair of type and instrument: '' for bona fide, None for no known pair.
+
+  Not by type alone: masks and heads share type 2, glasses and masks type 1.
+  """
+  return _WMCA_CATEGORY.get((kind, pai))
+
+
+def _pairs(category: str, kind: int, *numbers: int) -> dict:
+  return {(kind, number): category for number in numbers}
+
+
+_WMCA_CATEGORY = {
+  **_pairs('', 0, 0, 1, 2),
+  **_pairs('glasses', 1, 1, 4, 5, 6, 7, 15, 16),
+  **_pairs('rigidmask', 1, 2, 13, 14),
+  **_pairs('rigidmask', 2, *range(12, 18)),
+  **_pairs('fakehead', 2, *range(1, 8)),
+  **_pairs('papermask', 2, *range(8, 12)),
+  **_pairs('flexiblemask', 2, 18, *range(75, 100)),
+  **_pairs('print', 3, 1, 2, 3, 4, 6, 7, 8, 9, 11, 12, 13, 14),
+  **_pairs('replay', 3, 5, 10, 15),
+  **_pairs('replay', 4, *range(1, 19)),
+}
+
+
+def wmca_video(name: str, modality: str = 'rgb', frame: str = '0') -> Said:
+  """What the name of a WMCA video says.
+
+  Args:
+    name: client_session_presenter_type_pai, e.g. '001_01_000_2_08'.
+    modality, frame: passed on.
+
+  Raises:
+    DataError: another name, or a pair of type and instrument that the data set does not have.
+  """
+  found = _WMCA_NAME.fullmatch(name)
+  if not found:
+    raise DataError(f'{name!r} is not a WMCA video: client_session_presenter_type_pai')
+  client, _, _, kind, pai = found.groups()
+  category = wmca_category(int(kind), int(pai))
+  if category is None:
+    raise DataError(f'{name}: WMCA has no type {kind} with instrument {pai}')
+  live = kind == '0'
+  return Said(
+    'wmca',
+    modality,
+    client,
+    name,
+    frame,
+    'bona_fide' if live else 'attack',
+    '' if live else f'{kind}_{pai}',
+    category,
+  )
+
+
+def _wmca(found: re.Match) -> Said | None:
+  name, kind, frame = found.groups()
+  try:
+    return wmca_video(name, _MODALITY[kind], frame)
+  except DataError:
+    return None
+
+
+# What a path must hold to be tried, the pattern, and what is made of a match.
+_LAYOUTS: tuple[tuple[tuple[str, ...], re.Pattern, Callable], ...] = (
+  (('.rssdk',), _SURF, _surf),
+  (('AF-', 'CA-', 'EA-'), _CEFA, _cefa),
+  (('-Mask/',), _CEFA_MASK, _cefa_mask),
+  (('_',), _WMCA, _wmca),
+  (('Val/', 'Testing/'), _SURF_PHASES, _surf_phase),
+)
