@@ -1,15 +1,6 @@
 """From a plan to encoded triplets, on as many processes as there are cores."""
 
-import collections
-import concurrent.futures
-import contextlib
 import itertools
-import multiprocessing
-import os
-import signal
-import sys
-import threading
-import types
 from collections.abc import Iterator
 
 import cv2
@@ -17,6 +8,7 @@ import numpy as np
 
 from data.rendered_faces import lighting, scenes, sensors
 from data.rendered_faces.populations import CATEGORY, Video
+from flexfas_jax.input_pipeline.workers import Workers
 
 _WORTH_A_POOL = 6  # subjects; fewer are done before a process has started
 
@@ -29,16 +21,13 @@ class Renderer:
   """
 
   def __init__(self, workers: int | None = None):
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    self._workers = workers or cores
-    self._pool = None
+    self._workers = Workers(workers)
 
   def __enter__(self):
     return self
 
-  def __exit__(self, *_):
-    if self._pool:
-      self._pool.shutdown(cancel_futures=True)
+  def __exit__(self, *raised):
+    self._workers.__exit__(*raised)
 
   def examples(self, videos: list[Video]) -> Iterator[tuple[str, dict]]:
     """Renders videos in their order.
@@ -51,48 +40,8 @@ class Renderer:
     """
     # A task is one subject: the shape of the head and the photos of it are worked out once.
     tasks = [list(group) for _, group in itertools.groupby(videos, lambda video: video.subject)]
-    if self._workers == 1 or len(tasks) < _WORTH_A_POOL:
-      for task in tasks:
-        yield from _render_all(task)
-      return
-    if self._pool is None:
-      # Never fork: the parent may hold an accelerator and its threads.
-      spawn = multiprocessing.get_context('spawn')
-      self._pool = concurrent.futures.ProcessPoolExecutor(self._workers, spawn, _start_worker)
-    # A bounded queue, so that a set larger than memory can be rendered.
-    queue = collections.deque()
-    for task in tasks:
-      with _without_main():
-        queue.append(self._pool.submit(_render_all, task))
-      if len(queue) > 4 * self._workers:
-        yield from queue.popleft().result()
-    while queue:
-      yield from queue.popleft().result()
-
-
-@contextlib.contextmanager
-def _without_main():
-  """Processes that start meanwhile do not import the main program again.
-
-  They need nothing of it, and it may be large (a training job imports JAX) or unguarded.
-  """
-  main = sys.modules['__main__']
-  sys.modules['__main__'] = types.ModuleType('__main__')
-  try:
-    yield
-  finally:
-    sys.modules['__main__'] = main
-
-
-def _start_worker():
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers
-  cv2.setNumThreads(1)
-
-  def end_with_parent():
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-  threading.Thread(target=end_with_parent, daemon=True).start()
+    for pairs in self._workers.map(_render_all, tasks, _WORTH_A_POOL):
+      yield from pairs
 
 
 def _render_all(videos: list[Video]) -> list[tuple[str, dict]]:
