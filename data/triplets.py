@@ -13,8 +13,13 @@ A prepared set is ArrayRecord and is read with `tfds.data_source` without any bu
 """
 
 import contextlib
+import json
+import os
+import pathlib
+import shutil
+import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +27,7 @@ import rich.console
 import rich.progress
 import tensorflow_datasets as tfds
 
+from data import cards
 from flexfas_jax.errors import DataError
 
 MODALITIES = ('rgb', 'depth', 'ir')
@@ -41,6 +47,8 @@ CATEGORIES = (
 
 Example = dict[str, Any]
 Split = tuple[int | None, Iterable[tuple[str, Example]]]
+_OWNER = 'owner.json'  # in a folder that is being written: host and process
+SKIPPED = ('', {})  # in the place of an example that is left out: progress counts it
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -72,7 +80,7 @@ def check(example: Example) -> Example:
 
   Args:
     example: values by feature name. Images may be missing (absent); `attack_type`,
-      `attack_category` and `ethnicity` default to ''.
+      `attack_category` and `ethnicity` default to ''; an unknown subject is ''.
 
   Raises:
     DataError: an unknown or missing key, a label that is not a name, an attack without a category.
@@ -98,7 +106,8 @@ def check(example: Example) -> Example:
   if not any(full[modality] for modality in MODALITIES):
     raise DataError(f'{where}: has no image at all')
   for key in ('id', 'subject', 'video'):
-    if not full[key].startswith(f'{full["dataset"]}/'):
+    unknown = key == 'subject' and not full[key]
+    if not unknown and not full[key].startswith(f'{full["dataset"]}/'):
       raise DataError(f'{where}: {key} {full[key]!r} does not start with {full["dataset"]!r} and /')
   return full
 
@@ -144,6 +153,8 @@ def _without_tfds_bars() -> Iterator[None]:
 class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """Base of all builders: a subclass has `VERSION`, perhaps `BUILDER_CONFIGS`, and `_splits`."""
 
+  extra: Mapping[str, Mapping[str, str]] = {}  # {id: {column of the manifest: value}}
+
   def _splits(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Split]:
     """Per split: how many examples (or None) and an iterator of (key, example).
 
@@ -168,7 +179,8 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _generate_examples(self, examples, total, text):
     try:
       for key, example in show_progress(examples, total, text):
-        yield key, check(example)
+        if example:
+          yield key, check(example)
     finally:
       # Sources may hold processes or files: they end with the split, however it ends.
       getattr(examples, 'close', lambda: None)()
@@ -177,8 +189,60 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """As in TFDS; what is interrupted leaves nothing that looks finished, and no process."""
     self._running = []
     with _without_tfds_bars():
+      _remove_left_behind(self.data_path)
       try:
         super().download_and_prepare(**kwargs)
+      except OSError:
+        # Another process may have built the same set meanwhile, and its folder stands.
+        if not (self.data_path / 'card.json').exists():
+          raise
       finally:
         for generator in self._running:
           generator.close()
+
+  def _download_and_prepare(self, dl_manager, download_config):
+    # TFDS has a temporary folder here, and renames it when this returns.
+    (self.data_path / _OWNER).write_text(json.dumps([socket.gethostname(), os.getpid()]))
+    self._beam_runner = download_config.beam_runner or download_config.beam_options
+    super()._download_and_prepare(dl_manager, download_config)
+    self._finish()
+    (self.data_path / _OWNER).unlink()
+
+  def _finish(self) -> None:
+    """Before the set is given its place."""
+    self.write_card({})
+
+  def write_card(self, recorded: Mapping[str, Any]) -> None:
+    """Writes manifest, card and contact sheet beside the shards.
+
+    Args:
+      recorded: what the builder has to say, for the card.
+    """
+    shards = {
+      split: [pathlib.Path(path) for path in self.info.splits[split].filepaths]
+      for split in self.info.splits
+    }
+    config = self.builder_config and self.builder_config.name
+    name = '/'.join(filter(None, (self.name, config, str(self.version))))
+    cards.write(pathlib.Path(self.data_path), name, shards, self.extra, recorded)
+
+
+def _remove_left_behind(folder) -> None:
+  """Removes what builds of this set left that were killed on this machine."""
+  for left in pathlib.Path(folder).parent.glob(f'incomplete.*_{pathlib.Path(folder).name}'):
+    try:
+      host, process = json.loads((left / _OWNER).read_text())
+    except (OSError, ValueError):
+      continue  # not ours, or its first moments
+    if host == socket.gethostname() and not _alive(process):
+      shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+  try:
+    os.kill(process, 0)
+  except ProcessLookupError:
+    return False
+  except PermissionError:
+    pass
+  return True

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import logging
 import pathlib
+import shlex
 from collections.abc import Sequence
 
 import numpy as np
@@ -136,20 +137,29 @@ def _check_shard(name: str, path: pathlib.Path, length: int, way_out: str) -> No
     raise DataError(f'{name}: the shard {path} is damaged ({error}); {way_out}') from error
 
 
-def prepare(dataset: str, data_dir: str, only_free: bool = False) -> pathlib.Path:
+def prepare(
+  dataset: str,
+  data_dir: str,
+  only_free: bool = False,
+  beam: tuple[str, str] | None = None,
+  **settings,
+) -> pathlib.Path:
   """Builds a data set with its builder in `data/`, as ArrayRecord; leaves what stands.
 
   Args:
     dataset: `set` or `set/config`.
     data_dir: where prepared sets go.
     only_free: refuse a set that its user has to fetch under a licence first.
+    beam: (runner, its options as on a command line): build on Apache Beam.
+    **settings: of the builder: `source` and what else `data/source_builder.py` takes; None leaves
+      one at its default.
 
   Returns:
     The folder of the prepared set.
 
   Raises:
-    ConfigError: no such data set; the message lists those that have a builder.
-    DataError: it has to be prepared by hand, and which command does it.
+    ConfigError: no such data set, config or setting; the message lists those there are.
+    DataError: it has to be prepared by hand, and which command does it; or its source is wrong.
   """
   name, _, config = dataset.partition('/')
   if name not in builders():
@@ -158,16 +168,38 @@ def prepare(dataset: str, data_dir: str, only_free: bool = False) -> pathlib.Pat
       f'it has: {", ".join(builders()) or "none (run from the clone, where data/ is)"}'
     )
   module = importlib.import_module(f'data.{name}.{name}_dataset_builder')
-  if only_free and module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+  licensed = module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+  if only_free and licensed:
     raise DataError(
       f'{dataset} is not prepared in {data_dir!r}. With the data set at hand: '
       f'python -m flexfas_jax.prepare --dataset={dataset} --source=DIR --data_dir={data_dir}'
     )
+  settings = {key: value for key, value in settings.items() if value not in (None, {}, ())}
+  if settings and not licensed:
+    raise ConfigError(f'{name} is made from nothing: it takes no --{sorted(settings)[0]}')
   logging.getLogger('absl').setLevel(logging.ERROR)  # TFDS warns of every config not in its list
-  builder = module.Builder(config=config or None, data_dir=data_dir, file_format='array_record')
+  builder = module.Builder(
+    config=config or None, data_dir=data_dir, file_format='array_record', **settings
+  )
+  how = {'download_config': _on_beam(*beam)} if beam else {}
   with contextlib.redirect_stdout(None):  # TFDS announces a download; progress is on stderr
-    builder.download_and_prepare()
+    builder.download_and_prepare(**how)
   return pathlib.Path(builder.data_dir)
+
+
+def _on_beam(runner: str, options: str) -> tfds.download.DownloadConfig:
+  try:
+    import apache_beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+  except ImportError:
+    raise ConfigError("--beam_runner needs the extra `beam`: pip install '.[beam]'") from None
+  try:
+    made = apache_beam.runners.create_runner(runner)
+  except (ValueError, ImportError) as error:
+    raise ConfigError(f'--beam_runner={runner}: {error}') from None
+  return tfds.download.DownloadConfig(
+    beam_runner=made, beam_options=PipelineOptions(shlex.split(options))
+  )
 
 
 def builders() -> list[str]:

@@ -1,0 +1,287 @@
+"""What lies beside a prepared set: its manifest, a card to read, and a contact sheet to look at.
+
+All of it is taken from the records as they were written, so that it is true of them:
+
+- `manifest.csv`: a row per record, in the order of the records: all fields but the images, their
+  SHA-256, and the columns that the source adds (the split of each published protocol). Selections
+  are made by it (`flexfas_jax/input_pipeline/sources.py`); it is also a manifest for
+  `--dataset=manifest/NAME`, and proves that two laboratories have the same set.
+- `card.json`, `CARD.md`: counts, sizes, bit depths, digests, what was left out and why.
+- `contact_sheet.jpg`: a row per species, three pictures for each of four people.
+"""
+
+import collections
+import csv
+import functools
+import hashlib
+import io
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from array_record.python import array_record_data_source
+from PIL import Image, ImageDraw, ImageFont
+
+import flexfas_jax
+from flexfas_jax.input_pipeline import geometry, transforms
+from flexfas_jax.input_pipeline.workers import Workers
+
+MODALITIES = ('rgb', 'depth', 'ir')
+FACTS = ('id', 'split', 'label', 'attack_type', 'attack_category', 'subject', 'video', 'frame')
+FACTS += ('dataset', 'ethnicity')
+DIGESTS = tuple(f'{m}_sha256' for m in MODALITIES)
+_AT_ONCE = 256  # records of a task
+_BITS = {'I;16': 16, 'I;16B': 16, 'I;16L': 16, 'I': 16}  # Pillow's modes; others have 8
+_TILE, _PEOPLE, _GAP, _LABEL, _TITLE = 92, 4, 8, 16, 32
+_HOLE = (58, 22, 74)  # colour of what a depth sensor did not measure
+_ABSENT = (235, 235, 235)
+
+
+def write(
+  folder: pathlib.Path,
+  name: str,
+  shards: Mapping[str, Sequence[pathlib.Path]],
+  extra: Mapping[str, Mapping[str, str]],
+  recorded: Mapping[str, Any],
+) -> None:
+  """Writes manifest, card and contact sheet of a set whose shards are written.
+
+  Args:
+    folder: of the set.
+    name: `set/config/version`.
+    shards: {split: ArrayRecord files, in order}.
+    extra: {id: {column: value}} for the manifest; columns may differ between ids.
+    recorded: what the builder has to say, for the card.
+  """
+  records = []
+  with Workers() as workers:
+    for split, paths in shards.items():
+      tasks = [(path, start) for path in paths for start in range(0, _length(path), _AT_ONCE)]
+      for some in workers.map(functools.partial(_describe, split), tasks, few=8):
+        records += some
+  columns = sorted({column for values in extra.values() for column in values})
+  digest = _write_manifest(folder / 'manifest.csv', records, extra, columns)
+  card = {
+    'name': name,
+    'flexfas_jax': flexfas_jax.__version__,
+    'manifest_sha256': digest,
+    'splits': {split: _counts([r for r in records if r['split'] == split]) for split in shards},
+    'pictures': {modality: _pictures(records, modality) for modality in MODALITIES},
+    **recorded,
+  }
+  (folder / 'card.json').write_text(json.dumps(card, indent=2) + '\n', encoding='utf-8')
+  (folder / 'CARD.md').write_text(_markdown(card), encoding='utf-8')
+  sheet(name, records).save(folder / 'contact_sheet.jpg', quality=85)
+
+
+def _length(path: pathlib.Path) -> int:
+  with array_record_data_source.ArrayRecordDataSource(str(path)) as records:
+    return len(records)
+
+
+@functools.cache
+def _features():
+  from data import triplets  # imports TFDS, which the main process has and a worker not yet
+
+  return triplets.features()
+
+
+def _read(path: pathlib.Path, numbers: Iterable[int]) -> list[dict]:
+  with array_record_data_source.ArrayRecordDataSource(str(path)) as records:
+    raw = records.__getitems__(list(numbers))
+  return [_features().deserialize_example_np(one) for one in raw]
+
+
+def _describe(split: str, task: tuple[pathlib.Path, int]) -> list[dict]:
+  """What the records of a task are, without their pictures."""
+  path, start = task
+  found = []
+  numbers = range(start, min(start + _AT_ONCE, _length(path)))
+  for number, example in zip(numbers, _read(path, numbers), strict=True):
+    one = {'split': split, 'place': (path, number)}
+    for key, value in example.items():
+      if key in MODALITIES:
+        one[f'{key}_sha256'] = hashlib.sha256(value).hexdigest() if value else ''
+        one[f'{key}_form'] = _form(value) if value else None
+      else:
+        one[key] = value.decode() if isinstance(value, bytes) else int(value)
+    one['label'] = 'bona_fide' if one['label'] else 'attack'
+    found.append(one)
+  return found
+
+
+def _form(encoded: bytes) -> tuple[str, int, int, int, int]:
+  """(file format, width, height, channels, bits), from the header alone."""
+  with Image.open(io.BytesIO(encoded)) as image:
+    width, height = image.size
+    bits = _BITS.get(image.mode, 8)
+    return image.format, width, height, 1 if bits == 16 else len(image.getbands()), bits
+
+
+def _write_manifest(path, records, extra, columns) -> str:
+  with open(path, 'w', encoding='utf-8', newline='') as file:
+    writer = csv.writer(file, lineterminator='\n')
+    writer.writerow([*FACTS, *DIGESTS, *columns])
+    for one in records:
+      more = extra.get(one['id'], {})
+      writer.writerow(
+        [*(one[key] for key in (*FACTS, *DIGESTS)), *(more.get(column, '') for column in columns)]
+      )
+  return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _counts(records: list[dict]) -> dict:
+  species = collections.Counter(_species(one) for one in records)
+  people = collections.defaultdict(set)
+  for one in records:
+    people[one['label']].add(one['subject'])
+  return {
+    'triplets': len(records),
+    'bona_fide': species['bona_fide'],
+    'attacks': len(records) - species['bona_fide'],
+    'subjects': len({one['subject'] for one in records} - {''}),
+    'subjects_by_label': {label: len(who - {''}) for label, who in sorted(people.items())},
+    'videos': len({one['video'] for one in records}),
+    'species': dict(sorted(species.items())),
+    'categories': dict(sorted(collections.Counter(
+      one['attack_category'] or 'bona_fide' for one in records
+    ).items())),
+    'ethnicity': dict(sorted(collections.Counter(one['ethnicity'] for one in records).items())),
+  }  # fmt: skip
+
+
+def _species(one: Mapping) -> str:
+  return 'bona_fide' if one['label'] == 'bona_fide' else one['attack_type'] or 'unknown'
+
+
+def _pictures(records: list[dict], modality: str) -> dict:
+  forms = [one[f'{modality}_form'] for one in records if one[f'{modality}_form']]
+  if not forms:
+    return {'present': 0, 'absent': len(records)}
+  count = lambda values: dict(sorted(collections.Counter(map(str, values)).items()))  # noqa: E731
+  sides = {
+    side: {'smallest': min(v), 'median': int(np.median(v)), 'largest': max(v)}
+    for side, v in (('width', [f[1] for f in forms]), ('height', [f[2] for f in forms]))
+  }
+  return {
+    'present': len(forms),
+    'absent': len(records) - len(forms),
+    'format': count(f[0] for f in forms),
+    'channels': count(f[3] for f in forms),
+    'bits': count(f[4] for f in forms),
+    **sides,
+  }
+
+
+def _markdown(card: Mapping) -> str:
+  lines = [f'# {card["name"]}', '']
+  lines += [f'- {note}' for note in card.get('notes', [])]
+  lines += [
+    f'- manifest.csv: sha256 `{card["manifest_sha256"]}`; prepared with flexfas_jax '
+    f'{card["flexfas_jax"]}',
+  ]
+  if card.get('left_out'):
+    lines.append(f'- {card["left_out"]} left out; which and why stands in bad_files.csv')
+  for rule, n in card.get('findings', {}).items():
+    lines.append(f'- {rule}: {n}')
+  lines += [
+    '',
+    '| split | triplets | bona fide | attacks | subjects | videos |',
+    '|---|' + '---:|' * 5,
+  ]
+  for split, c in card['splits'].items():
+    lines.append(
+      f'| {split} | {c["triplets"]} | {c["bona_fide"]} | {c["attacks"]} | {c["subjects"]} '
+      f'| {c["videos"]} |'
+    )
+  for what in ('species', 'categories', 'ethnicity'):
+    names = sorted({name for c in card['splits'].values() for name in c[what]})
+    if names in ([], ['']):
+      continue
+    lines += [
+      '',
+      f'| {what} | ' + ' | '.join(card['splits']) + ' |',
+      '|---|' + '---:|' * len(card['splits']),
+    ]
+    for name in names:
+      cells = [str(c[what].get(name, 0)) for c in card['splits'].values()]
+      lines.append(f'| {name or "(not known)"} | ' + ' | '.join(cells) + ' |')
+  lines += [
+    '',
+    '| pictures | present | absent | format | channels | bits | width | height |',
+    '|---|' + '---|' * 7,
+  ]
+  for modality, p in card['pictures'].items():
+    if not p['present']:
+      lines.append(f'| {modality} | 0 | {p["absent"]} | | | | | |')
+      continue
+    said = [
+      ', '.join(f'{k}: {v}' for k, v in p[what].items()) for what in ('format', 'channels', 'bits')
+    ]
+    sides = [f'{p[s]["smallest"]} to {p[s]["largest"]}' for s in ('width', 'height')]
+    lines.append(
+      f'| {modality} | {p["present"]} | {p["absent"]} | ' + ' | '.join(said + sides) + ' |'
+    )
+  for key in ('options', 'rules', 'faces'):
+    if card.get(key):
+      lines += ['', f'{key}: `{json.dumps(card[key])}`']
+  return '\n'.join([*lines, '', '![A row per species](contact_sheet.jpg)', ''])
+
+
+def sheet(name: str, records: Sequence[Mapping]) -> Image.Image:
+  """A row per species, RGB, depth and infrared of up to four people in each.
+
+  Args:
+    name: written above.
+    records: of `_describe`.
+  """
+  rows = _rows(records)
+  width = _PEOPLE * (3 * _TILE + 4)
+  page = Image.new('RGB', (width + 2 * _GAP, _TITLE + len(rows) * (_TILE + _LABEL + 2)), 'white')
+  draw = ImageDraw.Draw(page)
+  title = f'{name}: RGB, depth (near is bright, violet: not measured), infrared; grey: absent'
+  draw.text((_GAP, 6), title, fill=(20, 20, 20), font=ImageFont.load_default(16))
+  small = ImageFont.load_default(12)
+  for number, (label, people) in enumerate(rows):
+    top = _TITLE + number * (_TILE + _LABEL + 2)
+    draw.text((_GAP, top), label, fill=(20, 20, 20), font=small)
+    for k, one in enumerate(people):
+      path, place = one['place']
+      tiles = Image.fromarray(_tiles(_read(path, [place])[0]))
+      page.paste(tiles, (_GAP + k * (3 * _TILE + 4), top + _LABEL))
+  return page
+
+
+def _rows(records: Sequence[Mapping]) -> list[tuple[str, list[Mapping]]]:
+  found: dict[str, dict] = {}
+  for one in records:
+    people = found.setdefault(_species(one), {})
+    people.setdefault(one['subject'] or one['id'], one)
+  first = {'bona_fide': ''}
+  rows = []
+  for species in sorted(found, key=lambda s: first.get(s, s)):
+    people = list(found[species].values())
+    category = people[0]['attack_category']
+    label = f'{species} ({category})' if category else species
+    rows.append((label, people[:: max(1, len(people) // _PEOPLE)][:_PEOPLE]))
+  return rows
+
+
+def _tiles(example: Mapping) -> np.ndarray:
+  """RGB, depth and infrared beside each other, [T, 3 T, 3] uint8."""
+  tiles = []
+  for modality in MODALITIES:
+    tile = np.full((_TILE, _TILE, 3), _ABSENT, np.uint8)
+    if example[modality]:
+      image = geometry.decode(example[modality], modality, 'contact sheet')
+      how = cv2.INTER_NEAREST if modality == 'depth' else cv2.INTER_AREA
+      unit = transforms.to_unit(image, modality)
+      unit = cv2.resize(unit, (_TILE, _TILE), interpolation=how).reshape(_TILE, _TILE, -1)
+      tile = np.rint(255 * np.broadcast_to(unit, (_TILE, _TILE, 3))).astype(np.uint8)
+      if modality == 'depth':
+        tile = np.where(unit > 0, tile, _HOLE).astype(np.uint8)
+    tiles.append(tile)
+  return np.hstack(tiles)

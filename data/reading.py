@@ -1,0 +1,105 @@
+"""One triplet of a source: which files it is made of, and their bytes, checked.
+
+Light on purpose: worker processes import it.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from flexfas_jax.input_pipeline import image_checks
+
+
+class Row(NamedTuple):
+  """A triplet to be read."""
+
+  facts: Mapping[str, Any]  # the fields of an example (`data/triplets.py`) but its images
+  files: Mapping[str, str]  # {modality: path below the source}, absent ones left out
+  list: str  # the list file or folder that named it, for messages
+  row: int = 0  # line of the list, counted from 1; 0: no list
+  sha256: Mapping[str, str] = {}  # {modality: what the bytes must be}, where it is known
+  extra: Mapping[str, str] = {}  # columns of its own in the prepared set's manifest
+
+
+class Outcome(NamedTuple):
+  """What became of a row."""
+
+  row: Row
+  images: Mapping[str, bytes]  # as they go into the example
+  problems: list[image_checks.Problem]  # (rule, text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+  """Reads rows; a data set whose pictures are not files has its own `pictures`.
+
+  Picklable: it is sent to worker processes, or to a Beam cluster.
+
+  Attributes:
+    source: the root that paths are below.
+    rules: what the pictures must be.
+  """
+
+  source: str
+  rules: image_checks.Rules = image_checks.Rules()
+
+  def pictures(self, row: Row) -> dict[str, bytes]:
+    """The encoded pictures of a row, by modality.
+
+    Raises:
+      OSError: a file cannot be read.
+      image_checks.Unreadable: a container does not hold what it should.
+    """
+    return {modality: self.file(path) for modality, path in row.files.items()}
+
+  def file(self, path: str) -> bytes:
+    """The bytes of a file below the source."""
+    with open(os.path.join(self.source, path), 'rb') as file:
+      return file.read()
+
+  def __call__(self, row: Row) -> Outcome:
+    """Reads and checks one row; what is wrong is returned, never raised."""
+    if outside := [path for path in row.files.values() if _leaves(path)]:
+      return Outcome(row, {}, [('outside-root', path) for path in outside])
+    try:
+      images = self.pictures(row)
+    except FileNotFoundError:
+      missing = [path for path in row.files.values() if not self.exists(path)]
+      return Outcome(row, {}, [('missing-file', path) for path in missing or row.files.values()])
+    except image_checks.Unreadable as error:
+      return Outcome(row, {}, [('unreadable', str(error))])
+    except OSError as error:
+      return Outcome(row, {}, [('unreadable', f'{error.filename}: {error.strerror}')])
+    problems = [
+      ('sha256', f'{modality} {row.files.get(modality, "")}: the bytes are not those expected')
+      for modality, wanted in row.sha256.items()
+      if modality in images and wanted and image_checks.digest(images[modality]) != wanted
+    ]
+    found = image_checks.inspect(images, self.rules)
+    return Outcome(row, images, problems + [(rule, _where(row, text)) for rule, text in found])
+
+  def exists(self, path: str) -> bool:
+    """Whether a row's path leads to something; containers write `file#what`."""
+    return os.path.exists(os.path.join(self.source, path.partition('#')[0]))
+
+
+def _where(row: Row, text: str) -> str:
+  """Puts the path before what is said of a modality."""
+  return f'{row.files.get(text.split(" ", 1)[0], row.facts["id"])}: {text}'
+
+
+def _leaves(path: str) -> bool:
+  path = path.replace('\\', '/')
+  return path.startswith('/') or path[1:2] == ':' or '..' in path.split('/')
+
+
+def read_all(reader: Reader, rows: list[Row]) -> list[Outcome]:
+  """A task of a worker process."""
+  return [reader(row) for row in rows]
+
+
+def task(reader: Reader) -> functools.partial:
+  """`read_all` of one reader, to be mapped over lists of rows."""
+  return functools.partial(read_all, reader)

@@ -1,0 +1,295 @@
+"""Builders of data sets that their users have on disk, in the layouts they were handed out in.
+
+A subclass says which triplets there are (`plan`) and what their pictures must be (`RULES`); reading
+on all cores or on Beam, checks, the report of what is wrong, and the card are the same for all:
+
+    class Builder(SourceBuilder):
+      VERSION = tfds.core.Version('1.0.0')
+      BUILDER_CONFIGS = [tfds.core.BuilderConfig(name='release', description='...')]
+      MANUAL_DOWNLOAD_INSTRUCTIONS = 'Signed agreement with ...; then --source=DIR'
+      RULES = image_checks.Rules(bits={'rgb': 8, 'depth': 8, 'ir': 8})
+
+      def plan(self):
+        return Plan({'train': [Row(...), ...]})
+
+What is wrong anywhere is told at once, and nothing is left: a set stands whole or not at all.
+"""
+
+import collections
+import csv
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from data import reading, triplets
+from data.reading import Row
+from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.evaluation.findings import RULES as MEANING
+from flexfas_jax.evaluation.findings import WARNINGS, Finding, write_csv
+from flexfas_jax.input_pipeline import image_checks
+from flexfas_jax.input_pipeline.workers import Workers
+
+_TASK = 16  # triplets that a worker reads at a time
+_SHOWN = 20  # findings that an error lists; the report has all
+
+
+@dataclasses.dataclass
+class Plan:
+  """What a builder found in a source.
+
+  Attributes:
+    splits: {split: rows}, in the order of the source; empty splits are left out of the set.
+    findings: what is wrong with lists and folders, of the rules of `findings.RULES`.
+    notes: what the user should know of what was done, one line each; they go on the card.
+    recorded: facts about the whole set (versions of lists, crop recipe), for the card.
+  """
+
+  splits: dict[str, list[Row]]
+  findings: list[Finding] = dataclasses.field(default_factory=list)
+  notes: list[str] = dataclasses.field(default_factory=list)
+  recorded: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
+  """Base of the builders of data sets that are at hand.
+
+  Args:
+    source: the folder that the data set was unpacked to.
+    lists: protocol list files or a folder of them; a builder says which it reads, and where it
+      looks when None.
+    on_bad: 'fail': anything wrong ends the build; 'skip': triplets with something wrong are left
+      out and listed. Leaks always end it.
+    accept_known_leaks: names of `list_checks.KNOWN_LEAKS` that are let pass.
+    manifest: of an earlier preparation of the same set; bytes that differ are wrong.
+    options: fields of `OPTIONS`, e.g. what a source does not say of itself.
+    workers: reading processes; None takes one per core.
+    **kwargs: TFDS's own.
+  """
+
+  RULES = image_checks.Rules()
+  OPTIONS: Mapping[str, str] = {}  # {name: default}; what each means is in the builder's README
+
+  def __init__(
+    self,
+    *,
+    source: str | None = None,
+    lists: str | None = None,
+    on_bad: str = 'fail',
+    accept_known_leaks: Iterable[str] = (),
+    manifest: str | None = None,
+    options: Mapping[str, str] | None = None,
+    workers: int | None = None,
+    **kwargs,
+  ):
+    if on_bad not in ('fail', 'skip'):
+      raise ConfigError(f'on_bad is {on_bad!r}; choose fail or skip')
+    if unknown := set(options or {}) - set(self.OPTIONS):
+      has = ', '.join(self.OPTIONS) or 'none'
+      raise ConfigError(f'{self.name} has no option {sorted(unknown)[0]!r}; it has: {has}')
+    self.source = pathlib.Path(source) if source else None
+    self.lists = pathlib.Path(lists) if lists else None
+    self.on_bad, self.manifest = on_bad, manifest
+    self.accept_known_leaks = tuple(accept_known_leaks)
+    self.options = {**self.OPTIONS, **(options or {})}
+    self._workers = workers
+    super().__init__(**kwargs)
+
+  def plan(self) -> Plan:
+    """Lists the triplets of the source; reads folders and lists, no pictures.
+
+    Raises:
+      DataError: the source is not of this layout at all; the text says which one is expected.
+    """
+    raise NotImplementedError
+
+  def reader(self) -> reading.Reader:
+    """Reads one row; a subclass of `reading.Reader` where pictures are not files."""
+    return reading.Reader(str(self.source), self.RULES)
+
+  def download_and_prepare(self, **kwargs):
+    """As in TFDS; the processes that read end with it.
+
+    Raises:
+      ConfigError: no source was named.
+      DataError: the source is not there, or anything in it is wrong; nothing is left.
+    """
+    if self.data_path.exists():
+      return
+    if self.source is None:
+      raise ConfigError(
+        f'{self.name} is made from files that you have: name their folder with --source=DIR. '
+        f'{self.MANUAL_DOWNLOAD_INSTRUCTIONS.strip()}'
+      )
+    if not self.source.is_dir():
+      raise DataError(f'--source={self.source}: there is no such folder')
+    with Workers(self._workers) as self._pool:
+      super().download_and_prepare(**kwargs)
+
+  def _split_generators(self, dl_manager):
+    plan = self.plan()
+    self._findings, self._nothing = list(plan.findings), False
+    self._notes, self._recorded = list(plan.notes), dict(plan.recorded)
+    plan.splits = {split: rows for split, rows in plan.splits.items() if rows}
+    if not plan.splits:
+      lines = [str(finding) for finding in plan.findings[:_SHOWN]]
+      wanted = self.MANUAL_DOWNLOAD_INSTRUCTIONS.strip()
+      raise DataError(
+        '\n'.join([f'{self.source} holds no triplet of {self.name}. {wanted}', *lines])
+      )
+    found, notes = _check(plan.splits, self.accept_known_leaks)
+    self._findings += found
+    self._notes += notes
+    plan.splits = {split: _once(rows) for split, rows in plan.splits.items()}
+    if self.manifest:
+      plan.splits = _expecting(plan.splits, self.manifest)
+    self.extra = {row.facts['id']: row.extra for rows in plan.splits.values() for row in rows}
+    if self._beam_runner:
+      return {
+        split: _on_beam(self.reader(), rows, f'{self.data_path}/findings-{split}')
+        for split, rows in plan.splits.items()
+      }
+    self._planned = {split: (len(rows), self._read(rows)) for split, rows in plan.splits.items()}
+    return super()._split_generators(dl_manager)
+
+  def _splits(self, dl_manager):
+    return self._planned
+
+  def _read(self, rows: list[Row]) -> Iterator[tuple[str, triplets.Example]]:
+    tasks = (rows[i : i + _TASK] for i in range(0, len(rows), _TASK))
+    outcomes = self._pool.map(reading.task(self.reader()), tasks, few=8)
+    good = 0
+    for outcome in itertools.chain.from_iterable(outcomes):
+      found = findings_of(outcome)
+      self._findings += found
+      if all(finding.rule in WARNINGS for finding in found):
+        good += 1
+        yield outcome.row.facts['id'], {**outcome.row.facts, **outcome.images}
+      else:
+        yield triplets.SKIPPED
+    if not good:
+      # TFDS cannot write a split of nothing; the build fails when all splits have been read.
+      self._nothing = True
+      yield rows[0].facts['id'], {**rows[0].facts, 'rgb': b'nothing'}
+
+  def _finish(self):
+    """Before the set is given its place: fails, or says what was left out."""
+    self._findings += _from_beam(self.data_path)
+    wrong = [f for f in self._findings if f.rule not in WARNINGS]
+    if self.on_bad == 'fail' or self._nothing:
+      fatal = wrong
+    else:
+      fatal = [f for f in wrong if f.rule.startswith('leak')]
+    if fatal:
+      raise DataError(self._report(fatal))
+    if self._findings:
+      write_csv(self.data_path / 'bad_files.csv', self._findings)
+    counts = collections.Counter(finding.rule for finding in self._findings)
+    recorded = {
+      'source': self.source.name,
+      'options': self.options,
+      'rules': dataclasses.asdict(self.RULES),
+      **self._recorded,
+      'notes': self._notes,
+      'left_out': len(wrong),
+      'findings': dict(sorted(counts.items())),
+    }
+    self.write_card(recorded)
+
+  def _report(self, fatal: list[Finding]) -> str:
+    """One screen about everything that is wrong; all of it in a file."""
+    folder = pathlib.Path(self.data_dir_root)
+    name = '-'.join(filter(None, (self.name, self.builder_config and self.builder_config.name)))
+    file = folder / f'{name}.bad_files.csv'
+    write_csv(file, self._findings)
+    counts = collections.Counter(finding.rule for finding in fatal)
+    lines = [f'{name}: {len(fatal)} wrong; nothing was built', *map(str, fatal[:_SHOWN])]
+    if len(fatal) > _SHOWN:
+      lines.append(f'... and {len(fatal) - _SHOWN} more')
+    lines += [f'{rule}: {n} ({MEANING[rule]})' for rule, n in sorted(counts.items())]
+    lines.append(f'All of them: {file}')
+    if any(f.rule.startswith('leak') for f in fatal):
+      lines.append('A leak that the published lists have: --accept_known_leaks=NAME')
+    if not all(f.rule.startswith('leak') for f in fatal):
+      lines.append('Mend the source, or leave out what is wrong with --on_bad=skip')
+    return '\n'.join(lines)
+
+
+def _check(splits: dict[str, list[Row]], accepted) -> tuple[list[Finding], list[str]]:
+  """Duplicates within splits, leaks between them: (findings, notes on what was accepted)."""
+  return [], []  # TODO
+
+
+def _once(rows: list[Row]) -> list[Row]:
+  """The first row of every id."""
+  return list({row.facts['id']: row for row in reversed(rows)}.values())[::-1]
+
+
+def findings_of(outcome: reading.Outcome) -> list[Finding]:
+  """A row's problems, with where it was named."""
+  return [Finding(rule, outcome.row.list, outcome.row.row, t) for rule, t in outcome.problems]
+
+
+def _expecting(splits: dict[str, list[Row]], manifest: str) -> dict[str, list[Row]]:
+  """The rows with the digests that an earlier manifest has for their ids."""
+  try:
+    with open(manifest, encoding='utf-8', newline='') as file:
+      wanted = {
+        row['id']: {m: row[f'{m}_sha256'] for m in triplets.MODALITIES}
+        for row in csv.DictReader(file)
+      }
+  except (OSError, KeyError, UnicodeDecodeError) as error:
+    raise DataError(
+      f"--manifest={manifest} is not a prepared set's manifest.csv: {error}"
+    ) from None
+  return {
+    split: [row._replace(sha256=wanted.get(row.facts['id'], {})) for row in rows]
+    for split, rows in splits.items()
+  }
+
+
+def _on_beam(reader: reading.Reader, rows: list[Row], findings: str):
+  """A Beam transform that gives (key, example), and writes findings beside the shards."""
+  import apache_beam as beam
+
+  class Read(beam.PTransform):
+    def expand(self, pipeline):
+      outcomes = (
+        pipeline
+        | beam.Create([rows[i : i + _TASK] for i in range(0, len(rows), _TASK)])
+        | beam.Reshuffle()
+        | beam.FlatMap(reading.task(reader))
+      )
+      _ = (
+        outcomes
+        | 'Findings' >> beam.FlatMap(_finding_lines)
+        | beam.io.WriteToText(findings, file_name_suffix='.csv')
+      )
+      return outcomes | 'Examples' >> beam.FlatMap(_keyed_examples)
+
+  return Read()
+
+
+def _finding_lines(outcome: reading.Outcome) -> list[str]:
+  return [
+    '\t'.join(str(x).replace('\t', ' ').replace('\n', ' ') for x in finding)
+    for finding in findings_of(outcome)
+  ]
+
+
+def _keyed_examples(outcome: reading.Outcome) -> list[tuple[str, triplets.Example]]:
+  if any(rule not in WARNINGS for rule, _ in outcome.problems):
+    return []
+  return [(outcome.row.facts['id'], triplets.check({**outcome.row.facts, **outcome.images}))]
+
+
+def _from_beam(folder) -> list[Finding]:
+  """Collects what Beam's workers found, and removes their files."""
+  found = []
+  for path in sorted(pathlib.Path(folder).glob('findings-*.csv')):
+    for line in path.read_text(encoding='utf-8').splitlines():
+      rule, name, row, text = line.split('\t')
+      found.append(Finding(rule, name, int(row), text))
+    path.unlink()
+  return found
