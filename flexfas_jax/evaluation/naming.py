@@ -8,6 +8,7 @@ Sources: the layouts and codes are those of the data sets' own documentation and
 protocol lists. What is inferred, not stated, is said beside it and in the builder's README.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -66,10 +67,49 @@ def read(path: str) -> Said | None:
   Args:
     path: with forward slashes, relative or not; only its end is looked at.
   """
+  # The pictures of a folder differ in the frame alone: what the folder says is read once.
+  folder, slash, name = path.rpartition('/')
+  if not (found := _NUMBERED.fullmatch(name)):
+    return _read(path)
+  frame, rest = found.groups()
+  said = _read(f'{folder}{slash}0{rest}')
+  return said and Said(*said[:4], frame, *said[5:])
+
+
+_NUMBERED = re.compile(r'([0-9]+)((?:_resized)?\.\w+)')
+
+
+@functools.lru_cache(65536)
+def _read(path: str) -> Said | None:
   for marks, pattern, make in _LAYOUTS:
     if any(mark in path for mark in marks) and (found := pattern.search(path)):
       return make(found)
   return None
+
+
+# Words by which anyone's paths tell modalities apart, as whole words: 'a/Depth/1.png', 'a_ir.jpg'.
+_WORDS = _MODALITY | {'colour': 'rgb', 'infrared': 'ir', 'nir': 'ir'}
+_WORD = re.compile(rf'(?:^|[/_.-])({"|".join(_WORDS)})(?=[/_.-]|$)', re.IGNORECASE)
+
+
+def modality_of(path: str) -> str:
+  """The modality that a path of any layout names last, '' where it names none."""
+  found = _WORD.findall(_stem(path))
+  return _WORDS[found[-1].lower()] if found else ''
+
+
+def without_modality(path: str) -> str:
+  """A path of any layout without its extension and the words that name a modality.
+
+  The same for the files of a triplet, where their names are the same but for the modality:
+  'a/depth/0012.png' and 'a/color/0012.jpg' are 'a/0012'.
+  """
+  return _WORD.sub('', _stem(path)).lstrip('/')
+
+
+def _stem(path: str) -> str:
+  folder, slash, name = path.rpartition('/')
+  return folder + slash + (name.rpartition('.')[0] or name)
 
 
 # CASIA-SURF. Eyes, nose, mouth cut out (e, n, m); s is flat and b bent (inferred).

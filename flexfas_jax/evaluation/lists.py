@@ -1,0 +1,458 @@
+"""Protocol lists and manifests, in every form that they are handed out in, as rows.
+
+Four forms are known by themselves:
+
+    rgb depth ir label        FlexModal, the CASIA-SURF challenge: spaces or tabs, no header
+    rgb depth ir              the same, of a phase whose labels were kept back
+    rgb label                 the later CASIA-SURF release; 0 is live there: labels must be mapped
+    rgb,depth,ir,label        a header: comma, semicolon, tab or spaces; columns in any order
+
+A header may name any of `COLUMNS`; a column of pictures may be missing or have empty cells, and
+what else it names is kept in `Row.extra`. Byte order marks, CRLF, a last line that is not ended,
+quoted cells and any script in paths are read as they are meant.
+
+`read` is for builders and raises at the first bad row; `scan` is for lint and goes on.
+"""
+
+import collections
+import csv
+import hashlib
+import io
+import itertools
+import posixpath
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.evaluation import naming
+
+MODALITIES = ('rgb', 'depth', 'ir')
+LABELS = ('bona_fide', 'attack')
+# What a header can name beside its pictures; each is otherwise read from the path, or ''.
+_SAID = ('id', 'dataset', 'subject', 'video', 'frame', 'split')
+_KIND = ('attack_type', 'attack_category', 'ethnicity')
+COLUMNS = (*MODALITIES, 'label', *_SAID, *_KIND)
+
+_ALIASES = {'color': 'rgb', 'colour': 'rgb', 'infrared': 'ir'}
+_NUMBERS = {'1': 'bona_fide', '0': 'attack'}  # as in most lists; a mapping takes their place
+_SNIFFED = 20  # lines by which a list without a header tells its form
+_SHOWN = 100  # characters of a bad row that are quoted
+
+Found = Callable[[str, int, str], None]  # rule, line, text
+
+
+class Row(NamedTuple):
+  """One row of a list; '' is what neither a column nor the path says."""
+
+  list: str  # the file, or wherever the row is from
+  line: int  # of the file, counted from 1
+  paths: dict[str, str]  # by modality, below the root; what is absent is left out
+  label: str  # 'bona_fide', 'attack', or ''
+  id: str  # of the triplet: 'casia_surf/CLKJ_AS0005/04_en_b/101'
+  dataset: str
+  subject: str  # among all data sets: 'casia_surf/CLKJ_AS0005'
+  video: str  # among all data sets: 'casia_surf/CLKJ_AS0005/04_en_b'
+  frame: str  # as written: '0012'
+  split: str  # 'train', 'val', 'test', or as written
+  attack_type: str
+  attack_category: str
+  ethnicity: str
+  extra: Mapping[str, str]  # the other columns
+  said: naming.Said | None  # what the first of the paths says
+
+  def facts(self) -> dict:
+    """The fields of an example (`data/triplets.py`) but its images."""
+    facts = {name: getattr(self, name) for name in ('label', *_SAID[:-1], *_KIND)}
+    number = re.search(r'\d+$', self.frame)
+    return facts | {'frame': int(number.group()) if number else 0}
+
+
+class Form(NamedTuple):
+  """How a list is written."""
+
+  names: tuple[str, ...]  # of its columns, ours where they have another name there
+  delimiter: str  # ' ' is any run of spaces and tabs
+  header: bool
+  crlf: int  # the first line that ends so; 0: none does
+  bom: bool
+  ended: bool  # whether the last line is
+  sha256: str
+
+  def __str__(self) -> str:
+    return {' ': ' ', '\t': '<tab>'}.get(self.delimiter, self.delimiter).join(self.names)
+
+
+def parse_labels(text: str) -> dict[str, str]:
+  """A mapping of labels as it is written on a command line.
+
+  >>> parse_labels('live=bona_fide,0=attack')
+  {'live': 'bona_fide', '0': 'attack'}
+
+  Raises:
+    ConfigError: anything else; a value mapped twice; a target that is no label.
+  """
+  labels = {}
+  for pair in filter(None, text.split(',')):
+    value, equals, label = (part.strip() for part in pair.partition('='))
+    if not equals or not value or label not in LABELS:
+      raise ConfigError(
+        f'{pair!r} in the labels: write VALUE=bona_fide or VALUE=attack, separated by commas, '
+        'e.g. live=bona_fide,0=attack'
+      )
+    if value in labels or (value in LABELS and value != label):
+      raise ConfigError(f'{pair!r} in the labels: {value!r} already means something')
+    labels[value] = label
+  return labels
+
+
+_SPLITS = {
+  **dict.fromkeys(('train', 'training'), 'train'),
+  **dict.fromkeys(('val', 'dev', 'valid', 'validation', 'devel', 'development'), 'val'),
+  **dict.fromkeys(('test', 'testing', 'eval', 'evaluation'), 'test'),
+}
+
+
+def split_of(path: str | Path) -> str:
+  """The split that a list's file name speaks of: 'train', 'val', 'test', or '' for none or two."""
+  words = re.split(r'[^a-z]+', Path(path).stem.lower())
+  found = {_SPLITS[word] for word in words if word in _SPLITS}
+  return found.pop() if len(found) == 1 else ''
+
+
+def look(path: str | Path) -> Form:
+  """How a list is written.
+
+  Raises:
+    DataError: no such file, a folder, an empty file, something that is not text, no known form.
+  """
+  path = Path(path)
+  try:
+    with path.open('rb') as file:
+      facts = _bytes(path, file)
+    with _open(path) as file:
+      lines = (line.strip(' \t\r\n') for line in itertools.islice(file, 10 * _SNIFFED))
+      first = list(itertools.islice(filter(None, lines), _SNIFFED))
+  except OSError as error:
+    raise DataError(f'{path} cannot be read: {error.strerror}') from error
+  if not first:
+    raise DataError(f'{path} is empty: it has no rows')
+  return Form(*(_header(path, first[0]) or _no_header(path, first)), *facts)
+
+
+def read(
+  path: str | Path, labels: Mapping[str, str] | None = None, *, dataset: str = ''
+) -> Iterator[Row]:
+  """The rows of a list, one at a time; the first bad one ends it.
+
+  Args:
+    path: the list.
+    labels: {value: 'bona_fide' or 'attack'} in place of {1: bona_fide, 0: attack}; the two names
+      always mean themselves.
+    dataset: of rows whose columns and paths do not say it.
+
+  Raises:
+    DataError: with file and row, for a list that cannot be read, a row that is not of its form, a
+      label that is not known, a path that leaves the root.
+  """
+  return scan(path, labels, _refuse(path), dataset=dataset)
+
+
+def read_ids(path: str | Path) -> set[str]:
+  """The ids of a list's triplets, whatever its labels; of a list with a column id, those.
+
+  Raises:
+    DataError: as `read`, but for labels.
+  """
+  form, refuse = look(path), _refuse(path)
+  if 'id' in form.names:
+    at = form.names.index('id')
+    return {cells[at] for _, cells in _cells(path, form, refuse)}
+
+  def found(rule: str, line: int, text: str) -> None:
+    if rule != 'label':
+      refuse(rule, line, text)
+
+  return {row.id for row in scan(path, None, found, form=form)}
+
+
+def _refuse(path) -> Found:
+  def found(rule: str, line: int, text: str) -> None:
+    raise DataError(f'{path}, row {line}: {text}' if line else f'{path}: {text}')
+
+  return found
+
+
+def scan(
+  path: str | Path,
+  labels: Mapping[str, str] | None,
+  found: Found,
+  *,
+  dataset: str = '',
+  form: Form | None = None,
+  only: Collection[int] | None = None,
+) -> Iterator[Row]:
+  """The rows of a list, one at a time; what is wrong is told, and reading goes on.
+
+  Args:
+    path, labels, dataset: as in `read`.
+    found: called with (rule, line, text) for every fault. Rows that are not of the form are left
+      out; those with a label that is not known come with ''.
+    form: of the list, where it has been looked at before.
+    only: lines; other rows are left out, at little cost.
+
+  Raises:
+    DataError: a list that cannot be read at all.
+  """
+  form = form or look(path)
+  make = _Maker(str(path), form, labels, dataset, found)
+  n = 0
+  for line, cells in _cells(path, form, found):
+    if (only is None or line in only) and (row := make(line, cells)):
+      n += 1
+      yield row
+  if not n and only is None:
+    found('row', 0, 'has no row that could be read')
+
+
+class _Maker:
+  """Makes rows of cells."""
+
+  def __init__(self, path: str, form: Form, labels, dataset: str, found: Found):
+    at = {name: i for i, name in enumerate(form.names)}
+    self._path, self._dataset, self._found = path, dataset, found
+    self._pictures = [(m, at[m]) for m in MODALITIES if m in at]
+    if not self._pictures:
+      raise DataError(f'{path}, row 1: no column of pictures ({", ".join(MODALITIES)})')
+    self._label = at.get('label')
+    self._at = [at.get(name) for name in (*_SAID, *_KIND)]
+    self._explicit = any(i is not None for i in self._at)
+    self._extra = [(name, i) for name, i in at.items() if name not in COLUMNS]
+    self._split = split_of(path)
+    self._labels = dict.fromkeys(LABELS) | {label: label for label in LABELS}
+    self._labels |= _NUMBERS if labels is None else dict(labels)
+    if not form.header and len(form.names) == 2 and labels is None:
+      self._label = None
+      found(
+        'label',
+        0,
+        'a list of paths and labels alone does not say what its labels mean (0 is live in the '
+        'later CASIA-SURF release); give --labels=0=bona_fide,1=attack, or the other way round',
+      )
+    self._video = self._names = None  # the last video's, and what it is called
+
+  def __call__(self, line: int, cells: list[str]) -> Row | None:
+    paths = {}
+    for modality, i in self._pictures:
+      if path := cells[i]:
+        paths[modality] = path = clean(path)
+        if leaves_root(path):
+          self._found('outside-root', line, f'{modality} {path} is not below the root')
+    if not paths:
+      self._found('row', line, 'names no picture')
+      return None
+    label = ''
+    if self._label is not None and not (label := self._labels.get(cells[self._label], '')):
+      self._found('label', line, self._refusal(cells[self._label]))
+    first = next(iter(paths.values()))
+    said = naming.read(first)
+    if said and not self._explicit:
+      names = self._names
+      if self._video != (video := (said.dataset, said.subject, said.video)):
+        self._video = video
+        subject = f'{said.dataset}/{said.subject}' if said.subject else ''
+        self._names = names = said.dataset, subject, said.video_id
+      kind = (said.attack_type, said.attack_category) if label != 'bona_fide' else ('', '')
+      return Row(
+        self._path, line, paths, label, f'{names[2]}/{said.frame}', *names, said.frame,
+        self._split, *kind, said.ethnicity, {}, said,
+      )  # fmt: skip
+    cell = ['' if i is None else cells[i] for i in self._at]
+    extra = {name: cells[i] for name, i in self._extra}
+    return identify(
+      self._path, line, paths, label, *cell, extra, said, split_=self._split, dataset_=self._dataset
+    )
+
+  def _refusal(self, value: str) -> str:
+    if not value:
+      return 'the label is empty'
+    known = ', '.join(v for v in self._labels if v not in LABELS)
+    return f'label {value!r} is not known ({known or "none"} is); map it: --labels={value}=attack'
+
+
+def identify(
+  list_: str, line: int, paths: Mapping[str, str], label: str = '',
+  id: str = '', dataset: str = '', subject: str = '', video: str = '', frame: str = '',
+  split: str = '', attack_type: str = '', attack_category: str = '', ethnicity: str = '',
+  extra: Mapping[str, str] | None = None, said: naming.Said | None = None,
+  *, split_: str = '', dataset_: str = '',
+) -> Row:  # fmt: skip
+  """A row of what its columns say, completed by what its paths say.
+
+  Args:
+    list_, line, paths: as in `Row`.
+    label .. extra: of the columns, '' where they do not say. Subject and video get the data set
+      (and the video its subject) before them, where it does not stand there.
+    said: what the first path says, where it has been read.
+    split_, dataset_: for want of anything better.
+  """
+  first = next(iter(paths.values()))
+  said = said or naming.read(first)
+  dataset = dataset or (said.dataset if said else dataset_)
+  if subject:
+    subject = _below(dataset, subject)
+  elif said and said.subject:
+    subject = _below(dataset, said.subject)
+  if video:
+    video = _below(subject or dataset, video)
+  elif said:
+    video = said.video_id
+  named = bool(video and frame)
+  rest = naming.without_modality(first)
+  if not frame:
+    number = re.search(r'\d+$', rest)
+    frame = said.frame if said else number.group() if number else ''
+  if not id:
+    id = f'{video}/{frame}' if named else said.id if said else _below(dataset, rest)
+  if label != 'bona_fide' and said and said.label == 'attack':
+    attack_type = attack_type or said.attack_type
+    attack_category = attack_category or said.attack_category
+  return Row(
+    list_, line, dict(paths), label, id, dataset, subject, video, frame,
+    _SPLITS.get(split.lower(), split) or split_, attack_type, attack_category,
+    ethnicity or (said.ethnicity if said else ''), extra or {}, said,
+  )  # fmt: skip
+
+
+def _below(above: str, name: str) -> str:
+  return name if not above or name.startswith(above + '/') else f'{above}/{name}'
+
+
+def clean(path: str) -> str:
+  """A path with forward slashes, without '.', and without '..' that goes back on itself."""
+  if '\\' in path:
+    path = path.replace('\\', '/')
+  if ('//' in path or './' in path or '/.' in path) and '://' not in path:
+    path = posixpath.normpath(path)
+  return path
+
+
+def leaves_root(path: str) -> bool:
+  """Whether a cleaned path is absolute, or goes above where it starts."""
+  return path[:1] == '/' or path[:3] == '../' or path == '..' or ':' in path[:10] and bool(
+    re.match(r'[A-Za-z]:|\w+://', path)
+  )  # fmt: skip
+
+
+def _bytes(path: Path, file) -> tuple[int, bool, bool, str]:
+  """What is known of a list before it is text: (crlf, bom, ended, sha256)."""
+  start = file.read(4)
+  if start[:2] in (b'\xff\xfe', b'\xfe\xff'):
+    raise DataError(f'{path} is UTF-16: save it as UTF-8')
+  file.seek(0)
+  digest, crlf, lines, last = hashlib.sha256(), 0, 0, b''
+  while block := file.read(1 << 20):
+    if b'\0' in block:
+      raise DataError(f'{path} is not a list: it is not text')
+    digest.update(block)
+    if not crlf:
+      joined = last + block  # the two bytes may be parted
+      if (at := joined.find(b'\r\n')) >= 0:
+        crlf = lines + joined.count(b'\n', 0, at) + 1
+    lines += block.count(b'\n')
+    last = block[-1:]
+  return crlf, start[:3] == b'\xef\xbb\xbf', last == b'\n', digest.hexdigest()
+
+
+def _open(path) -> io.TextIOWrapper:
+  # Bytes that are not UTF-8 become surrogates, so that the row that has them can be told.
+  return open(path, encoding='utf-8-sig', errors='surrogateescape', newline='')
+
+
+def _header(path: Path, first: str) -> tuple[tuple[str, ...], str, bool] | None:
+  """The columns that a first line names, its delimiter and True, or None."""
+  for delimiter in (',', ';', '\t', ' '):
+    cells = first.split() if delimiter == ' ' else next(csv.reader([first], delimiter=delimiter))
+    names = [cell.strip().lower() for cell in cells]
+    names = tuple(_ALIASES.get(name, name) for name in names)
+    if set(names) & {*MODALITIES, 'id'}:
+      if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f'{path}, row 1: the columns {", ".join(twice)} are there twice')
+      return names, delimiter, True
+  return None
+
+
+def _no_header(path: Path, first: list[str]) -> tuple[tuple[str, ...], str, bool]:
+  """The columns of a list without a header, by its first lines, ' ' and False."""
+  counts = collections.Counter(len(_fields(line)) for line in first)
+  width = max(counts, key=lambda n: (counts[n], n))
+  names = {4: (*MODALITIES, 'label'), 3: MODALITIES, 2: ('rgb', 'label')}.get(width)
+  sample = next(line for line in first if len(_fields(line)) == width)
+  if width == 3 and not re.search(r'[./\\]', _fields(sample)[-1]):
+    names = None  # a label where a path is due
+  if not names or (width == 2 and not re.search(r'[./\\]', _fields(sample)[0])):
+    raise DataError(
+      f'{path}, row 1: no known form of list: {sample[:_SHOWN]!r}. Rows are "rgb depth ir label", '
+      '"rgb depth ir" or "rgb label", separated by spaces or tabs; or row 1 names the columns, '
+      'e.g. rgb,depth,ir,label'
+    )
+  return names, ' ', False
+
+
+def _fields(text: str) -> list[str]:
+  """The fields of a line without a header, whose ends are stripped."""
+  if '\t' not in text:
+    # Not str.split(): it would part a path at the wide space that Chinese names can have.
+    fields = text.split(' ')
+    return [field for field in fields if field] if '' in fields else fields
+  fields = [field for field in text.replace('\t', ' ').split(' ') if field]
+  if len(fields) == 4:
+    return fields
+  # Where tabs part the fields, spaces belong to the paths.
+  return [field.strip(' ') for field in text.split('\t')]
+
+
+def _cells(path, form: Form, found: Found) -> Iterator[tuple[int, list[str]]]:
+  """Yields (line, cells); rows with too few or too many are told and left out."""
+  try:
+    with _open(path) as file:
+      rows = _plain(file) if form.delimiter == ' ' else _quoted(file, form.delimiter, found)
+      n = len(form.names)
+      for line, cells in itertools.islice(rows, int(form.header), None):
+        if len(cells) != n:
+          said = form.delimiter.join(cells)
+          shown = f'{said[:_SHOWN]}...' if len(said) > _SHOWN else said
+          found('row', line, f'has {len(cells)} fields where {form} has {n}: {shown!r}')
+        elif not (text := ''.join(cells)).isascii() and _damaged(text):
+          found('row', line, f'is not UTF-8: {form.delimiter.join(cells)[:_SHOWN]!r}')
+        else:
+          yield line, cells
+  except OSError as error:
+    raise DataError(f'{path} cannot be read: {error.strerror}') from error
+
+
+def _damaged(text: str) -> bool:
+  return any('\udc80' <= character <= '\udcff' for character in text)
+
+
+def _plain(file) -> Iterator[tuple[int, list[str]]]:
+  for line, text in enumerate(file, 1):
+    if text := text.strip(' \t\r\n'):
+      yield line, _fields(text)
+
+
+def _quoted(file, delimiter: str, found: Found) -> Iterator[tuple[int, list[str]]]:
+  reader = csv.reader(file, delimiter=delimiter, strict=True)
+  line = 1  # where a row starts: a quoted cell may have several lines
+  while True:
+    try:
+      for cells in reader:
+        if cells:
+          yield line, [cell.strip() for cell in cells]
+        line = reader.line_num + 1
+      return
+    except csv.Error as error:
+      until = f' to {reader.line_num}' if reader.line_num > line else ''
+      found('row', line, f'lines {line}{until} have a quoted cell that is not ended ({error})')
+      line = reader.line_num + 1
