@@ -115,10 +115,13 @@ def _describe(split: str, task: tuple[pathlib.Path, int]) -> list[dict]:
 
 def _form(encoded: bytes) -> tuple[str, int, int, int, int]:
   """(file format, width, height, channels, bits), from the header alone."""
-  with Image.open(io.BytesIO(encoded)) as image:
-    width, height = image.size
-    bits = _BITS.get(image.mode, 8)
-    return image.format, width, height, 1 if bits == 16 else len(image.getbands()), bits
+  try:
+    with Image.open(io.BytesIO(encoded)) as image:
+      width, height = image.size
+      bits = _BITS.get(image.mode, 8)
+      return image.format, width, height, 1 if bits == 16 else len(image.getbands()), bits
+  except OSError:  # a builder that checks nothing wrote it
+    return 'unreadable', 0, 0, 0, 0
 
 
 def _write_manifest(path, records, extra, columns) -> str:
@@ -275,7 +278,7 @@ def _tiles(example: Mapping) -> np.ndarray:
   tiles = []
   for modality in MODALITIES:
     tile = np.full((_TILE, _TILE, 3), _ABSENT, np.uint8)
-    if example[modality]:
+    if example[modality] and _form(example[modality])[1]:
       image = geometry.decode(example[modality], modality, 'contact sheet')
       how = cv2.INTER_NEAREST if modality == 'depth' else cv2.INTER_AREA
       unit = transforms.to_unit(image, modality)

@@ -1,86 +1,175 @@
 """Prepared data sets, read without their builders: names in, random access to raw examples out.
 
-A source is named `set/config:split`, e.g. `rendered_faces/surf_like:train`. What is read is what a
-builder in `data/` wrote (`data/triplets.py`), as ArrayRecord under
-`data_dir/set/config/version/`. The one place that imports `data.<name>`: a set that needs no
-licence is built here when it is missing.
+A source is named `set/config:split`, e.g. `rendered_faces/surf_like:train`, or is a part of one
+(`selection.py`). What is read is what a builder in `data/` wrote (`data/triplets.py`), as
+ArrayRecord under `data_dir/set/config/version/`, with the set's `manifest.csv` beside it. The one
+place that imports `data.<name>`: a set that needs no licence is built here when it is missing.
 """
 
 import contextlib
+import csv
+import functools
 import importlib
 import logging
 import pathlib
 import shlex
+import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_data_source
 
 from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.evaluation import lists
+from flexfas_jax.input_pipeline import selection as selections
 
+IMAGES = ('rgb', 'depth', 'ir')
+LABELS = ('attack', 'bona_fide')  # a label's number is its place
+FIELDS = (
+  *('id', 'label', 'attack_type', 'attack_category', 'subject', 'video', 'frame', 'dataset'),
+  'ethnicity',
+)
 READ_AT_ONCE = 512  # records, when a source is checked
 
 
 class Source:
-  """Raw examples of one or several prepared splits, one after the other.
+  """Raw examples of one or several selections of prepared sets, one after the other.
 
   `source[i]` is a dict with the fields of `data/triplets.py`: images as encoded bytes (`b''` where
   absent), `label` 1 for bona fide, texts as str. Picklable: worker processes open their own files.
+
+  Attributes:
+    names: the selections.
+    columns: {field: [N] of str}, what the manifests say of every example (`split` and the
+      columns that only some sets have left out).
   """
 
-  def __init__(self, names: Sequence[str], splits: Sequence):
-    self.names = tuple(names)
-    self._splits = tuple(splits)
-    self._ends = np.cumsum([len(s) for s in splits])
+  def __init__(self, names: Sequence[str], parts: Sequence['_Part'], columns: dict[str, list]):
+    self.names, self.columns = tuple(names), columns
+    self._parts = tuple(parts)
+    self._ends = np.cumsum([len(part.places) for part in parts])
 
   def __len__(self) -> int:
     return int(self._ends[-1])
 
   def __getitem__(self, index: int) -> dict:
     which = int(np.searchsorted(self._ends, index, 'right'))
-    start = int(self._ends[which - 1]) if which else 0
-    example = self._splits[which][int(index) - start]
-    return {
-      k: v.decode() if isinstance(v, bytes) and k not in ('rgb', 'depth', 'ir') else v
-      for k, v in example.items()
+    part = self._parts[which]
+    place = int(index) - (int(self._ends[which - 1]) if which else 0)
+    example = part.examples[int(part.places[place])]
+    example = {
+      k: v.decode() if isinstance(v, bytes) and k not in IMAGES else v for k, v in example.items()
     }
+    if part.modalities is not None:
+      example |= {m: b'' for m in IMAGES if m not in part.modalities}
+    return example
+
+  def __getstate__(self):
+    # Workers read examples; what is known of all of them stays at home.
+    return {**self.__dict__, 'columns': {}}
 
   def __repr__(self) -> str:
     return f'Source({", ".join(self.names)}: {len(self)} examples)'
 
 
+class _Part(NamedTuple):
+  examples: Sequence  # of a whole split
+  places: np.ndarray  # [n] those that are selected
+  modalities: tuple[str, ...] | None  # that are kept; None: all
+
+
 def open_source(names: str | Sequence[str], data_dir: str, check: bool = True) -> Source:
-  """Opens splits of prepared data sets; builds what is missing and needs no licence.
+  """Opens selections of prepared data sets; builds what is missing and needs no licence.
 
   Args:
-    names: `set/config:split`, one or several, comma-separated or as a sequence.
+    names: as `selection.parse` has them, one or several, comma-separated or as a sequence.
     data_dir: where prepared sets are.
     check: read every record once, so that a damaged shard is found now rather than hours later.
 
   Raises:
-    ConfigError: a name of another form, or of a set that does not exist.
-    DataError: a set that is not prepared, half prepared, empty or damaged.
+    ConfigError: a name of another form, or of a set, field or value that does not exist.
+    DataError: a set that is not prepared, half prepared, empty or damaged; nothing is selected.
   """
-  names = names.split(',') if isinstance(names, str) else list(names)
+  names = selections.split_names(names)
   if not names:
     raise ConfigError('no data set is named; give set/config:split')
-  splits = []
+  parts, columns, checked = [], {field: [] for field in FIELDS}, set()
   for name in names:
-    folder, split = _locate(name, data_dir)
-    splits.append(_open_split(name, folder, split, check))
-  return Source(names, splits)
+    wanted = selections.parse(name)
+    folder = _locate(wanted, data_dir)
+    where = f'{wanted.dataset}:{wanted.split}'
+    examples = _open_split(where, folder, wanted.split, check and where not in checked)
+    checked.add(where)
+    known = _manifest(where, folder, wanted.split, examples)
+    of_split = {
+      field: [v for v, split in zip(values, known['split'], strict=True) if split == wanted.split]
+      for field, values in known.items()
+    }
+    if len(of_split['id']) != len(examples):
+      raise DataError(
+        f'{where}: {folder}/manifest.csv has {len(of_split["id"])} rows and the split '
+        f'{len(examples)} records; {_again(wanted.dataset, folder)}'
+      )
+    places = selections.choose(wanted, of_split, known, lists.read_ids)
+    if not places.size:
+      raise DataError(f'{name}: none of {len(examples)} examples is so')
+    if wrong := set(wanted.modalities or ()) - set(IMAGES):
+      raise ConfigError(f'{name}: no modality {sorted(wrong)[0]!r}; there are {", ".join(IMAGES)}')
+    parts.append(_Part(examples, places, wanted.modalities))
+    for field in FIELDS:
+      columns[field] += [of_split[field][i] for i in places]
+  return Source(names, parts, columns)
 
 
-def _locate(name: str, data_dir: str) -> tuple[pathlib.Path, str]:
-  dataset, colon, split = name.partition(':')
-  if not (colon and split and dataset):
-    raise ConfigError(f'{name!r} names no split; write set/config:split')
-  folder = _newest_version(pathlib.Path(data_dir) / dataset)
+@functools.lru_cache(maxsize=16)
+def _read_manifest(path: pathlib.Path, changed: float) -> dict[str, list[str]]:
+  with path.open(encoding='utf-8', newline='') as file:
+    reader = csv.reader(file)
+    names = next(reader, [])
+    rows = list(reader)
+  # Interned: a million rows repeat few values.
+  return {
+    name: list(map(sys.intern, column))
+    for name, column in zip(names, zip(*rows, strict=True), strict=True)
+  }
+
+
+def _manifest(name: str, folder: pathlib.Path, split: str, examples) -> dict[str, Sequence[str]]:
+  """{column: values} of the set's manifest; of the split's records where there is none."""
+  path = folder / 'manifest.csv'
+  if path.is_file():
+    try:
+      found = _read_manifest(path, path.stat().st_mtime)
+    except (ValueError, csv.Error) as error:
+      raise DataError(f'{path} is damaged: {error}; {_again(name, folder)}') from error
+    if missing := [field for field in ('split', *FIELDS) if field not in found]:
+      raise DataError(f'{path} has no column {missing[0]!r}; {_again(name, folder)}')
+    return found
+  found = {field: [] for field in ('split', *FIELDS)}
+  for example in examples:
+    found['split'].append(split)
+    for field in FIELDS:
+      value = example[field]
+      found[field].append(value.decode() if isinstance(value, bytes) else str(value))
+  found['label'] = [LABELS[int(label)] for label in found['label']]
+  return found
+
+
+def _locate(wanted: selections.Selection, data_dir: str) -> pathlib.Path:
+  folder = _newest_version(pathlib.Path(data_dir) / wanted.dataset)
   if folder is None:
-    prepare(dataset, data_dir, only_free=True)
-    folder = _newest_version(pathlib.Path(data_dir) / dataset)
-  return folder, split
+    prepare(wanted.dataset, data_dir, only_free=True)
+    folder = _newest_version(pathlib.Path(data_dir) / wanted.dataset)
+  return folder
+
+
+def _again(name: str, folder: pathlib.Path) -> str:
+  return (
+    f'delete {folder} and prepare it again: '
+    f'python -m flexfas_jax.prepare --dataset={name.partition(":")[0]} --data_dir=...'
+  )
 
 
 def _newest_version(folder: pathlib.Path) -> pathlib.Path | None:
@@ -89,10 +178,7 @@ def _newest_version(folder: pathlib.Path) -> pathlib.Path | None:
 
 
 def _open_split(name: str, folder: pathlib.Path, split: str, check: bool):
-  way_out = (
-    f'delete {folder} and prepare it again: '
-    f'python -m flexfas_jax.prepare --dataset={name.partition(":")[0]} --data_dir=...'
-  )
+  way_out = _again(name, folder)
   for needed in ('dataset_info.json', 'features.json'):
     if not (folder / needed).is_file():
       raise DataError(f'{name}: {folder} is half built ({needed} is missing); {way_out}')
