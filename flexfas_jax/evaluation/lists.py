@@ -121,6 +121,11 @@ def split_of(path: str | Path) -> str:
   return found.pop() if len(found) == 1 else ''
 
 
+def split_name(word: str) -> str:
+  """A split as this project calls it: 'dev' is 'val'; other words stay as they are."""
+  return _SPLITS.get(word.lower(), word)
+
+
 def look(path: str | Path) -> Form:
   """How a list is written.
 
@@ -320,7 +325,7 @@ def identify(
     attack_category = attack_category or said.attack_category
   return Row(
     list_, line, dict(paths), label, id, dataset, subject, video, frame,
-    _SPLITS.get(split.lower(), split) or split_, attack_type, attack_category,
+    split_name(split) or split_, attack_type, attack_category,
     ethnicity or (said.ethnicity if said else ''), extra or {}, said,
   )  # fmt: skip
 
