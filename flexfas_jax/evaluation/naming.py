@@ -126,7 +126,6 @@ _SURF_PHASES = re.compile(r'(Val|Testing)/(\d+)/(\d+)-(color|depth|ir)\.\w+$')
 def _surf(found: re.Match) -> Said:
   folder, part, subfolder, subject, clip, kind, frame = found.groups()
   live = part == 'real'
-  # The later release writes the number of the species alone.
   species = '' if live else next((s for s in SURF_SPECIES if s.startswith(clip[:2])), clip)
   return Said(
     'casia_surf',
@@ -148,10 +147,13 @@ def _surf_phase(found: re.Match) -> Said:
   )
 
 
-# CeFA: Race_ID_AcqDevice_Session_PAI.
+# CeFA: Race_ID_AcqDevice_Session_PAI, below AF-000 (or AF-000-CARD in the raw release, CARD being
+# an identity card's number, which goes no further), or below train/ in the challenge's phases.
 _CEFA = re.compile(
-  r'(AF|CA|EA)-(\d+)/(\d)_(\d+)_(\d)_(\d)_(\d)/(color|profile|depth|ir)/(\d+)\.\w+$'
+  r'(?:(AF|CA|EA)-(\d+)(?:-\w+)?/|^|/)([123])_(\d+)_(\d)_(\d)_(\d)/'
+  r'(color|profile|depth|ir)/(\d+)\.\w+$'
 )
+_CEFA_RACE = {'1': 'AF', '2': 'CA', '3': 'EA'}
 _CEFA_MASK = re.compile(
   r'(3D-Mask|Silicone-Mask)/(?:[^/]+/)?((\d)_(\d+)(?:_\d)+)/(color|profile|depth|ir)/(\d+)\.\w+$'
 )
@@ -163,7 +165,8 @@ _CEFA_2D = {
   ('4', '1'): ('replay', 'replay'),
   ('4', '2'): ('replay_outdoor', 'replay'),
 }
-# That a mask printed in 3D is rigid, and one of silicone flexible, is inferred.
+# The first number of their names is the kind of mask, not a race: no ethnicity is stated. That a
+# mask printed in 3D is rigid, and one of silicone flexible, is inferred.
 _CEFA_3D = {
   '3D-Mask': ('3d_mask', 'rigidmask'),
   'Silicone-Mask': ('silicone_mask', 'flexiblemask'),
@@ -175,8 +178,11 @@ def cefa_part(subject: int) -> str:
   return 'train' if subject < 200 else 'val' if subject < 300 else 'test'
 
 
-def _cefa(found: re.Match) -> Said:
-  race, number, first, second, device, session, pai, kind, frame = found.groups()
+def _cefa(found: re.Match) -> Said | None:
+  folder, same, first, number, device, session, pai, kind, frame = found.groups()
+  race = _CEFA_RACE[first]
+  if folder and (folder, same) != (race, number):
+    return None  # two subjects in one path
   species, category = ('', '')
   if pai != '1':
     species, category = _CEFA_2D.get((pai, session), (f'pai_{pai}', 'other'))
@@ -184,7 +190,7 @@ def _cefa(found: re.Match) -> Said:
     'casia_cefa',
     _MODALITY[kind],
     f'{race}-{number}',
-    f'{first}_{second}_{device}_{session}_{pai}',
+    f'{first}_{number}_{device}_{session}_{pai}',
     frame,
     'attack' if species else 'bona_fide',
     species,
@@ -282,7 +288,7 @@ def _wmca(found: re.Match) -> Said | None:
 # What a path must hold to be tried, the pattern, and what is made of a match.
 _LAYOUTS: tuple[tuple[tuple[str, ...], re.Pattern, Callable], ...] = (
   (('.rssdk',), _SURF, _surf),
-  (('AF-', 'CA-', 'EA-'), _CEFA, _cefa),
+  (('_1_', '_2_', '_3_'), _CEFA, _cefa),
   (('-Mask/',), _CEFA_MASK, _cefa_mask),
   (('_',), _WMCA, _wmca),
   (('Val/', 'Testing/'), _SURF_PHASES, _surf_phase),
