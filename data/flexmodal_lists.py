@@ -14,16 +14,15 @@ from pathlib import Path
 from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import DataError
+from flexfas_jax.evaluation import list_checks, naming
 from flexfas_jax.evaluation import lists as protocol_lists
-from flexfas_jax.evaluation import naming
 from flexfas_jax.evaluation.findings import Finding
 
 SURF_CEFA = {split: f'CASIA-SURF_CeFA_{split}.txt' for split in ('train', 'val', 'test')}
 WMCA = {'test': 'WMCA_test.txt'}
-LEAK = 'flexmodal_v1'  # its name among the known leaks
-LEAKED = ('val', 'casia_cefa/AF-300')  # a subject of test in another split
-# Frames of the modalities are numbered apart from each other; the lists' own README names them.
-MISMATCHED = ('wmca/100/100_03_015_2_10', 'wmca/101/101_06_067_1_02')
+LEAK = 'flexmodal_v1'  # a name of `list_checks.KNOWN_LEAKS`
+# Videos whose modalities are numbered apart from each other.
+MISMATCHED = list_checks.EXCEPTIONS['wmca_frame_indices']
 
 
 def plan(builder: SourceBuilder, dataset: str, lists: Mapping[str, str], published: bool) -> Plan:
@@ -47,17 +46,20 @@ def plan(builder: SourceBuilder, dataset: str, lists: Mapping[str, str], publish
     form = protocol_lists.look(path)
     made.recorded['lists'][path.name] = form.sha256
     rows = list(_rows(path, form, dataset, made.findings))
-    if not published:
-      rows = _without_leak(split, rows, path.name, made.notes)
+    if leaks := _leaks(split, rows):
+      ids = ', '.join(row.facts['id'] for row in leaks)
+      if published:
+        builder.accept_known_leaks = (*builder.accept_known_leaks, LEAK)
+      else:
+        rows = [row for row in rows if row not in leaks]
+      done = f'kept: the known leak {LEAK}' if published else 'left out'
+      made.notes.append(f'{path.name}: {ids}, which is of another split, {done}')
     made.splits[split] = _repeated(rows, path.name, published, made.notes)
   _check_source(builder.source, made)
   if dataset == 'wmca':
     made.splits = {
       split: _what_is_there(builder.source, rows, made.notes) for split, rows in made.splits.items()
     }
-  if published and (note := _leak_note(made.splits)):
-    builder.accept_known_leaks = (*builder.accept_known_leaks, LEAK)
-    made.notes.append(note)
   return made
 
 
@@ -131,12 +133,14 @@ def _contradictions(row: protocol_lists.Row) -> list[tuple[str, str]]:
   return wrong
 
 
-def _without_leak(split: str, rows: list[Row], name: str, notes: list[str]) -> list[Row]:
-  leaked_split, subject = LEAKED
-  kept = [row for row in rows if split != leaked_split or row.facts['subject'] != subject]
-  if left := len(rows) - len(kept):
-    notes.append(f'{split}: {left} row of {subject} in {name} left out; the subject is in test')
-  return kept
+def _leaks(split: str, rows: list[Row]) -> list[Row]:
+  """The rows of a split that are of the known leak, and belong in another split."""
+  known = {
+    said.id
+    for file, splits in list_checks.KNOWN_LEAKS[LEAK]
+    if split in splits and (said := naming.read(file)).part != split
+  }
+  return [row for row in rows if row.facts['id'] in known]
 
 
 def _repeated(rows: list[Row], name: str, published: bool, notes: list[str]) -> list[Row]:
@@ -157,13 +161,6 @@ def _repeated(rows: list[Row], name: str, published: bool, notes: list[str]) -> 
     done = 'kept, with #2, #3 behind their ids' if published else 'left out'
     notes.append(f'{name}: {redundant} redundant rows, of {twice} triplets, {done}')
   return kept
-
-
-def _leak_note(splits: Mapping[str, list[Row]]) -> str:
-  split, subject = LEAKED
-  n = sum(row.facts['subject'] == subject for row in splits.get(split, ()))
-  said = f'{split}: {n} row of {subject}, who is in test, kept: the known leak {LEAK}'
-  return said if n else ''
 
 
 def _check_source(source: Path, made: Plan) -> None:
