@@ -27,8 +27,10 @@ def embedded() -> ConfigDict:
   c = ConfigDict()
   c.seed = 0
 
-  # Data: set/config:split, several separated by commas.
+  # Data: set/config:split, or [a part of one], several separated by commas; or a protocol, which
+  # puts its own in the place of train, val, test and threshold.
   c.data_dir = 'prepared'
+  c.protocol = ''
   c.train = 'rendered_faces/surf_like:train,rendered_faces/cefa_like:train'
   c.val = 'rendered_faces/surf_like:val,rendered_faces/cefa_like:val'
   c.test = ConfigDict()
@@ -38,6 +40,7 @@ def embedded() -> ConfigDict:
   c.test.unseen = 'rendered_faces/cefa_like:test,rendered_faces/cefa_like:masks'
   # How each test's threshold is found: as in FlexModal, EER on val within, 0.5 across.
   c.threshold = ConfigDict({'intra': 'dev_eer', 'unseen': 'dev_eer', 'cross': 'fixed=0.5'})
+  c.accept_known_leaks = ()
 
   # One view for all modalities, photometric changes for each.
   c.view = ConfigDict({'flip': 0.5, 'rotate': 10.0, 'crop': (0.75, 1.0)})
@@ -80,12 +83,12 @@ def flexmodal() -> ConfigDict:
   c.seed = 0
 
   c.data_dir = 'prepared'
-  c.train = 'casia_surf/flexmodal:train,casia_cefa/flexmodal:train'
-  c.val = 'casia_surf/flexmodal:val,casia_cefa/flexmodal:val'
+  # What is trained on, chosen by, tested on and how: evaluation/protocols.py.
+  c.protocol = 'flexmodal'
+  c.train = c.val = ''
   c.test = ConfigDict()
-  c.test.intra = 'casia_surf/flexmodal:test,casia_cefa/flexmodal:test'
-  c.test.cross = 'wmca/flexmodal:test'
-  c.threshold = ConfigDict({'intra': 'dev_eer', 'cross': 'fixed=0.5'})
+  c.threshold = ConfigDict()
+  c.accept_known_leaks = ()
 
   # The whole picture, its aspect not kept; colours drawn for each modality by itself, also depth.
   c.view = ConfigDict({'flip': 0.5})

@@ -123,6 +123,46 @@ def _make_term(name: str, fields: Mapping) -> tuple[float, Callable]:
   return float(weight), functools.partial(function, **fields)
 
 
+def make_protocol(text: str):
+  """The protocol that a config names, its fields filled in.
+
+  Args:
+    text: `name`, or `name(field=value, ...)`, of `evaluation/protocols.py`.
+
+  Returns:
+    `protocols.Protocol`, whose `fields` are {field: value}.
+
+  Raises:
+    ConfigError: an unknown name or field, or a field that is missing.
+  """
+  from flexfas_jax.evaluation.protocols import PROTOCOLS  # models import this file, not evaluation
+
+  found = re.fullmatch(r'\s*([\w-]+)\s*(?:\((.*)\))?\s*', text)
+  if not found:
+    raise ConfigError(f'{text!r} is no protocol; write name, or name(field=value, ...)')
+  name, inside = found.groups()
+  protocol = pick('protocol', PROTOCOLS, name)
+  given = {}
+  for term in filter(None, (inside or '').split(',')):
+    field, equals, value = (part.strip() for part in term.partition('='))
+    if not equals or field not in protocol.fields:
+      has = ', '.join(protocol.fields) or 'none'
+      raise ConfigError(f'protocol {name}: {term.strip()!r} gives no field of it; it has: {has}')
+    given[field] = value
+  filled = {}
+  for field, values in protocol.fields.items():
+    if field not in given and not values:
+      raise ConfigError(f'protocol {name} needs its field {field!r}: {name}({field}=...)')
+    filled[field] = given.get(field, values[0] if values else '')
+  fill = lambda pattern: pattern.format(**filled)  # noqa: E731
+  return protocol._replace(
+    train=fill(protocol.train),
+    val=fill(protocol.val),
+    test={name: fill(selections) for name, selections in protocol.test.items()},
+    fields=filled,
+  )
+
+
 def pick(what: str, table, key):
   """`table[key]`, or a ConfigError that lists the keys."""
   if key not in table:

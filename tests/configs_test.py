@@ -33,8 +33,11 @@ CASES = [(file, recipe) for file in FILES for recipe in ('embedded', 'flexmodal'
 def test_a_config_fits_together(file, recipe):
   module = load(file)
   config = module.get_config(recipe)
+  config, protocol = loop._with_protocol(config)
+  assert (protocol is None) == (recipe == 'embedded')
   fields = config.to_dict()
   model = flexmodal.build(**fields['model'])
+  assert loop._subsets(model, protocol)
   tx, schedule = optimizers.build(
     fields['optimizer'], fields['schedule'], config.steps, config.clip_norm
   )

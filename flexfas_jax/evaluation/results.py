@@ -5,6 +5,7 @@ Results are {subset: {metric: value}}, fractions throughout. The names of the me
 """
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +24,7 @@ _COLUMNS = {  # heading: metric, in percent
   'AUC': 'auc',
   **{f'TPR@ FPR={fpr}': f'tpr@fpr={fpr}' for fpr in _FPRS},
 }
+_HEADINGS = {metric: heading for heading, metric in _COLUMNS.items()}
 _ORACLE = 'ORACLE: the thresholds were fitted on the scores that they judge'
 
 
@@ -122,9 +124,15 @@ def category_table(found: Results, title: str = 'APCER by attack category'):
   return _rich_table(rows, _title(found, title)) if rows else None
 
 
-def text(found: Results, title: str = '') -> str:
-  """Both tables as plain lines of text; arguments as `table`."""
-  blocks = [_title(found, title), _aligned(_rows(found))]
+def text(found: Results, title: str = '', metrics: Sequence[str] = ()) -> str:
+  """Both tables as plain lines of text.
+
+  Args:
+    found, title: as in `table`.
+    metrics: names of the columns, in place of the usual ones.
+  """
+  columns = {_HEADINGS.get(name, name.upper()): name for name in metrics} or _COLUMNS
+  blocks = [_title(found, title), _aligned(_rows(found, columns))]
   if rows := _category_rows(found):
     blocks += ['', 'APCER by attack category', _aligned(rows)]
   return '\n'.join(block for i, block in enumerate(blocks) if block or i)
@@ -216,12 +224,12 @@ def _title(found: Results, title: str) -> str:
   return title
 
 
-def _rows(found: Results) -> list[list[str]]:
+def _rows(found: Results, columns: Mapping[str, str] = _COLUMNS) -> list[list[str]]:
   """The benchmark's table as text, the headings first."""
-  rows = [['subset', *_COLUMNS, 'threshold', 'bona fide', 'attack', 'FTA']]
+  rows = [['subset', *columns, 'threshold', 'bona fide', 'attack', 'FTA']]
   for subset, values in found.items():
     served = _is_served(values)
-    rates = [_percent(values[metric], served) for metric in _COLUMNS.values()]
+    rates = [_percent(values[metric], served) for metric in columns.values()]
     threshold = f'{values["threshold"]:.6g}' if served else '-'
     counts = [str(values[name]) for name in ('n_bona_fide', 'n_attack', 'n_fta')]
     rows.append([subset if served else f'{subset} (not served)', *rates, threshold, *counts])

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 import flexfas_jax
 from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError, DataError, StateError
-from flexfas_jax.evaluation import results, score_files, scoring, thresholds
+from flexfas_jax.evaluation import overlaps, results, score_files, scoring, thresholds
 from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.models import flexmodal, pretrained
 from flexfas_jax.training import optimizer as optimizers
@@ -48,19 +48,21 @@ class Job(NamedTuple):
   abstract: Any  # State of ShapeDtypeStruct, with shardings
   preprocess: pipeline.Preprocess  # nothing random
   scorer: Any
+  metrics: tuple[str, ...]  # of the printed table; empty: the usual ones
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
   """Trains to the config's last step, resuming if it was begun, then evaluates the best step."""
   job = _prepare(config, workdir)
-  test = {name: _open(job, names) for name, names in _tests(config)}
-  _train(job)
-  _evaluate(job, test)
+  data = _data(job)
+  _train(job, data)
+  _evaluate(job, data)
 
 
 def train(config: ConfigDict, workdir: str) -> None:
   """Trains to the config's last step, resuming if it was begun."""
-  _train(_prepare(config, workdir))
+  job = _prepare(config, workdir)
+  _train(job, _data(job))
 
 
 def evaluate(config: ConfigDict, workdir: str) -> None:
@@ -68,10 +70,11 @@ def evaluate(config: ConfigDict, workdir: str) -> None:
   job = _prepare(config, workdir)
   if not (job.workdir / 'config.json').exists():
     raise StateError(f'{workdir} holds no training; run with --mode=train first')
-  _evaluate(job, {name: _open(job, names) for name, names in _tests(config)})
+  _evaluate(job, _data(job, evaluate=True))
 
 
 def _prepare(config: ConfigDict, workdir: str) -> Job:
+  config, protocol = _with_protocol(config)
   fields = config.to_dict()
   model = flexmodal.build(**fields['model'])
   mesh = sharding.make_mesh(config.fsdp)
@@ -113,9 +116,36 @@ def _prepare(config: ConfigDict, workdir: str) -> Job:
     abstract=abstract,
     preprocess=pipeline.Preprocess(config.model.image_size, model.modalities),
     scorer=scoring.make_scorer(
-      model, model.subsets, functools.partial(sharding.place_batch, mesh=mesh)
+      model, _subsets(model, protocol), functools.partial(sharding.place_batch, mesh=mesh)
     ),
+    metrics=protocol.metrics if protocol else (),
   )
+
+
+def _with_protocol(config: ConfigDict):
+  """(the config with its protocol's selections and rules in place of its own, the protocol)."""
+  if not config.get('protocol'):
+    return config, None
+  protocol = lookup.make_protocol(config.protocol)
+  config = ConfigDict(config)
+  with config.unlocked():
+    config.train, config.val = protocol.train, protocol.val
+    config.test, config.threshold = ConfigDict(protocol.test), ConfigDict(protocol.threshold)
+    config.accept_known_leaks = (*config.get('accept_known_leaks', ()), *protocol.leaks)
+  return config, protocol
+
+
+def _subsets(model: flexmodal.Model, protocol) -> tuple[tuple[str, ...], ...]:
+  """The subsets that are scored: those of the protocol that the model serves."""
+  wanted = protocol.subsets if protocol and protocol.subsets else ()
+  served = tuple(s for s in model.subsets if not wanted or scoring.subset_name(s) in wanted)
+  if not served:
+    raise ConfigError(
+      f'the protocol reports {", ".join(wanted)}, and the model serves '
+      f'{", ".join(map(scoring.subset_name, model.subsets))}; choose another fusion or '
+      'config.model.modalities'
+    )
+  return served
 
 
 def _fit(model: flexmodal.Model, loss, variables) -> int | None:
@@ -179,28 +209,52 @@ def _tests(config: ConfigDict) -> list[tuple[str, str]]:
   return sorted(config.test.items(), key=lambda test: test[0] != 'intra')
 
 
-def _open(job: Job, names: str) -> sources.Source:
-  return sources.open_source(names, job.config.data_dir)
+class Data(NamedTuple):
+  """What a job reads."""
+
+  train: sources.Source | None  # None: not at hand, and only evaluated
+  val: sources.Source
+  test: dict[str, sources.Source]
+  remarks: list[str]  # what every figure is told with
+
+
+def _data(job: Job, evaluate: bool = False) -> Data:
+  """Opens everything that is trained on, chosen by or tested on, and proves that it is apart.
+
+  Whoever only evaluates need not have what was trained on; then that cannot be proven, and is said.
+  """
+  config, remarks = job.config, []
+  val = sources.open_source(config.val, config.data_dir)
+  _check_val(val)
+  test = {name: sources.open_source(names, config.data_dir) for name, names in _tests(config)}
+  try:
+    train = sources.open_source(config.train, config.data_dir, check=not evaluate)
+  except DataError:
+    if not evaluate:
+      raise
+    train = None
+    remarks.append('not proven: the training data is not here, and may share people with the tests')
+  leaks = overlaps.check(
+    train.columns if train else {'id': (), 'video': (), 'subject': ()},
+    val.columns,
+    {name: source.columns for name, source in test.items()},
+    config.get('accept_known_leaks', ()),
+  )
+  return Data(train, val, test, remarks + overlaps.told(leaks))
 
 
 def _check_val(val: sources.Source) -> None:
   """Without both classes no error rate is defined, and no checkpoint the best."""
-  seen = set()
-  for i in range(len(val)):
-    seen.add(val[i]['label'])
-    if len(seen) == 2:
-      return
-  only = score_files.LABELS[seen.pop()]
-  raise DataError(
-    f'config.val, {", ".join(val.names)}: every sample is {only}; add the other class'
-  )
+  if len(seen := set(val.columns['label'])) < 2:
+    raise DataError(
+      f'config.val, {", ".join(val.names)}: every sample is {seen.pop()}; add the other class'
+    )
 
 
-def _train(job: Job) -> None:
+def _train(job: Job, data: Data) -> None:
   config, workdir = job.config, job.workdir
   donated, remark = _donated(job)
-  source, val = _open(job, config.train), _open(job, config.val)
-  _check_val(val)
+  source, val = data.train, data.val
   fields = config.to_dict()
   batches = pipeline.train_batches(
     source,
@@ -256,8 +310,9 @@ def _train(job: Job) -> None:
       f'{len(source)} training and {len(val)} val examples, {parameters / 1e6:.2f} M parameters, '
       f'{devices}' + (f', resuming at step {start}' if start else '')
     )
-    if remark:
-      progress.say(remark)
+    for line in (remark, *data.remarks):
+      if line:
+        progress.say(line)
     _steps(job, state, step_fn, batches, key, checkpoints, writer, progress, start, val)
 
 
@@ -327,7 +382,7 @@ def _val_metrics(job: Job, variables, source: sources.Source) -> dict[str, float
   return means | {f'val/{BEST}/{subset}': r[BEST] for subset, r in found.items()}
 
 
-def _evaluate(job: Job, test: dict[str, sources.Source]) -> None:
+def _evaluate(job: Job, data: Data) -> None:
   """Scores, score files, thresholds from val, the table and results.json of the best step."""
   checkpoints = Checkpoints(job.workdir / 'checkpoints', BEST, read_only=True)
   step = checkpoints.best()
@@ -339,20 +394,24 @@ def _evaluate(job: Job, test: dict[str, sources.Source]) -> None:
     'weights_hash': _weights_hash(variables),
     'config': _run(job.config)['config'],
   }
+  if data.remarks:
+    header['remarks'] = data.remarks
   (job.workdir / 'scores').mkdir(exist_ok=True)
   scored = {}
-  for name, source in {'val': _open(job, job.config.val), **test}.items():
+  for name, source in {'val': data.val, **data.test}.items():
     with Progress(f'score {name}', len(source)) as progress:
       scored[name] = job.scorer(variables, _batches(job, source), header, progress.update)
     score_files.write(job.workdir / 'scores' / f'{name}.csv', scored[name])
   found = {}
-  for name in test:
+  for name in data.test:
     rule = job.config.threshold[name]
     found[name] = results.results(scored[name], rule, scored['val'])
     title = f'{name}: {job.config.test[name]}, step {step}, threshold {rule}'
-    print(results.text(found[name], title) + '\n')
+    print(results.text(found[name], title, job.metrics) + '\n')
     for remark in results.remarks(found[name]):
       print(remark, file=sys.stderr)
+  for line in data.remarks:
+    print(line + '\n')
   if job.model.requires:
     print(f'Subsets without {"+".join(job.model.requires)} are not served: the fusion needs it.\n')
   score_files.write_text(

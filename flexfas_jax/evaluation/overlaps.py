@@ -1,0 +1,131 @@
+"""Whoever was trained on is not tested on: proven when data is opened, not assumed.
+
+Training, val and each test must share no triplet, video or person. Tests may share with each other.
+"""
+
+import collections
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.evaluation import naming
+from flexfas_jax.evaluation.list_checks import KNOWN_LEAKS
+
+# Leaks by construction: how a protocol parts its data, whatever the lists.
+PEOPLE_OF_ATTACKS = 'people_of_attacks'
+_SHOWN = 10  # leaks that an error lists
+_FIELDS = ('subject', 'video', 'id')  # the widest first: it includes the others
+
+Columns = Mapping[str, Sequence[str]]
+
+
+class Overlap(NamedTuple):
+  """Something that stands on both sides of a line."""
+
+  field: str  # 'subject', 'video' or 'id'
+  name: str
+  sides: tuple[str, str]
+  examples: tuple[int, int]  # on each side
+  accepted: str = ''  # by which name
+
+  def __str__(self) -> str:
+    sides = ' and '.join(f'{s} ({n})' for s, n in zip(self.sides, self.examples, strict=True))
+    return f'leak: {self.field} {self.name} in {sides}'
+
+
+def accepted_names() -> tuple[str, ...]:
+  """What may be accepted, by name."""
+  return (*KNOWN_LEAKS, PEOPLE_OF_ATTACKS)
+
+
+def check(
+  train: Columns, val: Columns, tests: Mapping[str, Columns], accept: Collection[str] = ()
+) -> list[Overlap]:
+  """Finds what training, val and tests share.
+
+  Args:
+    train, val: {'id', 'video', 'subject': [N] str}, '' where it is not known.
+    tests: the same by name.
+    accept: of `accepted_names`. A published leak covers its own person alone; 'people_of_attacks'
+      a person with one attack in train and another in val, as long as no video is in both.
+
+  Returns:
+    What was accepted, to be told with every figure.
+
+  Raises:
+    ConfigError: an unknown name in `accept`.
+    DataError: anything else that is shared.
+  """
+  if unknown := set(accept) - set(accepted_names()):
+    raise ConfigError(
+      f'no known leak is called {sorted(unknown)[0]!r}; there are: {", ".join(accepted_names())}'
+    )
+  sides = {'train': train, 'val': val, **tests}
+  pairs = [('train', 'val'), *itertools.product(('train', 'val'), tests)]
+  found = [o for pair in pairs for o in _shared(pair, sides, accept)]
+  if wrong := [overlap for overlap in found if not overlap.accepted]:
+    lines = list(map(str, wrong[:_SHOWN]))
+    more = [f'... and {len(wrong) - _SHOWN} more'] if len(wrong) > _SHOWN else []
+    names = ', '.join(accepted_names())
+    raise DataError(
+      '\n'.join([
+        f'{len(wrong)} stand on both sides; figures would be of what was trained on',
+        *lines,
+        *more,
+        'Take them out of one side with a selection: set/config:split[subject!=...]. A leak that '
+        f"the published lists have: --config.accept_known_leaks=\"('NAME',)\", of {names}",
+      ])
+    )  # fmt: skip
+  return found
+
+
+def told(accepted: Sequence[Overlap]) -> list[str]:
+  """What was accepted, in a few lines."""
+  counts = collections.Counter((overlap.accepted, overlap.sides) for overlap in accepted)
+  return [
+    f'accepted leak {name}: {n} {"person" if n == 1 else "people"} in {" and ".join(sides)}'
+    for (name, sides), n in counts.items()
+  ]
+
+
+def _shared(pair: tuple[str, str], sides: Mapping[str, Columns], accept) -> list[Overlap]:
+  found, told = [], [set(), set()]
+  columns = [sides[name] for name in pair]
+  for field in _FIELDS:
+    both = (set(columns[0][field]) & set(columns[1][field])) - {''}
+    places = [_places(side[field], both) for side in columns]
+    for name in sorted(both):
+      at = [of[name] for of in places]
+      if told[0].issuperset(at[0]) and told[1].issuperset(at[1]):
+        continue  # with its person or video
+      videos = [{side['video'][i] for i in a} for side, a in zip(columns, at, strict=True)]
+      of = _accepted_by(field, name, pair, not videos[0] & videos[1], accept)
+      found.append(Overlap(field, name, pair, (len(at[0]), len(at[1])), of))
+      for k in (0, 1):
+        told[k].update(at[k])
+  return found
+
+
+def _places(values: Sequence[str], wanted: set[str]) -> dict[str, list[int]]:
+  places = {}
+  for i, value in enumerate(values):
+    if value in wanted:
+      places.setdefault(value, []).append(i)
+  return places
+
+
+def _accepted_by(field: str, name: str, pair, videos_apart: bool, accept) -> str:
+  """The name of the accepted leak that this is, or ''."""
+  if field == 'subject':
+    for known in sorted(set(accept) & set(KNOWN_LEAKS)):
+      if name in {_person(path) for path, _ in KNOWN_LEAKS[known]}:
+        return known
+    if PEOPLE_OF_ATTACKS in accept and pair == ('train', 'val') and videos_apart:
+      return PEOPLE_OF_ATTACKS
+  return ''
+
+
+def _person(path: str) -> str:
+  said = naming.read(path)
+  return f'{said.dataset}/{said.subject}' if said else ''
