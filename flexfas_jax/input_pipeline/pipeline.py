@@ -23,6 +23,10 @@ META = ('id', 'dataset', 'subject', 'video', 'attack_type', 'attack_category')
 class Preprocess:
   """A raw example to arrays; the same code for training, evaluation and prediction.
 
+  A picture whose pixels are all equal shows nothing: its sensor failed to acquire, and the modality
+  is absent. (In training a sample of nothing else stays as it is, for a step must look at something;
+  in evaluation it has no score.)
+
   Attributes:
     image_size: pixels along a side.
     modalities: in the order of `present`.
@@ -47,12 +51,21 @@ class Preprocess:
   def __call__(self, example: Mapping[str, Any], rng: np.random.Generator | None = None) -> dict:
     """Arrays of one example; `rng` None leaves out everything random."""
     view = geometry.draw_view(rng, **self.view) if rng is not None else geometry.View()
-    images, looks = {}, {}
+    images, constant, looks = {}, {}, {}
     for modality in self.modalities:
       encoded = example.get(modality, b'')
       if not encoded:
         continue
       image = geometry.decode(encoded, modality, example['id'])
+      if image.min() == image.max():
+        constant[modality] = image
+        continue
+      images[modality] = image
+    if constant and not images and rng is not None:
+      images = constant
+    if not images and not constant:
+      raise DataError(f'{example["id"]}: none of {", ".join(self.modalities)} is there')
+    for modality, image in images.items():
       image = geometry.apply_view(image, view, self.image_size, nearest=modality == 'depth')
       looks[modality] = image
       change = None
@@ -60,8 +73,6 @@ class Preprocess:
         channels = image.shape[-1]
         change = transforms.draw_photometric(rng, channels, **self.photometric[modality])
       images[modality] = transforms.to_unit(image, modality, change)
-    if not images:
-      raise DataError(f'{example["id"]}: none of {", ".join(self.modalities)} is there')
     if rng is not None and self.cutout:
       images = transforms.cutout(images, rng, self.cutout)
     arrays = {
@@ -71,8 +82,9 @@ class Preprocess:
     arrays['present'] = np.array([m in images for m in self.modalities])
     arrays['label'] = np.int32(example['label'])
     if self.map_size:
-      first = next(m for m in ('rgb', 'depth', *looks) if m in looks)
-      live = transforms.live_mask(looks[first], self.map_size)
+      first = next((m for m in ('rgb', 'depth', *looks) if m in looks), None)
+      black = np.zeros((self.map_size, self.map_size, 1), np.uint8)
+      live = transforms.live_mask(looks.get(first, black), self.map_size)
       arrays['map'] = live if example['label'] else np.zeros_like(live)
     return arrays
 
@@ -136,12 +148,16 @@ def eval_batches(
   """Every example once, in order: (arrays padded to `batch_size`, what is known of the real ones).
 
   The last batch repeats its first example to keep its shape; the second list is as long as there
-  are real examples in the batch.
+  are real examples in the batch, and has each one's `META`, `label`, and `constant`: the modalities
+  whose picture shows nothing.
   """
 
   def load(example):
     meta = {k: example.get(k, '') for k in META} | {'label': int(example['label'])}
-    return preprocess(example), meta
+    arrays = preprocess(example)
+    there = zip(preprocess.modalities, arrays['present'], strict=True)
+    meta['constant'] = [m for m, present in there if example.get(m) and not present]
+    return arrays, meta
 
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
   arrays, metas = [], []

@@ -3,6 +3,7 @@
 Everything that can be wrong with config, data or workdir is found before anything is written.
 """
 
+import collections
 import contextlib
 import functools
 import hashlib
@@ -374,6 +375,14 @@ def _batches(job: Job, source: sources.Source):
   return pipeline.eval_batches(source, job.preprocess, job.config.eval_batch_size)
 
 
+def _counted(batches, constant: collections.Counter):
+  """Passes batches on, and counts the pictures that show nothing, by modality."""
+  for arrays, metas in batches:
+    for meta in metas:
+      constant.update(meta['constant'])
+    yield arrays, metas
+
+
 def _val_metrics(job: Job, variables, source: sources.Source) -> dict[str, float]:
   """Mean and by subset; EER and AUC know no threshold."""
   scores = job.scorer(variables, _batches(job, source))
@@ -399,8 +408,12 @@ def _evaluate(job: Job, data: Data) -> None:
   (job.workdir / 'scores').mkdir(exist_ok=True)
   scored = {}
   for name, source in {'val': data.val, **data.test}.items():
+    constant = collections.Counter()
     with Progress(f'score {name}', len(source)) as progress:
-      scored[name] = job.scorer(variables, _batches(job, source), header, progress.update)
+      batches = _counted(_batches(job, source), constant)
+      scored[name] = job.scorer(variables, batches, header, progress.update)
+      for modality, n in constant.items():
+        progress.say(f'{name}: {n} pictures of {modality} are one constant; treated as absent')
     score_files.write(job.workdir / 'scores' / f'{name}.csv', scored[name])
   found = {}
   for name in data.test:

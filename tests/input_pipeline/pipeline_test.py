@@ -134,6 +134,7 @@ def make_example(label=1, size=64, **pictures):
   """RGB whose left half is black, depth whose top is, infrared without black; as PNG."""
   rgb, depth, ir = (np.full((size, size, c), 90, np.uint8) for c in (3, 1, 1))
   rgb[:, : size // 2], depth[: size // 2] = 0, 0
+  ir[0, 0] = 91  # one grey level alone would show nothing
   pictures = {'rgb': rgb, 'depth': depth, 'ir': ir} | pictures
   encoded = {
     m: b'' if image is None else cv2.imencode('.png', image)[1].tobytes()
@@ -216,3 +217,30 @@ def test_a_batch_has_a_map_where_it_is_asked_for(source):
   assert set(batch) - set(plain) == {'map'}
   for name, value in plain.items():
     np.testing.assert_array_equal(value, batch[name])
+
+
+@pytest.mark.parametrize('value', [0, 90, 255])
+def test_a_constant_picture_is_no_picture(value):
+  constant = np.full((64, 64, 1), value, np.uint8)
+  nothing = PLAIN(make_example(depth=None))
+  for rng in (None, np.random.default_rng(0)):
+    found = PLAIN(make_example(depth=constant), rng)
+    assert found['present'].tolist() == [True, False, True]
+    np.testing.assert_array_equal(found['depth'], nothing['depth'])
+
+
+def test_nothing_but_constant_pictures():
+  """No score, and no error hours into a training."""
+  black = {m: np.zeros((8, 8, 3 if m == 'rgb' else 1), np.uint8) for m in MODALITIES}
+  assert PLAIN(make_example(**black))['present'].tolist() == [False] * 3
+  assert PLAIN(make_example(**black), np.random.default_rng(0))['present'].tolist() == [True] * 3
+  mapped = pipeline.Preprocess(16, MODALITIES, map_size=4)(make_example(**black))
+  assert not mapped['map'].any()
+  with pytest.raises(DataError, match='x: none of rgb, depth, ir is there'):
+    PLAIN(make_example(rgb=None, depth=None, ir=None))
+
+
+def test_constant_pictures_are_counted():
+  examples = [make_example(), make_example(ir=np.zeros((8, 8, 1), np.uint8), depth=None)]
+  (_, metas) = next(pipeline.eval_batches(examples, PLAIN, 2))
+  assert [meta['constant'] for meta in metas] == [[], ['ir']]
