@@ -26,6 +26,7 @@ from typing import Any
 from data import reading, triplets
 from data.reading import Row
 from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.evaluation import list_checks, lists
 from flexfas_jax.evaluation.findings import RULES as MEANING
 from flexfas_jax.evaluation.findings import WARNINGS, Finding, write_csv
 from flexfas_jax.input_pipeline import image_checks
@@ -216,9 +217,25 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     return '\n'.join(lines)
 
 
-def _check(splits: dict[str, list[Row]], accepted) -> tuple[list[Finding], list[str]]:
+def _check(
+  splits: Mapping[str, list[Row]], accepted: Iterable[str]
+) -> tuple[list[Finding], list[str]]:
   """Duplicates within splits, leaks between them: (findings, notes on what was accepted)."""
-  return [], []  # TODO
+  listed = {
+    split: [
+      lists.row_of(
+        row.files,
+        row.facts['label'],
+        list=row.list,
+        line=row.row,
+        **{key: str(row.facts[key]) for key in ('id', 'dataset', 'subject', 'video', 'frame')},
+      )
+      for row in rows
+      if '#' not in row.facts['id']  # kept twice on purpose
+    ]
+    for split, rows in splits.items()
+  }
+  return list_checks.check_rows(listed, tuple(accepted))
 
 
 def _once(rows: list[Row]) -> list[Row]:

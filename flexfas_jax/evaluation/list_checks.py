@@ -26,8 +26,8 @@ from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import RULES, Finding
 
-# Leaks that stand in published lists: (a file, the splits it is in). Figures that are to be compared
-# with a paper's need its lists as they are: these leaks can be accepted, by the name of their set.
+# Leaks that stand in published lists: (a file, the splits it is in). Figures that are compared with
+# a paper's need its lists as they are: these leaks can be accepted, by the name of their set.
 KNOWN_LEAKS = {
   'flexmodal_v1': (
     ('CeFA/CeFA-Race/AF/AF-300/1_300_1_1_1/profile/0026.jpg', frozenset({'val', 'test'})),
@@ -191,15 +191,22 @@ def check(
   return report
 
 
-def check_rows(rows: Mapping[str, Sequence[lists.Row]]) -> list[Finding]:
+def check_rows(
+  rows: Mapping[str, Sequence[lists.Row]], accept: Collection[str] = ()
+) -> tuple[list[Finding], list[str]]:
   """Checks rows that are at hand: duplicates, leaks between splits, one triplet with two labels.
 
   Args:
     rows: by split.
+    accept: names of `KNOWN_LEAKS` whose leaks become notes.
 
   Returns:
-    Findings, each naming the list and line that its row has.
+    Findings, each naming the list and line that its row has; and notes of what was accepted.
+
+  Raises:
+    ConfigError: an unknown name in `accept`.
   """
+  _check_names(accept)
   codes, indices = _Codes(), []
   for split, some in rows.items():
     # A split may be made of several lists, and a list be parted into several splits: duplicates are
@@ -210,12 +217,20 @@ def check_rows(rows: Mapping[str, Sequence[lists.Row]]) -> list[Finding]:
     for row in some:
       index.add(row, codes[split])
     indices.append(index)
-  table, report = _Table(indices, codes), Report()
+  table, report = _Table(indices, codes), Report(accepted=tuple(accept))
   table.duplicates()
   table.labels()
   table.leaks(report)
   table.tell(report)
-  return sorted(report.findings, key=lambda f: (list(RULES).index(f.rule), f.list, f.row))
+  found = sorted(report.findings, key=lambda f: (list(RULES).index(f.rule), f.list, f.row))
+  return found, [f'accepted: {note.exception}: {note.finding}' for note in report.notes]
+
+
+def _check_names(accept: Collection[str]) -> None:
+  if unknown := sorted(set(accept) - set(KNOWN_LEAKS)):
+    raise ConfigError(
+      f'no known leak is called {unknown[0]!r}; there are: {", ".join(KNOWN_LEAKS)}'
+    )
 
 
 class _Codes(dict):
@@ -241,32 +256,56 @@ class _Index:
   ):
     self.fetch, self.list_of = fetch, list_of  # positions -> (position, row); position -> list
     self.datasets = set()
-    self.line, self.label, self.split = array.array('q'), array.array('b'), array.array('b')
-    # What rows are compared by; 0 is not known. `same` is the triplet's identity, wherever a list
-    # may have its root; an id that a column gives is only good for its own list.
-    self.same, self.triplet, self.id = (array.array('q') for _ in range(3))
-    self.video, self.subject = array.array('q'), array.array('q')
-    self.files = [array.array('q') for _ in lists.MODALITIES]
+    self._flat = array.array('q')  # row after row, all its numbers
 
   def add(self, row: lists.Row, split: int) -> None:
-    paths, said = row.paths, row.said
-    files = [hash(paths[m]) if m in paths else 0 for m in lists.MODALITIES]
-    for column, value in zip(self.files, files, strict=True):
-      column.append(value)
-    triplet = hash(tuple(files))
-    self.triplet.append(triplet)
-    self.id.append(hash(row.id))
-    self.same.append(hash(said.id) if said else triplet)
-    self.subject.append(hash(row.subject) if row.subject else 0)
-    # A layout that does not tell subjects does not tell videos either: its folder is a phase.
-    self.video.append(hash(row.video) if row.video and (row.subject or not said) else 0)
-    self.label.append(_NUMBER[row.label])
-    self.split.append(split)
-    self.line.append(row.line)
+    paths, said, subject = row.paths, row.said, row.subject
+    path_of = paths.get
+    rgb, depth, ir = hash(path_of('rgb', '')), hash(path_of('depth', '')), hash(path_of('ir', ''))
+    triplet = hash((rgb, depth, ir))
+    self._flat.extend(
+      (
+        row.line,
+        _NUMBER[row.label],
+        split,
+        hash(said.id) if said else triplet,
+        triplet,
+        hash(row.id),
+        # A layout that does not tell subjects does not tell videos either: its folder is a phase.
+        hash(row.video) if subject or not said else 0,
+        hash(subject),
+        rgb,
+        depth,
+        ir,
+      )
+    )
     self.datasets.add(row.dataset)
+
+  def __len__(self) -> int:
+    return len(self._flat) // len(_COLUMNS)
+
+  def __getattr__(self, name: str) -> np.ndarray:
+    """A column, [rows] int64."""
+    if name not in _COLUMNS:
+      raise AttributeError(name)
+    flat = np.frombuffer(self._flat, np.int64).reshape(-1, len(_COLUMNS))
+    return flat[:, _COLUMNS.index(name)].copy()
 
 
 _NUMBER = {'bona_fide': 1, 'attack': 0, '': -1}
+# What rows are compared by; of the hashes, 0 is not known. `same` is the triplet's identity,
+# wherever a list may have its root; an id that a column gives is only good for its own list.
+_COLUMNS = (
+  'line',
+  'label',
+  'split',
+  'same',
+  'triplet',
+  'id',
+  'video',
+  'subject',
+  *lists.MODALITIES,
+)
 
 
 def _read(path: str, labels, split: str, codes: _Codes, report: Report) -> tuple[_Index, Summary]:
@@ -274,7 +313,8 @@ def _read(path: str, labels, split: str, codes: _Codes, report: Report) -> tuple
   form = lists.look(path)
 
   def fetch(positions: Sequence[int]) -> Iterator[tuple[int, lists.Row]]:
-    at = {index.line[i]: i for i in positions}
+    line = index.line
+    at = {int(line[i]): i for i in positions}
     ignore = lambda rule, line, text: None  # noqa: E731 - was told at the first reading
     rows = lists.scan(path, labels, ignore, form=form, only=at.keys())
     return ((at[row.line], row) for row in rows)
@@ -309,7 +349,7 @@ def _read(path: str, labels, split: str, codes: _Codes, report: Report) -> tuple
       if row.said.label != row.label:
         contradictory.append(position)
 
-  n = len(index.line)
+  n = len(index)
   if len(refused) == n > 1:  # a matter of the list, not of its rows
     for text, some in itertools.groupby(sorted(refused, key=lambda f: f.text), lambda f: f.text):
       first, *others = some
@@ -340,20 +380,18 @@ def _read(path: str, labels, split: str, codes: _Codes, report: Report) -> tuple
 
 
 def _summary(path: str, form: lists.Form, index: _Index, split: str, codes: _Codes) -> Summary:
-  label = np.frombuffer(index.label, np.int8)
-  names = list(codes)
-  count = lambda column: len(np.setdiff1d(np.frombuffer(column, np.int64), 0))  # noqa: E731
-  rows = len(label)
+  label, names, rows = index.label, list(codes), len(index)
+  count = lambda column: len(np.setdiff1d(column, 0))  # noqa: E731
   return Summary(
     list=path,
     form=str(form),
     sha256=form.sha256,
-    splits=tuple(names[code] for code in sorted(set(index.split)) if code),
+    splits=tuple(names[code] for code in np.unique(index.split) if code),
     rows=rows,
     bona_fide=int((label == 1).sum()),
     attacks=int((label == 0).sum()),
     unlabelled=int((label == -1).sum()),
-    redundant=rows - len(np.unique(np.frombuffer(index.triplet, np.int64))),
+    redundant=rows - len(np.unique(index.triplet)),
     subjects=count(index.subject),
     videos=count(index.video),
     datasets=tuple(sorted(filter(None, index.datasets))),
@@ -470,12 +508,18 @@ class _Table:
 
   def __init__(self, indices: list[_Index], codes: _Codes):
     self._indices, self._names = indices, list(codes)
-    self._starts = np.cumsum([0] + [len(index.line) for index in indices])
+    self._starts = np.cumsum([0] + [len(index) for index in indices])
     self._list = np.repeat(np.arange(len(indices)), np.diff(self._starts))
     self._pending = collections.defaultdict(list)  # by row: what makes its findings
-    for name in ('line', 'label', 'split', 'same', 'triplet', 'id', 'video', 'subject'):
-      setattr(self, f'_{name}', _joined(getattr(index, name) for index in indices))
-    self._files = [_joined(i.files[m] for i in indices) for m in range(len(lists.MODALITIES))]
+    joined = {
+      name: np.concatenate([np.empty(0, np.int64), *(getattr(index, name) for index in indices)])
+      for name in _COLUMNS
+    }
+    self._line, self._label, self._split, self._same, self._triplet = (
+      joined[name] for name in ('line', 'label', 'split', 'same', 'triplet')
+    )
+    self._id, self._video, self._subject = (joined[name] for name in ('id', 'video', 'subject'))
+    self._files = [joined[m] for m in lists.MODALITIES]
     self._bit = np.where(self._split > 0, np.int64(1) << np.maximum(self._split - 1, 0), 0)
 
   def _where(self, row: int, seen_from: str = '') -> str:
@@ -618,7 +662,8 @@ class _Table:
     found, (rows, _), _ = _shared(self._subject[rows], rows, rows, self._bit)
     for group in np.split(rows, np.flatnonzero(np.diff(found)) + 1) if len(rows) else ():
       codes, counts = np.unique(self._split[group], return_counts=True)
-      in_splits = {self._names[c]: n for c, n in zip(codes.tolist(), counts.tolist(), strict=True)}
+      names = [self._names[code] for code in codes]
+      in_splits = dict(sorted(zip(names, counts.tolist(), strict=True), key=_usual_order))
       self._pending[int(group.min())].append(
         lambda r, rows=in_splits: report.leaks.append(Leak(r.subject, rows))
       )
@@ -663,9 +708,9 @@ class _Table:
     return len(np.unique(self._triplet))
 
 
-def _joined(columns: Iterable[array.array]) -> np.ndarray:
-  arrays = [np.frombuffer(c, c.typecode).astype(np.int64) for c in columns]
-  return np.concatenate(arrays) if arrays else np.empty(0, np.int64)
+def _usual_order(item: tuple[str, int]) -> tuple[int, str]:
+  usual = ('train', 'val', 'test')
+  return (usual.index(item[0]) if item[0] in usual else len(usual), item[0])
 
 
 def _repeats(keys: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -708,9 +753,9 @@ def _relations(indices: list[_Index], summaries: list[Summary]) -> list[Relation
   """How lists of the same split lie to each other."""
   sets, kinds = [], []
   for index in indices:
-    keys, first = np.unique(np.frombuffer(index.same, np.int64), return_index=True)
+    keys, first = np.unique(index.same, return_index=True)
     sets.append(keys)
-    kinds.append(np.frombuffer(index.label, np.int8)[first])
+    kinds.append(index.label[first])
   names = [summary.list for summary in summaries]
   relations, inside = [], collections.defaultdict(list)  # by list: those within it
   for one, other in itertools.combinations(range(len(indices)), 2):

@@ -18,6 +18,7 @@ from PIL import Image
 COPY = 0.999  # correlation above which two modalities are one picture
 NEAREST, FARTHEST = 50, 20_000  # mm: where the middle of a face's depth can be
 GREY = 12  # grey levels by which JPEG's chroma may part channels that were equal
+_ORDER = ('rgb', 'depth', 'ir')
 COMPARED = 64  # pixels along a side when modalities are compared
 
 Problem = tuple[str, str]  # (a rule of `findings.RULES`, what is wrong)
@@ -101,6 +102,8 @@ def inspect(images: Mapping[str, bytes], rules: Rules = Rules()) -> list[Problem
     (rule, text) of everything found; empty where nothing was.
   """
   problems, arrays = [], {}
+  # A copy is said of the later one, whatever order they are given in.
+  images = {m: images[m] for m in (*_ORDER, *images) if m in images}
   for modality, encoded in images.items():
     try:
       arrays[modality] = decode(encoded)
