@@ -1,0 +1,91 @@
+"""Nobody is on both sides of a line, unless a published list has it so and the user said yes."""
+
+import pytest
+
+from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.evaluation import overlaps
+
+
+def side(*examples):
+  """Columns of (subject, video, id) each."""
+  subject, video, id_ = zip(*examples, strict=True) if examples else ((), (), ())
+  return {'subject': subject, 'video': video, 'id': id_}
+
+
+A = side(
+  ('d/a', 'd/a/v1', 'd/a/v1/0'), ('d/b', 'd/b/v1', 'd/b/v1/0'), ('d/b', 'd/b/v1', 'd/b/v1/1')
+)
+B = side(('d/c', 'd/c/v1', 'd/c/v1/0'))
+C = side(('d/d', 'd/d/v1', 'd/d/v1/0'))
+
+
+def test_sides_that_are_apart():
+  assert overlaps.check(A, B, {'intra': C, 'again': C}) == []
+
+
+@pytest.mark.parametrize(
+  'train,val,test,said',
+  [
+    (A, A, C, 'subject d/a in train (1) and val (1)'),
+    (A, B, A, 'subject d/b in train (2) and intra (2)'),
+    (A, B, B, 'subject d/c in val (1) and intra (1)'),
+    # A person who is not known: the video, or the triplet, tells.
+    (side(('', 'v', 'i')), B, side(('', 'v', 'j')), 'video v in train (1) and intra (1)'),
+    (side(('', '', 'i')), B, side(('', '', 'i')), 'id i in train (1) and intra (1)'),
+  ],
+)
+def test_what_is_on_both_sides(train, val, test, said):
+  with pytest.raises(DataError) as caught:
+    overlaps.check(train, val, {'intra': test})
+  assert f'leak: {said}' in str(caught.value)
+  assert '--config.accept_known_leaks="(\'NAME\',)"' in str(caught.value)
+
+
+def test_a_person_is_told_once_and_the_unknown_never_leak():
+  with pytest.raises(DataError, match='^1 stand'):
+    overlaps.check(side(('d/a', 'd/a/v', 'd/a/v/0')), side(('d/a', 'd/a/v', 'd/a/v/0')), {})
+  assert overlaps.check(side(('', '', 'a')), side(('', '', 'b')), {'t': side(('', '', 'c'))}) == []
+
+
+def test_many_leaks_fit_on_one_screen():
+  many = side(*((f'd/{i}', f'd/{i}/v', f'd/{i}/v/0') for i in range(50)))
+  with pytest.raises(DataError) as caught:
+    overlaps.check(many, many, {})
+  assert '50 stand' in str(caught.value) and '... and 40 more' in str(caught.value)
+  assert len(str(caught.value).splitlines()) < 15
+
+
+LEAKED = (
+  'casia_cefa/AF-300',
+  'casia_cefa/AF-300/1_300_1_1_1',
+  'casia_cefa/AF-300/1_300_1_1_1/0026',
+)
+
+
+def test_the_published_leak_covers_its_own_person_alone():
+  val, test = side(LEAKED, ('d/x', 'd/x/v', 'd/x/v/0')), side(LEAKED)
+  with pytest.raises(DataError, match='AF-300 in val .1. and intra .1.'):
+    overlaps.check(A, val, {'intra': test})
+  accepted = overlaps.check(A, val, {'intra': test}, ('flexmodal_v1',))
+  assert [(o.name, o.sides, o.accepted) for o in accepted] == [
+    ('casia_cefa/AF-300', ('val', 'intra'), 'flexmodal_v1')
+  ]
+  assert overlaps.told(accepted) == ['accepted leak flexmodal_v1: 1 person in val and intra']
+  with pytest.raises(DataError, match='d/x in val'):
+    overlaps.check(A, val, {'intra': val}, ('flexmodal_v1',))
+
+
+def test_people_of_attacks_may_be_in_train_and_val_but_no_video():
+  train, val = side(('d/a', 'd/a/04', 'd/a/04/0')), side(('d/a', 'd/a/05', 'd/a/05/0'))
+  (accepted,) = overlaps.check(train, val, {}, (overlaps.PEOPLE_OF_ATTACKS,))
+  assert accepted.accepted == overlaps.PEOPLE_OF_ATTACKS
+  for sides in ((train, train, {}), (train, B, {'test': val})):
+    with pytest.raises(DataError, match='d/a'):
+      overlaps.check(*sides, (overlaps.PEOPLE_OF_ATTACKS,))
+
+
+def test_an_unknown_name():
+  with pytest.raises(
+    ConfigError, match="called 'mine'; there are: flexmodal_v1, people_of_attacks"
+  ):
+    overlaps.check(A, B, {}, ('mine',))
