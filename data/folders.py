@@ -5,11 +5,12 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import naming
 from flexfas_jax.evaluation.findings import Finding
 
 MODALITIES = ('rgb', 'depth', 'ir')
-PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.gif', '.webp')
+PICTURES = frozenset({'jpg', 'jpeg', 'png', 'bmp', 'tif', 'tiff', 'gif', 'webp'})
 _SHOWN = 3  # pictures of a folder that is not understood which are told one by one
 
 
@@ -24,21 +25,52 @@ def find(source: Path, names: Collection[str], depth: int = 4) -> list[str]:
   """The folders of these names, as paths below the source; none is sought below another.
 
   Args:
-    source: where to look; itself counts, and is ''.
+    source: where to look.
     names: of folders, capital letters as they are.
     depth: how many folders deep to look.
   """
-  if source.resolve().name in names:
-    return ['']
   found, level = [], ['']
   for _ in range(depth):
     deeper = []
     for folder in level:
-      _, folders = _entries(source, folder)
+      try:
+        _, folders = _entries(source, folder)
+      except OSError:  # told of by `triplets`, where it matters
+        continue
       found += [path for path in folders if path.rpartition('/')[2] in names]
       deeper += [path for path in folders if path.rpartition('/')[2] not in names]
     level = deeper
   return sorted(found)
+
+
+def list_files(source: Path, lists: Path | None) -> list[Path]:
+  """The text files that may be lists, sorted.
+
+  Args:
+    source: of a builder; its upper folders are looked in when there are no lists.
+    lists: of a builder: a folder, which is looked through, or files separated by commas.
+
+  Raises:
+    DataError: one of `lists` is not there.
+  """
+  if lists is None:
+    return _texts(source, 2)
+  found = []
+  for place in map(Path, str(lists).split(',')):
+    if not place.exists():
+      raise DataError(f'--lists: there is no {place}')
+    found += _texts(place, 4) if place.is_dir() else [place]
+  return found
+
+
+def _texts(folder: Path, depth: int) -> list[Path]:
+  patterns = ['*/' * level + '*' for level in range(depth + 1)]
+  return sorted(
+    path
+    for pattern in patterns
+    for path in folder.glob(pattern)
+    if path.suffix.lower() in ('.txt', '.csv') and path.is_file() and path.name[0] != '.'
+  )
 
 
 def triplets(
@@ -66,28 +98,24 @@ def triplets(
   """
   found: dict[tuple[str, str], Found] = {}
   findings = []
-  for folder in below:
-    for place, names in _folders(source, folder):
-      unknown = 0
-      for name in names:
-        path = f'{place}/{name}' if place else name
-        if skip(path):
-          continue
-        said = naming.read(path)
-        if said is None or said.dataset != dataset:
-          unknown += 1
-          if unknown <= _SHOWN:
-            findings.append(Finding('row', place, 0, f'{name} is of no form that {dataset} has'))
-          continue
-        triplet = found.setdefault((said.video_id, said.frame), Found(said, {}))
-        if said.modality in triplet.files:
-          other = triplet.files[said.modality]
-          text = f'{triplet.said.id}: {said.modality} is {other} and {path}'
-          findings.append(Finding('duplicate', place, 0, text))
-        else:
-          triplet.files[said.modality] = path
-      if unknown > _SHOWN:
-        findings.append(Finding('row', place, 0, f'and {unknown - _SHOWN} more like them'))
+  for place, names in _folders(source, below, findings):
+    unknown = []
+    for name in names:
+      path = f'{place}/{name}' if place else name
+      if skip(path):
+        continue
+      said = naming.read(path)
+      if said is None or said.dataset != dataset:
+        unknown.append(name)
+        continue
+      triplet = found.setdefault((said.video_id, said.frame), Found(said, {}))
+      if said.modality in triplet.files:
+        other = triplet.files[said.modality]
+        text = f'{triplet.said.id}: {said.modality} is {other} and {path}'
+        findings.append(Finding('duplicate', place, 0, text))
+      else:
+        triplet.files[said.modality] = path
+    findings += _not_understood(place, unknown, dataset)
   whole = []
   for triplet in found.values():
     lacking = [modality for modality in MODALITIES if modality not in triplet.files]
@@ -100,12 +128,34 @@ def triplets(
   return whole, findings
 
 
-def _folders(source: Path, folder: str) -> Iterator[tuple[str, list[str]]]:
+def _not_understood(place: str, names: list[str], dataset: str) -> list[Finding]:
+  place = _printable(place)
+  told = [
+    Finding('row', place, 0, f'{_printable(name)} is of no form that {dataset} has')
+    for name in names[:_SHOWN]
+  ]
+  if len(names) > _SHOWN:
+    told.append(Finding('row', place, 0, f'and {len(names) - _SHOWN} more that are of no form'))
+  return told
+
+
+def _printable(name: str) -> str:
+  """A name with the bytes that are not UTF-8 written out."""
+  return name.encode('utf-8', 'backslashreplace').decode()
+
+
+def _folders(
+  source: Path, below: Collection[str], findings: list[Finding]
+) -> Iterator[tuple[str, list[str]]]:
   """Yields (folder, names of its pictures), the folders that are above first."""
-  waiting = [folder]
+  waiting = list(reversed(below))
   while waiting:
     folder = waiting.pop()
-    pictures, folders = _entries(source, folder)
+    try:
+      pictures, folders = _entries(source, folder)
+    except OSError as error:
+      findings.append(Finding('unreadable', _printable(folder), 0, error.strerror))
+      continue
     if pictures:
       yield folder, pictures
     waiting += reversed(folders)
@@ -114,20 +164,27 @@ def _folders(source: Path, folder: str) -> Iterator[tuple[str, list[str]]]:
 def _entries(source: Path, folder: str) -> tuple[list[str], list[str]]:
   """(names of the pictures, paths of the folders) in a folder, sorted."""
   pictures, folders = [], []
-  with os.scandir(source / folder) as entries:
+  with os.scandir(f'{source}/{folder}') as entries:
     for entry in entries:
       name = entry.name
       if name.startswith('.'):
         continue
-      if entry.is_dir():
-        if not entry.is_symlink() or not _leads_up(source / folder, entry.path):
+      if _is_folder(entry):
+        if not entry.is_symlink() or not _leads_up(f'{source}/{folder}', entry.path):
           folders.append(f'{folder}/{name}' if folder else name)
-      elif os.path.splitext(name)[1].lower() in PICTURES:
+      elif name.rpartition('.')[2].lower() in PICTURES:
         pictures.append(name)
   return sorted(pictures), sorted(folders)
 
 
-def _leads_up(folder: Path, link: str) -> bool:
+def _is_folder(entry: os.DirEntry) -> bool:
+  try:
+    return entry.is_dir()
+  except OSError:  # a link to itself
+    return False
+
+
+def _leads_up(folder: str, link: str) -> bool:
   """Whether a link leads to the folder that it is in, or above."""
   here, there = os.path.realpath(folder), os.path.realpath(link)
   return os.path.commonpath([here, there]) == there

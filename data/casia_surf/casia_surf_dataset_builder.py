@@ -1,0 +1,239 @@
+"""TFDS builder of CASIA-SURF. The README beside it says what it is and how to get it."""
+
+import collections
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import tensorflow_datasets as tfds
+
+from data import flexmodal_lists, folders
+from data.reading import Row
+from data.source_builder import Plan, SourceBuilder
+from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.evaluation import lists, naming
+from flexfas_jax.evaluation.findings import Finding
+from flexfas_jax.input_pipeline import image_checks
+
+_PHASES = {'Training': 'train', 'Val': 'val', 'Testing': 'test'}
+_PUBLISHED_AS = {
+  'challenge': (
+    'the challenge of CVPR 2019: Training/{real_part,fake_part}/CLKJ_*/*.rssdk/'
+    '{color,depth,ir}/101.jpg, Val/0000/000000-{color,depth,ir}.jpg, Testing/...'
+  ),
+  'release': (
+    'the later release: Data/{Training,Val,Testing}/{real_part,fake_part}/CLKJ_*/*.rssdk/'
+    '{color,depth,ir}/0015.jpg'
+  ),
+}
+_DESCRIPTIONS = {
+  'challenge': _PUBLISHED_AS['challenge'] + '; labels of Val and Testing from lists.',
+  'release': _PUBLISHED_AS['release'] + '.',
+  'flexmodal': 'the triplets of the FlexModal lists, each once and none in two splits.',
+  'flexmodal_published': 'the rows of the FlexModal lists as published, redundant ones too.',
+}
+# MM-FAS wrote copies of depth and infrared beside those of Training, in the size of its RGB.
+_RESIZED = re.compile(r'_resized\.\w+$')
+# MM-FAS: leave one attack out. Their val_list.txt is the official Val, whatever the fold.
+_FOLD = re.compile(r'fold(\d+)/(train_list|val_list_orgl)\.txt$')
+
+
+class Builder(SourceBuilder):
+  """CASIA-SURF: cut photos worn before the face, 1,000 people, RGB, depth and infrared."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  RELEASE_NOTES = {'1.0.0': 'First release.'}
+  BUILDER_CONFIGS = [
+    tfds.core.BuilderConfig(name=name, description=f'CASIA-SURF: {text}')
+    for name, text in _DESCRIPTIONS.items()
+  ]
+  MANUAL_DOWNLOAD_INSTRUCTIONS = (
+    'CASIA-SURF is handed out for research on a signed agreement (jun.wan@ia.ac.cn). Give '
+    f'--source=DIR that holds {_PUBLISHED_AS["challenge"]} (challenge); or '
+    f'{_PUBLISHED_AS["release"]} (release); or CASIA-SURF-CROP/{{real,fake}}_part/... '
+    '(flexmodal, flexmodal_published)'
+  )
+  # Crops: depth and infrared have other sizes than RGB.
+  RULES = image_checks.Rules(bits={'rgb': 8, 'depth': 8, 'ir': 8}, sizes='any')
+  OPTIONS = {'resized': 'no'}
+
+  def __init__(self, **kwargs):
+    super().__init__(**kwargs)
+    if self.options['resized'] not in ('no', 'yes'):
+      raise ConfigError(f'--option resized={self.options["resized"]}: choose no or yes')
+
+  def plan(self) -> Plan:
+    """The triplets of the folders, or of the FlexModal lists."""
+    config = self.builder_config.name
+    if config in _PUBLISHED_AS:
+      return self._folders()
+    published = config == 'flexmodal_published'
+    return flexmodal_lists.plan(self, 'casia_surf', flexmodal_lists.SURF_CEFA, published)
+
+  def _folders(self) -> Plan:
+    below = folders.find(self.source, _PHASES)
+    if not below:
+      raise DataError(
+        f'--source={self.source} has no folder Training, Val or Testing. Expected: '
+        f'{_PUBLISHED_AS[self.builder_config.name]}'
+      )
+    resized = []
+
+    def skip(path: str) -> bool:
+      if _RESIZED.search(path):
+        resized.append(path)
+        return True
+      return False
+
+    found, findings = folders.triplets(self.source, below, 'casia_surf', skip=skip)
+    self._check_layout(found)
+    plan = Plan({split: [] for split in _PHASES.values()}, findings)
+    if resized and self.options['resized'] == 'no':
+      plan.notes.append(f'{len(resized)} pictures with _resized in their names passed over')
+    phases = []
+    for triplet in found:
+      if not triplet.said.part:
+        place = next(iter(triplet.files.values()))
+        text = f'{place} is in none of {", ".join(_PHASES)}'
+        findings.append(Finding('row', place.rpartition('/')[0], 0, text))
+      elif triplet.said.label:
+        plan.splits[triplet.said.part].append(_row(triplet))
+      else:
+        phases.append(triplet)
+    files = folders.list_files(self.source, self.lists)
+    if phases:
+      _add_phases(plan, phases, _labels(files, findings))
+    if self.options['resized'] == 'yes':
+      plan.splits['train'] = [self._with_resized(row) for row in plan.splits['train']]
+      plan.notes.append("train: depth and infrared are MM-FAS's resized copies")
+    if self.builder_config.name == 'challenge':
+      _add_folds(plan, files)
+    return plan
+
+  def _check_layout(self, found: list[folders.Found]) -> None:
+    """Only Val and Testing differ in form: nothing but numbers, or people and attacks."""
+    config = self.builder_config.name
+    forms = {
+      'release' if triplet.said.label else 'challenge'
+      for triplet in found
+      if triplet.said.part in ('val', 'test')
+    }
+    if forms and config not in forms:
+      other = forms.pop()
+      raise DataError(
+        f'--source={self.source} is {_PUBLISHED_AS[other]}: prepare casia_surf/{other}. Expected '
+        f'for casia_surf/{config}: {_PUBLISHED_AS[config]}'
+      )
+
+  def _with_resized(self, row: Row) -> Row:
+    files = {
+      modality: path if modality == 'rgb' else '{}_resized{}'.format(*os.path.splitext(path))
+      for modality, path in row.files.items()
+    }
+    return row._replace(files=files)
+
+
+def _row(triplet: folders.Found) -> Row:
+  path = next(iter(triplet.files.values()))
+  return Row(triplet.said.facts(), triplet.files, path.rpartition('/')[0])
+
+
+class _Label(NamedTuple):
+  """What a list says of a triplet of Val or Testing."""
+
+  label: str
+  list: str
+  line: int
+
+
+def _labels(files: list[Path], findings: list[Finding]) -> dict[str, _Label]:
+  """{id: label} of triplets of which the path tells none, by all lists that name them."""
+  labels = {}
+  for file in files:
+    wrong = []
+
+    def found(rule: str, line: int, text: str, file=file, wrong=wrong) -> None:
+      wrong.append(Finding(rule, str(file), line, text))
+
+    try:
+      form = lists.look(file)
+      if 'label' not in form.names or not set(form.names) & set(lists.MODALITIES):
+        continue
+      rows = list(lists.scan(file, None, found, form=form))
+    except DataError:
+      continue  # not a list
+    named = [row for row in rows if row.said and _of_phase(row.said)]
+    if not named:
+      continue  # of something else: what is wrong with it does not matter here
+    findings += wrong
+    for row in named:
+      if not row.label:
+        continue
+      said = labels.setdefault(row.id, _Label(row.label, str(file), row.line))
+      if said.label != row.label:
+        text = f'{row.id} is {row.label} here, and {said.label} in {said.list}:{said.line}'
+        findings.append(Finding('label', str(file), row.line, text))
+  return labels
+
+
+def _of_phase(said: naming.Said) -> bool:
+  return said.dataset == 'casia_surf' and not said.label
+
+
+def _add_phases(plan: Plan, phases: list[folders.Found], labels: dict[str, _Label]) -> None:
+  """Adds the triplets of Val and Testing that have labels; says what is left out."""
+  there = collections.Counter(triplet.said.part for triplet in phases)
+  without = collections.Counter()
+  for triplet in phases:
+    known = labels.pop(triplet.said.id, None)
+    if known is None:
+      without[triplet.said.part] += 1
+      continue
+    facts = triplet.said.facts() | {'label': known.label}
+    # Which picture is of which video is not known: each stands for itself.
+    facts['video'] = facts['id']
+    if known.label == 'attack':
+      # All attacks of CASIA-SURF are cut photos; which one is not told.
+      facts |= {'attack_type': naming.UNKNOWN, 'attack_category': 'cut_photo'}
+    plan.splits[triplet.said.part].append(Row(facts, triplet.files, known.list, known.line))
+  for split, n in without.items():
+    plan.notes.append(
+      f'{split}: {n} of {there[split]} triplets left out: no list in --lists or the source has '
+      'a label for them'
+    )
+  absent = collections.Counter()
+  for id_, known in labels.items():
+    part = _PHASES[id_.split('/')[1]]
+    if there[part]:
+      plan.findings.append(Finding('missing-file', known.list, known.line, f'{id_} is not there'))
+    else:
+      absent[part] += 1
+  for split, n in absent.items():
+    plan.notes.append(f'{split}: lists name {n} triplets, and the source has none of them')
+
+
+def _add_folds(plan: Plan, files: list[Path]) -> None:
+  """Adds the columns mm_fas_fold1 and so on: train or val, where MM-FAS's lists name a triplet."""
+  columns: dict[str, dict[str, str]] = collections.defaultdict(dict)
+  train = {row.facts['id'] for row in plan.splits['train']}
+  for file in files:
+    if not (matched := _FOLD.search(file.as_posix())):
+      continue
+    column, part = f'mm_fas_fold{matched[1]}', matched[2].partition('_')[0]
+
+    def found(rule: str, line: int, text: str, file=file) -> None:
+      plan.findings.append(Finding(rule, str(file), line, text))
+
+    for row in lists.scan(file, None, found):
+      if row.id not in train:
+        found('missing-file', row.line, f'{row.id} is not in Training')
+      elif columns[row.id].setdefault(column, part) != part:
+        found('leak-file', row.line, f'{row.id} is in train and val of {column}')
+  if columns:
+    plan.splits['train'] = [
+      row._replace(extra=columns.get(row.facts['id'], {})) for row in plan.splits['train']
+    ]
+    plan.notes.append(
+      'the folds of MM-FAS leave an attack out, not people: everyone is in train and val'
+    )
