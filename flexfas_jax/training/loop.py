@@ -63,7 +63,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
 def train(config: ConfigDict, workdir: str) -> None:
   """Trains to the config's last step, resuming if it was begun."""
   job = _prepare(config, workdir)
-  _train(job, _data(job))
+  _train(job, _data(job, test=False))
 
 
 def evaluate(config: ConfigDict, workdir: str) -> None:
@@ -71,7 +71,7 @@ def evaluate(config: ConfigDict, workdir: str) -> None:
   job = _prepare(config, workdir)
   if not (job.workdir / 'config.json').exists():
     raise StateError(f'{workdir} holds no training; run with --mode=train first')
-  _evaluate(job, _data(job, evaluate=True))
+  _evaluate(job, _data(job, train=False))
 
 
 def _prepare(config: ConfigDict, workdir: str) -> Job:
@@ -211,37 +211,45 @@ def _tests(config: ConfigDict) -> list[tuple[str, str]]:
 
 
 class Data(NamedTuple):
-  """What a job reads."""
+  """What a job reads; None is what it does not need and is not here."""
 
-  train: sources.Source | None  # None: not at hand, and only evaluated
+  train: sources.Source | None
   val: sources.Source
-  test: dict[str, sources.Source]
+  test: dict[str, sources.Source | None]
   remarks: list[str]  # what every figure is told with
 
 
-def _data(job: Job, evaluate: bool = False) -> Data:
-  """Opens everything that is trained on, chosen by or tested on, and proves that it is apart.
+def _data(job: Job, train: bool = True, test: bool = True) -> Data:
+  """Opens what is trained on, chosen by and tested on, and proves that it is apart.
 
-  Whoever only evaluates need not have what was trained on; then that cannot be proven, and is said.
+  Args:
+    job: its config names the data.
+    train, test: whether the job needs them. What it does not need may be missing, as on a machine
+      that only evaluates; then nothing is proven about it, and that is said.
   """
   config, remarks = job.config, []
-  val = sources.open_source(config.val, config.data_dir)
+  nobody = {'id': (), 'video': (), 'subject': ()}
+
+  def open_(name: str, names: str, needed: bool) -> sources.Source | None:
+    try:
+      return sources.open_source(names, config.data_dir, check=needed)
+    except DataError:
+      if needed:
+        raise
+      remarks.append(f'not proven to share nobody: {name}, {names}, which is not here')
+      return None
+
+  val = open_('val', config.val, True)
   _check_val(val)
-  test = {name: sources.open_source(names, config.data_dir) for name, names in _tests(config)}
-  try:
-    train = sources.open_source(config.train, config.data_dir, check=not evaluate)
-  except DataError:
-    if not evaluate:
-      raise
-    train = None
-    remarks.append('not proven: the training data is not here, and may share people with the tests')
+  train_source = open_('train', config.train, train)
+  tests = {name: open_(name, names, test) for name, names in _tests(config)}
   leaks = overlaps.check(
-    train.columns if train else {'id': (), 'video': (), 'subject': ()},
+    train_source.columns if train_source else nobody,
     val.columns,
-    {name: source.columns for name, source in test.items()},
+    {name: source.columns for name, source in tests.items() if source},
     config.get('accept_known_leaks', ()),
   )
-  return Data(train, val, test, remarks + overlaps.told(leaks))
+  return Data(train_source, val, tests, remarks + overlaps.told(leaks))
 
 
 def _check_val(val: sources.Source) -> None:

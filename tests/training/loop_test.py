@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import pytest
 
 from configs import vit_fusion
 from flexfas_jax.errors import ConfigError, DataError, StateError
+from flexfas_jax.evaluation import scoring
+from flexfas_jax.evaluation.protocols import PROTOCOLS
 from flexfas_jax.training import loop
 from flexfas_jax.training.checkpoints import Checkpoints
 
@@ -223,12 +226,50 @@ def test_nothing_to_evaluate(prepared, tmp_path):
     ({'train': 'casia/x:train'}, ConfigError, "no builder called 'casia'"),
     ({'val': 'rendered_faces/surf_like_tiny:dev'}, DataError, "no split 'dev'"),
     ({'val': 'rendered_faces/cefa_like_tiny:masks'}, DataError, 'every sample is attack'),
+    ({'val': 'rendered_faces/surf_like_tiny:train'}, DataError, 'surf_like/s0.* train .* and val'),
+    ({'test.cross': 'rendered_faces/surf_like_tiny:val'}, DataError, 'in val .* and cross'),
+    ({'accept_known_leaks': ('ours',)}, ConfigError, "called 'ours'; there are: flexmodal_v1"),
+    ({'protocol': 'flex'}, ConfigError, "unknown protocol 'flex'; choose one of: flexmodal"),
+    ({'train': 'rendered_faces/surf_like_tiny:train[x=1]'}, ConfigError, "no field 'x'; it has"),
   ],
 )
 def test_a_refused_job_writes_nothing(prepared, tmp_path, change, error, said):
   with pytest.raises(error, match=said):
     loop.train(make_config(prepared, **change), str(tmp_path / 'run'))
   assert os.listdir(tmp_path) == []
+
+
+def test_a_protocol_says_what_is_read_and_shown(prepared):
+  config = make_config(prepared, protocol='rendered_flexmodal(size=_tiny)')
+  job = loop._prepare(config, 'nowhere')
+  assert job.config.train.startswith('rendered_faces/surf_like_tiny:train, rendered_faces/cefa')
+  assert sorted(job.config.test) == ['cross', 'intra', 'unseen']
+  assert job.metrics[0] == 'acer'
+  assert config.train == OVERRIDES['train']  # what was given is not changed
+  names = [scoring.subset_name(subset) for subset in loop._subsets(job.model, PROTOCOLS['cefa_3'])]
+  assert names == ['rgb', 'depth', 'ir']
+  only = make_config(
+    prepared,
+    protocol='cefa_3',
+    **{'model.modalities': ('rgb',), 'model.fusion': {'name': 'concat'}, 'modality_dropout': {}},
+  )
+  only.model.modalities = ('rgb',)
+  assert loop._subsets(loop._prepare(only, 'nowhere').model, PROTOCOLS['cefa_3']) == (('rgb',),)
+  with pytest.raises(ConfigError, match='the protocol reports rgb.depth.ir, and the model serves'):
+    loop._subsets(loop._prepare(only, 'nowhere').model, PROTOCOLS['mmdg_1_cps_w'])
+
+
+def test_who_only_evaluates_need_not_have_what_was_trained_on(prepared, tmp_path):
+  """And is told what could then not be proven."""
+  shutil.copytree(f'{prepared}/rendered_faces', tmp_path / 'rendered_faces')
+  config = make_config(str(tmp_path), train='padisi/face:all', **{'test.unseen': 'wmca/x:test'})
+  job = loop._prepare(config, 'nowhere')
+  with pytest.raises(DataError, match='padisi/face is not prepared'):
+    loop._data(job, test=False)
+  config.test = {'cross': 'rendered_faces/wmca_like_tiny:test'}
+  data = loop._data(loop._prepare(config, 'nowhere'), train=False)
+  assert data.train is None
+  assert data.remarks == ['not proven to share nobody: train, padisi/face:all, which is not here']
 
 
 def test_fit_takes_the_size_of_the_map_from_the_model(prepared):
