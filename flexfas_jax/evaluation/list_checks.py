@@ -571,6 +571,8 @@ class _Table:
 
   def leaks(self, report: Report) -> None:
     """Files, videos and people in two splits; each leak is told at the highest level alone."""
+    if len(self._names) <= 2:
+      return  # one split
     # Which other splits a row leaks into by what has been told already.
     told = np.zeros(len(self._bit), np.int64)
     self._file_leaks(report, told)

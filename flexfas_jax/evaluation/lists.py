@@ -19,9 +19,10 @@ import csv
 import hashlib
 import io
 import itertools
+import operator
 import posixpath
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,9 +32,8 @@ from flexfas_jax.evaluation import naming
 MODALITIES = ('rgb', 'depth', 'ir')
 LABELS = ('bona_fide', 'attack')
 # What a header can name beside its pictures; each is otherwise read from the path, or ''.
-_SAID = ('id', 'dataset', 'subject', 'video', 'frame', 'split')
-_KIND = ('attack_type', 'attack_category', 'ethnicity')
-COLUMNS = (*MODALITIES, 'label', *_SAID, *_KIND)
+_SHARED = ('dataset', 'subject', 'video', 'split', 'attack_type', 'attack_category', 'ethnicity')
+COLUMNS = (*MODALITIES, 'label', 'id', 'frame', *_SHARED)
 
 _ALIASES = {'color': 'rgb', 'colour': 'rgb', 'infrared': 'ir'}
 _NUMBERS = {'1': 'bona_fide', '0': 'attack'}  # as in most lists; a mapping takes their place
@@ -64,9 +64,8 @@ class Row(NamedTuple):
 
   def facts(self) -> dict:
     """The fields of an example (`data/triplets.py`) but its images."""
-    facts = {name: getattr(self, name) for name in ('label', *_SAID[:-1], *_KIND)}
-    number = re.search(r'\d+$', self.frame)
-    return facts | {'frame': int(number.group()) if number else 0}
+    facts = {name: getattr(self, name) for name in ('id', 'label', *_SHARED) if name != 'split'}
+    return facts | {'frame': int(_last_number(self.frame) or 0)}
 
 
 class Form(NamedTuple):
@@ -231,11 +230,12 @@ class _Maker:
     if not self._pictures:
       raise DataError(f'{path}, row 1: no column of pictures ({", ".join(MODALITIES)})')
     self._label = at.get('label')
-    self._at = [at.get(name) for name in (*_SAID, *_KIND)]
-    self._explicit = any(i is not None for i in self._at)
+    # A cell is appended to every row for the columns that are not there.
+    self._shared = operator.itemgetter(*(at.get(name, -1) for name in _SHARED))
+    self._id, self._frame = at.get('id', -1), at.get('frame', -1)
     self._extra = [(name, i) for name, i in at.items() if name not in COLUMNS]
     self._split = split_of(path)
-    self._labels = dict.fromkeys(LABELS) | {label: label for label in LABELS}
+    self._labels = {label: label for label in LABELS}
     self._labels |= _NUMBERS if labels is None else dict(labels)
     if not form.header and len(form.names) == 2 and labels is None:
       self._label = None
@@ -245,38 +245,33 @@ class _Maker:
         'a list of paths and labels alone does not say what its labels mean (0 is live in the '
         'later CASIA-SURF release); give --labels=0=bona_fide,1=attack, or the other way round',
       )
-    self._video = self._names = None  # the last video's, and what it is called
+    self._last, self._who = None, None
 
   def __call__(self, line: int, cells: list[str]) -> Row | None:
     paths = {}
     for modality, i in self._pictures:
       if path := cells[i]:
-        paths[modality] = path = clean(path)
-        if leaves_root(path):
-          self._found('outside-root', line, f'{modality} {path} is not below the root')
+        # What nearly no path has, looked for at the cost of nearly nothing.
+        if path[0] in './' or '/.' in path or '//' in path or ':' in path or '\\' in path:
+          path = clean(path)
+          if leaves_root(path):
+            self._found('outside-root', line, f'{modality} {path} is not below the root')
+        paths[modality] = path
     if not paths:
       self._found('row', line, 'names no picture')
       return None
     label = ''
     if self._label is not None and not (label := self._labels.get(cells[self._label], '')):
       self._found('label', line, self._refusal(cells[self._label]))
-    first = next(iter(paths.values()))
-    said = naming.read(first)
-    if said and not self._explicit:
-      names = self._names
-      if self._video != (video := (said.dataset, said.subject, said.video)):
-        self._video = video
-        subject = f'{said.dataset}/{said.subject}' if said.subject else ''
-        self._names = names = said.dataset, subject, said.video_id
-      kind = (said.attack_type, said.attack_category) if label != 'bona_fide' else ('', '')
-      return Row(
-        self._path, line, paths, label, f'{names[2]}/{said.frame}', *names, said.frame,
-        self._split, *kind, said.ethnicity, {}, said,
-      )  # fmt: skip
-    cell = ['' if i is None else cells[i] for i in self._at]
-    extra = {name: cells[i] for name, i in self._extra}
-    return identify(
-      self._path, line, paths, label, *cell, extra, said, split_=self._split, dataset_=self._dataset
+    said = naming.read(next(iter(paths.values())))
+    cells.append('')
+    # Rows of a video follow each other, as a rule.
+    said_of = said and (said.dataset, said.subject, said.video)
+    if self._last != (last := (self._shared(cells), said_of, label)):
+      self._last, self._who = last, _who(last[0], said, label, self._split, self._dataset)
+    extra = {name: cells[i] for name, i in self._extra} if self._extra else {}
+    return _row(
+      self._path, line, paths, label, cells[self._id], cells[self._frame], self._who, extra, said
     )
 
   def _refusal(self, value: str) -> str:
@@ -286,48 +281,73 @@ class _Maker:
     return f'label {value!r} is not known ({known or "none"} is); map it: --labels={value}=attack'
 
 
-def identify(
-  list_: str, line: int, paths: Mapping[str, str], label: str = '',
-  id: str = '', dataset: str = '', subject: str = '', video: str = '', frame: str = '',
-  split: str = '', attack_type: str = '', attack_category: str = '', ethnicity: str = '',
-  extra: Mapping[str, str] | None = None, said: naming.Said | None = None,
-  *, split_: str = '', dataset_: str = '',
-) -> Row:  # fmt: skip
-  """A row of what its columns say, completed by what its paths say.
+def row_of(
+  paths: Mapping[str, str], label: str = '', *, list: str = '', line: int = 0, **columns: str
+) -> Row:
+  """A row that stands in no list: what `columns` say, completed by what the paths say.
 
   Args:
-    list_, line, paths: as in `Row`.
-    label .. extra: of the columns, '' where they do not say. Subject and video get the data set
-      (and the video its subject) before them, where it does not stand there.
-    said: what the first path says, where it has been read.
-    split_, dataset_: for want of anything better.
+    paths: by modality, below the root.
+    label: 'bona_fide', 'attack' or ''.
+    list, line: where it is from, for findings.
+    columns: any of `COLUMNS` that a list may have.
   """
-  first = next(iter(paths.values()))
-  said = said or naming.read(first)
-  dataset = dataset or (said.dataset if said else dataset_)
-  if subject:
-    subject = _below(dataset, subject)
-  elif said and said.subject:
-    subject = _below(dataset, said.subject)
+  id_, frame, *shared = (columns.pop(name, '') for name in ('id', 'frame', *_SHARED))
+  if columns:
+    raise ValueError(f'no such columns: {sorted(columns)}')
+  said = naming.read(next(iter(paths.values())))
+  who = _who(shared, said, label, '', '')
+  return _row(list, line, dict(paths), label, id_, frame, who, {}, said)
+
+
+def _who(given: Sequence[str], said: naming.Said | None, label: str, split: str, dataset: str):
+  """What the rows of a video share: (dataset, subject, video, split, *_KIND, is the video given).
+
+  Args:
+    given: the cells of `_SHARED`, '' being nothing.
+    said: what the path says.
+    label: of the row.
+    split, dataset: for want of anything better.
+  """
+  own_dataset, subject, video, own_split, *kind = given
+  dataset = own_dataset or (said.dataset if said else dataset)
+  subject = subject or (said.subject if said else '')
+  subject = subject and _below(dataset, subject)
+  told = bool(video)
   if video:
     video = _below(subject or dataset, video)
   elif said:
     video = said.video_id
-  named = bool(video and frame)
-  rest = naming.without_modality(first)
+  if said:
+    species = label != 'bona_fide' and said.label == 'attack'
+    by_path = (said.attack_type, said.attack_category) if species else ('', '')
+    kind = [k or p for k, p in zip(kind, (*by_path, said.ethnicity), strict=True)]
+  return dataset, subject, video, split_name(own_split) or split, *kind, told
+
+
+def _row(list_, line, paths, label, id_, frame, who, extra, said) -> Row:
+  dataset, subject, video, split, attack_type, attack_category, ethnicity, told = who
+  named = told and frame
   if not frame:
-    number = re.search(r'\d+$', rest)
-    frame = said.frame if said else number.group() if number else ''
-  if not id:
-    id = f'{video}/{frame}' if named else said.id if said else _below(dataset, rest)
-  if label != 'bona_fide' and said and said.label == 'attack':
-    attack_type = attack_type or said.attack_type
-    attack_category = attack_category or said.attack_category
+    frame = said.frame if said else _last_number(_rest(paths))
+  if not id_:
+    if named or said and told is False:
+      id_ = f'{video}/{frame}'
+    else:
+      id_ = said.id if said else _below(dataset, _rest(paths))
   return Row(
-    list_, line, dict(paths), label, id, dataset, subject, video, frame,
-    split_name(split) or split_, attack_type, attack_category,
-    ethnicity or (said.ethnicity if said else ''), extra or {}, said,
+    list_, line, paths, label, id_, dataset, subject, video, frame, split,
+    attack_type, attack_category, ethnicity, extra, said,
   )  # fmt: skip
+
+
+def _last_number(text: str) -> str:
+  number = re.search(r'\d+$', text)
+  return number.group() if number else ''
+
+
+def _rest(paths: Mapping[str, str]) -> str:
+  return naming.without_modality(next(iter(paths.values())))
 
 
 def _below(above: str, name: str) -> str:
@@ -431,6 +451,8 @@ def _cells(path, form: Form, found: Found) -> Iterator[tuple[int, list[str]]]:
           found('row', line, f'has {len(cells)} fields where {form} has {n}: {shown!r}')
         elif not (text := ''.join(cells)).isascii() and _damaged(text):
           found('row', line, f'is not UTF-8: {form.delimiter.join(cells)[:_SHOWN]!r}')
+        elif ' ' in text or '\t' in text:
+          yield line, [cell.strip(' \t') for cell in cells]
         else:
           yield line, cells
   except OSError as error:
@@ -453,8 +475,8 @@ def _quoted(file, delimiter: str, found: Found) -> Iterator[tuple[int, list[str]
   while True:
     try:
       for cells in reader:
-        if cells:
-          yield line, [cell.strip() for cell in cells]
+        if len(cells) > 1 or (cells and cells[0].strip()):
+          yield line, cells
         line = reader.line_num + 1
       return
     except csv.Error as error:

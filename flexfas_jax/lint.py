@@ -1,0 +1,247 @@
+"""Checks protocol lists and manifests: `python -m flexfas_jax.lint --help`."""
+
+import argparse
+import gc
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from flexfas_jax.errors import ConfigError, DataError, exit_code_of
+from flexfas_jax.evaluation import list_checks, lists
+from flexfas_jax.evaluation.findings import RULES, WARNINGS
+
+_HELP = """\
+Checks protocol lists and manifests, each and together: duplicates, files, videos or people in two
+splits, triplets that are mixed up, labels that contradict paths. With --root, also the pictures.
+
+A list has rows "rgb depth ir label" (spaces or tabs), "rgb depth ir", or "rgb label"; or its first
+line names the columns, in any order: rgb,depth,ir,label and perhaps id, dataset, subject, video,
+frame, split, attack_type, attack_category, ethnicity, and others. Who is in a picture is taken from
+the columns, or else from the path, where its layout is that of CASIA-SURF, CeFA or WMCA; people who
+are not known are in no two splits.
+
+The split is the column split, or the word in the file's name: train; val, dev or valid; test or
+eval. Lists of one split are no leaks of each other: it is said how they lie to each other."""
+
+_EXAMPLE = """\
+examples:
+  python -m flexfas_jax.lint train.txt val.txt test.txt
+  python -m flexfas_jax.lint protocols/*.txt --accept_known_leaks=flexmodal_v1 --json=lint.json
+  python -m flexfas_jax.lint manifest.csv --root=/data --labels=live=bona_fide,spoof=attack
+  python -m flexfas_jax.lint a.txt b.txt --split=train=a.txt --split=test=b.txt
+
+rules:
+"""
+
+_EXIT_CODES = """
+
+Pictures and triplets of the two WMCA videos whose depth and infrared are known to have other frames
+(100_03_015_2_10, 101_06_067_1_02) are noted, not found. ! marks what does not stop a builder.
+
+exit codes: 0 nothing found; 2 wrong usage; 3 anything found"""
+
+_SHOWN = 1000  # findings of a rule that are printed; all are in the JSON
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command.
+
+  Args:
+    argv: the arguments; the process's own if None.
+
+  Returns:
+    The exit code.
+  """
+  args = _parser().parse_args(argv)
+  found = []
+  code = exit_code_of(lambda: _lint(args, found), args.debug)
+  # Also when the reader of a pipe left before the end.
+  return code or (DataError.exit_code if found else 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+  rules = '\n'.join(f'  {_marked(rule):18}{text}' for rule, text in RULES.items())
+  parser = argparse.ArgumentParser(
+    prog='python -m flexfas_jax.lint',
+    description=_HELP,
+    epilog=_EXAMPLE + rules.replace('%', '%%') + _EXIT_CODES,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument('lists', metavar='LIST', nargs='+', help='what is checked')
+  parser.add_argument(
+    '--root', metavar='DIR', type=Path, help='where the paths start; all pictures are looked at'
+  )
+  parser.add_argument('--json', metavar='FILE', type=Path, help='write everything that was found')
+  parser.add_argument(
+    '--labels',
+    metavar='VALUE=LABEL,...',
+    help='what labels mean, e.g. live=bona_fide,spoof=attack; default: 1=bona_fide,0=attack. '
+    'Lists of a path and a label have no default: 0 is live in the later CASIA-SURF release',
+  )
+  parser.add_argument(
+    '--split',
+    metavar='NAME=LIST',
+    action='append',
+    default=[],
+    help='the split of a list whose name does not tell; may be given for each',
+  )
+  parser.add_argument(
+    '--accept_known_leaks',
+    metavar='NAME',
+    default='',
+    help='make notes of leaks that stand in published lists, those alone: '
+    + ', '.join(list_checks.KNOWN_LEAKS),
+  )
+  parser.add_argument(
+    '--sizes',
+    choices=('any', 'aspect', 'equal'),
+    help='how the shapes of a triplet must agree; default: any for CASIA-SURF, else aspect (5 %%)',
+  )
+  parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+  return parser
+
+
+def _marked(rule: str) -> str:
+  return f'{rule} !' if rule in WARNINGS else rule
+
+
+def _lint(args: argparse.Namespace, found: list) -> None:
+  labels = None if args.labels is None else lists.parse_labels(args.labels)
+  splits = dict(_split(text, args.lists) for text in args.split)
+  accept = [name for name in args.accept_known_leaks.split(',') if name]
+  if args.json and any(_same(args.json, path) for path in args.lists):
+    raise ConfigError(f'--json={args.json} is one of the lists: name another')
+  gc.disable()  # nothing here goes round in circles, and looking for it takes a sixth of the time
+  try:
+    report = list_checks.check(
+      args.lists, labels=labels, splits=splits, accept=accept, root=args.root, sizes=args.sizes
+    )
+  finally:
+    gc.enable()
+  found += report.findings
+  if args.json:
+    try:
+      _write(args.json, report)
+    except OSError as error:
+      raise ConfigError(f'--json={args.json} cannot be written: {error.strerror}') from error
+  _show(report, args.json)
+
+
+def _split(text: str, paths: list[str]) -> tuple[str, str]:
+  name, equals, path = text.partition('=')
+  if not equals or not name or path not in paths:
+    raise ConfigError(f'--split={text}: write NAME=LIST, LIST being one of the lists')
+  return path, name
+
+
+def _same(path: Path, other: str) -> bool:
+  return os.path.realpath(path) == os.path.realpath(other)
+
+
+def _write(path: Path, report: list_checks.Report) -> None:
+  """Writes the report as JSON, a finding to a line; the file is never seen half written."""
+  whole = report.json_safe()
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    with temporary.open('w', encoding='utf-8') as file:
+      for i, (key, value) in enumerate(whole.items()):
+        file.write(f'{"," if i else "{"}\n{json.dumps(key)}: ')
+        if isinstance(value, list):
+          # Not all at once: there can be as many as rows.
+          for j, item in enumerate(value):
+            file.write(f'{"," if j else "["}\n  {json.dumps(item)}')
+          file.write('\n]' if value else '[]')
+        else:
+          json.dump(value, file)
+      file.write('\n}\n')
+    temporary.replace(path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def _show(report: list_checks.Report, saved: Path | None) -> None:
+  _table(report)
+  said = [str(relation) for relation in report.relations]
+  if len(report.lists) > 1 and (unknown := [s.list for s in report.lists if not s.splits]):
+    said.append(
+      f'not compared for leaks, the split being unknown (--split=NAME=LIST): {", ".join(unknown)}'
+    )
+  if report.accepted:
+    said.append(f'accepted known leaks: {", ".join(report.accepted)}')
+  _say(said)
+  _say(_capped(map(str, report.findings), [f.rule for f in report.findings], saved))
+  notes = [f'note ({note.exception}): {note.finding}' for note in report.notes]
+  _say(_capped(notes, ['notes'] * len(notes), saved))
+  _say(_capped(map(str, report.leaks), ['leaking subjects'] * len(report.leaks), saved))
+  counts = report.counts()
+  width = max((len(f'{n:,}') for n in counts.values()), default=0)
+  _say(f'{n:>{width},}  {_marked(rule):18}{RULES[rule]}' for rule, n in counts.items())
+  _say([f'found: {len(report.findings):,}' if counts else 'nothing found'])
+
+
+def _capped(lines: Iterable[str], rules: list[str], saved: Path | None) -> Iterator[str]:
+  """The lines, and of each rule not more than a reader can want."""
+  shown = dict.fromkeys(rules, 0)
+  for line, rule in zip(lines, rules, strict=True):
+    shown[rule] += 1
+    if shown[rule] <= _SHOWN:
+      yield line
+  for rule, n in shown.items():
+    if n > _SHOWN:
+      where = f'all in {saved}' if saved else '--json=FILE has all'
+      yield f'{rule}: {n - _SHOWN:,} more; {where}'
+
+
+def _table(report: list_checks.Report) -> None:
+  heads = ['list', 'split', 'rows', 'bona fide', 'attacks', 'no label', 'redundant', 'subjects']
+  heads += ['videos', 'data sets']
+  rows = [
+    [s.list, '+'.join(s.splits) or '?']
+    + [
+      f'{n:,}'
+      for n in (s.rows, s.bona_fide, s.attacks, s.unlabelled, s.redundant, s.subjects, s.videos)
+    ]
+    + ['+'.join(s.datasets) or '?']
+    for s in report.lists
+  ]
+  left = {0, 1, len(heads) - 1}
+  if sys.stdout.isatty():
+    from rich import box, console, table, text  # only a terminal pays for it
+
+    drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, head in enumerate(heads):
+      drawn.add_column(head, justify='left' if i in left else 'right', overflow='fold')
+    for row in rows:
+      drawn.add_row(*(text.Text(_printable(cell)) for cell in row))
+    console.Console().print(drawn, crop=False)
+    return
+  rows = [heads, *rows] if rows else []
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  _say(
+    '  '.join(
+      f'{cell:{"<" if i in left else ">"}{width}}'
+      for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ).rstrip()
+    for row in rows
+  )
+
+
+def _say(lines: Iterable[str]) -> None:
+  for line in lines:
+    print(_printable(line))
+  sys.stdout.flush()  # a pipe that is closed is noticed here
+
+
+def _printable(text: str) -> str:
+  """Text without what moves a terminal's cursor, or what it cannot show: names come from files."""
+  if not text.isprintable():
+    text = ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+  encoding = sys.stdout.encoding or 'utf-8'
+  return text.encode(encoding, 'backslashreplace').decode(encoding)
+
+
+if __name__ == '__main__':
+  sys.exit(main())
