@@ -1,0 +1,55 @@
+"""`python -m flexfas_jax.prepare`, as a user types it."""
+
+import re
+
+import pytest
+
+from flexfas_jax import prepare
+from tests.main_test import run
+
+
+def test_help_says_all():
+  found = run('prepare', '--help')
+  assert found.returncode == 0
+  for word in ('--source', '--on_bad', '--beam_runner', '--accept_known_leaks', 'CARD.md', '3 bad'):
+    assert word in found.stdout
+
+
+def test_what_stands_is_left_and_named(prepared, capsys):
+  arguments = ['--dataset=rendered_faces/surf_like_tiny', f'--data_dir={prepared}']
+  assert prepare.main(arguments) == 0
+  said = capsys.readouterr()
+  assert said.out == f'{prepared}/rendered_faces/surf_like_tiny/1.0.0\n'
+  assert 'CARD.md' in said.err and 'train:' not in said.err
+
+
+@pytest.mark.parametrize(
+  'arguments,code,said',
+  [
+    (['--dataset=celeb'], 2, "no builder called 'celeb'; it has: "),
+    (['--dataset=rendered_faces/surf_like_tiny', '--source=.'], 2, 'it takes no --source'),
+    (['--dataset=casia_surf/challenge'], 2, 'name their folder with --source=DIR'),
+    (['--dataset=casia_surf/challenge', '--source=nowhere'], 3, 'there is no such folder'),
+    (['--dataset=casia_surf/challenges', '--source=.'], 2, 'challenge'),
+    (['--dataset=casia_surf/challenge', '--source=.', '--option=x=1'], 2, "no option 'x'"),
+    (
+      ['--dataset=rendered_faces/surf_like_tiny', '--beam_runner=Nonesuch'],
+      2,
+      '--beam_runner=Nonesuch|the extra `beam`',
+    ),
+  ],
+)
+def test_what_cannot_be(arguments, code, said, tmp_path, capsys):
+
+  assert prepare.main([*arguments, f'--data_dir={tmp_path}/out']) == code
+  assert re.search(said, capsys.readouterr().err)
+  assert not list(tmp_path.rglob('*.array_record*'))
+
+
+@pytest.mark.parametrize(
+  'flag', ['--option=colour', '--workers=0', '--on_bad=ignore', '--nonsense']
+)
+def test_wrong_usage_ends_with_2(flag):
+  with pytest.raises(SystemExit) as caught:
+    prepare.main(['--dataset=x', flag])
+  assert caught.value.code == 2
