@@ -28,6 +28,7 @@ def test_what_stands_is_left_and_named(prepared, capsys):
   [
     (['--dataset=celeb'], 2, "no builder called 'celeb'; it has: "),
     (['--dataset=rendered_faces/surf_like_tiny', '--source=.'], 2, 'it takes no --source'),
+    (['--dataset=casia_surf'], 2, 'casia_surf has several configs; name one, .*challenge'),
     (['--dataset=casia_surf/challenge'], 2, 'name their folder with --source=DIR'),
     (['--dataset=casia_surf/challenge', '--source=nowhere'], 3, 'there is no such folder'),
     (['--dataset=casia_surf/challenges', '--source=.'], 2, 'challenge'),

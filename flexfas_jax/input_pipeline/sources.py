@@ -264,6 +264,9 @@ def prepare(
   if settings and not licensed:
     raise ConfigError(f'{name} is made from nothing: it takes no --{sorted(settings)[0]}')
   logging.getLogger('absl').setLevel(logging.ERROR)  # TFDS warns of every config not in its list
+  known = ', '.join(one.name for one in module.Builder.BUILDER_CONFIGS)
+  if known and not config:
+    raise ConfigError(f'{name} has several configs; name one, as {name}/CONFIG: {known}')
   try:
     builder = module.Builder(
       config=config or None, data_dir=data_dir, file_format='array_record', **settings
@@ -271,7 +274,6 @@ def prepare(
   except ValueError as error:
     if 'BuilderConfig' not in str(error):
       raise
-    known = ', '.join(one.name for one in module.Builder.BUILDER_CONFIGS)
     raise ConfigError(f'{name} has no config {config!r}; it has: {known}') from None
   how = {'download_config': _on_beam(*beam)} if beam else {}
   with contextlib.redirect_stdout(None):  # TFDS announces a download; progress is on stderr
