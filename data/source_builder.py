@@ -19,6 +19,7 @@ import collections
 import csv
 import dataclasses
 import itertools
+import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -34,6 +35,7 @@ from flexfas_jax.input_pipeline.workers import Workers
 
 _TASK = 16  # triplets that a worker reads at a time
 _SHOWN = 20  # findings that an error lists; the report has all
+_FOUND = 'findings'  # starts the names of the files that Beam's workers leave
 
 
 @dataclasses.dataclass
@@ -148,7 +150,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     self.extra = {row.facts['id']: row.extra for rows in plan.splits.values() for row in rows}
     if self._beam_runner:
       return {
-        split: _on_beam(self.reader(), rows, f'{self.data_path}/findings-{split}')
+        split: _on_beam(self.reader(), rows, f'{self.data_path}/{_FOUND}-{split}')
         for split, rows in plan.splits.items()
       }
     self._planned = {split: (len(rows), self._read(rows)) for split, rows in plan.splits.items()}
@@ -176,7 +178,9 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
 
   def _finish(self):
     """Before the set is given its place: fails, or says what was left out."""
-    self._findings += _from_beam(self.data_path)
+    if self._beam_runner:
+      found, self._nothing = _from_beam(self.data_path, self.extra)
+      self._findings += found
     wrong = [f for f in self._findings if f.rule not in WARNINGS]
     if self.on_bad == 'fail' or self._nothing:
       fatal = wrong
@@ -270,6 +274,8 @@ def _on_beam(reader: reading.Reader, rows: list[Row], findings: str):
   """A Beam transform that gives (key, example), and writes findings beside the shards."""
   import apache_beam as beam
 
+  nothing = (rows[0].facts['id'], triplets.check({**rows[0].facts, 'rgb': b'nothing'}))
+
   class Read(beam.PTransform):
     def expand(self, pipeline):
       outcomes = (
@@ -278,21 +284,26 @@ def _on_beam(reader: reading.Reader, rows: list[Row], findings: str):
         | beam.Reshuffle()
         | beam.FlatMap(reading.task(reader))
       )
-      _ = (
-        outcomes
-        | 'Findings' >> beam.FlatMap(_finding_lines)
-        | beam.io.WriteToText(findings, file_name_suffix='.csv')
+      examples = outcomes | 'Examples' >> beam.FlatMap(_keyed_examples)
+      # As in `_read`: TFDS cannot write a split of nothing.
+      empty = (
+        examples
+        | beam.combiners.Count.Globally()
+        | 'Empty' >> beam.FlatMap(lambda n: [] if n else [nothing])
       )
-      return outcomes | 'Examples' >> beam.FlatMap(_keyed_examples)
+      lines = (
+        outcomes | 'Found' >> beam.FlatMap(_finding_lines),
+        empty | 'Nothing' >> beam.Map(lambda _: json.dumps(None)),
+      )
+      _ = lines | 'Lines' >> beam.Flatten() | beam.io.WriteToText(findings)
+      return (examples, empty) | 'All' >> beam.Flatten()
 
   return Read()
 
 
 def _finding_lines(outcome: reading.Outcome) -> list[str]:
-  return [
-    '\t'.join(str(x).replace('\t', ' ').replace('\n', ' ') for x in finding)
-    for finding in findings_of(outcome)
-  ]
+  found = findings_of(outcome)
+  return [json.dumps([outcome.row.facts['id'], found])] if found else []
 
 
 def _keyed_examples(outcome: reading.Outcome) -> list[tuple[str, triplets.Example]]:
@@ -301,12 +312,24 @@ def _keyed_examples(outcome: reading.Outcome) -> list[tuple[str, triplets.Exampl
   return [(outcome.row.facts['id'], triplets.check({**outcome.row.facts, **outcome.images}))]
 
 
-def _from_beam(folder) -> list[Finding]:
-  """Collects what Beam's workers found, and removes their files."""
-  found = []
-  for path in sorted(pathlib.Path(folder).glob('findings-*.csv')):
+def _from_beam(folder, ids: Iterable[str]) -> tuple[list[Finding], bool]:
+  """Collects what Beam's workers found, and removes their files.
+
+  Args:
+    folder: of the shards.
+    ids: in the order in which findings are wanted, whatever order they were made in.
+
+  Returns:
+    The findings, and whether a split had nothing good.
+  """
+  found, nothing = [], False
+  for path in pathlib.Path(folder).glob(f'{_FOUND}-*'):
     for line in path.read_text(encoding='utf-8').splitlines():
-      rule, name, row, text = line.split('\t')
-      found.append(Finding(rule, name, int(row), text))
+      if one := json.loads(line):
+        found.append(one)
+      else:
+        nothing = True
     path.unlink()
-  return found
+  place = {id_: i for i, id_ in enumerate(ids)}
+  found.sort(key=lambda one: place[one[0]])
+  return [Finding(*finding) for _, some in found for finding in some], nothing
