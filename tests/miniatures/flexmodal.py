@@ -35,6 +35,8 @@ MAIN = (*(f'CASIA-SURF_CeFA_{split}.txt' for split in ('train', 'val', 'test')),
 # Depth and infrared have other frames there than colour, if the faults are asked for.
 MISMATCHED = ('100_03_015_2_10', '101_06_067_1_02')
 
+EXPORTS = ('CASIA-SURF-CROP', 'CeFA', 'WMCA-Image')
+
 Row = tuple[str, str, str, str]  # rgb, depth, ir, label: 1 is live
 
 
@@ -84,18 +86,21 @@ def _row(folder: str, rgb: str, frame: str, live: bool) -> Row:
   return (*(f'{folder}/{kind}/{frame}.jpg' for kind in (rgb, 'depth', 'ir')), str(int(live)))
 
 
-def write(root: Path, faults: bool = False) -> None:
+def write(root: Path, faults: bool = False, exports: Iterable[str] = EXPORTS) -> None:
   """Writes the exports and, in Protocols, the lists.
 
   Args:
     root: the folder that the lists' paths start from.
     faults: as in `rows`; and depth and infrared of two WMCA videos have other frames than colour.
+    exports: those whose pictures are wanted; the lists name all of them.
   """
   found = rows(faults)
   write_lists(root / 'Protocols', faults)
   distinct = sorted({row for name in MAIN for row in found[name]})
   for number, (*files, _) in enumerate(distinct):
-    video = files[0].split('/')[2]
+    export, _, video, *_ = files[0].split('/')
+    if export not in exports:
+      continue
     if faults and video in MISMATCHED:
       files[1:] = [path.replace('.jpg', '5.jpg') for path in files[1:]]
     save(root, dict(zip(('rgb', 'depth', 'ir'), files, strict=True)), _category(files[0]), number)
@@ -142,7 +147,8 @@ def save(
   """
   for modality, size in zip(('rgb', 'depth', 'ir'), sizes, strict=True):
     if modality in files:
-      image = faces.triplet(category, number, number, size)[modality]
+      # Rendering is the cost: two people share out their faces.
+      image = faces.triplet(category, number % 2, number, size)[modality]
       if image.ndim == 2 and modality not in grey:
         image = image[..., None].repeat(3, 2)
       path = root / files[modality]
