@@ -1,0 +1,419 @@
+"""One face, cut out of all modalities at once: where it is, which one it is, and the crop.
+
+Preparing a data set and predicting on a device call the same functions, so that a model sees the
+same crops in both:
+
+  recipe = Recipe('yunet', margin=0.3, align='eyes', size=224, model_sha256='...')
+  model = load_yunet('face_detection_yunet_2023mar.onnx', recipe.model_sha256)
+  face = choose(detect_yunet(model, images['rgb'], recipe.min_score), size_of(images), recipe)
+  cropped = crop(images, face, recipe)
+
+Images are {modality: [H, W, C]} as `geometry.decode` gives them, turned upright by `upright`. They
+may differ in size and are taken to be registered: the same fraction of their sides is the same
+place of the scene. Where that is not so, no crop is right, and `disagree` says as much as can be
+seen of it.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from flexfas_jax.errors import ConfigError, DataError
+
+METHODS = ('box', 'landmarks', 'yunet')
+ALIGNMENTS = ('none', 'eyes')
+BOX = ('left', 'top', 'right', 'bottom')  # columns, in pixels of the first modality
+EYES = ('left_eye_x', 'left_eye_y', 'right_eye_x', 'right_eye_y')
+MOUTH = ('mouth_left_x', 'mouth_left_y', 'mouth_right_x', 'mouth_right_y')
+
+INSIDE = 0.75  # share of a face's box that must lie in the picture
+EQUAL = 0.95  # faces whose sides are so near to the largest one's are as large
+ASPECT = 1.05  # by which the aspect ratios of registered pictures may differ
+LONGEST = (
+  640  # pixels: larger pictures are made smaller for the detector, which they are too much for
+)
+# A face by its landmarks, brow to chin: sides in distances between the eyes, or from eyes to mouth
+# (where the head is turned, the eyes come near to each other, and the mouth stays where it is).
+_BY_EYES, _BY_MOUTH, _DOWN = 2.4, 2.07, 0.58
+_OVERLAP, _MOST = 0.3, 500  # of the detector's boxes: as OpenCV's own examples have it
+_EXIF_ORIENTATION = 0x0112
+
+Point = tuple[float, float]
+Images = Mapping[str, np.ndarray]
+
+
+class NoFace(Exception):
+  """There is no face that can be cropped; the text says why."""
+
+
+class Face(NamedTuple):
+  """A face in a picture, in fractions of the picture's sides."""
+
+  box: tuple[float, float, float, float]  # left, top, right, bottom; brow to chin
+  eyes: tuple[Point, Point] | None = None  # from left to right in the picture
+  score: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """How faces are cropped; equal recipes give equal crops with one version of OpenCV.
+
+  Attributes:
+    method: where the face is from: 'box', 'landmarks' (given with the picture) or 'yunet'.
+    margin: share of the box's longer side that is added on each side.
+    align: 'eyes' turns the crop so that the eyes are level; 'none' leaves all pixels as they are.
+    size: pixels along a side of all modalities; 0 leaves each its own.
+    min_size: pixels along the longer side of the box; smaller faces are refused.
+    min_score: of the detector; what is less sure is not taken for a face.
+    model_sha256: of the detector's file.
+
+  Raises:
+    ConfigError: a value that cannot be.
+  """
+
+  method: str
+  margin: float = 0.3
+  align: str = 'none'
+  size: int = 0
+  min_size: int = 32
+  min_score: float = 0.6
+  model_sha256: str = ''
+
+  def __post_init__(self):
+    if self.method not in METHODS:
+      raise ConfigError(f'crop is {self.method!r}; choose one of: {", ".join(METHODS)}')
+    if self.align not in ALIGNMENTS:
+      raise ConfigError(f'align is {self.align!r}; choose one of: {", ".join(ALIGNMENTS)}')
+    for name, low, high in (
+      ('margin', 0, 2), ('size', 0, 4096), ('min_size', 1, 4096), ('min_score', 0, 1),
+    ):  # fmt: skip
+      if not low <= getattr(self, name) <= high:
+        raise ConfigError(f'{name} is {getattr(self, name)}; it goes from {low} to {high}')
+    if self.method == 'yunet' and not self.model_sha256:
+      raise ConfigError('crop=yunet needs the SHA-256 of the model that is meant')
+
+  def record(self) -> dict[str, Any]:
+    """All that decides how a crop looks, as JSON can hold it."""
+    record = dataclasses.asdict(self) | {
+      'opencv': cv2.__version__,
+      'several_faces': 'the largest; of equal ones the most central',
+      'cut_faces': f'refused where less than {INSIDE:.0%} of the box is in the picture',
+      'outside_the_picture': 0,
+      'exif_orientation': 'applied',
+    }
+    if self.method != 'yunet':
+      del record['min_score'], record['model_sha256']
+    return record
+
+
+def reference(images: Images) -> str:
+  """The modality whose pixels boxes and sizes are in: RGB, or the first where there is none."""
+  return 'rgb' if 'rgb' in images else next(iter(images))
+
+
+def size_of(images: Images) -> tuple[int, int]:
+  """Width and height of the reference."""
+  height, width = images[reference(images)].shape[:2]
+  return width, height
+
+
+def disagree(images: Images) -> str:
+  """Says which shapes cannot be of registered pictures; '' where all can."""
+  shapes = {modality: image.shape[1::-1] for modality, image in images.items()}
+  ratios = [width / height for width, height in shapes.values()]
+  if max(ratios) <= ASPECT * min(ratios):
+    return ''
+  return ', '.join(f'{modality} {width} x {height}' for modality, (width, height) in shapes.items())
+
+
+def orientation(encoded: bytes) -> int:
+  """The EXIF orientation of an encoded picture, 1 (upright) to 8; 1 where it has none."""
+  mark = b'eXIf' if encoded[:4] == b'\x89PNG' else b'Exif\0'
+  if mark not in encoded:
+    return 1
+  try:
+    with Image.open(io.BytesIO(encoded)) as image:
+      found = image.getexif().get(_EXIF_ORIENTATION, 1)
+  except Exception:  # a damaged tag raises whatever its parser raises, and says nothing
+    return 1
+  return found if found in range(1, 9) else 1
+
+
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
+  """An image [H, W, C] as its EXIF orientation (1 to 8) wants it shown."""
+  if orientation in (5, 6, 7, 8):
+    image = image.swapaxes(0, 1)
+  if orientation in (2, 3, 6, 7):
+    image = image[:, ::-1]
+  if orientation in (3, 4, 7, 8):
+    image = image[::-1]
+  return np.ascontiguousarray(image)
+
+
+def named(columns: Mapping[str, str], size: tuple[int, int], recipe: Recipe) -> Face:
+  """The face that the columns of a list name, of the method 'box' or 'landmarks'.
+
+  Args:
+    columns: {name: text} with those of `BOX`, or of `EYES` and perhaps `MOUTH`, in pixels.
+    size: width and height of the picture that they are in.
+    recipe: its method and alignment say which columns are due.
+
+  Raises:
+    NoFace: the cells are empty.
+    ValueError: no such columns, or no such box or eyes.
+  """
+  eyes = None
+  if recipe.method == 'landmarks' or recipe.align == 'eyes':
+    eyes = _points(_numbers(columns, EYES))
+    # Sorted: whether "left" is the picture's or the person's, lists do not agree.
+    eyes = min(eyes), max(eyes)
+    if math.dist(*eyes) < 1:
+      raise ValueError(f'the eyes are at one place: {eyes[0]}')
+  if recipe.method == 'box':
+    left, top, right, bottom = _numbers(columns, BOX)
+    if right <= left or bottom <= top:
+      raise ValueError(f'the box has no inside: {left:g}, {top:g} to {right:g}, {bottom:g}')
+    box = left, top, right, bottom
+  else:
+    with_mouth = any(columns.get(name) for name in MOUTH)
+    box = _around(eyes, _points(_numbers(columns, MOUTH)) if with_mouth else None)
+  return _in_fractions(box, eyes, 1.0, size)
+
+
+def _numbers(columns: Mapping[str, str], names: Sequence[str]) -> list[float]:
+  if missing := [name for name in names if name not in columns]:
+    raise ValueError(f'there is no column {missing[0]}; due are {",".join(names)}')
+  cells = [columns[name] for name in names]
+  if not all(cells):
+    raise NoFace(f'none is named in {",".join(names)}')
+  try:
+    numbers = [float(cell) for cell in cells]
+  except ValueError:
+    numbers = [math.nan]
+  if not all(map(math.isfinite, numbers)):
+    raise ValueError(f'{",".join(names)} are no numbers: {",".join(cells)}')
+  return numbers
+
+
+def _points(numbers: list[float]) -> tuple[Point, Point]:
+  return (numbers[0], numbers[1]), (numbers[2], numbers[3])
+
+
+def _around(eyes: tuple[Point, Point], mouth: tuple[Point, Point] | None) -> tuple:
+  """The square about a face with these landmarks, in pixels."""
+  (x0, y0), (x1, y1) = eyes
+  apart, x, y = math.dist(*eyes), (x0 + x1) / 2, (y0 + y1) / 2
+  if mouth:
+    down, below = (sum(m) / 2 for m in zip(*mouth, strict=True))
+    side = max(_BY_EYES * apart, _BY_MOUTH * math.dist((x, y), (down, below)))
+    x, y = (x + down) / 2, (y + below) / 2
+  else:  # at right angles to the line through the eyes
+    side = _BY_EYES * apart
+    x, y = x - _DOWN * (y1 - y0), y + _DOWN * (x1 - x0)
+  return x - side / 2, y - side / 2, x + side / 2, y + side / 2
+
+
+def _in_fractions(box, eyes, score: float, size: tuple[int, int]) -> Face:
+  width, height = size
+  left, top, right, bottom = box
+  eyes = eyes and tuple((x / width, y / height) for x, y in eyes)
+  return Face((left / width, top / height, right / width, bottom / height), eyes, score)
+
+
+@functools.lru_cache(maxsize=4)
+def load_yunet(path: str, sha256: str) -> cv2.FaceDetectorYN:
+  """OpenCV's face detector with the user's own model file, once per process.
+
+  Args:
+    path: `face_detection_yunet_*.onnx`.
+    sha256: what its bytes must be.
+
+  Raises:
+    DataError: no such file, other bytes, or not YuNet.
+  """
+  try:
+    with open(path, 'rb') as file:
+      content = file.read()
+  except OSError as error:
+    raise DataError(f'{path} cannot be read: {error.strerror}') from None
+  found = hashlib.sha256(content).hexdigest()
+  if found != sha256.lower():
+    raise DataError(
+      f'{path} is not the model that is meant: its SHA-256 is {found}, and {sha256.lower()} is due'
+    )
+  content = np.frombuffer(content, np.uint8)
+  try:
+    with _quiet():
+      model = cv2.FaceDetectorYN.create(
+        'onnx', content, content[:0], (64, 64), 0.5, _OVERLAP, _MOST
+      )
+      model.detect(np.zeros((64, 64, 3), np.uint8))
+  except cv2.error as error:
+    raise DataError(
+      f'{path} is not a YuNet that OpenCV {cv2.__version__} runs ({error.err or error})'
+    ) from None
+  return model
+
+
+@contextlib.contextmanager
+def _quiet():
+  """OpenCV 5 warns of every detector that it has no choice of target for it; 4 does not."""
+  log = getattr(cv2.utils, 'logging', None)
+  level = log and log.getLogLevel()
+  if log:
+    log.setLogLevel(log.LOG_LEVEL_ERROR)
+  try:
+    yield
+  finally:
+    if log:
+      log.setLogLevel(level)
+
+
+def detect_yunet(
+  model: cv2.FaceDetectorYN, image: np.ndarray, min_score: float = 0.6
+) -> list[Face]:
+  """The faces in a picture, the surest first.
+
+  Args:
+    model: of `load_yunet`.
+    image: [H, W, 3] RGB, or [H, W, 1] infrared; uint8 or uint16.
+    min_score: what is less sure is left out.
+  """
+  if image.dtype != np.uint8:  # sensors use a part of 16 bits, each another
+    image = np.rint(image.astype(np.float32) * (255 / max(1, int(image.max())))).astype(np.uint8)
+  H, W, _ = image.shape
+  bgr = np.ascontiguousarray(np.broadcast_to(image, (H, W, 3))[..., ::-1])
+  if (shrunk := LONGEST / max(H, W)) < 1:
+    size = max(1, round(W * shrunk)), max(1, round(H * shrunk))
+    bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
+  size = bgr.shape[1::-1]
+  model.setInputSize(size)
+  model.setScoreThreshold(min_score)
+  _, found = model.detect(bgr)
+  faces = []
+  for x, y, w, h, *points, score in np.asarray([] if found is None else found, float).tolist():
+    eyes = _points(points)
+    faces.append(_in_fractions((x, y, x + w, y + h), (min(eyes), max(eyes)), score, size))
+  return sorted(faces, key=lambda face: -face.score)
+
+
+def choose(faces: Sequence[Face], size: tuple[int, int], recipe: Recipe) -> Face:
+  """The face that a picture is about: the largest; of equal ones the most central.
+
+  The largest is chosen first and judged then: where it cannot be used, a bystander's is not taken
+  in its place.
+
+  Args:
+    faces: any number.
+    size: width and height of the picture, in pixels.
+    recipe: its `min_size`.
+
+  Raises:
+    NoFace: there is none, or it is too small, or cut by the border.
+  """
+  if not faces:
+    raise NoFace('none was found')
+  width, height = size
+
+  def side(face: Face) -> float:
+    left, top, right, bottom = face.box
+    return max((right - left) * width, (bottom - top) * height)
+
+  def off_centre(face: Face) -> float:
+    left, top, right, bottom = face.box
+    return math.hypot(((left + right) / 2 - 0.5) * width, ((top + bottom) / 2 - 0.5) * height)
+
+  largest = max(map(side, faces))
+  face = min((f for f in faces if side(f) >= EQUAL * largest), key=off_centre)
+  if side(face) < recipe.min_size:
+    raise NoFace(
+      f'it has {side(face):.0f} pixels along its longer side, and {recipe.min_size} are due'
+    )
+  if (seen := _seen(face.box)) < INSIDE:
+    raise NoFace(f'{seen:.0%} of its box is in the picture of {width} x {height} pixels')
+  return face
+
+
+def _seen(box: tuple[float, float, float, float]) -> float:
+  """The share of a box that lies in the picture."""
+  left, top, right, bottom = box
+  across = max(0.0, min(1.0, right) - max(0.0, left)) / (right - left)
+  return across * max(0.0, min(1.0, bottom) - max(0.0, top)) / (bottom - top)
+
+
+def crop(images: Images, face: Face, recipe: Recipe) -> dict[str, np.ndarray]:
+  """Cuts the square about a face out of every modality.
+
+  Without alignment and size all pixels are copied; else depth takes the nearest one, so that no
+  distance is made up between two. What lies outside the picture is 0: black, nothing measured.
+
+  Args:
+    images: {modality: [H, W, C]}, registered.
+    face: of the reference.
+    recipe: margin, alignment and size.
+
+  Returns:
+    {modality: [S, S, C]} of the same dtypes. S is `recipe.size`, or the pixels that there are.
+  """
+  width, height = size_of(images)
+  left, top, right, bottom = face.box
+  side = max((right - left) * width, (bottom - top) * height) * (1 + 2 * recipe.margin)
+  angle = 0.0
+  if recipe.align == 'eyes':
+    if face.eyes is None:
+      raise NoFace('its eyes are not known')
+    (x0, y0), (x1, y1) = face.eyes
+    angle = math.atan2((y1 - y0) * height, (x1 - x0) * width)
+  cut = {}
+  for modality, image in images.items():
+    H, W, _ = image.shape
+    centre = (left + right) / 2 * W, (top + bottom) / 2 * H
+    pixels = max(1, round(side * math.sqrt(W / width * H / height)))
+    nearest = modality == 'depth'
+    if recipe.align == 'eyes':
+      image = _turned(image, centre, pixels, angle, nearest)
+    else:
+      image = _window(image, centre, pixels)
+    cut[modality] = _resized(image, recipe.size, nearest) if recipe.size else image
+  return cut
+
+
+def _window(image: np.ndarray, centre: Point, pixels: int) -> np.ndarray:
+  """The square of pixels about a place, zeros where it leaves the image."""
+  H, W, C = image.shape
+  left, top = (math.floor(c - pixels / 2 + 0.5) for c in centre)
+  x0, y0, x1, y1 = max(0, left), max(0, top), min(W, left + pixels), min(H, top + pixels)
+  square = np.zeros((pixels, pixels, C), image.dtype)
+  square[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
+  return square
+
+
+def _turned(
+  image: np.ndarray, centre: Point, pixels: int, angle: float, nearest: bool
+) -> np.ndarray:
+  """The square about a place whose upper side runs at an angle (radians, clockwise)."""
+  cos, sin = math.cos(angle), math.sin(angle)
+  half = (pixels - 1) / 2  # from the first pixel's middle to the square's
+  x, y = centre[0] - 0.5, centre[1] - 0.5
+  back = np.array([[cos, -sin, x - half * (cos - sin)], [sin, cos, y - half * (sin + cos)]])
+  how = (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
+  square = cv2.warpAffine(np.ascontiguousarray(image), back, (pixels, pixels), flags=how)
+  return square.reshape(pixels, pixels, -1)
+
+
+def _resized(square: np.ndarray, size: int, nearest: bool) -> np.ndarray:
+  # Averaging where it shrinks: bilinear would alias halftones and moire, which are evidence here.
+  smooth = cv2.INTER_AREA if square.shape[0] > size else cv2.INTER_LINEAR
+  # EXACT: the plain one takes the first pixel of a step, half a step beside the other modalities.
+  how = cv2.INTER_NEAREST_EXACT if nearest else smooth
+  square = cv2.resize(square, (size, size), interpolation=how)
+  return square.reshape(size, size, -1)
