@@ -276,10 +276,13 @@ class Source(NamedTuple):
 def source_of(fields: Mapping[str, Any] | None, variables) -> Source | None:
   """Checks the group against the model's variables, which may be shapes alone; reads no file.
 
+  None, or weights = '', starts from nothing.
+
   Raises:
     ConfigError: an unknown field, a missing one, or a value that cannot work.
   """
-  if fields is None:
+  # '' is what a flag can say: --config.pretrained.weights=
+  if fields is None or (isinstance(fields, Mapping) and fields.get('weights') == ''):
     return None
   known = ', '.join(Source._fields)
   if not isinstance(fields, Mapping):

@@ -699,6 +699,7 @@ def test_a_group_that_cannot_work(fields, said):
 
 def test_a_group_is_optional_and_its_file_is_not_read_yet():
   assert pretrained.source_of(None, large()) is None
+  assert pretrained.source_of({**GROUP, 'weights': ''}, large()) is None
   source = pretrained.source_of(GROUP, large())
   assert source == (*GROUP.values(), None, 'streams')
   with pytest.raises(StateError, match='no/such/file'):
