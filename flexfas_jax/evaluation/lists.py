@@ -301,7 +301,7 @@ def row_of(
 
 
 def _who(given: Sequence[str], said: naming.Said | None, label: str, split: str, dataset: str):
-  """What the rows of a video share: (dataset, subject, video, split, *_KIND, is the video given).
+  """What the rows of a video share: its values of `_SHARED`.
 
   Args:
     given: the cells of `_SHARED`, '' being nothing.
@@ -313,7 +313,6 @@ def _who(given: Sequence[str], said: naming.Said | None, label: str, split: str,
   dataset = own_dataset or (said.dataset if said else dataset)
   subject = subject or (said.subject if said else '')
   subject = subject and _below(dataset, subject)
-  told = bool(video)
   if video:
     video = _below(subject or dataset, video)
   elif said:
@@ -322,19 +321,16 @@ def _who(given: Sequence[str], said: naming.Said | None, label: str, split: str,
     species = label != 'bona_fide' and said.label == 'attack'
     by_path = (said.attack_type, said.attack_category) if species else ('', '')
     kind = [k or p for k, p in zip(kind, (*by_path, said.ethnicity), strict=True)]
-  return dataset, subject, video, split_name(own_split) or split, *kind, told
+  return dataset, subject, video, split_name(own_split) or split, *kind
 
 
 def _row(list_, line, paths, label, id_, frame, who, extra, said) -> Row:
-  dataset, subject, video, split, attack_type, attack_category, ethnicity, told = who
-  named = told and frame
-  if not frame:
-    frame = said.frame if said else _last_number(_rest(paths))
+  dataset, subject, video, split, attack_type, attack_category, ethnicity = who
+  frame = frame or (said.frame if said else '')
   if not id_:
-    if named or said and told is False:
-      id_ = f'{video}/{frame}'
-    else:
-      id_ = said.id if said else _below(dataset, _rest(paths))
+    id_ = f'{video}/{frame}' if video and frame else _below(dataset, _rest(paths))
+  if not frame:
+    frame = _last_number(_rest(paths))
   return Row(
     list_, line, paths, label, id_, dataset, subject, video, frame, split,
     attack_type, attack_category, ethnicity, extra, said,
@@ -398,7 +394,11 @@ def _open(path) -> io.TextIOWrapper:
 def _header(path: Path, first: str) -> tuple[tuple[str, ...], str, bool] | None:
   """The columns that a first line names, its delimiter and True, or None."""
   for delimiter in (',', ';', '\t', ' '):
-    cells = first.split() if delimiter == ' ' else next(csv.reader([first], delimiter=delimiter))
+    cells = (
+      first.split()
+      if delimiter == ' '
+      else next(csv.reader([first], delimiter=delimiter, skipinitialspace=True))
+    )
     names = [cell.strip().lower() for cell in cells]
     names = tuple(_ALIASES.get(name, name) for name in names)
     if set(names) & {*MODALITIES, 'id'}:
@@ -470,7 +470,7 @@ def _plain(file) -> Iterator[tuple[int, list[str]]]:
 
 
 def _quoted(file, delimiter: str, found: Found) -> Iterator[tuple[int, list[str]]]:
-  reader = csv.reader(file, delimiter=delimiter, strict=True)
+  reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
   line = 1  # where a row starts: a quoted cell may have several lines
   while True:
     try:

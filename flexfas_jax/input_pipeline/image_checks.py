@@ -60,8 +60,10 @@ def decode(encoded: bytes) -> np.ndarray:
       with Image.open(io.BytesIO(encoded), formats=(kind,)) as image:
         image.load()
         mode = image.mode
-        if mode == 'P' or mode == '1':
-          image = image.convert('RGB' if mode == 'P' else 'L')
+        if mode == '1':
+          image = image.convert('L')
+        elif mode == 'P':
+          image = image.convert('RGBA').convert('RGB')  # straight to RGB, transparency warns
         elif mode in ('RGBA', 'LA'):
           image = image.convert('RGB' if mode == 'RGBA' else 'L')
         elif mode not in ('L', 'RGB', 'I', 'I;16', 'I;16B', 'I;16L'):
@@ -75,7 +77,16 @@ def decode(encoded: bytes) -> np.ndarray:
     raise Unreadable('is truncated: the JPEG has no end')
   if kind == 'PNG' and b'IEND' not in encoded[-4096:]:
     raise Unreadable('is truncated: the PNG has no end')
+  if kind == 'PNG' and encoded[24] == 16 and array.dtype == np.uint8:
+    array = _deep(encoded)  # Pillow makes 8 bits of 16 where there are several channels
   return array if array.dtype == np.uint8 else array.astype(np.uint16)
+
+
+def _deep(encoded: bytes) -> np.ndarray:
+  """A whole PNG of 16 bits and several channels, as [h, w] or [h, w, 3] uint16, red first."""
+  array = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+  grey = encoded[25] in (0, 4)  # the colour type; the rest of the channels is transparency
+  return array[..., 0] if grey else array[..., 2::-1]
 
 
 def _kind(encoded: bytes) -> str:
@@ -118,9 +129,9 @@ def _one(modality: str, array: np.ndarray, rules: Rules) -> list[Problem]:
   bits, wanted = 8 * array.itemsize, rules.bits.get(modality)
   if wanted and bits != wanted:
     return [('bit-depth', f'has {bits} bits, and {wanted} are due')]
-  low, high = int(array.min()), int(array.max())
-  if low == high:
-    return [('black', f'is {low} in every pixel')]
+  high = int(array.max())
+  if (array == array[0, 0]).all():
+    return [('black', f'is {array[0, 0].tolist()} in every pixel')]
   problems = []
   if modality != 'rgb' and array.ndim == 3 and (apart := _apart(array)) > GREY:
     problems.append(('colour', f'has channels up to {apart} grey levels apart'))
@@ -144,7 +155,7 @@ def _apart(array: np.ndarray) -> int:
 def _together(images: Mapping, arrays: Mapping[str, np.ndarray], rules: Rules) -> list[Problem]:
   problems = []
   for one, other in itertools.combinations(arrays, 2):
-    if arrays[one].min() == arrays[one].max() or arrays[other].min() == arrays[other].max():
+    if any((arrays[m] == arrays[m][0, 0]).all() for m in (one, other)):
       continue  # black: found above, and equal to anything black
     if images[one] == images[other]:
       problems.append(('same-image', f'{other} is the same file as {one}'))

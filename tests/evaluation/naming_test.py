@@ -1,0 +1,134 @@
+"""Paths of every layout, what they say, and that all three files of a triplet say one id."""
+
+from pathlib import Path
+
+import pytest
+
+from flexfas_jax.errors import DataError
+from flexfas_jax.evaluation import naming
+
+PUBLISHED = Path(__file__).parents[3] / 'shared' / 'data' / 'flexmodal_protocols'
+
+SURF = 'CASIA-SURF-CROP/fake_part/fake_train_part/CLKJ_AS0005/04_en_b.rssdk/color/101.jpg'
+CEFA = 'CeFA/CeFA-Race/AF/AF-300/1_300_3_2_2/profile/0026.jpg'
+MASK = 'CeFA/CeFA-Mask/3D-Mask/001/1_001_0_0_2_1_3/profile/0003.jpg'
+WMCA = 'WMCA-Image/R_CDIT/001_01_000_2_08/color/0012.jpg'
+
+# path: id, modality, label, attack_type, attack_category, ethnicity, part
+SAID = {
+  SURF: 'casia_surf/CLKJ_AS0005/04_en_b/101 rgb attack 04_en_b cut_photo - train',
+  'CASIA-SURF-CROP/real_part/real_val_part/CLKJ_CS0010/real.rssdk/depth/31.jpg': (
+    'casia_surf/CLKJ_CS0010/real/31 depth bona_fide - - - val'
+  ),
+  'Training/real_part/CLKJ_AS0005/real.rssdk/ir/101_resized.jpg': (
+    'casia_surf/CLKJ_AS0005/real/101 ir bona_fide - - - train'
+  ),
+  '/any/where/Training/fake_part/CLKJ_AS0005/06_enm_b.rssdk/color/9.png': (
+    'casia_surf/CLKJ_AS0005/06_enm_b/9 rgb attack 06_enm_b cut_photo - train'
+  ),
+  'CASIA_SURF/Data/Testing/fake_part/CLKJ_AS0007/05.rssdk/color/0015.jpg': (
+    'casia_surf/CLKJ_AS0007/05_enm_s/0015 rgb attack 05_enm_s cut_photo - test'
+  ),
+  'Val/0000/000012-ir.jpg': 'casia_surf/Val/000012 ir - - - - val',
+  CEFA: 'casia_cefa/AF-300/1_300_3_2_2/0026 rgb attack cloth_outdoor print AF test',
+  'CASIA_CeFA/Ethnicity/EA/EA-007/3_007_1_1_1/color/0001.jpg': (
+    'casia_cefa/EA-007/3_007_1_1_1/0001 rgb bona_fide - - EA train'
+  ),
+  'CA-250/2_250_3_1_4/depth/1.jpg': (
+    'casia_cefa/CA-250/2_250_3_1_4/1 depth attack replay replay CA val'
+  ),
+  MASK: 'casia_cefa/3D-Mask-001/1_001_0_0_2_1_3/0003 rgb attack 3d_mask rigidmask - test',
+  'Mask/Silicone-Mask/004/2_004_1_1_2_1_3/ir/0001.jpg': (
+    'casia_cefa/Silicone-Mask-004/2_004_1_1_2_1_3/0001 ir attack silicone_mask flexiblemask - test'
+  ),
+  WMCA: 'wmca/001/001_01_000_2_08/0012 rgb attack 2_08 papermask - -',
+  'x/001_01_000_0_01/ir/0036.png': 'wmca/001/001_01_000_0_01/0036 ir bona_fide - - - -',
+}  # fmt: skip
+
+
+def said(path):
+  s = naming.read(path)
+  facts = (s.id, s.modality, s.label, s.attack_type, s.attack_category, s.ethnicity, s.part)
+  return ' '.join(fact or '-' for fact in facts)
+
+
+@pytest.mark.parametrize('path', SAID)
+def test_what_a_path_says(path):
+  assert said(path) == SAID[path]
+  assert said(path) == SAID[path]  # once more, from what is kept
+  assert said('/mnt/面部/' + path) == SAID[path]
+
+
+@pytest.mark.parametrize(
+  'path',
+  [
+    '',
+    '0001.jpg',
+    'a/b.rssdk/color/x.jpg',
+    'color/0001.jpg',
+    'CeFA/AF-1/1_1/color/1.jpg',
+    '001_01_000_9_99/color/0012.jpg',  # WMCA has no such instrument
+    '001_01_000_2_19/color/0012.jpg',
+    SURF.replace('.rssdk', ''),
+    WMCA.replace('color', 'thermal'),
+  ],
+)
+def test_what_says_nothing(path):
+  assert naming.read(path) is None
+
+
+@pytest.mark.parametrize('path', [SURF, CEFA, MASK, WMCA])
+def test_a_triplet_has_one_id(path):
+  color = 'profile' if 'profile' in path else 'color'
+  three = [naming.read(path.replace(color, m)) for m in (color, 'depth', 'ir')]
+  assert len({s.id for s in three}) == 1
+  assert [s.modality for s in three] == ['rgb', 'depth', 'ir']
+
+
+def test_frames_of_a_folder_keep_their_own():
+  """What a folder says is read once; the frame never is."""
+  for frame in ('0012', '0024', '12'):
+    assert naming.read(WMCA.replace('0012', frame)).id == f'wmca/001/001_01_000_2_08/{frame}'
+  assert naming.read(WMCA.replace('color', 'ir')).modality == 'ir'
+  assert naming.read('Val/0000/000013-ir.jpg').id == 'casia_surf/Val/000013'
+
+
+def test_wmca_names():
+  assert naming.wmca_video('100_03_015_2_10').attack_category == 'papermask'
+  assert naming.wmca_video('001_01_000_3_05').attack_category == 'replay'
+  assert naming.wmca_video('001_01_000_3_04').attack_category == 'print'
+  for bad in ('001_01_000_2', '001_01_000_2_19', '1_01_000_2_08', ''):
+    with pytest.raises(DataError):
+      naming.wmca_video(bad)
+
+
+def test_cefa_parts():
+  assert [naming.cefa_part(n) for n in (0, 199, 200, 299, 300)] == [
+    'train', 'train', 'val', 'val', 'test',
+  ]  # fmt: skip
+
+
+def test_anyones_paths():
+  for path, modality, rest in (
+    ('a/b/color/12.jpg', 'rgb', 'a/b/12'),
+    ('color/12.jpg', 'rgb', '12'),
+    ('a/IR/12.png', 'ir', 'a/12'),
+    ('a/Depth_map/12.png', 'depth', 'a_map/12'),
+    ('a/12-rgb.jpg', 'rgb', 'a/12'),
+    ('x_depth_001.png', 'depth', 'x_001'),
+    ('nirvana/colors/irma.jpg', '', 'nirvana/colors/irma'),
+    ('x/noextension', '', 'x/noextension'),
+  ):
+    assert (naming.modality_of(path), naming.without_modality(path)) == (modality, rest)
+
+
+def test_the_published_lists_are_understood():
+  if not PUBLISHED.is_dir():
+    pytest.skip("FlexModal's protocol lists are not here")
+  for path in sorted(PUBLISHED.glob('*.txt')):
+    for line in path.read_text().splitlines()[::7]:
+      *paths, label = line.split()
+      three = [naming.read(p) for p in paths]
+      assert [s.modality for s in three] == ['rgb', 'depth', 'ir'], line
+      assert len({s.id for s in three}) == 1, line
+      assert three[0].label == ('bona_fide' if label == '1' else 'attack'), line

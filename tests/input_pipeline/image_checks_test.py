@@ -1,0 +1,210 @@
+"""Damaged, mixed up and mislabelled pictures, each as it comes in downloads and exports."""
+
+import hashlib
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from flexfas_jax.input_pipeline import image_checks
+from flexfas_jax.input_pipeline.image_checks import Rules, Unreadable, decode, inspect
+
+
+def blobs(seed, channels=3):
+  """A smooth picture [80, 96, C], as a face is smooth, of its own for every seed."""
+  noise = np.random.default_rng(seed).integers(0, 256, (10, 12, channels), np.uint8)
+  return cv2.resize(noise, (96, 80), interpolation=cv2.INTER_LINEAR)
+
+
+def encode(array, kind='JPEG', **options):
+  file = io.BytesIO()
+  Image.fromarray(array).save(file, kind, **options)
+  return file.getvalue()
+
+
+def png(array):
+  """By OpenCV, which writes 16 bits in any number of channels; colour goes in as it is."""
+  return cv2.imencode('.png', array)[1].tobytes()
+
+
+RGB, IR, DEPTH = blobs(0), blobs(1)[..., 0], blobs(2)[..., 0]
+MM = (DEPTH.astype(np.uint16) * 4 + 400).astype(np.uint16)
+SOUND = {'rgb': encode(RGB), 'depth': png(MM), 'ir': encode(IR)}
+
+
+def rules_of(images, **rules):
+  return [rule for rule, _ in inspect(images, Rules(**rules))]
+
+
+def test_a_sound_triplet():
+  assert inspect(SOUND, Rules(bits={'rgb': 8, 'depth': 16, 'ir': 8}, sizes='equal')) == []
+  assert inspect({}) == []
+
+
+@pytest.mark.parametrize('options', [{}, {'progressive': True}, {'quality': 30}])
+def test_a_jpeg_cut_anywhere_is_refused(options):
+  whole = encode(RGB, **options)
+  assert decode(whole).shape == (80, 96, 3)
+  for n in (*range(0, len(whole), 37), *range(len(whole) - 40, len(whole))):
+    with pytest.raises(Unreadable):
+      decode(whole[:n])
+
+
+def test_the_end_of_a_thumbnail_is_not_the_end():
+  thumbnail = b'Exif\0\0' + encode(blobs(3)[:8, :8])
+  whole = encode(RGB, exif=thumbnail)
+  for n in (len(whole) // 2, len(whole) - 2, len(whole) - 1):
+    with pytest.raises(Unreadable):
+      decode(whole[:n])
+
+
+def test_a_png_cut_anywhere_is_refused():
+  whole = encode(RGB, 'PNG')
+  for n in (*range(0, len(whole) - 8, 211), len(whole) - 5):
+    with pytest.raises(Unreadable):
+      decode(whole[:n])
+  flipped = bytearray(whole)
+  flipped[len(whole) // 2] ^= 1
+  with pytest.raises(Unreadable):  # PNG carries check sums
+    decode(bytes(flipped))
+
+
+@pytest.mark.parametrize(
+  ('content', 'says'),
+  [
+    (b'', 'empty'),
+    (b'\n <!DOCTYPE html><title>Log in</title>', 'HTML page'),
+    (b'<HTML><body>', 'HTML page'),
+    (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'Git LFS'),
+    (b'GIF89a' + bytes(20), 'something else'),
+    (b'\xff\xd8\xff', 'cannot be decoded'),
+    (b'\x89PNG\r\n\x1a\n', 'cannot be decoded'),
+    (encode(np.zeros((4, 4, 4), np.uint8), 'TIFF'), 'something else'),
+    (b'RIFF\0\0\0\0WEBPVP8 ', 'something else'),
+  ],
+)
+def test_what_is_no_picture(content, says):
+  with pytest.raises(Unreadable, match=says):
+    decode(content)
+  assert inspect({'rgb': content, 'ir': SOUND['ir']})[0][0] == 'unreadable'
+
+
+def test_inks_are_refused():
+  file = io.BytesIO()
+  Image.fromarray(RGB).convert('CMYK').save(file, 'JPEG')
+  with pytest.raises(Unreadable, match='CMYK'):
+    decode(file.getvalue())
+
+
+def test_a_lying_header_costs_no_memory():
+  lying = bytearray(encode(IR, 'PNG'))
+  lying[16:24] = (60_000).to_bytes(4, 'big') * 2
+  with pytest.raises(Unreadable):
+    decode(bytes(lying))
+
+
+def test_all_bits_arrive():
+  np.testing.assert_array_equal(decode(png(MM)), MM)
+  deep = blobs(4).astype(np.uint16) * 257 + 3
+  for channels, expected in (
+    (deep[..., ::-1], deep),
+    (np.dstack([deep[..., ::-1], deep[..., 0]]), deep),  # OpenCV writes blue first
+  ):
+    got = decode(png(channels))
+    assert got.dtype == np.uint16
+    np.testing.assert_array_equal(got, expected)
+  for array in (RGB, IR):
+    np.testing.assert_array_equal(decode(encode(array, 'PNG')), array)
+  with_alpha = np.dstack([RGB, IR])
+  np.testing.assert_array_equal(decode(encode(with_alpha, 'PNG')), RGB)
+
+
+def test_palettes_and_bits():
+  palette = Image.fromarray(RGB).convert('P')
+  file = io.BytesIO()
+  palette.save(file, 'PNG', transparency=bytes(range(256)))
+  np.testing.assert_array_equal(decode(file.getvalue()), np.asarray(palette.convert('RGB')))
+  file = io.BytesIO()
+  Image.fromarray(IR).convert('1').save(file, 'PNG')
+  assert set(np.unique(decode(file.getvalue()))) == {0, 255}
+
+
+def test_bit_depths():
+  bits = {'depth': 16, 'ir': 8}
+  assert rules_of(SOUND | {'depth': encode(DEPTH)}, bits=bits) == ['bit-depth']
+  assert rules_of(SOUND | {'ir': png(IR.astype(np.uint16) * 257)}, bits=bits) == ['bit-depth']
+  (found,) = inspect(SOUND | {'ir': png(IR.astype(np.uint16))}, Rules(bits=bits))
+  assert found == ('bit-depth', 'ir has 16 bits, and 8 are due')
+  assert rules_of(SOUND | {'ir': png(IR.astype(np.uint16))}) == []
+
+
+def test_the_range_of_millimetres():
+  """8-bit values in a file of 16, and tenths of a millimetre."""
+  assert rules_of(SOUND | {'depth': png(DEPTH.astype(np.uint16))}) == ['range']
+  assert rules_of(SOUND | {'depth': png(MM * 40)}) == ['range']
+  assert rules_of(SOUND | {'depth': png(MM * 40)}, unit='') == []
+  holes = MM.copy()
+  holes[:60] = 0  # what the sensor did not see counts for nothing
+  assert rules_of(SOUND | {'depth': png(holes)}) == []
+
+
+def test_a_copied_modality():
+  assert rules_of(SOUND | {'ir': SOUND['rgb']}) == ['colour', 'same-image']
+  grey = cv2.cvtColor(RGB, cv2.COLOR_RGB2GRAY)
+  for copy in (encode(grey, quality=60), encode(grey, 'PNG'), png(grey.astype(np.uint16) * 200)):
+    assert rules_of(SOUND | {'ir': copy}) == ['same-image']
+  assert rules_of(SOUND | {'ir': encode(DEPTH)}) == ['same-image']
+  smaller = cv2.resize(grey, (90, 75), interpolation=cv2.INTER_AREA)
+  assert image_checks.correlation(RGB, smaller) > 0.99
+
+
+def test_different_modalities_are_no_copies():
+  related = (0.8 * cv2.cvtColor(RGB, cv2.COLOR_RGB2GRAY) + 0.2 * IR).astype(np.uint8)
+  assert 0.9 < image_checks.correlation(RGB, related) < image_checks.COPY
+  assert rules_of(SOUND | {'ir': encode(related)}) == []
+
+
+def test_swapped_columns():
+  found = rules_of({'rgb': encode(IR), 'depth': png(MM), 'ir': encode(RGB)})
+  assert found == ['colour', 'swapped']
+  three = np.repeat(IR[..., None], 3, 2)
+  assert 'swapped' in rules_of({'rgb': encode(three), 'ir': encode(RGB)})
+  assert rules_of({'rgb': encode(three), 'ir': encode(DEPTH)}) == []
+
+
+def test_nothing_was_acquired():
+  black = np.zeros((80, 96), np.uint8)
+  red = np.full((80, 96, 3), (255, 0, 0), np.uint8)
+  both = inspect(SOUND | {'depth': encode(black), 'ir': encode(black)})
+  assert both == [('black', 'depth is 0 in every pixel'), ('black', 'ir is 0 in every pixel')]
+  assert rules_of(SOUND | {'rgb': encode(red, 'PNG')}) == ['black']
+  black[40, 48] = 1
+  assert rules_of(SOUND | {'ir': encode(black, 'PNG')}) == []
+
+
+def test_three_channels_of_depth():
+  grey = np.repeat(DEPTH[..., None], 3, 2)
+  assert rules_of(SOUND | {'depth': encode(grey, quality=50)}) == []
+  colours = cv2.applyColorMap(DEPTH, cv2.COLORMAP_JET)
+  assert rules_of(SOUND | {'depth': encode(colours)}) == ['colour']
+
+
+def test_shapes():
+  half, wide = (cv2.resize(IR, size) for size in ((48, 40), (96, 60)))
+  assert rules_of(SOUND | {'ir': encode(half)}, sizes='aspect') == []
+  assert rules_of(SOUND | {'ir': encode(half)}, sizes='equal') == ['size']
+  assert rules_of(SOUND | {'ir': encode(wide)}, sizes='aspect') == ['size']
+  assert rules_of(SOUND | {'ir': encode(wide)}) == []
+  (found,) = inspect(SOUND | {'ir': encode(wide)}, Rules(sizes='equal'))
+  assert found[1] == 'rgb 96 x 80, depth 96 x 80, ir 96 x 60'
+
+
+def test_all_that_is_wrong_is_told():
+  images = {'rgb': b'', 'depth': b'<html>', 'ir': encode(np.zeros((9, 9), np.uint8))}
+  assert rules_of(images) == ['unreadable', 'unreadable', 'black']
+
+
+def test_digest():
+  assert image_checks.digest(b'abc') == hashlib.sha256(b'abc').hexdigest()
