@@ -106,6 +106,7 @@ def _describe(split: str, task: tuple[pathlib.Path, int]) -> list[dict]:
       if key in MODALITIES:
         one[f'{key}_sha256'] = hashlib.sha256(value).hexdigest() if value else ''
         one[f'{key}_form'] = _form(value) if value else None
+        one[f'{key}_bytes'] = len(value)
       else:
         one[key] = value.decode() if isinstance(value, bytes) else int(value)
     one['label'] = 'bona_fide' if one['label'] else 'attack'
@@ -175,6 +176,7 @@ def _pictures(records: list[dict], modality: str) -> dict:
     'format': count(f[0] for f in forms),
     'channels': count(f[3] for f in forms),
     'bits': count(f[4] for f in forms),
+    'bytes': sum(one[f'{modality}_bytes'] for one in records),
     **sides,
   }
 
@@ -214,20 +216,19 @@ def _markdown(card: Mapping) -> str:
       lines.append(f'| {name or "(not known)"} | ' + ' | '.join(cells) + ' |')
   lines += [
     '',
-    '| pictures | present | absent | format | channels | bits | width | height |',
-    '|---|' + '---|' * 7,
+    '| pictures | present | absent | format | channels | bits | width | height | MB |',
+    '|---|' + '---|' * 8,
   ]
   for modality, p in card['pictures'].items():
     if not p['present']:
-      lines.append(f'| {modality} | 0 | {p["absent"]} | | | | | |')
+      lines.append(f'| {modality} | 0 | {p["absent"]} | | | | | | |')
       continue
     said = [
       ', '.join(f'{k}: {v}' for k, v in p[what].items()) for what in ('format', 'channels', 'bits')
     ]
-    sides = [f'{p[s]["smallest"]} to {p[s]["largest"]}' for s in ('width', 'height')]
-    lines.append(
-      f'| {modality} | {p["present"]} | {p["absent"]} | ' + ' | '.join(said + sides) + ' |'
-    )
+    said += [f'{p[s]["smallest"]} to {p[s]["largest"]}' for s in ('width', 'height')]
+    said.append(f'{p["bytes"] / 1e6:.1f}')
+    lines.append(f'| {modality} | {p["present"]} | {p["absent"]} | {" | ".join(said)} |')
   for key in ('options', 'rules', 'faces'):
     if card.get(key):
       lines += ['', f'{key}: `{json.dumps(card[key])}`']

@@ -144,9 +144,12 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     found, notes = _check(plan.splits, self.accept_known_leaks)
     self._findings += found
     self._notes += notes
+    refused = sum(finding.rule not in WARNINGS for finding in plan.findings)
+    self._wanted = refused + sum(map(len, plan.splits.values()))
     plan.splits = {split: _once(rows) for split, rows in plan.splits.items()}
     if self.manifest:
-      plan.splits = _expecting(plan.splits, self.manifest)
+      plan.splits, found = _expecting(plan.splits, self.manifest)
+      self._findings += found
     self.extra = {row.facts['id']: row.extra for rows in plan.splits.values() for row in rows}
     if self._beam_runner:
       return {
@@ -197,7 +200,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       'rules': dataclasses.asdict(self.RULES),
       **self._recorded,
       'notes': self._notes,
-      'left_out': len(wrong),
+      'left_out': self._wanted - sum(split.num_examples for split in self.info.splits.values()),
       'findings': dict(sorted(counts.items())),
     }
     self.write_card(recorded)
@@ -252,8 +255,10 @@ def findings_of(outcome: reading.Outcome) -> list[Finding]:
   return [Finding(rule, outcome.row.list, outcome.row.row, t) for rule, t in outcome.problems]
 
 
-def _expecting(splits: dict[str, list[Row]], manifest: str) -> dict[str, list[Row]]:
-  """The rows with the digests that an earlier manifest has for their ids."""
+def _expecting(
+  splits: dict[str, list[Row]], manifest: str
+) -> tuple[dict[str, list[Row]], list[Finding]]:
+  """The rows with the digests that an earlier manifest has for their ids; ids that differ."""
   try:
     with open(manifest, encoding='utf-8', newline='') as file:
       wanted = {
@@ -264,10 +269,16 @@ def _expecting(splits: dict[str, list[Row]], manifest: str) -> dict[str, list[Ro
     raise DataError(
       f"--manifest={manifest} is not a prepared set's manifest.csv: {error}"
     ) from None
-  return {
+  ids = {row.facts['id'] for rows in splits.values() for row in rows}
+  found = [Finding('missing-file', manifest, 0, f'{one} is not in the source')
+           for one in sorted(wanted.keys() - ids)]  # fmt: skip
+  found += [Finding('sha256', manifest, 0, f'{one} is not in the manifest')
+            for one in sorted(ids - wanted.keys())]  # fmt: skip
+  expecting = {
     split: [row._replace(sha256=wanted.get(row.facts['id'], {})) for row in rows]
     for split, rows in splits.items()
   }
+  return expecting, found
 
 
 def _on_beam(reader: reading.Reader, rows: list[Row], findings: str):

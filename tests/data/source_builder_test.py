@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -216,6 +217,12 @@ def test_the_bytes_of_an_earlier_manifest(source, tmp_path):
   manifest = str(folder / 'manifest.csv')
   with pytest.raises(DataError, match='sha256: rgb train/a/0/rgb.jpg'):
     build(source, tmp_path / 'two', manifest=manifest)
+  shutil.move(source / 'train/a/1', source / 'train/a/9')
+  with pytest.raises(DataError) as caught:
+    build(source, tmp_path / 'two', manifest=manifest)
+  assert 'missing-file: folders/a/1 is not in the source' in str(caught.value)
+  assert 'sha256: folders/a/9 is not in the manifest' in str(caught.value)
+  shutil.move(source / 'train/a/9', source / 'train/a/1')
   with pytest.raises(DataError, match='is not a prepared set'):
     build(source, tmp_path / 'two', manifest=str(tmp_path / 'none.csv'))
   path.write_bytes(bytes(content[:-30]) + bytes([content[-30] ^ 1]) + bytes(content[-29:]))
