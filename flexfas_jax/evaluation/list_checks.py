@@ -162,8 +162,7 @@ def check(
   Raises:
     ConfigError: an unknown name in `accept`, a root that is no folder, too many splits.
   """
-  if unknown := sorted(set(accept) - set(KNOWN_LEAKS)):
-    raise ConfigError(f'{unknown[0]!r} is no set of known leaks: {", ".join(KNOWN_LEAKS)}')
+  _check_names(accept)
   if root is not None and not Path(root).is_dir():
     raise ConfigError(f'the root {root} is no folder')
   report = Report(accepted=tuple(accept), root=None if root is None else str(root))
@@ -636,7 +635,7 @@ class _Table:
     rows = rows[union & ~self._bit[rows] & ~told[rows] != 0]
     found, (rows, _), _ = _shared(keys[rows], rows, rows, self._bit)
     for group in np.split(rows, np.flatnonzero(np.diff(found)) + 1) if len(rows) else ():
-      free = collections.defaultdict(set)  # by split: rows that leak by this alone
+      free, pairs = collections.defaultdict(set), []  # by split: rows that leak by this alone
       splits = {int(code): group[self._split[group] == code] for code in self._split[group]}
       for one, other in itertools.combinations(splits, 2):
         here = splits[one][told[splits[one]] >> (other - 1) & 1 == 0]
@@ -644,12 +643,11 @@ class _Table:
         if len(here) and len(there):
           free[one].update(here.tolist())
           free[other].update(there.tolist())
+          pairs += [(here, other), (there, one)]
       if not free:
         continue
-      mask = sum(1 << code - 1 for code in free)
-      for some in free.values():
-        some = np.array(sorted(some))
-        told[some] |= mask & ~self._bit[some]
+      for some, split in pairs:  # after the loop, whose pairs are judged alike
+        told[some] |= 1 << split - 1
       row, *others = sorted((min(some), len(some)) for some in free.values())
       self._pending[row[0]].append(
         lambda r, here=row, others=others: (rule, self._group_leak(name(r), here, others))

@@ -1,0 +1,555 @@
+"""Every fault that lists have had, put into small ones; and what stands in the published ones."""
+
+import collections
+import io
+import itertools
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flexfas_jax.errors import ConfigError
+from flexfas_jax.evaluation import list_checks, lists
+from flexfas_jax.evaluation.findings import RULES
+
+PUBLISHED = Path(__file__).parents[3] / 'shared' / 'data' / 'flexmodal_protocols'
+
+
+def surf(subject, clip='real', frame=1, kinds=('color', 'depth', 'ir')):
+  part = 'real' if clip == 'real' else 'fake'
+  folder = f'S/{part}_part/CLKJ_AS{subject:04}/{clip}.rssdk'
+  return [f'{folder}/{kind}/{frame}.jpg' for kind in kinds]
+
+
+def row(*args, label=None, **options):
+  paths = surf(*args, **options)
+  return ' '.join([*paths, str(int('real' in paths[0])) if label is None else str(label)])
+
+
+@pytest.fixture
+def write(tmp_path):
+  def write(name, *rows, end='\n', start=''):
+    path = tmp_path / name
+    path.write_bytes((start + ''.join(f'{row}{end}' for row in rows)).encode())
+    return str(path)
+
+  return write
+
+
+def rules_of(report):
+  return [finding.rule for finding in report.findings]
+
+
+def where(report):
+  return [(f.rule, Path(f.list).name, f.row) for f in report.findings]
+
+
+def test_sound_lists(write):
+  report = list_checks.check(
+    [write('train.txt', row(1), row(1, '04_en_b')), write('test.txt', row(2), row(2, frame=2))]
+  )
+  assert report.findings == report.notes == report.leaks == report.relations == []
+  assert report.counts() == {}
+  train, test = report.lists
+  assert (train.splits, train.rows, train.bona_fide, train.attacks) == (('train',), 2, 1, 1)
+  assert (train.subjects, train.videos, train.datasets) == (1, 2, ('casia_surf',))
+  assert (test.rows, test.subjects, test.videos, test.redundant) == (2, 1, 1, 0)
+
+
+def test_duplicates(write):
+  path = write('train.txt', row(1), row(2), row(1), row(1), row(2, frame=2))
+  report = list_checks.check([path])
+  assert where(report) == [('duplicate', 'train.txt', 3), ('duplicate', 'train.txt', 4)]
+  assert report.findings[0].text == 'the same triplet as row 1: casia_surf/CLKJ_AS0001/real/1'
+  assert report.lists[0].redundant == 2
+  again = write('train_2.txt', row(1))  # of the same split: a part, not a duplicate
+  assert len(list_checks.check([path, again]).findings) == 2
+
+
+def test_one_id_for_two_triplets(write):
+  path = write('train.csv', 'id,rgb,label', 'a,1.jpg,1', 'b,2.jpg,1', 'a,3.jpg,1')
+  (found,) = list_checks.check([path]).findings
+  assert (found.rule, found.row) == ('duplicate', 4)
+  assert 'the id a is also that of row 2' in found.text
+  # Numbers that every list starts anew are not the same triplets.
+  other = write('val.csv', 'id,rgb,label', 'a,4.jpg,0', 'b,5.jpg,1')
+  assert len(list_checks.check([path, other]).findings) == 1
+
+
+def test_a_file_in_two_splits(write):
+  train = write('train.txt', row(3), row(1), row(1, frame=2))
+  val = write('val.txt', row(4), row(1))
+  report = list_checks.check([train, val])
+  (found,) = report.findings
+  assert (found.rule, found.list, found.row) == ('leak-file', train, 2)
+  assert found.text == (
+    f'{surf(1)[0]}, subject casia_surf/CLKJ_AS0001 is in train, and in {val}:2 (val)'
+  )
+  # Without that row of val, neither video nor person is in both: they are not told again.
+  assert [str(leak) for leak in report.leaks] == [
+    'leak: subject casia_surf/CLKJ_AS0001 in train, val'
+  ]
+  # With another frame they are, but not twice.
+  val = write('val.txt', row(4), row(1), row(1, frame=3))
+  assert rules_of(list_checks.check([train, val])) == ['leak-file', 'leak-video']
+
+
+def test_a_file_of_one_modality_in_two_splits(write):
+  mixed = ' '.join([*surf(2)[:2], surf(1)[2], '1'])
+  report = list_checks.check([write('train.txt', row(1)), write('val.txt', mixed)])
+  found = next(f for f in report.findings if f.rule == 'leak-file')
+  assert found.text.startswith(surf(1)[2])
+
+
+def test_the_same_picture_below_another_root(write):
+  other = row(1).replace('S/', 'Elsewhere/Data/Training/')
+  report = list_checks.check([write('train.txt', row(1)), write('val.txt', other)])
+  assert rules_of(report) == ['leak-file']
+
+
+def test_a_video_and_a_person_in_two_splits(write):
+  train = write('train.txt', row(1), row(2), row(2, '04_en_b'))
+  val = write('dev.txt', row(1, frame=5), row(2, '05_enm_s'), row(3))
+  report = list_checks.check([train, val])
+  assert where(report) == [('leak-video', 'train.txt', 1), ('leak-subject', 'train.txt', 2)]
+  assert report.findings[0].text == (
+    f'video casia_surf/CLKJ_AS0001/real is in train (1 rows), and in {val}:1 (val, 1 rows)'
+  )
+  assert report.findings[1].text == (
+    f'subject casia_surf/CLKJ_AS0002 is in train (2 rows), and in {val}:2 (val, 1 rows)'
+  )
+  assert len(report.leaks) == 2
+
+
+def test_three_splits(write):
+  paths = [write(f'{name}.txt', row(1)) for name in ('train', 'val', 'test')]
+  (found,) = list_checks.check(paths).findings
+  assert f'in {paths[1]}:1 (val); {paths[2]}:1 (test)' in found.text
+  (leak,) = list_checks.check(paths).leaks
+  assert leak.rows == {'train': 1, 'val': 1, 'test': 1}
+
+
+def test_who_is_unknown_does_not_leak(write):
+  head = 'rgb,depth,label'
+  train = write('train.csv', head, 'x/rgb/1.png,x/depth/1.png,1')
+  val = write('val.csv', head, 'x/rgb/2.png,x/depth/2.png,1')
+  assert list_checks.check([train, val]).findings == []
+  phase = [
+    write(f'{name}.txt', ' '.join(f'Val/0000/00000{i}-{m}.jpg' for m in ('color', 'depth', 'ir')))
+    for i, name in enumerate(('train', 'val'))
+  ]
+  assert list_checks.check(phase).findings == []
+
+
+def test_splits_by_column_option_and_name(write):
+  head = 'rgb,label,subject,split'
+  one = write('all.csv', head, 'a.jpg,1,p,train', 'b.jpg,1,p,dev', 'c.jpg,1,q,test')
+  report = list_checks.check([one])
+  assert rules_of(report) == ['leak-subject']
+  assert report.lists[0].splits == ('train', 'val', 'test')
+  train, other = write('train.txt', row(1)), write('b.txt', row(1))
+  assert list_checks.check([train, other]).findings == []
+  assert rules_of(list_checks.check([train, other], splits={other: 'val'})) == ['leak-file']
+  assert list_checks.check([train, other], splits={other: 'train'}).findings == []
+  again = write('c.csv', head, 'a.jpg,1,p,train', 'a.jpg,1,p,val')
+  assert rules_of(list_checks.check([again])) == ['leak-file']  # and no duplicate
+  assert rules_of(list_checks.check([again], splits={again: 'test'})) == ['duplicate']
+  many = [f'{i}.jpg,1,,s{i}' for i in range(70)]
+  with pytest.raises(ConfigError, match='more than 62 splits'):
+    list_checks.check([write('many.csv', head, *many)])
+  most = write('62.csv', head, *many[:62], 'x,1,p,s0', 'y,1,p,s61')
+  assert list_checks.check([most]).counts() == {'leak-subject': 1}
+
+
+def test_leaks_against_the_definition(write):
+  """Random rows, compared one by one."""
+  chance, at = random.Random(7), lambda r: (r.list, r.line)
+  for _ in range(60):
+    rows = {
+      split: [
+        lists.row_of(
+          {m: f'{m}/{chance.randrange(14)}.png' for m in ('rgb', 'depth')},
+          subject=(subject := chance.choice(['', 'p', 'q', 'r'])),
+          video=subject and chance.choice('vw'),
+          list=split,
+          line=line,
+        )
+        for line in range(1, chance.randrange(2, 6))
+      ]
+      for split in ('train', 'val', 'test')
+    }
+    found, _ = list_checks.check_rows(rows)
+    told, expected = set(), collections.Counter()
+    for one, other in itertools.permutations(rows, 2):
+      for a, b in itertools.product(rows[one], rows[other]):
+        if set(a.paths.values()) & set(b.paths.values()):
+          told.add((at(a), other))
+    files = {
+      (f, frozenset(s for s in rows if any(f in r.paths.values() for r in rows[s])))
+      for s in rows for r in rows[s] for f in r.paths.values()
+    }  # fmt: skip
+    assert any(len(s) > 1 for _, s in files) == any(f.rule == 'leak-file' for f in found)
+    for file in {f for f, s in files if len(s) > 1}:
+      # Each shared file's rows are named.
+      lines = {f'{r.list}:{r.line}' for s in rows for r in rows[s] if file in r.paths.values()}
+      assert any(
+        f'{f.list}:{f.row}' in lines and any(line in f.text for line in lines)
+        for f in found
+        if f.rule == 'leak-file'
+      )
+    for rule, key in (('leak-video', 'video'), ('leak-subject', 'subject')):
+      new = set()
+      for name in {getattr(r, key) for s in rows for r in rows[s]} - {''}:
+        for one, other in itertools.combinations(rows, 2):
+          a = [r for r in rows[one] if getattr(r, key) == name and (at(r), other) not in told]
+          b = [r for r in rows[other] if getattr(r, key) == name and (at(r), one) not in told]
+          if a and b:
+            expected[rule, name] = 1
+            new |= {(at(r), other) for r in a} | {(at(r), one) for r in b}
+      told |= new
+    names = collections.Counter(
+      (f.rule, f.text.split()[1]) for f in found if f.rule in ('leak-video', 'leak-subject')
+    )
+    assert dict.fromkeys(names, 1) == dict(expected)
+
+
+def test_triplets_that_are_mixed(write):
+  good = [row(i) for i in range(1, 4)]
+  for paths, says in (
+    ([*surf(1)[:2], surf(1, frame=7)[2]], 'frame 7 of ir is not 1 of rgb'),
+    ([surf(1)[0], surf(2)[1], surf(1)[2]], 'subject CLKJ_AS0002 of depth is not CLKJ_AS0001 of'),
+    ([*surf(1)[:2], surf(1, '04_en_b')[2]], 'video 04_en_b of ir is not real of rgb'),
+  ):
+    report = list_checks.check([write('train.txt', *good, ' '.join([*paths, '1']))])
+    assert ('triplet', 'train.txt', 4) in where(report)
+    assert says in next(f.text for f in report.findings if f.rule == 'triplet')
+
+
+def test_triplets_of_anyones_names(write):
+  head = 'rgb,depth,ir,label'
+  rows = [f'x/rgb/{i:03}.jpg,x/depth/{i:03}.png,x/ir/{i:03}.png,1' for i in range(20)]
+  bad = 'x/rgb/100.jpg,x/depth/101.png,x/ir/100.png,1'
+  assert where(list_checks.check([write('train.csv', head, *rows[:10], bad, *rows[10:])])) == [
+    ('triplet', 'train.csv', 12)
+  ]
+  # Where names never agree, they say nothing.
+  rows = [f'{i}a.jpg,{i}b.png,{i}c.png,1' for i in range(20)]
+  assert list_checks.check([write('train.csv', head, *rows)]).findings == []
+
+
+def test_columns_that_are_swapped(write):
+  report = list_checks.check([write('train.txt', row(1), row(2, kinds=('color', 'ir', 'depth')))])
+  assert where(report) == [('swapped', 'train.txt', 2)] * 2
+  assert report.findings[0].text == f'depth is {surf(2)[2]}, which its name says is ir'
+  # As in a reader of CASIA-SURF that took the columns for colour, infrared, depth.
+  every = [f'f/{i}/rgb.png f/{i}/ir.png f/{i}/depth.png 1' for i in range(5)]
+  assert rules_of(list_checks.check([write('train.txt', *every)])) == ['swapped'] * 10
+  one = write('train.csv', 'ir,label', f'{surf(1)[0]},1')
+  assert rules_of(list_checks.check([one])) == ['swapped']
+  names = [f'rgb_depth/a{i}.png rgb_depth/b{i}.png rgb_depth/c{i}.png 1' for i in range(3)]
+  assert list_checks.check([write('train.txt', *names)]).findings == []
+
+
+def test_a_file_twice_in_a_row(write):
+  color, depth, _ = surf(1)
+  report = list_checks.check([write('train.txt', row(2), f'{color} {depth} {color} 1')])
+  assert where(report) == [('same-image', 'train.txt', 2)]
+  assert report.findings[0].text == f'rgb and ir are one file: {color}'
+
+
+def test_labels_that_contradict_the_path(write):
+  path = write('train.txt', row(1), row(2, label=0), row(3, '04_en_b'), row(4, '04_en_b', label=1))
+  report = list_checks.check([path])
+  assert where(report) == [('label', 'train.txt', 2), ('label', 'train.txt', 4)]
+  assert report.findings[1].text.startswith('label is bona_fide, and the path says attack')
+
+
+def test_polarity(write):
+  path = write('train.txt', row(1, label=0), row(2, label=0), row(3, '04_en_b', label=1))
+  (found,) = list_checks.check([path]).findings
+  assert (found.rule, found.row) == ('label', 0)
+  assert 'polarity' in found.text and '--labels=0=bona_fide,1=attack' in found.text
+  mapped = list_checks.check([path], labels={'0': 'bona_fide', '1': 'attack'})
+  assert mapped.findings == []
+  assert (mapped.lists[0].bona_fide, mapped.lists[0].attacks) == (2, 1)
+
+
+def test_labels_that_are_not_known(write):
+  path = write('train.txt', row(1), row(2, label='-1'), row(3, label='live'))
+  report = list_checks.check([path])
+  assert where(report) == [('label', 'train.txt', 2), ('label', 'train.txt', 3)]
+  assert report.lists[0].unlabelled == 2
+  path = write('train.txt', *(row(i, label='live') for i in range(50)), row(60, label='fake'))
+  report = list_checks.check([path])  # a matter of the list, not of its rows
+  assert [(f.rule, f.row) for f in report.findings] == [('label', 1), ('label', 51)]
+  assert '(and 49 more rows)' in report.findings[0].text
+
+
+def test_one_triplet_with_two_labels(write):
+  one = write('test.txt', row(1))
+  other = write('test_2.txt', row(1, label=0), row(2))
+  found = [f.text for f in list_checks.check([one, other]).findings]
+  assert f'casia_surf/CLKJ_AS0001/real/1 is attack here, and bona_fide in {one}:1' in found
+  same = list_checks.check([write('train.csv', 'rgb,label', 'a.jpg,1', 'a.jpg,0')])
+  assert rules_of(same) == ['label', 'duplicate']
+
+
+def test_how_a_list_is_written(write):
+  report = list_checks.check([write('train.txt', row(1), row(2), end='\r\n', start='\ufeff')])
+  assert [(f.rule, f.row) for f in report.findings] == [('line-endings', 1)] * 2
+  path = write('train.txt', row(1), row(2))
+  Path(path).write_text(Path(path).read_text().rstrip())
+  assert where(list_checks.check([path])) == [('no-last-newline', 'train.txt', 0)]
+
+
+def test_rows_and_paths_that_cannot_be(write, tmp_path):
+  path = write('train.txt', row(1), 'a.jpg b.jpg 1', '/etc/passwd ../b.jpg c.jpg 1', row(2))
+  report = list_checks.check([path, str(tmp_path), str(tmp_path / 'absent'), write('val.txt')])
+  assert [(f.rule, f.row) for f in report.findings if f.list == path] == [
+    ('row', 2), ('outside-root', 3), ('outside-root', 3),
+  ]  # fmt: skip
+  others = [f for f in report.findings if f.list != path]
+  assert [f.rule for f in others] == ['row'] * 3
+  assert [str(f)[len(f.list) :] for f in others] == [
+    ': row: cannot be read: Is a directory',
+    ': row: cannot be read: No such file or directory',
+    ': row: is empty: it has no rows',
+  ]
+  assert report.lists[0].rows == 3
+
+
+def test_relations(write):
+  whole = write('test.txt', row(1), row(1, '01_e_s'), row(1, '02_e_b'), row(2, '02_e_b'))
+  parts = [write('test_a.txt', row(1, '01_e_s')), write('test_b.txt', row(1, '02_e_b'))]
+  rest = write('test_c.txt', row(2, '02_e_b'))
+  (found,) = list_checks.check([whole, *parts, rest]).relations
+  assert (found.kind, found.of, found.lists) == ('partition', whole, (*parts, rest))
+  assert str(found) == (
+    'test_a.txt, test_b.txt, test_c.txt (3 lists) partition the attacks of test.txt: '
+    '3 triplets, none twice and none left out'
+  )
+  kinds = lambda *paths: [r.kind for r in list_checks.check(paths).relations]  # noqa: E731
+  assert kinds(whole, *parts) == ['part', 'part']  # one attack is left out
+  twice = write('test_d.txt', row(1, '02_e_b'), row(2, '02_e_b'))
+  assert kinds(whole, *parts, twice) == ['part', 'part', 'part', 'part']  # one is there twice
+  assert kinds(whole, write('test_e.txt', row(1), row(9))) == ['overlap']
+  assert kinds(whole, write('eval.txt', *Path(whole).read_text().splitlines()[::-1])) == ['equal']
+  assert kinds(whole, write('test_f.txt', row(9))) == []
+  assert kinds(whole, write('train.txt', row(1))) == []  # that is a leak
+  live = write('test_live.txt', row(1))
+  all_of = list_checks.check([whole, live, *parts, rest]).relations
+  assert [r.what for r in all_of] == ['attacks', 'rows']
+
+
+KNOWN = 'CeFA/CeFA-Race/AF/AF-300/1_300_1_1_1/{}/0026.jpg'
+
+
+def cefa(path):
+  return ' '.join([*(path.format(m) for m in ('profile', 'depth', 'ir')), '1'])
+
+
+def test_known_leaks(write):
+  paths = [write('val.txt', cefa(KNOWN)),
+           write('test.txt', cefa(KNOWN), cefa(KNOWN.replace('0026', '0032')))]  # fmt: skip
+  assert rules_of(list_checks.check(paths)) == ['leak-file']
+  report = list_checks.check(paths, accept=['flexmodal_v1'])
+  assert report.findings == []
+  assert [(n.exception, n.finding.rule) for n in report.notes] == [('flexmodal_v1', 'leak-file')]
+  assert str(report.leaks[0]) == (
+    'leak (accepted: flexmodal_v1): subject casia_cefa/AF-300 in val, test'
+  )
+  assert report.accepted == ('flexmodal_v1',)
+
+
+def test_other_leaks_are_not_known(write):
+  accept = ['flexmodal_v1']
+  other = KNOWN.replace('0026', '0032')
+  for frames in ((other, other), (KNOWN, KNOWN, other)):
+    paths = [write('val.txt', *map(cefa, frames[:1] + frames[2:])),
+             write('test.txt', *map(cefa, frames[1:2] + frames[2:]))]  # fmt: skip
+    report = list_checks.check(paths, accept=accept)
+    assert rules_of(report) == ['leak-file']
+    assert '0032' in report.findings[0].text
+    assert not report.leaks[0].accepted
+  train = [write('train.txt', cefa(KNOWN)), write('test.txt', cefa(KNOWN))]
+  assert rules_of(list_checks.check(train, accept=accept)) == ['leak-file']
+  with pytest.raises(ConfigError, match="'mine'"):
+    list_checks.check(train, accept=['mine'])
+
+
+def picture(seed, channels=3, size=(40, 32)):
+  noise = np.random.default_rng(seed).integers(0, 256, (5, 4, channels), np.uint8)
+  image = Image.fromarray(noise if channels == 3 else noise[..., 0]).resize(size)
+  file = io.BytesIO()
+  image.save(file, 'JPEG')
+  return file.getvalue()
+
+
+def put(root, paths, seed):
+  for i, path in enumerate(paths):
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_bytes(picture(10 * seed + i, 1 if i else 3))
+
+
+def wmca(video, frames=(12, 12, 12)):
+  kinds = ('color', 'depth', 'ir')
+  return [f'W/{video}/{k}/{f:04}.jpg' for k, f in zip(kinds, frames, strict=True)]
+
+
+def test_pictures(write, tmp_path):
+  root = tmp_path / 'root'
+  for i in range(1, 7):
+    put(root, surf(i), i)
+  (root / surf(2)[1]).unlink()
+  (root / surf(3)[0]).write_bytes(picture(30)[:-60])
+  (root / surf(4)[2]).write_bytes(picture(40))
+  (root / surf(5)[1]).write_bytes(b'<html>log in</html>')
+  (root / surf(6)[2]).unlink()
+  (root / surf(6)[2]).mkdir()
+  path = write('train.txt', *(row(i) for i in range(1, 7)), row(2), '../x ../y ../z 1')
+  report = list_checks.check([path], root=root)
+  assert where(report) == [
+    ('duplicate', 'train.txt', 7), ('same-image', 'train.txt', 4), ('missing-file', 'train.txt', 2),
+    ('unreadable', 'train.txt', 3), ('unreadable', 'train.txt', 5), ('unreadable', 'train.txt', 6),
+    ('colour', 'train.txt', 4),
+    ('outside-root', 'train.txt', 8), ('outside-root', 'train.txt', 8),
+    ('outside-root', 'train.txt', 8),
+  ]  # fmt: skip
+  texts = [f.text for f in report.findings]
+  assert f'depth {surf(2)[1]}' in texts
+  assert f'ir cannot be read (Is a directory): {surf(6)[2]}' in texts
+  assert any(t.startswith('rgb ') and surf(3)[0] in t for t in texts)
+  assert report.root == str(root)
+
+
+def test_pictures_on_all_cores(write, tmp_path, monkeypatch, capfd):
+  root = tmp_path / 'root'
+  for i in range(1, 9):
+    put(root, surf(i), i)
+    if i % 3 == 0:
+      (root / surf(i)[i % 2]).write_bytes(b'')
+  path = write('train.txt', *map(row, range(1, 9)))
+  alone = list_checks.check([path], root=root)
+  monkeypatch.setattr(list_checks, '_INLINE', 2)
+  monkeypatch.setattr(list_checks, '_AT_ONCE', 3)
+  assert list_checks.check([path], root=root) == alone
+  assert rules_of(alone) == ['unreadable'] * 2
+  assert capfd.readouterr().err == ''  # no bar where nobody watches
+
+
+def test_a_wrong_root(write, tmp_path):
+  path = write('train.txt', *map(row, range(20)))
+  (found,) = list_checks.check([path], root=tmp_path).findings
+  assert (found.rule, found.row) == ('missing-file', 0)
+  assert found.text.startswith('none of the 60 files is below')
+  with pytest.raises(ConfigError, match='is no folder'):
+    list_checks.check([path], root=tmp_path / 'absent')
+
+
+def test_shapes_by_data_set(write, tmp_path):
+  odd = picture(99, 1, (40, 20))
+  for paths in (surf(1), wmca('001_01_000_0_00')):
+    put(tmp_path, paths, 1)
+    (tmp_path / paths[2]).write_bytes(odd)
+  path = write('test.txt', row(1), ' '.join([*wmca('001_01_000_0_00'), '1']))
+  check = lambda **options: where(list_checks.check([path], root=tmp_path, **options))  # noqa: E731
+  assert check() == [('size', 'test.txt', 2)]
+  assert check(sizes='any') == []
+  assert len(check(sizes='equal')) == 2
+
+
+def test_the_known_videos_of_wmca(write, tmp_path):
+  for video, known in (('100_03_015_2_10', True), ('101_06_067_1_02', True),
+                       ('100_03_015_2_11', False)):  # fmt: skip
+    paths = wmca(video, (12, 12, 13))
+    put(tmp_path, paths[:2], 1)
+    path = write('test.txt', ' '.join([*paths, '0']))
+    report = list_checks.check([path], root=tmp_path)
+    found = [note.finding for note in report.notes] if known else report.findings
+    assert [f.rule for f in found] == ['triplet', 'missing-file']
+    assert bool(report.findings) != known
+    assert all(note.exception == 'wmca_frame_indices' for note in report.notes)
+
+
+def test_rows_at_hand(write):
+  """What a builder asks, before it writes anything."""
+  rows = list(lists.read(write('a.txt', row(1), row(2), row(1))))
+  other = list(lists.read(write('b.txt', row(2), row(3), row(3, label=0))))
+  found, notes = list_checks.check_rows({'train': rows, 'val': other})
+  assert notes == []
+  assert [(f.rule, Path(f.list).name, f.row) for f in found] == [
+    ('label', 'b.txt', 3), ('duplicate', 'a.txt', 3), ('duplicate', 'b.txt', 3),
+    ('leak-file', 'a.txt', 2),
+  ]  # fmt: skip
+  assert f'{other[0].list}:1 (val)' in found[-1].text
+  two_lists, _ = list_checks.check_rows({'train': [*rows[:2], other[0]]})
+  assert two_lists[0].text.startswith(f'the same triplet as {rows[0].list}:2: ')
+  assert list_checks.check_rows({}) == ([], [])
+  assert list_checks.check_rows({'train': rows[:2], 'val': []}) == ([], [])
+  known = list(lists.read(write('c.txt', cefa(KNOWN))))
+  found, (note,) = list_checks.check_rows({'val': known, 'test': known}, ('flexmodal_v1',))
+  assert found == []
+  assert note.startswith('accepted: flexmodal_v1: ')
+
+
+def test_json_has_all(write):
+  paths = [write('train.txt', row(1), row(1)), write('val.txt', row(1)), write('val_2.txt', row(1))]
+  said = list_checks.check(paths).json_safe()
+  assert said['counts'] == {'duplicate': 1, 'leak-file': 1}
+  assert [f['rule'] for f in said['findings']] == ['duplicate', 'leak-file']
+  assert said['leaks'][0]['rows'] == {'train': 2, 'val': 2}
+  assert said['relations'][0]['kind'] == 'equal'
+  assert len(said['lists'][0]['sha256']) == 64
+
+
+def test_every_finding_has_a_rule_with_a_way_out(write):
+  report = list_checks.check([write('train.txt', row(1), row(1), 'x')])
+  assert set(rules_of(report)) <= set(RULES)
+
+
+@pytest.fixture(scope='module')
+def published():
+  if not PUBLISHED.is_dir():
+    pytest.skip("FlexModal's protocol lists are not here")
+  return list_checks.check(sorted(PUBLISHED.glob('*.txt')), accept=['flexmodal_v1'])
+
+
+def test_the_published_lists(published):
+  rows = {Path(s.list).stem: (s.rows, s.bona_fide, s.redundant) for s in published.lists}
+  assert rows['CASIA-SURF_CeFA_train'] == (11_097, 2_100, 20)
+  assert rows['CASIA-SURF_CeFA_val'] == (4_501, 901, 0)
+  assert rows['CASIA-SURF_CeFA_test'] == (19_303, 3_000, 60)
+  assert rows['WMCA_test'] == (5_037, 1_041, 0)
+  assert published.counts() == {'duplicate': 80, 'line-endings': 11, 'no-last-newline': 4}
+  duplicates = [Path(f.list).stem for f in published.findings if f.rule == 'duplicate']
+  assert collections.Counter(duplicates) == {
+    'CASIA-SURF_CeFA_train': 20, 'CASIA-SURF_CeFA_test': 60,
+  }  # fmt: skip
+  wmca_test = next(s for s in published.lists if s.list.endswith('WMCA_test.txt'))
+  assert wmca_test.videos == 1_679
+
+
+def test_the_published_leak(published):
+  (note,) = published.notes
+  assert note.exception == 'flexmodal_v1'
+  assert note.finding.rule == 'leak-file'
+  for word in (KNOWN.format('profile'), 'AF-300', 'CASIA-SURF_CeFA_val.txt:'):
+    assert word in note.finding.text
+  assert [str(leak) for leak in published.leaks] == [
+    'leak (accepted: flexmodal_v1): subject casia_cefa/AF-300 in val, test'
+  ]
+  assert list_checks.check(sorted(PUBLISHED.glob('CASIA*.txt'))).counts()['leak-file'] == 1
+
+
+def test_the_published_partition(published):
+  (found,) = published.relations
+  assert (found.kind, found.what, found.triplets) == ('partition', 'attacks', 3_996)
+  assert Path(found.of).name == 'WMCA_test.txt'
+  assert sorted(Path(name).stem for name in found.lists) == [
+    f'WMCA_test_{kind}'
+    for kind in (
+      'fakehead', 'flexiblemask', 'glasses', 'papermask', 'print', 'replay', 'rigidmask',
+    )
+  ]  # fmt: skip
