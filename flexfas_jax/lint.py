@@ -112,8 +112,8 @@ def _lint(args: argparse.Namespace, found: list) -> None:
   labels = None if args.labels is None else lists.parse_labels(args.labels)
   splits = dict(_split(text, args.lists) for text in args.split)
   accept = [name for name in args.accept_known_leaks.split(',') if name]
-  if args.json and any(_same(args.json, path) for path in args.lists):
-    raise ConfigError(f'--json={args.json} is one of the lists: name another')
+  if args.json:
+    _check_output(args.json, args.lists)
   gc.disable()  # nothing here goes round in circles, and looking for it takes a sixth of the time
   try:
     report = list_checks.check(
@@ -137,8 +137,14 @@ def _split(text: str, paths: list[str]) -> tuple[str, str]:
   return path, name
 
 
-def _same(path: Path, other: str) -> bool:
-  return os.path.realpath(path) == os.path.realpath(other)
+def _check_output(path: Path, paths: list[str]) -> None:
+  """Refuses what cannot be written before anything is read, and to write over a list."""
+  if any(os.path.realpath(path) == os.path.realpath(other) for other in paths):
+    raise ConfigError(f'--json={path} is one of the lists: name another')
+  if path.is_dir():
+    raise ConfigError(f'--json={path} cannot be written: Is a directory')
+  if not path.parent.is_dir():
+    raise ConfigError(f'--json={path} cannot be written: No such file or directory')
 
 
 def _write(path: Path, report: list_checks.Report) -> None:

@@ -36,7 +36,10 @@ NEVER = {  # rule: (files, what they never import)
     'flexfas_jax.models',
   ),
   'evaluation': (under('flexfas_jax/evaluation', SCORING), 'jax flax grain'),
-  'score': (of('flexfas_jax/score.py'), 'jax flax grain flexfas_jax.models flexfas_jax.training'),
+  'score and lint': (
+    of('flexfas_jax/score.py') + of('flexfas_jax/lint.py'),
+    'jax flax grain absl flexfas_jax.models flexfas_jax.training',
+  ),
   'input_pipeline': (under('flexfas_jax/input_pipeline'), 'jax flax'),
   'step and losses': (
     of('training/step.py') + of('training/losses.py'),
