@@ -1,0 +1,201 @@
+"""Reads the triplets of a manifest; crops faces and brings depth to millimetres where it is asked.
+
+Light on purpose: worker processes import it.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+
+from data import reading
+from data.reading import Outcome, Row
+from flexfas_jax.errors import ConfigError
+from flexfas_jax.evaluation.findings import WARNINGS
+from flexfas_jax.input_pipeline import faces, geometry, image_checks
+
+# {option: default}, as text from a command line.
+OPTIONS = {
+  'crop': '',
+  'margin': '0.3',
+  'align': 'none',
+  'size': '0',
+  'min_size': '32',
+  'quality': '0',
+  'yunet': '',
+  'yunet_sha256': '',
+  'min_score': '0.6',
+}
+_DETECTOR = ('yunet', 'yunet_sha256', 'min_score')
+_DEEPEST = 65535  # what 16 bits hold
+
+
+def recipe(options: Mapping[str, str]) -> faces.Recipe | None:
+  """The recipe that options name, None where nothing is cropped.
+
+  Raises:
+    ConfigError: a value that cannot be, one that is missing, or one that would do nothing.
+  """
+  method = options['crop']
+  idle = [name for name in OPTIONS if options[name] != OPTIONS[name] and name != 'crop']
+  if method == 'yunet':
+    if missing := [name for name in ('yunet', 'yunet_sha256') if not options[name]]:
+      raise ConfigError(
+        f'crop=yunet needs --option {missing[0]}=...: yunet is the model file that you have, '
+        'yunet_sha256 what its bytes must be (sha256sum FILE prints it)'
+      )
+    if not re.fullmatch('[0-9a-fA-F]{64}', options['yunet_sha256']):
+      raise ConfigError(f'yunet_sha256 is {options["yunet_sha256"]!r}, not 64 hexadecimal digits')
+    idle = []
+  elif method:
+    idle = [name for name in idle if name in _DETECTOR]
+  if idle:
+    raise ConfigError(
+      f'{idle[0]} does nothing with crop={method or "nothing"}; crop is one of: '
+      f'{", ".join(faces.METHODS)}'
+    )
+  if not method:
+    return None
+  return faces.Recipe(
+    method,
+    margin=number(options, 'margin'),
+    align=options['align'],
+    size=whole(options, 'size'),
+    min_size=whole(options, 'min_size'),
+    min_score=number(options, 'min_score'),
+    model_sha256=options['yunet_sha256'].lower(),
+  )
+
+
+def quality(options: Mapping[str, str]) -> int:
+  """JPEG's quality for crops of RGB and infrared; 0 is PNG."""
+  value = whole(options, 'quality')
+  if value > 100:
+    raise ConfigError(f'quality is {value}; it goes from 1 to 100, and 0 stores PNG')
+  return value
+
+
+def number(options: Mapping[str, str], name: str) -> float:
+  """An option as a number.
+
+  Raises:
+    ConfigError: it is none.
+  """
+  try:
+    return float(options[name])
+  except ValueError:
+    raise ConfigError(f'{name} is {options[name]!r}, not a number') from None
+
+
+def whole(options: Mapping[str, str], name: str) -> int:
+  """An option as a number without a sign or fraction.
+
+  Raises:
+    ConfigError: it is none.
+  """
+  if not re.fullmatch('[0-9]{1,9}', options[name]):
+    raise ConfigError(f'{name} is {options[name]!r}, not a whole number')
+  return int(options[name])
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader(reading.Reader):
+  """Reads rows; what is neither cropped nor scaled keeps its bytes.
+
+  Attributes:
+    stored: what pictures must be when they are stored; `rules` is what they must be before.
+    recipe: how faces are cropped.
+    yunet: the detector's file.
+    quality: JPEG's for crops of RGB and infrared; 0 is PNG.
+    depth_scale: mm of a step of depth; 0 leaves it as it is.
+    pinned: rows name the digests of what is stored, not of what is read.
+  """
+
+  stored: image_checks.Rules = image_checks.Rules()
+  recipe: faces.Recipe | None = None
+  yunet: str = ''
+  quality: int = 0
+  depth_scale: float = 0.0
+  pinned: bool = False
+
+  def __call__(self, row: Row) -> Outcome:
+    """Reads, checks, changes and checks one row; what is wrong is returned, never raised."""
+    changes = bool(self.recipe or self.depth_scale)
+    read = super().__call__(row._replace(sha256={}) if changes and self.pinned else row)
+    read = read._replace(row=row)
+    if any(rule not in WARNINGS for rule, _ in read.problems):
+      return read
+    turned = {modality: faces.orientation(encoded) for modality, encoded in read.images.items()}
+    if not self.recipe and max(turned.values()) > 1:
+      return Outcome(row, {}, [*read.problems, *_rotated(row, turned)])
+    if not changes:
+      return read
+    images, problems = self._changed(row, read.images, turned)
+    if problems:
+      return Outcome(row, {}, problems)
+    found = image_checks.inspect(images, self.stored)
+    problems = [(rule, f'{row.facts["id"]}, as it is stored: {text}') for rule, text in found]
+    if self.pinned:
+      problems += [
+        ('sha256', f'{modality} of {row.facts["id"]}: what comes out is not what is expected')
+        for modality, wanted in row.sha256.items()
+        if modality in images and wanted and image_checks.digest(images[modality]) != wanted
+      ]
+    return Outcome(row, images, problems)
+
+  def _changed(
+    self, row: Row, encoded: Mapping[str, bytes], turned: Mapping[str, int]
+  ) -> tuple[dict[str, bytes], list[image_checks.Problem]]:
+    """The pictures as they are stored, or what is wrong."""
+    images = {m: geometry.decode(e, m, row.files[m]) for m, e in encoded.items()}
+    if self.depth_scale and 'depth' in images:
+      images['depth'] = scaled = np.rint(images['depth'] * self.depth_scale)
+      if scaled.max() > _DEEPEST:
+        text = f'{row.files["depth"]}: up to {scaled.max():g} mm when scaled, and 16 bits hold less'
+        return {}, [('range', text)]
+      images['depth'] = scaled.astype(np.uint16)
+    if not self.recipe:
+      return {**encoded, **{m: encode(images[m]) for m in images if m == 'depth'}}, []
+    images = {m: faces.upright(image, turned[m]) for m, image in images.items()}
+    if said := faces.disagree(images):
+      return {}, [('size', f'{row.facts["id"]}: {said}: one crop is for registered pictures')]
+    try:
+      images = faces.crop(images, self._face(row, images), self.recipe)
+    except faces.NoFace as error:
+      return {}, [('no-face', f'{row.files[faces.reference(images)]}: {error}')]
+    return {
+      m: encode(image, 0 if m == 'depth' else self.quality) for m, image in images.items()
+    }, []
+
+  def _face(self, row: Row, images: faces.Images) -> faces.Face:
+    if self.recipe.method != 'yunet':
+      size = faces.size_of(images)
+      return faces.choose([faces.named(row.extra, size, self.recipe)], size, self.recipe)
+    seen = next((images[m] for m in ('rgb', 'ir') if m in images), None)
+    if seen is None:
+      raise faces.NoFace('there is no RGB and no infrared to look for one in')
+    model = faces.load_yunet(self.yunet, self.recipe.model_sha256)
+    found = faces.detect_yunet(model, seen, self.recipe.min_score)
+    return faces.choose(found, (seen.shape[1], seen.shape[0]), self.recipe)
+
+
+def _rotated(row: Row, turned: Mapping[str, int]) -> list[image_checks.Problem]:
+  return [
+    ('rotated', f'{row.files[modality]}: {modality} has EXIF orientation {orientation}')
+    for modality, orientation in turned.items()
+    if orientation > 1
+  ]
+
+
+def encode(image: np.ndarray, quality: int = 0) -> bytes:
+  """[H, W, 3] RGB or [H, W, 1] as a PNG, or a JPEG where it has 8 bits and a quality is given."""
+  image = np.ascontiguousarray(image[..., ::-1])  # OpenCV wants blue first; one channel is one
+  if quality and image.dtype == np.uint8:
+    done, encoded = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+  else:
+    done, encoded = cv2.imencode('.png', image)
+  if not done:
+    raise ValueError(f'OpenCV does not encode {image.dtype} of shape {image.shape}')
+  return encoded.tobytes()

@@ -1,0 +1,333 @@
+"""TFDS builder of anyone's own set: a CSV that names pictures. The README beside it says how."""
+
+import collections
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import tensorflow_datasets as tfds
+
+from data import triplets
+from data.manifest import cropping
+from data.reading import Row
+from data.source_builder import Plan, SourceBuilder
+from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.evaluation import lists, naming
+from flexfas_jax.evaluation.findings import Finding
+from flexfas_jax.input_pipeline import faces, image_checks
+
+SPLIT = 'full'  # of rows that name none; TFDS keeps "all" for all splits together
+_LOOKED_AT = 400  # headers by which the bit depth of a modality is settled
+_PNG_HEADER = 25  # bytes, of which the last is the bit depth
+_LAST_FRAME = 2**31 - 1  # that 32 bits hold
+_DIGESTS = {f'{modality}_sha256': modality for modality in lists.MODALITIES}
+_SUFFIXES = ('.csv', '.tsv', '.txt')
+_WAY_OUT = 'name each video in a column video, or give --option video=picture where each is alone'
+
+
+class Builder(SourceBuilder):
+  """Reads a manifest and the pictures that it names; the config's name is the set's."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  RELEASE_NOTES = {'1.0.0': 'First release.'}
+  MANUAL_DOWNLOAD_INSTRUCTIONS = (
+    'Your own pictures: --source=DIR has them and manifest.csv (or --lists=FILE.csv), whose first '
+    'row names the columns: rgb, depth, ir (paths below DIR; at least one of the three), label '
+    '(bona_fide or attack), and what else is known: attack_type, attack_category, subject, video, '
+    'frame, split, ... as in data/manifest/README.md'
+  )
+  OPTIONS = {
+    'labels': '',
+    'categories': '',
+    'video': 'folder',
+    'sizes': 'aspect',
+    'depth_bits': '',
+    'depth_scale': '0',
+    **cropping.OPTIONS,
+  }
+
+  def _create_builder_config(self, builder_config, version):
+    # Any name is a set: its config is made when asked for.
+    name = getattr(builder_config, 'name', builder_config) or ''
+    if not re.fullmatch('[A-Za-z0-9_-]+', name):
+      raise ConfigError(
+        f'a set of your own needs a name: --dataset=manifest/NAME, of the letters A to Z, digits, '
+        f'_ and -; it is {name!r}'
+      )
+    return tfds.core.BuilderConfig(name=name, description='A set made of a manifest.')
+
+  def plan(self) -> Plan:
+    """Lists the rows of the manifest, with what is wrong with them.
+
+    Raises:
+      ConfigError: an option that cannot be.
+      DataError: no manifest, or one without pictures or labels; a detector of other bytes.
+    """
+    self._understand_options()
+    made = Plan({}, recorded={'options': self._options_to_tell(), 'lists': {}})
+    rows = []
+    for path in self._manifests():
+      form = lists.look(path)
+      if 'label' not in form.names or not set(form.names) & set(lists.MODALITIES):
+        raise DataError(
+          f'{path}, row 1: due are the column label and one of {", ".join(lists.MODALITIES)}, and '
+          f'the columns are: {form}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}'
+        )
+      made.recorded['lists'][path.name] = form.sha256
+      rows += self._rows(path, form, made.findings)
+    rows = _with_own_ids(self._with_videos(rows, made), made.findings)
+    for row, split in rows:
+      made.splits.setdefault(split, []).append(row)
+    rows = [row for row, _ in rows]
+    self._settle_rules(rows, made.notes)
+    if nameless := sum(not row.facts['subject'] for row in rows):
+      made.notes.append(
+        f'{nameless} of {len(rows)} rows name no subject: that no person is in two splits cannot '
+        'be checked for them'
+      )
+    if self._recipe:
+      made.recorded['faces'] = self._recipe.record() | {'quality': self._quality or 'PNG'}
+    return made
+
+  def reader(self) -> cropping.Reader:
+    """Reads one row, and changes it as the options want."""
+    recipe, scale = self._recipe, self._scale
+    read = image_checks.Rules(
+      self.RULES.bits,
+      # Steps are no mm yet; shapes are looked at when pictures are upright.
+      unit='steps' if scale else 'mm',
+      sizes='any' if recipe else self.RULES.sizes,
+    )
+    return cropping.Reader(
+      str(self.source), read, self.RULES, recipe, self.options['yunet'], self._quality, scale,
+      pinned=bool(self.manifest),
+    )  # fmt: skip
+
+  def _understand_options(self) -> None:
+    options = self.options
+    for name, choices in (
+      ('video', ('folder', 'picture')),
+      ('sizes', ('any', 'aspect', 'equal')),
+      ('depth_bits', ('', '8', '16')),
+    ):
+      if options[name] not in choices:
+        known = ', '.join(filter(None, choices))
+        raise ConfigError(f'{name} is {options[name]!r}; choose one of: {known}')
+    self._labels = lists.parse_labels(options['labels'])
+    self._categories = _parse_categories(options['categories'])
+    self._scale = cropping.number(options, 'depth_scale')
+    if not 0 <= self._scale <= 1000:
+      raise ConfigError(f'depth_scale is {self._scale}; it is the mm of one step, up to 1000')
+    if self._scale and options['depth_bits'] == '8':
+      raise ConfigError('depth_scale makes mm of 16-bit steps; depth_bits=8 has none')
+    self._recipe = cropping.recipe(options)
+    self._quality = cropping.quality(options)
+    if self._recipe and self._recipe.method == 'yunet':
+      faces.load_yunet(options['yunet'], self._recipe.model_sha256)
+
+  def _options_to_tell(self) -> dict[str, str]:
+    """Options for the card, without where on this machine the detector lies."""
+    return self.options | {'yunet': pathlib.Path(self.options['yunet']).name}
+
+  def _manifests(self) -> list[pathlib.Path]:
+    named = str(self.lists or self.source / 'manifest.csv')
+    paths = [
+      pathlib.Path(part) for part in ([named] if os.path.exists(named) else named.split(','))
+    ]
+    found = []
+    for path in paths:
+      if path.is_dir():
+        below = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
+        if not below:
+          raise DataError(f'{path} holds no list ({", ".join(_SUFFIXES)})')
+        found += below
+      elif path.exists():
+        found.append(path)
+      else:
+        raise DataError(f'there is no manifest {path}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}')
+    return found
+
+  def _rows(
+    self, path: pathlib.Path, form: lists.Form, findings: list[Finding]
+  ) -> Iterator[tuple[Row, str]]:
+    """Yields (row, split) of what is sound; findings get what is not."""
+    wrong = set()
+
+    def found(rule: str, line: int, text: str) -> None:
+      text = text.replace('map it: --labels=', 'map it: --option labels=')
+      wrong.add(line)
+      findings.append(Finding(rule, str(path), line, text))
+
+    name = self.builder_config.name
+    for listed in lists.scan(path, self._labels, found, dataset=name, form=form):
+      for rule, text in self._problems(listed):
+        found(rule, listed.line, text)
+      if listed.line not in wrong:
+        yield self._row(listed), listed.split or SPLIT
+
+  def _problems(self, row: lists.Row) -> Iterator[image_checks.Problem]:
+    """What is wrong with the cells of a row, beyond what `lists.scan` tells."""
+    if text := self._problem_of_kind(row):
+      yield text
+    if row.split == 'all' or not re.fullmatch(r'(?=.*[^\W_])[\w-]+', row.split or SPLIT):
+      text = f'split {row.split!r} cannot be one: letters, digits, _ and - make one, and "all"'
+      yield 'row', f'{text} means all splits together'
+    if not re.fullmatch(r'\D*\d+', row.frame or '0'):
+      yield 'row', f'frame {row.frame!r} is not a number'
+    if '#' in row.id:
+      yield 'row', f'the id {row.id!r} has a #, which stands for a row that is there twice'
+    for modality, text in _digests(row.extra).items():
+      if not re.fullmatch('[0-9a-fA-F]{64}', text):
+        yield 'row', f'{modality}_sha256 is {text[:70]!r}, not 64 hexadecimal digits'
+    if self._recipe and self._recipe.method != 'yunet':
+      try:
+        faces.named(row.extra, (1, 1), self._recipe)
+      except faces.NoFace as error:
+        yield 'no-face', f'{row.id}: {error}'
+      except ValueError as error:
+        yield 'row', f'{row.id}: {error}'
+
+  def _problem_of_kind(self, row: lists.Row) -> image_checks.Problem | None:
+    """What is wrong with label, species and category together."""
+    if row.label == 'bona_fide':
+      kind = row.attack_type or row.attack_category
+      return kind and ('label', f'{row.id} is bona fide, and its attack {kind!r}; leave that empty')
+    category = self._category(row)
+    if not row.label or category in triplets.CATEGORIES:
+      return None
+    known = ', '.join(triplets.CATEGORIES)
+    if category:
+      return 'row', f'attack_category {category!r} is not one of: {known}'
+    if not row.attack_type:
+      return 'row', f'an attack with neither attack_type nor attack_category; one of: {known}'
+    option = f'--option categories={row.attack_type}=CATEGORY'
+    return 'row', f'attack_type {row.attack_type!r} has no category; give {option}, one of: {known}'
+
+  def _category(self, row: lists.Row) -> str:
+    """As the row says, as the option says of its species, or the species where it is one."""
+    own = row.attack_type if row.attack_type in triplets.CATEGORIES else ''
+    return row.attack_category or self._categories.get(row.attack_type, own)
+
+  def _row(self, row: lists.Row) -> Row:
+    facts = row.facts()
+    dataset = facts['dataset']
+    if not facts['id'].startswith(f'{dataset}/'):
+      facts['id'] = f'{dataset}/{facts["id"]}'
+    if facts['frame'] > _LAST_FRAME:
+      facts['frame'] = 0  # a time stamp; the id has it
+    if row.label == 'attack':
+      facts['attack_category'] = self._category(row)
+      facts['attack_type'] = facts['attack_type'] or facts['attack_category']
+    changed = 'source_' if self._recipe or self._scale else ''
+    extra = {name: text for name, text in row.extra.items() if name and name not in _DIGESTS}
+    extra |= {f'{changed}{modality}': path for modality, path in row.paths.items()}
+    digests = {modality: text.lower() for modality, text in _digests(row.extra).items()}
+    if changed:
+      extra |= {f'source_{modality}_sha256': digest for modality, digest in digests.items()}
+    return Row(facts, row.paths, row.list, row.line, digests, extra)
+
+  def _with_videos(self, rows: Sequence[tuple[Row, str]], made: Plan) -> list[tuple[Row, str]]:
+    """Rows with the video that they do not name: their folder, or themselves."""
+    if self.options['video'] == 'picture':
+      alone = lambda row: row._replace(facts={**row.facts, 'video': row.facts['id']})  # noqa: E731
+      return [(row if row.facts['video'] else alone(row), split) for row, split in rows]
+    folders = collections.defaultdict(list)
+    for row, split in rows:
+      if not row.facts['video']:
+        folders[_folder(row)].append((row, split))
+    # A folder that holds several is no video; as one it would hide a leak, or feign one.
+    several = {}
+    for folder, inside in folders.items():
+      splits = sorted({split for _, split in inside})
+      kinds = sorted({row.facts['attack_type'] or 'bona_fide' for row, _ in inside})
+      if len(splits) > 1:
+        several[folder] = 'leak-video', ', '.join(splits)
+      elif len(kinds) > 1:
+        several[folder] = 'label', ', '.join(kinds)
+    named = []
+    for row, split in rows:
+      folder = row.facts['video'] or _folder(row)
+      if not row.facts['video'] and folder in several:
+        rule, holds = several[folder]
+        text = f'names no video, and its folder {folder} is not one, with rows of {holds}'
+        made.findings.append(Finding(rule, row.list, row.row, f'{text}; {_WAY_OUT}'))
+      else:
+        named.append((row._replace(facts={**row.facts, 'video': folder}), split))
+    if n := sum(len(inside) for folder, inside in folders.items() if folder not in several):
+      made.notes.append(f'{n} rows name no video: the folder of their pictures is it')
+    return named
+
+  def _settle_rules(self, rows: Sequence[Row], notes: list[str]) -> None:
+    """What the pictures must be; where nobody says how many bits, what most of them have."""
+    bits = {'rgb': 8, 'depth': int(self.options['depth_bits'] or 0) or 16 * bool(self._scale)}
+    for modality in lists.MODALITIES:
+      if not bits.get(modality):
+        found = _bits(self.source, [r.files[modality] for r in rows if modality in r.files])
+        bits[modality] = found.most_common(1)[0][0] if found else 0
+        if len(found) > 1:
+          said = ', '.join(f'{n} with {b}' for b, n in found.most_common())
+          notes.append(f'{modality}: {bits[modality]} bits, as most headers have ({said})')
+    self.RULES = image_checks.Rules(
+      {modality: n for modality, n in bits.items() if n},
+      sizes='any' if self._recipe else self.options['sizes'],
+    )
+
+
+def _with_own_ids(
+  rows: Sequence[tuple[Row, str]], findings: list[Finding]
+) -> list[tuple[Row, str]]:
+  """Rows but those whose id another split has for other pictures: scores go by ids alone."""
+  first, own = {}, []
+  for row, split in rows:
+    before, of = first.setdefault(row.facts['id'], (row, split))
+    if split != of and row.files != before.files:
+      text = (
+        f'the id {row.facts["id"]} is also that of row {before.row}, in {of}, of other pictures'
+      )
+      findings.append(Finding('duplicate', row.list, row.row, text))
+    else:
+      own.append((row, split))
+  return own
+
+
+def _parse_categories(text: str) -> dict[str, str]:
+  """Categories of species, as an option has them: 'Druck=print,Tablet=replay'."""
+  found = {}
+  for pair in filter(None, text.split(',')):
+    species, equals, category = (part.strip() for part in pair.rpartition('='))
+    if not equals or not species or category not in triplets.CATEGORIES or species in found:
+      raise ConfigError(
+        f'{pair!r} in the categories: write TYPE=CATEGORY, each type once, separated by commas, of '
+        f'the categories {", ".join(triplets.CATEGORIES)}'
+      )
+    found[species] = category
+  return found
+
+
+def _digests(cells: Mapping[str, str]) -> dict[str, str]:
+  """The digests among the cells of a row, by modality."""
+  return {m: cells[column] for column, m in _DIGESTS.items() if cells.get(column)}
+
+
+def _folder(row: Row) -> str:
+  """The folder of a row's pictures, as a video of its subject."""
+  folder = next(iter(row.files.values())).rpartition('/')[0]
+  folder = naming.without_modality(f'{folder}/x').rpartition('/')[0]
+  return f'{row.facts["subject"] or row.facts["dataset"]}/{folder or "pictures"}'
+
+
+def _bits(source: pathlib.Path, paths: Sequence[str]) -> collections.Counter:
+  """How many of the pictures have 8 bits and how many 16, by the headers of some of them."""
+  found = collections.Counter()
+  for path in paths[:: max(1, len(paths) // _LOOKED_AT)]:
+    try:
+      with open(source / path, 'rb') as file:
+        header = file.read(_PNG_HEADER)
+    except OSError:
+      continue  # told when it is read
+    if header.startswith(b'\x89PNG') and len(header) == _PNG_HEADER:
+      found[16 if header[-1] == 16 else 8] += 1
+    elif header.startswith(b'\xff\xd8'):
+      found[8] += 1
+  return found
