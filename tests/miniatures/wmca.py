@@ -1,7 +1,8 @@
 """WMCA in miniature: the preprocessed release's two halves of HDF5 files, and its protocol files.
 
-Three groups of clients who do not meet: train, dev and eval have bona fide people and attacks each,
-eval all seven categories of attack (paper masks there alone, as in the real protocols).
+The videos are those of the FlexModal export in miniature, so that the protocol files serve both,
+and its lists name frames that are here. Three groups of clients who do not meet: train, dev and
+eval have bona fide people and attacks each, eval all seven categories.
 """
 
 import csv
@@ -23,41 +24,36 @@ class Video(NamedTuple):
   name: str
   day: str
   group: str
-  frames: tuple[int, ...] = (0, 12)
-  # Frames that one of the halves lacks.
-  not_in: Mapping[str, tuple[int, ...]] = {}
+  frames: tuple[int, ...]
+  not_in: Mapping[str, tuple[int, ...]] = {}  # {half: frames that it lacks}
 
 
-# Client, session, presenter, type, instrument.
-VIDEOS = (
-  Video('001_01_000_0_00', '31.01.18', 'train', (0, 12, 24, 36)),
-  Video('002_02_000_0_01', '12.02.18', 'train', (0, 12, 24), {'RGB': (12,)}),
-  Video('001_01_000_3_01', '31.01.18', 'train'),
-  Video('002_02_002_4_03', '12.02.18', 'train'),
-  Video('501_02_000_2_75', '12.02.18', 'train'),
-  Video('502_01_001_2_12', '31.01.18', 'train'),
-  Video('003_01_000_0_00', '31.01.18', 'dev', (0, 12, 24)),
-  Video('004_03_000_0_02', '05.03.18', 'dev'),
-  Video('003_01_000_3_06', '31.01.18', 'dev'),
-  Video('004_03_000_3_05', '05.03.18', 'dev'),
-  Video('503_03_000_2_01', '05.03.18', 'dev', (0, 12, 24), {'CDIT': (0, 24)}),
-  Video('514_01_035_1_05', '31.01.18', 'dev'),
-  Video('005_02_000_0_00', '12.02.18', 'eval', (0, 12, 24)),
-  Video('006_03_000_0_00', '05.03.18', 'eval'),
-  Video('005_02_000_2_08', '12.02.18', 'eval'),
-  Video('006_03_000_3_11', '05.03.18', 'eval'),
-  Video('006_03_006_4_18', '05.03.18', 'eval'),
-  Video('504_02_000_2_07', '12.02.18', 'eval'),
-  Video('505_02_005_1_16', '12.02.18', 'eval'),
-  Video('506_03_000_2_99', '05.03.18', 'eval'),
-  Video('507_03_006_1_02', '05.03.18', 'eval'),
-)
-# Groups by client of the videos in the miniature of the FlexModal export.
-_FLEXMODAL_GROUPS = {
-  **dict.fromkeys(('001', '501'), 'train'),
-  **dict.fromkeys(('002', '502'), 'dev'),
-  **dict.fromkeys(('003', '100', '101', '512'), 'eval'),
+_GROUPS = {  # by client
+  **dict.fromkeys(('002', '100', '502', '512'), 'train'),
+  **dict.fromkeys(('003', '101'), 'dev'),
+  **dict.fromkeys(('001', '501'), 'eval'),
 }
+_DAYS = {'01': '31.01.18', '02': '12.02.18', '03': '05.03.18', '04': '19.03.18', '06': '16.04.18'}
+_BONA_FIDE, _ATTACK = (0, 12, 24, 36), (12, 24)  # frames; the lists name 12 and 24
+# Two videos of which a half lacks a frame.
+_SPECIAL = {
+  '002_02_000_0_01': {'not_in': {'RGB': (36,)}},
+  '502_01_017_2_03': {'frames': (0, 12, 24), 'not_in': {'CDIT': (0,)}},
+}
+
+
+def _video(name: str, bona_fide: bool) -> Video:
+  client, session, *_ = name.split('_')
+  frames = _BONA_FIDE if bona_fide else _ATTACK
+  made = Video(name, _DAYS[session], _GROUPS[client], frames)
+  return made._replace(**_SPECIAL.get(name, {}))
+
+
+VIDEOS = tuple(
+  _video(name, category == 'bona_fide')
+  for category, names in flexmodal.WMCA_VIDEOS.items()
+  for name in names
+)
 # {category: how the protocol files call it}
 LEFT_OUT = {
   'fakehead': 'fakehead',
@@ -106,18 +102,9 @@ def write_video(root: Path, video: Video) -> None:
 
 
 def write_preprocessed(root: Path, videos: Iterable[Video] = VIDEOS) -> None:
-  """Writes the preprocessed release: 21 videos of 2 to 4 frames, 45 frames in both halves."""
+  """Writes the preprocessed release: 17 videos of 2 to 4 frames, 39 frames in both halves."""
   for video in videos:
     write_video(root, video)
-
-
-def flexmodal_videos() -> list[Video]:
-  """The videos of `flexmodal.write`, for `write_protocols`."""
-  return [
-    Video(name, '31.01.18', _FLEXMODAL_GROUPS[name[:3]])
-    for names in flexmodal.WMCA_VIDEOS.values()
-    for name in names
-  ]
 
 
 def group_of(video: Video, left_out: str = '') -> str:
