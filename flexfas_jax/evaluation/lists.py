@@ -361,9 +361,10 @@ def clean(path: str) -> str:
 
 def leaves_root(path: str) -> bool:
   """Whether a cleaned path is absolute, or goes above where it starts."""
-  return path[:1] == '/' or path[:3] == '../' or path == '..' or ':' in path[:10] and bool(
-    re.match(r'[A-Za-z]:|\w+://', path)
-  )  # fmt: skip
+  return path.startswith(('/', '../')) or path == '..' or bool(_DRIVE.match(path))
+
+
+_DRIVE = re.compile(r'[A-Za-z]:|\w+://')  # or a bucket, a host
 
 
 def _bytes(path: Path, file) -> tuple[int, bool, bool, str]:

@@ -246,6 +246,10 @@ def test_columns_that_are_swapped(write):
   # As in a reader of CASIA-SURF that took the columns for colour, infrared, depth.
   every = [f'f/{i}/rgb.png f/{i}/ir.png f/{i}/depth.png 1' for i in range(5)]
   assert rules_of(list_checks.check([write('train.txt', *every)])) == ['swapped'] * 10
+  above = [f'x/{kind}/{surf(3)[2]}' for kind in ('color', 'depth', 'ir')]  # the last word counts
+  assert rules_of(list_checks.check([write('train.txt', row(1), ' '.join([*above, '1']))])) == [
+    'swapped', 'swapped',
+  ]  # fmt: skip
   one = write('train.csv', 'ir,label', f'{surf(1)[0]},1')
   assert rules_of(list_checks.check([one])) == ['swapped']
   names = [f'rgb_depth/a{i}.png rgb_depth/b{i}.png rgb_depth/c{i}.png 1' for i in range(3)]
@@ -470,6 +474,8 @@ def test_the_known_videos_of_wmca(write, tmp_path):
     found = [note.finding for note in report.notes] if known else report.findings
     assert [f.rule for f in found] == ['triplet', 'missing-file']
     assert bool(report.findings) != known
+    (tmp_path / paths[1]).write_bytes(b'')  # whatever else is wrong with them is told
+    assert 'unreadable' in rules_of(list_checks.check([path], root=tmp_path))
     assert all(note.exception == 'wmca_frame_indices' for note in report.notes)
 
 

@@ -180,6 +180,9 @@ def test_paths_are_cleaned(write):
   text = 'rgb,depth,ir,label\n./a//b.jpg,a\\c.jpg,a/../d.jpg,1\n'
   (row,) = lists.read(write(text))
   assert row.paths == {'rgb': 'a/b.jpg', 'depth': 'a/c.jpg', 'ir': 'd.jpg'}
+  assert [lists.clean(path) for path in ('a/b/.', 'a/b/..', 'a/..', 'gs://a//b')] == [
+    'a/b', 'a', '.', 'gs://a//b',
+  ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -270,6 +273,14 @@ def test_scan_goes_on(write):
   assert [fault[:2] for fault in found] == [('row', 3), ('label', 4), ('outside-root', 5)]
   rows = list(lists.scan(write(content), None, lambda *_: None, only={2, 3, 6}))
   assert [row.line for row in rows] == [2, 6]
+
+
+def test_the_form_is_that_of_most_rows(write):
+  found = []
+  path = write('a.jpg b.jpg 1\n' + PLAIN + PLAIN)
+  rows = list(lists.scan(path, None, lambda *fault: found.append(fault)))
+  assert len(rows) == 4
+  assert [fault[:2] for fault in found] == [('row', 1)]
 
 
 def test_a_quote_that_is_not_closed_costs_no_other_row(write):

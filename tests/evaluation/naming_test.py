@@ -37,6 +37,12 @@ SAID = {
   'CA-250/2_250_3_1_4/depth/1.jpg': (
     'casia_cefa/CA-250/2_250_3_1_4/1 depth attack replay replay CA val'
   ),
+  'train/2_007_3_1_2/profile/0001.jpg': (
+    'casia_cefa/CA-007/2_007_3_1_2/0001 rgb attack cloth_indoor print CA train'
+  ),
+  'AF/AF-300-ID0123/1_300_1_1_1/ir/0001.jpg': (
+    'casia_cefa/AF-300/1_300_1_1_1/0001 ir bona_fide - - AF test'
+  ),
   MASK: 'casia_cefa/3D-Mask-001/1_001_0_0_2_1_3/0003 rgb attack 3d_mask rigidmask - test',
   'Mask/Silicone-Mask/004/2_004_1_1_2_1_3/ir/0001.jpg': (
     'casia_cefa/Silicone-Mask-004/2_004_1_1_2_1_3/0001 ir attack silicone_mask flexiblemask - test'
@@ -66,6 +72,8 @@ def test_what_a_path_says(path):
     '0001.jpg',
     'a/b.rssdk/color/x.jpg',
     'color/0001.jpg',
+    CEFA.replace('.jpg', '_resized.jpg'),
+    CEFA.replace('AF-300', 'AF-301'),  # two subjects in one path
     'CeFA/AF-1/1_1/color/1.jpg',
     '001_01_000_9_99/color/0012.jpg',  # WMCA has no such instrument
     '001_01_000_2_19/color/0012.jpg',
@@ -116,6 +124,7 @@ def test_anyones_paths():
     ('a/Depth_map/12.png', 'depth', 'a_map/12'),
     ('a/12-rgb.jpg', 'rgb', 'a/12'),
     ('x_depth_001.png', 'depth', 'x_001'),
+    ('rgb_x/depth/1.png', 'depth', '_x/1'),
     ('nirvana/colors/irma.jpg', '', 'nirvana/colors/irma'),
     ('x/noextension', '', 'x/noextension'),
   ):
