@@ -261,8 +261,9 @@ def prepare(
       f'python -m flexfas_jax.prepare --dataset={dataset} --source=DIR --data_dir={data_dir}'
     )
   settings = {key: value for key, value in settings.items() if value not in (None, {}, ())}
-  if settings and not licensed:
-    raise ConfigError(f'{name} is made from nothing: it takes no --{sorted(settings)[0]}')
+  given = sorted(settings) + ['beam_runner'] * bool(beam)
+  if given and not licensed:
+    raise ConfigError(f'{name} is made from nothing: it takes no --{given[0]}')
   logging.getLogger('absl').setLevel(logging.ERROR)  # TFDS warns of every config not in its list
   known = ', '.join(one.name for one in module.Builder.BUILDER_CONFIGS)
   if known and not config:
