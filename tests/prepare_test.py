@@ -34,7 +34,12 @@ def test_what_stands_is_left_and_named(prepared, capsys):
     (['--dataset=casia_surf/challenges', '--source=.'], 2, 'challenge'),
     (['--dataset=casia_surf/challenge', '--source=.', '--option=x=1'], 2, "no option 'x'"),
     (
-      ['--dataset=rendered_faces/surf_like_tiny', '--beam_runner=Nonesuch'],
+      ['--dataset=rendered_faces/surf_like_tiny', '--beam_runner=DirectRunner'],
+      2,
+      'it takes no --beam_runner',
+    ),
+    (
+      ['--dataset=casia_surf/challenge', '--source=.', '--beam_runner=Nonesuch'],
       2,
       '--beam_runner=Nonesuch|the extra `beam`',
     ),
