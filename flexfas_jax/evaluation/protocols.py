@@ -175,7 +175,7 @@ PROTOCOLS['cefa_5'] = Protocol(
 )
 
 # WMCA. `set` has its split: the columns come from the protocol files of the data set.
-_WMCA = {'set': ('wmca/preprocessed:all', 'wmca/flexmodal:test')}
+_WMCA = {'set': ('wmca/preprocessed:whole', 'wmca/flexmodal:test')}
 _WMCA_SOURCE = 'George et al., WMCA, TIFS 2019: the threshold where BPCER is 1 % on dev. '
 PROTOCOLS['wmca_grandtest'] = Protocol(
   source=_WMCA_SOURCE + 'All attacks in every split, clients apart.',
@@ -204,7 +204,7 @@ PROTOCOLS['wmca_leave_one_out'] = Protocol(
 # MMDG: train on some of CeFA (c), PADISI (p), CASIA-SURF (s), WMCA (w), be tested on another.
 _MMDG = {
   'c': tuple(f'casia_cefa/flexmodal:{split}' for split in ('train', 'val', 'test')),
-  'p': tuple(f'padisi/face:all[part0={split}]' for split in ('train', 'val', 'test')),
+  'p': tuple(f'padisi/face:whole[part0={split}]' for split in ('train', 'val', 'test')),
   's': tuple(f'casia_surf/flexmodal:{split}' for split in ('train', 'val', 'test')),
   'w': tuple(f'wmca/flexmodal:test[grandtest={split}]' for split in ('train', 'dev', 'eval')),
 }

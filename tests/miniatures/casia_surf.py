@@ -65,13 +65,14 @@ def write_phase_list(file: Path) -> None:
 def write_mm_fas_folds(folder: Path) -> None:
   """Writes MM-FAS's folds of Training: folds_by_fakes/fold{1,2,3}/*.txt.
 
-  Each leaves one attack out, and a third of the live triplets. `val_list.txt` is the official Val.
+  Each leaves one attack out, and a third of the live people. `val_list.txt` is the official Val.
   """
   for fold, species in enumerate(TRAINED, 1):
     parts = {'train_list': [], 'val_list_orgl': []}
-    for number, (clip, frame) in enumerate(_training()):
+    for clip, frame in _training():
       live = 'real_part' in clip
-      out = number % 3 == fold - 1 if live else species in clip
+      person = SUBJECTS['Training'].index(clip.split('/')[2])
+      out = person % 3 == fold - 1 if live else species in clip
       row = (f'train/{clip}/{{}}/{frame}{{}}.jpg', int(live))
       parts['val_list_orgl' if out else 'train_list'].append(row)
     place = folder / 'folds_by_fakes' / f'fold{fold}'

@@ -262,14 +262,14 @@ def test_a_protocol_says_what_is_read_and_shown(prepared):
 def test_who_only_evaluates_need_not_have_what_was_trained_on(prepared, tmp_path):
   """And is told what could then not be proven."""
   shutil.copytree(f'{prepared}/rendered_faces', tmp_path / 'rendered_faces')
-  config = make_config(str(tmp_path), train='padisi/face:all', **{'test.unseen': 'wmca/x:test'})
+  config = make_config(str(tmp_path), train='padisi/face:whole', **{'test.unseen': 'wmca/x:test'})
   job = loop._prepare(config, 'nowhere')
   with pytest.raises(DataError, match='padisi/face is not prepared'):
     loop._data(job, test=False)
   config.test = {'cross': 'rendered_faces/wmca_like_tiny:test'}
   data = loop._data(loop._prepare(config, 'nowhere'), train=False)
   assert data.train is None
-  assert data.remarks == ['not proven to share nobody: train, padisi/face:all, which is not here']
+  assert data.remarks == ['not proven to share nobody: train, padisi/face:whole, which is not here']
 
 
 def test_fit_takes_the_size_of_the_map_from_the_model(prepared):

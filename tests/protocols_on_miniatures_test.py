@@ -1,0 +1,153 @@
+"""Every protocol, from the layouts in which data sets are handed out to a training step."""
+
+import functools
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from configs import vit_fusion
+from flexfas_jax import lookup
+from flexfas_jax.evaluation import overlaps
+from flexfas_jax.evaluation.protocols import PROTOCOLS
+from flexfas_jax.input_pipeline import pipeline, sources
+from flexfas_jax.models import flexmodal
+from flexfas_jax.training import loop
+from flexfas_jax.training import optimizer as optimizers
+from flexfas_jax.training.step import init_state, train_step
+from tests.miniatures import casia_cefa, casia_surf, padisi, wmca
+from tests.miniatures import flexmodal as exports
+
+ROOT = pathlib.Path(__file__).parents[1]
+SIZE, BATCH = 16, 4
+# Protocols whose fields may be anything, on sets that have what they need.
+FREE = {
+  'leave_one_attack_out': [
+    'set=casia_cefa/release, attack=replay',
+    'set=rendered_faces/surf_like_tiny, attack=eyes_flat',
+  ],
+  'mm_fas_like': [
+    'set=casia_cefa/release, attack=replay',
+    'set=casia_surf/release, attack=05_enm_s',
+  ],
+}
+
+
+def asked():
+  """Each protocol with each value of its fields, one field at a time."""
+  for name, protocol in PROTOCOLS.items():
+    if name in FREE:
+      yield from (f'{name}({fields})' for fields in FREE[name])
+      continue
+    yield name
+    for field, values in protocol.fields.items():
+      yield from (f'{name}({field}={value})' for value in values[1:])
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  """Every set of every protocol, prepared from its layout."""
+  root = tmp_path_factory.mktemp('miniatures')
+  out = str(root / 'prepared')
+  casia_surf.write_challenge(root / 'challenge')
+  casia_surf.write_mm_fas_folds(root / 'challenge')
+  casia_surf.write_release(root / 'release')
+  casia_cefa.write_ethnicity(root / 'cefa')
+  wmca.write_preprocessed(root / 'wmca')
+  wmca.write_protocols(root / 'wmca')
+  wmca.write_protocols(root / 'exports')
+  padisi.write(root / 'padisi')
+  exports.write(root / 'exports', faults=True)
+  for dataset, source in (
+    ('casia_surf/challenge', 'challenge'),
+    ('casia_surf/release', 'release'),
+    ('casia_cefa/release', 'cefa'),
+    ('wmca/preprocessed', 'wmca'),
+    ('padisi/face', 'padisi'),
+    *((f'{name}/flexmodal', 'exports') for name in ('casia_surf', 'casia_cefa', 'wmca')),
+    *((f'{name}/flexmodal_published', 'exports') for name in ('casia_surf', 'casia_cefa', 'wmca')),
+  ):
+    sources.prepare(dataset, out, source=str(root / source), workers=1)
+  return out
+
+
+@pytest.fixture(scope='module')
+def step():
+  """One training step of a toy, compiled once."""
+  model = flexmodal.build(
+    modalities=('rgb', 'depth', 'ir'),
+    image_size=SIZE,
+    backbone={'name': 'vit', 'variant': 'mu', 'patch_size': 8},
+    fusion={'name': 'concat'},
+    head={'name': 'binary_logit'},
+  )
+  tx, _ = optimizers.build({'name': 'sgd'}, {'name': 'constant', 'peak': 1e-3}, 10, None)
+  key = jax.random.key(0)
+  state = jax.jit(lambda k: init_state(k, model=model, optimizer=tx))(key)
+  run = jax.jit(
+    functools.partial(
+      train_step,
+      model=model,
+      optimizer=tx,
+      loss=lookup.make_loss('binary_cross_entropy'),
+      modality_dropout={},
+    )
+  )
+  return lambda batch: run(state, batch, key)[1]
+
+
+@pytest.mark.parametrize('text', list(asked()))
+def test_a_protocol_runs_on_its_sets(data_dir, prepared, step, text):
+  protocol = lookup.make_protocol(text)
+  rendered = 'rendered_faces' in protocol.train
+  open_ = lambda names: sources.open_source(  # noqa: E731
+    names.replace('surf_like:', 'surf_like_tiny:').replace('cefa_like:', 'cefa_like_tiny:')
+    .replace('wmca_like:', 'wmca_like_tiny:'),
+    prepared if rendered else data_dir, check=False,
+  )  # fmt: skip
+  train, val = open_(protocol.train), open_(protocol.val)
+  tests = {name: open_(names) for name, names in protocol.test.items()}
+  columns = {name: source.columns for name, source in tests.items()}
+  overlaps.check(train.columns, val.columns, columns, protocol.leaks)
+  for source in (train, val, *tests.values()):
+    assert set(source.columns['label']) == {'bona_fide', 'attack'}, source
+  batches = pipeline.train_batches(
+    train, pipeline.Preprocess(SIZE, ('rgb', 'depth', 'ir')), min(BATCH, len(train)), seed=0
+  )
+  batch = next(batches)
+  batch = {k: np.resize(v, (BATCH, *v.shape[1:])) for k, v in batch.items()}
+  assert np.isfinite(float(step(batch)['loss']))
+
+
+def test_flexmodals_recipe_runs_from_its_exports(data_dir, tmp_path):
+  """Trains on SURF and CeFA, is tested there and on WMCA, by the published lists' format."""
+  command = [sys.executable, '-m', 'flexfas_jax.main', '--config=configs/vit_fusion.py:flexmodal']
+  settings = {
+    'data_dir': data_dir,
+    'pretrained.weights': '',
+    'model.backbone.variant': 'mu',
+    'model.image_size': SIZE,
+    'batch_size': 8,
+    'steps': 2,
+    'eval_every': 2,
+  }
+  command += [f'--workdir={tmp_path}/run', *(f'--config.{k}={v}' for k, v in settings.items())]
+  found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert found.returncode == 0, found.stderr
+  results = json.loads((tmp_path / 'run/results.json').read_text())
+  assert sorted(results) == ['cross', 'intra']
+  assert list(results['cross']) == ['rgb', 'rgb+depth', 'rgb+ir', 'rgb+depth+ir']
+  assert {f'apcer/{c}' for c in ('fakehead', 'papermask', 'print')} <= set(results['cross']['rgb'])
+
+
+def test_the_published_leak_is_accepted_and_told(data_dir):
+  config = vit_fusion.get_config('flexmodal')
+  config.data_dir, config.pretrained.weights = data_dir, ''
+  config.model.backbone.variant, config.model.image_size = 'mu', SIZE
+  config.protocol = 'flexmodal_published'
+  told = loop._data(loop._prepare(config, 'nowhere')).remarks
+  assert told == ['accepted leak flexmodal_v1: 1 person in val and intra']
