@@ -217,12 +217,18 @@ def _table(report: list_checks.Report) -> None:
   if sys.stdout.isatty():
     from rich import box, console, table, text  # only a terminal pays for it
 
-    drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    # Findings name the whole path; numbers need the room.
+    names = [Path(s.list).name for s in report.lists]
+    drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i, head in enumerate(heads):
-      drawn.add_column(head, justify='left' if i in left else 'right', overflow='fold')
-    for row in rows:
+      justify = 'left' if i in left else 'right'
+      drawn.add_column(head, justify=justify, overflow='fold', no_wrap=i not in (0, len(heads) - 1))
+    for name, row in zip(names, rows, strict=True):
+      row[0] = name if names.count(name) == 1 else row[0]
       drawn.add_row(*(text.Text(_printable(cell)) for cell in row))
-    console.Console().print(drawn, crop=False)
+    # A terminal that is too narrow wraps the lines itself; nothing is left out.
+    wide = console.Console()
+    console.Console(width=max(wide.width, 120)).print(drawn, crop=False)
     return
   rows = [heads, *rows] if rows else []
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

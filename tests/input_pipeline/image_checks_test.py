@@ -115,6 +115,8 @@ def test_all_bits_arrive():
     got = decode(png(channels))
     assert got.dtype == np.uint16
     np.testing.assert_array_equal(got, expected)
+    assert rules_of(SOUND | {'rgb': png(channels)}, bits={'rgb': 8}) == ['bit-depth']
+    assert rules_of(SOUND | {'rgb': png(channels)}) == []
   for array in (RGB, IR):
     np.testing.assert_array_equal(decode(encode(array, 'PNG')), array)
   with_alpha = np.dstack([RGB, IR])
