@@ -235,5 +235,6 @@ def _add_folds(plan: Plan, files: list[Path]) -> None:
       row._replace(extra=columns.get(row.facts['id'], {})) for row in plan.splits['train']
     ]
     plan.notes.append(
-      'the folds of MM-FAS leave an attack out, not people: everyone is in train and val'
+      'the folds of MM-FAS leave out an attack, and the live videos of a third of the people: '
+      'people are in train and val'
     )

@@ -125,6 +125,18 @@ def test_the_columns_of_protocols(trees, tmp_path):
   assert {e['subject'] for e in challenge.values()} == {'casia_cefa/AF-000'}
 
 
+def test_lists_of_pictures_are_read_where_there_are_none_of_videos(trees, tmp_path):
+  lists = pathlib.Path(shutil.copytree(trees / 'lists', tmp_path / 'lists'))
+  row = f'{_CLIP}/color/0001.jpg 1\n'
+  (lists / 'CASIA_CeFA@p2.1_image_dev.txt').write_text(row)
+  (lists / 'CASIA_CeFA@p1.1_image_train.txt').write_text(row)  # not of AF
+  plan = planned('release', trees / 'ethnicity', lists=lists)
+  columns = {row.facts['id']: row.extra for rows in plan.splits.values() for row in rows}
+  assert columns['casia_cefa/CA-200/2_200_3_1_4/0001'] == {'p2.1': 'dev'}
+  assert columns['casia_cefa/CA-200/2_200_3_1_4/0002'] == {}
+  assert columns['casia_cefa/AF-200/1_200_3_1_4/0002'] == {'p1.1': 'dev'}
+
+
 def test_lists_that_name_what_is_not_there(ethnicity, trees, tmp_path):
   shutil.rmtree(ethnicity / 'CASIA_CeFA' / 'Ethnicity' / 'AF' / 'AF-200' / '1_200_3_1_4')
   lists = pathlib.Path(shutil.copytree(trees / 'lists', tmp_path / 'lists'))
@@ -202,6 +214,13 @@ def test_numbers_of_identity_cards_go_no_further(ethnicity, tmp_path):
   assert 'casia_cefa/EA-300/3_300_1_1_1/0001' in read('release', tmp_path, 'test')
   for file in folder.iterdir():
     assert b'19800625002X' not in file.read_bytes(), file
+
+
+def test_a_video_in_the_folder_of_another_is_of_nobody():
+  for folder in ('EA-301', 'EA-301-19800625002X', 'CA-300'):
+    assert naming.read(f'Ethnicity/{folder}/3_300_1_1_1/color/0001.jpg') is None
+  said = naming.read('train/3_300_1_1_1/profile/0001.jpg')  # of the challenge's phases
+  assert said == naming.read('EA/EA-300-19800625002X/3_300_1_1_1/color/0001.jpg')
 
 
 def test_the_shapes_of_a_triplet_can_be_looked_at(ethnicity, tmp_path):

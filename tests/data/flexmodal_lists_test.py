@@ -78,11 +78,15 @@ def test_rows_of_one_data_set(source, dataset, lists, clean, published):
 
 
 def test_redundant_rows_have_ids_of_their_own(source):
-  rows = plan('casia_surf', source, published=True).splits['train']
+  made = plan('casia_surf', source, published=True)
+  rows = made.splits['train']
   again = [row for row in rows if 'CLKJ_BS0049/02_e_b' in row.facts['id']]
   assert [row.facts['id'].rpartition('/')[2] for row in again] == ['121', '121#2', '121#3']
   assert len({row.facts['video'] for row in again}) == 1 and again[0].files == again[2].files
   assert [row.row for row in again] == [19, 20, 21]  # of the list
+  said = 'CASIA-SURF_CeFA_train.txt: 2 redundant rows, of 1 triplets, '
+  assert said + 'kept, with #2, #3 behind their ids' in made.notes
+  assert said + 'left out' in plan('casia_surf', source).notes
 
 
 def test_the_known_leak_is_accepted_where_it_is(source):
@@ -103,6 +107,7 @@ def test_where_lists_are_found(source, tmp_path):
   files = ','.join(str(here / name) for name in SURF_CEFA.values())
   assert counts(plan('casia_surf', source, lists=files)) == before
   here.rename(source / 'protocols')
+  assert counts(plan('casia_surf', source)) == before
   for name in SURF_CEFA.values():
     (source / 'protocols' / name).rename(source / name.lower())
   assert counts(plan('casia_surf', source)) == before
