@@ -271,6 +271,14 @@ PROTOCOLS['mm_fas_like'] = Protocol(
 )
 
 # Any set that has splits, and any of its species.
+PROTOCOLS['splits'] = Protocol(
+  source="Common practice: the set's own splits.",
+  train='{set}:{train}',
+  val='{set}:{val}',
+  test={'intra': '{set}:{test}'},
+  threshold={'intra': 'dev_eer'},
+  fields={'set': (), 'train': ('train',), 'val': ('val',), 'test': ('test',)},
+)
 PROTOCOLS['leave_one_attack_out'] = Protocol(
   source='Common practice: one species is neither trained on nor in val, and tested by itself.',
   train='{set}:{train}[species!={attack}]',
