@@ -532,6 +532,17 @@ def test_depth_in_other_steps_becomes_millimetres(raw, tmp_path):
   assert 'and 16 bits hold less' in found[0][2]
 
 
+def test_steps_are_not_judged_as_millimetres(raw, tmp_path):
+  root, rows, before = raw
+  row = rows[0]
+  del row['depth_sha256']
+  # A wall at 36,000 steps, which in mm would be no face.
+  (root / row['depth']).write_bytes(rendered.encode(before['A'] * 40, '.png'))
+  prepare(root, tmp_path, rows=[row], options={'depth_scale': '0.025'})
+  (example,) = read(tmp_path, 'train').values()
+  np.testing.assert_array_equal(decoded(example['depth']), before['A'])
+
+
 def test_digests_are_of_what_is_read_and_a_manifest_of_what_is_stored(raw, tmp_path):
   root, rows, _ = raw
   options = {'depth_scale': '0.125', 'crop': 'box'}
@@ -584,6 +595,31 @@ def test_landmarks_alignment_size_and_quality(tree, tmp_path):
     assert decoded(example['rgb']).shape == (40, 40, 3)
     assert decoded(example['depth']).shape == decoded(example['ir']).shape == (40, 40)
   assert card(folder)['faces']['quality'] == 90 and card(folder)['faces']['size'] == 40
+
+
+def test_depth_is_stored_without_loss_whatever_the_quality(own, tmp_path):
+  root, rows = own
+  row = few(rows, 'A/live')[0]
+  del row['depth_sha256']
+  depth = (decoded((root / row['depth']).read_bytes()) >> 4).astype(np.uint8)
+  (root / row['depth']).write_bytes(rendered.encode(depth, '.png'))
+  prepare(root, tmp_path, rows=[row], options={'crop': 'box', 'margin': '0', 'quality': '50'})
+  (example,) = read(tmp_path, 'train').values()
+  left, top = int(row['left']) // 2, int(row['top']) // 2
+  np.testing.assert_array_equal(decoded(example['depth']), depth[top : top + 24, left : left + 24])
+
+
+def test_a_face_that_was_not_measured_is_listed(own, tmp_path):
+  root, rows = own
+  row = few(rows, 'A/live')[0]
+  del row['depth_sha256']
+  depth = decoded((root / row['depth']).read_bytes())
+  left, top = int(row['left']) // 2, int(row['top']) // 2
+  depth[top : top + 24, left : left + 24] = 0
+  (root / row['depth']).write_bytes(rendered.encode(depth, '.png'))
+  folder = prepare(root, tmp_path, rows=[row], options={'crop': 'box', 'margin': '0'})
+  text = 'ours/A/live/1, as it is stored: depth is 0 in every pixel'
+  assert findings(folder / 'bad_files.csv') == [('black', 2, text)]
 
 
 def test_no_face_is_found_told_or_left_out(tree, tmp_path):
@@ -707,10 +743,12 @@ def test_without_rgb_and_infrared_there_is_nothing_to_detect_in(squares, tmp_pat
   ]
 
 
-def test_a_detector_of_other_bytes_is_refused(squares, tmp_path):
+def test_a_detector_of_other_bytes_is_refused_before_anything_is_read(squares, tmp_path):
   root, rows, options = squares
+  manifest.write_csv(root / 'manifest.csv', rows)
+  wrong = options | {'yunet_sha256': 'AB' * 32}
   with pytest.raises(DataError) as caught:
-    prepare(root, tmp_path, rows=rows, options=options | {'yunet_sha256': 'AB' * 32})
+    Builder(config='ours', data_dir=tmp_path, source=root, options=wrong).plan()
   assert 'ab' * 32 in str(caught.value) and options['yunet_sha256'] in str(caught.value)
 
 
@@ -749,6 +787,22 @@ def test_the_command_names_all_offenders_and_leaves_nothing(own, tmp_path):
 def test_a_set_that_is_not_prepared_says_how(tmp_path):
   with pytest.raises(DataError, match='--dataset=manifest/ours --source=DIR'):
     sources.open_source('manifest/ours:train', str(tmp_path))
+
+
+def test_the_example_of_the_readme_works(tmp_path):
+  readme = (ROOT / 'data' / 'manifest' / 'README.md').read_text(encoding='utf-8')
+  text = re.search(r'```\n(rgb,depth,ir,label.*?)```', readme, re.DOTALL)[1]
+  (tmp_path / 'manifest.csv').write_text(text)
+  for number, row in enumerate(csv.DictReader(text.splitlines())):
+    images = rendered.triplet(row['attack_category'], number, size=48, depth_bits=16)
+    for modality, image in images.items():
+      if row[modality]:
+        path = tmp_path / row[modality]
+        path.parent.mkdir(parents=True)
+        path.write_bytes(rendered.encode(image, path.suffix))
+  prepare(tmp_path, tmp_path / 'out')
+  assert set(read(tmp_path / 'out', 'train')) == {'ours/anna/live/0001', 'ours/anna/a4/0001'}
+  assert read(tmp_path / 'out', 'val')['ours/ben/phone/0001']['depth'] == b''
 
 
 def test_the_options_are_described():
