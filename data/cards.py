@@ -243,11 +243,12 @@ def sheet(name: str, records: Sequence[Mapping]) -> Image.Image:
     records: of `_describe`.
   """
   rows = _rows(records)
-  width = _PEOPLE * (3 * _TILE + 4)
+  most = max(2, max(len(people) for _, people in rows))  # two make room for the title
+  width = most * (3 * _TILE + 4)
   page = Image.new('RGB', (width + 2 * _GAP, _TITLE + len(rows) * (_TILE + _LABEL + 2)), 'white')
   draw = ImageDraw.Draw(page)
   title = f'{name}: RGB, depth (near is bright, violet: not measured), infrared; grey: absent'
-  draw.text((_GAP, 6), title, fill=(20, 20, 20), font=ImageFont.load_default(16))
+  draw.text((_GAP, 8), title, fill=(20, 20, 20), font=ImageFont.load_default(13))
   small = ImageFont.load_default(12)
   for number, (label, people) in enumerate(rows):
     top = _TITLE + number * (_TILE + _LABEL + 2)

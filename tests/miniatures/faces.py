@@ -68,7 +68,8 @@ def triplet(
   }
   for image in images.values():
     noise = rng.integers(-1, 2, image.shape)
-    image[...] = np.clip(image + np.where(image > 1, noise, 0), 0, None).astype(image.dtype)
+    moved = image + np.where(image > 1, noise, 0)
+    image[...] = np.clip(moved, 0, np.iinfo(image.dtype).max).astype(image.dtype)
   return images
 
 
