@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data.casia_surf.casia_surf_dataset_builder import Builder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.input_pipeline import sources
 from tests.miniatures import casia_surf, flexmodal
@@ -33,6 +34,14 @@ def trees(tmp_path_factory):
   return root
 
 
+@pytest.fixture(scope='module')
+def prepared(trees, tmp_path_factory):
+  """A data_dir with the challenge, which no test changes."""
+  data_dir = tmp_path_factory.mktemp('prepared')
+  build('challenge', trees / 'challenge', data_dir, lists=f'{trees}/challenge,{trees}/mm_fas')
+  return data_dir
+
+
 @pytest.fixture
 def challenge(trees, tmp_path):
   """A copy of the challenge that a test may harm."""
@@ -44,6 +53,11 @@ def build(config, source, data_dir, **settings):
   return sources.prepare(
     f'casia_surf/{config}', str(data_dir), source=str(source), workers=1, **settings
   )
+
+
+def planned(config, source, **settings):
+  """What a config finds in a source, without reading pictures."""
+  return Builder(config=config, data_dir='/none', source=source, **settings).plan()
 
 
 def read(config, data_dir, split):
@@ -66,9 +80,8 @@ def left(folder):
   return [path for path in files if path.parent.name != '.config']
 
 
-def test_the_challenge(trees, tmp_path):
-  folder = build('challenge', trees / 'challenge', tmp_path)
-  train = read('challenge', tmp_path, 'train')
+def test_the_challenge(trees, prepared):
+  train = read('challenge', prepared, 'train')
   assert species(train) == {'bona_fide': 9, '04_en_b': 9, '05_enm_s': 9, '06_enm_b': 9}
   example = train['casia_surf/CLKJ_AS0005/04_en_b/101']
   for modality, kind in casia_surf.KINDS.items():
@@ -88,32 +101,26 @@ def test_the_challenge(trees, tmp_path):
   live = train['casia_surf/CLKJ_AS0005/real/11']
   assert live['label'] == 1 and live['attack_category'] == ''
   for split, n in (('val', 6), ('test', 8)):
-    examples = read('challenge', tmp_path, split)
+    examples = read('challenge', prepared, split)
     assert species(examples) == {'bona_fide': n // 2, 'unknown': n // 2}
     assert {e['subject'] for e in examples.values()} == {''}
     assert len({e['video'] for e in examples.values()}) == n
   assert examples['casia_surf/Testing/000001']['label'] == 1
   assert examples['casia_surf/Testing/000002']['attack_category'] == 'cut_photo'
-  assert card(folder)['left_out'] == 0 and card(folder)['notes'] == []
+  said = card(next((prepared / 'casia_surf' / 'challenge').iterdir()))
+  assert said['left_out'] == 0 and said['findings'] == {}
 
 
-def test_the_second_run_leaves_what_stands(trees, tmp_path, monkeypatch):
-  folder = build('challenge', trees / 'challenge', tmp_path)
+def test_the_second_run_leaves_what_stands(trees, prepared, monkeypatch):
+  folder = next((prepared / 'casia_surf' / 'challenge').iterdir())
   before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-  from data.casia_surf.casia_surf_dataset_builder import Builder
-
   monkeypatch.setattr(Builder, 'plan', lambda self: pytest.fail('planned again'))
-  assert build('challenge', trees / 'challenge', tmp_path) == folder
+  assert build('challenge', trees / 'challenge', prepared) == folder
   assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
-@pytest.mark.parametrize('short', [False, True])
-def test_the_release(trees, tmp_path, short):
-  source = trees / 'release'
-  if short:
-    source = tmp_path / 'short'
-    casia_surf.write_release(source, short=True)
-  build('release', source, tmp_path)
+def test_the_release(trees, tmp_path):
+  build('release', trees / 'release', tmp_path)
   assert species(read('release', tmp_path, 'train')) == {
     'bona_fide': 3, '04_en_b': 3, '05_enm_s': 3, '06_enm_b': 3,
   }  # fmt: skip
@@ -121,6 +128,14 @@ def test_the_release(trees, tmp_path, short):
     examples = read('release', tmp_path, split)
     assert species(examples) == {'bona_fide': 4, '01_e_s': 4, '02_e_b': 4, '03_en_s': 4}
   assert examples['casia_surf/CLKJ_AS0002/02_e_b/0021']['frame'] == 21
+
+
+def test_attacks_by_their_numbers_alone(trees, tmp_path):
+  casia_surf.write_release(tmp_path, short=True)
+  assert (tmp_path / 'CASIA_SURF/Data/Val/fake_part/CLKJ_AS0010/02.rssdk').is_dir()
+  long, short = (planned('release', source) for source in (trees / 'release', tmp_path))
+  facts = lambda plan: {s: [row.facts for row in rows] for s, rows in plan.splits.items()}  # noqa: E731
+  assert facts(short) == facts(long) and not short.findings
 
 
 def test_layouts_are_not_taken_for_one_another(trees, tmp_path):
@@ -167,12 +182,12 @@ def test_lists_that_contradict_each_other(challenge, tmp_path):
   assert 'test_private_list.txt:2: missing-file: casia_surf/Testing/009999 is not there' in said
 
 
-def test_the_folds_of_mm_fas(trees, tmp_path):
-  folder = build('challenge', trees / 'challenge', tmp_path, lists=str(trees / 'mm_fas'))
-  assert any('people are in train and val' in note for note in card(folder)['notes'])
+def test_the_folds_of_mm_fas(prepared):
+  said = card(next((prepared / 'casia_surf' / 'challenge').iterdir()))
+  assert any('people are in train and val' in note for note in said['notes'])
   for fold, out in enumerate(casia_surf.TRAINED, 1):
     parts = {
-      part: read('challenge', tmp_path, f'train[mm_fas_fold{fold}={part}]')
+      part: read('challenge', prepared, f'train[mm_fas_fold{fold}={part}]')
       for part in ('train', 'val')
     }
     assert set(species(parts['val'])) == {'bona_fide', out}
@@ -194,49 +209,47 @@ def test_a_fold_that_names_what_is_not_there(challenge, trees, tmp_path):
   assert 'leak-file: ' in said and 'is in train and val of mm_fas_fold2' in said
 
 
-def test_resized_copies(challenge, tmp_path):
+def test_resized_copies(challenge):
   """MM-FAS wrote them beside the originals; they are no triplets of their own."""
-  copies = {}
+  copies = set()
   for kind in ('depth', 'ir'):
     for path in sorted((challenge / 'Training').rglob(f'{kind}/*.jpg')):
-      image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
       copy = path.with_name(f'{path.stem}_resized.jpg')
-      cv2.imwrite(str(copy), cv2.resize(image, (48, 48), interpolation=cv2.INTER_CUBIC))
-      copies[copy.relative_to(challenge).as_posix()] = copy.read_bytes()
-  assert len(copies) == 72
-  folder = build('challenge', challenge, tmp_path / 'no')
-  assert card(folder)['pictures']['depth']['width']['largest'] == 40
-  assert card(folder)['notes'] == ['72 pictures with _resized in their names passed over']
-  build('challenge', challenge, tmp_path / 'yes', options={'resized': 'yes'})
-  example = read('challenge', tmp_path / 'yes', 'train')['casia_surf/CLKJ_AS0005/04_en_b/101']
-  assert example['depth'] == copies[f'{_CLIP}/depth/101_resized.jpg']
-  assert example['rgb'] == (challenge / _CLIP / 'color' / '101.jpg').read_bytes()
+      shutil.copy(path, copy)
+      copies.add(copy.relative_to(challenge).as_posix())
+  plan = planned('challenge', challenge)
+  assert plan.notes == ['72 pictures with _resized in their names passed over']
+  plan = planned('challenge', challenge, options={'resized': 'yes'})
+  assert not plan.findings
+  for row in plan.splits['train']:
+    assert {row.files['depth'], row.files['ir']} < copies and row.files['rgb'] not in copies
+  for row in plan.splits['val']:
+    assert not copies & set(row.files.values())
   with pytest.raises(ConfigError, match='choose no or yes'):
-    build('challenge', challenge, tmp_path / 'out', options={'resized': 'maybe'})
+    planned('challenge', challenge, options={'resized': 'maybe'})
 
 
 def test_flexmodal(trees, tmp_path):
-  folders = {
-    config: build(config, trees / 'flexmodal', tmp_path)
-    for config in ('flexmodal', 'flexmodal_published')
-  }
-  counts = {
-    config: {split: found['triplets'] for split, found in card(folder)['splits'].items()}
-    for config, folder in folders.items()
-  }
-  assert counts['flexmodal'] == {'train': 27, 'val': 28, 'test': 27}
-  assert counts['flexmodal_published'] == {'train': 29, 'val': 28, 'test': 29}
+  folder = build('flexmodal', trees / 'flexmodal', tmp_path)
+  counts = {split: found['triplets'] for split, found in card(folder)['splits'].items()}
+  assert counts == {'train': 27, 'val': 28, 'test': 27}
   example = read('flexmodal', tmp_path, 'test')['casia_surf/CLKJ_AS0002/06_enm_b/121']
   assert example['attack_type'] == '06_enm_b' and example['label'] == 0
-  published = read('flexmodal_published', tmp_path, 'train')
-  again = [published[f'casia_surf/CLKJ_BS0049/02_e_b/121{mark}'] for mark in ('', '#2', '#3')]
+  said = card(folder)
+  assert any('test.txt: 2 redundant rows, of 1 triplets, left out' in n for n in said['notes'])
+  assert len(said['lists']['CASIA-SURF_CeFA_val.txt']) == 64  # its SHA-256
+
+
+def test_flexmodal_as_published(trees, tmp_path):
+  folder = build('flexmodal_published', trees / 'flexmodal', tmp_path)
+  counts = {split: found['triplets'] for split, found in card(folder)['splits'].items()}
+  assert counts == {'train': 29, 'val': 28, 'test': 29}
+  train = read('flexmodal_published', tmp_path, 'train')
+  again = [train[f'casia_surf/CLKJ_BS0049/02_e_b/121{mark}'] for mark in ('', '#2', '#3')]
   assert again[0]['rgb'] == again[1]['rgb'] == again[2]['rgb']
-  assert len({e['video'] for e in again}) == 1
-  notes = card(folders['flexmodal_published'])['notes']
+  assert len({example['video'] for example in again}) == 1
+  notes = card(folder)['notes']
   assert any('train.txt: 2 redundant rows, of 1 triplets, kept' in note for note in notes)
-  notes = card(folders['flexmodal'])['notes']
-  assert any('test.txt: 2 redundant rows, of 1 triplets, left out' in note for note in notes)
-  assert len(card(folders['flexmodal'])['lists']['CASIA-SURF_CeFA_val.txt']) == 64  # its SHA-256
 
 
 def harm(source):

@@ -1,5 +1,6 @@
 """The FlexModal lists as plans: where they are found, what is cleaned, what is told."""
 
+import itertools
 import pathlib
 import re
 import types
@@ -154,7 +155,15 @@ def test_rows_that_are_wrong_are_told_and_left_out(source, wrong, rule, words):
 
 
 def test_what_is_there_of_mismatched_videos_is_used(tmp_path):
-  flexmodal.write(tmp_path, faults=True, exports=['WMCA-Image'])
+  flexmodal.write_lists(tmp_path / 'Protocols')
+  folder = tmp_path / 'WMCA-Image' / 'R_CDIT'
+  for *files, _ in flexmodal.rows()['WMCA_test.txt']:
+    for path in files:
+      (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+      (tmp_path / path).touch()
+  for video, kind in itertools.product(flexmodal.MISMATCHED, ('depth', 'ir')):
+    for number, path in enumerate(sorted((folder / video / kind).iterdir())):
+      path.rename(path.with_name(f'{number:04d}.jpg'))
   rows = plan('wmca', tmp_path, of=WMCA).splits['test']
   lacking = {row.facts['video'].rpartition('/')[2] for row in rows if len(row.files) < 3}
   assert lacking == set(flexmodal.MISMATCHED)
@@ -164,7 +173,6 @@ def test_what_is_there_of_mismatched_videos_is_used(tmp_path):
     for video in ('wmca/100/100_03_015_2_10', 'wmca/101/101_06_067_1_02')
   ]
   # Nothing at all, or another video: missing as any other.
-  folder = tmp_path / 'WMCA-Image' / 'R_CDIT'
   (folder / '100_03_015_2_10' / 'color' / '0012.jpg').unlink()
   (folder / '001_01_000_2_08' / 'ir' / '0012.jpg').unlink()
   rows = {row.facts['id']: row for row in plan('wmca', tmp_path, of=WMCA).splits['test']}
