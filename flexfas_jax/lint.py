@@ -1,6 +1,7 @@
 """Checks protocol lists and manifests: `python -m flexfas_jax.lint --help`."""
 
 import argparse
+import collections
 import gc
 import json
 import os
@@ -178,23 +179,22 @@ def _show(report: list_checks.Report, saved: Path | None) -> None:
   if report.accepted:
     said.append(f'accepted known leaks: {", ".join(report.accepted)}')
   _say(said)
-  _say(_capped(map(str, report.findings), [f.rule for f in report.findings], saved))
-  notes = [f'note ({note.exception}): {note.finding}' for note in report.notes]
-  _say(_capped(notes, ['notes'] * len(notes), saved))
-  _say(_capped(map(str, report.leaks), ['leaking subjects'] * len(report.leaks), saved))
+  _say(_capped(((f.rule, f) for f in report.findings), saved))
+  _say(_capped((('notes', f'note ({n.exception}): {n.finding}') for n in report.notes), saved))
+  _say(_capped((('leaking subjects', leak) for leak in report.leaks), saved))
   counts = report.counts()
   width = max((len(f'{n:,}') for n in counts.values()), default=0)
   _say(f'{n:>{width},}  {_marked(rule):18}{RULES[rule]}' for rule, n in counts.items())
   _say([f'found: {len(report.findings):,}' if counts else 'nothing found'])
 
 
-def _capped(lines: Iterable[str], rules: list[str], saved: Path | None) -> Iterator[str]:
-  """The lines, and of each rule not more than a reader can want."""
-  shown = dict.fromkeys(rules, 0)
-  for line, rule in zip(lines, rules, strict=True):
+def _capped(items: Iterable[tuple[str, object]], saved: Path | None) -> Iterator[str]:
+  """Of each rule not more lines than a reader can want; items are (rule, what is said)."""
+  shown = collections.Counter()
+  for rule, said in items:
     shown[rule] += 1
     if shown[rule] <= _SHOWN:
-      yield line
+      yield str(said)
   for rule, n in shown.items():
     if n > _SHOWN:
       where = f'all in {saved}' if saved else '--json=FILE has all'
