@@ -21,6 +21,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -136,16 +137,14 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     self._notes, self._recorded = list(plan.notes), dict(plan.recorded)
     plan.splits = {split: rows for split, rows in plan.splits.items() if rows}
     if not plan.splits:
-      lines = [str(finding) for finding in plan.findings[:_SHOWN]]
       wanted = self.MANUAL_DOWNLOAD_INSTRUCTIONS.strip()
-      raise DataError(
-        '\n'.join([f'{self.source} holds no triplet of {self.name}. {wanted}', *lines])
-      )
+      nothing = f'{self.source} holds no triplet of {self.name}. {wanted}'
+      raise DataError('\n'.join([nothing, *([self._report(plan.findings)] * bool(plan.findings))]))
     found, notes = _check(plan.splits, self.accept_known_leaks)
     self._findings += found
     self._notes += notes
-    refused = sum(finding.rule not in WARNINGS for finding in plan.findings)
-    self._wanted = refused + sum(map(len, plan.splits.values()))
+    refused = {f[1:3] if f.row else f for f in plan.findings if f.rule not in WARNINGS}
+    self._wanted = len(refused) + sum(map(len, plan.splits.values()))
     plan.splits = {split: _once(rows) for split, rows in plan.splits.items()}
     if self.manifest:
       plan.splits, found = _expecting(plan.splits, self.manifest)
@@ -238,7 +237,7 @@ def _check(
         **{key: str(row.facts[key]) for key in ('id', 'dataset', 'subject', 'video', 'frame')},
       )
       for row in rows
-      if '#' not in row.facts['id']  # kept twice on purpose
+      if not re.search(r'#\d+$', row.facts['id'])  # kept twice on purpose
     ]
     for split, rows in splits.items()
   }

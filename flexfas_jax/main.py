@@ -44,6 +44,8 @@ def _parse(argv: list[str]) -> list[str]:
       raise
     # ml_collections puts a config file's whole traceback into its message: two lines say it.
     said = str(error).strip().splitlines() or [type(error).__name__]
+    if len(said) == 1 and (name := said[0].strip('\'"')).isidentifier():  # a KeyError's
+      said = [f'the config has no {name!r}; a group gets new names whole: --config.test="{{...}}"']
     if any(line.startswith('Traceback') for line in said):
       said = [said[0], said[-1]]
     print('error: ' + '\n'.join(said) + '\n(--help says all)', file=sys.stderr)

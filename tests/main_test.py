@@ -24,6 +24,10 @@ def run(module, *arguments):
     (['--config.stepz=3'], 'stepz'),
     (['--config.steps=many'], 'steps'),
     (['--config.model.fusion=3'], 'fusion'),
+    (
+      ['--config.test.mine=a/b:test'],
+      "the config has no 'mine'; a group gets new names whole",
+    ),
     (['--steps=3'], 'steps'),
     (['--mode=fly'], 'train_and_evaluate|train|evaluate'),
     (['surplus'], "unexpected argument 'surplus'"),

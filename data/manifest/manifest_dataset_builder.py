@@ -17,7 +17,7 @@ from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.input_pipeline import faces, image_checks
 
-SPLIT = 'full'  # of rows that name none; TFDS keeps "all" for all splits together
+SPLIT = 'whole'  # of rows that name none; TFDS keeps "all" for all splits together
 _LOOKED_AT = 400  # headers by which the bit depth of a modality is settled
 _PNG_HEADER = 25  # bytes, of which the last is the bit depth
 _LAST_FRAME = 2**31 - 1  # that 32 bits hold

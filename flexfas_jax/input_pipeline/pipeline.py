@@ -24,8 +24,8 @@ class Preprocess:
   """A raw example to arrays; the same code for training, evaluation and prediction.
 
   A picture whose pixels are all equal shows nothing: its sensor failed to acquire, and the modality
-  is absent. (In training a sample of nothing else stays as it is, for a step must look at something;
-  in evaluation it has no score.)
+  is absent. (A sample of nothing else has no score in evaluation; in training it stays as it is,
+  for a step must look at something.)
 
   Attributes:
     image_size: pixels along a side.

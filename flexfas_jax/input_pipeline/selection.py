@@ -119,7 +119,9 @@ def choose(
 def _meets(selection, condition: Condition, columns, known, read_ids) -> np.ndarray:
   if condition.field == 'in':
     ids = set().union(*map(read_ids, condition.values))
-    return np.array([one in ids for one in columns['id']], bool)
+    # Whoever writes a list of one's own need not put the data set's name before the ids.
+    own = zip(columns['id'], columns['dataset'], strict=True)
+    return np.array([one in ids or one.removeprefix(f'{of}/') in ids for one, of in own], bool)
   if condition.parts:
     if wrong := [v for v in condition.values if not v.isdigit() or int(v) >= condition.parts]:
       raise ConfigError(

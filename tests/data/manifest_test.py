@@ -173,7 +173,7 @@ def test_what_is_not_said_has_its_default(tree, tmp_path):
     for row in few(rows, 'A/live', 'B/live', 'A/print')
   ]
   folder = prepare(root, tmp_path, rows=plain)
-  examples = read(tmp_path, 'full')
+  examples = read(tmp_path, 'whole')
   live, attack = examples['ours/照片/A/live/0001'], examples['ours/照片/A/print/0001']
   assert live['video'] == 'ours/照片/A/live' and live['frame'] == 1 and live['subject'] == ''
   assert live['rgb'] == live['depth'] == b'' and live['ir']
@@ -192,7 +192,7 @@ def test_ids_and_splits_as_they_are_named(tree, tmp_path):
   prepare(root, tmp_path, rows=named)
   assert list(read(tmp_path, 'val')) == ['ours/x1']  # dev, as lists of others say
   assert read(tmp_path, 'fold_2-b')['ours/x2']['frame'] == 7
-  assert read(tmp_path, 'full')['ours/x3']['frame'] == 3
+  assert read(tmp_path, 'whole')['ours/x3']['frame'] == 3
 
 
 def test_a_time_stamp_is_no_frame(own, tmp_path):
@@ -200,7 +200,7 @@ def test_a_time_stamp_is_no_frame(own, tmp_path):
   stamp = '照片/1634567890123.jpg'
   shutil.move(root / rows[0]['rgb'], root / stamp)
   prepare(root, tmp_path, rows=[{'rgb': stamp, 'label': 'bona_fide'}])
-  (example,) = read(tmp_path, 'full').values()
+  (example,) = read(tmp_path, 'whole').values()
   assert example['id'] == 'ours/照片/1634567890123' and example['frame'] == 0
 
 
@@ -719,7 +719,7 @@ def test_a_detector_finds_the_faces(squares, tmp_path):
   _, found = refused(root, tmp_path, rows=rows, options=options)
   assert found == [('no-face', 4, '2/rgb.png: none was found')]
   folder = prepare(root, tmp_path, rows=rows, options=options, on_bad='skip')
-  examples = read(tmp_path, 'full')
+  examples = read(tmp_path, 'whole')
   assert sorted(examples) == ['ours/0', 'ours/1']
   for example in examples.values():
     rgb = decoded(example['rgb'])

@@ -78,6 +78,9 @@ def test_a_published_list_selects(prepared, tmp_path):
   rows = [f'{i},{i}.jpg,attack' for i in (*wanted, 'cefa_like/not/there')]
   (tmp_path / 'list.csv').write_text('\n'.join(['id,rgb,label', *rows, '']))
   assert ids(f'{CEFA}:val[in={tmp_path}/list.csv]', prepared) == set(wanted)
+  rows = [f'{i.removeprefix("cefa_like/")},{i}.jpg,attack' for i in wanted]
+  (tmp_path / 'own.csv').write_text('\n'.join(['id,rgb,label', *rows, '']))
+  assert ids(f'{CEFA}:val[in={tmp_path}/own.csv]', prepared) == set(wanted)
   left = ids(f'{CEFA}:val[in!={tmp_path}/list.csv]', prepared)
   assert left == ids(f'{CEFA}:val', prepared) - set(wanted)
 

@@ -173,6 +173,19 @@ def test_evaluation_alone_gives_the_same_results(unbroken, prepared):
   )
 
 
+def test_other_tests_may_be_evaluated_but_nothing_else_is_other(unbroken, prepared, tmp_path):
+  workdir, _ = unbroken
+  config = make_config(str(tmp_path), **{'threshold.cross': 'dev_eer', 'eval_batch_size': 8})
+  config.test = {'mine': 'manifest/mine:test'}
+  config.threshold = {'mine': 'dev_eer'}
+  with pytest.raises(StateError, match='test.mine: .nothing. there, manifest/mine:test now'):
+    loop._prepare(config, str(workdir))
+  assert loop._prepare(config, str(workdir), evaluate=True)
+  config.val = 'rendered_faces/cefa_like_tiny:val'  # the thresholds would be of another set
+  with pytest.raises(StateError, match='another config.*\n  val: '):
+    loop._prepare(config, str(workdir), evaluate=True)
+
+
 def test_a_workdir_of_another_config_is_refused(unbroken, prepared):
   workdir, _ = unbroken
   before = {f: f.stat().st_mtime_ns for f in sorted(workdir.rglob('*'))}
