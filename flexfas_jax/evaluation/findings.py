@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 # What each rule finds, and the way out. Printed beside the findings, and by `lint --help`.
 RULES = {
-  'row': "a row that is not of the list's form; the text says what was expected",
+  'row': 'a row, or a file, that is not of the form expected; the text says which',
   'label': 'a label that is not known, or contradicts the path; map it with --labels',
   'duplicate': 'the same triplet more than once; drop all but one',
   'leak-file': 'a file in two splits; take it out of one',
@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 
 def write_csv(path: str | pathlib.Path, findings: Iterable[Finding]) -> None:
   """Writes findings as CSV with the columns rule, list, row, text."""
-  with open(path, 'w', encoding='utf-8', newline='') as file:
+  with open(path, 'w', encoding='utf-8', newline='', errors='backslashreplace') as file:
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(Finding._fields)
     writer.writerows(findings)
