@@ -432,6 +432,8 @@ def _evaluate(job: Job, data: Data) -> None:
       for modality, n in constant.items():
         progress.say(f'{name}: {n} pictures of {modality} are one constant; treated as absent')
     score_files.write(job.workdir / 'scores' / f'{name}.csv', scored[name])
+  for remark in results.remarks(results.results(scored['val'], 'fixed=0.5')):
+    print(f'val, {remark}', file=sys.stderr)
   found = {}
   for name in data.test:
     rule = job.config.threshold[name]
