@@ -345,6 +345,15 @@ def test_what_the_card_should_say_of_folds(source, tmp_path):
   assert set(row_of(made, SAMPLE).extra) == {'pai', 'part0', 'part2'}
 
 
+def test_of_two_files_of_a_fold_the_first_is_read(source, tmp_path):
+  again = source / 'z' / FOLD
+  again.parent.mkdir()
+  again.write_text('transaction_id,trial_id,trial_name,partition_name\n')
+  made = plan(source, tmp_path)
+  assert not made.findings and row_of(made, SAMPLE).extra['part1'] == 'train'
+  assert any(f'{again}: not read' in note for note in made.notes)
+
+
 def test_tables_may_be_elsewhere_and_fingers_are_passed_over(source, tmp_path):
   (source / 'face_partitions').rename(tmp_path / 'lists')
   (tmp_path / 'lists' / TRUTH.replace('FACE', 'FINGER')).write_text('x\n')

@@ -73,6 +73,7 @@ def test_places_and_files(tmp_path):
   assert tables.places(None, tmp_path) == [tmp_path]
   where = tables.places(f'{one},{tmp_path / "a"},{other}', tmp_path)
   assert tables.files(where, '*.csv') == [one, two]
-  assert tables.files([tmp_path, one], '*.csv') == [two, one]  # each once
+  again = tmp_path / 'a' / '..' / 'one.csv'
+  assert tables.files([tmp_path, again], '*.csv') == [two, one]  # each once
   with pytest.raises(DataError, match='there is no .*nowhere'):
     tables.places(tmp_path / 'nowhere', tmp_path)

@@ -526,6 +526,16 @@ def test_protocols_of_other_names_are_told(tree, tmp_path):
   assert not made.findings and set(made.splits['whole'][0].extra) == {'presenter', 'session'}
 
 
+def test_of_two_protocols_of_one_name_the_first_is_read(tree, tmp_path):
+  first = _write(tmp_path / 'first', _protocol('d/001_01_000_0_00,0,1,dev'))
+  second = _write(tmp_path / 'second', _protocol('d/001_01_000_0_00,0,1,train'))
+  made = plan(tree, tmp_path, lists=f'{first},{second}')
+  assert not made.findings
+  groups = {row.facts['video'][9:]: row.extra.get('grandtest') for row in made.splits['whole']}
+  assert groups['001_01_000_0_00'] == 'dev'
+  assert 'not read, of another name or there twice: PROTOCOL-grandtest.csv' in made.notes
+
+
 def test_lists_that_are_not_there(tree, tmp_path):
   with pytest.raises(DataError, match='--lists: there is no .*nowhere'):
     plan(tree, tmp_path, lists=str(tmp_path / 'nowhere'))
