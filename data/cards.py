@@ -15,6 +15,7 @@ import csv
 import functools
 import hashlib
 import io
+import itertools
 import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ from array_record.python import array_record_data_source
 from PIL import Image, ImageDraw, ImageFont
 
 import flexfas_jax
+from data.progress import show_progress
 from flexfas_jax.input_pipeline import geometry, transforms
 from flexfas_jax.input_pipeline.workers import Workers
 
@@ -34,6 +36,7 @@ FACTS = ('id', 'split', 'label', 'attack_type', 'attack_category', 'subject', 'v
 FACTS += ('dataset', 'ethnicity')
 DIGESTS = tuple(f'{m}_sha256' for m in MODALITIES)
 _AT_ONCE = 256  # records of a task
+_WORTH_A_BAR = 20  # tasks
 _BITS = {'I;16': 16, 'I;16B': 16, 'I;16L': 16, 'I': 16}  # Pillow's modes; others have 8
 _TILE, _PEOPLE, _GAP, _LABEL, _TITLE = 92, 4, 8, 16, 32
 _HOLE = (58, 22, 74)  # colour of what a depth sensor did not measure
@@ -60,8 +63,10 @@ def write(
   with Workers() as workers:
     for split, paths in shards.items():
       tasks = [(path, start) for path in paths for start in range(0, _length(path), _AT_ONCE)]
-      for some in workers.map(functools.partial(_describe, split), tasks, few=8):
-        records += some
+      found = workers.map(functools.partial(_describe, split), tasks, few=8)
+      if len(tasks) > _WORTH_A_BAR:
+        found = show_progress(found, len(tasks), f'{name} {split}: reading back, by {_AT_ONCE}')
+      records += itertools.chain.from_iterable(found)
   columns = sorted({column for values in extra.values() for column in values})
   digest = _write_manifest(folder / 'manifest.csv', records, extra, columns)
   card = {

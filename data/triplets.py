@@ -18,16 +18,14 @@ import os
 import pathlib
 import shutil
 import socket
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import rich.console
-import rich.progress
 import tensorflow_datasets as tfds
 
 from data import cards
+from data.progress import show_progress
 from flexfas_jax.errors import DataError
 
 MODALITIES = ('rgb', 'depth', 'ir')
@@ -110,32 +108,6 @@ def check(example: Example) -> Example:
     if not unknown and not full[key].startswith(f'{full["dataset"]}/'):
       raise DataError(f'{where}: {key} {full[key]!r} does not start with {full["dataset"]!r} and /')
   return full
-
-
-def show_progress(items: Iterable, total: int | None, text: str) -> Iterator:
-  """Passes items on and shows on stderr how far they are.
-
-  Args:
-    items: anything.
-    total: how many there will be, None when unknown.
-    text: what is being done, shown before the figures.
-  """
-  if sys.stderr.isatty():
-    columns = (
-      rich.progress.TextColumn('{task.description}'),
-      rich.progress.BarColumn(),
-      rich.progress.MofNCompleteColumn(),
-      rich.progress.TimeRemainingColumn(),
-    )
-    console = rich.console.Console(stderr=True)
-    with rich.progress.Progress(*columns, console=console) as bar:
-      yield from bar.track(items, total=total, description=text)
-    return
-  step = max(1, (total or 10_000) // 10)
-  for done, item in enumerate(items, 1):
-    yield item
-    if done % step == 0 or done == total:
-      print(f'{text}: {done}' + (f' of {total}' if total else ''), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
