@@ -192,6 +192,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       raise DataError(self._report(fatal))
     if self._findings:
       write_csv(self.data_path / 'bad_files.csv', self._findings)
+    self._failed()[1].unlink(missing_ok=True)  # of an attempt before this one
     counts = collections.Counter(finding.rule for finding in self._findings)
     recorded = {
       'source': self.source.name,
@@ -204,11 +205,14 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     }
     self.write_card(recorded)
 
+  def _failed(self) -> tuple[str, pathlib.Path]:
+    """The set's name, and where everything wrong is listed while there is no set."""
+    name = '-'.join(filter(None, (self.name, self.builder_config and self.builder_config.name)))
+    return name, pathlib.Path(self.data_dir_root) / f'{name}.bad_files.csv'
+
   def _report(self, fatal: list[Finding]) -> str:
     """One screen about everything that is wrong; all of it in a file."""
-    folder = pathlib.Path(self.data_dir_root)
-    name = '-'.join(filter(None, (self.name, self.builder_config and self.builder_config.name)))
-    file = folder / f'{name}.bad_files.csv'
+    name, file = self._failed()
     write_csv(file, self._findings)
     counts = collections.Counter(finding.rule for finding in fatal)
     lines = [f'{name}: {len(fatal)} wrong; nothing was built', *map(str, fatal[:_SHOWN])]

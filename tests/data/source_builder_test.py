@@ -168,6 +168,8 @@ def test_all_that_is_wrong_is_in_one_report_and_nothing_is_left(source, tmp_path
     assert finding.list == 'the list' and finding.row > 0
     assert finding.rule == 'black' or str(finding) in message
   assert not left(out)
+  build(source, out, on_bad='skip')
+  assert not (out / 'folders.bad_files.csv').exists()  # it was of the attempt that failed
 
 
 def test_what_is_wrong_can_be_left_out_and_is_listed(source, tmp_path):
