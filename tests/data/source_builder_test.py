@@ -272,7 +272,10 @@ def test_what_a_killed_build_left_is_removed(source, tmp_path):
   assert killed.returncode == -9
   assert len(list((tmp_path / 'out/folders').glob('incomplete*'))) == 1
   # Another process's, at work on this machine, and one of another machine, are let be.
-  for name, owner in (('AAAAAA', ['elsewhere', 1]), ('BBBBBB', [os.uname().nodename, os.getpid()])):
+  for name, owner in (
+    ('AAAAAA', ['elsewhere', 10**9]),
+    ('BBBBBB', [os.uname().nodename, os.getpid()]),
+  ):
     folder = tmp_path / f'out/folders/incomplete.{name}_1.0.0'
     folder.mkdir()
     (folder / 'owner.json').write_text(json.dumps(owner))
@@ -289,3 +292,24 @@ def test_two_builds_at_once(source, tmp_path):
   assert [process.returncode for process in both] == [0, 0], said
   assert [p.name for p in (tmp_path / 'out/folders').iterdir()] == ['1.0.0']
   assert len(sources.open_source('folders:train', str(tmp_path / 'out'))) == 8
+
+
+def test_another_build_may_have_been_faster(source, tmp_path, monkeypatch):
+  """Its folder stands when this one is done: that is the set."""
+  finish = Folders._finish
+
+  def overtaken(self):
+    finish(self)
+    shutil.copytree(self.data_path, tmp_path / 'out/folders/1.0.0')
+
+  monkeypatch.setattr(Folders, '_finish', overtaken)
+  build(source, tmp_path / 'out')
+  assert [p.name for p in (tmp_path / 'out/folders').iterdir()] == ['1.0.0']
+
+  def half(self):
+    finish(self)
+    (tmp_path / 'other/folders/1.0.0/x').mkdir(parents=True)
+
+  monkeypatch.setattr(Folders, '_finish', half)
+  with pytest.raises(OSError, match='1.0.0'):
+    build(source, tmp_path / 'other')

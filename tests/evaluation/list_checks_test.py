@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.evaluation import list_checks, lists
+from flexfas_jax.evaluation import list_checks, list_pictures, lists
 from flexfas_jax.evaluation.findings import RULES
 
 PUBLISHED = Path(__file__).parents[3] / 'shared' / 'data' / 'flexmodal_protocols'
@@ -436,8 +436,8 @@ def test_pictures_on_all_cores(write, tmp_path, monkeypatch, capfd):
       (root / surf(i)[i % 2]).write_bytes(b'')
   path = write('train.txt', *map(row, range(1, 9)))
   alone = list_checks.check([path], root=root)
-  monkeypatch.setattr(list_checks, '_INLINE', 2)
-  monkeypatch.setattr(list_checks, '_AT_ONCE', 3)
+  monkeypatch.setattr(list_pictures, '_FEW', 2)
+  monkeypatch.setattr(list_pictures, '_AT_ONCE', 3)
   assert list_checks.check([path], root=root) == alone
   assert rules_of(alone) == ['unreadable'] * 2
   assert capfd.readouterr().err == ''  # no bar where nobody watches

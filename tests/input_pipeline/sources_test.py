@@ -73,6 +73,27 @@ def test_a_damaged_description(copy):
     sources.open_source(NAME, data_dir(copy))
 
 
+@pytest.mark.parametrize('harm', ['a row', 'a column', 'half a row'])
+def test_a_manifest_that_is_not_of_the_set(copy, harm):
+  manifest = copy / 'manifest.csv'
+  lines = manifest.read_text().splitlines()
+  lines = {
+    'a row': [line for line in lines if ',val,' not in line] + lines[-1:],
+    'a column': [lines[0].replace('subject', 'person'), *lines[1:]],
+    'half a row': [*lines[:-1], lines[-1].partition(',')[0]],
+  }[harm]
+  manifest.write_text('\n'.join(lines) + '\n')
+  with pytest.raises(DataError, match='manifest.csv .*prepare --dataset=rendered_faces/surf_like'):
+    sources.open_source(NAME, data_dir(copy))
+
+
+def test_a_set_without_a_manifest_is_read_through(copy):
+  """As sets were prepared before there were manifests."""
+  whole = sources.open_source(NAME, data_dir(copy)).columns
+  (copy / 'manifest.csv').unlink()
+  assert sources.open_source(NAME, data_dir(copy)).columns == whole
+
+
 def test_an_empty_split(copy):
   info = copy / 'dataset_info.json'
   found = json.loads(info.read_text())

@@ -1,0 +1,49 @@
+"""What a card says is what the records are."""
+
+from data import cards
+
+
+def record(number, species='', subject='', **forms):
+  return {
+    'id': f'd/{number}',
+    'label': 'attack' if species else 'bona_fide',
+    'attack_type': species,
+    'attack_category': 'print' if species else '',
+    'subject': subject,
+    'video': f'd/{number // 2}',
+    'ethnicity': '',
+    **{f'{m}_form': forms.get(m) for m in cards.MODALITIES},
+    **{f'{m}_bytes': 10 if forms.get(m) else 0 for m in cards.MODALITIES},
+  }
+
+
+JPEG, PNG = ('JPEG', 32, 24, 3, 8), ('PNG', 30, 20, 1, 16)
+
+
+def test_pictures_are_counted_by_what_they_are():
+  records = [record(0, rgb=JPEG, depth=PNG), record(1, rgb=JPEG), record(2, rgb=PNG)]
+  found = cards._pictures(records, 'rgb')
+  assert (found['present'], found['absent'], found['bytes']) == (3, 0, 30)
+  assert found['format'] == {'JPEG': 2, 'PNG': 1} and found['bits'] == {'16': 1, '8': 2}
+  assert found['width'] == {'smallest': 30, 'median': 32, 'largest': 32}
+  assert found['height'] == {'smallest': 20, 'median': 24, 'largest': 24}
+  assert cards._pictures(records, 'depth')['absent'] == 2
+  assert cards._pictures(records, 'ir') == {'present': 0, 'absent': 3}
+
+
+def test_people_and_videos_are_counted_once_and_the_unknown_not():
+  records = [record(0, '', 'd/a'), record(1, 'x', 'd/a'), record(2, 'x', 'd/b'), record(3, 'y')]
+  found = cards._counts(records)
+  assert (found['triplets'], found['bona_fide'], found['attacks']) == (4, 1, 3)
+  assert (found['subjects'], found['videos']) == (2, 2)
+  assert found['subjects_by_label'] == {'attack': 2, 'bona_fide': 1}
+  assert found['species'] == {'bona_fide': 1, 'x': 2, 'y': 1}
+  assert found['categories'] == {'bona_fide': 1, 'print': 3}
+
+
+def test_a_row_of_the_sheet_is_a_species_with_different_people():
+  records = [record(k, 'x' if k % 2 else '', f'd/{k // 4}') for k in range(80)]
+  rows = cards._rows(records)
+  assert [label for label, _ in rows] == ['bona_fide', 'x (print)']
+  for _, people in rows:
+    assert len({one['subject'] for one in people}) == len(people) == 4
