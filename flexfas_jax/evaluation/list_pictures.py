@@ -1,0 +1,91 @@
+"""What is wrong with the pictures that lists name, below a root: each triplet is looked at once."""
+
+import itertools
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from flexfas_jax.errors import DataError
+from flexfas_jax.evaluation import lists
+from flexfas_jax.evaluation.findings import Finding
+from flexfas_jax.evaluation.list_report import Report
+from flexfas_jax.evaluation.list_table import Table
+from flexfas_jax.input_pipeline import image_checks
+from flexfas_jax.input_pipeline.workers import Workers
+
+_AT_ONCE = 16  # triplets that a process is given at a time
+_FEW = 5  # such portions; fewer are not worth starting processes
+# Crops of CASIA-SURF have a shape for each modality; what else is known keeps one shape.
+_SIZES = {'casia_surf': 'any'}
+
+
+def look(table: Table, root: str, sizes: str | None, report: Report) -> None:
+  """Looks at every triplet once, whichever lists name it."""
+  n, missing, n_files = table.n_distinct(), [], 0
+  rows = (r for r in table.distinct() if not any(map(lists.leaves_root, r.paths.values())))
+  jobs = ((row, (root, row.paths, sizes or _SIZES.get(row.dataset, 'aspect'))) for row in rows)
+  for row, problems in _progress(_parallel(jobs), n, f'pictures below {root}'):
+    n_files += len(row.paths)
+    for rule, text in problems:
+      if rule == 'missing-file':
+        missing.append((row, text))
+      else:
+        report.add(rule, row, text)
+  if len(missing) == n_files > 3:  # a wrong root, not missing files
+    text = f'none of the {n_files:,} files is below {root}: is that where the paths start?'
+    report.findings.append(Finding('missing-file', missing[0][0].list, 0, text))
+    return
+  for row, text in missing:
+    report.add('missing-file', row, text)
+
+
+def problems_of(root: str, paths: Mapping[str, str], sizes: str) -> list[tuple[str, str]]:
+  """What is wrong with the pictures of a triplet, those missing included: (rule, text)."""
+  images, problems = {}, []
+  for modality, path in paths.items():
+    try:
+      images[modality] = Path(root, path).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+      problems.append(('missing-file', f'{modality} {path}'))
+    except OSError as error:
+      problems.append(('unreadable', f'{modality} cannot be read ({error.strerror}): {path}'))
+  for rule, text in image_checks.inspect(images, image_checks.Rules(sizes=sizes)):
+    path = paths.get(text.partition(' ')[0])
+    problems.append((rule, f'{text}: {path}' if path else text))
+  return problems
+
+
+def _several(jobs: list[tuple]) -> list[list[tuple[str, str]]]:
+  return [problems_of(*job) for job in jobs]
+
+
+def _parallel(jobs: Iterator[tuple[lists.Row, tuple]]) -> Iterator[tuple]:
+  """Yields (row, problems) in order, of jobs that all cores do; few jobs wait at a time."""
+  here, there = itertools.tee(iter(lambda: list(itertools.islice(jobs, _AT_ONCE)), []))
+  work = ([job for _, job in some] for some in there)
+  try:
+    with Workers() as workers:
+      for some, found in zip(here, workers.map(_several, work, few=_FEW), strict=True):
+        yield from zip((row for row, _ in some), found, strict=True)
+  except BrokenProcessPool:
+    raise DataError('a process that decodes pictures was ended: out of memory?') from None
+
+
+def _progress(items: Iterable, total: int, text: str) -> Iterator:
+  """Passes items on; a terminal shows how far they are."""
+  if not sys.stderr.isatty():
+    yield from items
+    return
+  import rich.console
+  import rich.progress
+
+  columns = (
+    rich.progress.TextColumn('{task.description}', markup=False),
+    rich.progress.BarColumn(),
+    rich.progress.MofNCompleteColumn(),
+    rich.progress.TimeRemainingColumn(),
+  )
+  console = rich.console.Console(stderr=True)
+  with rich.progress.Progress(*columns, console=console, transient=True) as bar:
+    yield from bar.track(items, total=total, description=text)

@@ -1,0 +1,259 @@
+"""All rows of all lists, compared: duplicates, labels that contradict each other, and leaks."""
+
+import collections
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from flexfas_jax.evaluation import lists, naming
+from flexfas_jax.evaluation.findings import Finding
+from flexfas_jax.evaluation.list_index import COLUMNS, Codes, Index, first_path
+from flexfas_jax.evaluation.list_report import KNOWN_LEAKS, Leak, Note, Report
+
+
+class Table:
+  """The rows of lists in one; what is found waits until `tell` reads its rows again."""
+
+  def __init__(self, indices: list[Index], codes: Codes):
+    self._indices, self._names = indices, list(codes)
+    self._starts = np.cumsum([0] + [len(index) for index in indices])
+    self._list = np.repeat(np.arange(len(indices)), np.diff(self._starts))
+    self._pending = collections.defaultdict(list)  # by row: what makes its findings
+    joined = {
+      name: np.concatenate([np.empty(0, np.int64), *(getattr(index, name) for index in indices)])
+      for name in COLUMNS
+    }
+    self._line, self._label, self._split, self._same, self._triplet = (
+      joined[name] for name in ('line', 'label', 'split', 'same', 'triplet')
+    )
+    self._id, self._video, self._subject = (joined[name] for name in ('id', 'video', 'subject'))
+    self._files = [joined[m] for m in lists.MODALITIES]
+    self._bit = np.where(self._split > 0, np.int64(1) << np.maximum(self._split - 1, 0), 0)
+
+  def _where(self, row: int, seen_from: str = '') -> str:
+    """A row's list and line; only the line where that is said of the same list."""
+    number = self._list[row]
+    name = self._indices[number].list_of(int(row - self._starts[number]))
+    return f'row {self._line[row]}' if name == seen_from else f'{name}:{self._line[row]}'
+
+  def _split_of(self, row: int) -> str:
+    return self._names[self._split[row]]
+
+  def duplicates(self) -> None:
+    """Rows that were there before, in the same list and split."""
+    within = (self._list << 8) + self._split
+    # Across splits it is a leak.
+    again, first = _repeats(self._triplet, within)
+    for row, before in zip(again.tolist(), first.tolist(), strict=True):
+      self._pending[row].append(
+        lambda r, before=before: (
+          'duplicate',
+          f'the same triplet as {self._where(before, r.list)}: {r.id}',
+        )
+      )
+    ids, first = _repeats(self._id, self._list)
+    known = set(again.tolist())
+    for row, before in zip(ids.tolist(), first.tolist(), strict=True):
+      if row not in known and self._triplet[row] != self._triplet[before]:
+        self._pending[row].append(
+          lambda r, before=before: (
+            'duplicate',
+            f'the id {r.id} is also that of {self._where(before, r.list)}, with other files',
+          )
+        )
+
+  def labels(self) -> None:
+    """Triplets that have two labels."""
+    known = np.flatnonzero(self._label >= 0)
+    again, first = _repeats(self._same[known], np.zeros(len(known), np.int64))
+    again, first = known[again], known[first]
+    wrong = self._label[again] != self._label[first]
+    for row, before in zip(again[wrong].tolist(), first[wrong].tolist(), strict=True):
+      label = lists.LABELS[1 - self._label[before]]
+      self._pending[row].append(
+        lambda r, before=before, label=label: (
+          'label',
+          f'{r.id} is {r.label} here, and {label} in {self._where(before, r.list)}',
+        )
+      )
+
+  def leaks(self, report: Report) -> None:
+    """Files, videos and people in two splits; each leak is told at the highest level alone."""
+    if len(self._names) <= 2:
+      return  # one split
+    # Which other splits a row leaks into by what has been told already.
+    told = np.zeros(len(self._bit), np.int64)
+    self._file_leaks(report, told)
+    self._group_leaks('leak-video', self._video, told, lambda r: f'video {r.video}')
+    self._group_leaks('leak-subject', self._subject, told, lambda r: f'subject {r.subject}')
+    self._leaking_subjects(report)
+
+  def _file_leaks(self, report: Report, told: np.ndarray) -> None:
+    rows = np.flatnonzero(self._bit)
+    # The identity of the triplet first: the same picture may be below another root.
+    columns = [self._same, *self._files]
+    keys = np.concatenate([column[rows] for column in columns])
+    which = np.repeat(1 << np.arange(len(columns)), len(rows))
+    keys, at, union = _shared(keys, np.tile(rows, len(columns)), which, self._bit)
+    at, which = at
+    np.bitwise_or.at(told, at, union & ~self._bit[at])
+
+    # The first row that has the key, against the first in each other split.
+    order = np.lexsort((at, self._split[at], keys))
+    keys, at, which = keys[order], at[order], which[order]
+    new_key = np.r_[True, keys[1:] != keys[:-1]][: len(keys)]
+    new = new_key | np.r_[True, self._split[at][1:] != self._split[at][:-1]][: len(keys)]
+    anchor = at[np.flatnonzero(new_key)][np.cumsum(new_key) - 1] if len(at) else at
+    others = new & ~new_key
+    pairs, inverse = np.unique(
+      np.stack([anchor[others], at[others]], 1), axis=0, return_inverse=True
+    )
+    by = np.zeros(len(pairs), np.int64)
+    np.bitwise_or.at(by, inverse.ravel(), which[others])
+    for row, some in itertools.groupby(
+      zip(pairs.tolist(), by.tolist(), strict=True), lambda pair: pair[0][0]
+    ):
+      others = [(other, columns) for (_, other), columns in some]
+      self._pending[row].append(lambda r, o=others: self._file_leak(r, o, report))
+
+  def _file_leak(self, row: lists.Row, others: list[tuple[int, int]], report: Report):
+    columns = 0
+    for _, some in others:
+      columns |= some
+    paths = [row.paths[m] for i, m in enumerate(lists.MODALITIES) if columns >> i + 1 & 1]
+    subject = f', subject {row.subject}' if row.subject else ''
+    also = '; '.join(f'{self._where(o)} ({self._split_of(o)})' for o, _ in others)
+    here = self._split_of(self._told_row)
+    files = ' '.join(paths) if len(paths) < len(row.paths) and paths else first_path(row)
+    text = f'{files}{subject} is in {here}, and in {also}'
+    splits = {here, *(self._split_of(o) for o, _ in others)}
+    for name in report.accepted:
+      for file, between in KNOWN_LEAKS[name]:
+        if row.said and row.said.id == naming.read(file).id and splits <= between:
+          report.notes.append(Note(name, Finding('leak-file', row.list, row.line, text)))
+          return None
+    return 'leak-file', text
+
+  def _group_leaks(
+    self, rule: str, keys: np.ndarray, told: np.ndarray, name: Callable[[lists.Row], str]
+  ) -> None:
+    """Leaks by a name that many rows share."""
+    rows = np.flatnonzero((self._bit != 0) & (keys != 0))
+    _, (rows, _), union = _shared(keys[rows], rows, rows, self._bit)
+    # What is left of a leak when rows that leak otherwise are taken out of one of the splits.
+    rows = rows[union & ~self._bit[rows] & ~told[rows] != 0]
+    found, (rows, _), _ = _shared(keys[rows], rows, rows, self._bit)
+    for group in np.split(rows, np.flatnonzero(np.diff(found)) + 1) if len(rows) else ():
+      free, pairs = collections.defaultdict(set), []  # by split: rows that leak by this alone
+      splits = {int(code): group[self._split[group] == code] for code in self._split[group]}
+      for one, other in itertools.combinations(splits, 2):
+        here = splits[one][told[splits[one]] >> (other - 1) & 1 == 0]
+        there = splits[other][told[splits[other]] >> (one - 1) & 1 == 0]
+        if len(here) and len(there):
+          free[one].update(here.tolist())
+          free[other].update(there.tolist())
+          pairs += [(here, other), (there, one)]
+      if not free:
+        continue
+      for some, split in pairs:  # after the loop, whose pairs are judged alike
+        told[some] |= 1 << split - 1
+      row, *others = sorted((min(some), len(some)) for some in free.values())
+      self._pending[row[0]].append(
+        lambda r, here=row, others=others: (rule, self._group_leak(name(r), here, others))
+      )
+
+  def _group_leak(self, name: str, here: tuple[int, int], others: list[tuple[int, int]]) -> str:
+    also = '; '.join(f'{self._where(row)} ({self._split_of(row)}, {n:,} rows)' for row, n in others)
+    return f'{name} is in {self._split_of(here[0])} ({here[1]:,} rows), and in {also}'
+
+  def _leaking_subjects(self, report: Report) -> None:
+    rows = np.flatnonzero((self._bit != 0) & (self._subject != 0))
+    found, (rows, _), _ = _shared(self._subject[rows], rows, rows, self._bit)
+    for group in np.split(rows, np.flatnonzero(np.diff(found)) + 1) if len(rows) else ():
+      codes, counts = np.unique(self._split[group], return_counts=True)
+      names = [self._names[code] for code in codes]
+      in_splits = dict(sorted(zip(names, counts.tolist(), strict=True), key=_usual_order))
+      self._pending[int(group.min())].append(
+        lambda r, rows=in_splits: report.leaks.append(Leak(r.subject, rows))
+      )
+
+  def tell(self, report: Report) -> None:
+    """Reads the rows again that something is to be said about, and says it."""
+    for number, index in enumerate(self._indices):
+      start, end = self._starts[number : number + 2].tolist()
+      wanted = sorted(row - start for row in self._pending if start <= row < end)
+      for position, row in index.fetch(wanted) if wanted else ():
+        self._told_row = start + position
+        for make in self._pending.pop(start + position):
+          if said := make(row):
+            report.add(said[0], row, said[1])
+    self._accept(report)
+
+  def _accept(self, report: Report) -> None:
+    """Names the exception at people who leak by accepted leaks alone."""
+    known = {}
+    for name in report.accepted:
+      for file, _ in KNOWN_LEAKS[name]:
+        said = naming.read(file)
+        if any(n.exception == name and n.finding.rule == 'leak-file' for n in report.notes):
+          known[f'{said.dataset}/{said.subject}'] = name
+    if not known:
+      return
+    leaking = [f.text for f in report.findings if f.rule.startswith('leak')]
+    for i, leak in enumerate(report.leaks):
+      if leak.subject in known and not any(leak.subject in text for text in leaking):
+        report.leaks[i] = leak._replace(accepted=known[leak.subject])
+
+  def distinct(self) -> Iterator[lists.Row]:
+    """Each triplet's row, at its first occurrence in the lists."""
+    _, first = np.unique(self._triplet, return_index=True)
+    for number, index in enumerate(self._indices):
+      start, end = self._starts[number : number + 2]
+      wanted = np.sort(first[(first >= start) & (first < end)]) - start
+      for _, row in index.fetch(wanted.tolist()) if len(wanted) else ():
+        yield row
+
+  def n_distinct(self) -> int:
+    return len(np.unique(self._triplet))
+
+
+def _usual_order(item: tuple[str, int]) -> tuple[int, str]:
+  usual = ('train', 'val', 'test')
+  return (usual.index(item[0]) if item[0] in usual else len(usual), item[0])
+
+
+def _repeats(keys: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Rows [n] whose key was there before within the same part, and the first that had it [n]."""
+  order = np.lexsort((np.arange(len(keys)), keys, within))
+  k, w = keys[order], within[order]
+  new = np.r_[True, (k[1:] != k[:-1]) | (w[1:] != w[:-1])][: len(k)]
+  first = order[np.flatnonzero(new)][np.cumsum(new) - 1] if len(order) else order
+  again = np.sort(order[~new])
+  of = np.empty(len(keys), np.int64)
+  of[order] = first
+  return again, of[again]
+
+
+def _shared(
+  keys: np.ndarray, rows: np.ndarray, carried: np.ndarray, bit: np.ndarray
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:
+  """What is left of keys when only those are kept that rows of several splits have.
+
+  Args:
+    keys, rows, carried: [n]; a key of 0 is none.
+    bit: by row, its split.
+
+  Returns:
+    keys, (rows, carried), and the splits that have the key; sorted by key, then row.
+  """
+  order = np.lexsort((rows, keys))
+  keys, rows, carried = keys[order], rows[order], carried[order]
+  start = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]][: len(keys)])
+  if not len(start):
+    return keys, (rows, carried), keys
+  union = np.bitwise_or.reduceat(bit[rows], start)
+  several = (union & (union - 1) != 0) & (keys[start] != 0)
+  length = np.diff(np.r_[start, len(keys)])
+  keep = np.repeat(several, length)
+  return keys[keep], (rows[keep], carried[keep]), np.repeat(union, length)[keep]
