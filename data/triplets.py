@@ -73,6 +73,9 @@ def features() -> tfds.features.FeaturesDict:
   )
 
 
+_KEYS = frozenset(features())
+
+
 def check(example: Example) -> Example:
   """Returns the example, complete, or says what is wrong with it.
 
@@ -86,9 +89,8 @@ def check(example: Example) -> Example:
   full = {'attack_type': '', 'attack_category': '', 'ethnicity': ''} | example
   full = dict.fromkeys(MODALITIES, b'') | full
   where = f'example {full.get("id", "without id")!r}'
-  wanted = set(features())
-  if set(full) != wanted:
-    raise DataError(f'{where}: missing or unknown keys {sorted(set(full) ^ wanted)}')
+  if full.keys() != _KEYS:
+    raise DataError(f'{where}: missing or unknown keys {sorted(full.keys() ^ _KEYS)}')
   # Sources disagree on what 0 and 1 mean, so an integer is refused even though TFDS would take it.
   if full['label'] not in LABELS:
     raise DataError(f'{where}: label is {full["label"]!r}, not one of {", ".join(LABELS)}')
