@@ -191,11 +191,11 @@ def test_bytes_do_not_depend_on_the_number_of_workers(monkeypatch):
   videos = populations.plan('wmca_like_tiny')['test'][:12]  # two people
   with render.Renderer(workers=1) as one:
     alone = list(one.examples(videos))
-    assert one._pool is None
+    assert one._workers._pool is None
   monkeypatch.setattr(render, '_WORTH_A_POOL', 1)
   with render.Renderer(workers=2) as two:
     assert list(two.examples(videos)) == alone
-    assert two._pool is not None
+    assert two._workers._pool is not None
   assert not multiprocessing.active_children()
 
 
