@@ -144,6 +144,7 @@ def _write_manifest(path, records, extra, columns) -> str:
 
 def _counts(records: list[dict]) -> dict:
   species = collections.Counter(_species(one) for one in records)
+  each = collections.Counter(one['subject'] for one in records if one['subject'])
   people = collections.defaultdict(set)
   for one in records:
     people[one['label']].add(one['subject'])
@@ -151,7 +152,8 @@ def _counts(records: list[dict]) -> dict:
     'triplets': len(records),
     'bona_fide': species['bona_fide'],
     'attacks': len(records) - species['bona_fide'],
-    'subjects': len({one['subject'] for one in records} - {''}),
+    'subjects': len(each),
+    'triplets_by_subject': _spread(each.values()),
     'subjects_by_label': {label: len(who - {''}) for label, who in sorted(people.items())},
     'videos': len({one['video'] for one in records}),
     'species': dict(sorted(species.items())),
@@ -160,6 +162,13 @@ def _counts(records: list[dict]) -> dict:
     ).items())),
     'ethnicity': dict(sorted(collections.Counter(one['ethnicity'] for one in records).items())),
   }  # fmt: skip
+
+
+def _spread(values: Iterable[int]) -> dict[str, int]:
+  values = list(values)
+  if not values:
+    return {}
+  return {'smallest': min(values), 'median': int(np.median(values)), 'largest': max(values)}
 
 
 def _species(one: Mapping) -> str:
@@ -171,10 +180,7 @@ def _pictures(records: list[dict], modality: str) -> dict:
   if not forms:
     return {'present': 0, 'absent': len(records)}
   count = lambda values: dict(sorted(collections.Counter(map(str, values)).items()))  # noqa: E731
-  sides = {
-    side: {'smallest': min(v), 'median': int(np.median(v)), 'largest': max(v)}
-    for side, v in (('width', [f[1] for f in forms]), ('height', [f[2] for f in forms]))
-  }
+  sides = {side: _spread([f[k] for f in forms]) for side, k in (('width', 1), ('height', 2))}
   return {
     'present': len(forms),
     'absent': len(records) - len(forms),

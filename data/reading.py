@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from flexfas_jax.evaluation import lists
 from flexfas_jax.input_pipeline import image_checks
 
 
@@ -61,7 +62,7 @@ class Reader:
 
   def __call__(self, row: Row) -> Outcome:
     """Reads and checks one row; what is wrong is returned, never raised."""
-    if outside := [path for path in row.files.values() if _leaves(path)]:
+    if outside := [p for p in row.files.values() if lists.leaves_root(lists.clean(p))]:
       return Outcome(row, {}, [('outside-root', path) for path in outside])
     try:
       images = self.pictures(row)
@@ -88,11 +89,6 @@ class Reader:
 def _where(row: Row, text: str) -> str:
   """Puts the path before what is said of a modality."""
   return f'{row.files.get(text.split(" ", 1)[0], row.facts["id"])}: {text}'
-
-
-def _leaves(path: str) -> bool:
-  path = path.replace('\\', '/')
-  return path.startswith('/') or path[1:2] == ':' or '..' in path.split('/')
 
 
 def read_all(reader: Reader, rows: list[Row]) -> list[Outcome]:

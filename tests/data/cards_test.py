@@ -36,6 +36,7 @@ def test_people_and_videos_are_counted_once_and_the_unknown_not():
   found = cards._counts(records)
   assert (found['triplets'], found['bona_fide'], found['attacks']) == (4, 1, 3)
   assert (found['subjects'], found['videos']) == (2, 2)
+  assert found['triplets_by_subject'] == {'smallest': 1, 'median': 1, 'largest': 2}
   assert found['subjects_by_label'] == {'attack': 2, 'bona_fide': 1}
   assert found['species'] == {'bona_fide': 1, 'x': 2, 'y': 1}
   assert found['categories'] == {'bona_fide': 1, 'print': 3}
