@@ -8,10 +8,9 @@ from typing import NamedTuple
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import naming
 from flexfas_jax.evaluation.findings import Finding
+from flexfas_jax.evaluation.lists import MODALITIES
 
-MODALITIES = ('rgb', 'depth', 'ir')
 PICTURES = frozenset({'jpg', 'jpeg', 'png', 'bmp', 'tif', 'tiff', 'gif', 'webp'})
-_SHOWN = 3  # pictures of a folder that is not understood which are told one by one
 
 
 class Found(NamedTuple):
@@ -129,14 +128,10 @@ def triplets(
 
 
 def _not_understood(place: str, names: list[str], dataset: str) -> list[Finding]:
-  place = _printable(place)
-  told = [
-    Finding('row', place, 0, f'{_printable(name)} is of no form that {dataset} has')
-    for name in names[:_SHOWN]
+  return [
+    Finding('row', _printable(place), 0, f'{_printable(name)} is of no form that {dataset} has')
+    for name in names
   ]
-  if len(names) > _SHOWN:
-    told.append(Finding('row', place, 0, f'and {len(names) - _SHOWN} more that are of no form'))
-  return told
 
 
 def _printable(name: str) -> str:

@@ -25,11 +25,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data import cards
-from data.progress import show_progress
 from flexfas_jax.errors import DataError
+from flexfas_jax.evaluation.lists import MODALITIES
+from flexfas_jax.evaluation.score_files import LABELS
+from flexfas_jax.input_pipeline.progress import show_progress
 
-MODALITIES = ('rgb', 'depth', 'ir')
-LABELS = ('attack', 'bona_fide')
 CATEGORIES = (
   'print',
   'replay',

@@ -1,8 +1,7 @@
 """What is wrong with the pictures that lists name, below a root: each triplet is looked at once."""
 
 import itertools
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.evaluation.list_report import Report
 from flexfas_jax.evaluation.list_table import Table
 from flexfas_jax.input_pipeline import image_checks
+from flexfas_jax.input_pipeline.progress import show_progress
 from flexfas_jax.input_pipeline.workers import Workers
 
 _AT_ONCE = 16  # triplets that a process is given at a time
@@ -25,7 +25,8 @@ def look(table: Table, root: str, sizes: str | None, report: Report) -> None:
   n, missing, n_files = table.n_distinct(), [], 0
   rows = (r for r in table.distinct() if not any(map(lists.leaves_root, r.paths.values())))
   jobs = ((row, (root, row.paths, sizes or _SIZES.get(row.dataset, 'aspect'))) for row in rows)
-  for row, problems in _progress(_parallel(jobs), n, f'pictures below {root}'):
+  looked = show_progress(_parallel(jobs), n, f'pictures below {root}', passing=True)
+  for row, problems in looked:
     n_files += len(row.paths)
     for rule, text in problems:
       if rule == 'missing-file':
@@ -70,22 +71,3 @@ def _parallel(jobs: Iterator[tuple[lists.Row, tuple]]) -> Iterator[tuple]:
         yield from zip((row for row, _ in some), found, strict=True)
   except BrokenProcessPool:
     raise DataError('a process that decodes pictures was ended: out of memory?') from None
-
-
-def _progress(items: Iterable, total: int, text: str) -> Iterator:
-  """Passes items on; a terminal shows how far they are."""
-  if not sys.stderr.isatty():
-    yield from items
-    return
-  import rich.console
-  import rich.progress
-
-  columns = (
-    rich.progress.TextColumn('{task.description}', markup=False),
-    rich.progress.BarColumn(),
-    rich.progress.MofNCompleteColumn(),
-    rich.progress.TimeRemainingColumn(),
-  )
-  console = rich.console.Console(stderr=True)
-  with rich.progress.Progress(*columns, console=console, transient=True) as bar:
-    yield from bar.track(items, total=total, description=text)

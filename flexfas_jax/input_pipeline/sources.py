@@ -22,11 +22,10 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_data_source
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import lists
+from flexfas_jax.evaluation.lists import MODALITIES, read_ids
+from flexfas_jax.evaluation.score_files import LABELS
 from flexfas_jax.input_pipeline import selection as selections
 
-IMAGES = ('rgb', 'depth', 'ir')
-LABELS = ('attack', 'bona_fide')  # a label's number is its place
 FIELDS = (
   *('id', 'label', 'attack_type', 'attack_category', 'subject', 'video', 'frame', 'dataset'),
   'ethnicity',
@@ -60,10 +59,11 @@ class Source:
     place = int(index) - (int(self._ends[which - 1]) if which else 0)
     example = part.examples[int(part.places[place])]
     example = {
-      k: v.decode() if isinstance(v, bytes) and k not in IMAGES else v for k, v in example.items()
+      k: v.decode() if isinstance(v, bytes) and k not in MODALITIES else v
+      for k, v in example.items()
     }
     if part.modalities is not None:
-      example |= {m: b'' for m in IMAGES if m not in part.modalities}
+      example |= {m: b'' for m in MODALITIES if m not in part.modalities}
     return example
 
   def __getstate__(self):
@@ -112,11 +112,13 @@ def open_source(names: str | Sequence[str], data_dir: str, check: bool = True) -
         f'{where}: {folder}/manifest.csv has {len(of_split["id"])} rows and the split '
         f'{len(examples)} records; {_again(wanted.dataset, folder)}'
       )
-    places = selections.choose(wanted, of_split, known, lists.read_ids)
+    places = selections.choose(wanted, of_split, known, read_ids)
     if not places.size:
       raise DataError(f'{name}: none of {len(examples)} examples is so')
-    if wrong := set(wanted.modalities or ()) - set(IMAGES):
-      raise ConfigError(f'{name}: no modality {sorted(wrong)[0]!r}; there are {", ".join(IMAGES)}')
+    if wrong := set(wanted.modalities or ()) - set(MODALITIES):
+      raise ConfigError(
+        f'{name}: no modality {sorted(wrong)[0]!r}; there are {", ".join(MODALITIES)}'
+      )
     parts.append(_Part(examples, places, wanted.modalities))
     for field in FIELDS:
       columns[field] += [of_split[field][i] for i in places]

@@ -3,28 +3,32 @@
 import sys
 from collections.abc import Iterable, Iterator
 
-import rich.console
-import rich.progress
 
-
-def show_progress(items: Iterable, total: int | None, text: str) -> Iterator:
+def show_progress(items: Iterable, total: int | None, text: str, passing: bool = False) -> Iterator:
   """Passes items on and shows on stderr how far they are.
 
   Args:
     items: anything.
     total: how many there will be, None when unknown.
     text: what is being done, shown before the figures.
+    passing: leave no trace: nothing in a log, and no bar on a terminal when it is over.
   """
   if sys.stderr.isatty():
+    import rich.console  # only a terminal pays for it
+    import rich.progress
+
     columns = (
-      rich.progress.TextColumn('{task.description}'),
+      rich.progress.TextColumn('{task.description}', markup=False),
       rich.progress.BarColumn(),
       rich.progress.MofNCompleteColumn(),
       rich.progress.TimeRemainingColumn(),
     )
     console = rich.console.Console(stderr=True)
-    with rich.progress.Progress(*columns, console=console) as bar:
+    with rich.progress.Progress(*columns, console=console, transient=passing) as bar:
       yield from bar.track(items, total=total, description=text)
+    return
+  if passing:
+    yield from items
     return
   step = max(1, (total or 10_000) // 10)
   for done, item in enumerate(items, 1):
