@@ -66,11 +66,14 @@ def embedded() -> ConfigDict:
   c.optimizer = ConfigDict({'name': 'adamw', 'weight_decay': 0.05})
   c.schedule = ConfigDict({'name': 'warmup_cosine', 'peak': 2e-3, 'warmup': 50})
   c.clip_norm = 1.0
-  c.fsdp = 1
+  c.accumulate = 1  # parts that a batch is taken in, one after the other
+  # Devices: the batch goes over all; each group of `fsdp` shares one copy of the state.
+  c.mesh = ConfigDict({'data': -1, 'fsdp': 1})
 
   c.eval_batch_size = 64
   c.eval_every = 150
   c.checkpoint_every = 150
+  c.save_tries = 3  # saves that may fail in a row, a disk being full, before the run ends
   c.log_every = 10
   return c
 
@@ -119,10 +122,13 @@ def flexmodal() -> ConfigDict:
     {'name': 'step_decay', 'peak': 1e-4, 'every': 20 * 1233, 'gamma': 0.5, 'lead': 1233}
   )
   c.clip_norm = None
-  c.fsdp = 1
+  c.accumulate = 1  # parts that a batch is taken in, one after the other
+  # Devices: the batch goes over all; each group of `fsdp` shares one copy of the state.
+  c.mesh = ConfigDict({'data': -1, 'fsdp': 1})
 
   c.eval_batch_size = 64
   c.eval_every = 2466  # two epochs
   c.checkpoint_every = 2466
+  c.save_tries = 3  # saves that may fail in a row, a disk being full, before the run ends
   c.log_every = 20
   return c

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 INTERRUPTED = 130  # what a shell reports of Ctrl-C
+STOPPED = 143  # what a shell reports of SIGTERM
 
 
 class FlexfasError(Exception):
@@ -41,6 +42,18 @@ class ExportError(FlexfasError):
   exit_code = 5
 
 
+class Stopped(FlexfasError):
+  """SIGTERM was heeded after `step` of `steps`: all is saved, and the same command goes on."""
+
+  exit_code = STOPPED
+
+  def __init__(self, step: int, steps: int):
+    super().__init__(
+      f'stopped by SIGTERM after step {step} of {steps}, which is saved; the same command again '
+      'goes on'
+    )
+
+
 def exit_code_of(command: Callable[[], None], debug: bool = False) -> int:
   """Runs a command's body and turns its errors into one message on stderr and an exit code.
 
@@ -53,6 +66,9 @@ def exit_code_of(command: Callable[[], None], debug: bool = False) -> int:
   """
   try:
     command()
+  except Stopped as stop:
+    print(stop, file=sys.stderr)
+    return stop.exit_code
   except FlexfasError as error:
     if debug:
       raise

@@ -6,23 +6,49 @@ Any field of the config can be overridden, or a group of them replaced:
   --config.steps=100 --config.model.absent=exclude --config.model.fusion="{'name': 'concat'}"
 Run again with the same workdir, it resumes from the newest checkpoint.
 
-Exit codes: 0 done, 2 wrong usage or config, 3 bad data, 4 bad or missing checkpoint or workdir.
+On several machines, the same command on each, with --distributed. Before renting them:
+  python -m flexfas_jax.main --config=configs/vit_fusion.py:flexmodal --workdir=runs/preflight \
+    --mode=preflight --topology=v5e:4x4
+
+Exit codes: 0 done, 2 wrong usage or config, 3 bad data, 4 bad or missing checkpoint or workdir,
+143 stopped by SIGTERM after saving: the same command goes on.
 """
 
 import sys
+import traceback
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from flexfas_jax import errors
 
-MODES = ('train_and_evaluate', 'train', 'evaluate')
+MODES = ('train_and_evaluate', 'train', 'evaluate', 'preflight')
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='The experiment: a file of configs/.', lock_config=True
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where checkpoints, logs, scores and results go.')
 _MODE = flags.DEFINE_enum('mode', MODES[0], MODES, 'Which of the jobs to do.')
+_DISTRIBUTED = flags.DEFINE_bool(
+  'distributed',
+  False,
+  'One of several processes; the others are found by SLURM, GKE, the TPU VM, or three more flags.',
+)
+_COORDINATOR = flags.DEFINE_string('coordinator', None, 'host:port of the first process.')
+_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are.')
+_PROCESS = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')
+_STRICT = flags.DEFINE_bool(
+  'strict_restore', False, 'A damaged newest checkpoint is an error, not a reason for an older one.'
+)
+_ALLOW = flags.DEFINE_bool(
+  'allow_config_change', False, 'Resume although the config is another than the one begun with.'
+)
+_PROFILE = flags.DEFINE_string('profile_steps', None, 'A:B writes a profile of steps A to B.')
+_TOPOLOGY = flags.DEFINE_string(
+  'topology',
+  None,
+  "With --mode=preflight: slices to compile for, e.g. v5e:4x4,v6e:2x4; 'cuda' lowers for a GPU.",
+)
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show tracebacks.')
 
 
@@ -53,17 +79,49 @@ def _parse(argv: list[str]) -> list[str]:
   return rest
 
 
+def _profile_steps(text: str | None) -> tuple[int, int] | None:
+  if text is None:
+    return None
+  first, colon, last = text.partition(':')
+  if not (first.isdigit() and colon and last.isdigit()):
+    raise errors.ConfigError(f'--profile_steps={text} is not A:B, as in 20:25')
+  return int(first), int(last)
+
+
+def _job() -> None:
+  # Orbax and TFDS report their own housekeeping as warnings.
+  logging.set_verbosity(logging.INFO if _DEBUG.value else logging.ERROR)
+  profile_steps = _profile_steps(_PROFILE.value)
+  if _MODE.value == 'preflight':
+    from flexfas_jax.training import preflight  # jax: not needed for --help or a wrong flag
+
+    preflight.run(_CONFIG.value, _WORKDIR.value, _TOPOLOGY.value)
+    return
+  if _TOPOLOGY.value is not None:
+    raise errors.ConfigError('--topology is of --mode=preflight')
+  from flexfas_jax.training import distributed, loop
+
+  if _DISTRIBUTED.value:
+    distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+  else:
+    distributed.refuse_to_be_alone()
+  options = loop.Options(_STRICT.value, _ALLOW.value, profile_steps)
+  getattr(loop, _MODE.value)(_CONFIG.value, _WORKDIR.value, options)
+
+
 def main(_) -> int:
   """Hands the config to the loop."""
+  if not _DISTRIBUTED.value:
+    return errors.exit_code_of(_job, _DEBUG.value)
+  code = 1
+  try:
+    code = errors.exit_code_of(_job, _DEBUG.value)
+  except Exception:
+    traceback.print_exc()
+  from flexfas_jax.training import distributed
 
-  def job():
-    # Orbax and TFDS report their own housekeeping as warnings.
-    logging.set_verbosity(logging.INFO if _DEBUG.value else logging.ERROR)
-    from flexfas_jax.training import loop  # jax: not needed for --help or a wrong flag
-
-    getattr(loop, _MODE.value)(_CONFIG.value, _WORKDIR.value)
-
-  return errors.exit_code_of(job, _DEBUG.value)
+  distributed.leave(code)
+  return code
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ from flexfas_jax import lookup
 from flexfas_jax.evaluation import thresholds
 from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.models import flexmodal, pretrained
-from flexfas_jax.training import loop
+from flexfas_jax.training import job
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training.step import init_state
 from tests.main_test import run
@@ -33,17 +33,17 @@ CASES = [(file, recipe) for file in FILES for recipe in ('embedded', 'flexmodal'
 def test_a_config_fits_together(file, recipe):
   module = load(file)
   config = module.get_config(recipe)
-  config, protocol = loop._with_protocol(config)
+  config, protocol = job.with_protocol(config)
   assert (protocol is None) == (recipe == 'embedded')
   fields = config.to_dict()
   model = flexmodal.build(**fields['model'])
-  assert loop._subsets(model, protocol)
+  assert job.subsets(model, protocol)
   tx, schedule = optimizers.build(
     fields['optimizer'], fields['schedule'], config.steps, config.clip_norm
   )
   state = jax.eval_shape(lambda key: init_state(key, model=model, optimizer=tx), jax.random.key(0))
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
-  loop._fit(model, lookup.make_loss(fields['loss']), variables)
+  job.fit(model, lookup.make_loss(fields['loss']), variables)
   assert set(config.test) == set(config.threshold)
   assert all(rule for rule in map(thresholds.needs_dev, config.threshold.values()) if rule)
   pipeline.Preprocess(

@@ -47,20 +47,26 @@ def score_step(variables, absent, batch: Mapping[str, jax.Array], *, model, subs
   return jnp.stack(logits), jnp.stack(servable)
 
 
-def make_scorer(model, subsets: Sequence[Sequence[str]], place: Callable) -> Callable[..., Scores]:
+def make_scorer(
+  model, subsets: Sequence[Sequence[str]], place: Callable, out_sharding=None
+) -> Callable[..., Scores]:
   """A function that scores data sets with any weights, compiled once per batch size.
 
   Args:
     model: a `flexmodal.Model`.
     subsets: of its modalities, each one it serves.
     place: puts a batch of NumPy arrays on the devices.
+    out_sharding: of what the devices answer; of several processes each needs all of it.
 
   Returns:
     `score(variables, batches, header={}, progress=None) -> Scores`, where `batches` yields
     (padded arrays, what is known of the real samples) as `pipeline.eval_batches` does, and
     `progress` is called with the number of samples done.
   """
-  step = jax.jit(functools.partial(score_step, model=model, subsets=tuple(map(tuple, subsets))))
+  step = jax.jit(
+    functools.partial(score_step, model=model, subsets=tuple(map(tuple, subsets))),
+    out_shardings=out_sharding,
+  )
   absent_maps = jax.jit(model.absent_maps)
 
   def score(
@@ -72,7 +78,7 @@ def make_scorer(model, subsets: Sequence[Sequence[str]], place: Callable) -> Cal
     absent = absent_maps(variables)
     fetched, known, waiting = [], [], None
     for arrays, meta in batches:
-      images = {k: v for k, v in arrays.items() if k != 'label'}
+      images = {k: arrays[k] for k in (*model.modalities, 'present')}
       running = step(variables, absent, place(images)), len(meta)
       known += meta
       if waiting:  # the device works on this batch while the previous one is fetched

@@ -13,6 +13,7 @@ import grain
 import numpy as np
 
 from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.evaluation.score_files import LABELS
 from flexfas_jax.input_pipeline import geometry, transforms
 from flexfas_jax.input_pipeline.sources import Source
 
@@ -101,76 +102,99 @@ class _Augment(grain.transforms.RandomMap):
     return self.preprocess(example, rng)
 
 
+def order(n: int, seed: int) -> grain.MapDataset:
+  """Which of n examples comes when, without end: each epoch has every one once, in an order of its
+  own. The same for every process; `order(n, seed)[i]` is an int."""
+  return grain.MapDataset.range(n).shuffle(seed=seed).repeat(None)
+
+
 def train_batches(
   source: Source,
   preprocess: Preprocess,
   batch_size: int,
   seed: int,
-  process: tuple[int, int] = (0, 1),
+  rows: Sequence[int] | None = None,
   threads: int = 2,
 ) -> grain.DatasetIterator:
-  """Endless batches; the iterator can be checkpointed (`grain.checkpoint`).
+  """Endless batches of a process's share; where it stands is `get_state()`, for every process.
 
-  The order is drawn for all processes together and then dealt out, so that the global batch does
-  not depend on how many there are.
+  Order and augmentation are drawn for the global batch, of which each process makes its rows: what
+  is trained on does not depend on how many processes there are, and a run can go on with others.
 
   Args:
     source: what to read.
     preprocess: with its random parts.
     batch_size: of all processes together.
     seed: of order and augmentation; each epoch draws anew.
-    process: (index, count).
+    rows: of the global batch that this process makes; None: all.
     threads: each makes one batch at a time; as many again are kept ready.
 
   Raises:
-    ConfigError: the batch is larger than the source, or the processes do not divide it.
+    ConfigError: the batch is larger than the source.
   """
-  index, count = process
-  if batch_size % count:
-    raise ConfigError(f'batch_size = {batch_size} does not divide over {count} processes')
   if batch_size > len(source):
     raise ConfigError(f'batch_size = {batch_size} is more than the {len(source)} examples')
+  rows = np.arange(batch_size) if rows is None else np.asarray(rows)
+  b = len(rows)
+  examples = (
+    order(len(source), seed).map(source.__getitem__).random_map(_Augment(preprocess), seed=seed + 1)
+  )
   dataset = (
-    grain.MapDataset.source(source)
-    .shuffle(seed=seed)
-    .repeat(None)
-    .random_map(_Augment(preprocess), seed=seed + 1)
-    .slice(slice(index, None, count))
-    .batch(batch_size // count, drop_remainder=True)
+    grain.MapDataset.range(2**62)
+    .map(lambda i: examples[i // b * batch_size + int(rows[i % b])])
+    .batch(b, drop_remainder=True)
   )
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
   return iter(dataset.to_iter_dataset(options))
 
 
+def ids_of_batch(source: Source, batch_size: int, seed: int, index: int) -> list[str]:
+  """The ids in the global batch number `index` (from 0) of `train_batches`, in their rows."""
+  places = order(len(source), seed)
+  start = index * batch_size
+  return [source.columns['id'][places[i]] for i in range(start, start + batch_size)]
+
+
 def eval_batches(
-  source: Source, preprocess: Preprocess, batch_size: int, threads: int = 2
+  source: Source,
+  preprocess: Preprocess,
+  batch_size: int,
+  rows: Sequence[int] | None = None,
+  threads: int = 2,
 ) -> Iterator[tuple[dict, list[dict]]]:
-  """Every example once, in order: (arrays padded to `batch_size`, what is known of the real ones).
+  """Every example once, in order: (a process's share of a batch, what is known of the real ones).
 
-  The last batch repeats its first example to keep its shape; the second list is as long as there
-  are real examples in the batch, and has each one's `META`, `label`, and `constant`: the modalities
-  whose picture shows nothing.
+  The second list is of the global batch, the same in every process, with each one's `META` and
+  `label`; it is as long as there are real examples. The last batch repeats its first example to
+  keep its shape. The arrays have 'constant' [b, M] bool besides: pictures of real examples that
+  show nothing.
+
+  Args:
+    source: what to read.
+    preprocess: nothing random is drawn.
+    batch_size: of all processes together.
+    rows: of the global batch that this process makes; None: all.
+    threads: that decode.
   """
+  rows = np.arange(batch_size) if rows is None else np.asarray(rows)
+  n, known = len(source), source.columns
 
-  def load(example):
-    meta = {k: example.get(k, '') for k in META} | {'label': int(example['label'])}
+  def load(place):
+    batch, row = divmod(place, len(rows))
+    index = batch * batch_size + int(rows[row])
+    real = index < n
+    example = source[index if real else batch * batch_size]
     arrays = preprocess(example)
-    there = zip(preprocess.modalities, arrays['present'], strict=True)
-    meta['constant'] = [m for m, present in there if example.get(m) and not present]
-    return arrays, meta
+    there = [bool(example.get(m)) for m in preprocess.modalities]
+    return {**arrays, 'constant': real & np.array(there) & ~arrays['present']}
 
-  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
-  arrays, metas = [], []
-  for one, meta in grain.MapDataset.source(source).map(load).to_iter_dataset(options):
-    arrays.append(one)
-    metas.append(meta)
-    if len(arrays) == batch_size:
-      yield _stack(arrays), metas
-      arrays, metas = [], []
-  if arrays:
-    padding = [arrays[0]] * (batch_size - len(arrays))
-    yield _stack(arrays + padding), metas
-
-
-def _stack(arrays: Sequence[dict]) -> dict:
-  return {k: np.stack([a[k] for a in arrays]) for k in arrays[0]}
+  batches = -(-n // batch_size)
+  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * len(rows))
+  examples = iter(grain.MapDataset.range(batches * len(rows)).map(load).to_iter_dataset(options))
+  for start in range(0, n, batch_size):
+    arrays = [next(examples) for _ in rows]
+    metas = [
+      {name: known[name][i] for name in META} | {'label': LABELS.index(known['label'][i])}
+      for i in range(start, min(start + batch_size, n))
+    ]
+    yield {k: np.stack([a[k] for a in arrays]) for k in arrays[0]}, metas

@@ -1,16 +1,14 @@
 """The jobs of a config: train, evaluate, or both. What is mathematics is in `step.py`.
 
 Everything that can be wrong with config, data or workdir is found before anything is written.
+Every process runs all of this; the first one writes and prints.
 """
 
-import collections
 import contextlib
-import functools
-import hashlib
 import json
 import pathlib
+import resource
 import sys
-import time
 from typing import Any, NamedTuple
 
 import jax
@@ -18,264 +16,101 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import flexfas_jax
-from flexfas_jax import lookup
-from flexfas_jax.errors import ConfigError, DataError, StateError
-from flexfas_jax.evaluation import overlaps, results, score_files, scoring, thresholds
-from flexfas_jax.input_pipeline import pipeline, sources
-from flexfas_jax.models import flexmodal, pretrained
-from flexfas_jax.training import optimizer as optimizers
-from flexfas_jax.training import sharding
-from flexfas_jax.training.checkpoints import Checkpoints
+from flexfas_jax.errors import ConfigError, StateError, Stopped
+from flexfas_jax.evaluation import score_files
+from flexfas_jax.input_pipeline import pipeline
+from flexfas_jax.models import pretrained
+from flexfas_jax.training import distributed, inputs, sharding, testing, workdir
+from flexfas_jax.training import job as jobs
+from flexfas_jax.training.checkpoints import Checkpoints, set_aside_damaged
+from flexfas_jax.training.clock import Clock
 from flexfas_jax.training.metric_writer import MetricWriter
+from flexfas_jax.training.preemption import Preemption
 from flexfas_jax.training.progress import Progress
-from flexfas_jax.training.step import init_state, named_key, train_step
+from flexfas_jax.training.step import named_key
 
-# What evaluation alone may have otherwise than the training had.
-_ONLY_TESTS = (
-  *('test', 'threshold', 'protocol', 'accept_known_leaks', 'data_dir', 'eval_batch_size'),
-  'pretrained',  # what it started from is not read again
-)
-BEST = 'eer'  # of val, the mean over the subsets: chooses the checkpoint that is evaluated
+BEST = testing.BEST
 
 
-class Job(NamedTuple):
-  """What a config becomes."""
+class Options(NamedTuple):
+  """How a job is run, as flags say; what it computes is in the config."""
 
-  config: ConfigDict
-  workdir: pathlib.Path
-  model: flexmodal.Model
-  mesh: jax.sharding.Mesh
-  optimizer: Any
-  schedule: Any
-  loss: Any  # (outputs, batch) -> [B]
-  map_size: int | None  # of the target that training needs
-  pretrained: pretrained.Source | None  # what the streams start from
-  init: Any  # key -> State
-  abstract: Any  # State of ShapeDtypeStruct, with shardings
-  preprocess: pipeline.Preprocess  # nothing random
-  scorer: Any
-  metrics: tuple[str, ...]  # of the printed table; empty: the usual ones
+  strict_restore: bool = False  # a damaged newest checkpoint is an error
+  allow_config_change: bool = False  # go on with another config than the run was begun with
+  profile_steps: tuple[int, int] | None = None  # first and last step that a profile is written of
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str) -> None:
+AS_USUAL = Options()
+
+
+def train_and_evaluate(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> None:
   """Trains to the config's last step, resuming if it was begun, then evaluates the best step."""
-  job = _prepare(config, workdir)
-  data = _data(job)
-  _train(job, data)
-  _evaluate(job, data)
+  job, change = _prepare(config, folder, options)
+  data = inputs.open_all(job.config)
+  scorer = testing.make_scorer(job)
+  _train(job, pathlib.Path(folder), data, scorer, change, options)
+  testing.evaluate(job, pathlib.Path(folder), data, scorer)
 
 
-def train(config: ConfigDict, workdir: str) -> None:
+def train(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> None:
   """Trains to the config's last step, resuming if it was begun."""
-  job = _prepare(config, workdir)
-  _train(job, _data(job, test=False))
+  job, change = _prepare(config, folder, options)
+  data = inputs.open_all(job.config, test=False)
+  _train(job, pathlib.Path(folder), data, testing.make_scorer(job), change, options)
 
 
-def evaluate(config: ConfigDict, workdir: str) -> None:
+def evaluate(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> None:
   """Scores val and the test sets with the best step and writes the benchmark's results.
 
   The config may name other tests and rules than the training's did, and other places of the data;
   nothing that was trained with, and not val, which the thresholds come from.
   """
-  job = _prepare(config, workdir, evaluate=True)
-  if not (job.workdir / 'config.json').exists():
-    raise StateError(f'{workdir} holds no training; run with --mode=train first')
-  _evaluate(job, _data(job, train=False))
+  del options
+  job = jobs.make(config)
+  change = workdir.compare(pathlib.Path(folder), job.config.to_dict(), workdir.ONLY_TESTS)
+  workdir.refuse(pathlib.Path(folder), change)
+  if not (pathlib.Path(folder) / 'config.json').exists():
+    raise StateError(f'{folder} holds no training; run with --mode=train first')
+  data = inputs.open_all(job.config, train=False)
+  testing.evaluate(job, pathlib.Path(folder), data, testing.make_scorer(job))
 
 
-def _prepare(config: ConfigDict, workdir: str, evaluate: bool = False) -> Job:
-  config, protocol = _with_protocol(config)
-  fields = config.to_dict()
-  model = flexmodal.build(**fields['model'])
-  mesh = sharding.make_mesh(config.fsdp)
-  sharding.check_batch(config.batch_size, mesh, 'config.batch_size')
-  sharding.check_batch(config.eval_batch_size, mesh, 'config.eval_batch_size')
-  optimizer, schedule = optimizers.build(
-    fields['optimizer'], fields['schedule'], config.steps, config.clip_norm
-  )
-  loss = lookup.make_loss(fields['loss'])
-  for name in config.test:
-    if name not in config.threshold:
-      raise ConfigError(f'config.threshold has no rule for the test set {name!r}')
-    thresholds.needs_dev(config.threshold[name])
-  if unknown := set(fields['modality_dropout']) - set(model.modalities):
-    raise ConfigError(f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}')
-  init = functools.partial(init_state, model=model, optimizer=optimizer)
-  abstract = jax.eval_shape(init, jax.random.key(0))
-  map_size = _fit(model, loss, _variables(abstract))
-  source = pretrained.source_of(fields.get('pretrained'), _variables(abstract))
-  workdir = pathlib.Path(workdir)
-  _compare_config(workdir, fields, _ONLY_TESTS if evaluate else ())
-
-  abstract = jax.tree.map(
-    lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-    abstract,
-    sharding.state_sharding(abstract, mesh),
-  )
-  return Job(
-    config=config,
-    workdir=workdir,
-    model=model,
-    mesh=mesh,
-    optimizer=optimizer,
-    schedule=schedule,
-    loss=loss,
-    map_size=map_size,
-    pretrained=source,
-    init=init,
-    abstract=abstract,
-    preprocess=pipeline.Preprocess(config.model.image_size, model.modalities),
-    scorer=scoring.make_scorer(
-      model, _subsets(model, protocol), functools.partial(sharding.place_batch, mesh=mesh)
-    ),
-    metrics=protocol.metrics if protocol else (),
-  )
-
-
-def _with_protocol(config: ConfigDict):
-  """(the config with its protocol's selections and rules in place of its own, the protocol)."""
-  if not config.get('protocol'):
-    return config, None
-  protocol = lookup.make_protocol(config.protocol)
-  config = ConfigDict(config)
-  with config.unlocked():
-    config.train, config.val = protocol.train, protocol.val
-    config.test, config.threshold = ConfigDict(protocol.test), ConfigDict(protocol.threshold)
-    config.accept_known_leaks = (*config.get('accept_known_leaks', ()), *protocol.leaks)
-  return config, protocol
-
-
-def _subsets(model: flexmodal.Model, protocol) -> tuple[tuple[str, ...], ...]:
-  """The subsets that are scored: those of the protocol that the model serves."""
-  wanted = protocol.subsets if protocol and protocol.subsets else ()
-  served = tuple(s for s in model.subsets if not wanted or scoring.subset_name(s) in wanted)
-  if not served:
-    raise ConfigError(
-      f'the protocol reports {", ".join(wanted)}, and the model serves '
-      f'{", ".join(map(scoring.subset_name, model.subsets))}; choose another fusion or '
-      'config.model.modalities'
+def _prepare(config: ConfigDict, folder: str, options: Options):
+  """(job, what is otherwise than when it was begun)."""
+  job = jobs.make(config)
+  if options.profile_steps:
+    first, last = options.profile_steps
+    if not 1 <= first <= last <= config.steps:
+      raise ConfigError(f'--profile_steps={first}:{last}: there are steps 1 to {config.steps}')
+  change = workdir.compare(pathlib.Path(folder), job.config.to_dict())
+  if not options.allow_config_change:
+    workdir.refuse(
+      pathlib.Path(folder), change, ', or go on with this one by --allow_config_change'
     )
-  return served
+  return job, change
 
 
-def _fit(model: flexmodal.Model, loss, variables) -> int | None:
-  """Tries head, loss and batch on shapes alone; returns the side of the head's map, if it has one.
+class Run(NamedTuple):
+  """What the steps of a training need, besides state and data."""
 
-  Raises:
-    ConfigError: they do not fit.
-  """
-  size, B = model.image_size, 2
-  shapes = {m: (B, size, size, 3 if m == 'rgb' else 1) for m in model.modalities}
-  batch = {m: jax.ShapeDtypeStruct(shape, np.float32) for m, shape in shapes.items()}
-  batch['present'] = jax.ShapeDtypeStruct((B, len(model.modalities)), bool)
-  batch['label'] = jax.ShapeDtypeStruct((B,), np.int32)
-  outputs, _ = jax.eval_shape(model.apply, variables, batch, jax.random.key(0))
-  if outputs['logit'] is None:
-    raise ConfigError(
-      'config.model.head gives no logit, so that nothing can be scored; choose one that decides, '
-      'e.g. --config.model.head.name=binary_logit'
-    )
-  side = None
-  if outputs['map'] is not None:
-    _, side, width = outputs['map'].shape
-    if side != width:
-      raise ConfigError(f"the head's map is {side} x {width}; live masks are square")
-    batch['map'] = jax.ShapeDtypeStruct((B, side, side), np.float32)
-  jax.eval_shape(loss, outputs, batch)
-  return side
+  job: jobs.Job
+  folder: pathlib.Path
+  data: inputs.Data
+  scorer: Any
+  key: jax.Array  # the root key
+  checkpoints: Checkpoints
+  writer: MetricWriter | None  # the first process's
+  progress: Progress
+  clock: Clock
+  preemption: Preemption
+  profile: tuple[int, int] | None
 
 
-def _compare_config(workdir: pathlib.Path, fields: dict, but: tuple[str, ...] = ()) -> None:
-  """A workdir belongs to one config, `but` for groups that may differ."""
-  file = workdir / 'config.json'
-  if not file.exists():
-    if workdir.exists() and any(workdir.iterdir()):
-      raise StateError(f'{workdir} is not empty and holds no run of ours; name another --workdir')
-    return
-  old, new = _flat(json.loads(file.read_text())), _flat(json.loads(json.dumps(fields)))
-  differences = [
-    f'  {key}: {old.get(key, "(nothing)")} there, {new.get(key, "(nothing)")} now'
-    for key in sorted(old.keys() | new.keys())
-    if old.get(key) != new.get(key) and key.split('.')[0] not in but
-  ]
-  if differences:
-    raise StateError(
-      f'{workdir} is the workdir of another config; name another --workdir, or go back to its '
-      'config:\n' + '\n'.join(differences)
-    )
-
-
-def _flat(tree: dict, prefix: str = '') -> dict:
-  flat = {}
-  for key, value in tree.items():
-    name = f'{prefix}{key}'
-    # An empty group says something too: a loss without fields is named by its key alone.
-    flat |= _flat(value, name + '.') if isinstance(value, dict) and value else {name: value}
-  return flat
-
-
-def _tests(config: ConfigDict) -> list[tuple[str, str]]:
-  """The test sets, what is like the training first; a ConfigDict forgets its order."""
-  return sorted(config.test.items(), key=lambda test: test[0] != 'intra')
-
-
-class Data(NamedTuple):
-  """What a job reads; None is what it does not need and is not here."""
-
-  train: sources.Source | None
-  val: sources.Source
-  test: dict[str, sources.Source | None]
-  remarks: list[str]  # what every figure is told with
-
-
-def _data(job: Job, train: bool = True, test: bool = True) -> Data:
-  """Opens what is trained on, chosen by and tested on, and proves that it is apart.
-
-  Args:
-    job: its config names the data.
-    train, test: whether the job needs them. What it does not need may be missing, as on a machine
-      that only evaluates; then nothing is proven about it, and that is said.
-  """
-  config, remarks = job.config, []
-  nobody = {'id': (), 'video': (), 'subject': ()}
-
-  def open_(name: str, names: str, needed: bool) -> sources.Source | None:
-    try:
-      return sources.open_source(names, config.data_dir, check=needed)
-    except DataError:
-      if needed:
-        raise
-      remarks.append(f'not proven to share nobody: {name}, {names}, which is not here')
-      return None
-
-  val = open_('val', config.val, True)
-  _check_val(val)
-  train_source = open_('train', config.train, train)
-  tests = {name: open_(name, names, test) for name, names in _tests(config)}
-  leaks = overlaps.check(
-    train_source.columns if train_source else nobody,
-    val.columns,
-    {name: source.columns for name, source in tests.items() if source},
-    config.get('accept_known_leaks', ()),
-  )
-  return Data(train_source, val, tests, remarks + overlaps.told(leaks))
-
-
-def _check_val(val: sources.Source) -> None:
-  """Without both classes no error rate is defined, and no checkpoint the best."""
-  if len(seen := set(val.columns['label'])) < 2:
-    raise DataError(
-      f'config.val, {", ".join(val.names)}: every sample is {seen.pop()}; add the other class'
-    )
-
-
-def _train(job: Job, data: Data) -> None:
-  config, workdir = job.config, job.workdir
-  donated, remark = _donated(job)
-  source, val = data.train, data.val
-  fields = config.to_dict()
+def _train(job, folder, data, scorer, change, options) -> None:
+  config, fields = job.config, job.config.to_dict()
+  donated, remark = _donated(job, folder)
   batches = pipeline.train_batches(
-    source,
+    data.train,
     pipeline.Preprocess(
       config.model.image_size,
       job.model.modalities,
@@ -286,175 +121,233 @@ def _train(job: Job, data: Data) -> None:
     ),
     config.batch_size,
     config.seed,
-    (jax.process_index(), jax.process_count()),
+    sharding.rows(job.mesh, config.batch_size),
   )
-  # The data is fine, the config is fine: from here on the workdir is ours.
-  workdir.mkdir(parents=True, exist_ok=True)
-  score_files.write_text(workdir / 'config.json', json.dumps(fields, indent=2) + '\n')
-  checkpoints = Checkpoints(workdir / 'checkpoints', BEST)
-
-  key = jax.device_put(jax.random.key(config.seed), sharding.replicated(job.mesh))
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, job.abstract)
+  tell = _tell if distributed.is_first() else _tell_nobody
+  set_aside_damaged(folder / 'checkpoints', options.strict_restore, tell)
+  # The data is fine, the config is fine: from here on the workdir is ours. Not before every
+  # process has looked into it.
+  distributed.barrier('prepared')
+  checkpoints = Checkpoints(folder / 'checkpoints', BEST, tries=config.save_tries, tell=tell)
   start = checkpoints.latest() or 0
+  if distributed.is_first():
+    workdir.write_config(folder, fields, start if change.lines else None)
+
+  clock = Clock()
+  key = _everywhere(jax.random.key(config.seed), job)
   if start:
-    state = checkpoints.restore(start, job.abstract, batches)
+    with clock.measure('restore'):
+      state = checkpoints.restore(start, job.abstract)
+    if not change.data:
+      batches.set_state(checkpoints.position(start))
   else:
     # On the CPU, compiling the init takes longer than training a toy: no optimisation for it.
     quick = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
-    init = jax.jit(job.init, out_shardings=shardings, compiler_options=quick)
-    state = init(named_key(key, 'init'))
-    state = state.replace(**pretrained.put(_variables(state), donated))
+    with clock.measure('compile'):
+      init = jax.jit(job.init, out_shardings=jobs.shardings(job), compiler_options=quick)
+      state = init(named_key(key, 'init'))
+    state = state.replace(**pretrained.put(jobs.variables_of(state), donated))
     donated.clear()  # ViT-L's are more than a gigabyte
-  writer = MetricWriter(workdir, start)
-  step_fn = jax.jit(
-    functools.partial(
-      train_step,
-      model=job.model,
-      optimizer=job.optimizer,
-      loss=job.loss,
-      modality_dropout=fields['modality_dropout'],
-    ),
-    out_shardings=(shardings, sharding.replicated(job.mesh)),
-    donate_argnums=0,
-  )
-  devices = f'{job.mesh.size} x {jax.devices()[0].device_kind}'
-  parameters = sum(x.size for x in jax.tree.leaves(job.abstract.params))
+  writer = MetricWriter(folder, start, tell) if distributed.is_first() else None
   with (
     contextlib.closing(checkpoints),
-    contextlib.closing(writer),
-    Progress('train', config.steps, start) as progress,
+    contextlib.closing(writer) if writer else contextlib.nullcontext(),
+    Progress('train', config.steps, start, silent=writer is None) as progress,
+    Preemption() as preemption,
   ):
-    progress.say(
-      f'{len(source)} training and {len(val)} val examples, {parameters / 1e6:.2f} M parameters, '
-      f'{devices}' + (f', resuming at step {start}' if start else '')
-    )
-    for line in (remark, *data.remarks):
+    for line in (_headline(job, data, start), remark, *data.remarks, *_told(change, start)):
       if line:
         progress.say(line)
-    _steps(job, state, step_fn, batches, key, checkpoints, writer, progress, start, val)
+    run = Run(
+      *(job, folder, data, scorer, key, checkpoints, writer, progress, clock, preemption),
+      options.profile_steps,
+    )
+    _steps(run, state, batches, start)
+    _report_time(run)
 
 
-def _donated(job: Job) -> tuple[dict, str]:
+def _headline(job, data, start) -> str:
+  parameters = sum(x.size for x in jax.tree.leaves(job.abstract.params))
+  hosts = f' in {jax.process_count()} processes' if jax.process_count() > 1 else ''
+  resumed = f', resuming at step {start}' if start else ''
+  return (
+    f'{len(data.train)} training and {len(data.val)} val examples, {parameters / 1e6:.2f} M '
+    f'parameters, {job.mesh.size} x {jax.devices()[0].device_kind}{hosts}{resumed}'
+  )
+
+
+def _told(change: workdir.Change, start: int) -> list[str]:
+  if not change.lines:
+    return []
+  lines = [f'WARNING: from step {start} on another config is trained with:', *change.lines]
+  if change.data:
+    lines.append('the order of the data begins anew: samples may be seen more or less often')
+  return lines
+
+
+def _tell(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
+
+
+def _tell_nobody(line: str) -> None:
+  del line
+
+
+def _everywhere(key: jax.Array, job) -> jax.Array:
+  """A key on every device of every process."""
+  return jax.jit(lambda: key, out_shardings=sharding.replicated(job.mesh))()
+
+
+def _donated(job, folder: pathlib.Path) -> tuple[dict, str]:
   """What the streams start from: ({path: array}, a line about it); a resumed run needs no file."""
-  folder = job.workdir / 'checkpoints'
+  checkpoints = folder / 'checkpoints'
   if job.pretrained is None:
     return {}, ''
-  if folder.is_dir() and Checkpoints(folder, BEST, read_only=True).latest():
+  if checkpoints.is_dir() and Checkpoints(checkpoints, BEST, read_only=True).latest():
     return {}, ''
-  return pretrained.fetch(job.pretrained, _variables(job.abstract))
+  return pretrained.fetch(job.pretrained, jobs.variables_of(job.abstract))
 
 
-def _steps(job, state, step_fn, batches, key, checkpoints, writer, progress, start, val) -> None:
-  """The loop proper. Metrics are those of the previous step, so that the device never waits."""
-  config = job.config
-  previous, waited, since = None, 0.0, time.perf_counter()
-  for step in range(start + 1, config.steps + 1):
-    before = time.perf_counter()
-    batch = next(batches)
-    waited += time.perf_counter() - before
-    state, metrics = step_fn(state, sharding.place_batch(batch, job.mesh), key)
-    if previous and (step - 1) % config.log_every == 0:
-      values = {f'train/{k}': float(v) for k, v in jax.device_get(previous).items()}
-      if not np.isfinite(values['train/loss']):
-        raise StateError(
-          f'the loss is {values["train/loss"]} at step {step - 1}; the checkpoint of step '
-          f'{checkpoints.latest()} stands. Lower config.schedule.peak or set config.clip_norm'
-        )
-      seconds = time.perf_counter() - since
-      values['train/learning_rate'] = float(job.schedule(step - 2))
-      values['speed/triplets_per_second'] = config.log_every * config.batch_size / seconds
-      values['speed/input_wait'] = waited / seconds
-      writer.write(step - 1, values)
-      shown = ('train/loss', 'train/accuracy', 'speed/triplets_per_second')
-      progress.update(step - 1, {k.split('/')[1]: values[k] for k in shown})
-      waited, since = 0.0, time.perf_counter()
-    previous = metrics
-    last = step == config.steps
-    if last or step % config.eval_every == 0:
-      found = _val_metrics(job, _variables(state), val)
-      writer.write(step, found)
-      progress.say(f'step {step}: val ' + '  '.join(f'{k[4:]} {v:.4f}' for k, v in found.items()))
-      checkpoints.save(step, state, batches, _run(config), {BEST: found[f'val/{BEST}']})
-    elif step % config.checkpoint_every == 0:
-      checkpoints.save(step, state, batches, _run(config))
-    progress.update(step)
+def _steps(run: Run, state, batches, start: int) -> None:
+  """The loop proper. What a step measures is looked at while later ones run."""
+  job, config, clock = run.job, run.job.config, run.clock
+  if start and _due(config, start) and not run.checkpoints.judged(start):
+    _judge(run, start, state, batches)  # it was stopped before it could be
+  if start >= config.steps:
+    return
+  position = batches.get_state()['next_index']
+  with clock.measure('compile'):
+    step_fn = (
+      jobs.step_fn(job)
+      .lower(job.abstract, jobs.abstract_batch(job), jobs.abstract_key(job))
+      .compile()
+    )
+  clock.lap()
+  unseen = []  # (step, metrics) that nobody has looked at
+  with contextlib.ExitStack() as profile:
+    for step in range(start + 1, config.steps + 1):
+      if run.profile and step == max(run.profile[0], start + 1) <= run.profile[1]:
+        profile.enter_context(jax.profiler.trace(str(run.folder / 'profile')))
+      with clock.measure('input'):
+        batch = sharding.place_batch(next(batches), job.mesh)
+      state, metrics = step_fn(state, batch, run.key)
+      if unseen and (step - 1) % config.log_every == 0:
+        _log(run, unseen, position - start)
+        unseen = []
+      unseen.append((step, metrics))
+      if run.profile and step == run.profile[1]:
+        jax.block_until_ready(metrics)
+        profile.close()
+      stop = run.preemption.reached(step)
+      due = _due(config, step)
+      if stop or due or step % config.checkpoint_every == 0:
+        _refuse_nan(run, unseen, position - start)  # what is not finite is never saved
+      if due and not (stop and run.preemption.told()):
+        _judge(run, step, state, batches, wait=stop)
+      elif stop or step % config.checkpoint_every == 0:
+        _save(run, step, state, batches, wait=stop)
+      if stop or run.preemption.told():
+        raise Stopped(step, config.steps)
+      run.progress.update(step)
 
 
-def _run(config: ConfigDict) -> dict:
-  return {'config': json.loads(json.dumps(config.to_dict())), 'version': flexfas_jax.__version__}
+def _due(config, step: int) -> bool:
+  """Whether val is scored at a step."""
+  return step == config.steps or step % config.eval_every == 0
 
 
-def _variables(state) -> dict:
-  return {'params': state.params, 'batch_stats': state.batch_stats}
+def _judge(run: Run, step: int, state, batches, wait: bool = False) -> None:
+  """Scores val and saves; if this process is told to stop meanwhile, saves alone."""
+  with run.clock.measure('evaluate'):
+    found = testing.val_metrics(
+      run.job, run.scorer, jobs.variables_of(state), run.data.val, run.preemption.told
+    )
+  if found is None:
+    _save(run, step, state, batches, wait=True)
+    return
+  if run.writer:
+    run.writer.write(step, found)
+  run.progress.say(f'step {step}: val ' + '  '.join(f'{k[4:]} {v:.4f}' for k, v in found.items()))
+  wait = wait or step == run.job.config.steps
+  _save(run, step, state, batches, {BEST: found[f'val/{BEST}']}, wait)
 
 
-def _batches(job: Job, source: sources.Source):
-  return pipeline.eval_batches(source, job.preprocess, job.config.eval_batch_size)
+def _save(run: Run, step: int, state, batches, metrics=None, wait: bool = False) -> None:
+  about = {'config': json.loads(json.dumps(run.job.config.to_dict()))}
+  about['version'] = flexfas_jax.__version__
+  with run.clock.measure('save'):
+    run.checkpoints.save(step, state, batches.get_state(), about, metrics, wait)
 
 
-def _counted(batches, constant: collections.Counter):
-  """Passes batches on, and counts the pictures that show nothing, by modality."""
-  for arrays, metas in batches:
-    for meta in metas:
-      constant.update(meta['constant'])
-    yield arrays, metas
-
-
-def _val_metrics(job: Job, variables, source: sources.Source) -> dict[str, float]:
-  """Mean and by subset; EER and AUC know no threshold."""
-  scores = job.scorer(variables, _batches(job, source))
-  found = results.results(scores, 'fixed=0.5')
-  means = {f'val/{m}': float(np.mean([r[m] for r in found.values()])) for m in (BEST, 'auc')}
-  return means | {f'val/{BEST}/{subset}': r[BEST] for subset, r in found.items()}
-
-
-def _evaluate(job: Job, data: Data) -> None:
-  """Scores, score files, thresholds from val, the table and results.json of the best step."""
-  checkpoints = Checkpoints(job.workdir / 'checkpoints', BEST, read_only=True)
-  step = checkpoints.best()
-  if step is None:
-    raise StateError(f'{job.workdir} holds no checkpoint; run with --mode=train first')
-  variables = _variables(checkpoints.restore(step, job.abstract))
-  header = {
-    'step': step,
-    'weights_hash': _weights_hash(variables),
-    'config': _run(job.config)['config'],
-  }
-  if data.remarks:
-    header['remarks'] = data.remarks
-  (job.workdir / 'scores').mkdir(exist_ok=True)
-  scored = {}
-  for name, source in {'val': data.val, **data.test}.items():
-    constant = collections.Counter()
-    with Progress(f'score {name}', len(source)) as progress:
-      batches = _counted(_batches(job, source), constant)
-      scored[name] = job.scorer(variables, batches, header, progress.update)
-      for modality, n in constant.items():
-        progress.say(f'{name}: {n} pictures of {modality} are one constant; treated as absent')
-    score_files.write(job.workdir / 'scores' / f'{name}.csv', scored[name])
-  for remark in results.remarks(results.results(scored['val'], 'fixed=0.5')):
-    print(f'val, {remark}', file=sys.stderr)
-  found = {}
-  for name in data.test:
-    rule = job.config.threshold[name]
-    found[name] = results.results(scored[name], rule, scored['val'])
-    title = f'{name}: {job.config.test[name]}, step {step}, threshold {rule}'
-    print(results.text(found[name], title, job.metrics) + '\n')
-    for remark in results.remarks(found[name]):
-      print(remark, file=sys.stderr)
-  for line in data.remarks:
-    print(line + '\n')
-  if job.model.requires:
-    print(f'Subsets without {"+".join(job.model.requires)} are not served: the fusion needs it.\n')
-  score_files.write_text(
-    job.workdir / 'results.json', json.dumps(results.json_safe(found), indent=2) + '\n'
+def _log(run: Run, unseen: list, offset: int) -> None:
+  """Writes and shows what the last of some steps measured; none of them may be NaN."""
+  values = _refuse_nan(run, unseen, offset)
+  step, config = unseen[-1][0], run.job.config
+  seconds, of = run.clock.lap()
+  own = seconds - of['evaluate'] - of['compile'] - of['restore']
+  row = {f'train/{name}': value for name, value in values.items()}
+  row['train/learning_rate'] = float(run.job.schedule(step - 1))
+  row['speed/triplets_per_second'] = len(unseen) * config.batch_size / own
+  row['speed/step_seconds'] = own / len(unseen)
+  row['speed/input_wait'] = of['input'] / own
+  row['speed/save_seconds'] = of['save']
+  row |= _memory()
+  if run.writer:
+    run.writer.write(step, row)
+  shown = ('train/loss', 'train/accuracy', 'speed/triplets_per_second', 'speed/step_seconds')
+  shown += (
+    'speed/input_wait',
+    'memory/device_gb' if 'memory/device_gb' in row else 'memory/host_gb',
   )
-  print(f'Written: {job.workdir}/results.json, {job.workdir}/scores/')
+  run.progress.update(step, {k.split('/')[1]: row[k] for k in shown})
 
 
-def _weights_hash(variables) -> str:
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-    digest.update(jax.tree_util.keystr(path).encode())
-    digest.update(np.asarray(leaf).tobytes())
-  return digest.hexdigest()
+def _memory() -> dict[str, float]:
+  """The most that was in use, GB (1e9 bytes): of this process, of its fullest device if known."""
+  unit = 1 if sys.platform == 'darwin' else 1024
+  found = {'memory/host_gb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
+  stats = [device.memory_stats() or {} for device in jax.local_devices()]
+  if used := [s['peak_bytes_in_use'] for s in stats if 'peak_bytes_in_use' in s]:
+    found['memory/device_gb'] = max(used) / 1e9
+  return found
+
+
+def _refuse_nan(run: Run, unseen: list, offset: int) -> dict[str, float]:
+  """The metrics of the last of some steps, if those of none are NaN or infinite.
+
+  Raises:
+    StateError: some are; `bad_batch.json` names the batch of the first.
+  """
+  values = {}
+  for step, metrics in unseen:
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    if np.isfinite([values['loss'], values['grad_norm']]).all():
+      continue
+    config = run.job.config
+    ids = pipeline.ids_of_batch(run.data.train, config.batch_size, config.seed, step - 1 + offset)
+    file = run.folder / 'bad_batch.json'
+    said = {name: str(value) for name, value in values.items()}
+    if distributed.is_first():
+      score_files.write_text(file, json.dumps({'step': step, **said, 'ids': ids}, indent=1) + '\n')
+    stands = run.checkpoints.latest()
+    raise StateError(
+      f'the loss is {values["loss"]} and its gradient {values["grad_norm"]} at step {step}, for '
+      f'the {len(ids)} samples listed in {file}; '
+      + (f'the checkpoint of step {stands} stands' if stands else 'nothing was saved yet')
+      + '. Look at those samples, lower config.schedule.peak or set config.clip_norm, and go on '
+      'with --allow_config_change'
+    )
+  return values
+
+
+def _report_time(run: Run) -> None:
+  """Where the time went, as a line and in the metrics."""
+  seconds, of = run.clock.total()
+  names = ('compile', 'input', 'save', 'evaluate', 'restore')
+  spent = {name: of[name] for name in names if of[name]}
+  spent['steps'] = max(seconds - sum(spent.values()), 0.0)
+  shares = ', '.join(f'{100 * s / seconds:.1f} % {name}' for name, s in spent.items())
+  run.progress.say(f'{seconds:.0f} s in all: {shares}')
+  if run.writer:
+    row = {f'time/{name}': value for name, value in {'total': seconds, **spent}.items()}
+    run.writer.write(run.job.config.steps, row)

@@ -16,14 +16,18 @@ class Progress:
     total: steps, or batches.
     done: of these, at the start.
     every: seconds between plain lines at least.
+    silent: shows nothing: of several processes one is enough.
   """
 
-  def __init__(self, what: str, total: int, done: int = 0, every: float = 10.0):
+  def __init__(
+    self, what: str, total: int, done: int = 0, every: float = 10.0, silent: bool = False
+  ):
+    self._silent = silent
     self._what, self._total, self._done, self._every = what, total, done, every
     self._start, self._first = time.monotonic(), done
     self._said = self._start
     self._bar = None
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not silent:
       self._bar = rich.progress.Progress(
         rich.progress.TextColumn('{task.description}'),
         rich.progress.BarColumn(),
@@ -46,6 +50,8 @@ class Progress:
 
   def update(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
     """`done` of `total`; metrics, where given, are shown."""
+    if self._silent:
+      return
     text = '  '.join(f'{k} {v:.4g}' for k, v in (metrics or {}).items())
     if self._bar:
       fields = {'text': text} if metrics else {}
@@ -62,6 +68,8 @@ class Progress:
 
   def say(self, line: str) -> None:
     """A line above the bar."""
+    if self._silent:
+      return
     if self._bar:
       self._bar.console.print(line, highlight=False)
     else:

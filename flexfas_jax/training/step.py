@@ -68,6 +68,7 @@ def train_step(
   optimizer: optax.GradientTransformation,
   loss: Callable[..., jax.Array],
   modality_dropout: Mapping[str, float],
+  accumulate: int = 1,
 ) -> tuple[State, dict[str, jax.Array]]:
   """(state, batch, root key) -> (state, metrics); bind the rest with `functools.partial`.
 
@@ -81,6 +82,8 @@ def train_step(
     model: a `flexmodal.Model`.
     optimizer, loss: see `optimizer.py` and `losses.py`.
     modality_dropout: see `drop_modalities`.
+    accumulate: parts that the batch is taken in, one after the other, for memory's sake: one
+      update by their mean gradient. Batch norm sees each part by itself.
 
   Returns:
     The next state, and {'loss', 'accuracy', 'grad_norm'}, each [] float32.
@@ -91,22 +94,44 @@ def train_step(
   )
   batch = {**batch, 'present': present}
 
-  def objective(params):
-    variables = {'params': params, 'batch_stats': state.batch_stats}
-    outputs, batch_stats = model.apply(variables, batch, named_key(key, 'dropout'))
-    return loss(outputs, batch).mean(), (outputs, batch_stats)
+  def objective(params, batch_stats, part, key):
+    variables = {'params': params, 'batch_stats': batch_stats}
+    outputs, batch_stats = model.apply(variables, part, key)
+    accuracy = jnp.mean((outputs['logit'] >= 0) == (part['label'] == 1))
+    return loss(outputs, part).mean(), (accuracy, batch_stats)
 
-  (value, (outputs, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+  gradient = jax.value_and_grad(objective, has_aux=True)
+  dropout_key = named_key(key, 'dropout')
+  if accumulate == 1:
+    (value, (accuracy, batch_stats)), grads = gradient(
+      state.params, state.batch_stats, batch, dropout_key
+    )
+  else:
+
+    def one(carry, i_part):
+      (sums, batch_stats), (i, part) = carry, i_part
+      (value, (accuracy, batch_stats)), grads = gradient(
+        state.params, batch_stats, part, jax.random.fold_in(dropout_key, i)
+      )
+      return (jax.tree.map(jnp.add, sums, (value, accuracy, grads)), batch_stats), None
+
+    zeros = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+    numbered = jnp.arange(accumulate), _parts(batch, accumulate)
+    (sums, batch_stats), _ = jax.lax.scan(one, (zeros, state.batch_stats), numbered)
+    value, accuracy, grads = jax.tree.map(lambda x: x / accumulate, sums)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-  metrics = {
-    'loss': value,
-    'accuracy': jnp.mean((outputs['logit'] >= 0) == (batch['label'] == 1)),
-    'grad_norm': optax.tree.norm(grads),
-  }
   state = State(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
     batch_stats=batch_stats,
     opt_state=opt_state,
   )
-  return state, metrics
+  return state, {'loss': value, 'accuracy': accuracy, 'grad_norm': optax.tree.norm(grads)}
+
+
+def _parts(batch, n: int):
+  """[B, ...] -> [n, B / n, ...]: every n-th sample, so that each device has a share of each part
+  in its own memory."""
+  return jax.tree.map(
+    lambda x: jnp.swapaxes(x.reshape(x.shape[0] // n, n, *x.shape[1:]), 0, 1), batch
+  )

@@ -85,15 +85,31 @@ def test_an_iterator_goes_on_where_it_stood(source):
   assert_equal(take(again, 3), expected)
 
 
-def test_processes_deal_one_global_batch_out(source):
-  whole = take(pipeline.train_batches(source, AUGMENTED, 8, seed=0), 3)
-  parts = [
-    take(pipeline.train_batches(source, AUGMENTED, 8, seed=0, process=(i, 2)), 3) for i in (0, 1)
-  ]
-  for step, batch in enumerate(whole):
-    for name, value in batch.items():
-      dealt = np.stack([parts[0][step][name], parts[1][step][name]], 1).reshape(value.shape)
-      np.testing.assert_array_equal(dealt, value)
+@pytest.mark.parametrize('rows', [[[0, 1, 2, 3], [4, 5, 6, 7]], [[0, 1, 4, 5], [2, 3, 6, 7]]])
+def test_processes_make_one_global_batch(source, rows):
+  """Hosts side by side, or interleaved as on a torus; an iterator's place is everybody's."""
+  iterator = pipeline.train_batches(source, AUGMENTED, 8, seed=0)
+  whole = take(iterator, 3)
+  parts = [pipeline.train_batches(source, AUGMENTED, 8, seed=0, rows=r) for r in rows]
+  for batch in whole:
+    for part, own in zip(parts, rows, strict=True):
+      assert_equal([next(part)], [{name: value[own] for name, value in batch.items()}])
+  assert [part.get_state() for part in parts] == [iterator.get_state()] * 2
+  parts[0].set_state(iterator.get_state())
+  assert_equal([next(parts[0])], [{k: v[rows[0]] for k, v in next(iterator).items()}])
+
+
+def test_the_ids_of_a_batch_are_known_without_reading_it(source):
+  @dataclasses.dataclass(frozen=True)
+  class Id:
+    def __call__(self, example, rng=None):
+      return {'id': np.array(example['id'])}
+
+  iterator = pipeline.train_batches(source, Id(), 8, seed=5)
+  per_epoch = len(source) // 8
+  batches = take(iterator, per_epoch + 2)
+  for index in (0, 1, per_epoch, per_epoch + 1):  # also across the epochs' border
+    assert pipeline.ids_of_batch(source, 8, 5, index) == batches[index]['id'].tolist()
 
 
 @pytest.mark.parametrize('size', [1, 7, 32, 500])
@@ -104,6 +120,18 @@ def test_evaluation_sees_every_example_once_in_order(source, size):
   assert {len(arrays['label']) for arrays, _ in batches} == {size}
   labels = np.concatenate([a['label'][: len(m)] for a, m in batches])
   assert labels.tolist() == [source[i]['label'] for i in range(len(source))]
+  assert labels.tolist() == [m['label'] for _, metas in batches for m in metas]
+
+
+def test_processes_evaluate_one_global_batch(source):
+  """Also a last batch of which one process has padding alone."""
+  size = next(n for n in range(8, 32, 2) if 0 < len(source) % n <= n // 2)
+  whole = list(pipeline.eval_batches(source, PLAIN, size))
+  for own in (np.arange(size // 2), np.arange(size // 2, size)):
+    part = list(pipeline.eval_batches(source, PLAIN, size, own))
+    assert [metas for _, metas in part] == [metas for _, metas in whole]
+    for (a, _), (b, _) in zip(part, whole, strict=True):
+      assert_equal([a], [{name: value[own] for name, value in b.items()}])
 
 
 def test_an_absent_modality_is_marked_absent(source):
@@ -124,8 +152,6 @@ def test_each_modality_is_its_own_picture(source):
 
 
 def test_batches_that_cannot_be(source):
-  with pytest.raises(ConfigError, match='9 does not divide over 2 processes'):
-    pipeline.train_batches(source, PLAIN, 9, seed=0, process=(0, 2))
   with pytest.raises(ConfigError, match='is more than the'):
     pipeline.train_batches(source, PLAIN, 1000, seed=0)
 
@@ -240,7 +266,18 @@ def test_nothing_but_constant_pictures():
     PLAIN(make_example(rgb=None, depth=None, ir=None))
 
 
+class Examples(list):
+  """A source in memory."""
+
+  @property
+  def columns(self):
+    labels = [('attack', 'bona_fide')[example['label']] for example in self]
+    known = {name: [example.get(name, '') for example in self] for name in pipeline.META}
+    return known | {'label': labels}
+
+
 def test_constant_pictures_are_counted():
-  examples = [make_example(), make_example(ir=np.zeros((8, 8, 1), np.uint8), depth=None)]
-  (_, metas) = next(pipeline.eval_batches(examples, PLAIN, 2))
-  assert [meta['constant'] for meta in metas] == [[], ['ir']]
+  nothing = make_example(ir=np.zeros((8, 8, 1), np.uint8), depth=None)
+  (arrays, metas) = next(pipeline.eval_batches(Examples([nothing, make_example()]), PLAIN, 4))
+  assert len(metas) == 2
+  assert arrays['constant'].tolist() == [[False, False, True]] + [[False] * 3] * 3  # padding: none

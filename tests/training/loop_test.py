@@ -1,6 +1,7 @@
 """The main job, as a user runs it: the command of README in miniature, killed, resumed, refused."""
 
 import csv
+import itertools
 import json
 import os
 import pathlib
@@ -19,7 +20,9 @@ from configs import vit_fusion
 from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import scoring
 from flexfas_jax.evaluation.protocols import PROTOCOLS
-from flexfas_jax.training import loop
+from flexfas_jax.input_pipeline import pipeline
+from flexfas_jax.training import inputs, loop
+from flexfas_jax.training import job as jobs
 from flexfas_jax.training.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -153,7 +156,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(unbroken, prepared, tmp_path):
   assert losses(workdir) == losses(unbroken[0])
   assert [r['step'] for r in rows(workdir)] == [r['step'] for r in rows(unbroken[0])]  # none twice
 
-  job = loop._prepare(make_config(prepared), str(workdir))
+  job = jobs.make(make_config(prepared))
   states = [
     Checkpoints(d / 'checkpoints', 'eer', read_only=True).restore(STEPS, job.abstract)
     for d in (workdir, unbroken[0])
@@ -179,11 +182,12 @@ def test_other_tests_may_be_evaluated_but_nothing_else_is_other(unbroken, prepar
   config.test = {'mine': 'manifest/mine:test'}
   config.threshold = {'mine': 'dev_eer'}
   with pytest.raises(StateError, match='test.mine: .nothing. there, manifest/mine:test now'):
-    loop._prepare(config, str(workdir))
-  assert loop._prepare(config, str(workdir), evaluate=True)
+    loop.train(config, str(workdir))
+  with pytest.raises(DataError, match='manifest/mine is not prepared'):  # it went further
+    loop.evaluate(make_config(prepared, **{'test.cross': 'manifest/mine:test'}), str(workdir))
   config.val = 'rendered_faces/cefa_like_tiny:val'  # the thresholds would be of another set
   with pytest.raises(StateError, match='another config.*\n  val: '):
-    loop._prepare(config, str(workdir), evaluate=True)
+    loop.evaluate(config, str(workdir))
 
 
 def test_a_workdir_of_another_config_is_refused(unbroken, prepared):
@@ -204,7 +208,7 @@ def test_a_folder_of_something_else_is_left_alone(prepared, tmp_path):
 
 def test_a_checkpoint_of_another_model_is_refused_by_name(unbroken, prepared):
   config = make_config(prepared, **{'model.backbone.patch_size': 4})
-  job = loop._prepare(config, 'nowhere')
+  job = jobs.make(config)
   checkpoints = Checkpoints(unbroken[0] / 'checkpoints', 'eer', read_only=True)
   said = r'params.streams_shared.patch_embed.kernel: checkpoint \(8, 8, .* model \(4, 4'
   with pytest.raises(StateError, match=f'(?s)another model.*{said}'):
@@ -222,7 +226,8 @@ def test_nothing_to_evaluate(prepared, tmp_path):
     ({'batch_size': 12}, ConfigError, 'config.batch_size = 12 .* 8 devices'),
     ({'batch_size': 800}, ConfigError, 'batch_size = 800 is more than'),
     ({'eval_batch_size': 3}, ConfigError, 'config.eval_batch_size = 3'),
-    ({'fsdp': 3}, ConfigError, 'fsdp = 3'),
+    ({'mesh.fsdp': 3}, ConfigError, 'fsdp = 3'),
+    ({'accumulate': 2}, ConfigError, '8 devices, 2 times each'),
     ({'loss': 'hinge'}, ConfigError, "unknown loss 'hinge'; .*binary_cross_entropy"),
     ({'loss': {'focal': {'gama': 1}}}, ConfigError, "'focal' has no field 'gama'"),
     ({'loss': 'pixel_wise_mse'}, ConfigError, "'pixel_wise_mse' needs 'map'.*'pixel_map'"),
@@ -254,12 +259,12 @@ def test_a_refused_job_writes_nothing(prepared, tmp_path, change, error, said):
 
 def test_a_protocol_says_what_is_read_and_shown(prepared):
   config = make_config(prepared, protocol='rendered_flexmodal(size=_tiny)')
-  job = loop._prepare(config, 'nowhere')
+  job = jobs.make(config)
   assert job.config.train.startswith('rendered_faces/surf_like_tiny:train, rendered_faces/cefa')
   assert sorted(job.config.test) == ['cross', 'intra', 'unseen']
   assert job.metrics[0] == 'acer'
   assert config.train == OVERRIDES['train']  # what was given is not changed
-  names = [scoring.subset_name(subset) for subset in loop._subsets(job.model, PROTOCOLS['cefa_3'])]
+  names = [scoring.subset_name(subset) for subset in jobs.subsets(job.model, PROTOCOLS['cefa_3'])]
   assert names == ['rgb', 'depth', 'ir']
   only = make_config(
     prepared,
@@ -267,33 +272,33 @@ def test_a_protocol_says_what_is_read_and_shown(prepared):
     **{'model.modalities': ('rgb',), 'model.fusion': {'name': 'concat'}, 'modality_dropout': {}},
   )
   only.model.modalities = ('rgb',)
-  assert loop._subsets(loop._prepare(only, 'nowhere').model, PROTOCOLS['cefa_3']) == (('rgb',),)
+  assert jobs.subsets(jobs.make(only).model, PROTOCOLS['cefa_3']) == (('rgb',),)
   with pytest.raises(ConfigError, match='the protocol reports rgb.depth.ir, and the model serves'):
-    loop._subsets(loop._prepare(only, 'nowhere').model, PROTOCOLS['mmdg_1_cps_w'])
+    jobs.subsets(jobs.make(only).model, PROTOCOLS['mmdg_1_cps_w'])
 
 
 def test_who_only_evaluates_need_not_have_what_was_trained_on(prepared, tmp_path):
   """And is told what could then not be proven."""
   shutil.copytree(f'{prepared}/rendered_faces', tmp_path / 'rendered_faces')
   config = make_config(str(tmp_path), train='padisi/face:whole', **{'test.unseen': 'wmca/x:test'})
-  job = loop._prepare(config, 'nowhere')
+  job = jobs.make(config)
   with pytest.raises(DataError, match='padisi/face is not prepared'):
-    loop._data(job, test=False)
+    inputs.open_all(job.config, test=False)
   config.test = {'cross': 'rendered_faces/wmca_like_tiny:test'}
-  data = loop._data(loop._prepare(config, 'nowhere'), train=False)
+  data = inputs.open_all(jobs.make(config).config, train=False)
   assert data.train is None
   assert data.remarks == ['not proven to share nobody: train, padisi/face:whole, which is not here']
 
 
 def test_fit_takes_the_size_of_the_map_from_the_model(prepared):
-  job = loop._prepare(make_config(prepared), 'nowhere')
+  job = jobs.make(make_config(prepared))
   assert job.map_size is None
   config = make_config(
     prepared,
     loss='pixel_wise_mse',
     **{'model.head': {'name': 'pixel_map'}, 'model.backbone.patch_size': 4},
   )
-  job = loop._prepare(config, 'nowhere')
+  job = jobs.make(config)
   assert job.map_size == 4  # 16 pixels in patches of 4
   assert job.preprocess.map_size is None  # evaluation has no use for it
 
@@ -321,18 +326,19 @@ def test_a_map_is_trained_and_scored(prepared, tmp_path):
   assert [r['step'] for r in rows(tmp_path / 'run') if 'val/eer' in r] == [3]
 
 
-def test_a_loss_without_fields_still_tells_configs_apart(tmp_path):
-  one, other = ({'loss': {name: {}}} for name in ('focal', 'cos_face'))
-  (tmp_path / 'config.json').write_text(json.dumps(one))
-  loop._compare_config(tmp_path, one)
-  with pytest.raises(StateError, match='(?s)loss.cos_face: .*loss.focal: '):
-    loop._compare_config(tmp_path, other)
-
-
 def test_an_exploded_loss_stops_the_run(prepared, tmp_path):
-  config = make_config(prepared, **{'schedule.peak': float('inf'), 'eval_every': 100})
-  with pytest.raises(StateError, match='the loss is nan at step'):
+  """With the ids of the batch, and without saving what exploded."""
+  config = make_config(
+    prepared, **{'schedule.peak': float('inf'), 'checkpoint_every': 1, 'log_every': 100}
+  )
+  with pytest.raises(StateError, match='the loss is nan and .* at step 2, .* step 1 stands'):
     loop.train(config, str(tmp_path / 'run'))
+  told = json.loads((tmp_path / 'run' / 'bad_batch.json').read_text())
+  assert (told['step'], told['loss']) == (2, 'nan')
+  source = inputs.open_all(config).train
+  second = itertools.islice(pipeline.order(len(source), config.seed), 8, 16)
+  assert told['ids'] == [source[i]['id'] for i in second]
+  assert os.listdir(tmp_path / 'run' / 'checkpoints') == ['1']
 
 
 PRETRAINED = """
@@ -386,9 +392,9 @@ def test_streams_start_from_a_file_and_a_resumed_run_needs_none(prepared, tmp_pa
 
   def fetch(source, variables):
     asked.append(source)
-    return donor_of(loop._prepare(config, 'nowhere')), 'streams from FILE'
+    return donor_of(jobs.make(config)), 'streams from FILE'
 
-  def steps(job, state, *_):  # in place of the training
+  def steps(run, state, *_):  # in place of the training
     seen.append(state)
 
   config = make_config(prepared)
@@ -400,7 +406,7 @@ def test_streams_start_from_a_file_and_a_resumed_run_needs_none(prepared, tmp_pa
   for leaf in jax.tree.leaves(state.params['streams_shared']):
     assert (np.asarray(leaf) == 0.25).all()
   assert not (np.asarray(state.params['head']['logit']['kernel']) == 0.25).any()
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, loop._prepare(config, 'nowhere').abstract)
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, jobs.make(config).abstract)
   jax.tree.map(lambda leaf, place: leaf.sharding == place or pytest.fail(), state, shardings)
   assert asked == [('FILE', 'timm/vit_tiny_patch16_224', None, 'streams')]
 
@@ -413,7 +419,7 @@ def test_streams_start_from_a_file_and_a_resumed_run_needs_none(prepared, tmp_pa
 
   (tmp_path / 'run' / 'checkpoints').mkdir(exist_ok=True)
   monkeypatch.setattr(loop, 'Checkpoints', Begun)
-  assert loop._donated(loop._prepare(config, str(tmp_path / 'run'))) == ({}, '')
+  assert loop._donated(jobs.make(config), tmp_path / 'run') == ({}, '')
   assert len(asked) == 1
 
 
@@ -428,5 +434,5 @@ def test_evaluation_reads_no_file_of_weights(prepared, tmp_path):
   with pytest.raises(ConfigError, match='config.pretrained.architecture'):
     loop.evaluate(config, str(tmp_path / 'run'))
   config.pretrained = None
-  assert loop._prepare(config, str(tmp_path / 'run')).pretrained is None
+  assert jobs.make(config).pretrained is None
   assert os.listdir(tmp_path) == []

@@ -54,7 +54,7 @@ def test_eight_devices_equal_one(backbone, fusion, fsdp, head, loss):
   batch, key = make_batch(model, B=16), jax.random.key(3)
   batch['map'] = jnp.arange(64.0).reshape(16, 2, 2) / 64  # read by the one and left by the others
   found = []
-  for mesh in (sharding.make_mesh(fsdp), sharding.make_mesh(devices=jax.devices()[:1])):
+  for mesh in (sharding.make_mesh(fsdp=fsdp), sharding.make_mesh(devices=jax.devices()[:1])):
     places = sharding.state_sharding(jax.eval_shape(lambda: state), mesh)
     placed = jax.device_put(state, places)
     step = jax.jit(
@@ -119,5 +119,10 @@ def test_devices_that_do_not_divide_are_named():
   mesh = sharding.make_mesh()
   with pytest.raises(ConfigError, match='config.batch_size = 12 .* 8 devices'):
     sharding.check_batch(12, mesh, 'config.batch_size')
+  with pytest.raises(ConfigError, match='4 does not divide over 8 devices, 2 times each; .* of 16'):
+    sharding.check_batch(4, mesh, 'config.batch_size', accumulate=2)
   with pytest.raises(ConfigError, match='fsdp = 3 does not divide the 8 devices'):
-    sharding.make_mesh(3)
+    sharding.make_mesh(fsdp=3)
+  with pytest.raises(ConfigError, match='mesh = 2 x 2 is not the 8 devices; .* 4'):
+    sharding.make_mesh(2, 2)
+  assert dict(sharding.make_mesh(4, 2).shape) == {'data': 4, 'fsdp': 2}

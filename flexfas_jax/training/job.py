@@ -1,0 +1,192 @@
+"""What a config becomes: model, mesh, optimiser, loss, state's shapes, the step. Reads no data.
+
+Everything that can be wrong with a config is found here. Given the devices of a slice that is not
+there, the same job is compiled for it (`preflight.py`).
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from flexfas_jax import lookup
+from flexfas_jax.errors import ConfigError
+from flexfas_jax.evaluation import scoring, thresholds
+from flexfas_jax.input_pipeline import pipeline
+from flexfas_jax.models import flexmodal, pretrained
+from flexfas_jax.training import optimizer as optimizers
+from flexfas_jax.training import sharding
+from flexfas_jax.training.step import init_state, train_step
+
+
+class Job(NamedTuple):
+  """What a config becomes."""
+
+  config: ConfigDict  # the protocol's selections in place
+  model: flexmodal.Model
+  mesh: jax.sharding.Mesh
+  optimizer: Any
+  schedule: Any
+  loss: Any  # (outputs, batch) -> [B]
+  map_size: int | None  # of the target that training needs
+  pretrained: pretrained.Source | None  # what the streams start from
+  init: Any  # key -> State
+  abstract: Any  # State of ShapeDtypeStruct, with shardings
+  preprocess: pipeline.Preprocess  # nothing random
+  subsets: tuple[tuple[str, ...], ...]  # that are scored
+  metrics: tuple[str, ...]  # of the printed table; empty: the usual ones
+
+
+def make(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Job:
+  """The job of a config.
+
+  Args:
+    config: as a file of `configs/` returns it.
+    devices: what it runs on; None: all there are.
+
+  Raises:
+    ConfigError: a field that is unknown, or does not fit the others or the devices.
+  """
+  config, protocol = with_protocol(config)
+  fields = config.to_dict()
+  model = flexmodal.build(**fields['model'])
+  mesh = sharding.make_mesh(**fields['mesh'], devices=devices)
+  sharding.check_batch(config.batch_size, mesh, 'config.batch_size', config.accumulate)
+  sharding.check_batch(config.eval_batch_size, mesh, 'config.eval_batch_size')
+  optimizer, schedule = optimizers.build(
+    fields['optimizer'], fields['schedule'], config.steps, config.clip_norm
+  )
+  loss = lookup.make_loss(fields['loss'])
+  for name in config.test:
+    if name not in config.threshold:
+      raise ConfigError(f'config.threshold has no rule for the test set {name!r}')
+    thresholds.needs_dev(config.threshold[name])
+  if unknown := set(fields['modality_dropout']) - set(model.modalities):
+    raise ConfigError(f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}')
+  init = functools.partial(init_state, model=model, optimizer=optimizer)
+  abstract = jax.eval_shape(init, jax.random.key(0))
+  map_size = fit(model, loss, variables_of(abstract))
+  source = pretrained.source_of(fields.get('pretrained'), variables_of(abstract))
+  abstract = jax.tree.map(
+    lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+    abstract,
+    sharding.state_sharding(abstract, mesh),
+  )
+  return Job(
+    config=config,
+    model=model,
+    mesh=mesh,
+    optimizer=optimizer,
+    schedule=schedule,
+    loss=loss,
+    map_size=map_size,
+    pretrained=source,
+    init=init,
+    abstract=abstract,
+    preprocess=pipeline.Preprocess(config.model.image_size, model.modalities),
+    subsets=subsets(model, protocol),
+    metrics=protocol.metrics if protocol else (),
+  )
+
+
+def step_fn(job: Job):
+  """The training step under `jit`: (state, batch, root key) -> (state, metrics); donates state."""
+  return jax.jit(
+    functools.partial(
+      train_step,
+      model=job.model,
+      optimizer=job.optimizer,
+      loss=job.loss,
+      modality_dropout=job.config.modality_dropout.to_dict(),
+      accumulate=job.config.accumulate,
+    ),
+    out_shardings=(shardings(job), sharding.replicated(job.mesh)),
+    donate_argnums=0,
+  )
+
+
+def shardings(job: Job):
+  """Where each leaf of the state lives."""
+  return jax.tree.map(lambda leaf: leaf.sharding, job.abstract)
+
+
+def abstract_batch(job: Job) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and shardings of the global training batch."""
+  B, place = job.config.batch_size, sharding.batch_sharding(job.mesh)
+  return {
+    name: jax.ShapeDtypeStruct((B, *leaf.shape[1:]), leaf.dtype, sharding=place)
+    for name, leaf in _batch_of(job.model, job.map_size, 1).items()
+  }
+
+
+def abstract_key(job: Job) -> jax.ShapeDtypeStruct:
+  """Of the root key, which every device has."""
+  key = jax.eval_shape(jax.random.key, 0)
+  return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(job.mesh))
+
+
+def variables_of(state) -> dict:
+  """The model's part of a state."""
+  return {'params': state.params, 'batch_stats': state.batch_stats}
+
+
+def with_protocol(config: ConfigDict):
+  """(the config with its protocol's selections and rules in place of its own, the protocol)."""
+  if not config.get('protocol'):
+    return config, None
+  protocol = lookup.make_protocol(config.protocol)
+  config = ConfigDict(config)
+  with config.unlocked():
+    config.train, config.val = protocol.train, protocol.val
+    config.test, config.threshold = ConfigDict(protocol.test), ConfigDict(protocol.threshold)
+    config.accept_known_leaks = (*config.get('accept_known_leaks', ()), *protocol.leaks)
+  return config, protocol
+
+
+def subsets(model: flexmodal.Model, protocol) -> tuple[tuple[str, ...], ...]:
+  """The subsets that are scored: those of the protocol that the model serves."""
+  wanted = protocol.subsets if protocol and protocol.subsets else ()
+  served = tuple(s for s in model.subsets if not wanted or scoring.subset_name(s) in wanted)
+  if not served:
+    raise ConfigError(
+      f'the protocol reports {", ".join(wanted)}, and the model serves '
+      f'{", ".join(map(scoring.subset_name, model.subsets))}; choose another fusion or '
+      'config.model.modalities'
+    )
+  return served
+
+
+def fit(model: flexmodal.Model, loss, variables) -> int | None:
+  """Tries head, loss and batch on shapes alone; returns the side of the head's map, if it has one.
+
+  Raises:
+    ConfigError: they do not fit.
+  """
+  batch = _batch_of(model, None, 2)
+  outputs, _ = jax.eval_shape(model.apply, variables, batch, jax.random.key(0))
+  if outputs['logit'] is None:
+    raise ConfigError(
+      'config.model.head gives no logit, so that nothing can be scored; choose one that decides, '
+      'e.g. --config.model.head.name=binary_logit'
+    )
+  side = None
+  if outputs['map'] is not None:
+    _, side, width = outputs['map'].shape
+    if side != width:
+      raise ConfigError(f"the head's map is {side} x {width}; live masks are square")
+  jax.eval_shape(loss, outputs, _batch_of(model, side, 2))
+  return side
+
+
+def _batch_of(model: flexmodal.Model, map_size: int | None, B: int) -> dict:
+  size = model.image_size
+  shapes = {m: (B, size, size, 3 if m == 'rgb' else 1) for m in model.modalities}
+  batch = {m: jax.ShapeDtypeStruct(shape, np.float32) for m, shape in shapes.items()}
+  batch['present'] = jax.ShapeDtypeStruct((B, len(model.modalities)), bool)
+  batch['label'] = jax.ShapeDtypeStruct((B,), np.int32)
+  if map_size:
+    batch['map'] = jax.ShapeDtypeStruct((B, map_size, map_size), np.float32)
+  return batch

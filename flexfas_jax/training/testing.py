@@ -1,0 +1,143 @@
+"""Scoring val while a run trains, and the test sets with its best step: files, tables, results."""
+
+import functools
+import hashlib
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+import flexfas_jax
+from flexfas_jax.errors import StateError
+from flexfas_jax.evaluation import results, score_files, scoring
+from flexfas_jax.input_pipeline import pipeline, sources
+from flexfas_jax.training import distributed, inputs, sharding
+from flexfas_jax.training import job as jobs
+from flexfas_jax.training.checkpoints import Checkpoints
+from flexfas_jax.training.progress import Progress
+
+BEST = 'eer'  # of val, the mean over the subsets: chooses the checkpoint that is evaluated
+
+
+class _Interrupted(Exception):
+  """Scoring was stopped: the machine is wanted back."""
+
+
+def make_scorer(job: jobs.Job):
+  """`score(variables, batches, ...)`, see `scoring.make_scorer`."""
+  return scoring.make_scorer(
+    job.model,
+    job.subsets,
+    functools.partial(sharding.place_batch, mesh=job.mesh),
+    sharding.replicated(job.mesh),
+  )
+
+
+def val_metrics(
+  job: jobs.Job,
+  scorer,
+  variables,
+  source: sources.Source,
+  interrupted: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
+  """Mean and by subset; EER and AUC know no threshold. None if it was interrupted."""
+
+  def look(_) -> None:
+    if interrupted():
+      raise _Interrupted
+
+  try:
+    scores = scorer(variables, _batches(job, source), progress=look)
+  except _Interrupted:
+    return None
+  found = results.results(scores, 'fixed=0.5')
+  means = {f'val/{m}': float(np.mean([r[m] for r in found.values()])) for m in (BEST, 'auc')}
+  return means | {f'val/{BEST}/{subset}': r[BEST] for subset, r in found.items()}
+
+
+def evaluate(job: jobs.Job, folder: pathlib.Path, data: inputs.Data, scorer) -> None:
+  """Scores, score files, thresholds from val, the table and results.json of the best step."""
+  checkpoints = Checkpoints(folder / 'checkpoints', BEST, read_only=True)
+  step = checkpoints.best()
+  if step is None:
+    raise StateError(f'{folder} holds no checkpoint; run with --mode=train first')
+  checkpoints.verify(step)
+  variables = jobs.variables_of(checkpoints.restore(step, job.abstract))
+  header = {
+    'step': step,
+    'weights_hash': _weights_hash(variables),
+    'config': json.loads(json.dumps(job.config.to_dict())),
+    'version': flexfas_jax.__version__,
+  }
+  if data.remarks:
+    header['remarks'] = data.remarks
+  scored, remarks = {}, []
+  for name, source in {'val': data.val, **data.test}.items():
+    scored[name], told = _score(job, scorer, variables, name, source, header)
+    remarks += told
+  if distributed.is_first():
+    for line in remarks:
+      print(line, file=sys.stderr)
+    _write(job, folder, data, step, scored)
+
+
+def _score(job, scorer, variables, name: str, source: sources.Source, header: dict):
+  """(a set's scores, what to say about its pictures)."""
+  constant = np.zeros(len(job.model.modalities), int)
+
+  def counted(batches):
+    for arrays, metas in batches:
+      constant[:] += arrays['constant'].sum(0)
+      yield arrays, metas
+
+  silent = not distributed.is_first()
+  with Progress(f'score {name}', len(source), silent=silent) as progress:
+    scores = scorer(variables, counted(_batches(job, source)), header, progress.update)
+  if scores.ids.tolist() != list(source.columns['id']):
+    raise AssertionError(f'{name}: not every sample was scored once')  # a defect of ours
+  counts = zip(job.model.modalities, distributed.total(constant), strict=True)
+  return scores, [
+    f'{name}: {n} pictures of {modality} are one constant; treated as absent'
+    for modality, n in counts
+    if n
+  ]
+
+
+def _write(job, folder, data, step, scored) -> None:
+  (folder / 'scores').mkdir(exist_ok=True)
+  for name, scores in scored.items():
+    score_files.write(folder / 'scores' / f'{name}.csv', scores)
+  for remark in results.remarks(results.results(scored['val'], 'fixed=0.5')):
+    print(f'val, {remark}', file=sys.stderr)
+  found = {}
+  for name in data.test:
+    rule = job.config.threshold[name]
+    found[name] = results.results(scored[name], rule, scored['val'])
+    title = f'{name}: {job.config.test[name]}, step {step}, threshold {rule}'
+    print(results.text(found[name], title, job.metrics) + '\n')
+    for remark in results.remarks(found[name]):
+      print(remark, file=sys.stderr)
+  for line in data.remarks:
+    print(line + '\n')
+  if job.model.requires:
+    print(f'Subsets without {"+".join(job.model.requires)} are not served: the fusion needs it.\n')
+  score_files.write_text(
+    folder / 'results.json', json.dumps(results.json_safe(found), indent=2) + '\n'
+  )
+  print(f'Written: {folder}/results.json, {folder}/scores/')
+
+
+def _batches(job: jobs.Job, source: sources.Source):
+  B = job.config.eval_batch_size
+  return pipeline.eval_batches(source, job.preprocess, B, sharding.rows(job.mesh, B))
+
+
+def _weights_hash(variables) -> str:
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+    digest.update(jax.tree_util.keystr(path).encode())
+    digest.update(distributed.whole(leaf).tobytes())
+  return digest.hexdigest()
