@@ -1,0 +1,33 @@
+# docker build --build-arg EXTRA=tpu --tag IMAGE .
+# docker run --rm --volume "$PWD:/shared" IMAGE --config=configs/vit_fusion.py \
+#   --workdir=/shared/runs/vit_fusion --config.data_dir=/shared/prepared
+ARG PYTHON=3.11
+FROM python:${PYTHON}-slim
+
+# tpu or cuda; several with commas: tpu,hub
+ARG EXTRA=tpu
+WORKDIR /app
+RUN useradd --create-home --uid 1000 flexfas
+
+# The dependencies by themselves: the layer stays as long as pyproject.toml does.
+COPY pyproject.toml README.md LICENSE ./
+# hadolint ignore=DL3013
+RUN mkdir flexfas_jax \
+  && touch flexfas_jax/__init__.py \
+  && pip install --no-cache-dir ".[${EXTRA}]"
+COPY flexfas_jax flexfas_jax
+RUN pip install --no-cache-dir --no-deps --force-reinstall . \
+  && rm -r flexfas_jax build ./*.egg-info
+
+# What is read from where the command runs: configs, and the builders of data sets.
+COPY configs configs
+COPY data data
+
+ENV PYTHONUNBUFFERED=1
+# A pod's TPU devices belong to root: for images that run there, --build-arg RUN_AS=root.
+ARG RUN_AS=flexfas
+USER ${RUN_AS}
+# Without a shell in between: SIGTERM is for the process that saves and stops.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["python", "-m", "flexfas_jax.main"]
+CMD ["--help"]
