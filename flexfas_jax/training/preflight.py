@@ -1,0 +1,458 @@
+"""What a config's training step will need and take on a TPU slice, before one is rented.
+
+The step is compiled for the slice, with its shardings, by TPU's own compiler, which runs on any
+machine (`pip install '.[tpu]'`). Memory and the program are what a slice would get. Time is an
+estimate: the compiler's cycles, plus a model of the collectives (`collectives.py`), which the
+compiler gives no cycles. Nothing here was run on a TPU.
+
+`config.batch_size` is taken as the batch of ONE chip, so that every slice has the same work
+for each of its chips.
+"""
+
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import pathlib
+import re
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from ml_collections import ConfigDict
+
+from flexfas_jax.errors import ConfigError
+from flexfas_jax.evaluation import score_files
+from flexfas_jax.training import collectives
+from flexfas_jax.training import job as jobs
+from flexfas_jax.training.chips import CHIPS, Chip
+
+EXAMPLE = '--topology=v5e:4x4,v5p:2x2x1,cuda'
+PROPOSALS = 3  # compilations, at most, to find the largest batch of one kind of chip
+GRAIN = 8  # batches that are proposed are multiples of this
+
+
+def run(config: ConfigDict, workdir: str, topology: str | None) -> list[dict[str, Any]]:
+  """Compiles a config's step for slices that are not there; prints a table.
+
+  Writes `workdir/preflight.json`: a list with a dict per topology.
+
+  topology, kind, chips: what was asked for.
+  batch_per_chip, global_batch: triplets in a step.
+  fits: whether the compiler had memory enough.
+  bytes_per_chip: that it needs, None where the compiler does not say; of hbm_per_chip.
+  flops_per_chip: of products and convolutions in a step, recomputation included.
+  compute_seconds: the compiler's cycles over the clock.
+  collective_bytes: of all collectives of a step, `collectives.Collective.bytes`.
+  collective_seconds: of all, by the model, one after the other.
+  estimated_step_seconds: both, one after the other.
+  estimated_step_seconds_overlapped: the longer of the two.
+  estimated_images_per_second: of the slice; a triplet is as many images as it has modalities.
+  estimated_triplets_per_second_per_chip.
+  estimated_mfu: flops_per_chip, per second, of the chip's bfloat16 peak.
+  collectives: operation, dtype, bytes, chips of a group, groups, count in a step, seconds of all.
+  largest_batch_per_chip: that fits the smallest slice asked for of this kind, None: none was found.
+  compile_seconds: on this machine.
+  notes: what the estimate leaves out.
+
+  For 'cuda' the step is only lowered: what needs a compiler for TPU is None.
+
+  Args:
+    config: as a file of `configs/` returns it.
+    workdir: made where it is missing.
+    topology: slices, separated by commas, e.g. 'v5e:4x4,v5p:2x2x1,cuda'.
+
+  Returns:
+    What was written.
+
+  Raises:
+    ConfigError: a topology that is not known, no libtpu, or what `job.make` says of the config.
+  """
+  names = parse(topology)
+  _keep_from_accelerators()
+  devices = {name: slice_devices(name) for name in names if name != 'cuda'}
+  folder = pathlib.Path(workdir)
+  folder.mkdir(parents=True, exist_ok=True)
+  flops = step_flops(config)
+  rows = []
+  for name in names:
+    row = cuda_row(config) if name == 'cuda' else slice_row(config, name, devices[name], flops)
+    rows.append({**row, 'flops_per_chip': flops})
+    _write(folder, rows)
+  for kind in dict.fromkeys(row['kind'] for row in rows if row['kind'] in CHIPS):
+    same = [row for row in rows if row['kind'] == kind]
+    smallest = min(same, key=lambda row: row['chips'])
+    largest = largest_batch(config, smallest, devices[smallest['topology']])
+    for row in same:
+      row['largest_batch_per_chip'] = largest
+  _write(folder, rows)
+  print(table(rows))
+  return rows
+
+
+def parse(topology: str | None) -> list[str]:
+  """The names in a flag's text, each once.
+
+  Raises:
+    ConfigError: none, or one that is not of the form KIND:AxB or 'cuda'.
+  """
+  names = [name.strip() for name in (topology or '').split(',') if name.strip()]
+  if not names:
+    raise ConfigError(f'--mode=preflight needs --topology, e.g. {EXAMPLE}')
+  for name in names:
+    kind, _, shape = name.partition(':')
+    if name != 'cuda' and (kind not in CHIPS or not re.fullmatch(r'\d+(x\d+){1,2}', shape)):
+      raise ConfigError(
+        f'--topology={name}: a slice is KIND:AxB or KIND:AxBxC with a kind of '
+        f'{", ".join(CHIPS)}, or cuda; e.g. {EXAMPLE}'
+      )
+  return list(dict.fromkeys(names))
+
+
+def _keep_from_accelerators() -> None:
+  """Lets JAX itself run on the CPU, and libtpu compile where there is no TPU.
+
+  Without these, libtpu looks for a TPU, and for the cloud's word on its slice, minutes long.
+  """
+  os.environ.update(
+    TPU_SKIP_MDS_QUERY='1',
+    TPU_WORKER_HOSTNAMES='localhost',
+    TPU_ACCELERATOR_TYPE='v5litepod-4',
+    ALLOW_MULTIPLE_LIBTPU_LOAD='1',  # no chip is opened: several processes may compile
+  )
+  jax.config.update('jax_platforms', 'cpu')
+
+
+def slice_devices(name: str) -> Sequence[jax.Device]:
+  """The chips of a slice, as JAX devices that can be compiled for.
+
+  Raises:
+    ConfigError: no libtpu, or one that does not know the topology.
+  """
+  if importlib.util.find_spec('libtpu') is None:
+    raise ConfigError(f"--topology={name} needs TPU's compiler: pip install '.[tpu]'")
+  options: dict[str, Any] = {}
+  if name.startswith('v4:'):
+    options['chip_config_name'] = 'megacore'  # as on real ones: a chip's two cores are one device
+  if math.prod(map(int, re.findall(r'\d+', name.partition(':')[2]))) == 1:
+    options['chips_per_host_bounds'] = (1, 1, 1)
+  try:
+    found = topologies.get_topology_desc(platform='tpu', topology_name=name, **options)
+  except Exception as error:  # what libtpu raises is of several types
+    raise ConfigError(f'--topology={name}: libtpu says: {" ".join(str(error).split())}') from error
+  return found.devices
+
+
+def slice_row(
+  config: ConfigDict, name: str, devices: Sequence[jax.Device], flops: float
+) -> dict[str, Any]:
+  """What the step needs and takes on one slice; see `run`."""
+  kind = name.partition(':')[0]
+  chip = CHIPS[kind]
+  job = _job(config, config.batch_size, devices)
+  row = _row(name, kind, job) | {'hbm_per_chip': chip.hbm}
+  start = time.perf_counter()
+  needed, compiled = compile_step(job, f'{name}, {job.config.batch_size} triplets')
+  row |= {
+    'compile_seconds': round(time.perf_counter() - start, 1),
+    'bytes_per_chip': needed,
+    'fits': compiled is not None and needed <= chip.hbm,
+  }
+  return row if compiled is None else row | estimate(compiled.as_text(), job, chip, flops)
+
+
+def estimate(text: str, job: jobs.Job, chip: Chip, flops: float) -> dict[str, Any]:
+  """How long a compiled step takes.
+
+  Args:
+    text: of the optimised program.
+    job: that it is of.
+    chip: that it is for.
+    flops: of a chip in a step.
+  """
+  program = collectives.read(text, job.mesh.size)
+  places = np.array([device.coords for device in job.mesh.devices.flat])
+  torus = collectives.torus(places, chip)
+  listed = [
+    {
+      'operation': one.operation,
+      'dtype': one.dtype,
+      'bytes': one.bytes,
+      'group': len(one.groups[0]),
+      'groups': len(one.groups),
+      'count': count,
+      'seconds': count * collectives.seconds(one, torus, chip),
+    }
+    for one, count in program.collectives.items()
+  ]
+  listed.sort(key=lambda one: -one['seconds'])
+  compute = program.cycles / chip.clock
+  sending = sum(one['seconds'] for one in listed)
+  exposed, triplets = compute + sending, job.config.batch_size
+  notes = ['time is an estimate: the cycles of the compiler, collectives by a model']
+  if program.unknown_loops:
+    notes.append(f'{program.unknown_loops} loops of unknown length count once')
+  return {
+    'compute_seconds': compute,
+    'collective_bytes': sum(one['count'] * one['bytes'] for one in listed),
+    'collective_seconds': sending,
+    'estimated_step_seconds': exposed,
+    'estimated_step_seconds_overlapped': max(compute, sending),
+    'estimated_images_per_second': triplets * len(job.model.modalities) / exposed,
+    'estimated_triplets_per_second_per_chip': triplets / job.mesh.size / exposed,
+    'estimated_mfu': flops / exposed / chip.peak_flops,
+    'collectives': listed,
+    'notes': notes,
+  }
+
+
+def compile_step(job: jobs.Job, what: str) -> tuple[int | None, Any]:
+  """Compiles a job's step; (bytes that a chip needs, compiled), the latter None if too many."""
+  lowered = jobs.step_fn(job).lower(job.abstract, jobs.abstract_batch(job), jobs.abstract_key(job))
+  try:
+    with _progress(f'compiling for {what}'):
+      compiled = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    if 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    return _bytes_in(str(error)), None
+  use = compiled.memory_analysis()
+  needed = (
+    use.argument_size_in_bytes
+    + use.output_size_in_bytes
+    - use.alias_size_in_bytes
+    + use.temp_size_in_bytes
+    + use.generated_code_size_in_bytes
+  )
+  return needed, compiled
+
+
+def _bytes_in(message: str) -> int | None:
+  """What a program would need, from the compiler's refusal."""
+  found = re.search(r'Used ([\d.]+)([KMGT]) of|\(([\d.]+)([KMGT])\) exceeds', message)
+  if not found:
+    return None
+  number, unit = (part for part in found.groups() if part)
+  return int(float(number) * 1024 ** ('KMGT'.index(unit) + 1))
+
+
+def largest_batch(
+  config: ConfigDict, row: dict[str, Any], devices: Sequence[jax.Device]
+) -> int | None:
+  """The largest batch per chip that was seen to fit, a multiple of GRAIN if it is not the config's.
+
+  Memory is taken to grow in proportion to the batch, but for the state; every proposal is compiled.
+
+  Args:
+    config: with its batch.
+    row: what `slice_row` found for it.
+    devices: of the slice.
+  """
+  batch, needed, limit = row['batch_per_chip'], row['bytes_per_chip'], row['hbm_per_chip']
+  grain = math.lcm(GRAIN, config.accumulate)
+  fitting, too_large = (batch, math.inf) if row['fits'] else (0, batch)
+  state = _state_bytes(_job(config, batch, devices))
+  for _ in range(PROPOSALS):
+    guess = (limit - state) / (needed - state) * batch if needed else batch / 2
+    low, high = fitting // grain + 1, _below(too_large, grain)
+    if low > high:
+      break
+    batch = grain * min(max(int(guess / grain), low), high)
+    what = f'{row["topology"]}, to see whether {batch} triplets per chip fit'
+    needed, compiled = compile_step(_job(config, batch, devices), what)
+    fitting, too_large = (fitting, batch) if compiled is None else (batch, too_large)
+  return fitting or None
+
+
+def _below(bound: float, grain: int) -> float:
+  """How many grains stay below a bound."""
+  return bound if math.isinf(bound) else math.ceil(bound / grain) - 1
+
+
+def _state_bytes(job: jobs.Job) -> int:
+  """What one chip has of the state."""
+  return sum(
+    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(job.abstract)
+  )
+
+
+def step_flops(config: ConfigDict) -> float:
+  """FLOPs of products and convolutions that one chip does in a step, loops multiplied out."""
+  job = _job(config, config.batch_size, jax.devices('cpu')[:1])
+  arguments = (job.abstract, jobs.abstract_batch(job), jobs.abstract_key(job))
+  return float(_flops(jax.make_jaxpr(jobs.step_fn(job))(*arguments).jaxpr))
+
+
+def _flops(jaxpr) -> int:
+  return sum(_equation_flops(equation) for equation in jaxpr.eqns)
+
+
+def _equation_flops(equation) -> int:
+  if equation.primitive.name == 'dot_general':
+    (contracted, _), _ = equation.params['dimension_numbers']
+    left = equation.invars[0].aval.shape
+    return 2 * equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
+  if equation.primitive.name == 'conv_general_dilated':
+    kernel = equation.invars[1].aval
+    features = kernel.shape[equation.params['dimension_numbers'].rhs_spec[0]]
+    # An input that is spread out with zeros, as in a gradient, is not multiplied where it is 0.
+    spread = math.prod(equation.params['lhs_dilation'])
+    return 2 * equation.outvars[0].aval.size * kernel.size // features // spread
+  inner = [
+    getattr(leaf, 'jaxpr', leaf)
+    for leaf in jax.tree.leaves(
+      list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, 'eqns')
+    )
+    if hasattr(getattr(leaf, 'jaxpr', leaf), 'eqns')
+  ]
+  times = equation.params.get('length', 1) if equation.primitive.name == 'scan' else 1
+  return times * sum(map(_flops, inner))
+
+
+def cuda_row(config: ConfigDict) -> dict[str, Any]:
+  """Lowers the step for one CUDA device, which shows that it can be; see `run`."""
+  job = _job(config, config.batch_size, jax.devices('cpu')[:1])
+  row = _row('cuda', 'cuda', job)
+  start = time.perf_counter()
+  with _progress('lowering for cuda'):
+    jax.export.export(jobs.step_fn(job), platforms=['cuda'])(
+      job.abstract, jobs.abstract_batch(job), jobs.abstract_key(job)
+    )
+  return row | {
+    'compile_seconds': round(time.perf_counter() - start, 1),
+    'notes': ['lowered, not compiled: memory and time are not known'],
+  }
+
+
+def _row(name: str, kind: str, job: jobs.Job) -> dict[str, Any]:
+  return {
+    'topology': name,
+    'kind': kind,
+    'chips': job.mesh.size,
+    'batch_per_chip': job.config.batch_size // job.mesh.size,
+    'global_batch': job.config.batch_size,
+    'images_per_triplet': len(job.model.modalities),
+    'mesh': dict(job.mesh.shape),
+    'dtype': job.config.model.dtype,
+  } | dict.fromkeys(
+    (
+      'fits',
+      'bytes_per_chip',
+      'hbm_per_chip',
+      'flops_per_chip',
+      'compute_seconds',
+      'collective_bytes',
+      'collective_seconds',
+      'estimated_step_seconds',
+      'estimated_step_seconds_overlapped',
+      'estimated_images_per_second',
+      'estimated_triplets_per_second_per_chip',
+      'estimated_mfu',
+      'collectives',
+      'largest_batch_per_chip',
+    )
+  )
+
+
+def _job(config: ConfigDict, batch_per_chip: int, devices: Sequence[jax.Device]) -> jobs.Job:
+  """The job with this batch on each device; the caller's config stays as it is."""
+  config = ConfigDict(config)
+  with config.unlocked():
+    config.batch_size = batch_per_chip * len(devices)
+    config.eval_batch_size = len(devices)  # evaluation is not compiled
+  return jobs.make(config, devices)
+
+
+def _write(folder: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+  score_files.write_text(folder / 'preflight.json', json.dumps(rows, indent=1) + '\n')
+
+
+@contextlib.contextmanager
+def _progress(what: str, every: float = 30.0) -> Iterator[None]:
+  """Says on stderr what is being done, and every so many seconds that it still is."""
+  start, done = time.perf_counter(), threading.Event()
+
+  def elapsed() -> str:
+    return f'{time.perf_counter() - start:.0f} s'
+
+  def tell() -> None:
+    while not done.wait(every):
+      print(f'{what}: {elapsed()} ...', file=sys.stderr, flush=True)
+
+  print(f'{what} ...', file=sys.stderr, flush=True)
+  thread = threading.Thread(target=tell, daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    done.set()
+    thread.join()
+    print(f'{what}: {elapsed()}', file=sys.stderr, flush=True)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+  """What was found, as lines of text."""
+  first = rows[0]
+  columns = {
+    'topology': lambda row: row['topology'],
+    'chips': lambda row: str(row['chips']),
+    'global batch': lambda row: str(row['global_batch']),
+    'fits': lambda row: {True: 'yes', False: 'NO', None: '-'}[row['fits']],
+    'GiB': lambda row: _number(row['bytes_per_chip'], 2**30, 2),
+    'of': lambda row: _number(row['hbm_per_chip'], 2**30, 2),
+    'TFLOP': lambda row: _number(row['flops_per_chip'], 1e12, 2),
+    'ms': lambda row: _number(row['estimated_step_seconds'], 1e-3, 1),
+    'overlapped': lambda row: _number(row['estimated_step_seconds_overlapped'], 1e-3, 1),
+    'collectives ms': lambda row: _number(row['collective_seconds'], 1e-3, 2),
+    'MB': lambda row: _number(row['collective_bytes'], 1e6, 1),
+    'images/s': lambda row: _number(row['estimated_images_per_second'], 1, 0),
+    'triplets/s/chip': lambda row: _number(row['estimated_triplets_per_second_per_chip'], 1, 1),
+    'MFU %': lambda row: _number(row['estimated_mfu'], 1e-2, 1),
+    'largest batch': lambda row: _number(row['largest_batch_per_chip'], 1, 0),
+  }
+  cells = [list(columns), *([cell(row) for cell in columns.values()] for row in rows)]
+  widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+  lines = [
+    f'Preflight: {first["batch_per_chip"]} triplets per chip (config.batch_size), '
+    f'{first["images_per_triplet"]} images each, {first["dtype"]}'
+  ]
+  lines += [
+    '  '.join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(pairs))
+    for pairs in (list(zip(line, widths, strict=True)) for line in cells)
+  ]
+  lines += [
+    '',
+    "Time is an estimate, nothing was run: the TPU compiler's cycles, and collectives by a model.",
+    'ms: of a step, collectives exposed; images/s and MFU (of the bfloat16 peak) follow from it.',
+    'GiB, TFLOP, MB (of collectives), largest batch: of one chip. By collective:',
+  ]
+  for row in rows:
+    lines += [f'  {row["topology"]}: {line}' for line in _by_operation(row['collectives'] or [])]
+  return '\n'.join(lines)
+
+
+def _by_operation(listed: list[dict[str, Any]]) -> list[str]:
+  counts, sizes, times = Counter(), Counter(), Counter()
+  for one in listed:
+    key = (one['operation'], one['dtype'], one['group'])
+    counts[key] += one['count']
+    sizes[key] += one['count'] * one['bytes']
+    times[key] += one['seconds']
+  return [
+    f'{counts[key]} {operation} over {group} chips, {dtype}: {sizes[key] / 1e6:.2f} MB, '
+    f'{seconds * 1e3:.2f} ms'
+    for key, seconds in times.most_common()
+    for operation, dtype, group in [key]
+  ]
+
+
+def _number(value: float | None, unit: float, digits: int) -> str:
+  return '-' if value is None else f'{value / unit:.{digits}f}'
