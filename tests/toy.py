@@ -36,10 +36,12 @@ def make(
   dtype='float32',
   head='binary_logit',
   branches=False,
+  fields=(),
 ):
-  """(model, variables) of a toy; `form` is the fusion's fields as a tuple of pairs."""
+  """(model, variables) of a toy; `form` and `fields` are the fusion's and the backbone's fields,
+  as tuples of pairs."""
   model = flexmodal.build(
-    {'name': backbone, **TOY[backbone]},
+    {'name': backbone, **TOY[backbone], **dict(fields)},
     {'name': fusion, **dict(form)},
     {'name': head},
     modalities=('rgb',) if fusion == 'single' else ('rgb', 'depth', 'ir'),

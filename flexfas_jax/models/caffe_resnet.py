@@ -49,6 +49,7 @@ class Stage(nn.Module):
 
   blocks: int
   width: int
+  remat: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -58,11 +59,18 @@ class Stage(nn.Module):
         f'caffe_resnet: nothing is left of a {x.shape[1]}x{x.shape[2]} map after another stage; '
         'take a larger image_size (its four stages need 48 pixels)'
       )
-    x = Conv(self.width, padding=0, dtype=self.dtype, name='conv')(x)
-    x = PReLU(name='prelu')(Norm(self.dtype, name='bn')(x, train, mask))
-    x = max_pool(x, 2, 2)
+
+    def shrink(stage, x):
+      x = Conv(self.width, padding=0, dtype=self.dtype, name='conv')(x)
+      x = PReLU(name='prelu')(Norm(self.dtype, name='bn')(x, train, mask))
+      return max_pool(x, 2, 2)
+
+    block = Block
+    if self.remat:
+      block, shrink = nn.remat(Block, static_argnums=(2,)), nn.remat(shrink)  # 2: train
+    x = shrink(self, x)
     for i in range(self.blocks):
-      x = Block(self.dtype, name=f'block_{i}')(x, train, mask)
+      x = block(self.dtype, name=f'block_{i}')(x, train, mask)
     return x
 
 
@@ -73,12 +81,14 @@ class CaffeResNet(nn.Module):
     variant: a key of `VARIANTS`.
     channel_attention: after every stage, as in MM-FAS's aggregation of type B.
     stages: how many to run; None runs all.
+    remat: what a block computes is not kept for the gradient but computed again.
     dtype: of the computation; parameters and statistics are float32.
   """
 
   variant: str = '34'
   channel_attention: bool = False
   stages: int | None = None
+  remat: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @property
@@ -91,7 +101,9 @@ class CaffeResNet(nn.Module):
   def stage_modules(self) -> tuple[nn.Module, ...]:
     """Each stage, unbound: (map, train, mask) -> map."""
     v = pick('caffe_resnet variant', VARIANTS, self.variant)
-    return tuple(Stage(n, v.width * 2**i, self.dtype, parent=None) for i, n in enumerate(v.blocks))
+    return tuple(
+      Stage(n, v.width * 2**i, self.remat, self.dtype, parent=None) for i, n in enumerate(v.blocks)
+    )
 
   @nn.compact
   def __call__(self, image, train: bool = False, mask=None):

@@ -4,9 +4,11 @@ Yu et al., "Searching Central Difference Convolutional Networks for Face Anti-Sp
 (CDCN, CVPR2020_paper_codes/models/CDCNs.py).
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from flexfas_jax.fusion._layers import ConvNormRelu, MultiLevel, max_pool
@@ -32,15 +34,18 @@ class Stage(nn.Module):
 
   widths: tuple[int, ...]
   theta: float
+  remat: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, train: bool = False, mask=None):
     """[B, h, w, C] -> [B, h / 2, w / 2, D]."""
+    unit, pool = ConvNormRelu, functools.partial(max_pool, window=3, stride=2, padding=1)
+    if self.remat:
+      unit, pool = nn.remat(ConvNormRelu, static_argnums=(2,)), jax.checkpoint(pool)  # 2: train
     for i, width in enumerate(self.widths):
-      conv = ConvNormRelu(width, theta=self.theta, dtype=self.dtype, name=f'conv_{i}')
-      x = conv(x, train, mask)
-    return max_pool(x, 3, 2, padding=1)
+      x = unit(width, theta=self.theta, dtype=self.dtype, name=f'conv_{i}')(x, train, mask)
+    return pool(x)
 
 
 class CDCN(nn.Module):
@@ -52,6 +57,8 @@ class CDCN(nn.Module):
     map_size: side of the fourth map; None is the third's (an eighth of the image's; the reference
       has 32 for 256 pixels, whatever comes in).
     stages: how many maps to make; None makes all.
+    remat: what a convolution, its norm and ReLU compute is not kept for the gradient but computed
+      again.
     dtype: of the computation; parameters and statistics are float32.
   """
 
@@ -59,6 +66,7 @@ class CDCN(nn.Module):
   theta: float = 0.7
   map_size: int | None = None
   stages: int | None = None
+  remat: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @property
@@ -71,7 +79,9 @@ class CDCN(nn.Module):
   def stage_modules(self) -> tuple[nn.Module, ...]:
     """Each block, unbound: (map, train, mask) -> map; the neck reads all of them and is none."""
     v = pick('cdcn variant', VARIANTS, self.variant)
-    return tuple(Stage(widths, self.theta, self.dtype, parent=None) for widths in v.blocks)
+    return tuple(
+      Stage(widths, self.theta, self.remat, self.dtype, parent=None) for widths in v.blocks
+    )
 
   @nn.compact
   def __call__(self, image, train: bool = False, mask=None):
@@ -80,7 +90,8 @@ class CDCN(nn.Module):
     `mask` [B]: which images are real; the others leave no trace in batch statistics.
     """
     v = pick('cdcn variant', VARIANTS, self.variant)
-    x = ConvNormRelu(v.stem, theta=self.theta, dtype=self.dtype, name='conv1')(image, train, mask)
+    unit = nn.remat(ConvNormRelu, static_argnums=(2,)) if self.remat else ConvNormRelu  # 2: train
+    x = unit(v.stem, theta=self.theta, dtype=self.dtype, name='conv1')(image, train, mask)
     self.sow('intermediates', 'stem', x)
     maps = []
     for i, stage in enumerate(self.stage_modules[: self.stages], 1):

@@ -53,12 +53,14 @@ class Stage(nn.Module):
 
   units: int
   width: int
+  remat: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, train: bool = False, mask=None):
+    unit = nn.remat(Unit, static_argnums=(2,)) if self.remat else Unit  # 2: train
     for i in range(self.units):
-      x = Unit(self.width, 1 if i else 2, self.dtype, name=f'unit_{i}')(x, train, mask)
+      x = unit(self.width, 1 if i else 2, self.dtype, name=f'unit_{i}')(x, train, mask)
     return x
 
 
@@ -68,11 +70,13 @@ class IRResNet(nn.Module):
   Attributes:
     variant: a key of `VARIANTS`.
     stages: how many to run; None runs all.
+    remat: what a unit computes is not kept for the gradient but computed again.
     dtype: of the computation; parameters and statistics are float32.
   """
 
   variant: str = '50'
   stages: int | None = None
+  remat: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @property
@@ -85,7 +89,9 @@ class IRResNet(nn.Module):
   def stage_modules(self) -> tuple[nn.Module, ...]:
     """Each stage, unbound: (map, train, mask) -> map."""
     v = pick('ir_resnet variant', VARIANTS, self.variant)
-    return tuple(Stage(n, v.width * 2**i, self.dtype, parent=None) for i, n in enumerate(v.units))
+    return tuple(
+      Stage(n, v.width * 2**i, self.remat, self.dtype, parent=None) for i, n in enumerate(v.units)
+    )
 
   @nn.compact
   def __call__(self, image, train: bool = False, mask=None):

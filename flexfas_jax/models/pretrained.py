@@ -4,6 +4,7 @@
     model, variables = from_torch(tensors, 'timm/resnet50')
     variables = initialise(variables, donor, into='streams')     a backbone into a larger model
     tensors = to_torch(variables, 'timm/resnet50')               and back
+    variables = restack(variables, like)                         for a ViT whose blocks are scanned
 
 What a module is called in an original, `foreign_names.py` knows. The layouts follow from our leaf's
 name: a kernel [k, k, C, D] is PyTorch's weight [D, C, k, k].
@@ -101,6 +102,7 @@ def to_torch(variables, architecture: str, stream: str | None = None) -> dict[st
     if not kept.get('params'):
       raise StateError(f'the model has no stream {stream!r}, but {sorted(variables["params"])}')
     variables = {k: {'streams_shared': v} for k, v in kept.items()}
+  variables = _unstack(variables)
   tensors = {}
   for leaf in _leaves(origin, variables, architecture):
     value = np.asarray(_get(variables, leaf.path), np.float32)
@@ -179,12 +181,31 @@ def google_to_timm(tensors: Tensors) -> dict[str, np.ndarray]:
   return found
 
 
+def restack(variables, like) -> dict[str, Any]:
+  """A model's variables for the same model with another `scan` (`models/vit.py`).
+
+  Args:
+    variables: of the one.
+    like: of the other; may be shapes alone.
+
+  Raises:
+    StateError: the models differ in more than that.
+  """
+  arrays = dict(_flat(_unstack(variables)))
+  shapes = {path: value.shape for path, value in arrays.items()}
+  wanted = {p: v.shape for p, v in _flat(jax.eval_shape(_unstack, like))}
+  if wrong := sorted({path for path, _ in shapes.items() ^ wanted.items()}):
+    raise StateError(f'the variables are of another model; apart: {_few(map("/".join, wrong))}')
+  return _tree(_restacked(arrays, like).items())
+
+
 def initialise(variables, donor, into: str = 'streams') -> dict[str, Any]:
   """Puts a backbone's weights into a larger model.
 
   Args:
     variables: of the model, freshly initialised.
-    donor: variables of a model of one backbone, from `from_torch` or a checkpoint of ours.
+    donor: variables of a model of one backbone, from `from_torch` or a checkpoint of ours; a ViT
+      with or without `scan`, whatever the model has.
     into: 'streams', all of them; the name of one modality whose stream is its own; 'aggregation',
       all streams and the joint stages of `multi_layer_aggregation`, as in MM-FAS: the stage after
       each layer, and the last one, whose inputs are repeated for each modality and not divided by
@@ -223,6 +244,7 @@ class Fitted(NamedTuple):
 
 def fit(variables, donor, into: str = 'streams') -> Fitted:
   """What `initialise` would put where; `variables` may be shapes alone."""
+  like, variables, donor = variables, jax.eval_shape(_unstack, variables), _unstack(donor)
   targets = _targets(variables, into)
   streams = [k for k in donor['params'] if k.startswith('streams_')]
   if len(streams) != 1:
@@ -254,7 +276,9 @@ def fit(variables, donor, into: str = 'streams') -> Fitted:
   if wrong:
     raise StateError(f'the weights are of another architecture than the model: {_few(wrong)}')
   other = [path[1:] for path, _ in _flat(donor) if path[1] != streams[0]]  # its head
-  return Fitted(arrays, untouched, ['/'.join(n) for n in [*(s[1:] for s in rest), *other]])
+  return Fitted(
+    _restacked(arrays, like), untouched, ['/'.join(n) for n in [*(s[1:] for s in rest), *other]]
+  )
 
 
 class Source(NamedTuple):
@@ -505,6 +529,26 @@ def _resize(value, shape, path: Path):
   if path[1:3] != ('fusion', 'main') or others or over or not times:
     return None
   return jnp.concatenate([value] * times, axis)
+
+
+def _unstack(variables) -> dict[str, Any]:
+  """Each block of a scanned ViT by itself, under its own name."""
+  flat = []
+  for path, value in _flat(variables):
+    paths = vit.unstacked(path, value.shape)
+    flat += [(path, value)] if paths == [path] else zip(paths, value, strict=True)
+  return _tree(flat)
+
+
+def _restacked(arrays: Mapping[Path, Any], like) -> dict[Path, Any]:
+  """Arrays by block, as `_unstack` names them, under the names of `like`: its inverse."""
+  found = {}
+  for path, value in _flat(like):
+    paths = vit.unstacked(path, value.shape)
+    parts = [arrays[p] for p in paths if p in arrays]
+    if len(parts) == len(paths):
+      found[path] = parts[0] if paths == [path] else jnp.stack(parts)
+  return found
 
 
 def _few(names, most: int = 4) -> str:

@@ -66,14 +66,15 @@ class Stage(nn.Module):
   width: int
   stride: int
   bottleneck: bool
+  remat: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, train: bool = False, mask=None):
+    block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block  # 2: train
     for i in range(self.blocks):
       stride = self.stride if i == 0 else 1
-      block = Block(self.width, stride, self.bottleneck, self.dtype, name=f'block_{i}')
-      x = block(x, train, mask)
+      x = block(self.width, stride, self.bottleneck, self.dtype, name=f'block_{i}')(x, train, mask)
     return x
 
 
@@ -83,11 +84,13 @@ class ResNet(nn.Module):
   Attributes:
     variant: a key of `VARIANTS`.
     stages: how many to run; None runs all.
+    remat: what a block computes is not kept for the gradient but computed again.
     dtype: of the computation; parameters and statistics are float32.
   """
 
   variant: str = '50'
   stages: int | None = None
+  remat: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @property
@@ -102,7 +105,10 @@ class ResNet(nn.Module):
     """Each stage, unbound: (map, train, mask) -> map."""
     v = pick('resnet variant', VARIANTS, self.variant)
     return tuple(
-      Stage(n, v.width * 2**i, 1 if i == 0 else 2, v.bottleneck, self.dtype, parent=None)
+      Stage(
+        *(n, v.width * 2**i, 1 if i == 0 else 2, v.bottleneck, self.remat, self.dtype),
+        parent=None,
+      )
       for i, n in enumerate(v.blocks)
     )
 
