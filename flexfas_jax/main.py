@@ -37,6 +37,7 @@ _DISTRIBUTED = flags.DEFINE_bool(
 _COORDINATOR = flags.DEFINE_string('coordinator', None, 'host:port of the first process.')
 _PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are.')
 _PROCESS = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')
+_CONNECT = flags.DEFINE_integer('connect_seconds', 300, 'How long to wait for the others.')
 _STRICT = flags.DEFINE_bool(
   'strict_restore', False, 'A damaged newest checkpoint is an error, not a reason for an older one.'
 )
@@ -102,7 +103,7 @@ def _job() -> None:
   from flexfas_jax.training import distributed, loop
 
   if _DISTRIBUTED.value:
-    distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _CONNECT.value)
   else:
     distributed.refuse_to_be_alone()
   options = loop.Options(_STRICT.value, _ALLOW.value, profile_steps)

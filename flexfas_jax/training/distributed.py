@@ -4,13 +4,15 @@ Everything here is called by every process, in the same order.
 """
 
 import os
+import socket
 import sys
+import time
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from flexfas_jax.errors import ConfigError
+from flexfas_jax.errors import STOPPED, ConfigError
 
 _WAY_OUT = (
   'give each process --distributed --coordinator=HOST:PORT --num_processes=N --process_id=I'
@@ -35,8 +37,12 @@ def start(
   Raises:
     ConfigError: it cannot be found who the others are, or they cannot be reached.
   """
-  if coordinator is not None and not coordinator.rpartition(':')[2].isdigit():
-    raise ConfigError(f'--coordinator={coordinator} is not host:port')
+  if coordinator is not None:
+    host, _, port = coordinator.rpartition(':')
+    if not host or not port.isdigit():
+      raise ConfigError(f'--coordinator={coordinator} is not host:port')
+    if process:
+      _reach(host.strip('[]'), int(port), timeout)
   try:
     jax.distributed.initialize(coordinator, processes, process, initialization_timeout=timeout)
   except Exception as error:  # what each kind of cluster raises, and what XLA does
@@ -48,6 +54,22 @@ def start(
     raise ConfigError(
       f'--num_processes={processes}, and the devices are those of {jax.process_count()} processes'
     )
+
+
+def _reach(host: str, port: int, timeout: int) -> None:
+  """Waits for process 0: where it never comes, XLA ends the process with a core dump."""
+  end = time.monotonic() + timeout
+  while True:
+    try:
+      with socket.create_connection((host, port), timeout=max(end - time.monotonic(), 0.1)):
+        return
+    except OSError as error:
+      if time.monotonic() > end:
+        raise ConfigError(
+          f'--distributed: the processes cannot be joined: nobody answers at {host}:{port} '
+          f'({error}) within {timeout} s; start process 0 there, or {_WAY_OUT}'
+        ) from error
+      time.sleep(0.2)
 
 
 def refuse_to_be_alone(environment=os.environ) -> None:
@@ -111,9 +133,9 @@ def whole(array: jax.Array) -> np.ndarray:
 
 def leave(code: int) -> None:
   """Ends one of several processes that failed: the usual end waits for the others, who wait for
-  this one; without it they notice and end as well. Does nothing after success or alone."""
+  this one; without it they notice and end as well. Does nothing where all end together."""
   # Never asks jax for devices, which may be what failed.
-  if code and jax.distributed.is_initialized():
+  if code not in (0, STOPPED) and jax.distributed.is_initialized():
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

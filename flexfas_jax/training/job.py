@@ -19,6 +19,7 @@ from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.models import flexmodal, pretrained
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training import sharding
+from flexfas_jax.training.devices import find as find_devices
 from flexfas_jax.training.step import init_state, train_step
 
 
@@ -53,6 +54,7 @@ def make(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Job
   config, protocol = with_protocol(config)
   fields = config.to_dict()
   model = flexmodal.build(**fields['model'])
+  devices = find_devices() if devices is None else devices
   mesh = sharding.make_mesh(**fields['mesh'], devices=devices)
   sharding.check_batch(config.batch_size, mesh, 'config.batch_size', config.accumulate)
   sharding.check_batch(config.eval_batch_size, mesh, 'config.eval_batch_size')

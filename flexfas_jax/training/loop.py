@@ -242,6 +242,9 @@ def _steps(run: Run, state, batches, start: int) -> None:
       due = _due(config, step)
       if stop or due or step % config.checkpoint_every == 0:
         _refuse_nan(run, unseen, position - start)  # what is not finite is never saved
+        if step % config.log_every == 0:  # nor is a row lost that a resumed run would not make
+          _log(run, unseen, position - start)
+          unseen = []
       if due and not (stop and run.preemption.told()):
         _judge(run, step, state, batches, wait=stop)
       elif stop or step % config.checkpoint_every == 0:
