@@ -51,7 +51,7 @@ def embedded() -> ConfigDict:
   c.cutout = 0
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 64})
-  c.model.backbone = ConfigDict({'name': 'cdcn', 'variant': 'pico', 'theta': 0.7})
+  c.model.backbone = ConfigDict({'name': 'cdcn', 'variant': 'pico', 'theta': 0.7, 'remat': False})
   c.model.fusion = ConfigDict({'name': 'cdcn_three_stream', 'theta': 0.7, 'dropout': 0.1})
   c.model.head = ConfigDict({'name': 'pixel_map', 'theta': 0.7})
   c.model.share_streams = False
@@ -104,7 +104,7 @@ def flexmodal() -> ConfigDict:
   c.cutout = 49
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 256})
-  c.model.backbone = ConfigDict({'name': 'cdcn', 'variant': 'cdcn', 'theta': 0.7})
+  c.model.backbone = ConfigDict({'name': 'cdcn', 'variant': 'cdcn', 'theta': 0.7, 'remat': False})
   c.model.fusion = ConfigDict({'name': 'cdcn_three_stream', 'theta': 0.7})
   c.model.head = ConfigDict({'name': 'pixel_map', 'theta': 0.7})
   c.model.share_streams = False

@@ -50,7 +50,7 @@ def embedded() -> ConfigDict:
   c.cutout = 0
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 64})
-  c.model.backbone = ConfigDict({'name': 'caffe_resnet', 'variant': 'pico'})
+  c.model.backbone = ConfigDict({'name': 'caffe_resnet', 'variant': 'pico', 'remat': False})
   c.model.fusion = ConfigDict({'name': 'multi_layer_aggregation', 'variant': 'A'})
   c.model.head = ConfigDict({'name': 'binary_logit', 'dropout': 0.1})
   c.model.share_streams = False
@@ -104,7 +104,7 @@ def flexmodal() -> ConfigDict:
   c.cutout = 15
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 112})
-  c.model.backbone = ConfigDict({'name': 'caffe_resnet', 'variant': '34'})
+  c.model.backbone = ConfigDict({'name': 'caffe_resnet', 'variant': '34', 'remat': False})
   c.model.fusion = ConfigDict({'name': 'multi_layer_aggregation', 'variant': 'A'})
   c.model.head = ConfigDict({'name': 'binary_logit'})
   c.model.share_streams = False

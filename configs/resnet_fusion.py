@@ -50,7 +50,7 @@ def embedded() -> ConfigDict:
   c.cutout = 0
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 64})
-  c.model.backbone = ConfigDict({'name': 'resnet', 'variant': 'pico'})
+  c.model.backbone = ConfigDict({'name': 'resnet', 'variant': 'pico', 'remat': False})
   c.model.fusion = ConfigDict({'name': 'squeeze_excite', 'reduction': 8, 'dropout': 0.1})
   c.model.head = ConfigDict({'name': 'binary_logit', 'dropout': 0.1})
   c.model.share_streams = False
@@ -102,7 +102,7 @@ def flexmodal() -> ConfigDict:
   c.cutout = 29
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 224})
-  c.model.backbone = ConfigDict({'name': 'resnet', 'variant': '50'})
+  c.model.backbone = ConfigDict({'name': 'resnet', 'variant': '50', 'remat': False})
   c.model.fusion = ConfigDict({'name': 'concat', 'dropout': 0.3})
   c.model.head = ConfigDict({'name': 'binary_logit', 'dropout': 0.3})
   c.model.share_streams = False

@@ -50,7 +50,9 @@ def embedded() -> ConfigDict:
   c.cutout = 0
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 64})
-  c.model.backbone = ConfigDict({'name': 'vit', 'variant': 'pico', 'patch_size': 16})
+  c.model.backbone = ConfigDict(
+    {'name': 'vit', 'variant': 'pico', 'patch_size': 16, 'scan': False, 'remat': False}
+  )
   c.model.fusion = ConfigDict(
     {'name': 'cross_attention', 'form': 'symmetric', 'scaled': True, 'dropout': 0.1}
   )
@@ -104,7 +106,9 @@ def flexmodal() -> ConfigDict:
   c.cutout = 29
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 224})
-  c.model.backbone = ConfigDict({'name': 'vit', 'variant': 'B', 'final_norm': False})
+  c.model.backbone = ConfigDict(
+    {'name': 'vit', 'variant': 'B', 'final_norm': False, 'scan': False, 'remat': False}
+  )
   c.model.fusion = ConfigDict({'name': 'cross_attention', 'form': 'reference', 'dropout': 0.3})
   c.model.head = ConfigDict({'name': 'binary_logit', 'dropout': 0.3})
   c.model.share_streams = True
