@@ -8,9 +8,11 @@ place that imports `data.<name>`: a set that needs no licence is built here when
 
 import contextlib
 import csv
+import errno
 import functools
 import importlib
 import logging
+import os
 import pathlib
 import shlex
 import sys
@@ -31,6 +33,8 @@ FIELDS = (
   'ethnicity',
 )
 READ_AT_ONCE = 512  # records, when a source is checked
+# A disk that is read-only, someone else's, or full: its owner's business, not a defect.
+_CANNOT_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 
 
 class Source:
@@ -247,7 +251,8 @@ def prepare(
 
   Raises:
     ConfigError: no such data set, config or setting; the message lists those there are.
-    DataError: it has to be prepared by hand, and which command does it; or its source is wrong.
+    DataError: it has to be prepared by hand, and which command does it; or its source is wrong; or
+      `data_dir` cannot be written to.
   """
   name, _, config = dataset.partition('/')
   if name not in builders():
@@ -279,8 +284,17 @@ def prepare(
       raise
     raise ConfigError(f'{name} has no config {config!r}; it has: {known}') from None
   how = {'download_config': _on_beam(*beam)} if beam else {}
-  with contextlib.redirect_stdout(None):  # TFDS announces a download; progress is on stderr
-    builder.download_and_prepare(**how)
+  try:
+    with contextlib.redirect_stdout(None):  # TFDS announces a download; progress is on stderr
+      builder.download_and_prepare(**how)
+  except (OSError, RuntimeError) as error:  # ArrayRecord's says why in words only
+    if not any(os.strerror(code) in str(error) for code in _CANNOT_WRITE):
+      raise
+    raise DataError(
+      f'{dataset} is not prepared in {data_dir!r}, and cannot be: {error}. Prepare it where there '
+      'is room and leave to write, and name that place: --data_dir=... here, '
+      '--config.data_dir=... in training'
+    ) from error
   return pathlib.Path(builder.data_dir)
 
 
