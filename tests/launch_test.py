@@ -44,11 +44,11 @@ def _commands(text):
   """(module, arguments) of every one of our commands in a page or a script's head."""
   text = re.sub(r'^#+ ?', '', text, flags=re.MULTILINE)  # comments
   text = re.sub(r'\\\n\s*', ' ', text)
-  for line in re.findall(r'^.*--.*$(?:\n {4}--.*)*', text, flags=re.MULTILINE):
+  for line in text.splitlines():
     for before, module in BEFORE:
       _, found, rest = line.partition(before + ' --')
       if found:
-        rest = re.split(r" && |'\n|'$| --distributed\"|\.$|`", '--' + rest)[0]
+        rest = re.split(r' && |"$|`', '--' + rest)[0]
         yield module, tuple(shlex.split(rest, comments=True))
         break
 
@@ -203,6 +203,16 @@ def test_tpu_vms_get_arguments_as_they_are(commands, monkeypatch):
   assert shlex.split(command)[-len(given) - 1 :] == [*given, '--distributed']
   (never,) = re.findall(r"RestartPreventExitStatus=([\d ]+)'", command)
   assert set(map(int, never.split())) == NEVER_AGAIN
+
+
+def test_xpk_gets_a_command_of_one_line(commands):
+  """It is pasted into a manifest as it is."""
+  (block,) = re.findall(r'```sh\n(pip install xpk.*?)```', (LAUNCH / 'README.md').read_text(), re.S)
+  commands('pip')
+  commands('xpk')
+  subprocess.run(['bash', '-ec', block], check=True)
+  (command,) = (line for line in commands.told() if line.startswith('--command='))
+  assert command.endswith(' --distributed')
 
 
 def _instructions():
