@@ -35,8 +35,7 @@ from flexfas_jax.training import job as jobs
 from flexfas_jax.training.chips import CHIPS, Chip
 
 EXAMPLE = '--topology=v5e:4x4,v5p:2x2x1,cuda'
-PROPOSALS = 3  # compilations, at most, to find the largest batch of one kind of chip
-GRAIN = 8  # batches that are proposed are multiples of this
+PROPOSALS = 2  # compilations, at most, to find the largest batch of one kind of chip
 
 
 def run(config: ConfigDict, workdir: str, topology: str | None) -> list[dict[str, Any]]:
@@ -58,9 +57,10 @@ def run(config: ConfigDict, workdir: str, topology: str | None) -> list[dict[str
   estimated_triplets_per_second_per_chip.
   estimated_mfu: flops_per_chip, per second, of the chip's bfloat16 peak.
   collectives: operation, dtype, bytes, chips of a group, groups, count in a step, seconds of all.
-  largest_batch_per_chip: that fits the smallest slice asked for of this kind, None: none was found.
+  largest_batch_per_chip, too_large_batch_per_chip: seen to fit, and not to, by `largest_batch` on
+    the smallest slice asked for of this kind.
   compile_seconds: on this machine.
-  notes: what the estimate leaves out.
+  notes: what else is to be known.
 
   For 'cuda' the step is only lowered: what needs a compiler for TPU is None.
 
@@ -77,21 +77,25 @@ def run(config: ConfigDict, workdir: str, topology: str | None) -> list[dict[str
   """
   names = parse(topology)
   _keep_from_accelerators()
-  devices = {name: slice_devices(name) for name in names if name != 'cuda'}
+  alone = _job_of_one(config)
+  made = {  # all of them first: what is wrong is told before minutes of compiling
+    name: alone if name == 'cuda' else _job(config, config.batch_size, slice_devices(name))
+    for name in names
+  }
   folder = pathlib.Path(workdir)
   folder.mkdir(parents=True, exist_ok=True)
-  flops = step_flops(config)
+  flops = step_flops(alone)
   rows = []
-  for name in names:
-    row = cuda_row(config) if name == 'cuda' else slice_row(config, name, devices[name], flops)
-    rows.append({**row, 'flops_per_chip': flops})
+  for name, job in made.items():
+    row = cuda_row(job) if name == 'cuda' else slice_row(job, name, flops)
+    rows.append(row | {'flops_per_chip': flops})
     _write(folder, rows)
   for kind in dict.fromkeys(row['kind'] for row in rows if row['kind'] in CHIPS):
     same = [row for row in rows if row['kind'] == kind]
     smallest = min(same, key=lambda row: row['chips'])
-    largest = largest_batch(config, smallest, devices[smallest['topology']])
+    largest, too_large = largest_batch(config, smallest, made[smallest['topology']])
     for row in same:
-      row['largest_batch_per_chip'] = largest
+      row |= {'largest_batch_per_chip': largest, 'too_large_batch_per_chip': too_large}
   _write(folder, rows)
   print(table(rows))
   return rows
@@ -150,13 +154,10 @@ def slice_devices(name: str) -> Sequence[jax.Device]:
   return found.devices
 
 
-def slice_row(
-  config: ConfigDict, name: str, devices: Sequence[jax.Device], flops: float
-) -> dict[str, Any]:
-  """What the step needs and takes on one slice; see `run`."""
+def slice_row(job: jobs.Job, name: str, flops: float) -> dict[str, Any]:
+  """What a job's step needs and takes on the slice that it was made for; see `run`."""
   kind = name.partition(':')[0]
   chip = CHIPS[kind]
-  job = _job(config, config.batch_size, devices)
   row = _row(name, kind, job) | {'hbm_per_chip': chip.hbm}
   start = time.perf_counter()
   needed, compiled = compile_step(job, f'{name}, {job.config.batch_size} triplets')
@@ -196,7 +197,11 @@ def estimate(text: str, job: jobs.Job, chip: Chip, flops: float) -> dict[str, An
   compute = program.cycles / chip.clock
   sending = sum(one['seconds'] for one in listed)
   exposed, triplets = compute + sending, job.config.batch_size
-  notes = ['time is an estimate: the cycles of the compiler, collectives by a model']
+  notes = []
+  if again := len(set(re.findall(r'%([\w.\-]+\.remat[\w.\-]*) = ', text))):
+    notes.append(
+      f'memory is short: {again} values are computed again; fewer triplets may be faster'
+    )
   if program.unknown_loops:
     notes.append(f'{program.unknown_loops} loops of unknown length count once')
   return {
@@ -244,36 +249,45 @@ def _bytes_in(message: str) -> int | None:
 
 
 def largest_batch(
-  config: ConfigDict, row: dict[str, Any], devices: Sequence[jax.Device]
-) -> int | None:
-  """The largest batch per chip that was seen to fit, a multiple of GRAIN if it is not the config's.
+  config: ConfigDict, row: dict[str, Any], job: jobs.Job
+) -> tuple[int | None, int | None]:
+  """How many triplets a chip can take in a step: what was compiled, within PROPOSALS tries.
 
-  Memory is taken to grow in proportion to the batch, but for the state; every proposal is compiled.
+  The first guess takes memory to grow with the batch, but for the state. It may grow less, since
+  the compiler computes values again rather than keep them where memory is short: while all fits,
+  the next guess is half as much again, and then one between what fits and what does not.
 
   Args:
     config: with its batch.
     row: what `slice_row` found for it.
-    devices: of the slice.
+    job: that the row is of.
+
+  Returns:
+    (the largest batch that was seen to fit, the smallest that was seen not to); None: none was.
   """
   batch, needed, limit = row['batch_per_chip'], row['bytes_per_chip'], row['hbm_per_chip']
-  grain = math.lcm(GRAIN, config.accumulate)
+  state, devices = _state_bytes(job), list(job.mesh.devices.flat)
   fitting, too_large = (batch, math.inf) if row['fits'] else (0, batch)
-  state = _state_bytes(_job(config, batch, devices))
   for _ in range(PROPOSALS):
     guess = (limit - state) / (needed - state) * batch if needed else batch / 2
-    low, high = fitting // grain + 1, _below(too_large, grain)
-    if low > high:
+    if math.isinf(too_large):
+      guess = max(guess, 1.5 * fitting)
+    elif not fitting < guess < too_large:
+      guess = (fitting + too_large) / 2
+    batch = _rounded(max(guess, config.accumulate), config.accumulate)
+    if not fitting < batch < too_large:
       break
-    batch = grain * min(max(int(guess / grain), low), high)
     what = f'{row["topology"]}, to see whether {batch} triplets per chip fit'
     needed, compiled = compile_step(_job(config, batch, devices), what)
     fitting, too_large = (fitting, batch) if compiled is None else (batch, too_large)
-  return fitting or None
+  return fitting or None, None if math.isinf(too_large) else too_large
 
 
-def _below(bound: float, grain: int) -> float:
-  """How many grains stay below a bound."""
-  return bound if math.isinf(bound) else math.ceil(bound / grain) - 1
+def _rounded(batch: float, accumulate: int) -> int:
+  """Rounds down to 8 to 15 times a power of 2, then to what `accumulate` divides."""
+  batch = int(batch)
+  unit = math.lcm(accumulate, 2 ** max(0, batch.bit_length() - 4))
+  return batch // unit * unit
 
 
 def _state_bytes(job: jobs.Job) -> int:
@@ -284,9 +298,8 @@ def _state_bytes(job: jobs.Job) -> int:
   )
 
 
-def step_flops(config: ConfigDict) -> float:
-  """FLOPs of products and convolutions that one chip does in a step, loops multiplied out."""
-  job = _job(config, config.batch_size, jax.devices('cpu')[:1])
+def step_flops(job: jobs.Job) -> float:
+  """FLOPs of the products and convolutions in a step of all devices, loops multiplied out."""
   arguments = (job.abstract, jobs.abstract_batch(job), jobs.abstract_key(job))
   return float(_flops(jax.make_jaxpr(jobs.step_fn(job))(*arguments).jaxpr))
 
@@ -317,9 +330,8 @@ def _equation_flops(equation) -> int:
   return times * sum(map(_flops, inner))
 
 
-def cuda_row(config: ConfigDict) -> dict[str, Any]:
-  """Lowers the step for one CUDA device, which shows that it can be; see `run`."""
-  job = _job(config, config.batch_size, jax.devices('cpu')[:1])
+def cuda_row(job: jobs.Job) -> dict[str, Any]:
+  """Lowers a job of one device for CUDA, which shows that it can be; see `run`."""
   row = _row('cuda', 'cuda', job)
   start = time.perf_counter()
   with _progress('lowering for cuda'):
@@ -342,6 +354,7 @@ def _row(name: str, kind: str, job: jobs.Job) -> dict[str, Any]:
     'images_per_triplet': len(job.model.modalities),
     'mesh': dict(job.mesh.shape),
     'dtype': job.config.model.dtype,
+    'notes': [],
   } | dict.fromkeys(
     (
       'fits',
@@ -358,6 +371,7 @@ def _row(name: str, kind: str, job: jobs.Job) -> dict[str, Any]:
       'estimated_mfu',
       'collectives',
       'largest_batch_per_chip',
+      'too_large_batch_per_chip',
     )
   )
 
@@ -369,6 +383,14 @@ def _job(config: ConfigDict, batch_per_chip: int, devices: Sequence[jax.Device])
     config.batch_size = batch_per_chip * len(devices)
     config.eval_batch_size = len(devices)  # evaluation is not compiled
   return jobs.make(config, devices)
+
+
+def _job_of_one(config: ConfigDict) -> jobs.Job:
+  """The job of one device, which has the whole state."""
+  config = ConfigDict(config)
+  with config.unlocked():
+    config.mesh = ConfigDict({'data': -1, 'fsdp': 1})
+  return _job(config, config.batch_size, jax.devices('cpu')[:1])
 
 
 def _write(folder: pathlib.Path, rows: list[dict[str, Any]]) -> None:
@@ -416,7 +438,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     'images/s': lambda row: _number(row['estimated_images_per_second'], 1, 0),
     'triplets/s/chip': lambda row: _number(row['estimated_triplets_per_second_per_chip'], 1, 1),
     'MFU %': lambda row: _number(row['estimated_mfu'], 1e-2, 1),
-    'largest batch': lambda row: _number(row['largest_batch_per_chip'], 1, 0),
+    'largest batch': _largest,
   }
   cells = [list(columns), *([cell(row) for cell in columns.values()] for row in rows)]
   widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -435,8 +457,14 @@ def table(rows: list[dict[str, Any]]) -> str:
     'GiB, TFLOP, MB (of collectives), largest batch: of one chip. By collective:',
   ]
   for row in rows:
-    lines += [f'  {row["topology"]}: {line}' for line in _by_operation(row['collectives'] or [])]
+    said = [*_by_operation(row['collectives'] or []), *row['notes']]
+    lines += [f'  {row["topology"]}: {line}' for line in said]
   return '\n'.join(lines)
+
+
+def _largest(row: dict[str, Any]) -> str:
+  fits, too_large = row['largest_batch_per_chip'], row['too_large_batch_per_chip']
+  return _number(fits, 1, 0) + (f' ({too_large} is not)' if too_large else '')
 
 
 def _by_operation(listed: list[dict[str, Any]]) -> list[str]:

@@ -1,0 +1,267 @@
+"""Preflight: what is asked for, what is counted, and real compilations for absent slices.
+
+Those need libtpu, the `tpu` extra, and are skipped without.
+"""
+
+import json
+import math
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import vit_fusion
+from flexfas_jax.errors import ConfigError
+from flexfas_jax.training import chips, collectives, preflight
+from flexfas_jax.training import job as jobs
+
+P = jax.sharding.PartitionSpec
+
+
+def make_config(**more):
+  config = vit_fusion.get_config()
+  toy = {
+    'model.image_size': 16,
+    'model.backbone.variant': 'mu',
+    'model.backbone.patch_size': 8,
+    'batch_size': 4,
+    **more,
+  }
+  with config.unlocked():
+    config.update_from_flattened_dict(toy)
+  return config
+
+
+def flops(config):
+  return preflight.step_flops(preflight._job_of_one(config))
+
+
+@pytest.fixture
+def devices():
+  """Of a slice of v5e by its name; skips where there is no compiler."""
+  pytest.importorskip('libtpu', reason="TPU's compiler is the `tpu` extra")
+  preflight._keep_from_accelerators()
+  return preflight.slice_devices
+
+
+def test_several_topologies_each_once():
+  text = 'v5e:4x4, v5p:2x2x1,cuda,,v5e:4x4'
+  assert preflight.parse(text) == ['v5e:4x4', 'v5p:2x2x1', 'cuda']
+
+
+@pytest.mark.parametrize('text', [None, '', ' , ', 'v9:2x2', 'v5e', 'v5e:4', 'v5e:2x2x2x2', '2x2'])
+def test_a_topology_that_is_none_is_refused_with_an_example(text, tmp_path):
+  with pytest.raises(ConfigError, match='v5e:4x4'):
+    preflight.run(make_config(), str(tmp_path / 'w'), text)
+  assert not (tmp_path / 'w').exists()
+
+
+def test_without_the_compiler_the_extra_is_named(monkeypatch):
+  monkeypatch.setattr(preflight.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(ConfigError, match=r"pip install '.\[tpu\]'"):
+    preflight.slice_devices('v5e:2x2')
+
+
+def test_what_libtpu_refuses_is_told_in_one_line(devices):
+  with pytest.raises(ConfigError, match='v5e:3x3') as caught:
+    devices('v5e:3x3')
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ('message', 'expected'),
+  [
+    ('RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.25G of 15.75G hbm', 17.25),
+    (
+      'Ran out of memory on HBM, the total memory required for HLO temporaries (200.00G) exceeds '
+      'available HBM (15.75G).',
+      200,
+    ),
+    ('RESOURCE_EXHAUSTED: in words that are new', None),
+  ],
+)
+def test_the_bytes_of_a_refusal(message, expected):
+  assert preflight._bytes_in(message) == (expected and int(expected * 2**30))
+
+
+@pytest.mark.parametrize(
+  ('scan', 'accumulate', 'fsdp'), [(True, 1, 1), (False, 2, 1), (False, 1, 4)]
+)
+def test_flops_are_of_every_turn_of_a_loop(scan, accumulate, fsdp):
+  config = make_config(**{'accumulate': accumulate, 'mesh.fsdp': fsdp})
+  with config.unlocked():
+    config.model.backbone.scan = scan
+  assert flops(config) == pytest.approx(flops(make_config()), rel=1e-6)
+
+
+def patches(x, kernel):
+  """A convolution whose every input is used once: 4 x 4 patches."""
+  numbers = ('NHWC', 'HWIO', 'NHWC')
+  return jax.lax.conv_general_dilated(x, kernel, (4, 4), 'VALID', dimension_numbers=numbers)
+
+
+@pytest.mark.parametrize(
+  ('function', 'shapes', 'expected'),
+  [
+    (jnp.matmul, [(8, 16), (16, 4)], 2 * 8 * 16 * 4),
+    (lambda a, b: jnp.einsum('hij,hjk->hik', a, b), [(3, 8, 16), (3, 16, 4)], 3 * 2 * 8 * 16 * 4),
+    (jnp.add, [(8, 16), (8, 16)], 0),
+    (patches, [(2, 8, 8, 3), (4, 4, 3, 5)], 2 * (2 * 8 * 8 * 3) * 5),
+    # Its gradient needs as many again for the picture and for the kernel.
+    (
+      jax.grad(lambda x, k: jnp.square(patches(x, k)).sum(), (0, 1)),
+      [(2, 8, 8, 3), (4, 4, 3, 5)],
+      3 * 2 * (2 * 8 * 8 * 3) * 5,
+    ),
+    (
+      lambda a, b: jax.lax.scan(lambda c, _: (jax.jit(jnp.matmul)(c, b), None), a, None, 5)[0],
+      [(8, 16), (16, 16)],
+      5 * 2 * 8 * 16 * 16,
+    ),
+  ],
+  ids=['product', 'batched', 'sum', 'patches', 'gradient', 'loop'],
+)
+def test_flops_by_hand(function, shapes, expected):
+  arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+  assert preflight._flops(jax.make_jaxpr(function)(*arguments).jaxpr) == expected
+
+
+@pytest.mark.parametrize(
+  ('kept', 'batch', 'limit', 'expected', 'tried'),
+  [
+    (10, 64, 1000, (88, 96), [96, 88]),  # room for 90: half as many again, then what is left
+    (10, 64, 740, (64, 80), [96, 80]),  # room for what there is
+    (10, 64, 9000, (832, 1152), [832, 1152]),  # for far more
+    (1, 64, 740, (640, None), [96, 640]),  # the compiler keeps less than was thought
+    (10, 64, 500, (40, 52), [40, 52]),  # too large: what its bytes lead to, then between
+    (10, 64, 105, (None, 1), [1]),  # for nothing
+    (10, 3, 128, (2, 3), [2]),
+  ],
+)
+def test_the_largest_batch(kept, batch, limit, expected, tried, monkeypatch):
+  """On a compiler that needs 100 bytes and some for each triplet, at most 10."""
+  seen = []
+
+  def compile_step(batch, what):
+    seen.append(batch)
+    return 100 + kept * batch, 100 + kept * batch <= limit or None
+
+  monkeypatch.setattr(preflight, '_job', lambda config, batch, devices: batch)
+  monkeypatch.setattr(preflight, '_state_bytes', lambda job: 100)
+  monkeypatch.setattr(preflight, 'compile_step', compile_step)
+  job = types.SimpleNamespace(mesh=types.SimpleNamespace(devices=np.zeros(1)))
+  row = {
+    'topology': 'v5e:1x1',
+    'batch_per_chip': batch,
+    'bytes_per_chip': 100 + 10 * batch,
+    'hbm_per_chip': limit,
+    'fits': 100 + 10 * batch <= limit,
+  }
+  found = preflight.largest_batch(ConfigDict({'accumulate': 1}), row, job)
+  assert (found, seen) == (expected, tried)
+
+
+def test_a_slice_is_compiled_for_and_written_down(devices, tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(preflight, 'PROPOSALS', 0)
+  config = make_config().lock()
+  before = config.to_json()
+  preflight.run(config, str(tmp_path / 'new' / 'w'), 'v5e:2x2,cuda')
+  assert config.to_json() == before
+  slice_row, cuda_row = json.loads((tmp_path / 'new' / 'w' / 'preflight.json').read_text())
+  assert slice_row['topology'] == 'v5e:2x2'
+  assert slice_row['chips'] == 4
+  assert (slice_row['batch_per_chip'], slice_row['global_batch']) == (4, 16)
+  assert slice_row['fits'] is True
+  assert 0 < slice_row['bytes_per_chip'] < slice_row['hbm_per_chip'] == 15.75 * 2**30
+  job = preflight._job(config, 4, jax.devices()[:4])
+  params = sum(leaf.size for leaf in jax.tree.leaves(job.abstract.params))
+  # The gradients in float32, and little else: loss, accuracy, batch norm's moments.
+  assert 4 * params <= slice_row['collective_bytes'] < 4 * params + 2000
+  assert {one['group'] for one in slice_row['collectives']} == {4}
+  exposed = slice_row['compute_seconds'] + slice_row['collective_seconds']
+  assert slice_row['estimated_step_seconds'] == exposed
+  assert 0 < slice_row['estimated_step_seconds_overlapped'] < exposed
+  assert slice_row['estimated_images_per_second'] == pytest.approx(16 * 3 / exposed)
+  assert slice_row['estimated_triplets_per_second_per_chip'] == pytest.approx(4 / exposed)
+  assert slice_row['estimated_mfu'] == pytest.approx(flops(config) / exposed / 197e12)
+  assert cuda_row['flops_per_chip'] == slice_row['flops_per_chip'] == flops(config)
+  assert cuda_row['fits'] is None
+  assert cuda_row.keys() == slice_row.keys()
+  printed, progress = capsys.readouterr()
+  assert all(c.isprintable() or c == '\n' for c in printed + progress)
+  assert 'estimate' in printed
+  assert '4 triplets per chip' in printed
+  assert 'compiling for v5e:2x2' in progress
+
+
+def test_what_does_not_fit_is_told_with_its_bytes(devices, monkeypatch):
+  """A step that only reads its batch, 51.5 GB of RGB on each chip."""
+  step = jax.jit(lambda state, batch, key: batch['rgb'].sum())
+  monkeypatch.setattr(jobs, 'step_fn', lambda job: step)
+  job = preflight._job(make_config(), 2**24, devices('v5e:2x2'))
+  row = preflight.slice_row(job, 'v5e:2x2', 1.0)
+  assert row['fits'] is False
+  assert row['bytes_per_chip'] == pytest.approx(2**24 * 16 * 16 * 3 * 4, rel=0.01)
+  assert row['hbm_per_chip'] == 15.75 * 2**30
+  assert row['estimated_step_seconds'] is None
+  assert 'NO' in preflight.table([row])
+
+
+def compiled_text(devices, function, shape, spec):
+  """Of a function of one array, mapped over a mesh of 2 x 2."""
+  mesh = jax.make_mesh((2, 2), ('a', 'b'), (jax.sharding.AxisType.Auto,) * 2, devices=devices)
+  place = jax.sharding.NamedSharding(mesh, spec)
+  mapped = jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+  argument = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)
+  return jax.jit(mapped).lower(argument).compile().as_text()
+
+
+def seven_times(axis):
+  return lambda x: jax.lax.fori_loop(0, 7, lambda _, c: jnp.tanh(jax.lax.psum(c, axis)), x)
+
+
+@pytest.mark.parametrize(
+  ('function', 'expected'),
+  [
+    (lambda x: jax.lax.psum(x, ('a', 'b')), ('all-reduce', 8 * 1024 * 4, 4, 1)),
+    (lambda x: jax.lax.psum(x, 'a'), ('all-reduce', 8 * 1024 * 4, 2, 1)),
+    (seven_times('b'), ('all-reduce', 8 * 1024 * 4, 2, 7)),
+    (lambda x: jax.lax.all_gather(x, 'b', tiled=True), ('all-gather', 16 * 1024 * 4, 2, 1)),
+    (lambda x: jax.lax.ppermute(x, 'a', [(0, 1)]), ('collective-permute', 8 * 1024 * 4, 2, 1)),
+  ],
+  ids=['psum over all', 'psum over rows', 'psum in a loop', 'all_gather', 'ppermute'],
+)
+def test_programs_whose_collectives_are_known(devices, function, expected):
+  text = compiled_text(devices('v5e:2x2'), function, (32, 1024), P(('a', 'b')))
+  program = collectives.read(text, 4)
+  found = [
+    (one.operation, one.bytes, len(one.groups[0]), count)
+    for one, count in program.collectives.items()
+  ]
+  assert (found, program.unknown_loops) == ([expected], 0)
+
+
+@pytest.mark.parametrize('name', ['v4:2x2x1', 'v5e:2x2', 'v5p:2x2x1', 'v6e:2x2'])
+def test_a_large_product_takes_its_time_by_the_clock(devices, name):
+  """The clock is right if the compiler's cycles reach the peak, but for a tenth, and no more."""
+  device = devices(name)[0]
+  place = jax.sharding.SingleDeviceSharding(device)
+  a = jax.ShapeDtypeStruct((4096, 4096), jnp.bfloat16, sharding=place)
+  cycles = collectives.read(jax.jit(jnp.matmul).lower(a, a).compile().as_text(), 1).cycles
+  chip = chips.CHIPS[name.partition(':')[0]]
+  assert 0.85 < 2 * 4096**3 / (cycles / chip.clock) / chip.peak_flops < 1
+
+
+def test_the_chips_are_where_the_mesh_says(devices):
+  """A device is a chip, also on v4, and 16 x 16 closes."""
+  assert len(devices('v4:2x2x1')) == 4
+  assert len(devices('v5e:1x1')) == 1
+  job = preflight._job(make_config(), 4, devices('v5e:16x16'))
+  places = np.array([device.coords for device in job.mesh.devices.flat])
+  torus = collectives.torus(places, chips.CHIPS['v5e'])
+  assert torus.shape == (16, 16, 1)
+  assert torus.closed == (True, True, False)
+  assert math.prod(torus.shape) == len({tuple(place) for place in places})
