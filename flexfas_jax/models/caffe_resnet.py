@@ -81,7 +81,8 @@ class CaffeResNet(nn.Module):
     variant: a key of `VARIANTS`.
     channel_attention: after every stage, as in MM-FAS's aggregation of type B.
     stages: how many to run; None runs all.
-    remat: what a block computes is not kept for the gradient but computed again.
+    remat: what a block computes, or the layers before a stage's blocks, is not kept for the
+      gradient but computed again.
     dtype: of the computation; parameters and statistics are float32.
   """
 

@@ -57,8 +57,8 @@ class CDCN(nn.Module):
     map_size: side of the fourth map; None is the third's (an eighth of the image's; the reference
       has 32 for 256 pixels, whatever comes in).
     stages: how many maps to make; None makes all.
-    remat: what a convolution, its norm and ReLU compute is not kept for the gradient but computed
-      again.
+    remat: what a convolution with its norm and ReLU, or a maximum, computes is not kept for the
+      gradient but computed again.
     dtype: of the computation; parameters and statistics are float32.
   """
 
