@@ -178,13 +178,16 @@ class Checkpoints:
     # It believes in a step that is not there, and its half is still on the disk.
     with contextlib.suppress(Exception):
       self._manager.close()
+    if distributed.is_first():
+      for half in self._folder.glob(f'{step}.*tmp*'):
+        shutil.rmtree(half, ignore_errors=True)
     self._manager = self._open()
     stands = f'the checkpoint of step {self.latest()} stands'
     if self._failures >= self._tries:
       raise StateError(
-        f'the checkpoint of step {step} cannot be saved ({why}), the {self._failures}. failure in '
-        f'a row; {stands}. Make room in {self._folder}, or give it back, and run the same command '
-        'again'
+        f'the checkpoint of step {step} cannot be saved ({why}), failure number '
+        f'{self._failures} in a row; {stands}. Make room in {self._folder}, or give it back, and '
+        'run the same command again'
       ) from error
     self._tell(
       f'WARNING: the checkpoint of step {step} cannot be saved ({why}); the training goes on, '

@@ -25,9 +25,10 @@ def find(accelerators: Sequence[str] = ACCELERATORS) -> list[jax.Device]:
   asked = os.environ.get('JAX_PLATFORMS', '')
   try:
     devices = jax.devices()
-  except RuntimeError as error:
+  except (RuntimeError, AssertionError) as error:  # the latter where no plugin is installed
+    why = (str(error).splitlines() or ['there is none of them'])[0]
     raise ConfigError(
-      f'JAX_PLATFORMS={asked}: {str(error).splitlines()[0]}; unset it to take what there is, or '
+      f'JAX_PLATFORMS={asked}: {why}; unset it to take what there is, or '
       "install what it needs: pip install '.[cuda]' or '.[tpu]'"
     ) from error
   there = [path for path in accelerators if pathlib.Path(path).exists()]

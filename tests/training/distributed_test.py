@@ -1,12 +1,7 @@
 """Several processes, really started, equal one; what cannot be joined is an error."""
 
 import json
-import os
-import pathlib
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -15,78 +10,13 @@ import pytest
 from flexfas_jax.errors import STOPPED, ConfigError
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.training import distributed
-
-ROOT = pathlib.Path(__file__).parents[2]
-# Small to compile: two sensors, concatenated. Neither val (28 samples) nor the test is divided by
-# the batch, and of the last batch some processes have padding alone.
-CONFIG = """
-from ml_collections import ConfigDict
-from configs import vit_fusion
-
-def get_config():
-  c = vit_fusion.get_config()
-  c.data_dir = {data_dir!r}
-  c.train = 'rendered_faces/surf_like_tiny:train'
-  c.val = 'rendered_faces/surf_like_tiny:val'
-  c.test = ConfigDict({{'intra': 'rendered_faces/surf_like_tiny:test'}})
-  c.threshold = ConfigDict({{'intra': 'dev_eer'}})
-  c.photometric = ConfigDict()
-  c.model = ConfigDict({{'modalities': ('rgb', 'ir'), 'image_size': 16}})
-  c.model.backbone = ConfigDict({{'name': 'vit', 'variant': 'mu', 'patch_size': 8}})
-  c.model.fusion = ConfigDict({{'name': 'concat'}})
-  c.model.head = ConfigDict({{'name': 'binary_logit', 'dropout': 0.1}})
-  c.modality_dropout = ConfigDict({{'ir': 0.5}})
-  c.schedule.warmup = 2
-  c.batch_size, c.eval_batch_size, c.steps = 8, 24, 8
-  c.eval_every, c.checkpoint_every, c.log_every = 8, 2, 1
-  return c
-"""
-
-
-@pytest.fixture(scope='module')
-def config(prepared, tmp_path_factory):
-  path = tmp_path_factory.mktemp('config') / 'small.py'
-  path.write_text(CONFIG.format(data_dir=prepared))
-  return path
-
-
-def start(config, workdir, processes, devices, *more):
-  """The main job in so many processes of so many devices each."""
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    port = free.getsockname()[1]
-  xla = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
-  environment = {
-    **os.environ,
-    'XLA_FLAGS': f'{xla} --xla_force_host_platform_device_count={devices}',
-  }
-  started = []
-  for i in range(processes):
-    command = [sys.executable, '-m', 'flexfas_jax.main', f'--config={config}']
-    command += [f'--workdir={workdir}', *more]
-    if processes > 1:
-      command += ['--distributed', f'--coordinator=localhost:{port}', f'--process_id={i}']
-      command += [f'--num_processes={processes}']
-    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
-    started.append(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
-  return started
-
-
-def finish(started):
-  """[(exit code, stdout, stderr)]."""
-  said = [process.communicate(timeout=300) for process in started]
-  return [(process.returncode, *text) for process, text in zip(started, said, strict=True)]
-
-
-def losses(workdir):
-  rows = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
-  return {row['step']: row['train/loss'] for row in rows if 'train/loss' in row}
+from tests.small_job import STEPS, finish, losses, start, write_config
 
 
 def assert_same(workdir, expected):
   """Losses, every score, and what is made of them; each id once."""
   found, wanted = losses(workdir), losses(expected)
-  assert list(found) == list(wanted) == list(range(1, 9))
+  assert list(found) == list(wanted) == list(range(1, STEPS + 1))
   np.testing.assert_allclose(list(found.values()), list(wanted.values()), rtol=1e-5)
   for name in ('val', 'intra'):
     a, b = (score_files.read(d / 'scores' / f'{name}.csv') for d in (workdir, expected))
@@ -98,6 +28,11 @@ def assert_same(workdir, expected):
   a, b = (json.loads((d / 'results.json').read_text()) for d in (workdir, expected))
   assert a['intra'].keys() == b['intra'].keys() == {'rgb', 'ir', 'rgb+ir'}
   assert a['intra']['rgb+ir']['auc'] == pytest.approx(b['intra']['rgb+ir']['auc'], abs=0.02)
+
+
+@pytest.fixture(scope='module')
+def config(prepared, tmp_path_factory):
+  return write_config(tmp_path_factory.mktemp('config') / 'small.py', prepared)
 
 
 @pytest.fixture(scope='module')

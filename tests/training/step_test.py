@@ -73,6 +73,32 @@ def test_eight_devices_equal_one(backbone, fusion, fsdp, head, loss):
     assert cut, 'nothing was cut over the fsdp axis'
 
 
+def test_a_batch_in_parts_gives_the_update_of_the_whole():
+  """Also over devices, each of which has a share of each part: nothing moves between them but the
+  gradients' sums, as without parts."""
+  model, variables = make('vit', 'concat')
+  optimizer = optax.sgd(1.0)
+  state = State(
+    step=jnp.zeros((), jnp.int32), opt_state=optimizer.init(variables['params']), **variables
+  )
+  mesh = sharding.make_mesh()
+  batch, key = sharding.place_batch(make_batch(model, B=32), mesh), jax.random.key(3)
+  whole, metrics = jax.jit(make_step(model, optimizer))(state, batch, key)
+  step = jax.jit(
+    functools.partial(make_step(model, optimizer), accumulate=4),
+    out_shardings=sharding.replicated(mesh),
+  )
+  program = step.lower(state, batch, key).compile()
+  parts, found = program(state, batch, key)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), dict(found), dict(metrics))
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+  jax.tree.map(close, parts, whole)
+  text = program.as_text()
+  assert 'all-reduce' in text
+  assert 'all-to-all' not in text
+  assert 'collective-permute' not in text
+
+
 def test_modality_dropout_gives_each_sub_protocol_a_quarter():
   B = 20000
   present = jnp.ones((B, 3), bool)

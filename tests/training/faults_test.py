@@ -1,0 +1,243 @@
+"""What must not break a run: killed, told to stop, damaged, changed. All of it really done."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from flexfas_jax.errors import STOPPED, ConfigError, StateError, Stopped
+from flexfas_jax.training import clock, devices, loop, metric_writer, progress, testing
+from flexfas_jax.training import job as jobs
+from flexfas_jax.training.checkpoints import Checkpoints
+from tests.small_job import ROOT, STEPS, finish, losses, start, write_config
+
+
+@pytest.fixture(scope='module')
+def config(prepared, tmp_path_factory):
+  return write_config(tmp_path_factory.mktemp('config') / 'small.py', prepared)
+
+
+@pytest.fixture(scope='module')
+def unbroken(config, tmp_path_factory):
+  """The workdir of a run that nothing happened to."""
+  workdir = tmp_path_factory.mktemp('runs') / 'unbroken'
+  ((code, _, said),) = finish(start(config, workdir, 1, 8, '--mode=train'))
+  assert code == 0, said
+  return workdir
+
+
+def in_process(config, **more) -> ConfigDict:
+  names = {}
+  exec(config.read_text(), names)
+  made = names['get_config']()
+  made.update_from_flattened_dict(more)
+  return made
+
+
+def state_of(config, workdir):
+  job = jobs.make(in_process(config))
+  return Checkpoints(workdir / 'checkpoints', 'eer', read_only=True).restore(STEPS, job.abstract)
+
+
+def assert_as_if_nothing_had_happened(config, workdir, unbroken):
+  """Losses of every step, none twice, and all of the state, bit for bit."""
+  assert losses(workdir) == losses(unbroken)
+  assert [r['step'] for r in rows(workdir)] == [r['step'] for r in rows(unbroken)]
+  states = [state_of(config, d) for d in (workdir, unbroken)]
+  assert len(jax.tree.leaves(states[0])) > 50
+  jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def rows(workdir):
+  return list(map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines()))
+
+
+def wait_for(process, seen):
+  while process.poll() is None and not seen():
+    time.sleep(0.001)
+
+
+def test_killed_within_a_save(config, unbroken, tmp_path):
+  workdir = tmp_path / 'killed'
+  every = '--config.checkpoint_every=1'
+  (process,) = start(config, workdir, 1, 8, '--mode=train', every)
+  folder = workdir / 'checkpoints'
+  wait_for(process, lambda: (folder / '2').exists() and list(folder.glob('*tmp*')))
+  process.send_signal(signal.SIGKILL)
+  ((code, _, said),) = finish([process])
+  assert code == -signal.SIGKILL, said
+  ((code, _, said),) = finish(start(config, workdir, 1, 8, '--mode=train', every))
+  assert code == 0, said
+  assert 'resuming at step ' in said
+  assert not list(folder.glob('*tmp*'))
+  assert_as_if_nothing_had_happened(config, workdir, unbroken)
+
+
+def test_told_to_stop_within_an_epoch(config, unbroken, tmp_path):
+  """SIGTERM: saved at the end of the step, exit code 143, well within 30 s."""
+  workdir = tmp_path / 'told'
+  (process,) = start(config, workdir, 1, 8, '--mode=train', '--config.checkpoint_every=100')
+  metrics = workdir / 'metrics.jsonl'
+  wait_for(process, lambda: metrics.exists() and '"step": 2,' in metrics.read_text())
+  begun = time.monotonic()
+  process.send_signal(signal.SIGTERM)
+  ((code, _, said),) = finish([process])
+  assert time.monotonic() - begun < 20
+  assert code == STOPPED, said
+  (saved,) = [int(f.name) for f in (workdir / 'checkpoints').iterdir()]
+  assert 2 < saved < STEPS
+  assert said.splitlines()[-1].startswith(f'stopped by SIGTERM after step {saved} of {STEPS}, ')
+  ((code, _, said),) = finish(start(config, workdir, 1, 8, '--mode=train'))
+  assert code == 0, said
+  assert_as_if_nothing_had_happened(config, workdir, unbroken)
+
+
+def test_told_to_stop_while_val_is_scored(config, unbroken, tmp_path, monkeypatch):
+  """The step is saved at once, and judged by whoever goes on."""
+  score = testing.val_metrics
+
+  def told(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return score(*arguments)
+
+  monkeypatch.setattr(testing, 'val_metrics', told)
+  with pytest.raises(Stopped, match=f'after step {STEPS} of {STEPS}'):
+    loop.train(in_process(config), str(tmp_path / 'run'))
+  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+  assert not Checkpoints(tmp_path / 'run' / 'checkpoints', 'eer', read_only=True).judged(STEPS)
+  monkeypatch.setattr(testing, 'val_metrics', score)
+  loop.train(in_process(config), str(tmp_path / 'run'))
+  assert Checkpoints(tmp_path / 'run' / 'checkpoints', 'eer', read_only=True).judged(STEPS)
+  val = [[r for r in rows(d) if 'val/eer' in r] for d in (tmp_path / 'run', unbroken)]
+  assert val[0] == val[1] != []
+
+
+def flip(step):
+  file = max((f for f in step.rglob('*') if f.is_file()), key=lambda f: f.stat().st_size)
+  data = bytearray(file.read_bytes())
+  data[len(data) // 2] ^= 1
+  file.write_bytes(data)
+
+
+def test_a_damaged_newest_checkpoint(config, unbroken, tmp_path):
+  workdir = pathlib.Path(shutil.copytree(unbroken, tmp_path / 'run'))
+  flip(workdir / 'checkpoints' / str(STEPS))
+  with pytest.raises(StateError, match='8 is damaged .* without --strict_restore'):
+    loop.train(in_process(config), str(workdir), loop.Options(strict_restore=True))
+  ((code, _, said),) = finish(start(config, workdir, 1, 8, '--mode=train'))
+  assert code == 0, said
+  assert 'WARNING: going on from step 6 instead; 8 was moved to' in said
+  assert 'resuming at step 6' in said
+  assert_as_if_nothing_had_happened(config, workdir, unbroken)
+
+
+def test_another_config_is_refused_unless_one_says_so(config, unbroken, tmp_path, capsys):
+  workdir = pathlib.Path(shutil.copytree(unbroken, tmp_path / 'run'))
+  changed = in_process(config, steps=STEPS + 2, **{'schedule.peak': 0.01})
+  with pytest.raises(
+    StateError, match='(?s)by --allow_config_change:.*peak: 0.001 there, 0.01 now'
+  ):
+    loop.train(changed, str(workdir))
+  # Where and how it runs is nobody's business; this one ends at once.
+  loop.train(in_process(config, log_every=7, save_tries=9), str(workdir))
+  options = loop.Options(allow_config_change=True, profile_steps=(9, 10))
+  capsys.readouterr()
+  loop.train(changed, str(workdir), options)
+  said = capsys.readouterr().err
+  assert f'WARNING: from step {STEPS} on another config is trained with:' in said
+  assert 'schedule.peak: 0.001 there, 0.01 now' in said
+  assert 'begins anew' not in said
+  assert json.loads((workdir / 'config.before_step_8.json').read_text())['steps'] == STEPS
+  assert json.loads((workdir / 'config.json').read_text())['steps'] == STEPS + 2
+  positions = Checkpoints(workdir / 'checkpoints', 'eer', read_only=True)
+  assert positions.position(STEPS + 2) == {'next_index': STEPS + 2}
+  assert list((workdir / 'profile').rglob('*.xplane.pb'))
+
+  changed.batch_size, changed.steps = 16, STEPS + 3
+  loop.train(changed, str(workdir), loop.Options(allow_config_change=True))
+  assert 'the order of the data begins anew' in capsys.readouterr().err
+  positions = Checkpoints(workdir / 'checkpoints', 'eer', read_only=True)
+  assert positions.position(STEPS + 3) == {'next_index': 1}
+
+
+@pytest.mark.parametrize('steps', [(0, 3), (5, 4), (8, 9)])
+def test_a_profile_of_steps_that_there_are_not(config, tmp_path, steps):
+  with pytest.raises(ConfigError, match='there are steps 1 to 8'):
+    loop.train(in_process(config), str(tmp_path / 'run'), loop.Options(profile_steps=steps))
+
+
+def test_a_run_says_where_its_time_went(unbroken):
+  last = rows(unbroken)[-1]
+  assert last['step'] == STEPS
+  parts = [last[f'time/{name}'] for name in ('compile', 'input', 'save', 'evaluate', 'steps')]
+  assert all(seconds > 0 for seconds in parts)
+  assert sum(parts) == pytest.approx(last['time/total'])
+  step = rows(unbroken)[2]
+  watched = ('triplets_per_second', 'step_seconds', 'input_wait', 'save_seconds')
+  assert {f'speed/{name}' for name in watched} | {'memory/host_gb'} <= step.keys()
+  assert 0.1 < step['memory/host_gb'] < 10
+
+
+def test_rows_outlive_a_full_disk(tmp_path):
+  said = []
+  writer = metric_writer.MetricWriter(tmp_path, 0, said.append)
+  writer.write(1, {'a': 1.0})
+  disk = writer._file
+  with open('/dev/full', 'ab', buffering=0) as writer._file:
+    writer.write(2, {'a': 2.0})
+    writer.write(3, {'a': float('nan')})
+  assert len(said) == 1
+  assert 'No space left on device' in said[0]
+  writer._file = disk
+  writer.write(4, {'a': 4.0})
+  writer.close()
+  found = [(row['step'], row['a']) for row in rows(tmp_path)]
+  assert found == [(1, 1.0), (2, 2.0), (3, None), (4, 4.0)]
+
+
+def test_no_duration_depends_on_the_date(monkeypatch):
+  """A machine's clock jumps when it is set."""
+
+  def jumped():
+    raise AssertionError('the date was asked for')
+
+  for module in (clock, progress):
+    monkeypatch.setattr(module.time, 'time', jumped)
+  measured = clock.Clock()
+  with measured.measure('input'):
+    pass
+  assert measured.lap()[1]['input'] >= 0
+  progress.Progress('train', 10).update(10)
+
+
+def test_an_accelerator_that_is_not_used_is_told(tmp_path, monkeypatch):
+  (tmp_path / 'nvidia0').touch()
+  assert devices.find()
+  monkeypatch.delenv('JAX_PLATFORMS')
+  assert devices.find([str(tmp_path / 'nothing')])
+  with pytest.raises(ConfigError, match='accelerator .*nvidia0.*JAX sees only the CPU'):
+    devices.find([str(tmp_path / 'nvidia0')])
+
+
+def test_an_accelerator_that_is_not_there_is_told(config, tmp_path):
+  command = [sys.executable, '-m', 'flexfas_jax.main', f'--config={config}']
+  found = subprocess.run(
+    [*command, f'--workdir={tmp_path}/run'],
+    cwd=ROOT,
+    env={**os.environ, 'JAX_PLATFORMS': 'cuda'},
+    capture_output=True,
+    text=True,
+  )
+  assert found.returncode == 2, found.stderr
+  assert 'JAX_PLATFORMS=cuda: ' in found.stderr
+  assert "pip install '.[cuda]'" in found.stderr
+  assert 'Traceback' not in found.stderr
