@@ -225,7 +225,7 @@ def compile_step(job: jobs.Job, what: str) -> tuple[int | None, Any]:
     with _progress(f'compiling for {what}'):
       compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):
+    if 'RESOURCE_EXHAUSTED' not in str(error) or 'hbm' not in str(error).lower():
       raise
     return _bytes_in(str(error)), None
   use = compiled.memory_analysis()
@@ -241,7 +241,9 @@ def compile_step(job: jobs.Job, what: str) -> tuple[int | None, Any]:
 
 def _bytes_in(message: str) -> int | None:
   """What a program would need, from the compiler's refusal."""
-  found = re.search(r'Used ([\d.]+)([KMGT]) of|\(([\d.]+)([KMGT])\) exceeds', message)
+  found = re.search(
+    r'Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm|\(([\d.]+)([KMGT])\) exceeds', message
+  )
   if not found:
     return None
   number, unit = (part for part in found.groups() if part)

@@ -80,6 +80,7 @@ def test_what_libtpu_refuses_is_told_in_one_line(devices):
       'available HBM (15.75G).',
       200,
     ),
+    ('Ran out of memory in memory space vmem. Used 17.25M of 16.00M vmem', None),
     ('RESOURCE_EXHAUSTED: in words that are new', None),
   ],
 )
