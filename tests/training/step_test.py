@@ -76,16 +76,17 @@ def test_eight_devices_equal_one(backbone, fusion, fsdp, head, loss):
 def test_a_batch_in_parts_gives_the_update_of_the_whole():
   """Also over devices, each of which has a share of each part: nothing moves between them but the
   gradients' sums, as without parts."""
-  model, variables = make('vit', 'concat')
+  model, variables = make('vit', 'single')  # no statistics over the batch
   optimizer = optax.sgd(1.0)
   state = State(
     step=jnp.zeros((), jnp.int32), opt_state=optimizer.init(variables['params']), **variables
   )
   mesh = sharding.make_mesh()
   batch, key = sharding.place_batch(make_batch(model, B=32), mesh), jax.random.key(3)
-  whole, metrics = jax.jit(make_step(model, optimizer))(state, batch, key)
+  whole_step = make_step(model, optimizer)
+  whole, metrics = jax.jit(whole_step)(state, batch, key)
   step = jax.jit(
-    functools.partial(make_step(model, optimizer), accumulate=4),
+    functools.partial(whole_step, accumulate=4),
     out_shardings=sharding.replicated(mesh),
   )
   program = step.lower(state, batch, key).compile()
