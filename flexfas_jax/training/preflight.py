@@ -423,50 +423,60 @@ def _progress(what: str, every: float = 30.0) -> Iterator[None]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-  """What was found, as lines of text."""
-  first = rows[0]
-  columns = {
-    'topology': lambda row: row['topology'],
-    'chips': lambda row: str(row['chips']),
-    'global batch': lambda row: str(row['global_batch']),
-    'fits': lambda row: {True: 'yes', False: 'NO', None: '-'}[row['fits']],
-    'GiB': lambda row: _number(row['bytes_per_chip'], 2**30, 2),
-    'of': lambda row: _number(row['hbm_per_chip'], 2**30, 2),
-    'TFLOP': lambda row: _number(row['flops_per_chip'], 1e12, 2),
-    'ms': lambda row: _number(row['estimated_step_seconds'], 1e-3, 1),
-    'overlapped': lambda row: _number(row['estimated_step_seconds_overlapped'], 1e-3, 1),
-    'collectives ms': lambda row: _number(row['collective_seconds'], 1e-3, 2),
-    'MB': lambda row: _number(row['collective_bytes'], 1e6, 1),
-    'images/s': lambda row: _number(row['estimated_images_per_second'], 1, 0),
-    'triplets/s/chip': lambda row: _number(row['estimated_triplets_per_second_per_chip'], 1, 1),
-    'MFU %': lambda row: _number(row['estimated_mfu'], 1e-2, 1),
-    'largest batch': _largest,
+  """What was found, as lines of text, a column per topology."""
+
+  def show(field: str, unit: float = 1.0, digits: int = 0) -> list[str]:
+    return ['-' if row[field] is None else f'{row[field] / unit:.{digits}f}' for row in rows]
+
+  lines = {
+    '': [row['topology'] for row in rows],
+    'chips': show('chips'),
+    'triplets in a step': show('global_batch'),
+    'fits': [{True: 'yes', False: 'NO', None: '-'}[row['fits']] for row in rows],
+    'GiB per chip': show('bytes_per_chip', 2**30, 2),
+    '  that a program may have': show('hbm_per_chip', 2**30, 2),
+    'triplets per chip, largest seen to fit': show('largest_batch_per_chip'),
+    '  smallest seen not to': show('too_large_batch_per_chip'),
+    'TFLOP per chip': show('flops_per_chip', 1e12, 2),
+    'MB of collectives per chip': show('collective_bytes', 1e6, 1),
+    'estimated ms of a step': show('estimated_step_seconds', 1e-3, 1),
+    '  of it collectives': show('collective_seconds', 1e-3, 2),
+    '  if they overlap with the rest': show('estimated_step_seconds_overlapped', 1e-3, 1),
+    'estimated images/s': show('estimated_images_per_second'),
+    'estimated triplets/s per chip': show('estimated_triplets_per_second_per_chip', 1, 1),
+    '  in % of the smallest slice': _scaling(rows),
+    'estimated MFU, % of the bfloat16 peak': show('estimated_mfu', 1e-2, 1),
   }
-  cells = [list(columns), *([cell(row) for cell in columns.values()] for row in rows)]
-  widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-  lines = [
-    f'Preflight: {first["batch_per_chip"]} triplets per chip (config.batch_size), '
-    f'{first["images_per_triplet"]} images each, {first["dtype"]}'
+  first, left = rows[0], max(map(len, lines))
+  widths = [max(10, *map(len, column)) for column in zip(*lines.values(), strict=True)]
+  text = [
+    f'Preflight: {first["batch_per_chip"]} triplets of {first["images_per_triplet"]} images on '
+    f'each chip (config.batch_size), {first["dtype"]}'
   ]
-  lines += [
-    '  '.join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(pairs))
-    for pairs in (list(zip(line, widths, strict=True)) for line in cells)
-  ]
-  lines += [
+  for name, cells in lines.items():
+    text.append(
+      name.ljust(left) + ''.join(f'  {c:>{w}}' for c, w in zip(cells, widths, strict=True))
+    )
+  text += [
     '',
-    "Time is an estimate, nothing was run: the TPU compiler's cycles, and collectives by a model.",
-    'ms: of a step, collectives exposed; images/s and MFU (of the bfloat16 peak) follow from it.',
-    'GiB, TFLOP, MB (of collectives), largest batch: of one chip. By collective:',
+    'Nothing was run. Time is an estimate: the cycles of the TPU compiler, and for collectives, to',
+    'which it gives none, a model of the links. By collective:',
   ]
   for row in rows:
     said = [*_by_operation(row['collectives'] or []), *row['notes']]
-    lines += [f'  {row["topology"]}: {line}' for line in said]
-  return '\n'.join(lines)
+    text += [f'  {row["topology"]}: {line}' for line in said]
+  return '\n'.join(text)
 
 
-def _largest(row: dict[str, Any]) -> str:
-  fits, too_large = row['largest_batch_per_chip'], row['too_large_batch_per_chip']
-  return _number(fits, 1, 0) + (f' ({too_large} is not)' if too_large else '')
+def _scaling(rows: list[dict[str, Any]]) -> list[str]:
+  """What a chip does, in percent of one of the smallest slice of its kind."""
+  field, smallest = 'estimated_triplets_per_second_per_chip', {}
+  for row in sorted(rows, key=lambda row: row['chips']):
+    if row[field] is not None:
+      smallest.setdefault(row['kind'], row[field])
+  return [
+    '-' if row[field] is None else f'{100 * row[field] / smallest[row["kind"]]:.1f}' for row in rows
+  ]
 
 
 def _by_operation(listed: list[dict[str, Any]]) -> list[str]:
@@ -482,7 +492,3 @@ def _by_operation(listed: list[dict[str, Any]]) -> list[str]:
     for key, seconds in times.most_common()
     for operation, dtype, group in [key]
   ]
-
-
-def _number(value: float | None, unit: float, digits: int) -> str:
-  return '-' if value is None else f'{value / unit:.{digits}f}'
