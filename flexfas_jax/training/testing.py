@@ -82,6 +82,13 @@ def evaluate(job: jobs.Job, folder: pathlib.Path, data: inputs.Data, scorer) -> 
     for line in remarks:
       print(line, file=sys.stderr)
     _write(job, folder, data, step, scored)
+  for name, scores in scored.items():  # the figures stand, and yet nobody may take them for sound
+    for subset, samples in scores.nan_samples.items():
+      raise StateError(
+        f'{name}: {subset} is nan for {samples.size} samples (the first is id '
+        f'{scores.ids[samples[0]]}), counted as failures to acquire: the model of step {step} '
+        'computed it; look at those samples, or evaluate another step'
+      )
 
 
 def _score(job, scorer, variables, name: str, source: sources.Source, header: dict):

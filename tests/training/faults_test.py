@@ -121,6 +121,24 @@ def test_told_to_stop_while_val_is_scored(config, unbroken, tmp_path, monkeypatc
   assert val[0] == val[1] != []
 
 
+def test_a_model_that_computes_nan_is_no_result(config, unbroken, tmp_path, monkeypatch):
+  """The table is there, with the failures counted; the exit code is not 0."""
+  workdir = pathlib.Path(shutil.copytree(unbroken, tmp_path / 'run'))
+  restore = Checkpoints.restore
+
+  def broken(self, step, abstract):
+    state = restore(self, step, abstract)
+    state.params['head']['logit']['bias'] = state.params['head']['logit']['bias'] * np.nan
+    return state
+
+  monkeypatch.setattr(Checkpoints, 'restore', broken)
+  with pytest.raises(StateError, match='val: rgb is nan for 28 samples .the first is id ') as error:
+    loop.evaluate(in_process(config, **{'threshold.intra': 'fixed=0.5'}), str(workdir))
+  assert error.value.exit_code == 4
+  found = json.loads((workdir / 'results.json').read_text())['intra']['rgb']
+  assert found['n_fta'] == found['n_bona_fide'] + found['n_attack'] > 0
+
+
 def flip(step):
   file = max((f for f in step.rglob('*') if f.is_file()), key=lambda f: f.stat().st_size)
   data = bytearray(file.read_bytes())
