@@ -7,8 +7,8 @@ for where a torus closes.
 - A link's rate is one way: what a chip has both ways, over its ports, over two: v5e 400 GB/s over
   4 ports, v6e 800 over 4, v5p 1200 over 6. For v4 the lower of two published figures, 45 and 50.
 - The clock turns the compiler's cycles into seconds. On v5e the four 128 x 128 matrix units make
-  197 TFLOP/s at 1.5 GHz, and the compiler gives a large product 93 to 97 % of the cycles that this
-  says; `preflight_test.py` holds every kind to it.
+  197 TFLOP/s at 1.5 GHz, and in the compiler's cycles large products reach 88 to 97 % of that;
+  `preflight_test.py` holds every kind to its clock in this way.
 - Memory is what the compiler lets one program have, which is less than the chip's: it says so
   itself when it refuses a program.
 """

@@ -194,7 +194,7 @@ def test_a_slice_is_compiled_for_and_written_down(devices, tmp_path, monkeypatch
   printed, progress = capsys.readouterr()
   assert all(c.isprintable() or c == '\n' for c in printed + progress)
   assert 'estimate' in printed
-  assert '4 triplets per chip' in printed
+  assert '4 triplets of 3 images on each chip' in printed
   assert 'compiling for v5e:2x2' in progress
 
 
