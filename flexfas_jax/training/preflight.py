@@ -35,7 +35,8 @@ from flexfas_jax.training import job as jobs
 from flexfas_jax.training.chips import CHIPS, Chip
 
 EXAMPLE = '--topology=v5e:4x4,v5p:2x2x1,cuda'
-PROPOSALS = 2  # compilations, at most, to find the largest batch of one kind of chip
+PROPOSALS = 4  # compilations, at most, to find the largest batch of one kind of chip
+SPEED = 'estimated_triplets_per_second_per_chip'
 
 
 def run(config: ConfigDict, workdir: str, topology: str | None) -> list[dict[str, Any]]:
@@ -57,8 +58,9 @@ def run(config: ConfigDict, workdir: str, topology: str | None) -> list[dict[str
   estimated_triplets_per_second_per_chip.
   estimated_mfu: flops_per_chip, per second, of the chip's bfloat16 peak.
   collectives: operation, dtype, bytes, chips of a group, groups, count in a step, seconds of all.
-  largest_batch_per_chip, too_large_batch_per_chip: seen to fit, and not to, by `largest_batch` on
-    the smallest slice asked for of this kind.
+  largest_batch_per_chip, too_large_batch_per_chip: seen to fit, and not to, on the smallest slice
+    asked for of this kind.
+  tried_batches: those, with their bytes and speed: the largest need not be the fastest.
   compile_seconds: on this machine.
   notes: what else is to be known.
 
@@ -93,9 +95,12 @@ def run(config: ConfigDict, workdir: str, topology: str | None) -> list[dict[str
   for kind in dict.fromkeys(row['kind'] for row in rows if row['kind'] in CHIPS):
     same = [row for row in rows if row['kind'] == kind]
     smallest = min(same, key=lambda row: row['chips'])
-    largest, too_large = largest_batch(config, smallest, made[smallest['topology']])
+    tried = try_batches(config, smallest, made[smallest['topology']], flops)
+    largest, too_large = largest_batch(tried)
+    kept = ('batch_per_chip', 'fits', 'bytes_per_chip', SPEED)
     for row in same:
       row |= {'largest_batch_per_chip': largest, 'too_large_batch_per_chip': too_large}
+      row |= {'tried_batches': [{name: one[name] for name in kept} for one in tried]}
   _write(folder, rows)
   print(table(rows))
   return rows
@@ -250,10 +255,10 @@ def _bytes_in(message: str) -> int | None:
   return int(float(number) * 1024 ** ('KMGT'.index(unit) + 1))
 
 
-def largest_batch(
-  config: ConfigDict, row: dict[str, Any], job: jobs.Job
-) -> tuple[int | None, int | None]:
-  """How many triplets a chip can take in a step: what was compiled, within PROPOSALS tries.
+def try_batches(
+  config: ConfigDict, row: dict[str, Any], job: jobs.Job, flops: float
+) -> list[dict[str, Any]]:
+  """Looks for how many triplets a chip can take in a step, by compiling, PROPOSALS times at most.
 
   The first guess takes memory to grow with the batch, but for the state. It may grow less, since
   the compiler computes values again rather than keep them where memory is short: while all fits,
@@ -263,14 +268,16 @@ def largest_batch(
     config: with its batch.
     row: what `slice_row` found for it.
     job: that the row is of.
+    flops: of a chip in a step of that batch.
 
   Returns:
-    (the largest batch that was seen to fit, the smallest that was seen not to); None: none was.
+    The row, and one for each batch that was tried.
   """
-  batch, needed, limit = row['batch_per_chip'], row['bytes_per_chip'], row['hbm_per_chip']
-  state, devices = _state_bytes(job), list(job.mesh.devices.flat)
-  fitting, too_large = (batch, math.inf) if row['fits'] else (0, batch)
+  tried, state, limit = [row], _state_bytes(job), row['hbm_per_chip']
   for _ in range(PROPOSALS):
+    fitting, too_large = largest_batch(tried)
+    fitting, too_large = fitting or 0, too_large or math.inf
+    batch, needed = tried[-1]['batch_per_chip'], tried[-1]['bytes_per_chip']
     guess = (limit - state) / (needed - state) * batch if needed else batch / 2
     if math.isinf(too_large):
       guess = max(guess, 1.5 * fitting)
@@ -279,10 +286,16 @@ def largest_batch(
     batch = _rounded(max(guess, config.accumulate), config.accumulate)
     if not fitting < batch < too_large:
       break
-    what = f'{row["topology"]}, to see whether {batch} triplets per chip fit'
-    needed, compiled = compile_step(_job(config, batch, devices), what)
-    fitting, too_large = (fitting, batch) if compiled is None else (batch, too_large)
-  return fitting or None, None if math.isinf(too_large) else too_large
+    larger = _job(config, batch, list(job.mesh.devices.flat))
+    tried.append(slice_row(larger, row['topology'], flops * batch / row['batch_per_chip']))
+  return tried
+
+
+def largest_batch(tried: list[dict[str, Any]]) -> tuple[int | None, int | None]:
+  """(the largest batch that was seen to fit, the smallest that was seen not to), None for none."""
+  fitting = [row['batch_per_chip'] for row in tried if row['fits']]
+  too_large = [row['batch_per_chip'] for row in tried if not row['fits']]
+  return max(fitting, default=None), min(too_large, default=None)
 
 
 def _rounded(batch: float, accumulate: int) -> int:
@@ -374,6 +387,7 @@ def _row(name: str, kind: str, job: jobs.Job) -> dict[str, Any]:
       'collectives',
       'largest_batch_per_chip',
       'too_large_batch_per_chip',
+      'tried_batches',
     )
   )
 
@@ -443,7 +457,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     '  of it collectives': show('collective_seconds', 1e-3, 2),
     '  if they overlap with the rest': show('estimated_step_seconds_overlapped', 1e-3, 1),
     'estimated images/s': show('estimated_images_per_second'),
-    'estimated triplets/s per chip': show('estimated_triplets_per_second_per_chip', 1, 1),
+    'estimated triplets/s per chip': show(SPEED, 1, 1),
     '  in % of the smallest slice': _scaling(rows),
     'estimated MFU, % of the bfloat16 peak': show('estimated_mfu', 1e-2, 1),
   }
@@ -465,18 +479,30 @@ def table(rows: list[dict[str, Any]]) -> str:
   for row in rows:
     said = [*_by_operation(row['collectives'] or []), *row['notes']]
     text += [f'  {row["topology"]}: {line}' for line in said]
+  for kind, tried in {row['kind']: row['tried_batches'] for row in rows}.items():
+    text += [f'  {kind}: {line}' for line in _by_batch(tried or [])]
   return '\n'.join(text)
 
 
 def _scaling(rows: list[dict[str, Any]]) -> list[str]:
   """What a chip does, in percent of one of the smallest slice of its kind."""
-  field, smallest = 'estimated_triplets_per_second_per_chip', {}
+  field, smallest = SPEED, {}
   for row in sorted(rows, key=lambda row: row['chips']):
     if row[field] is not None:
       smallest.setdefault(row['kind'], row[field])
   return [
     '-' if row[field] is None else f'{100 * row[field] / smallest[row["kind"]]:.1f}' for row in rows
   ]
+
+
+def _by_batch(tried: list[dict[str, Any]]) -> list[str]:
+  lines = []
+  for one in sorted(tried, key=lambda one: one['batch_per_chip']):
+    fits = 'fit' if one['fits'] else 'do not fit'
+    size = '' if one['bytes_per_chip'] is None else f', {one["bytes_per_chip"] / 2**30:.2f} GiB'
+    speed = '' if one[SPEED] is None else f', {one[SPEED]:.1f} triplets/s'
+    lines.append(f'{one["batch_per_chip"]} triplets per chip {fits}{size}{speed}')
+  return lines
 
 
 def _by_operation(listed: list[dict[str, Any]]) -> list[str]:

@@ -134,10 +134,10 @@ def test_flops_by_hand(function, shapes, expected):
   ('kept', 'batch', 'limit', 'expected', 'tried'),
   [
     (10, 64, 1000, (88, 96), [96, 88]),  # room for 90: half as many again, then what is left
-    (10, 64, 740, (64, 80), [96, 80]),  # room for what there is
+    (10, 64, 740, (64, 72), [96, 80, 72]),  # room for what there is
     (10, 64, 9000, (832, 1152), [832, 1152]),  # for far more
-    (1, 64, 740, (640, None), [96, 640]),  # the compiler keeps less than was thought
-    (10, 64, 500, (40, 52), [40, 52]),  # too large: what its bytes lead to, then between
+    (1, 64, 740, (640, 768), [96, 640, 960, 768]),  # less is kept than was thought
+    (10, 64, 500, (40, 44), [40, 52, 44]),  # too large: what its bytes lead to, then between
     (10, 64, 105, (None, 1), [1]),  # for nothing
     (10, 3, 128, (2, 3), [2]),
   ],
@@ -146,13 +146,14 @@ def test_the_largest_batch(kept, batch, limit, expected, tried, monkeypatch):
   """On a compiler that needs 100 bytes and some for each triplet, at most 10."""
   seen = []
 
-  def compile_step(batch, what):
+  def slice_row(batch, topology, flops):
     seen.append(batch)
-    return 100 + kept * batch, 100 + kept * batch <= limit or None
+    needed = 100 + kept * batch
+    return {'batch_per_chip': batch, 'bytes_per_chip': needed, 'fits': needed <= limit}
 
   monkeypatch.setattr(preflight, '_job', lambda config, batch, devices: batch)
   monkeypatch.setattr(preflight, '_state_bytes', lambda job: 100)
-  monkeypatch.setattr(preflight, 'compile_step', compile_step)
+  monkeypatch.setattr(preflight, 'slice_row', slice_row)
   job = types.SimpleNamespace(mesh=types.SimpleNamespace(devices=np.zeros(1)))
   row = {
     'topology': 'v5e:1x1',
@@ -161,8 +162,9 @@ def test_the_largest_batch(kept, batch, limit, expected, tried, monkeypatch):
     'hbm_per_chip': limit,
     'fits': 100 + 10 * batch <= limit,
   }
-  found = preflight.largest_batch(ConfigDict({'accumulate': 1}), row, job)
-  assert (found, seen) == (expected, tried)
+  found = preflight.try_batches(ConfigDict({'accumulate': 1}), row, job, 1.0)
+  assert [one['batch_per_chip'] for one in found] == [batch, *seen]
+  assert (preflight.largest_batch(found), seen) == (expected, tried)
 
 
 def test_a_slice_is_compiled_for_and_written_down(devices, tmp_path, monkeypatch, capsys):
