@@ -54,12 +54,13 @@ class Stopped(FlexfasError):
     )
 
 
-def exit_code_of(command: Callable[[], None], debug: bool = False) -> int:
+def exit_code_of(command: Callable[[], None], debug: bool = False, broken_pipe: int = 0) -> int:
   """Runs a command's body and turns its errors into one message on stderr and an exit code.
 
   Args:
     command: what to run; called without arguments.
     debug: let the traceback through.
+    broken_pipe: the code when nobody reads what is printed any more: done, for what only prints.
 
   Returns:
     0, the exit code of the `FlexfasError` that was raised, or 130 after Ctrl-C.
@@ -76,6 +77,7 @@ def exit_code_of(command: Callable[[], None], debug: bool = False) -> int:
     return error.exit_code
   except BrokenPipeError:  # `... | head`: the reader has seen enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return broken_pipe
   except KeyboardInterrupt:
     if debug:
       raise

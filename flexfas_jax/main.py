@@ -93,6 +93,8 @@ def _job() -> None:
   # Orbax and TFDS report their own housekeeping as warnings.
   logging.set_verbosity(logging.INFO if _DEBUG.value else logging.ERROR)
   profile_steps = _profile_steps(_PROFILE.value)
+  if '://' in _WORKDIR.value:
+    raise errors.ConfigError(f'--workdir={_WORKDIR.value}: a path, e.g. of a mounted bucket')
   if _MODE.value == 'preflight':
     from flexfas_jax.training import preflight  # jax: not needed for --help or a wrong flag
 
@@ -102,21 +104,31 @@ def _job() -> None:
     raise errors.ConfigError('--topology is of --mode=preflight')
   from flexfas_jax.training import distributed, loop
 
+  others = {f'--{flag.name}': flag.value for flag in (_COORDINATOR, _PROCESSES, _PROCESS)}
   if _DISTRIBUTED.value:
     distributed.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _CONNECT.value)
+  elif given := [name for name, value in others.items() if value is not None]:
+    raise errors.ConfigError(f'{given[0]} is of --distributed, which is not given')
   else:
     distributed.refuse_to_be_alone()
   options = loop.Options(_STRICT.value, _ALLOW.value, profile_steps)
-  getattr(loop, _MODE.value)(_CONFIG.value, _WORKDIR.value, options)
+  try:
+    getattr(loop, _MODE.value)(_CONFIG.value, _WORKDIR.value, options)
+  except BrokenPipeError:
+    raise
+  except OSError as error:  # a disk that is full or gone
+    if _DEBUG.value:
+      raise
+    raise errors.StateError(f'{error.filename or _WORKDIR.value}: {error.strerror}') from error
 
 
 def main(_) -> int:
   """Hands the config to the loop."""
   if not _DISTRIBUTED.value:
-    return errors.exit_code_of(_job, _DEBUG.value)
+    return errors.exit_code_of(_job, _DEBUG.value, broken_pipe=1)
   code = 1
   try:
-    code = errors.exit_code_of(_job, _DEBUG.value)
+    code = errors.exit_code_of(_job, _DEBUG.value, broken_pipe=1)
   except Exception:
     traceback.print_exc()
   from flexfas_jax.training import distributed

@@ -89,9 +89,10 @@ def make_scorer(
     fetched.append(_fetch(*waiting))
     logits, servable = (np.concatenate(x, 1) for x in zip(*fetched, strict=True))  # [S, N]
     # In float64: a float32 sigmoid is 1 from a logit of 17 on, and ties would hide who is surer.
-    scores = np.where(servable, scipy.special.expit(logits.astype(np.float64)), np.nan)
+    finite = np.isfinite(logits)  # infinity is as wrong as NaN, and would be sure of itself
+    scores = np.where(servable & finite, scipy.special.expit(logits.astype(np.float64)), np.nan)
     names = [subset_name(s) for s in subsets]
-    faults = [np.flatnonzero(np.isnan(row) & ok) for row, ok in zip(logits, servable, strict=True)]
+    faults = [np.flatnonzero(~row & ok) for row, ok in zip(finite, servable, strict=True)]
     return Scores(
       ids=np.array([m['id'] for m in known]),
       label=np.array([m['label'] for m in known]),

@@ -6,6 +6,7 @@ on; what cannot be written or read is told, and tried otherwise, before it is an
 """
 
 import contextlib
+import math
 import pathlib
 import shutil
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from flexfas_jax.errors import StateError
+from flexfas_jax.errors import StateError, Stopped
 from flexfas_jax.training import digests, distributed
 
 KEEP = 2  # newest checkpoints; the best on val is kept besides
@@ -53,6 +54,12 @@ class Checkpoints:
     self._manager = self._open()
 
   def _open(self) -> ocp.CheckpointManager:
+    try:
+      return self._opened()
+    except Exception as error:  # of the file system, or a parser's
+      raise StateError(f'{self._folder} cannot be opened ({_first_line(error)})') from error
+
+  def _opened(self) -> ocp.CheckpointManager:
     policies = ocp.checkpoint_managers
     # The best: reversed, so that the lowest stands last; of equals the newest.
     best = policies.BestN(
@@ -71,7 +78,7 @@ class Checkpoints:
       'data': ocp.JsonCheckpointHandler(),
       'run': ocp.JsonCheckpointHandler(),
     }
-    return ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
+    return _Manager(self._folder, options=options, item_handlers=handlers)
 
   def _written(self) -> None:
     """Called when a step's files are written, in another thread, while the training goes on."""
@@ -83,7 +90,8 @@ class Checkpoints:
           digests.write(folder)
 
   def _value(self, metrics) -> float:
-    return float(metrics[self._metric])
+    value = float(metrics[self._metric])
+    return math.inf if math.isnan(value) else value  # what is undefined is never the best
 
   def latest(self) -> int | None:
     """The newest step that was saved whole; None where there is none."""
@@ -144,7 +152,7 @@ class Checkpoints:
       error = None
       try:
         if step in self.steps():
-          self._manager.delete(step)
+          self._keep_aside(step)
         self._saving = step
         self._manager.save(step, args=items, metrics=metrics, force=True)
       except Exception as caught:  # of the file system, or of what Orbax makes of it
@@ -170,7 +178,18 @@ class Checkpoints:
       self._failed(step, error)
       return False
     self._failures = 0
+    if distributed.is_first():
+      shutil.rmtree(_aside(self._folder), ignore_errors=True)
     return True
+
+  def _keep_aside(self, step: int) -> None:
+    """Makes room for a step that is saved again; until it is, the first one is not lost."""
+    self._manager.close()
+    if distributed.is_first():
+      _aside(self._folder).mkdir(exist_ok=True)
+      (self._folder / str(step)).rename(_aside(self._folder) / str(step))
+    distributed.barrier('kept aside')
+    self._manager = self._open()
 
   def _failed(self, step: int, error: Exception | None) -> None:
     self._failures += 1
@@ -181,6 +200,8 @@ class Checkpoints:
     if distributed.is_first():
       for half in self._folder.glob(f'{step}.*tmp*'):
         shutil.rmtree(half, ignore_errors=True)
+      _take_back(self._folder)
+    distributed.barrier('taken back')
     self._manager = self._open()
     stands = f'the checkpoint of step {self.latest()} stands'
     if self._failures >= self._tries:
@@ -222,10 +243,16 @@ class Checkpoints:
 
   def position(self, step: int) -> dict:
     """Where the input stood, as it was saved."""
+    return self._json(step, 'data')
+
+  def about(self, step: int) -> dict:
+    """What else belongs to it, as it was saved."""
+    return self._json(step, 'run')
+
+  def _json(self, step: int, item: str) -> dict:
     try:
-      return self._manager.restore(step, args=ocp.args.Composite(data=ocp.args.JsonRestore()))[
-        'data'
-      ]
+      items = ocp.args.Composite(**{item: ocp.args.JsonRestore()})
+      return self._manager.restore(step, args=items)[item]
     except Exception as error:
       raise self._unreadable(step, error) from error
 
@@ -265,6 +292,38 @@ class Checkpoints:
     self.settle()
     self._manager.close()
 
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, traceback) -> None:
+    if kind is None or kind is Stopped:
+      self.close()
+    elif jax.process_count() == 1:
+      with contextlib.suppress(Exception):
+        self._manager.close()
+    # Else: it may be that this process alone has failed, and the others will not come.
+
+
+class _Manager(ocp.CheckpointManager):
+  """Orbax's, which does not ask for preemption: the run does, and in its own order."""
+
+  def reached_preemption(self, step: int) -> bool:
+    """Never."""
+    del step
+    return False
+
+
+def _aside(folder: pathlib.Path) -> pathlib.Path:
+  return folder.parent / 'replaced_checkpoint'
+
+
+def _take_back(folder: pathlib.Path) -> None:
+  """Puts a step that was to be saved again, and was not, where it had been."""
+  for step in _aside(folder).glob('*'):
+    if not (folder / step.name).exists():
+      step.rename(folder / step.name)
+  shutil.rmtree(_aside(folder), ignore_errors=True)
+
 
 def set_aside_damaged(
   folder: pathlib.Path, strict: bool = False, tell: Callable[[str], None] = _tell
@@ -293,9 +352,8 @@ def set_aside_damaged(
 
 
 def _set_aside_damaged(folder: pathlib.Path, strict: bool, tell) -> None:
+  _take_back(folder)
   steps = sorted((f for f in folder.glob('*') if f.name.isdigit()), key=lambda f: int(f.name))
-  while steps and not digests.finished(steps[-1]):  # killed between Orbax's last act and ours
-    shutil.rmtree(steps.pop())
   damaged = []
   while steps and (why := digests.damage(steps[-1])):
     damaged.append(steps.pop())

@@ -31,6 +31,10 @@ def find(accelerators: Sequence[str] = ACCELERATORS) -> list[jax.Device]:
       f'JAX_PLATFORMS={asked}: {why}; unset it to take what there is, or '
       "install what it needs: pip install '.[cuda]' or '.[tpu]'"
     ) from error
+  if jax.process_count() > 1 and not jax.distributed.is_initialized():
+    raise ConfigError(
+      f'these devices are those of {jax.process_count()} processes; start them with --distributed'
+    )
   there = [path for path in accelerators if pathlib.Path(path).exists()]
   if devices[0].platform == 'cpu' and there and not asked:
     raise ConfigError(

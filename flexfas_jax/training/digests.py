@@ -1,7 +1,6 @@
 """A checkpoint's files by digest: what was written is what is read, or it is known where not.
 
-Orbax notices a file that is cut off, not every flipped bit in a tensor. The file of digests is
-written last, so that a checkpoint without one was not finished.
+Orbax notices a file that is cut off, not every flipped bit in a tensor.
 """
 
 import hashlib
@@ -17,11 +16,6 @@ def write(folder: pathlib.Path) -> None:
   """Puts the SHA-256 of every item's files into a checkpoint's folder."""
   found = {name: _digest(folder / name) for name in _files(folder)}
   score_files.write_text(folder / NAME, json.dumps(found, indent=1) + '\n')
-
-
-def finished(folder: pathlib.Path) -> bool:
-  """Whether the digests are there."""
-  return (folder / NAME).is_file()
 
 
 def damage(folder: pathlib.Path) -> str:

@@ -25,7 +25,7 @@ from flexfas_jax.training import job as jobs
 from flexfas_jax.training.checkpoints import Checkpoints, set_aside_damaged
 from flexfas_jax.training.clock import Clock
 from flexfas_jax.training.metric_writer import MetricWriter
-from flexfas_jax.training.preemption import Preemption
+from flexfas_jax.training.preemption import Preemption, heed_at_once
 from flexfas_jax.training.progress import Progress
 from flexfas_jax.training.step import named_key
 
@@ -45,18 +45,18 @@ AS_USUAL = Options()
 
 def train_and_evaluate(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> None:
   """Trains to the config's last step, resuming if it was begun, then evaluates the best step."""
-  job, change = _prepare(config, folder, options)
+  job, changed = _prepare(config, folder, options)
   data = inputs.open_all(job.config)
   scorer = testing.make_scorer(job)
-  _train(job, pathlib.Path(folder), data, scorer, change, options)
+  _train(job, pathlib.Path(folder), data, scorer, changed, options)
   testing.evaluate(job, pathlib.Path(folder), data, scorer)
 
 
 def train(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> None:
   """Trains to the config's last step, resuming if it was begun."""
-  job, change = _prepare(config, folder, options)
+  job, changed = _prepare(config, folder, options)
   data = inputs.open_all(job.config, test=False)
-  _train(job, pathlib.Path(folder), data, testing.make_scorer(job), change, options)
+  _train(job, pathlib.Path(folder), data, testing.make_scorer(job), changed, options)
 
 
 def evaluate(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> None:
@@ -66,9 +66,10 @@ def evaluate(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> No
   nothing that was trained with, and not val, which the thresholds come from.
   """
   del options
+  heed_at_once()
   job = jobs.make(config)
-  change = workdir.compare(pathlib.Path(folder), job.config.to_dict(), workdir.ONLY_TESTS)
-  workdir.refuse(pathlib.Path(folder), change)
+  changed = workdir.compare(pathlib.Path(folder), job.config.to_dict(), workdir.ONLY_TESTS)
+  workdir.refuse(pathlib.Path(folder), changed)
   if not (pathlib.Path(folder) / 'config.json').exists():
     raise StateError(f'{folder} holds no training; run with --mode=train first')
   data = inputs.open_all(job.config, train=False)
@@ -82,12 +83,11 @@ def _prepare(config: ConfigDict, folder: str, options: Options):
     first, last = options.profile_steps
     if not 1 <= first <= last <= config.steps:
       raise ConfigError(f'--profile_steps={first}:{last}: there are steps 1 to {config.steps}')
-  change = workdir.compare(pathlib.Path(folder), job.config.to_dict())
+  changed = workdir.compare(pathlib.Path(folder), job.config.to_dict())
   if not options.allow_config_change:
-    workdir.refuse(
-      pathlib.Path(folder), change, ', or go on with this one by --allow_config_change'
-    )
-  return job, change
+    hint = ', or go on with this one by --allow_config_change'
+    workdir.refuse(pathlib.Path(folder), changed, hint)
+  return job, changed
 
 
 class Run(NamedTuple):
@@ -106,8 +106,11 @@ class Run(NamedTuple):
   profile: tuple[int, int] | None
 
 
-def _train(job, folder, data, scorer, change, options) -> None:
+def _train(job, folder, data, scorer, changed, options) -> None:
   config, fields = job.config, job.config.to_dict()
+  tell = _tell if distributed.is_first() else _tell_nobody
+  distributed.barrier('every process has looked into the workdir')
+  set_aside_damaged(folder / 'checkpoints', options.strict_restore, tell)
   donated, remark = _donated(job, folder)
   batches = pipeline.train_batches(
     data.train,
@@ -123,22 +126,26 @@ def _train(job, folder, data, scorer, change, options) -> None:
     config.seed,
     sharding.rows(job.mesh, config.batch_size),
   )
-  tell = _tell if distributed.is_first() else _tell_nobody
-  set_aside_damaged(folder / 'checkpoints', options.strict_restore, tell)
-  # The data is fine, the config is fine: from here on the workdir is ours. Not before every
-  # process has looked into it.
-  distributed.barrier('prepared')
+  # The data is fine, the config is fine: from here on the workdir is ours.
+  if distributed.is_first() and not changed:
+    workdir.write_config(folder, fields)
   checkpoints = Checkpoints(folder / 'checkpoints', BEST, tries=config.save_tries, tell=tell)
   start = checkpoints.latest() or 0
-  if distributed.is_first():
-    workdir.write_config(folder, fields, start if change.lines else None)
+  if distributed.from_first(str(start)) != str(start):
+    raise StateError(
+      f'process {jax.process_index()} finds step {start} in {folder}, and the first another: they '
+      'need one workdir that all of them see'
+    )
+  if distributed.is_first() and changed:
+    workdir.write_config(folder, fields, start)
 
-  clock = Clock()
+  clock, anew = Clock(), False
   key = _everywhere(jax.random.key(config.seed), job)
   if start:
     with clock.measure('restore'):
       state = checkpoints.restore(start, job.abstract)
-    if not change.data:
+    anew = workdir.other_data(checkpoints.about(start)['config'], fields)
+    if not anew:
       batches.set_state(checkpoints.position(start))
   else:
     # On the CPU, compiling the init takes longer than training a toy: no optimisation for it.
@@ -148,22 +155,26 @@ def _train(job, folder, data, scorer, change, options) -> None:
       state = init(named_key(key, 'init'))
     state = state.replace(**pretrained.put(jobs.variables_of(state), donated))
     donated.clear()  # ViT-L's are more than a gigabyte
-  writer = MetricWriter(folder, start, tell) if distributed.is_first() else None
+  again = start and _due(config, start) and not checkpoints.judged(start)
+  writer = MetricWriter(folder, start, tell, again) if distributed.is_first() else None
   with (
-    contextlib.closing(checkpoints),
+    checkpoints,
     contextlib.closing(writer) if writer else contextlib.nullcontext(),
     Progress('train', config.steps, start, silent=writer is None) as progress,
     Preemption() as preemption,
   ):
-    for line in (_headline(job, data, start), remark, *data.remarks, *_told(change, start)):
+    for line in (_headline(job, data, start), remark, *data.remarks, *_told(changed, anew, start)):
       if line:
         progress.say(line)
     run = Run(
       *(job, folder, data, scorer, key, checkpoints, writer, progress, clock, preemption),
       options.profile_steps,
     )
-    _steps(run, state, batches, start)
-    _report_time(run)
+    if again:  # it was stopped before it could be
+      _judge(run, start, state, batches)
+    if start < config.steps:
+      _steps(run, state, batches, start)
+      _report_time(run)
 
 
 def _headline(job, data, start) -> str:
@@ -176,11 +187,11 @@ def _headline(job, data, start) -> str:
   )
 
 
-def _told(change: workdir.Change, start: int) -> list[str]:
-  if not change.lines:
-    return []
-  lines = [f'WARNING: from step {start} on another config is trained with:', *change.lines]
-  if change.data:
+def _told(changed: list[str], anew: bool, start: int) -> list[str]:
+  lines = []
+  if changed:
+    lines += [f'WARNING: from step {start} on another config is trained with:', *changed]
+  if anew:
     lines.append('the order of the data begins anew: samples may be seen more or less often')
   return lines
 
@@ -211,10 +222,6 @@ def _donated(job, folder: pathlib.Path) -> tuple[dict, str]:
 def _steps(run: Run, state, batches, start: int) -> None:
   """The loop proper. What a step measures is looked at while later ones run."""
   job, config, clock = run.job, run.job.config, run.clock
-  if start and _due(config, start) and not run.checkpoints.judged(start):
-    _judge(run, start, state, batches)  # it was stopped before it could be
-  if start >= config.steps:
-    return
   position = batches.get_state()['next_index']
   with clock.measure('compile'):
     step_fn = (
@@ -227,6 +234,7 @@ def _steps(run: Run, state, batches, start: int) -> None:
   with contextlib.ExitStack() as profile:
     for step in range(start + 1, config.steps + 1):
       if run.profile and step == max(run.profile[0], start + 1) <= run.profile[1]:
+        jax.block_until_ready(state)  # of the steps before nothing is left to do
         profile.enter_context(jax.profiler.trace(str(run.folder / 'profile')))
       with clock.measure('input'):
         batch = sharding.place_batch(next(batches), job.mesh)
@@ -238,18 +246,18 @@ def _steps(run: Run, state, batches, start: int) -> None:
       if run.profile and step == run.profile[1]:
         jax.block_until_ready(metrics)
         profile.close()
-      stop = run.preemption.reached(step)
+      stop = run.preemption.reached()
       due = _due(config, step)
       if stop or due or step % config.checkpoint_every == 0:
         _refuse_nan(run, unseen, position - start)  # what is not finite is never saved
         if step % config.log_every == 0:  # nor is a row lost that a resumed run would not make
           _log(run, unseen, position - start)
           unseen = []
-      if due and not (stop and run.preemption.told()):
-        _judge(run, step, state, batches, wait=stop)
+      if due and not stop:
+        _judge(run, step, state, batches)
       elif stop or step % config.checkpoint_every == 0:
         _save(run, step, state, batches, wait=stop)
-      if stop or run.preemption.told():
+      if stop:
         raise Stopped(step, config.steps)
       run.progress.update(step)
 
@@ -259,19 +267,20 @@ def _due(config, step: int) -> bool:
   return step == config.steps or step % config.eval_every == 0
 
 
-def _judge(run: Run, step: int, state, batches, wait: bool = False) -> None:
-  """Scores val and saves; if this process is told to stop meanwhile, saves alone."""
+def _judge(run: Run, step: int, state, batches) -> None:
+  """Scores val and saves with what it says; told to stop meanwhile, saves alone and stops."""
   with run.clock.measure('evaluate'):
     found = testing.val_metrics(
-      run.job, run.scorer, jobs.variables_of(state), run.data.val, run.preemption.told
+      run.job, run.scorer, jobs.variables_of(state), run.data.val, run.preemption.reached
     )
   if found is None:
-    _save(run, step, state, batches, wait=True)
-    return
+    if step not in run.checkpoints.steps():
+      _save(run, step, state, batches, wait=True)
+    raise Stopped(step, run.job.config.steps)
   if run.writer:
     run.writer.write(step, found)
   run.progress.say(f'step {step}: val ' + '  '.join(f'{k[4:]} {v:.4f}' for k, v in found.items()))
-  wait = wait or step == run.job.config.steps
+  wait = step == run.job.config.steps
   _save(run, step, state, batches, {BEST: found[f'val/{BEST}']}, wait)
 
 
@@ -331,7 +340,10 @@ def _refuse_nan(run: Run, unseen: list, offset: int) -> dict[str, float]:
     file = run.folder / 'bad_batch.json'
     said = {name: str(value) for name, value in values.items()}
     if distributed.is_first():
-      score_files.write_text(file, json.dumps({'step': step, **said, 'ids': ids}, indent=1) + '\n')
+      with contextlib.suppress(OSError):  # what is told below is worth more
+        told = json.dumps({'step': step, **said, 'ids': ids}, indent=1)
+        score_files.write_text(file, told + '\n')
+    run.checkpoints.settle()
     stands = run.checkpoints.latest()
     raise StateError(
       f'the loss is {values["loss"]} and its gradient {values["grad_norm"]} at step {step}, for '

@@ -24,12 +24,24 @@ class MetricWriter:
     workdir: where `metrics.jsonl` and `tensorboard/` go.
     step: the step that the run starts from.
     tell: called with a line when what is measured cannot be written, once until it can.
+    again: val is scored again at that step.
   """
 
-  def __init__(self, workdir: pathlib.Path, step: int, tell: Callable[[str], None] = print):
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    step: int,
+    tell: Callable[[str], None] = print,
+    again: bool = False,
+  ):
     path = workdir / 'metrics.jsonl'
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    kept = [line for line in lines if line.endswith('\n') and json.loads(line)['step'] <= step]
+    whole = [(json.loads(line), line) for line in lines if line.endswith('\n')]
+    kept = [
+      line
+      for row, line in whole
+      if row['step'] <= step and not (again and row['step'] == step and 'val/auc' in row)
+    ]
     if kept != lines:
       temporary = path.with_suffix('.tmp')
       temporary.write_text(''.join(kept))

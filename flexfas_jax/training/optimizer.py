@@ -91,9 +91,9 @@ def build(
   """
   rate = _call('schedule', SCHEDULES, schedule, steps=steps)
   tx = _call('optimizer', OPTIMIZERS, optimizer, schedule=rate)
-  if clip_norm is not None:
-    tx = optax.chain(optax.clip_by_global_norm(clip_norm), tx)
-  return tx, rate
+  # Chained in any case, so that a run can go on with another.
+  clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+  return optax.chain(clip, tx), rate
 
 
 def _call(what, table, fields, **more):

@@ -11,6 +11,13 @@ import jax
 from jax.experimental import multihost_utils
 
 
+def heed_at_once() -> None:
+  """Lets SIGTERM end the process, where there is nothing to save: with several, JAX's service would
+  swallow it."""
+  if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 class Preemption:
   """While it is entered, SIGTERM is remembered and does not kill.
 
@@ -19,7 +26,7 @@ class Preemption:
   """
 
   def __init__(self):
-    self._told = threading.Event()
+    self._told, self._stopping, self._asked = threading.Event(), False, 0
     self._several = jax.process_count() > 1
     self._before = None
 
@@ -29,15 +36,18 @@ class Preemption:
     return self
 
   def __exit__(self, *exception):
-    if self._before is not None:
+    if self._several:
+      heed_at_once()
+    elif self._before is not None:
       signal.signal(signal.SIGTERM, self._before)
 
-  def reached(self, step: int) -> bool:
-    """Whether to stop after this step; asked by all processes, once or more at each step."""
-    if self._several:
-      return multihost_utils.reached_preemption_sync_point(step)
-    return self._told.is_set()
-
-  def told(self) -> bool:
-    """Whether this process, alone, may stop now; always False with several."""
-    return not self._several and self._told.is_set()
+  def reached(self) -> bool:
+    """Whether to stop here; asked by all processes, after the same steps and batches, and True from
+    then on."""
+    self._asked += 1
+    if self._several and not self._stopping:
+      # JAX's service fixes a place that nobody has passed, as a count of these questions.
+      self._stopping = multihost_utils.reached_preemption_sync_point(self._asked)
+    elif not self._several:
+      self._stopping = self._told.is_set()
+    return self._stopping

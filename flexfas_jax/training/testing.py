@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Callable
@@ -54,7 +55,9 @@ def val_metrics(
   except _Interrupted:
     return None
   found = results.results(scores, 'fixed=0.5')
-  means = {f'val/{m}': float(np.mean([r[m] for r in found.values()])) for m in (BEST, 'auc')}
+  # A subset of which val has nothing is undefined, and says nothing of the others.
+  known = {m: [r[m] for r in found.values() if not math.isnan(r[m])] for m in (BEST, 'auc')}
+  means = {f'val/{m}': float(np.mean(v)) if v else math.nan for m, v in known.items()}
   return means | {f'val/{BEST}/{subset}': r[BEST] for subset, r in found.items()}
 
 

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-from typing import NamedTuple
 
 from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import score_files
@@ -21,18 +20,11 @@ ONLY_TESTS = (
 _DATA = ('train', 'seed', 'batch_size')
 
 
-class Change(NamedTuple):
-  """What is otherwise than when a run was begun."""
-
-  lines: list[str]  # one for each field
-  data: bool  # whether the data position means nothing any more
-
-
-def compare(workdir: pathlib.Path, fields: dict, but: tuple[str, ...] = ()) -> Change:
-  """What of a config is not as the workdir's run was begun with; nothing in a new workdir.
+def compare(workdir: pathlib.Path, fields: dict, but: tuple[str, ...] = ()) -> list[str]:
+  """What of a config is not as the workdir's run was begun with, a line each; [] in a new workdir.
 
   Args:
-    workdir: a run's, or one that is not there or empty.
+    workdir: a run's, or one that is not there, empty, or holds a preflight alone.
     fields: the config.
     but: groups that may differ, besides `FREE`.
 
@@ -41,9 +33,11 @@ def compare(workdir: pathlib.Path, fields: dict, but: tuple[str, ...] = ()) -> C
   """
   file = workdir / 'config.json'
   if not file.exists():
-    if workdir.exists() and any(workdir.iterdir()):
+    # A file with a dot is what was killed while it wrote the config.
+    held = [f.name for f in workdir.glob('*') if f.name[0] != '.' and f.name != 'preflight.json']
+    if held:
       raise StateError(f'{workdir} is not empty and holds no run of ours; name another --workdir')
-    return Change([], False)
+    return []
   try:
     old = _flat(json.loads(file.read_text()))
   except ValueError as error:
@@ -54,16 +48,20 @@ def compare(workdir: pathlib.Path, fields: dict, but: tuple[str, ...] = ()) -> C
     for key in sorted(old.keys() | new.keys())
     if old.get(key) != new.get(key) and key.split('.')[0] not in (*FREE, *but)
   ]
-  lines = [f'{k}: {old.get(k, "(nothing)")} there, {new.get(k, "(nothing)")} now' for k in changed]
-  return Change(lines, any(key.split('.')[0] in _DATA for key in changed))
+  return [f'{k}: {old.get(k, "(nothing)")} there, {new.get(k, "(nothing)")} now' for k in changed]
 
 
-def refuse(workdir: pathlib.Path, change: Change, hint: str = '') -> None:
-  """Raises a StateError that lists the change, if there is any."""
-  if change.lines:
+def other_data(old: dict, new: dict) -> bool:
+  """Whether a position in the data of one config means nothing in another's."""
+  return any(old.get(key) != json.loads(json.dumps(new[key])) for key in _DATA)
+
+
+def refuse(workdir: pathlib.Path, changed: list[str], hint: str = '') -> None:
+  """Raises a StateError that lists the changes, if there are any."""
+  if changed:
     raise StateError(
       f'{workdir} is the workdir of another config; name another --workdir, or go back to its '
-      f'config{hint}:\n' + '\n'.join(f'  {line}' for line in change.lines)
+      f'config{hint}:\n' + '\n'.join(f'  {line}' for line in changed)
     )
 
 

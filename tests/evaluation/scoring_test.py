@@ -105,6 +105,6 @@ def test_every_id_once_whatever_the_batch_size(N, size):
 def test_a_fault_of_the_model_is_no_failure_to_acquire():
   present = [[True, True], [False, True], [True, True]]
   score = scoring.make_scorer(Echo, [('rgb',)], place=lambda batch: batch)
-  scores = score({}, make_batches([0.0, np.nan, np.nan], present, 4))
-  assert np.isnan(scores.scores['rgb']).tolist() == [False, True, True]
-  assert scores.nan_samples['rgb'].tolist() == [2]  # of the second there was nothing to score
+  scores = score({}, make_batches([0.0, np.nan, np.nan, np.inf], [*present, [True, True]], 4))
+  assert np.isnan(scores.scores['rgb']).tolist() == [False, True, True, True]
+  assert scores.nan_samples['rgb'].tolist() == [2, 3]  # of the second there was nothing to score

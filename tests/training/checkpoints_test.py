@@ -63,6 +63,7 @@ def test_a_step_is_saved_again_with_its_metrics(folder):
   assert checkpoints.judged(6)
   assert checkpoints.best() == 6
   checkpoints.verify(6)
+  assert not (folder.parent / 'replaced_checkpoint').exists()
 
 
 def files(step):
@@ -129,13 +130,40 @@ def test_when_all_are_damaged_nothing_is_begun_anew(folder):
   assert sorted(f.name for f in folder.iterdir()) == ['4', '6']
 
 
-def test_what_was_not_finished_is_no_checkpoint(folder):
-  """Killed after Orbax wrote its last file and before ours."""
+def test_a_checkpoint_without_digests_is_damaged(folder):
   (folder / '6' / digests.NAME).unlink()
   said = []
   set_aside_damaged(folder, tell=said.append)
-  assert said == []
+  assert 'digests.json is missing or damaged' in said[0]
   assert [f.name for f in folder.iterdir()] == ['4']
+  assert (folder.parent / 'damaged_checkpoints' / '6').exists()
+
+
+def test_killed_while_a_step_is_saved_again(folder):
+  """Between putting the first one aside and having the second."""
+  (folder.parent / 'replaced_checkpoint').mkdir()
+  (folder / '6').rename(folder.parent / 'replaced_checkpoint' / '6')
+  set_aside_damaged(folder)
+  assert sorted(f.name for f in folder.parent.iterdir()) == ['checkpoints']
+  assert Checkpoints(folder, 'eer').latest() == 6
+
+
+def test_what_is_undefined_is_never_the_best(tmp_path):
+  checkpoints = Checkpoints(tmp_path / 'checkpoints', 'eer')
+  for step, eer in ((1, 0.1), (2, float('nan')), (3, 0.5), (4, 0.6)):
+    checkpoints.save(step, make_state(step), {}, {}, {'eer': eer})
+  checkpoints.settle()
+  assert checkpoints.steps() == [1, 3, 4]
+  assert checkpoints.best() == 1
+
+
+def test_an_error_in_flight_is_not_waited_for(tmp_path, monkeypatch):
+  """Of several processes the others do not come."""
+  checkpoints = Checkpoints(tmp_path / 'checkpoints', 'eer')
+  checkpoints.save(1, make_state(1), {}, {})
+  monkeypatch.setattr(checkpoints, 'settle', lambda: pytest.fail('the others were asked'))
+  with pytest.raises(ZeroDivisionError), checkpoints:
+    1 / 0  # noqa: B018
 
 
 def test_the_best_must_be_whole_to_be_judged(folder):

@@ -37,9 +37,9 @@ def config(prepared, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def alone(config, tmp_path_factory):
-  """The workdir of one process with eight devices."""
+  """The workdir of one process with one device."""
   workdir = tmp_path_factory.mktemp('runs') / 'alone'
-  ((code, _, said),) = finish(start(config, workdir, 1, 8))
+  ((code, _, said),) = finish(start(config, workdir, 1, 1))
   assert code == 0, said
   return workdir
 
@@ -57,7 +57,7 @@ def test_four_processes_equal_one(config, alone, tmp_path):
 
 def test_two_processes_are_stopped_and_one_goes_on(config, alone, tmp_path):
   """SIGTERM to one stops both at one step; then other processes, other devices, and what was cut
-  over two devices is copied on all."""
+  over two devices is whole on one."""
   workdir = tmp_path / 'two'
   started = start(config, workdir, 2, 2, '--config.mesh.fsdp=2')
   metrics = workdir / 'metrics.jsonl'
@@ -71,10 +71,48 @@ def test_two_processes_are_stopped_and_one_goes_on(config, alone, tmp_path):
   saved = max(int(f.name) for f in (workdir / 'checkpoints').iterdir())
   assert f'stopped by SIGTERM after step {saved} of 8' in found[0][2]
   assert 2 <= saved < 8
-  ((code, _, said),) = finish(start(config, workdir, 1, 8))
+  ((code, _, said),) = finish(start(config, workdir, 1, 1))
   assert code == 0, said
   assert f'resuming at step {saved}' in said
   assert_same(workdir, alone)
+
+
+FAILS = """
+import sys
+from flexfas_jax.errors import DataError
+from flexfas_jax.input_pipeline import pipeline
+
+call, calls = pipeline.Preprocess.__call__, []
+
+def failing(self, example, rng=None):
+  calls.append(1)
+  if len(calls) > 16 and '--process_id=1' in sys.argv:  # four samples a step, and some ahead
+    raise DataError('this picture is damaged')
+  return call(self, example, rng)
+
+pipeline.Preprocess.__call__ = failing
+"""
+
+
+def test_one_process_that_fails_takes_the_others_along(config, tmp_path):
+  """Also after a save, and not by waiting for them: they wait for it."""
+  failing = config.with_name('failing.py')
+  failing.write_text(FAILS + config.read_text())
+  begun = time.monotonic()
+  first, second = finish(
+    start(failing, tmp_path / 'run', 2, 1, '--mode=train', '--config.checkpoint_every=1')
+  )
+  assert second[0] == 3, second
+  assert 'error: this picture is damaged' in second[2]
+  assert first[0] not in (0, 143), first
+  assert time.monotonic() - begun < 120
+
+
+def test_flags_of_several_are_not_for_one(config, tmp_path):
+  (alone,) = start(config, tmp_path / 'run', 1, 1, '--num_processes=2')
+  ((code, _, said),) = finish([alone])
+  assert code == 2
+  assert '--num_processes is of --distributed' in said
 
 
 def test_who_cannot_be_joined_is_an_error(config, tmp_path):

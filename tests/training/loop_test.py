@@ -21,7 +21,7 @@ from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import scoring
 from flexfas_jax.evaluation.protocols import PROTOCOLS
 from flexfas_jax.input_pipeline import pipeline
-from flexfas_jax.training import inputs, loop
+from flexfas_jax.training import inputs, loop, workdir
 from flexfas_jax.training import job as jobs
 from flexfas_jax.training.checkpoints import Checkpoints
 
@@ -204,6 +204,12 @@ def test_a_folder_of_something_else_is_left_alone(prepared, tmp_path):
   (tmp_path / 'thesis.tex').write_text('x')
   with pytest.raises(StateError, match='not empty'):
     loop.train(make_config(prepared), str(tmp_path))
+
+
+def test_a_preflight_may_come_first(tmp_path):
+  (tmp_path / 'preflight.json').write_text('[]')
+  (tmp_path / '.config.json.17.tmp').write_text('{')  # killed at its very beginning
+  assert workdir.compare(tmp_path, {'seed': 0}) == ([], False)
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_name(unbroken, prepared):
