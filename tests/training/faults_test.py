@@ -35,6 +35,12 @@ def unbroken(config, tmp_path_factory):
   return workdir
 
 
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+  """Also in this process: less to compile."""
+  monkeypatch.setattr(jobs, 'find_devices', lambda: jax.devices()[:1])
+
+
 def in_process(config, **more) -> ConfigDict:
   names = {}
   exec(config.read_text(), names)
