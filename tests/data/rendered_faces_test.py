@@ -226,9 +226,7 @@ def test_an_interrupt_ends_the_workers_and_leaves_nothing(tmp_path):
       workers = [int(pid) for pid in children.read_text().split()]
     assert len(workers) >= 3
     time.sleep(1)
-    for _ in range(
-      6
-    ):  # Python loses one that comes while a destructor runs: then it is pressed again
+    for _ in range(6):  # again, since Python loses one that comes while a destructor runs
       os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
       with contextlib.suppress(subprocess.TimeoutExpired):
         _, err = process.communicate(timeout=10)
