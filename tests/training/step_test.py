@@ -97,6 +97,7 @@ def test_a_batch_in_parts_gives_the_update_of_the_whole():
   text = program.as_text()
   assert 'all-reduce' in text
   assert 'all-to-all' not in text
+  assert 'all-gather' not in text
   assert 'collective-permute' not in text
 
 
