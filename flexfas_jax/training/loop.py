@@ -170,6 +170,8 @@ def _train(job, folder, data, scorer, changed, options) -> None:
       *(job, folder, data, scorer, key, checkpoints, writer, progress, clock, preemption),
       options.profile_steps,
     )
+    if run.profile and run.profile[1] <= start:
+      progress.say(f'no profile: the steps asked for end at {run.profile[1]}, before step {start}')
     if again:  # it was stopped before it could be
       _judge(run, start, state, batches)
     if start < config.steps:

@@ -174,7 +174,9 @@ def test_another_config_is_refused_unless_one_says_so(config, unbroken, tmp_path
   ):
     loop.train(changed, str(workdir))
   # Where and how it runs is nobody's business; this one ends at once.
-  loop.train(in_process(config, log_every=7, save_tries=9), str(workdir))
+  early = loop.Options(profile_steps=(2, 3))
+  loop.train(in_process(config, log_every=7, save_tries=9), str(workdir), early)
+  assert 'no profile: the steps asked for end at 3, before step 8' in capsys.readouterr().err
   options = loop.Options(allow_config_change=True, profile_steps=(9, 10))
   capsys.readouterr()
   loop.train(changed, str(workdir), options)
