@@ -205,7 +205,9 @@ def test_bytes_do_not_depend_on_the_number_of_workers(monkeypatch):
 def test_an_interrupt_ends_the_workers_and_leaves_nothing(tmp_path):
   code = (
     'from data.rendered_faces.rendered_faces_dataset_builder import Builder\n'
-    'import sys\n'
+    'import signal, sys\n'
+    # What a shell starts in the background ignores Ctrl-C, and so does what that starts.
+    'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
     'if __name__ == "__main__":\n'
     '  Builder(config="surf_like_x4", data_dir=sys.argv[1], file_format="array_record", workers=2)'
     '.download_and_prepare()\n'
@@ -215,8 +217,6 @@ def test_an_interrupt_ends_the_workers_and_leaves_nothing(tmp_path):
   process = subprocess.Popen(
     [sys.executable, script, tmp_path / 'out'], cwd=_ROOT, text=True, start_new_session=True,
     env=os.environ | {'PYTHONPATH': str(_ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    # What a shell starts in the background ignores Ctrl-C, and so does what that starts.
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )  # fmt: skip
   workers = []
   try:

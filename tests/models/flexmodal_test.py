@@ -75,14 +75,14 @@ def test_pixels_of_an_absent_modality_change_nothing(absent, fusion, form):
 def test_absent_images_leave_batch_statistics_alone(absent):
   """With half of a batch's depth gone, its statistics are those of the half that is there."""
   model, variables = make('resnet', absent=absent, share=False)
-  batch = make_batch(model)
-  batch['present'] = batch['present'].at[2:, 1].set(False)
-  half = {k: v[:2] for k, v in batch.items()}
+  batch = make_batch(model, B=32)  # of two or four, the last norms turn rounding into much more
+  batch['present'] = batch['present'].at[16:, 1].set(False)
+  half = {k: v[:16] for k, v in batch.items()}
   apply = jax.jit(model.apply)
   _, stats = apply(variables, batch, jax.random.key(1))
   _, expected = apply(variables, half, jax.random.key(1))
   jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
     stats['streams_depth'],
     expected['streams_depth'],
   )
