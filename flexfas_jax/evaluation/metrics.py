@@ -11,25 +11,28 @@ rate is a fraction. Sources:
          larger than the other (Annals of Mathematical Statistics, 1947).
 
 At one threshold (`error_rates`):
-  APCER of a category   share of that category's attacks that are accepted [ISO, per species]
+  APCER of a species    share of that PAI species' attacks that are accepted [ISO]
+  APCER of a category   the same, for the species of one category (print, replay, ...)
   apcer                 pooled: share of all attacks that are accepted [FM, MM]
-  apcer_max             the largest APCER of a category [ISO]; undefined where none is known
+  apcer_max             the largest APCER of a species [ISO]; of a category where no species is
+                        known; undefined where neither is
   bpcer                 share of the bona fide samples that are not accepted [ISO]
   acer                  (apcer + bpcer) / 2, with the pooled APCER [FM, MM]
   acer_max              (apcer_max + bpcer) / 2, with ISO's maximum in APCER's place
   hter                  (false accept rate + false reject rate) / 2, the cross-dataset papers' name:
                         with the pooled APCER and failures counted in, the same number as acer
+  apnrr, bpnrr          share of the attacks, of the bona fide samples, without a score [ISO]
 
 Over all thresholds, read from one `Curve`:
   eer                   where |apcer - bpcer| is least, the mean of the two; its threshold is the
                         largest of those that tie. No interpolation
   auc                   probability that a bona fide sample scores above an attack, ties half [MW]
   tpr_at_fpr            largest TPR (1 - bpcer) whose FPR (pooled apcer) is at most the target [MM]
-  tpr_at_nearest_fpr    [FM]'s rule: the TPR at the point of scikit-learn's `roc_curve` whose FPR is
-                        nearest to the target. It may exceed the target, and gives the lowest TPR
-                        of a run of equal FPRs, 0 where FPR 0 is the nearest. For parity only
   bpcer_at_apcer        smallest BPCER whose pooled APCER is not above the target: BPCER10, BPCER20
                         and BPCER100 at 10, 5 and 1 % [ISO]
+
+What the references count otherwise (the nearest FPR, score > threshold, ...) is in
+`conventions.py`.
 
 Failure to acquire (FTA): a sample whose score is NaN. It is not accepted, at any threshold: an
 attack that failed is rejected, a bona fide sample that failed is an error. Both stay in the
@@ -38,12 +41,35 @@ AUC an FTA ranks below every score and ties with other FTAs.
 
 A rate over no samples, and a curve's metric where one of the two classes is missing, is NaN:
 undefined.
+
+Everything is O(N log N) at most: ten million samples take seconds.
 """
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
+
+UNKNOWN = 'unknown'  # the species, or category, of attacks of which none is told
+
+
+class Count(NamedTuple):
+  """So many of so many."""
+
+  errors: int
+  n: int
+
+  @property
+  def rate(self) -> float:
+    return _rate(self.errors, self.n)
+
+
+class Groups(NamedTuple):
+  """A name for each of N samples, as numbers: made once, used for every threshold and subset."""
+
+  names: tuple[str, ...]  # alphabetical
+  index: np.ndarray  # [N] int, which of the names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +77,41 @@ class ErrorRates:
   """What is accepted and rejected at one threshold; the module's docstring defines each rate."""
 
   threshold: float
-  apcer: float
-  bpcer: float
-  apcer_of: dict[str, float]  # by category, in alphabetical order; empty where none is known
-  n_bona_fide: int
-  n_attack: int
-  n_fta: int
+  accepted_attack: Count
+  rejected_bona_fide: Count
+  missing_attack: Count  # failures to acquire
+  missing_bona_fide: Count
+  accepted_of: dict[str, Count]  # by category, in alphabetical order; empty where none is known
+  accepted_of_species: dict[str, Count]
+
+  @property
+  def apcer(self) -> float:
+    return self.accepted_attack.rate
+
+  @property
+  def bpcer(self) -> float:
+    return self.rejected_bona_fide.rate
+
+  @property
+  def apcer_of(self) -> dict[str, float]:
+    return {name: count.rate for name, count in self.accepted_of.items()}
 
   @property
   def apcer_max(self) -> float:
-    return max(self.apcer_of.values(), default=math.nan)
+    by = self.accepted_of_species or self.accepted_of
+    return max((count.rate for count in by.values()), default=math.nan)
+
+  @property
+  def n_bona_fide(self) -> int:
+    return self.rejected_bona_fide.n
+
+  @property
+  def n_attack(self) -> int:
+    return self.accepted_attack.n
+
+  @property
+  def n_fta(self) -> int:
+    return self.missing_attack.errors + self.missing_bona_fide.errors
 
   @property
   def acer(self) -> float:
@@ -103,14 +154,43 @@ class Curve:
     return not (self.n_bona_fide and self.n_attack)
 
 
-def error_rates(label, score, threshold: float, category=None) -> ErrorRates:
+def groups(names) -> Groups:
+  """Names as numbers.
+
+  Args:
+    names: [N] str.
+
+  Returns:
+    `Groups`.
+  """
+  names = np.ascontiguousarray(names, np.str_)
+  if not names.size or not names.itemsize:
+    return Groups(('',) * bool(names.size), np.zeros(names.size, np.int64))
+  # Sorting ten million texts takes a minute; sorting a number of each, a second.
+  letters = names.view(np.uint32).reshape(names.size, -1)  # [N, longest]
+  number = np.zeros(names.size, np.uint64)
+  for column in letters.T:
+    number = (number ^ column) * np.uint64(0x9E3779B97F4A7C15)
+    number ^= number >> np.uint64(29)
+  _, first, index = np.unique(number, return_index=True, return_inverse=True)
+  if not np.array_equal(names[first][index], names):  # two texts with one number: hardly ever
+    unique, index = np.unique(names, return_inverse=True)
+    return Groups(tuple(unique.tolist()), index)
+  order = np.argsort(names[first])
+  place = np.empty(order.size, np.int64)
+  place[order] = np.arange(order.size)
+  return Groups(tuple(names[first][order].tolist()), place[index])
+
+
+def error_rates(label, score, threshold: float, category=None, species=None) -> ErrorRates:
   """The error rates at one threshold.
 
   Args:
     label: [N] integer or bool, 1 = bona fide.
     score: [N] float, NaN = failure to acquire.
     threshold: accept when score >= threshold.
-    category: [N] str, the attacks' category or species, '' = not known; ignored for bona fide.
+    category: [N] str or `Groups`, the attacks' category, '' = not known; ignored for bona fide.
+    species: the same for the attacks' PAI species.
 
   Returns:
     `ErrorRates`.
@@ -119,28 +199,34 @@ def error_rates(label, score, threshold: float, category=None) -> ErrorRates:
     ValueError: shapes that differ, a label that is neither 0 nor 1, an infinite score.
   """
   bona_fide, score = _checked(label, score)
-  attack = ~bona_fide
   accepted = score >= threshold  # [N]; false where the score is NaN
+  attack, missing = ~bona_fide, np.isnan(score)
   n_bona_fide, n_attack = int(bona_fide.sum()), int(attack.sum())
-
-  apcer_of = {}
-  names = np.full(score.shape, '') if category is None else np.asarray(category, np.str_)
-  names = names[attack]  # [n_attack]
-  if (names != '').any():
-    names, index = np.unique(np.where(names == '', 'unknown', names), return_inverse=True)
-    n = np.bincount(index)
-    passed = np.bincount(index, weights=accepted[attack])
-    apcer_of = {str(name): float(k / n) for name, k, n in zip(names, passed, n, strict=True)}
-
+  count = lambda which, n: Count(int(np.count_nonzero(which)), n)  # noqa: E731
   return ErrorRates(
     threshold=float(threshold),
-    apcer=_rate(int((accepted & attack).sum()), n_attack),
-    bpcer=_rate(int((~accepted & bona_fide).sum()), n_bona_fide),
-    apcer_of=apcer_of,
-    n_bona_fide=n_bona_fide,
-    n_attack=n_attack,
-    n_fta=int(np.isnan(score).sum()),
+    accepted_attack=count(accepted & attack, n_attack),
+    rejected_bona_fide=count(~accepted & bona_fide, n_bona_fide),
+    missing_attack=count(missing & attack, n_attack),
+    missing_bona_fide=count(missing & bona_fide, n_bona_fide),
+    accepted_of=_by_name(category, accepted, attack),
+    accepted_of_species=_by_name(species, accepted, attack),
   )
+
+
+def _by_name(names, which: np.ndarray, among: np.ndarray) -> dict[str, Count]:
+  """How many of the samples `among` [N] are of `which` [N], by name; {} where no name is known."""
+  if names is None:
+    return {}
+  names = names if isinstance(names, Groups) else groups(names)
+  n = np.bincount(names.index[among], minlength=len(names.names))
+  errors = np.bincount(names.index[among & which], minlength=len(names.names))
+  found = {
+    name or UNKNOWN: Count(int(k), int(of))
+    for name, k, of in zip(names.names, errors, n, strict=True)
+    if of
+  }
+  return dict(sorted(found.items())) if found.keys() - {UNKNOWN} else {}
 
 
 def curve(label, score) -> Curve:
@@ -210,24 +296,6 @@ def tpr_at_fpr(points: Curve, fpr: float) -> float:
 def bpcer_at_apcer(points: Curve, apcer: float) -> float:
   """The smallest BPCER whose pooled APCER is not above `apcer`; NaN where undefined."""
   return math.nan if points.one_class else float(points.bpcer[_last_within(points, apcer)])
-
-
-def tpr_at_nearest_fpr(points: Curve, fpr: float) -> float:
-  """The TPR at the ROC point whose FPR is nearest to `fpr`, as [FM]; NaN where undefined.
-
-  The points are those that scikit-learn's `roc_curve` keeps: it drops the middle of three points
-  at equal steps, and it always starts at (0, 0).
-  """
-  if points.one_class:
-    return math.nan
-  tp, fp = points.accepted_bona_fide[1:], points.accepted_attack[1:]  # [K]
-  if tp.size > 2:
-    corner = (np.diff(tp, 2) != 0) | (np.diff(fp, 2) != 0)
-    kept = np.concatenate([[True], corner, [True]])
-    tp, fp = tp[kept], fp[kept]
-  tp, fp = np.append(0, tp), np.append(0, fp)
-  k = np.argmin(np.abs(fp / points.n_attack - fpr))  # the first of a tie
-  return float(tp[k]) / points.n_bona_fide
 
 
 def _last_within(points: Curve, apcer: float) -> int:

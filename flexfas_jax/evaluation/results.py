@@ -14,15 +14,15 @@ from flexfas_jax.evaluation import metrics, score_files, thresholds
 
 Results = dict[str, dict[str, float]]
 
-_FPRS = ('1e-2', '1e-3', '1e-4')
-_APCERS = ('10%', '5%', '1%')
+FPRS = ('1e-2', '1e-3', '1e-4')
+APCERS = ('10%', '5%', '1%')
 _COLUMNS = {  # heading: metric, in percent
   'ACER': 'acer',
   'APCER': 'apcer',
   'BPCER': 'bpcer',
   'EER': 'eer',
   'AUC': 'auc',
-  **{f'TPR@ FPR={fpr}': f'tpr@fpr={fpr}' for fpr in _FPRS},
+  **{f'TPR@ FPR={fpr}': f'tpr@fpr={fpr}' for fpr in FPRS},
 }
 _HEADINGS = {metric: heading for heading, metric in _COLUMNS.items()}
 _ORACLE = 'ORACLE: the thresholds were fitted on the scores that they judge'
@@ -47,9 +47,10 @@ def results(
 
   Returns:
     By subset: acer, apcer (pooled), bpcer, eer, auc, tpr@fpr=1e-2, 1e-3 and 1e-4, threshold,
-    apcer_max, hter, bpcer@apcer=10%, 5% and 1%, n_bona_fide, n_attack, n_fta, and apcer/NAME by
-    attack category, or by attack type where no category is known. NaN is undefined. A subset
-    without one score is not served by the model: all of its rates are NaN.
+    apcer_max, acer_max, hter, bpcer@apcer=10%, 5% and 1%, apnrr, bpnrr, n_bona_fide, n_attack,
+    n_fta, and apcer/NAME by attack category, or by species where no category is known; where both
+    are, apcer_species/NAME besides. NaN is undefined. A subset without one score is not served by
+    the model: all of its rates are NaN.
 
   Raises:
     ConfigError: an unknown rule or subset.
@@ -59,14 +60,14 @@ def results(
   if unknown := set(subsets or ()) - scores.scores.keys():
     raise ConfigError(f'no subset {sorted(unknown)} in the scores; they have {list(scores.scores)}')
   # A fixed rule looks at nothing, and any scores will do.
-  dev = _fitted_on(scores, rule, dev, oracle) if thresholds.needs_dev(rule) else scores
+  dev = fitted_on(scores, rule, dev, oracle) if thresholds.needs_dev(rule) else scores
 
-  found = {}
+  found, of_kinds = {}, kinds(scores)
   for subset in scores.scores if subsets is None else subsets:
     if np.isnan(scores.scores[subset]).all():
-      found[subset] = _not_served(scores, subset)
+      found[subset] = _not_served(scores, subset, of_kinds)
     else:
-      found[subset] = _judged(scores, subset, _threshold(rule, dev, subset))
+      found[subset] = _judged(scores, subset, _threshold(rule, dev, subset), of_kinds)
     if oracle:
       found[subset]['ORACLE'] = True
   return found
@@ -138,8 +139,10 @@ def text(found: Results, title: str = '', metrics: Sequence[str] = ()) -> str:
   return '\n'.join(block for i, block in enumerate(blocks) if block or i)
 
 
-def _fitted_on(scores, rule, dev, oracle):
-  """The scores that thresholds may be fitted on."""
+def fitted_on(
+  scores: score_files.Scores, rule: str, dev: score_files.Scores | None, oracle: bool
+) -> score_files.Scores:
+  """The scores that thresholds may be fitted on; see `results`."""
   if dev is None and oracle:
     return scores
   if dev is None:
@@ -175,38 +178,82 @@ def _threshold(rule, dev, subset) -> float:
     raise StateError(f'{dev.path or "dev"}, {subset}: {error}') from error
 
 
-def _judged(scores, subset, threshold) -> dict[str, float]:
+def kinds(scores: score_files.Scores) -> tuple[metrics.Groups | None, metrics.Groups | None]:
+  """The attacks' (categories, PAI species); None where no attack has one.
+
+  A species is called DATASET:NAME where attacks of that name are in several data sets: each data
+  set names its own.
+  """
+  attack = scores.label == 0
+  known = lambda names: bool((names[attack] != '').any())  # noqa: E731
+  category = species = None
+  if known(scores.attack_category):
+    category = metrics.groups(scores.attack_category)
+  if known(scores.attack_type):
+    species = metrics.groups(scores.attack_type)
+    home = metrics.groups(scores.dataset)
+    if len(home.names) > 1:
+      species = _apart(species, home, attack)
+  return category, species
+
+
+def _apart(species: metrics.Groups, home: metrics.Groups, attack: np.ndarray) -> metrics.Groups:
+  pair = species.index * len(home.names) + home.index  # [N]
+  found, index = np.unique(pair, return_inverse=True)
+  homes = {}  # of a species, among attacks
+  for one in np.unique(pair[attack]).tolist():
+    homes.setdefault(one // len(home.names), set()).add(one % len(home.names))
+  names = []
+  for one in found.tolist():
+    name, set_ = species.names[one // len(home.names)], home.names[one % len(home.names)]
+    several = len(homes.get(one // len(home.names), ())) > 1
+    names.append(f'{set_}:{name}' if name and several else name)
+  order = sorted(set(names))
+  place = np.array([order.index(name) for name in names])
+  return metrics.Groups(tuple(order), place[index])
+
+
+def _judged(scores, subset, threshold, of_kinds) -> dict[str, float]:
   """One subset's metrics at a threshold."""
   score = scores.scores[subset]
-  category = scores.attack_category
-  if not (category[scores.label == 0] != '').any():
-    category = scores.attack_type
-  rates = metrics.error_rates(scores.label, score, threshold, category)
+  category, species = of_kinds
+  rates = metrics.error_rates(scores.label, score, threshold, category, species)
   points = metrics.curve(scores.label, score)
+  by_name = {f'apcer/{name}': count.rate for name, count in by_kind(rates).items()}
+  if category and species:
+    by_name |= {f'apcer_species/{n}': c.rate for n, c in rates.accepted_of_species.items()}
   return {
     'acer': rates.acer,
     'apcer': rates.apcer,
     'bpcer': rates.bpcer,
     'eer': metrics.eer(points)[0],
     'auc': metrics.auc(points),
-    **{f'tpr@fpr={fpr}': metrics.tpr_at_fpr(points, float(fpr)) for fpr in _FPRS},
+    **{f'tpr@fpr={fpr}': metrics.tpr_at_fpr(points, float(fpr)) for fpr in FPRS},
     'threshold': threshold,
     'apcer_max': rates.apcer_max,
+    'acer_max': rates.acer_max,
     'hter': rates.hter,
     **{
       f'bpcer@apcer={apcer}': metrics.bpcer_at_apcer(points, float(apcer[:-1]) / 100)
-      for apcer in _APCERS
+      for apcer in APCERS
     },
+    'apnrr': rates.missing_attack.rate,
+    'bpnrr': rates.missing_bona_fide.rate,
     'n_bona_fide': rates.n_bona_fide,
     'n_attack': rates.n_attack,
     'n_fta': rates.n_fta,
-    **{f'apcer/{name}': value for name, value in rates.apcer_of.items()},
+    **by_name,
   }
 
 
-def _not_served(scores, subset) -> dict[str, float]:
+def by_kind(rates: metrics.ErrorRates) -> dict[str, metrics.Count]:
+  """Accepted attacks by category, or by species where no category is known."""
+  return rates.accepted_of or rates.accepted_of_species
+
+
+def _not_served(scores, subset, of_kinds) -> dict[str, float]:
   """The same names, their rates undefined: nothing was decided, rightly or wrongly."""
-  values = _judged(scores, subset, math.inf)
+  values = _judged(scores, subset, math.inf, of_kinds)
   return {name: x if name.startswith('n_') else math.nan for name, x in values.items()}
 
 

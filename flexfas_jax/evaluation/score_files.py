@@ -1,16 +1,19 @@
 """Score files: what a model said of every sample, under every subset of modalities, as text.
 
 `NAME.csv` holds one row per sample: `id,dataset,subject,video,label,attack_type,attack_category`,
-then one column per subset (`rgb`, `rgb+depth`, ...). `NAME.json` beside it is the header: which
-weights, which list of samples, which config.
+`ethnicity` where it is known, then one column per subset (`rgb`, `rgb+depth`, ...). `NAME.json`
+beside it is the header: which weights, which list of samples, which config, and under `columns` the
+names of further columns of text, which people may be grouped by.
 
 A score is the probability of bona fide: high means accept. A label is `bona_fide` or `attack` (1
 and 0 are read too, 1 being bona fide). An empty score is a failure to acquire; a subset whose
 column is empty throughout is one that the model cannot serve. `nan` is a number that went wrong,
 never an outcome: it is read, and remembered as such.
 
-Any framework's CSV with `id,label,score` is a score file, header or not. It may have any of the
-columns above; others are ignored beside `score`, where no column but it holds scores.
+Any framework's CSV with `id,label,score` is a score file, header or not, its cells separated by
+commas or tabs. It may have any of the columns above; others are ignored beside `score`, where no
+column but it holds scores. Labels of other names, and scores that are high for attacks, are read
+where the reader is told so; nothing is guessed.
 """
 
 import csv
@@ -20,7 +23,7 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +33,7 @@ from flexfas_jax.errors import ConfigError, DataError
 
 LABELS = ('attack', 'bona_fide')  # a label's number is its place
 POLARITY = 'high is bona fide'
-METADATA = ('dataset', 'subject', 'video', 'attack_type', 'attack_category')
+METADATA = ('dataset', 'subject', 'video', 'attack_type', 'attack_category', 'ethnicity')
 
 _NUMBER_OF = {'attack': 0, 'bona_fide': 1, '0': 0, '1': 1}
 _ROWS_AT_ONCE = 2048  # few enough to stay in the cache while rows are turned to columns
@@ -54,6 +57,9 @@ class Scores:
   video: np.ndarray | None = None
   attack_type: np.ndarray | None = None
   attack_category: np.ndarray | None = None
+  ethnicity: np.ndarray | None = None
+  # Further columns of text, by name: [N] str each.
+  extra: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
   # What stands in the header: weights_hash, list_hash, config, polarity, code_version.
   header: dict = dataclasses.field(default_factory=dict)
   path: Path | None = None  # the file that these were read from
@@ -72,11 +78,13 @@ class Scores:
       value = getattr(self, name)
       keep(name, np.full(len(self.ids), '') if value is None else np.asarray(value, np.str_))
 
-    arrays = {name: getattr(self, name) for name in ('ids', 'label', *METADATA)} | self.scores
+    keep('extra', {name: np.asarray(values, np.str_) for name, values in self.extra.items()})
+    arrays = {name: getattr(self, name) for name in ('ids', 'label', *METADATA)}
+    arrays |= self.extra | self.scores
     for name, array in arrays.items():
       if array.shape != (len(self.ids),):
         raise ValueError(f'{name} has shape {array.shape}, not [{len(self.ids)}]')
-    if bad := {'id', 'label', *METADATA} & self.scores.keys():
+    if bad := {'id', 'label', *METADATA, *self.extra} & self.scores.keys():
       raise ValueError(f'a subset cannot be called {sorted(bad)}')
     if not self.scores or ('score' in self.scores and len(self.scores) > 1):
       raise ValueError('there must be scores; a subset called score is the only one')
@@ -102,12 +110,25 @@ def header_path(path) -> Path:
   return Path(path).with_suffix('.json')
 
 
-def read(path) -> Scores:
+@dataclasses.dataclass(frozen=True)
+class Dialect:
+  """How another framework's file is to be understood."""
+
+  labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  # its name: one of LABELS
+  high_is_attack: bool = False  # scores become 1 - score
+  text: tuple[str, ...] = ()  # columns that hold no scores
+
+
+OURS = Dialect()
+
+
+def read(path, dialect: Dialect = OURS) -> Scores:
   """Reads a score file and the header beside it, where there is one.
 
   Args:
     path: the CSV, UTF-8 (a byte order mark and CRLF are fine). Errors count rows as lines of the
       file: the row of names is row 1.
+    dialect: what is other than in our own files.
 
   Returns:
     `Scores`, in the order of the file.
@@ -118,12 +139,15 @@ def read(path) -> Scores:
   """
   path = Path(path)
   reader = None
+  number_of = _NUMBER_OF | {name: LABELS.index(of) for name, of in dialect.labels.items()}
+  header = read_header(header_path(path))
   try:
     with path.open(encoding='utf-8-sig', newline='') as file:
-      reader = csv.reader(file, strict=True)
+      reader = _reader(file)
       names = next(reader, [])
-      subsets = _subsets(path, names)
-      chunks = list(_chunks(path, reader, names, subsets))
+      text = [n for n in names if n in (*header.get('columns', ()), *dialect.text)]
+      subsets = _subsets(path, names, text)
+      chunks = list(_chunks(path, reader, names, subsets, text, number_of))
   except UnicodeDecodeError as error:
     raise DataError(f'{path} is not a CSV: it is not UTF-8 text ({error.reason})') from error
   except csv.Error as error:
@@ -136,7 +160,6 @@ def read(path) -> Scores:
   column = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
   ids, label = column['id'], column['label']
   _check_ids(path, ids, lambda sample: _row(path, sample))
-  header = read_header(header_path(path))
   if header and (found := list_hash(ids, label)) != header['list_hash']:
     raise DataError(
       f'{path}: its ids and labels are not those that {header_path(path)} was written for '
@@ -147,11 +170,13 @@ def read(path) -> Scores:
       f'{header_path(path)}: polarity is {header["polarity"]!r}, and must be {POLARITY!r}; '
       'turn the scores round, so that high means accept'
     )
+  turned = (lambda score: 1 - score) if dialect.high_is_attack else (lambda score: score)
   return Scores(
     ids=ids,
     label=label,
-    scores={name: column[name] for name in subsets},
+    scores={name: turned(column[name]) for name in subsets},
     **{name: column.get(name) for name in METADATA},
+    extra={name: column[name] for name in text if name not in METADATA},
     header=header,
     path=path,
     nan_samples={name: at for name in subsets if (at := np.flatnonzero(column['nan', name])).size},
@@ -188,6 +213,9 @@ def write(path, scores: Scores) -> None:
   }
   if header['polarity'] != POLARITY:
     raise DataError(f'{path}: polarity is {header["polarity"]!r}, and must be {POLARITY!r}')
+  header.pop('columns', None)
+  if scores.extra:
+    header['columns'] = list(scores.extra)
 
   columns = {
     'id': scores.ids,
@@ -197,6 +225,8 @@ def write(path, scores: Scores) -> None:
     'label': np.array(LABELS)[scores.label],
     'attack_type': scores.attack_type,
     'attack_category': scores.attack_category,
+    **({'ethnicity': scores.ethnicity} if (scores.ethnicity != '').any() else {}),
+    **scores.extra,
   }
   columns = {name: column.tolist() for name, column in columns.items()}
   for name, values in scores.scores.items():
@@ -228,7 +258,15 @@ def write_text(path: Path, text: str) -> None:
     temporary.unlink(missing_ok=True)
 
 
-def _subsets(path: Path, names: list[str]) -> list[str]:
+def _reader(file):
+  """A CSV reader, of tabs where the first line has some and no comma."""
+  first = file.readline()
+  file.seek(0)
+  tabs = '\t' in first and ',' not in first
+  return csv.reader(file, strict=True, delimiter='\t' if tabs else ',')
+
+
+def _subsets(path: Path, names: list[str], text: Sequence[str] = ()) -> list[str]:
   """The columns that hold scores, by the first row of a file."""
   if not names:
     raise DataError(f'{path} is empty: its first row must name the columns')
@@ -241,18 +279,18 @@ def _subsets(path: Path, names: list[str]) -> list[str]:
     raise DataError(f'{path}, row 1: the columns {twice} are there twice')
   if 'score' in names:
     return ['score']
-  subsets = [name for name in names if name not in ('id', 'label', *METADATA)]
+  subsets = [name for name in names if name not in ('id', 'label', *METADATA, *text)]
   if not subsets:
     raise DataError(f'{path}, row 1: no column of scores in {names}')
   return subsets
 
 
-def _chunks(path: Path, reader, names: list[str], subsets: list[str]):
+def _chunks(path: Path, reader, names: list[str], subsets: list[str], text, number_of):
   """Yields {column: [n] array} for some rows at a time, every cell checked.
 
   ('nan', subset) is added, [n] bool: true where a score is the text nan.
   """
-  metadata = [name for name in METADATA if name in names]
+  metadata = [name for name in names if name in METADATA or name in text]
   n_before = 0
   while rows := list(itertools.islice(reader, _ROWS_AT_ONCE)):
     rows = list(filter(None, rows))  # without empty lines
@@ -264,18 +302,20 @@ def _chunks(path: Path, reader, names: list[str], subsets: list[str]):
     column = {name: column.get(name, ()) for name in names}
     chunk = {name: np.array(column[name], np.str_) for name in ('id', *metadata)}
     try:
-      chunk['label'] = np.array([_NUMBER_OF[cell] for cell in column['label']], np.int8)
+      chunk['label'] = np.array([number_of[cell] for cell in column['label']], np.int8)
     except KeyError as error:
       at = _row(path, n_before + column['label'].index(error.args[0]))
       raise DataError(
-        f'{path}, row {at}: label {error} is neither bona_fide or 1, nor attack or 0'
+        f'{path}, row {at}: label {error} is neither bona_fide or 1, nor attack or 0; what else '
+        'the labels mean has to be told, e.g. --labels=live:bona_fide,spoof:attack'
       ) from None
     for name in subsets:
       numbers, nan, wrong = _numbers(column[name])
       if wrong is not None:
         raise DataError(
           f'{path}, row {_row(path, n_before + wrong)}: {name} is {column[name][wrong]!r}, not a '
-          'finite number (an empty cell is a failure to acquire)'
+          'finite number (an empty cell is a failure to acquire; a column of text that is not to '
+          f'be judged: --group_by={name})'
         )
       chunk[name], chunk['nan', name] = numbers, nan
     yield chunk
@@ -298,7 +338,7 @@ def _numbers(cells: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, int | None
 def _row(path: Path, sample: int) -> int:
   """The line of a file that a sample ends on. Reading again costs only those who made an error."""
   with path.open(encoding='utf-8-sig', newline='') as file:
-    reader = csv.reader(file, strict=True)
+    reader = _reader(file)
     next(itertools.islice(filter(None, reader), sample + 1, None))  # the names are no sample
     return reader.line_num
 

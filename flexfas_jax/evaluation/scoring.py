@@ -99,7 +99,7 @@ def make_scorer(
       scores=dict(zip(names, scores, strict=True)),
       header=dict(header or {}),
       nan_samples={name: at for name, at in zip(names, faults, strict=True) if at.size},
-      **{name: np.array([m[name] for m in known]) for name in METADATA},
+      **{name: np.array([m.get(name, '') for m in known]) for name in METADATA},
     )
 
   return score

@@ -17,7 +17,7 @@ from flexfas_jax.evaluation.score_files import LABELS
 from flexfas_jax.input_pipeline import geometry, transforms
 from flexfas_jax.input_pipeline.sources import Source
 
-META = ('id', 'dataset', 'subject', 'video', 'attack_type', 'attack_category')
+META = ('id', 'dataset', 'subject', 'video', 'attack_type', 'attack_category', 'ethnicity')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,8 @@ from flexfas_jax.evaluation import results, score_files
 NAN = math.nan
 METRICS = [
   *('acer', 'apcer', 'bpcer', 'eer', 'auc', 'tpr@fpr=1e-2', 'tpr@fpr=1e-3', 'tpr@fpr=1e-4'),
-  *('threshold', 'apcer_max', 'hter', 'bpcer@apcer=10%', 'bpcer@apcer=5%', 'bpcer@apcer=1%'),
+  *('threshold', 'apcer_max', 'acer_max', 'hter'),
+  *('bpcer@apcer=10%', 'bpcer@apcer=5%', 'bpcer@apcer=1%', 'apnrr', 'bpnrr'),
   *('n_bona_fide', 'n_attack', 'n_fta'),
 ]
 
@@ -156,7 +157,7 @@ def test_one_class_is_undefined_never_zero():
   found = results.results(test, 'fixed=0.5')
   values = found['rgb']
   assert values['bpcer'] == 0.5
-  defined = {'bpcer', 'threshold', 'n_bona_fide', 'n_attack', 'n_fta'}
+  defined = {'bpcer', 'bpnrr', 'threshold', 'n_bona_fide', 'n_attack', 'n_fta'}
   assert all(math.isnan(values[name]) for name in values.keys() - defined)
   assert results.text(found).splitlines()[1].split()[:4] == [
     'rgb',

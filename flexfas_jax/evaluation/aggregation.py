@@ -1,0 +1,93 @@
+"""From frames to videos: one decision for all frames of a video.
+
+FlexModal and MM-FAS judge frames; WMCA, CeFA and ISO/IEC 30107-3 presentations, which a video is.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.evaluation import metrics
+from flexfas_jax.evaluation.score_files import METADATA, Scores
+
+RULES = {
+  'mean': 'the mean of the frames that have a score',
+  'median': 'their median',
+  'min': 'the lowest: one suspicious frame rejects the video',
+  'max': 'the highest: one good frame accepts it',
+}
+
+
+def by_video(scores: Scores, rule: str = 'mean') -> Scores:
+  """Scores of videos.
+
+  Args:
+    scores: of frames; a frame whose video is not known stands for itself.
+    rule: one of `RULES`.
+
+  Returns:
+    `Scores`, a sample per (dataset, video), in the order of the first frames. Its id is the
+    video's name; a video without any scored frame is a failure to acquire. A frame whose score
+    is nan by a fault of the model stains its video.
+
+  Raises:
+    ConfigError: no such rule.
+    DataError: no video is known at all; bona fide frames and attacks, or two species, in a video.
+  """
+  if rule not in RULES:
+    raise ConfigError(f'no rule {rule!r} for frames; choose one of {", ".join(RULES)}')
+  name = str(scores.path or 'the scores')
+  if not (scores.video != '').any():
+    raise DataError(f'{name} cannot be judged by video: the column video is missing or empty')
+  # A frame without a video gets a name that no video has.
+  video = np.where(scores.video == '', np.char.add('\0', scores.ids), scores.video)
+  set_, own = metrics.groups(scores.dataset), metrics.groups(video)
+  key = set_.index * len(own.names) + own.index
+  _, first, index = np.unique(key, return_index=True, return_inverse=True)
+  order = np.argsort(first)  # of the videos, by their first frame
+  place = np.empty(order.size, np.int64)
+  place[order] = np.arange(order.size)
+  first, index = first[order], place[index]  # [V], [N]
+
+  for field in ('label', 'attack_type', 'attack_category', 'subject'):
+    values = getattr(scores, field)
+    if (at := np.flatnonzero(values != values[first[index]])).size:
+      one, other = int(first[index[at[0]]]), int(at[0])
+      raise DataError(
+        f'{name}: the video {scores.video[one]} has {field} {values[one]!s} in '
+        f'{scores.ids[one]} and {values[other]!s} in {scores.ids[other]}'
+      )
+  ids = np.where(scores.video[first] == '', scores.ids[first], scores.video[first])
+  if len(set(ids.tolist())) < ids.size:  # two data sets call a video alike
+    ids = np.array([f'{d}/{i}' for d, i in zip(scores.dataset[first], ids, strict=True)])
+  return dataclasses.replace(
+    scores,
+    ids=ids,
+    label=scores.label[first],
+    scores={n: _joined(s, index, first.size, rule) for n, s in scores.scores.items()},
+    **{field: getattr(scores, field)[first] for field in METADATA},
+    extra={field: values[first] for field, values in scores.extra.items()},
+    nan_samples={n: np.unique(index[at]) for n, at in scores.nan_samples.items()},
+  )
+
+
+def _joined(score: np.ndarray, index: np.ndarray, n: int, rule: str) -> np.ndarray:
+  """[N] scores of frames to [n] of videos, NaN for none."""
+  ok = ~np.isnan(score)
+  score, index = score[ok], index[ok]
+  count = np.bincount(index, minlength=n)
+  if rule == 'mean':
+    total = np.bincount(index, score, minlength=n)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+  order = np.lexsort((score, index))
+  score, found = score[order], np.full(n, np.nan)
+  start = np.cumsum(count) - count  # [n] where a video's frames begin
+  here = count > 0
+  low, high = {
+    'min': (0 * count, 0 * count),
+    'max': (count - 1, count - 1),
+    'median': ((count - 1) // 2, count // 2),
+  }[rule]
+  found[here] = (score[(start + low)[here]] + score[(start + high)[here]]) / 2
+  return found

@@ -1,0 +1,209 @@
+"""Is one system better than another, one subset of sensors than another: on the same samples.
+
+Both are judged on the same presentations, so differences are paired: decisions by McNemar's exact
+test, rates by the bootstrap over people, which both see the same draws of. McNemar takes samples
+for independent; where there are several frames of a person, the bootstrap is the one to believe.
+
+  [McN]   McNemar, Note on the sampling error of the difference between correlated proportions or
+          percentages (Psychometrika, 1947); exact: the binomial test of the discordant samples.
+  [Holm]  Holm, A simple sequentially rejective multiple test procedure (Scandinavian Journal of
+          Statistics, 1979).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from flexfas_jax.evaluation import bootstrap, metrics
+from flexfas_jax.evaluation.intervals import Interval
+
+RATES = ('acer', 'apcer', 'bpcer', 'eer', 'auc', 'tpr@fpr=1e-2')  # that are compared
+HIGHER_IS_BETTER = ('auc', 'tpr@')
+
+
+class Discordant(NamedTuple):
+  """Samples that one of two systems decides rightly and the other wrongly."""
+
+  only_a_right: int
+  only_b_right: int
+  p: float  # two-sided, exact; NaN where there is none
+
+
+class Difference(NamedTuple):
+  """b - a of a rate."""
+
+  value: float
+  interval: Interval
+  p: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """System b against system a."""
+
+  a: str
+  b: str
+  bona_fide: Discordant
+  attacks: Discordant
+  rates: Mapping[str, Difference]
+  p_holm: float = math.nan  # of the ACER, for all comparisons that were made
+
+  @property
+  def verdict(self) -> str:
+    """'better', 'worse' or 'not told apart': b against a, by its ACER's interval and Holm's p."""
+    difference = self.rates['acer']
+    low, high = difference.interval
+    sure = not math.isnan(self.p_holm) and self.p_holm <= 0.05
+    if sure and high < 0:
+      return 'better'
+    return 'worse' if sure and low > 0 else 'not told apart'
+
+
+def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> Discordant:
+  """The exact test of whether one of two systems is right more often.
+
+  Args:
+    right_a, right_b: [N] bool, whether each decided a sample rightly.
+  """
+  from scipy.special import bdtr
+
+  a, b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+  p = min(1.0, 2 * float(bdtr(min(a, b), a + b, 0.5))) if a + b else math.nan
+  return Discordant(a, b, p)
+
+
+def compare(
+  a: str,
+  b: str,
+  label: np.ndarray,
+  accepted: Mapping[str, np.ndarray],
+  drawn: Mapping[str, Mapping[str, bootstrap.Draws]] | None,
+) -> Comparison:
+  """One system against another.
+
+  Args:
+    a, b: their names.
+    label: [N] integer, 1 = bona fide.
+    accepted: by system: [N] bool.
+    drawn: by system and figure, from one `bootstrap.draw`; None without one.
+  """
+  bona_fide = np.asarray(label) == 1
+  right = [accepted[name] == bona_fide for name in (a, b)]
+  rates = {}
+  for name in RATES if drawn else ():
+    if name in drawn[a] and name in drawn[b]:
+      rates[name] = Difference(*bootstrap.difference(drawn[a][name], drawn[b][name]))
+  return Comparison(
+    a,
+    b,
+    mcnemar(*(x[bona_fide] for x in right)),
+    mcnemar(*(x[~bona_fide] for x in right)),
+    rates,
+  )
+
+
+def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+  """The same, their p of the ACER corrected for how many they are [Holm]."""
+  ps = [c.rates['acer'].p if 'acer' in c.rates else math.nan for c in comparisons]
+  corrected, most = list(ps), 0.0
+  ordered = [i for i in np.argsort(ps) if not math.isnan(ps[i])]
+  for rank, i in enumerate(ordered):
+    most = max(most, min(1.0, (len(ordered) - rank) * ps[i]))
+    corrected[i] = most
+  return [
+    dataclasses.replace(c, p_holm=float(p)) for c, p in zip(comparisons, corrected, strict=True)
+  ]
+
+
+def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+  """Which systems are compared: a subset of sensors with each larger one that includes it; of
+  several systems, the same subset of the first one and of each other."""
+  parts = {name: _system_and_sensors(name) for name in names}
+  found = []
+  for i, a in enumerate(names):
+    for b in names[i + 1 :]:
+      (system_a, sensors_a), (system_b, sensors_b) = parts[a], parts[b]
+      if system_a == system_b and sensors_a != sensors_b:
+        if sensors_a < sensors_b:
+          found.append((a, b))
+        elif sensors_b < sensors_a:
+          found.append((b, a))
+      elif system_a != system_b and sensors_a == sensors_b and system_a == parts[names[0]][0]:
+        found.append((a, b))
+  return found
+
+
+def _system_and_sensors(name: str) -> tuple[str, frozenset[str]]:
+  """'SYSTEM: rgb+depth', or the sensors alone."""
+  system, _, sensors = name.rpartition(': ')
+  return system, frozenset(sensors.split('+'))
+
+
+class Gain(NamedTuple):
+  """What a sensor changes for the attacks of one kind, or for bona fide samples."""
+
+  kind: str  # a category or species; 'bona fide'
+  n: int
+  wrong_before: int
+  mended: int  # of those
+  broken: int  # of the others
+
+
+@dataclasses.dataclass(frozen=True)
+class Sensor:
+  """What is gained when a subset gets one more sensor."""
+
+  before: str
+  after: str
+  gains: tuple[Gain, ...]
+
+  @property
+  def added(self) -> str:
+    before, after = _system_and_sensors(self.before)[1], _system_and_sensors(self.after)[1]
+    return '+'.join(sorted(after - before))
+
+
+def sensors(
+  names: Sequence[str],
+  label: np.ndarray,
+  accepted: Mapping[str, np.ndarray],
+  kinds: metrics.Groups | None,
+) -> list[Sensor]:
+  """What each added sensor stops, by kind of attack.
+
+  Args:
+    names: the subsets.
+    label: [N] integer, 1 = bona fide.
+    accepted: by subset: [N] bool.
+    kinds: of the attacks; None where none is known.
+  """
+  bona_fide = np.asarray(label) == 1
+  members = {'bona fide': bona_fide}
+  if kinds:
+    for i, name in enumerate(kinds.names):
+      of = (kinds.index == i) & ~bona_fide
+      if of.any():
+        members[name or metrics.UNKNOWN] = of
+  else:
+    members['attacks'] = ~bona_fide
+  found = []
+  for a, b in pairs(names):
+    (system, before), (other, after) = _system_and_sensors(a), _system_and_sensors(b)
+    if system != other or len(after) != len(before) + 1:
+      continue
+    wrong_a, wrong_b = (accepted[name] != bona_fide for name in (a, b))
+    gains = tuple(
+      Gain(
+        kind,
+        int(of.sum()),
+        int((of & wrong_a).sum()),
+        int((of & wrong_a & ~wrong_b).sum()),
+        int((of & ~wrong_a & wrong_b).sum()),
+      )
+      for kind, of in members.items()
+    )
+    found.append(Sensor(a, b, gains))
+  return found

@@ -1,0 +1,103 @@
+"""Rates by group of people, and how far apart the groups are."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from flexfas_jax.evaluation import bootstrap, intervals
+from flexfas_jax.evaluation.intervals import Interval
+from flexfas_jax.evaluation.metrics import Count
+
+RATES = ('bpcer', 'apcer')
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """One rate of one group."""
+
+  name: str
+  count: Count
+  exact: Interval  # Clopper-Pearson
+  people: Interval  # bootstrap
+
+  @property
+  def too_few(self) -> bool:
+    return intervals.too_few(self.count.n)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap:
+  """How far the groups are apart in one rate.
+
+  `interval` is simultaneous: from what the groups' own intervals, each at the confidence that
+  Bonferroni asks for, leave apart, to the most that they allow. Above 0 there is a gap.
+  """
+
+  rate: str
+  groups: tuple[Group, ...]
+  value: float  # the largest rate less the smallest, of the groups that are not too small
+  interval: Interval
+
+
+def shares(
+  column: str, values: np.ndarray, label: np.ndarray, accepted: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """What `bootstrap.Figures` needs for the rates of each group.
+
+  Args:
+    column: what the samples are grouped by.
+    values: [N] str; '' is left out.
+    label: [N] integer, 1 = bona fide.
+    accepted: [N] bool.
+  """
+  bona_fide, found = np.asarray(label) == 1, {}
+  for value in np.unique(values[values != '']):
+    of = values == value
+    found[_key('bpcer', column, value)] = (~accepted, of & bona_fide)
+    found[_key('apcer', column, value)] = (accepted, of & ~bona_fide)
+  return {name: pair for name, pair in found.items() if pair[1].any()}
+
+
+def gap(
+  rate: str,
+  column: str,
+  counts: Mapping[str, tuple[np.ndarray, np.ndarray]],
+  drawn: Mapping[str, bootstrap.Draws] | None,
+) -> Gap:
+  """One rate, by group.
+
+  Args:
+    rate: 'bpcer' or 'apcer'.
+    column: what the samples are grouped by.
+    counts: from `shares`.
+    drawn: the figures of these names; None without a bootstrap, and then intervals are over
+      samples.
+  """
+  prefix = _key(rate, column, '')[:-1]
+  names = [key for key in counts if key.startswith(prefix)]
+  judged = [key for key in names if not intervals.too_few(int(counts[key][1].sum()))]
+  each = 1 - (1 - intervals.CONFIDENCE) / max(len(judged), 1)
+  groups, spans = [], {}
+  for key in names:
+    which, among = counts[key]
+    count = Count(int((which & among).sum()), int(among.sum()))
+    people = bootstrap.interval(drawn[key]) if drawn else intervals.UNDEFINED
+    groups.append(
+      Group(key.removeprefix(prefix)[:-1], count, intervals.clopper_pearson(count), people)
+    )
+    if key in judged:
+      by_people = bootstrap.interval(drawn[key], each) if drawn else intervals.UNDEFINED
+      exact = intervals.clopper_pearson(count, each)
+      spans[key] = exact if math.isnan(by_people.low) else by_people
+  rates = [g.count.rate for g in groups if not g.too_few]
+  if len(rates) < 2:
+    return Gap(rate, tuple(groups), math.nan, intervals.UNDEFINED)
+  low = max(s.low for s in spans.values()) - min(s.high for s in spans.values())
+  high = max(s.high for s in spans.values()) - min(s.low for s in spans.values())
+  return Gap(rate, tuple(groups), max(rates) - min(rates), Interval(max(low, 0.0), min(high, 1.0)))
+
+
+def _key(rate: str, column: str, value: str) -> str:
+  return f'{rate}[{column}={value}]'

@@ -1,0 +1,88 @@
+"""Intervals of rates from their counts alone: exact over samples that are independent.
+
+Frames of one video, and videos of one person, are not: the interval that heeds them is
+`bootstrap.py`'s, and both are shown. Sources:
+
+  [CP]  Clopper and Pearson, The use of confidence or fiducial limits illustrated in the case of
+        the binomial (Biometrika, 1934).
+  [ZD]  Zou and Donner, Construction of confidence limits about effect measures: a general approach
+        (Statistics in Medicine, 2008): the limits of a sum from those of its parts.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from flexfas_jax.evaluation.metrics import Count
+
+CONFIDENCE = 0.95
+# So few samples cannot show a rate of at most 10 %, even if no error is seen among them.
+TOO_FEW = 29
+
+
+class Interval(NamedTuple):
+  """From `low` to `high`, both NaN where undefined."""
+
+  low: float
+  high: float
+
+
+UNDEFINED = Interval(math.nan, math.nan)
+
+
+def clopper_pearson(count: Count, confidence: float = CONFIDENCE) -> Interval:
+  """The exact two-sided interval of a share [CP].
+
+  Args:
+    count: so many of so many, independent.
+    confidence: that the interval holds the truth, at least.
+
+  Returns:
+    `Interval`; undefined for none of none.
+  """
+  from scipy.special import betaincinv  # quick to import, unlike scipy.stats
+
+  k, n, tail = count.errors, count.n, (1 - confidence) / 2
+  if not n:
+    return UNDEFINED
+  low = float(betaincinv(k, n - k + 1, tail)) if k else 0.0
+  high = float(betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
+  return Interval(low, high)
+
+
+def upper_bound(count: Count, confidence: float = CONFIDENCE) -> float:
+  """The exact one-sided upper bound: the truth is at most this. NaN for none of none [CP]."""
+  return clopper_pearson(count, 2 * confidence - 1).high
+
+
+def of_mean(rates: tuple[float, float], parts: tuple[Interval, Interval]) -> Interval:
+  """The interval of the mean of two independent rates, from theirs [ZD]."""
+  mean = sum(rates) / 2
+  below = math.hypot(*(rate - part.low for rate, part in zip(rates, parts, strict=True))) / 2
+  above = math.hypot(*(part.high - rate for rate, part in zip(rates, parts, strict=True))) / 2
+  return Interval(max(mean - below, 0.0), min(mean + above, 1.0))
+
+
+def of_max(counts: Iterable[Count], confidence: float = CONFIDENCE) -> Interval:
+  """The interval of the largest of several shares, exact however they depend on each other.
+
+  The truth of the largest is below the highest of the shares' upper limits whenever its own share's
+  is; above the highest of the lower limits, if none of them fails (Bonferroni).
+
+  Args:
+    counts: of each share.
+    confidence: that the interval holds the truth, at least.
+  """
+  counts = [count for count in counts if count.n]
+  if not counts:
+    return UNDEFINED
+  each = 1 - (1 - confidence) / len(counts)
+  return Interval(
+    max(clopper_pearson(count, each).low for count in counts),
+    max(clopper_pearson(count, confidence).high for count in counts),
+  )
+
+
+def too_few(n: int) -> bool:
+  """Whether a rate of so many samples says nothing: see `TOO_FEW`."""
+  return 0 < n < TOO_FEW

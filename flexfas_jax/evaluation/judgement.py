@@ -1,0 +1,308 @@
+"""Everything that is said of one test: rates with intervals, comparisons, groups, worst mistakes.
+
+`results` gives the figures; here they get their intervals and their company. The report, the tables
+and the JSON of `flexfas_jax.score` are made of a `Judgement`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.evaluation import (
+  bootstrap,
+  comparisons,
+  fairness,
+  intervals,
+  metrics,
+  results,
+  score_files,
+)
+from flexfas_jax.evaluation.intervals import Interval
+from flexfas_jax.evaluation.metrics import Count
+
+# Above so many samples the bootstrap takes minutes: then it has to be asked for.
+MOST_SAMPLES = 1_000_000
+WORST = 12  # mistakes that are shown, of each kind
+
+
+class Estimate(NamedTuple):
+  """A figure and how sure it is."""
+
+  value: float
+  count: Count | None  # None where it is no share of samples
+  exact: Interval  # Clopper-Pearson, or made of such; over samples
+  people: Interval  # bootstrap; over people
+  n_people: int  # who have a say in it
+
+  @property
+  def too_few(self) -> bool:
+    return self.count is not None and intervals.too_few(self.count.n)
+
+
+class Mistake(NamedTuple):
+  """A sample that was decided wrongly."""
+
+  id: str
+  label: int
+  kind: str  # species or category of an attack
+  score: float  # NaN: failure to acquire
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Judgement:
+  """One test, judged."""
+
+  name: str
+  scores: score_files.Scores
+  dev: score_files.Scores | None
+  rule: str
+  oracle: bool
+  found: results.Results
+  estimates: Mapping[str, Mapping[str, Estimate]]  # by subset that is served, by figure
+  people: bootstrap.People | None  # None: no bootstrap
+  comparisons: tuple[comparisons.Comparison, ...]
+  sensors: tuple[comparisons.Sensor, ...]
+  gaps: Mapping[str, tuple[fairness.Gap, ...]]  # by 'SUBSET, COLUMN'
+  mistakes: Mapping[str, tuple[list[Mistake], list[Mistake]]]  # accepted attacks, rejected others
+  remarks: tuple[str, ...]
+
+  @property
+  def served(self) -> list[str]:
+    return list(self.estimates)
+
+  def species_of_max(self, subset: str) -> str:
+    """The species, or category, whose APCER is the largest."""
+    found = self.found[subset]
+    names = [n for n in found if n.startswith('apcer_species/')]
+    names = names or [n for n in found if n.startswith('apcer/')]
+    worst = max(names, key=lambda name: found[name], default='')
+    return worst.partition('/')[2]
+
+
+def judge(
+  name: str,
+  scores: score_files.Scores,
+  rule: str,
+  dev: score_files.Scores | None = None,
+  oracle: bool = False,
+  draws: int | None = None,
+  seed: int = 0,
+  group_by: Sequence[str] = (),
+  remarks: Sequence[str] = (),
+  progress: Callable[[str], None] = lambda what: None,
+) -> Judgement:
+  """Judges scores under every subset, with intervals.
+
+  Args:
+    name: of the test.
+    scores, rule, dev, oracle: as `results.results` has them.
+    draws: of the bootstrap; 0: none; None: 1000, none above `MOST_SAMPLES` samples.
+    seed: of the bootstrap.
+    group_by: columns of the scores that rates are told by.
+    remarks: what is to be told besides.
+    progress: told what is being done.
+
+  Raises:
+    ConfigError, StateError: as `results.results`.
+    DataError: a column to group by that is not there, or empty.
+  """
+  found = results.results(scores, rule, dev, oracle)
+  remarks = [*remarks, *results.remarks(found)]
+  if draws is None:
+    draws = bootstrap.DRAWS if scores.label.size <= MOST_SAMPLES else 0
+    if not draws:
+      remarks.append(
+        f'no bootstrap: {scores.label.size} samples take minutes (--bootstrap={bootstrap.DRAWS})'
+      )
+  columns = {column: _column(scores, column) for column in group_by}
+  served = [s for s, values in found.items() if not math.isnan(values['threshold'])]
+  of_kinds = results.kinds(scores)
+  with np.errstate(invalid='ignore'):
+    accepted = {s: scores.scores[s] >= found[s]['threshold'] for s in served}
+  shares = {s: _shares(scores, accepted[s], scores.scores[s], of_kinds) for s in served}
+  by_group = {
+    (s, column): fairness.shares(column, values, scores.label, accepted[s])
+    for s in served
+    for column, values in columns.items()
+  }
+
+  who, drawn = None, dict.fromkeys(served)
+  if draws and served:
+    progress(f'drawing people {draws} times')
+    who = bootstrap.people(scores.label, scores.dataset, scores.subject, scores.video, draws, seed)
+    drawn = bootstrap.draw(
+      who,
+      {
+        s: _figures(
+          who,
+          scores,
+          s,
+          shares[s] | {k: v for c in columns for k, v in by_group[s, c].items()},
+          tuple(n for n in shares[s] if n.startswith(_of_max(shares[s]))),
+        )
+        for s in served
+      },
+    )
+  progress('counting')
+  compared = []
+  for a, b in comparisons.pairs(served):
+    both = {a: drawn[a], b: drawn[b]} if who else None
+    compared.append(comparisons.compare(a, b, scores.label, accepted, both))
+  return Judgement(
+    name=name,
+    scores=scores,
+    dev=dev,
+    rule=rule,
+    oracle=oracle,
+    found=found,
+    estimates={s: _estimates(found[s], shares[s], drawn[s]) for s in served},
+    people=who,
+    comparisons=tuple(comparisons.with_holm(compared)),
+    sensors=tuple(comparisons.sensors(served, scores.label, accepted, of_kinds[0] or of_kinds[1])),
+    gaps={
+      f'{s}, {column}': tuple(
+        fairness.gap(rate, column, by_group[s, column], drawn[s]) for rate in fairness.RATES
+      )
+      for s, column in by_group
+    },
+    mistakes={s: _mistakes(scores, s, accepted[s], of_kinds) for s in served},
+    remarks=tuple(remarks),
+  )
+
+
+def _column(scores: score_files.Scores, column: str) -> np.ndarray:
+  known = {n: getattr(scores, n) for n in score_files.METADATA} | scores.extra
+  if column not in known:
+    raise ConfigError(
+      f'--group_by={column}: no such column of text; there are {", ".join(known)}, and --columns '
+      'joins those of another file'
+    )
+  if not (known[column] != '').any():
+    raise DataError(f'--group_by={column}: {scores.path or "the scores"} have nothing there')
+  return known[column]
+
+
+def _shares(scores, accepted, score, of_kinds) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """{rate: (errors [N] bool, among [N] bool)} of everything that is a share of samples."""
+  bona_fide, missing = scores.label == 1, np.isnan(score)
+  found = {
+    'apcer': (accepted, ~bona_fide),
+    'bpcer': (~accepted, bona_fide),
+    'apnrr': (missing, ~bona_fide),
+    'bpnrr': (missing, bona_fide),
+  }
+  category, species = of_kinds
+  for prefix, kinds in (('apcer/', category or species), ('apcer_species/', species)):
+    if kinds is None or (prefix == 'apcer_species/' and category is None):
+      continue
+    for i, name in enumerate(kinds.names):
+      of = (kinds.index == i) & ~bona_fide
+      if of.any():
+        found[f'{prefix}{name or metrics.UNKNOWN}'] = (accepted, of)
+  return found
+
+
+def _of_max(shares) -> str:
+  """The prefix of what `apcer_max` is the largest of."""
+  return 'apcer_species/' if any(n.startswith('apcer_species/') for n in shares) else 'apcer/'
+
+
+def _figures(who, scores, subset, shares, parts) -> bootstrap.Figures:
+  means = {'acer': ('apcer', 'bpcer'), 'hter': ('apcer', 'bpcer')}
+  return bootstrap.Figures(
+    who,
+    scores.label,
+    scores.scores[subset],
+    shares,
+    maxima={'apcer_max': parts} if parts else {},
+    means=means | ({'acer_max': ('apcer_max', 'bpcer')} if parts else {}),
+    fprs={f'tpr@fpr={fpr}': float(fpr) for fpr in results.FPRS},
+    apcers={f'bpcer@apcer={apcer}': float(apcer[:-1]) / 100 for apcer in results.APCERS},
+  )
+
+
+def _estimates(found, shares, drawn) -> dict[str, Estimate]:
+  counts = {
+    name: Count(int((which & among).sum()), int(among.sum()))
+    for name, (which, among) in shares.items()
+  }
+  of_max = [c for name, c in counts.items() if name.startswith(_of_max(shares))]
+  exact = {name: intervals.clopper_pearson(count) for name, count in counts.items()}
+  exact['apcer_max'] = intervals.of_max(of_max)
+  for name, part in (('acer', 'apcer'), ('hter', 'apcer'), ('acer_max', 'apcer_max')):
+    rates = (found[part], found['bpcer'])
+    if not any(map(math.isnan, rates)):
+      exact[name] = intervals.of_mean(rates, (exact[part], exact['bpcer']))
+  n = found['n_bona_fide']
+  for name, value in found.items():  # at a threshold that is taken as given
+    if name.startswith(('tpr@', 'bpcer@')) and not math.isnan(value):
+      counts[name] = Count(round(value * n), n)
+      exact[name] = intervals.clopper_pearson(counts[name])
+  named = [n for n in found if n not in ('threshold', 'ORACLE') and not n.startswith('n_')]
+  return {
+    name: Estimate(
+      found[name],
+      counts.get(name),
+      exact.get(name, intervals.UNDEFINED),
+      bootstrap.interval(drawn[name]) if drawn and name in drawn else intervals.UNDEFINED,
+      drawn[name].n if drawn and name in drawn else 0,
+    )
+    for name in named
+  }
+
+
+def _mistakes(scores, subset, accepted, of_kinds) -> tuple[list[Mistake], list[Mistake]]:
+  """The surest mistakes: attacks by falling score, bona fide samples by rising score."""
+  score, bona_fide = scores.scores[subset], scores.label == 1
+  kinds = of_kinds[1] or of_kinds[0]
+
+  def told(i):
+    kind = kinds.names[kinds.index[i]] if kinds and not bona_fide[i] else ''
+    return Mistake(str(scores.ids[i]), int(scores.label[i]), kind, float(score[i]))
+
+  wrong = np.flatnonzero(accepted & ~bona_fide)
+  attacks = wrong[np.argsort(-score[wrong], kind='stable')[:WORST]]
+  wrong = np.flatnonzero(~accepted & bona_fide)
+  height = np.where(np.isnan(score[wrong]), -np.inf, score[wrong])  # without one, lowest
+  others = wrong[np.argsort(height, kind='stable')[:WORST]]
+  return list(map(told, attacks)), list(map(told, others))
+
+
+def merged(systems: Mapping[str, score_files.Scores]) -> score_files.Scores:
+  """Several systems' scores of the same samples as one, its subsets called 'SYSTEM: SUBSET'.
+
+  Args:
+    systems: by name; the order and metadata of the first one are kept.
+
+  Raises:
+    DataError: ids that one lacks, or labels that differ, by file and id.
+  """
+  base = next(iter(systems.values()))
+  at = {id_: i for i, id_ in enumerate(base.ids.tolist())}
+  columns, faults = {}, {}
+  for name, scores in systems.items():
+    names = [str(scores.path or name), str(base.path or 'the first')]
+    ids = scores.ids.tolist()
+    known = set(ids)
+    for (lacks, has), ids_ in ((names, [i for i in at if i not in known]),
+                               (names[::-1], [i for i in ids if i not in at])):  # fmt: skip
+      if ids_:
+        raise DataError(
+          f'{lacks} lacks {len(ids_)} ids that {has} has (the first is {ids_[0]}): systems are '
+          'compared on the same samples'
+        )
+    place = np.array([at[id_] for id_ in ids])  # [N] where the first has them
+    order = np.argsort(place)
+    if (wrong := np.flatnonzero(scores.label[order] != base.label)).size:
+      i = wrong[0]
+      labels = [score_files.LABELS[x] for x in (scores.label[order][i], base.label[i])]
+      raise DataError(f'{base.ids[i]} is {labels[0]} in {names[0]} and {labels[1]} in {names[1]}')
+    for subset, values in scores.scores.items():
+      columns[f'{name}: {subset}'] = values[order]
+      if subset in scores.nan_samples:
+        faults[f'{name}: {subset}'] = np.sort(place[scores.nan_samples[subset]])
+  return dataclasses.replace(base, scores=columns, nan_samples=faults)
