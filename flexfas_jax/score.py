@@ -1,4 +1,4 @@
-"""Judges a score file of any framework: `python -m flexfas_jax.score --help`."""
+"""Judges score files of any framework: `python -m flexfas_jax.score --help`."""
 
 import argparse
 import json
@@ -6,26 +6,48 @@ import sys
 from pathlib import Path
 
 from flexfas_jax.errors import ConfigError, DataError, exit_code_of
-from flexfas_jax.evaluation import results, score_files, thresholds
+from flexfas_jax.evaluation import (
+  aggregation,
+  bootstrap,
+  conventions,
+  judgement,
+  lists,
+  metrics,
+  overlaps,
+  pictures,
+  results,
+  score_files,
+  tables,
+  thresholds,
+)
 
 _HELP = """\
-Prints the error rates of a score file, for every subset of modalities that it has scores of.
+Prints the error rates of a score file, for every subset of modalities that it has scores of, with
+their 95 % intervals, and compares the subsets with each other, or the file with others.
 
 A score file is a CSV with the columns id,label,score; label is bona_fide or attack (or 1 or 0,
 1 being bona fide), and a high score means bona fide. Instead of score there may be one column per
-subset (rgb, rgb+depth, ...), and besides dataset, subject, video, attack_type, attack_category.
-An empty score is a failure to acquire: counted, and not accepted. A column without any score is a
-subset that the model does not serve.
+subset (rgb, rgb+depth, ...), and besides dataset, subject, video, attack_type, attack_category,
+ethnicity. An empty score is a failure to acquire: counted, and not accepted. A column without any
+score is a subset that the model does not serve.
 
 A sample is accepted when its score is at least the threshold, which is fitted on the development
-scores under the same subset and never on the scores that it judges."""
+scores under the same subset and never on the scores that it judges. Nobody may be in both files.
+
+Intervals are Clopper and Pearson's over samples, and a bootstrap over people (over videos or
+samples where people are not known). A rate of fewer than 29 samples is not stated."""
 
 _EXAMPLE = """\
-example:
-  python -m flexfas_jax.score test.csv --dev=val.csv --json=metrics.json
+examples:
+  python -m flexfas_jax.score test.csv --dev=val.csv --json=metrics.json --report=report.html
+  python -m flexfas_jax.score ours.csv --dev=ours_val.csv --against=theirs.csv \\
+    --against_dev=theirs_val.csv
+  python -m flexfas_jax.score test.csv --labels=live=bona_fide,spoof=attack --high_is=attack
+  python -m flexfas_jax.score test.csv --dev=val.csv --by_video --group_by=ethnicity
 
-exit codes: 0 done; 2 wrong usage; 3 bad data (also a score that is nan, after the table);
-4 no threshold, or one of other weights, or one fitted on the samples that it would judge"""
+exit codes: 0 done; 2 wrong usage; 3 bad data (also a score that is nan, after the table; people in
+both files); 4 no threshold, or one of other weights, or one fitted on the samples that it would
+judge"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,48 +72,163 @@ def _parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   rules = '; '.join(f'{rule}: {what}' for rule, what in thresholds.RULES.items()).replace('%', '%%')
-  parser.add_argument('scores', metavar='SCORES.csv', type=Path, help='what is judged')
-  parser.add_argument('--dev', metavar='DEV.csv', type=Path, help="the development set's scores")
-  parser.add_argument(
+  add = parser.add_argument
+  add('scores', metavar='SCORES.csv', type=Path, help='what is judged')
+  add('--dev', metavar='DEV.csv', type=Path, help="the development set's scores")
+  add(
     '--threshold',
     metavar='RULE',
     help=f'{rules}. Default: dev_eer with --dev or --oracle, otherwise fixed=0.5',
   )
-  parser.add_argument(
-    '--json', metavar='FILE', type=Path, help='write {subset: {metric: value}}; undefined is null'
-  )
-  parser.add_argument(
+  add(
     '--oracle',
     action='store_true',
     help='allow a threshold fitted on the scores that it judges; every output then says ORACLE',
   )
-  parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+
+  out = parser.add_argument_group('what is written').add_argument
+  out('--json', metavar='FILE', type=Path, help='{subset: {metric: value}}; undefined is null')
+  out('--report', metavar='FILE.html', type=Path, help='everything, with figures, in one file')
+  out('--markdown', metavar='FILE.md', type=Path, help='tables for an issue or a page')
+  out('--latex', metavar='FILE.tex', type=Path, help='tables for a paper (booktabs)')
+  out('--title', help="the report's, and the test's name; default: the file's name")
+  out(
+    '--data_root',
+    metavar='DIR',
+    type=Path,
+    help='where the pictures of the worst mistakes are: files called by the ids, or by the columns '
+    'rgb, depth and ir of --columns',
+  )
+
+  how = parser.add_argument_group('how it is judged').add_argument
+  how(
+    '--against',
+    metavar='OTHER.csv',
+    type=Path,
+    action='append',
+    default=[],
+    help='another system, compared on the same samples; may be given several times',
+  )
+  how(
+    '--against_dev',
+    metavar='DEV.csv',
+    type=Path,
+    action='append',
+    default=[],
+    help="each other system's development scores, in the order of --against",
+  )
+  frames = '; '.join(f'{rule}: {what}' for rule, what in aggregation.RULES.items())
+  how(
+    '--by_video',
+    metavar='RULE',
+    nargs='?',
+    const='mean',
+    choices=aggregation.RULES,
+    help=f'judge videos, not frames. {frames}. Default: mean',
+  )
+  how(
+    '--bootstrap',
+    metavar='N',
+    type=int,
+    help=f'draws; 0: none. Default: {bootstrap.DRAWS}, none above {judgement.MOST_SAMPLES} samples',
+  )
+  how('--seed', type=int, default=0, help='of the bootstrap')
+  how(
+    '--group_by',
+    metavar='COLUMN,...',
+    default='',
+    help='rates and gaps by ethnicity, or any column of text',
+  )
+  how(
+    '--columns',
+    metavar='FILE.csv',
+    type=Path,
+    action='append',
+    default=[],
+    help='further columns, joined by id, e.g. the manifest.csv of a prepared set',
+  )
+  how(
+    '--conventions',
+    action='store_true',
+    help="also the figures as FlexModal's and MM-FAS's code count them, under their names",
+  )
+  how(
+    '--accept_known_leaks',
+    metavar='NAME,...',
+    default='',
+    help='people who may be in both files, as published: ' + ', '.join(overlaps.accepted_names()),
+  )
+
+  read = parser.add_argument_group("other frameworks' files").add_argument
+  read(
+    '--labels',
+    metavar='VALUE=LABEL,...',
+    help='what labels mean, e.g. live=bona_fide,spoof=attack',
+  )
+  read(
+    '--high_is',
+    choices=score_files.LABELS,
+    default='bona_fide',
+    help='what a high score means; attack: scores become 1 - score',
+  )
+  add('--debug', action='store_true', help='show the traceback of an error')
   return parser
 
 
 def _score(args: argparse.Namespace) -> None:
   rule = args.threshold or ('dev_eer' if args.dev or args.oracle else 'fixed=0.5')
-  needs_dev = thresholds.needs_dev(rule)  # a wrong rule is told before files are read
-  _check_output(args)
-  scores = score_files.read(args.scores)
-  dev = score_files.read(args.dev) if args.dev else None
+  needs_dev = thresholds.needs_dev(rule)  # what is wrong here is told before files are read
+  group_by = [name for name in args.group_by.split(',') if name]
+  _check_usage(args, needs_dev)
+  dialect = score_files.Dialect(
+    labels=lists.parse_labels(args.labels) if args.labels else {},
+    high_is_attack=args.high_is == 'attack',
+    text=tuple(group_by),
+  )
+  columns = score_files.read_columns(args.columns)
 
-  found = results.results(scores, rule, dev, args.oracle)
+  systems, devs, remarks = {}, {}, []
+  others = zip(args.against, args.against_dev or [None] * len(args.against), strict=True)
+  for path, dev_path in [(args.scores, args.dev), *others]:
+    scores = score_files.joined(score_files.read(path, dialect), columns)
+    dev = score_files.joined(score_files.read(dev_path, dialect), columns) if dev_path else None
+    if needs_dev:
+      results.fitted_on(scores, rule, dev, args.oracle)
+    if dev is not None:
+      remarks += _proven_apart(dev, scores, args)
+    name = path.stem if path.stem not in systems else str(path)
+    systems[name], devs[name] = scores, dev
+  scores, dev = systems[args.scores.stem], devs[args.scores.stem]
+  if args.against:
+    scores = judgement.merged(systems)
+    dev = judgement.merged(devs) if args.against_dev else None
+
+  scores, dev, told = _without_redundant(scores, dev, rule, args.oracle)
+  if args.by_video:
+    scores = aggregation.by_video(scores, args.by_video)
+    dev = aggregation.by_video(dev, args.by_video) if dev else None
+  judged = judgement.judge(
+    args.title or args.scores.stem,
+    scores,
+    rule,
+    dev,
+    args.oracle,
+    args.bootstrap,
+    args.seed,
+    group_by,
+    [*remarks, *told],
+  )
   title = f'{args.scores}: percent, threshold {rule}'
-  if needs_dev and dev:
+  if needs_dev and args.dev:
     title += f' on {args.dev}'
-  _show(found, title)
-  for line in results.remarks(found):
+  references = _references(scores, dev, rule) if args.conventions else {}
+  _show(judged, title, references)
+  for line in judged.remarks:
     print(line, file=sys.stderr)
-  if args.json:
-    text = json.dumps(results.json_safe(found), indent=2, allow_nan=False) + '\n'
-    try:
-      score_files.write_text(args.json, text)
-    except OSError as error:
-      raise ConfigError(f'--json={args.json} cannot be written: {error.strerror}') from error
+  _write(args, judged, references)
 
   # At the end: the other figures stand, and yet nobody may take this file for a sound one.
-  for file in filter(None, (scores, dev)):
+  for file in filter(None, (*systems.values(), *devs.values())):
     for subset, samples in file.nan_samples.items():
       raise DataError(
         f'{file.path}: {subset} is nan for {samples.size} samples (the first is id '
@@ -100,29 +237,124 @@ def _score(args: argparse.Namespace) -> None:
       )
 
 
-def _check_output(args: argparse.Namespace) -> None:
-  """Refuses to write the results over what they are made from."""
-  if not args.json:
-    return
-  for path in filter(None, (args.scores, args.dev)):
-    if args.json.resolve() == path.resolve():
-      raise ConfigError(f'--json={args.json} is a score file: name another')
-    header = score_files.header_path(path)
-    if args.json.resolve() == header.resolve() and score_files.read_header(header):
-      raise ConfigError(f'--json={args.json} is the header of {path}: name another')
+def _check_usage(args: argparse.Namespace, needs_dev: bool) -> None:
+  if args.against_dev and len(args.against_dev) != len(args.against):
+    raise ConfigError('--against_dev: one for each --against, in their order')
+  if needs_dev and args.against and args.dev and not args.against_dev:
+    raise ConfigError(
+      '--against needs --against_dev: a threshold that is fitted is of one system alone'
+    )
+  if (args.bootstrap or 0) < 0:
+    raise ConfigError(f'--bootstrap={args.bootstrap} is no number of draws; 0 draws none')
+  inputs = [args.scores, args.dev, *args.against, *args.against_dev, *args.columns]
+  outputs = {name: getattr(args, name) for name in ('json', 'report', 'markdown', 'latex')}
+  for name, out in outputs.items():
+    if out is None:
+      continue
+    if not out.parent.is_dir():
+      raise ConfigError(f'--{name}={out} cannot be written: No such folder: {out.parent}')
+    for path in filter(None, inputs):
+      if out.resolve() == path.resolve():
+        raise ConfigError(f'--{name}={out} is read as well: name another')
+      header = score_files.header_path(path)
+      if out.resolve() == header.resolve() and score_files.read_header(header):
+        raise ConfigError(f'--{name}={out} is the header of {path}: name another')
 
 
-def _show(found: results.Results, title: str) -> None:
+def _proven_apart(dev, scores, args) -> list[str]:
+  """Remarks on who is in both files by a published leak; anybody else is an error."""
+  if args.oracle and score_files.list_hash(dev.ids, dev.label) == score_files.list_hash(
+    scores.ids, scores.label
+  ):
+    return []
+  nobody = {'id': (), 'video': (), 'subject': ()}
+  found = overlaps.check(
+    nobody,
+    overlaps.columns_of(dev),
+    {str(scores.path): overlaps.columns_of(scores)},
+    [name for name in args.accept_known_leaks.split(',') if name],
+    val_name=str(dev.path),
+    way_out='Take them out of one of the files; a leak that published lists have: '
+    '--accept_known_leaks=NAME',
+  )
+  return overlaps.told(found)
+
+
+def _without_redundant(scores, dev, rule, oracle):
+  """(scores, dev, what to tell): rows that published lists have twice count once."""
+  kept, n = aggregation.distinct(scores)
+  if not n:
+    return scores, dev, []
+  told = [f'{n} redundant rows (ids that end in #2, #3, ...) are left out']
+  for subset, values in results.results(scores, rule, dev, oracle).items():
+    said = ', '.join(
+      f'{name.upper()} {100 * values[name]:.2f}' for name in ('acer', 'apcer', 'bpcer')
+    )
+    told.append(f'{tables.shown(subset)}, counting them as published: {said}')
+  return kept, aggregation.distinct(dev)[0] if dev else None, told
+
+
+def _references(scores, dev, rule) -> dict[str, dict[str, float]]:
+  """The figures as the references' code counts them, by subset."""
+  found = {}
+  for subset, score in scores.scores.items():
+    threshold = 0.5
+    if rule == 'dev_eer':
+      of = dev or scores
+      threshold = conventions.eer_threshold(metrics.curve(of.label, of.scores[subset]))
+    fm = conventions.flex_modal_fas(scores.label, score, threshold)
+    least, at = conventions.least_acer(metrics.curve(scores.label, score))
+    found[subset] = {f'flex_modal_fas/{name}': value for name, value in fm.items()} | {
+      'mm_fas/ORACLE_least_acer': least,
+      'mm_fas/ORACLE_least_acer_threshold': at,
+    }
+  return found
+
+
+def _write(args: argparse.Namespace, judged: judgement.Judgement, references: dict) -> None:
+  found = judgement.as_json(judged)
+  for subset, values in references.items():
+    found[subset] |= values
+
+  def page() -> str:
+    from flexfas_jax.evaluation.report import page  # matplotlib and jinja2: only who wants it pays
+
+    find = None
+    if args.data_root:
+      find = pictures.below(args.data_root, score_files.read_columns(args.columns))
+    return page.html([judged], args.title or str(args.scores), find)
+
+  texts = {
+    'json': lambda: json.dumps(results.json_safe(found), indent=2, allow_nan=False) + '\n',
+    'markdown': lambda: tables.markdown([judged]),
+    'latex': lambda: tables.latex([judged]),
+    'report': page,
+  }
+  for name, text in texts.items():
+    if (path := getattr(args, name)) is None:
+      continue
+    try:
+      score_files.write_text(path, text())
+    except OSError as error:
+      raise ConfigError(f'--{name}={path} cannot be written: {error.strerror}') from error
+
+
+def _show(judged: judgement.Judgement, title: str, references: dict) -> None:
   if not sys.stdout.isatty():
-    print(results.text(found, title), flush=True)
+    print(tables.text(judged.found, title))
+    print(tables.interval_text(judged))
+    if references:
+      print('\n' + tables.reference_text(references))
+    sys.stdout.flush()
     return
   from rich.console import Console  # only a terminal pays for it
 
   console = Console()
   # A terminal that is too narrow wraps the lines itself; nothing is left out.
-  console.print(results.table(found, title), crop=False)
-  if by_category := results.category_table(found):
-    console.print(by_category, crop=False)
+  for part in (*tables.drawn(judged.found, title), *tables.interval_tables(judged)):
+    console.print(part, crop=False, markup=False, highlight=False)
+  if references:
+    console.print(tables.reference_text(references), markup=False, highlight=False)
 
 
 if __name__ == '__main__':

@@ -1,14 +1,13 @@
 """The score command as users call it, and the published figures of real networks through it."""
 
-import csv
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from experiments.evaluation import published
 from flexfas_jax import score
 from flexfas_jax.evaluation import score_files
 
@@ -40,10 +39,11 @@ def test_the_command(files):
   done = python('-m', 'flexfas_jax.score', *args)
   assert done.returncode == 0, done.stderr
   assert done.stderr == ''
-  first, heading, row = done.stdout.splitlines()
+  first, heading, row = done.stdout.splitlines()[:3]
+  assert '95 % intervals: bootstrap over 4 samples' in done.stdout
   assert first == f'{files}/test.csv: percent, threshold dev_eer on {files}/dev.csv'
-  assert heading.split()[:4] == ['subset', 'ACER', 'APCER', 'BPCER']
-  assert row.split()[:6] == ['score', '25.00', '0.00', '50.00', '50.00', '75.00']
+  assert heading.split()[:5] == ['subset', 'ACER', 'APCER', 'APCER', 'max']
+  assert row.split()[:7] == ['score', '25.00', '0.00', 'undefined', '50.00', '50.00', '75.00']
   assert all(c.isprintable() or c == '\n' for c in done.stdout)
   found = json.loads((files / 'o.json').read_text())
   assert list(found) == ['score']
@@ -56,7 +56,7 @@ def test_the_command(files):
 def test_jax_is_not_imported(files):
   code = (
     'import sys; from flexfas_jax import score; code = score.main();'
-    'print({"jax", "flax", "grain", "rich", "scipy"} & set(sys.modules)); sys.exit(code)'
+    'print({"jax", "flax", "grain", "rich", "matplotlib", "scipy.stats"} & set(sys.modules)); sys.exit(code)'
   )
   done = python('-c', code, files / 'test.csv')
   assert done.returncode == 0, done.stderr
@@ -79,7 +79,7 @@ def test_help_says_all(capsys):
     run('--help')
   assert end.value.code == 0
   said = capsys.readouterr().out
-  for word in ('--dev', '--threshold', '--json', '--oracle', '--debug', 'example:', 'exit codes:'):
+  for word in ('--dev', '--threshold', '--json', '--oracle', '--debug', 'examples:', 'exit codes:'):
     assert word in said
   for rule in ('dev_eer', 'dev_bpcer=1%', 'fixed=0.5'):
     assert rule in said
@@ -113,9 +113,9 @@ def test_the_default_rule(files, capsys):
     (['test.csv', '--threshold=best'], 2, 'not a threshold rule'),
     (['test.csv', '--threshold=dev_eer'], 4, 'there are none'),
     (['test.csv', '--dev=test.csv'], 4, 'same list of samples'),
-    (['test.csv', '--json=test.csv'], 2, 'is a score file'),
-    (['test.csv', '--dev=dev.csv', '--json=./dev.csv'], 2, 'is a score file'),
-    (['test.csv', '--json=absent/o.json'], 2, 'cannot be written: No such file'),
+    (['test.csv', '--json=test.csv'], 2, 'is read as well'),
+    (['test.csv', '--dev=dev.csv', '--json=./dev.csv'], 2, 'is read as well'),
+    (['test.csv', '--json=absent/o.json'], 2, 'cannot be written: No such folder'),
   ],
 )
 def test_errors_end_with_their_exit_code(files, monkeypatch, capsys, args, code, says):
@@ -190,6 +190,150 @@ def test_one_class_is_undefined(files, capsys):
   assert json.loads((files / 'o.json').read_text())['score']['acer'] is None
 
 
+def written(path, rows, names='id,label,score'):
+  path.write_text('\n'.join([names, *rows]) + '\n')
+  return path
+
+
+def many(prefix, n=40, away=0.0):
+  """A bona fide sample and an attack for each of n people, in two videos of two frames."""
+  rows = []
+  for i in range(n):
+    for k, label in enumerate(('bona_fide', 'attack')):
+      for frame in range(2):
+        score = 0.2 + 0.5 * (1 - k) + 0.3 * (((7 * i + 3 * frame + 5 * k) % 11) / 11) + away * k
+        kind = ('print', 'mask')[i % 2] if k else ''
+        person = f'{prefix}{i}'
+        rows.append(
+          f'{person}_{k}_{frame},set,{person},{person}_{k},{label},{kind},{"AB"[i % 2]},{score:.4f}'
+        )
+  return rows
+
+
+NAMES = 'id,dataset,subject,video,label,attack_category,ethnicity,score'
+
+
+def test_labels_and_polarity_of_others(files, capsys):
+  test = written(files / 'theirs.csv', ['a,live,.1', 'b,live,.6', 'c,spoof,.4', 'd,spoof,.9'])
+  assert run(test) == 3
+  assert '--labels=live=bona_fide,spoof=attack' in capsys.readouterr().err
+  args = [
+    test,
+    '--labels=live=bona_fide,spoof=attack',
+    '--high_is=attack',
+    f'--json={files}/o.json',
+  ]
+  assert run(*args) == 0
+  found = json.loads((files / 'o.json').read_text())['score']
+  assert (found['auc'], found['apcer'], found['bpcer']) == (0.75, 0.5, 0.5)
+  assert run(test, '--labels=live=1') == 2
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    '\ufeff' + TEST.replace('\n', '\r\n'),
+    TEST.rstrip('\n'),
+    TEST.replace(',', '\t'),
+    TEST.replace('a,1', '脸/甲,1'),
+  ],
+)
+def test_files_as_others_write_them(files, text, capsys):
+  (files / 'test.csv').write_bytes(text.encode())
+  assert run(files / 'test.csv', f'--dev={files}/dev.csv', f'--json={files}/o.json') == 0
+  assert json.loads((files / 'o.json').read_text())['score']['acer'] == 0.25
+
+
+@pytest.mark.parametrize('label', ['-1', 'live', '', '2'])
+def test_a_label_that_is_none_is_named_by_row(files, label, capsys):
+  written(files / 'test.csv', ['a,1,.9', f'b,{label},.4'])
+  assert run(files / 'test.csv') == 3
+  assert 'row 3' in capsys.readouterr().err
+
+
+def test_people_in_both_files_are_a_leak(files, capsys):
+  test = written(files / 'test.csv', many('t'), NAMES)
+  dev = written(files / 'dev.csv', [*many('d'), *many('t', 2)[:1]], NAMES)
+  assert run(test, f'--dev={dev}') == 3
+  said = capsys.readouterr().err
+  assert 'leak: subject set/t0' in said and '--accept_known_leaks' in said
+  assert run(test, f'--dev={dev}', '--threshold=fixed=0.5', '--accept_known_leaks=nothing') == 2
+
+
+def test_against_others(files, capsys):
+  test = written(files / 'ours.csv', many('t'), NAMES)
+  dev = written(files / 'ours_dev.csv', many('d'), NAMES)
+  worse = written(files / 'theirs.csv', many('t', away=0.3)[::-1], NAMES)
+  worse_dev = written(files / 'theirs_dev.csv', many('d', away=0.3), NAMES)
+  args = [test, f'--dev={dev}', f'--against={worse}', f'--against_dev={worse_dev}']
+  assert run(*args, f'--json={files}/o.json') == 0
+  assert 'theirs is worse than ours' in capsys.readouterr().out
+  found = json.loads((files / 'o.json').read_text())
+  assert found['theirs: score']['against']['ours: score']['acer']['difference'] > 0
+  assert run(test, f'--dev={dev}', f'--against={worse}') == 2
+  assert '--against_dev' in capsys.readouterr().err
+  written(files / 'theirs.csv', many('t')[1:], NAMES)
+  assert run(test, f'--against={worse}', '--bootstrap=0') == 3
+  assert 'lacks 1 ids that' in capsys.readouterr().err
+
+
+def test_videos_groups_and_no_bootstrap(files, capsys):
+  test = written(files / 'test.csv', many('t'), NAMES)
+  assert (
+    run(test, '--by_video', '--group_by=ethnicity', '--bootstrap=0', '--json', files / 'o.json')
+    == 0
+  )
+  said = capsys.readouterr().out
+  assert 'Clopper-Pearson over samples' in said and 'by ethnicity, score' in said
+  found = json.loads((files / 'o.json').read_text())['score']
+  assert (found['n_bona_fide'], found['n_attack']) == (40, 40)
+  assert found['groups']['ethnicity']['bpcer']['ethnicity=A']['n'] == 20
+  with pytest.raises(SystemExit):
+    run(test, '--by_video=mode')
+  assert run(test, '--bootstrap=-1') == 2
+
+
+def test_columns_of_another_file(files, capsys):
+  test = written(files / 'test.csv', many('t'), NAMES)
+  rows = [f'{row.split(",")[0]},{"lamp" if i % 3 else "sun"}' for i, row in enumerate(many('t'))]
+  columns = written(files / 'columns.csv', rows, 'id,lighting')
+  assert run(test, f'--columns={columns}', '--group_by=lighting', '--bootstrap=50') == 0
+  assert 'by lighting, score' in capsys.readouterr().out
+  assert run(test, '--group_by=lighting') == 2
+  assert 'no such column of text' in capsys.readouterr().err
+  written(columns, ['nobody,lamp'], 'id,lighting')
+  assert run(test, f'--columns={columns}', '--group_by=lighting') == 3
+  written(columns, ['a'], 'id,lighting')
+  assert run(test, f'--columns={columns}') == 3
+  assert 'row 2: 1 cells' in capsys.readouterr().err
+
+
+def test_redundant_rows_count_once_and_both_figures_are_told(files, capsys):
+  rows = ['a,1,.9', 'b,1,.1', 'b#2,1,.1', 'c,0,.2']
+  assert run(written(files / 'test.csv', rows), f'--json={files}/o.json') == 0
+  said = capsys.readouterr().err
+  assert '1 redundant rows' in said and 'counting them as published: ACER 33.33' in said
+  assert json.loads((files / 'o.json').read_text())['score']['acer'] == 0.25
+
+
+def test_the_references_conventions_under_their_names(files, capsys):
+  assert (
+    run(files / 'test.csv', f'--dev={files}/dev.csv', '--conventions', f'--json={files}/o.json')
+    == 0
+  )
+  assert 'flex_modal_fas/acer' in capsys.readouterr().out
+  found = json.loads((files / 'o.json').read_text())['score']
+  # At .7, dev's EER: 'a' alone is above it, and so it is by our rule.
+  assert found['flex_modal_fas/bpcer'] == 0.5 and found['mm_fas/ORACLE_least_acer'] == 0.25
+
+
+def test_tables_for_papers(files):
+  test = written(files / 'test.csv', many('t'), NAMES)
+  assert run(test, f'--markdown={files}/o.md', f'--latex={files}/o.tex', '--bootstrap=20') == 0
+  assert (files / 'o.md').read_text().startswith('**test: 80 bona fide, 80 attacks')
+  assert r'\toprule' in (files / 'o.tex').read_text()
+
+
 # What is published for CASIA-SURF's validation set (Parkin and Grinchuk, CVPRW 2019): TPR at FPR
 # 1e-4 of single networks, each the mean over its three folds and two views, and of the ensemble.
 PUBLISHED = {
@@ -206,34 +350,8 @@ def real_files(tmp_path_factory):
   """A score file for every published figure, from the scores of 21 networks."""
   if not REAL.is_dir():
     pytest.skip(f'the scores of the real networks are not here: {REAL}')
-  with (REAL / 'val_labels.csv').open(newline='') as file:
-    samples = [(row['rgb'], row['label']) for row in csv.DictReader(file)]  # label 1 = live
-  assert len(samples) == 9608
-
-  def mean_of(pattern):
-    """Over views, then over the files (folds of one seed) that match."""
-    folds = [np.loadtxt(path, delimiter=',', skiprows=1) for path in sorted(REAL.glob(pattern))]
-    assert len(folds) == 3 and folds[0].shape == (9608, 2)
-    return np.mean([fold.mean(1) for fold in folds], 0)  # [9608]
-
-  seeds = {
-    'exp1_2stage': ['seed1'],
-    'exp2': ['seed1', 'seed2'],
-    'exp3b': ['seed1', 'seed2'],
-    'exp3c': ['seed1', 'seed2'],
-  }
-  by_net = [
-    np.mean([mean_of(f'{net}_{seed}_fold?.csv') for seed in of_net], 0)
-    for net, of_net in seeds.items()
-  ]
-  scores = {name: mean_of(f'{name}_fold?.csv') for name in PUBLISHED if name != 'ensemble'}
-  scores['ensemble'] = np.mean(by_net, 0)
-
   folder = tmp_path_factory.mktemp('real')
-  for name, values in scores.items():
-    rows = ((*sample, value) for sample, value in zip(samples, values.tolist(), strict=True))
-    with (folder / f'{name}.csv').open('w', newline='') as file:
-      csv.writer(file).writerows([('id', 'label', 'score'), *rows])
+  published.write(REAL, folder)
   return folder
 
 
@@ -245,3 +363,17 @@ def test_published_figures_of_real_networks(real_files, name):
   found = json.loads(out.read_text())['score']
   assert (found['n_bona_fide'], found['n_attack'], found['n_fta']) == (2994, 6614, 0)
   assert round(found['tpr@fpr=1e-4'], 4) == PUBLISHED[name]
+
+
+def test_the_ensemble_and_its_best_member_are_not_told_apart(real_files):
+  """One bona fide sample against five attacks of 9,608: the paired test says that this is chance."""
+  out = real_files / 'against.json'
+  done = python(
+    *('-m', 'flexfas_jax.score', real_files / 'ensemble.csv'),
+    *(f'--against={real_files}/exp1_2stage.csv', '--threshold=fixed=0.932107', f'--json={out}'),
+  )
+  assert done.returncode == 0, done.stderr
+  found = json.loads(out.read_text())['exp1_2stage: score']['against']['ensemble: score']
+  assert found['verdict'] == 'not told apart'
+  assert found['attacks'] == {'only_a_right': 5, 'only_b_right': 0, 'p': 0.0625}
+  assert (found['bona_fide']['only_a_right'], found['bona_fide']['only_b_right']) == (0, 1)

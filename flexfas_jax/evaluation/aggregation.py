@@ -1,4 +1,4 @@
-"""From frames to videos: one decision for all frames of a video.
+"""Samples that are one: frames of a video, and rows that a published list has twice.
 
 FlexModal and MM-FAS judge frames; WMCA, CeFA and ISO/IEC 30107-3 presentations, which a video is.
 """
@@ -70,6 +70,27 @@ def by_video(scores: Scores, rule: str = 'mean') -> Scores:
     extra={field: values[first] for field, values in scores.extra.items()},
     nan_samples={n: np.unique(index[at]) for n, at in scores.nan_samples.items()},
   )
+
+
+def distinct(scores: Scores) -> tuple[Scores, int]:
+  """Without redundant rows: those whose id is another's with '#2', '#3', ... behind it, as builders
+  call what published lists have twice, and which are like it in label and scores.
+
+  Args:
+    scores: of all rows.
+
+  Returns:
+    (scores without them, how many they are).
+  """
+  at = {id_: i for i, id_ in enumerate(scores.ids.tolist())}
+  keep = np.ones(len(at), bool)
+  for id_, i in at.items():
+    base, mark, number = id_.rpartition('#')
+    first = at.get(base) if mark and number.isdigit() else None
+    if first is not None and scores.label[first] == scores.label[i]:
+      pairs = [(s[first], s[i]) for s in scores.scores.values()]
+      keep[i] = not np.allclose(*zip(*pairs, strict=True), rtol=1e-4, atol=1e-6, equal_nan=True)
+  return (scores, 0) if keep.all() else (scores.only(keep), int((~keep).sum()))
 
 
 def _joined(score: np.ndarray, index: np.ndarray, n: int, rule: str) -> np.ndarray:

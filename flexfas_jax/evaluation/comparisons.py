@@ -20,7 +20,11 @@ import numpy as np
 from flexfas_jax.evaluation import bootstrap, metrics
 from flexfas_jax.evaluation.intervals import Interval
 
-RATES = ('acer', 'apcer', 'bpcer', 'eer', 'auc', 'tpr@fpr=1e-2')  # that are compared
+# That are compared.
+RATES = (
+  *('acer', 'apcer', 'apcer_max', 'bpcer', 'eer', 'auc'),
+  *('tpr@fpr=1e-2', 'tpr@fpr=1e-3', 'tpr@fpr=1e-4'),
+)
 HIGHER_IS_BETTER = ('auc', 'tpr@')
 
 
@@ -54,8 +58,9 @@ class Comparison:
   @property
   def verdict(self) -> str:
     """'better', 'worse' or 'not told apart': b against a, by its ACER's interval and Holm's p."""
-    difference = self.rates['acer']
-    low, high = difference.interval
+    if 'acer' not in self.rates:
+      return 'not told apart'
+    low, high = self.rates['acer'].interval
     sure = not math.isnan(self.p_holm) and self.p_holm <= 0.05
     if sure and high < 0:
       return 'better'

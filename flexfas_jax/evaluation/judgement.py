@@ -27,6 +27,7 @@ from flexfas_jax.evaluation.metrics import Count
 # Above so many samples the bootstrap takes minutes: then it has to be asked for.
 MOST_SAMPLES = 1_000_000
 WORST = 12  # mistakes that are shown, of each kind
+_MEANS = {'acer': 'apcer', 'hter': 'apcer', 'acer_max': 'apcer_max'}  # of this and BPCER
 
 
 class Estimate(NamedTuple):
@@ -212,14 +213,13 @@ def _of_max(shares) -> str:
 
 
 def _figures(who, scores, subset, shares, parts) -> bootstrap.Figures:
-  means = {'acer': ('apcer', 'bpcer'), 'hter': ('apcer', 'bpcer')}
   return bootstrap.Figures(
     who,
     scores.label,
     scores.scores[subset],
     shares,
     maxima={'apcer_max': parts} if parts else {},
-    means=means | ({'acer_max': ('apcer_max', 'bpcer')} if parts else {}),
+    means={n: (p, 'bpcer') for n, p in _MEANS.items() if parts or p != 'apcer_max'},
     fprs={f'tpr@fpr={fpr}': float(fpr) for fpr in results.FPRS},
     apcers={f'bpcer@apcer={apcer}': float(apcer[:-1]) / 100 for apcer in results.APCERS},
   )
@@ -233,7 +233,7 @@ def _estimates(found, shares, drawn) -> dict[str, Estimate]:
   of_max = [c for name, c in counts.items() if name.startswith(_of_max(shares))]
   exact = {name: intervals.clopper_pearson(count) for name, count in counts.items()}
   exact['apcer_max'] = intervals.of_max(of_max)
-  for name, part in (('acer', 'apcer'), ('hter', 'apcer'), ('acer_max', 'apcer_max')):
+  for name, part in _MEANS.items():
     rates = (found[part], found['bpcer'])
     if not any(map(math.isnan, rates)):
       exact[name] = intervals.of_mean(rates, (exact[part], exact['bpcer']))
@@ -242,13 +242,21 @@ def _estimates(found, shares, drawn) -> dict[str, Estimate]:
     if name.startswith(('tpr@', 'bpcer@')) and not math.isnan(value):
       counts[name] = Count(round(value * n), n)
       exact[name] = intervals.clopper_pearson(counts[name])
+  people = {name: bootstrap.interval(draws) for name, draws in (drawn or {}).items()}
+  for name, part in _MEANS.items():
+    # Where one of the two rates is the same in every draw (no error was seen), the draws of the
+    # mean know nothing of it: its interval is made of theirs.
+    if name in people and any(np.ptp(drawn[x].drawn) == 0 for x in (part, 'bpcer')):
+      people[name] = intervals.of_mean(
+        (found[part], found['bpcer']), (people[part], people['bpcer'])
+      )
   named = [n for n in found if n not in ('threshold', 'ORACLE') and not n.startswith('n_')]
   return {
     name: Estimate(
       found[name],
       counts.get(name),
       exact.get(name, intervals.UNDEFINED),
-      bootstrap.interval(drawn[name]) if drawn and name in drawn else intervals.UNDEFINED,
+      people.get(name, intervals.UNDEFINED),
       drawn[name].n if drawn and name in drawn else 0,
     )
     for name in named
@@ -270,6 +278,55 @@ def _mistakes(scores, subset, accepted, of_kinds) -> tuple[list[Mistake], list[M
   height = np.where(np.isnan(score[wrong]), -np.inf, score[wrong])  # without one, lowest
   others = wrong[np.argsort(height, kind='stable')[:WORST]]
   return list(map(told, attacks)), list(map(told, others))
+
+
+def as_json(judged: Judgement) -> dict[str, dict]:
+  """`Judgement.found`, and by subset besides: `intervals` {metric: its counts and limits},
+  `against` {the subset it is compared with: ...}, `groups` {column: {rate: ...}}."""
+  found = {subset: dict(values) for subset, values in judged.found.items()}
+  span = lambda i: None if math.isnan(i.low) else [i.low, i.high]  # noqa: E731
+  for subset, of in judged.estimates.items():
+    found[subset]['intervals'] = {
+      name: {
+        'errors': e.count.errors if e.count else None,
+        'n': e.count.n if e.count else None,
+        'people': e.n_people or None,
+        'clopper_pearson': span(e.exact),
+        'bootstrap': span(e.people),
+        'too_few': e.too_few,
+      }
+      for name, e in of.items()
+    }
+  for one in judged.comparisons:
+    found[one.b].setdefault('against', {})[one.a] = {
+      'verdict': one.verdict,
+      'p_holm': one.p_holm,
+      'bona_fide': one.bona_fide._asdict(),
+      'attacks': one.attacks._asdict(),
+      **{
+        name: {'difference': d.value, 'interval': span(d.interval), 'p': d.p}
+        for name, d in one.rates.items()
+      },
+    }
+  for place, gaps in judged.gaps.items():
+    subset, _, column = place.rpartition(', ')
+    found[subset].setdefault('groups', {})[column] = {
+      gap.rate: {
+        'gap': gap.value,
+        'interval': span(gap.interval),
+        **{
+          f'{column}={g.name}': {
+            'errors': g.count.errors,
+            'n': g.count.n,
+            'clopper_pearson': span(g.exact),
+            'bootstrap': span(g.people),
+          }
+          for g in gap.groups
+        },
+      }
+      for gap in gaps
+    }
+  return found
 
 
 def merged(systems: Mapping[str, score_files.Scores]) -> score_files.Scores:

@@ -9,13 +9,18 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import naming
+from flexfas_jax.evaluation import naming, score_files
 from flexfas_jax.evaluation.list_checks import KNOWN_LEAKS
 
 # Leaks by construction: how a protocol parts its data, whatever the lists.
 PEOPLE_OF_ATTACKS = 'people_of_attacks'
 _SHOWN = 10  # leaks that an error lists
 _FIELDS = ('subject', 'video', 'id')  # the widest first: it includes the others
+
+_WAY_OUT = (
+  'Take them out of one side with a selection: set/config:split[subject!=...]. A leak that the '
+  'published lists have: --config.accept_known_leaks="(\'NAME\',)"'
+)
 
 Columns = Mapping[str, Sequence[str]]
 
@@ -40,7 +45,12 @@ def accepted_names() -> tuple[str, ...]:
 
 
 def check(
-  train: Columns, val: Columns, tests: Mapping[str, Columns], accept: Collection[str] = ()
+  train: Columns,
+  val: Columns,
+  tests: Mapping[str, Columns],
+  accept: Collection[str] = (),
+  val_name: str = 'val',
+  way_out: str = _WAY_OUT,
 ) -> list[Overlap]:
   """Finds what training, val and tests share.
 
@@ -49,6 +59,8 @@ def check(
     tests: the same by name.
     accept: of `accepted_names`. A published leak covers its own person alone; 'people_of_attacks'
       a person with one attack in train and another in val, as long as no video is in both.
+    val_name: what val is called in messages.
+    way_out: of an error.
 
   Returns:
     What was accepted, to be told with every figure.
@@ -61,8 +73,8 @@ def check(
     raise ConfigError(
       f'no known leak is called {sorted(unknown)[0]!r}; there are: {", ".join(accepted_names())}'
     )
-  sides = {'train': train, 'val': val, **tests}
-  pairs = [('train', 'val'), *itertools.product(('train', 'val'), tests)]
+  sides = {'train': train, val_name: val, **tests}
+  pairs = [('train', val_name), *itertools.product(('train', val_name), tests)]
   found = [o for pair in pairs for o in _shared(pair, sides, accept)]
   if wrong := [overlap for overlap in found if not overlap.accepted]:
     lines = list(map(str, wrong[:_SHOWN]))
@@ -73,11 +85,24 @@ def check(
         f'{len(wrong)} stand on both sides; figures would be of what was trained on',
         *lines,
         *more,
-        'Take them out of one side with a selection: set/config:split[subject!=...]. A leak that '
-        f"the published lists have: --config.accept_known_leaks=\"('NAME',)\", of {names}",
+        f'{way_out}, of {names}',
       ])
     )  # fmt: skip
   return found
+
+
+def columns_of(scores: score_files.Scores) -> Columns:
+  """Who is in a score file: people and videos are of their data set, ids are their own."""
+
+  def of(field: str) -> list[str]:
+    pairs = zip(scores.dataset.tolist(), getattr(scores, field).tolist(), strict=True)
+    # Ours name the data set already.
+    return [
+      name if not name or not set_ or name.startswith(f'{set_}/') else f'{set_}/{name}'
+      for set_, name in pairs
+    ]
+
+  return {'id': scores.ids.tolist(), 'video': of('video'), 'subject': of('subject')}
 
 
 def told(accepted: Sequence[Overlap]) -> list[str]:

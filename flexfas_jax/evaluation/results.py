@@ -1,11 +1,10 @@
-"""The figures of a set of scores under every subset of modalities, as numbers, tables and text.
+"""The figures of a set of scores under every subset of modalities.
 
 Results are {subset: {metric: value}}, fractions throughout. The names of the metrics are those of
 `results.json` and of `python -m flexfas_jax.score --json`; `metrics` defines them.
 """
 
 import math
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,16 +15,6 @@ Results = dict[str, dict[str, float]]
 
 FPRS = ('1e-2', '1e-3', '1e-4')
 APCERS = ('10%', '5%', '1%')
-_COLUMNS = {  # heading: metric, in percent
-  'ACER': 'acer',
-  'APCER': 'apcer',
-  'BPCER': 'bpcer',
-  'EER': 'eer',
-  'AUC': 'auc',
-  **{f'TPR@ FPR={fpr}': f'tpr@fpr={fpr}' for fpr in FPRS},
-}
-_HEADINGS = {metric: heading for heading, metric in _COLUMNS.items()}
-_ORACLE = 'ORACLE: the thresholds were fitted on the scores that they judge'
 
 
 def results(
@@ -48,9 +37,9 @@ def results(
   Returns:
     By subset: acer, apcer (pooled), bpcer, eer, auc, tpr@fpr=1e-2, 1e-3 and 1e-4, threshold,
     apcer_max, acer_max, hter, bpcer@apcer=10%, 5% and 1%, apnrr, bpnrr, n_bona_fide, n_attack,
-    n_fta, and apcer/NAME by attack category, or by species where no category is known; where both
-    are, apcer_species/NAME besides. NaN is undefined. A subset without one score is not served by
-    the model: all of its rates are NaN.
+    n_fta, and apcer/NAME and n_attack/NAME by attack category, or by species where no category is
+    known; where both are, apcer_species/NAME besides. NaN is undefined. A subset without one score
+    is not served by the model: all of its rates are NaN.
 
   Raises:
     ConfigError: an unknown rule or subset.
@@ -86,7 +75,7 @@ def remarks(found: Results) -> list[str]:
   """What a reader of the figures must be told besides, one line each."""
   lines = []
   for subset, values in found.items():
-    if _is_served(values) and values['n_fta']:
+    if is_served(values) and values['n_fta']:
       lines.append(
         f'{subset}: {values["n_fta"]} of {_n(values)} samples have no score (failure to acquire); '
         'they count as not accepted'
@@ -96,47 +85,6 @@ def remarks(found: Results) -> list[str]:
         f'{subset}: polarity? AUC is {values["auc"]:.4f}; a high score must mean bona fide'
       )
   return lines
-
-
-def table(found: Results, title: str = ''):
-  """The benchmark's table, a row per subset, in percent.
-
-  Args:
-    found: as `results` gives them.
-    title: what was judged, and how.
-
-  Returns:
-    `rich.table.Table`.
-  """
-  return _rich_table(_rows(found), _title(found, title))
-
-
-def category_table(found: Results, title: str = 'APCER by attack category'):
-  """APCER in percent, a row per attack category, a column per subset.
-
-  Args:
-    found: as `results` gives them.
-    title: the table's.
-
-  Returns:
-    `rich.table.Table`, or None where no category is known.
-  """
-  rows = _category_rows(found)
-  return _rich_table(rows, _title(found, title)) if rows else None
-
-
-def text(found: Results, title: str = '', metrics: Sequence[str] = ()) -> str:
-  """Both tables as plain lines of text.
-
-  Args:
-    found, title: as in `table`.
-    metrics: names of the columns, in place of the usual ones.
-  """
-  columns = {_HEADINGS.get(name, name.upper()): name for name in metrics} or _COLUMNS
-  blocks = [_title(found, title), _aligned(_rows(found, columns))]
-  if rows := _category_rows(found):
-    blocks += ['', 'APCER by attack category', _aligned(rows)]
-  return '\n'.join(block for i, block in enumerate(blocks) if block or i)
 
 
 def fitted_on(
@@ -243,6 +191,7 @@ def _judged(scores, subset, threshold, of_kinds) -> dict[str, float]:
     'n_attack': rates.n_attack,
     'n_fta': rates.n_fta,
     **by_name,
+    **{f'n_attack/{name}': count.n for name, count in by_kind(rates).items()},
   }
 
 
@@ -257,79 +206,9 @@ def _not_served(scores, subset, of_kinds) -> dict[str, float]:
   return {name: x if name.startswith('n_') else math.nan for name, x in values.items()}
 
 
-def _is_served(values) -> bool:
+def is_served(values) -> bool:
   return values['n_fta'] < _n(values)
 
 
 def _n(values) -> int:
   return values['n_bona_fide'] + values['n_attack']
-
-
-def _title(found: Results, title: str) -> str:
-  if any('ORACLE' in values for values in found.values()):
-    return f'{title} ({_ORACLE})' if title else _ORACLE
-  return title
-
-
-def _rows(found: Results, columns: Mapping[str, str] = _COLUMNS) -> list[list[str]]:
-  """The benchmark's table as text, the headings first."""
-  rows = [['subset', *columns, 'threshold', 'bona fide', 'attack', 'FTA']]
-  for subset, values in found.items():
-    served = _is_served(values)
-    rates = [_percent(values[metric], served) for metric in columns.values()]
-    threshold = f'{values["threshold"]:.6g}' if served else '-'
-    counts = [str(values[name]) for name in ('n_bona_fide', 'n_attack', 'n_fta')]
-    rows.append([subset if served else f'{subset} (not served)', *rates, threshold, *counts])
-  return rows
-
-
-def _category_rows(found: Results) -> list[list[str]]:
-  """APCER by category and subset as text, the headings first; [] where no category is known."""
-  prefix = 'apcer/'
-  names = sorted({name for values in found.values() for name in values if name.startswith(prefix)})
-  rows = [
-    [name.removeprefix(prefix)]
-    + [_percent(values.get(name, math.nan), _is_served(values)) for values in found.values()]
-    for name in names
-  ]
-  return [['attack', *found], *rows] if rows else []
-
-
-def _percent(value: float, served: bool) -> str:
-  if not served:
-    return '-'
-  return 'undefined' if math.isnan(value) else f'{100 * value:.2f}'
-
-
-def _printable(rows: list[list[str]]) -> list[list[str]]:
-  """Names come from files: a terminal must not obey them."""
-  return [[''.join(c if c.isprintable() else '?' for c in cell) for cell in row] for row in rows]
-
-
-def _aligned(rows: list[list[str]]) -> str:
-  """Columns of text, the first to the left and the numbers to the right."""
-  rows = _printable(rows)
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  lines = []
-  for first, *others in rows:
-    cells = [first.ljust(widths[0])]
-    cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-    lines.append('  '.join(cells))
-  return '\n'.join(lines)
-
-
-def _rich_table(rows: list[list[str]], title: str):
-  # Not needed to judge, and rich takes its time to import.
-  from rich.box import SIMPLE_HEAD
-  from rich.table import Table
-  from rich.text import Text
-
-  headings, *rows = _printable(rows)
-  drawn = Table(title=Text(title) if title else None, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-  for heading, *cells in zip(headings, *rows, strict=True):
-    # A heading may break between words to fit a narrow terminal, a number never.
-    width = max(map(len, [*heading.split(), *cells]), default=0)
-    drawn.add_column(Text(heading), justify='right' if drawn.columns else 'left', min_width=width)
-  for row in rows:
-    drawn.add_row(*map(Text, row))
-  return drawn

@@ -78,6 +78,7 @@ class Scores:
       value = getattr(self, name)
       keep(name, np.full(len(self.ids), '') if value is None else np.asarray(value, np.str_))
 
+    keep('nan_samples', {n: np.asarray(at, np.int64) for n, at in self.nan_samples.items()})
     keep('extra', {name: np.asarray(values, np.str_) for name, values in self.extra.items()})
     arrays = {name: getattr(self, name) for name in ('ids', 'label', *METADATA)}
     arrays |= self.extra | self.scores
@@ -88,6 +89,19 @@ class Scores:
       raise ValueError(f'a subset cannot be called {sorted(bad)}')
     if not self.scores or ('score' in self.scores and len(self.scores) > 1):
       raise ValueError('there must be scores; a subset called score is the only one')
+
+  def only(self, keep: np.ndarray) -> 'Scores':
+    """Those samples alone; keep: [N] bool."""
+    place = np.cumsum(keep) - 1
+    return dataclasses.replace(
+      self,
+      ids=self.ids[keep],
+      label=self.label[keep],
+      scores={name: s[keep] for name, s in self.scores.items()},
+      **{name: getattr(self, name)[keep] for name in METADATA},
+      extra={name: values[keep] for name, values in self.extra.items()},
+      nan_samples={n: place[at[keep[at]]] for n, at in self.nan_samples.items() if keep[at].any()},
+    )
 
 
 def list_hash(ids, label) -> str:
@@ -180,6 +194,66 @@ def read(path, dialect: Dialect = OURS) -> Scores:
     header=header,
     path=path,
     nan_samples={name: at for name in subsets if (at := np.flatnonzero(column['nan', name])).size},
+  )
+
+
+def read_columns(paths: Sequence[Path]) -> dict[str, dict[str, str]]:
+  """{id: {column: text}} of CSV files with a column `id`, e.g. the manifests of prepared sets.
+
+  Raises:
+    DataError: a file that cannot be read, without that column, or with another value for an id.
+  """
+  found = {}
+  for path in map(Path, paths):
+    try:
+      with path.open(encoding='utf-8-sig', newline='') as file:
+        reader = _reader(file)
+        names = next(reader, [])
+        if 'id' not in names:
+          raise DataError(f'{path}, row 1: no column id in {names}')
+        for row in filter(None, reader):
+          if len(row) != len(names):
+            raise DataError(
+              f'{path}, row {reader.line_num}: {len(row)} cells where row 1 has {len(names)}'
+            )
+          cells = dict(zip(names, row, strict=True))
+          id_ = cells.pop('id')
+          if found.setdefault(id_, cells) != cells:
+            raise DataError(
+              f'{path}, row {reader.line_num}: {id_} stands elsewhere with other cells'
+            )
+    except (UnicodeDecodeError, csv.Error) as error:
+      raise DataError(f'{path} is not a CSV: {error}') from error
+    except OSError as error:
+      raise DataError(f'{path} cannot be read: {error.strerror}') from error
+  return found
+
+
+def joined(scores: Scores, columns: Mapping[str, Mapping[str, str]]) -> Scores:
+  """Scores with further columns of text; metadata that is not known is filled in from them.
+
+  Args:
+    scores: what gets them.
+    columns: from `read_columns`.
+
+  Raises:
+    DataError: none of the ids is there.
+  """
+  if not columns:
+    return scores
+  rows = [columns.get(id_, {}) for id_ in scores.ids.tolist()]
+  if not any(rows):
+    raise DataError(
+      f'{scores.path}: none of its ids (the first is {scores.ids[0]}) is in the files of --columns'
+    )
+  names = dict.fromkeys(name for row in rows for name in row)
+  of = {name: np.array([row.get(name, '') for row in rows]) for name in names}
+  known = {n: getattr(scores, n) for n in METADATA if n in of}
+  taken = {'label', *METADATA, *scores.scores}
+  return dataclasses.replace(
+    scores,
+    **{name: np.where(own == '', of[name], own) for name, own in known.items()},
+    extra={**{n: v for n, v in of.items() if n not in taken}, **scores.extra},
   )
 
 
@@ -307,7 +381,7 @@ def _chunks(path: Path, reader, names: list[str], subsets: list[str], text, numb
       at = _row(path, n_before + column['label'].index(error.args[0]))
       raise DataError(
         f'{path}, row {at}: label {error} is neither bona_fide or 1, nor attack or 0; what else '
-        'the labels mean has to be told, e.g. --labels=live:bona_fide,spoof:attack'
+        'the labels mean has to be told, e.g. --labels=live=bona_fide,spoof=attack'
       ) from None
     for name in subsets:
       numbers, nan, wrong = _numbers(column[name])

@@ -13,7 +13,7 @@ import numpy as np
 
 import flexfas_jax
 from flexfas_jax.errors import StateError
-from flexfas_jax.evaluation import results, score_files, scoring
+from flexfas_jax.evaluation import results, score_files, scoring, tables
 from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.training import distributed, inputs, sharding
 from flexfas_jax.training import job as jobs
@@ -127,7 +127,7 @@ def _write(job, folder, data, step, scored) -> None:
     rule = job.config.threshold[name]
     found[name] = results.results(scored[name], rule, scored['val'])
     title = f'{name}: {job.config.test[name]}, step {step}, threshold {rule}'
-    print(results.text(found[name], title, job.metrics) + '\n')
+    print(tables.text(found[name], title, job.metrics) + '\n')
     for remark in results.remarks(found[name]):
       print(remark, file=sys.stderr)
   for line in data.remarks:

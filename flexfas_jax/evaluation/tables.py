@@ -1,0 +1,320 @@
+"""Results and judgements as tables: for a terminal, as plain text, Markdown and LaTeX."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from flexfas_jax.evaluation import comparisons, intervals, results
+from flexfas_jax.evaluation.judgement import Judgement
+
+COLUMNS = {  # heading: metric, in percent
+  'ACER': 'acer',
+  'APCER': 'apcer',
+  'APCER max': 'apcer_max',
+  'BPCER': 'bpcer',
+  'EER': 'eer',
+  'AUC': 'auc',
+  **{f'TPR@ FPR={fpr}': f'tpr@fpr={fpr}' for fpr in results.FPRS},
+}
+_HEADINGS = {metric: heading for heading, metric in COLUMNS.items()}
+_WITH_INTERVALS = ('acer', 'apcer', 'apcer_max', 'bpcer', 'eer', 'auc')
+ORACLE = 'ORACLE: the thresholds were fitted on the scores that they judge'
+
+
+def shown(subset: str) -> str:
+  """A subset's name; a system with one column of scores is called by its own."""
+  return subset.removesuffix(': score')
+
+
+def text(found: results.Results, title: str = '', metrics: Sequence[str] = ()) -> str:
+  """The benchmark's table, and APCER by category, as plain lines of text, in percent.
+
+  Args:
+    found: as `results.results` gives them.
+    title: what was judged, and how.
+    metrics: names of the columns, in place of the usual ones.
+  """
+  columns = {_HEADINGS.get(name, name.upper()): name for name in metrics} or COLUMNS
+  blocks = [_title(found, title), _aligned(_rows(found, columns))]
+  if rows := _category_rows(found):
+    blocks += ['', 'APCER by attack category', _aligned(rows)]
+  return '\n'.join(block for i, block in enumerate(blocks) if block or i)
+
+
+def drawn(found: results.Results, title: str = '') -> list:
+  """The same as a list of `rich.table.Table`, for a terminal."""
+  tables = [_rich_table(_rows(found), _title(found, title))]
+  if rows := _category_rows(found):
+    tables.append(_rich_table(rows, _title(found, 'APCER by attack category')))
+  return tables
+
+
+def interval_text(judgement: Judgement) -> str:
+  """The main rates with their 95 % intervals, and the comparisons, as plain lines of text."""
+  lines = ['', _whose(judgement), _aligned(_interval_rows(judgement))]
+  if judgement.comparisons:
+    lines += ['', 'compared on the same samples', *map(sentence, judgement.comparisons)]
+  for place, gaps in judgement.gaps.items():
+    subset, _, column = place.rpartition(', ')
+    lines += ['', f'by {column}, {shown(subset)}', _aligned(_gap_rows(gaps))]
+  return '\n'.join(lines)
+
+
+def interval_tables(judgement: Judgement) -> list:
+  """The same as `rich` tables and lines of text, for a terminal."""
+  tables = [_rich_table(_interval_rows(judgement), _whose(judgement))]
+  if judgement.comparisons:
+    tables.append(
+      '\n'.join(['compared on the same samples', *map(sentence, judgement.comparisons)])
+    )
+  for place, gaps in judgement.gaps.items():
+    subset, _, column = place.rpartition(', ')
+    tables.append(_rich_table(_gap_rows(gaps), f'by {column}, {shown(subset)}'))
+  return tables
+
+
+def reference_text(references: Mapping[str, Mapping[str, float]]) -> str:
+  """The figures as the references' code counts them (`conventions.py`), in percent."""
+  names = list(next(iter(references.values())))
+  rows = [['as the references count', *map(shown, references)]]
+  for name in names:
+    raw = 'threshold' in name
+    values = [of[name] for of in references.values()]
+    rows.append([name, *(f'{x:.6g}' if raw else _percent(x, True) for x in values)])
+  return _aligned(rows)
+
+
+def sentence(one: comparisons.Comparison) -> str:
+  """What a comparison says, in a line."""
+  a, b = shown(one.a), shown(one.b)
+  said = {
+    'better': f'{b} is better than {a}',
+    'worse': f'{b} is worse than {a}',
+    'not told apart': f'{b} and {a} are not told apart',
+  }[one.verdict]
+  parts = []
+  if 'acer' in one.rates and not math.isnan(one.rates['acer'].value):
+    value, span, p = one.rates['acer']
+    parts.append(
+      f'ACER {100 * value:+.2f} points [{100 * span.low:+.2f}, {100 * span.high:+.2f}], '
+      f'p {_p(p)}, Holm {_p(one.p_holm)}'
+    )
+  for name, d in (('bona fide', one.bona_fide), ('attacks', one.attacks)):
+    if not math.isnan(d.p):
+      parts.append(f'{name} mended {d.only_b_right}, broken {d.only_a_right} (McNemar {_p(d.p)})')
+  return f'{said}: ' + '; '.join(parts or ['they decide alike'])
+
+
+def _p(p: float) -> str:
+  return 'undefined' if math.isnan(p) else '< 0.001' if p < 0.001 else f'{p:.3f}'
+
+
+def markdown(judgements: Sequence[Judgement]) -> str:
+  """Tables for a paper or an issue, as GitHub reads them, intervals in brackets."""
+  blocks = []
+  for one in judgements:
+    blocks.append(f'**{_escaped_md(_caption(one))}**')
+    for rows in _paper_rows(one):
+      cells = [[_escaped_md(cell) for cell in row] for row in _printable(rows)]
+      head, *body = cells
+      rule = ['---', *['---:'] * (len(head) - 1)]
+      blocks.append('\n'.join('| ' + ' | '.join(row) + ' |' for row in (head, rule, *body)))
+  return '\n\n'.join(blocks) + '\n'
+
+
+def latex(judgements: Sequence[Judgement]) -> str:
+  """The same for a LaTeX paper that loads booktabs."""
+  blocks = []
+  for one in judgements:
+    for rows in _paper_rows(one):
+      head, *body = [[_escaped_tex(cell) for cell in row] for row in _printable(rows)]
+      lines = [' & '.join(row) + r' \\' for row in (head, *body)]
+      blocks.append(
+        '\n'.join(
+          [
+            r'\begin{table}',
+            r'\centering',
+            rf'\caption{{{_escaped_tex(_caption(one))}}}',
+            r'\begin{tabular}{l' + 'r' * (len(head) - 1) + '}',
+            r'\toprule',
+            lines[0],
+            r'\midrule',
+            *lines[1:],
+            r'\bottomrule',
+            r'\end{tabular}',
+            r'\end{table}',
+          ]
+        )
+      )
+  return '\n\n'.join(blocks) + '\n'
+
+
+def _caption(one: Judgement) -> str:
+  n = (
+    f'{int((one.scores.label == 1).sum())} bona fide, {int((one.scores.label == 0).sum())} attacks'
+  )
+  fitted = f'threshold {one.rule}' + (f' on {one.dev.path}' if one.dev and one.dev.path else '')
+  said = f'{one.name}: {n}; {fitted}; percent. {_whose(one)}.'
+  return f'{said} {ORACLE}.' if one.oracle else said
+
+
+def _whose(one: Judgement) -> str:
+  if one.people is None:
+    return '95 % intervals: Clopper-Pearson over samples'
+  return f'95 % intervals: bootstrap over {one.people.n} {one.people.unit}'
+
+
+def _paper_rows(one: Judgement) -> list[list[list[str]]]:
+  """Tables as rows: the main rates, and APCER by kind of attack."""
+  tables = [_interval_rows(one)]
+  for prefix in ('apcer/', 'apcer_species/'):
+    names = sorted({n for of in one.estimates.values() for n in of if n.startswith(prefix)})
+    if not names:
+      continue
+    rows = [['attack' if prefix == 'apcer/' else 'PAI species', 'n', *map(shown, one.served)]]
+    for name in names:
+      of = [one.estimates[s].get(name) for s in one.served]
+      n = next(e.count.n for e in of if e)
+      rows.append([name.removeprefix(prefix), str(n), *map(_with_interval, of)])
+    tables.append(rows)
+  return tables
+
+
+def _interval_rows(one: Judgement) -> list[list[str]]:
+  rows = [['subset', *(_HEADINGS[name] for name in _WITH_INTERVALS)]]
+  for subset in one.found:
+    if subset not in one.estimates:
+      rows.append([f'{shown(subset)} (not served)', *['-'] * len(_WITH_INTERVALS)])
+      continue
+    of = one.estimates[subset]
+    rows.append([shown(subset), *(_with_interval(of[name]) for name in _WITH_INTERVALS)])
+  return rows
+
+
+def _with_interval(estimate) -> str:
+  """'1.10 [0.62, 1.80]'; the interval over people where there is one, else over samples."""
+  if estimate is None or math.isnan(estimate.value):
+    return 'undefined'
+  if estimate.too_few:
+    return f'n too small ({estimate.count.errors}/{estimate.count.n})'
+  span = estimate.exact if math.isnan(estimate.people.low) else estimate.people
+  low, high = (100 * x for x in span)
+  value = f'{100 * estimate.value:.2f}'
+  return value if math.isnan(low) else f'{value} [{low:.2f}, {high:.2f}]'
+
+
+def _gap_rows(gaps) -> list[list[str]]:
+  names = [group.name for group in max(gaps, key=lambda gap: len(gap.groups)).groups]
+  rows = [['rate', *names, 'gap']]
+  for gap in gaps:
+    of = {group.name: group for group in gap.groups}
+    cells = []
+    for name in names:
+      if name not in of:
+        cells.append('-')
+      elif of[name].too_few:
+        cells.append(f'n too small ({of[name].count.errors}/{of[name].count.n})')
+      else:
+        span = of[name].exact if math.isnan(of[name].people.low) else of[name].people
+        low, high = (100 * x for x in span)
+        cells.append(f'{100 * of[name].count.rate:.2f} [{low:.2f}, {high:.2f}]')
+    low, high = (100 * x for x in gap.interval)
+    known = not math.isnan(gap.value)
+    cells.append(f'{100 * gap.value:.2f} [{low:.2f}, {high:.2f}]' if known else 'undefined')
+    rows.append([gap.rate.upper(), *cells])
+  return rows
+
+
+def _title(found: results.Results, title: str) -> str:
+  if any('ORACLE' in values for values in found.values()):
+    return f'{title} ({ORACLE})' if title else ORACLE
+  return title
+
+
+def _rows(found: results.Results, columns: Mapping[str, str] = COLUMNS) -> list[list[str]]:
+  """The benchmark's table as text, the headings first."""
+  rows = [['subset', *columns, 'threshold', 'bona fide', 'attack', 'FTA']]
+  for subset, values in found.items():
+    served = results.is_served(values)
+    rates = [_percent(values[metric], served) for metric in columns.values()]
+    threshold = f'{values["threshold"]:.6g}' if served else '-'
+    counts = [str(values[name]) for name in ('n_bona_fide', 'n_attack', 'n_fta')]
+    name = shown(subset) if served else f'{shown(subset)} (not served)'
+    rows.append([name, *rates, threshold, *counts])
+  return rows
+
+
+def _category_rows(found: results.Results) -> list[list[str]]:
+  """APCER by category and subset as text, the headings first; [] where no category is known."""
+  prefix = 'apcer/'
+  names = sorted({name for values in found.values() for name in values if name.startswith(prefix)})
+  rows = []
+  for name in names:
+    kind = name.removeprefix(prefix)
+    n = max(values.get(f'n_attack/{kind}', 0) for values in found.values())
+    few = intervals.too_few(n)
+    rows.append([
+      kind,
+      str(n),
+      *(
+        'n too small' if few else _percent(v.get(name, math.nan), results.is_served(v))
+        for v in found.values()
+      ),
+    ])  # fmt: skip
+  return [['attack', 'n', *map(shown, found)], *rows] if rows else []
+
+
+def _percent(value: float, served: bool) -> str:
+  if not served:
+    return '-'
+  return 'undefined' if math.isnan(value) else f'{100 * value:.2f}'
+
+
+def _printable(rows: list[list[str]]) -> list[list[str]]:
+  """Names come from files: a terminal must not obey them."""
+  return [[''.join(c if c.isprintable() else '?' for c in cell) for cell in row] for row in rows]
+
+
+def _escaped_md(cell: str) -> str:
+  return ''.join('\\' + c if c in '\\|*_`<>[]' else c for c in cell)
+
+
+_TEX = {c: '\\' + c for c in '&%$#_{}'} | {
+  '\\': r'\textbackslash{}',
+  '~': r'\textasciitilde{}',
+  '^': r'\textasciicircum{}',
+  '<': r'\textless{}',
+  '>': r'\textgreater{}',
+}
+
+
+def _escaped_tex(cell: str) -> str:
+  return ''.join(_TEX.get(c, c) for c in cell)
+
+
+def _aligned(rows: list[list[str]]) -> str:
+  """Columns of text, the first to the left and the numbers to the right."""
+  rows = _printable(rows)
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  lines = []
+  for first, *others in rows:
+    cells = [first.ljust(widths[0])]
+    cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+    lines.append('  '.join(cells))
+  return '\n'.join(lines)
+
+
+def _rich_table(rows: list[list[str]], title: str):
+  # Not needed to judge, and rich takes its time to import.
+  from rich.box import SIMPLE_HEAD
+  from rich.table import Table
+  from rich.text import Text
+
+  headings, *rows = _printable(rows)
+  drawn = Table(title=Text(title) if title else None, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+  for heading, *cells in zip(headings, *rows, strict=True):
+    # A heading may break between words to fit a narrow terminal, a number never.
+    width = max(map(len, [*heading.split(), *cells]), default=0)
+    drawn.add_column(Text(heading), justify='right' if drawn.columns else 'left', min_width=width)
+  for row in rows:
+    drawn.add_row(*map(Text, row))
+  return drawn

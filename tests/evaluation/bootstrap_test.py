@@ -1,0 +1,193 @@
+"""Drawing people: what is drawn, the figures of a draw, and intervals that hold the truth."""
+
+import math
+
+import numpy as np
+import pytest
+
+from flexfas_jax.evaluation import bootstrap, intervals, metrics
+
+NAN = math.nan
+NOBODY = ['']
+
+
+def made(seed=0, people=40, frames=5):
+  """(label, subject, score): each person gives bona fide samples and attacks; ties are many."""
+  rng = np.random.default_rng(seed)
+  who = np.repeat(np.arange(people), 2 * frames)
+  label = np.tile(np.repeat([1, 0], frames), people)
+  own = rng.normal(size=(people, 2))[who, label]
+  score = (1.5 * label + own + rng.normal(size=who.size)).round(1)
+  return label, np.char.add('p', who.astype(str)), score
+
+
+def people_of(label, subject, **fields):
+  nothing = np.full(len(label), '')
+  return bootstrap.people(label, nothing, subject, nothing, **fields)
+
+
+def figures_of(who, label, score, threshold=0.8):
+  accepted = score >= threshold
+  return bootstrap.Figures(
+    who,
+    label,
+    score,
+    {'apcer': (accepted, label == 0), 'bpcer': (~accepted, label == 1)},
+    means={'acer': ('apcer', 'bpcer')},
+    fprs={'tpr@fpr=1e-1': 0.1},
+    apcers={'bpcer@apcer=5%': 0.05},
+  )
+
+
+def test_what_is_drawn_is_the_narrowest_that_is_known_of_all():
+  label = np.array([1, 1, 0, 0])
+  subject, video = np.array(['a', 'a', 'b', 'b']), np.array(['1', '2', '3', '3'])
+  one = bootstrap.people(label, [''] * 4, subject, video)
+  assert (one.unit, one.n, one.of.tolist()) == ('people', 2, [0, 0, 1, 1])
+  some = np.where(video == '1', '', subject)
+  assert bootstrap.people(label, [''] * 4, some, video).unit == 'videos'
+  assert bootstrap.people(label, [''] * 4, some, some).unit == 'samples'
+  # A name is a data set's own.
+  two = bootstrap.people(label, ['x', 'y', 'x', 'y'], subject, video)
+  assert two.n == 4
+
+
+def test_people_of_one_kind_are_drawn_among_themselves():
+  label = np.array([1, 0, 1, 1, 0, 0, 1])
+  subject = np.array(['both', 'both', 'real', 'real2', 'attack', 'attack2', 'real'])
+  who = people_of(label, subject, draws=50)
+  for weights in bootstrap._weights(who, label.size):
+    assert weights.shape[1] == 5
+    for stratum in range(3):
+      members = who.stratum == stratum
+      assert (weights[:, members].sum(1) == members.sum()).all()
+
+
+def test_a_draw_does_not_depend_on_what_memory_holds(monkeypatch):
+  label, subject, score = made()
+  who = people_of(label, subject, draws=70)
+  all_ = bootstrap.draw(who, {'x': figures_of(who, label, score)})['x']
+  monkeypatch.setattr(bootstrap, '_AT_ONCE', 7 * label.size)
+  few = bootstrap.draw(who, {'x': figures_of(who, label, score)})['x']
+  for name, draws in all_.items():
+    np.testing.assert_array_equal(draws.drawn, few[name].drawn)
+    np.testing.assert_array_equal(draws.left_out, few[name].left_out)
+    assert draws.drawn.shape == (70,)
+  other = bootstrap.draw(
+    people_of(label, subject, draws=70, seed=1), {'x': figures_of(who, label, score)}
+  )
+  assert (other['x']['acer'].drawn != all_['acer'].drawn).any()
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_figures_of_a_draw_are_those_of_the_samples_repeated(seed):
+  """Against `metrics` over the very samples, failures to acquire and ties included."""
+  label, subject, score = made(seed, people=12)
+  score[[3, 17, 40]] = NAN
+  who = people_of(label, subject)
+  figures = figures_of(who, label, score)
+  rng = np.random.default_rng(seed)
+  for weights in (np.ones(who.n, int), rng.integers(0, 4, who.n)):
+    found = figures(weights[None].astype(np.int32))
+    again = np.repeat(np.arange(label.size), weights[who.of])
+    rates = metrics.error_rates(label[again], score[again], 0.8)
+    points = metrics.curve(label[again], score[again])
+    expected = {
+      'apcer': rates.apcer,
+      'bpcer': rates.bpcer,
+      'acer': rates.acer,
+      'eer': metrics.eer(points)[0],
+      'auc': metrics.auc(points),
+      'tpr@fpr=1e-1': metrics.tpr_at_fpr(points, 0.1),
+      'bpcer@apcer=5%': metrics.bpcer_at_apcer(points, 0.05),
+    }
+    assert {name: value[0] for name, value in found.items()} == pytest.approx(expected, abs=1e-12)
+
+
+def test_nobody_is_left_out_twice():
+  label, subject, _ = made(people=9)
+  who = people_of(label, subject)
+  left = np.concatenate([weights for weights, _ in bootstrap._left_out(who, 1)])
+  np.testing.assert_array_equal(left, 1 - np.eye(9, dtype=int))
+  many = people_of(np.ones(1000, int), np.arange(1000).astype(str))
+  left = np.concatenate([weights for weights, _ in bootstrap._left_out(many, 1)])
+  assert left.shape == (200, 1000)
+  assert ((left == 0).sum(0) == 1).all()
+
+
+def interval_of(label, subject, score, name='apcer', **fields):
+  who = people_of(label, subject, **fields)
+  return bootstrap.interval(bootstrap.draw(who, {'x': figures_of(who, label, score)})['x'][name])
+
+
+def test_frames_that_are_wrong_together_make_it_wider():
+  label, subject, score = made(people=60)
+  one_each = interval_of(label, np.arange(label.size).astype(str), score)
+  by_person = interval_of(label, subject, score)
+  assert by_person.high - by_person.low > 1.25 * (one_each.high - one_each.low)
+
+
+def test_where_nothing_varies_it_is_clopper_and_pearsons_over_people():
+  label, subject, score = made(people=20)
+  score = np.where(label == 1, 5.0, -5.0)
+  zero = intervals.clopper_pearson(metrics.Count(0, 20))
+  for name in ('apcer', 'bpcer', 'eer'):
+    assert interval_of(label, subject, score, name) == zero
+  assert interval_of(label, subject, score, 'auc').low == pytest.approx(1 - zero.high)
+
+
+def test_one_person_says_nothing():
+  label, _, score = made(people=1)
+  assert all(map(math.isnan, interval_of(label, np.full(label.size, 'a'), score)))
+
+
+def test_the_interval_is_about_students_t_where_that_is_right():
+  """The mean of as many normal figures, by the closed form: no bias, no skew."""
+  rng = np.random.default_rng(0)
+  n, R = 25, 20000
+  x = rng.normal(size=n)
+  drawn = x[rng.integers(0, n, (R, n))].mean(1)
+  left = (x.sum() - x) / (n - 1)
+  low, high = bootstrap.interval(bootstrap.Draws(float(x.mean()), drawn, left, np.zeros(n, int), n))
+  t = 2.0639  # of 24 degrees of freedom
+  half = t * x.std(ddof=1) / math.sqrt(n)
+  assert low == pytest.approx(x.mean() - half, abs=0.12 * half)
+  assert high == pytest.approx(x.mean() + half, abs=0.12 * half)
+
+
+def test_it_leans_to_where_the_figure_may_go():
+  label, subject, score = made(people=60)
+  score = score - 1.2 * (label == 0)  # few attacks are accepted
+  low, high = interval_of(label, subject, score)
+  value = ((score >= 0.8) & (label == 0)).sum() / (label == 0).sum()
+  assert 0 <= low < value < high
+  assert high - value > value - low
+
+
+def test_a_difference_is_paired():
+  label, subject, score = made(people=60)
+  who = people_of(label, subject)
+  better = score + 0.3 * (label == 1)  # the same mistakes, but fewer
+  drawn = bootstrap.draw(
+    who, {'a': figures_of(who, label, score), 'b': figures_of(who, label, better)}
+  )
+  value, span, p = bootstrap.difference(drawn['a']['bpcer'], drawn['b']['bpcer'])
+  assert value < 0 and span.high < 0 and p < 0.01
+  own = bootstrap.interval(drawn['a']['bpcer'])
+  assert span.high - span.low < 0.6 * (own.high - own.low)
+  same = bootstrap.difference(drawn['a']['bpcer'], drawn['a']['bpcer'])
+  assert same[0] == 0 and same[2] == 1
+
+
+def test_intervals_hold_the_truth():
+  """Few tests here; `experiments/evaluation` does it with 2,000 of each kind."""
+  from experiments.evaluation import coverage
+
+  setting = coverage.SETTINGS[3]
+  found = coverage.hits(setting, 0, 60, 200)
+  for figure in ('apcer', 'bpcer', 'acer', 'eer', 'auc'):
+    low, high, _, n = found['bootstrap', figure]
+    assert n == 60
+    assert (low + high) / n <= 0.17, figure  # 95 % asked for; 4 standard deviations
+  low, high, _, n = found['Clopper-Pearson', 'acer']
+  assert (low + high) / n > 0.1  # and what takes frames for independent does not

@@ -1,0 +1,90 @@
+"""Comparisons: McNemar by hand, which pairs, Holm's correction, and what a sensor stops."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from flexfas_jax.evaluation import comparisons, metrics
+from flexfas_jax.evaluation.comparisons import Comparison, Difference, Discordant
+from flexfas_jax.evaluation.intervals import Interval
+
+NONE = Discordant(0, 0, math.nan)
+
+
+def test_mcnemar_by_hand():
+  right_a = np.array([1] * 10 + [1] * 2 + [0] * 9 + [0] * 3, bool)
+  right_b = np.array([1] * 10 + [0] * 2 + [1] * 9 + [0] * 3, bool)
+  a, b, p = comparisons.mcnemar(right_a, right_b)
+  assert (a, b) == (2, 9)
+  # 2 (1 + 11 + 55) / 2 ** 11
+  assert p == pytest.approx(2 * 67 / 2048)
+  assert p == pytest.approx(stats.binomtest(2, 11, 0.5).pvalue)
+  assert comparisons.mcnemar(right_a, right_a)[:2] == (0, 0)
+  assert math.isnan(comparisons.mcnemar(right_a, right_a).p)
+  assert comparisons.mcnemar(np.array([1, 0], bool), np.array([0, 1], bool)).p == 1
+
+
+def test_subsets_are_compared_with_those_that_include_them():
+  assert comparisons.pairs(['rgb', 'rgb+depth', 'rgb+ir', 'rgb+depth+ir']) == [
+    ('rgb', 'rgb+depth'),
+    ('rgb', 'rgb+ir'),
+    ('rgb', 'rgb+depth+ir'),
+    ('rgb+depth', 'rgb+depth+ir'),
+    ('rgb+ir', 'rgb+depth+ir'),
+  ]
+  assert comparisons.pairs(['rgb+ir', 'ir']) == [('ir', 'rgb+ir')]
+  assert comparisons.pairs(['score']) == []
+
+
+def test_systems_are_compared_with_the_first():
+  names = ['a: rgb', 'a: rgb+ir', 'b: rgb', 'b: rgb+ir', 'c: rgb']
+  found = comparisons.pairs(names)
+  assert [p for p in found if p[0][0] != p[1][0]] == [
+    ('a: rgb', 'b: rgb'),
+    ('a: rgb', 'c: rgb'),
+    ('a: rgb+ir', 'b: rgb+ir'),
+  ]
+  assert ('b: rgb', 'b: rgb+ir') in found
+  assert comparisons.pairs(['ours: score', 'theirs: score']) == [('ours: score', 'theirs: score')]
+
+
+def compared(p, low=-0.2, high=-0.1):
+  return Comparison('a', 'b', NONE, NONE, {'acer': Difference(-0.15, Interval(low, high), p)})
+
+
+def test_holm_by_hand():
+  found = comparisons.with_holm([compared(p) for p in (0.03, 0.01, math.nan, 0.02, 0.6)])
+  # Sorted .01 .02 .03 .6 times 4 3 2 1, never falling.
+  assert [c.p_holm for c in found] == pytest.approx([0.06, 0.04, math.nan, 0.06, 0.6], nan_ok=True)
+  assert [c.verdict for c in found] == ['not told apart', 'better', *['not told apart'] * 3]
+
+
+def test_a_verdict_needs_interval_and_p():
+  [better] = comparisons.with_holm([compared(0.001)])
+  [worse] = comparisons.with_holm([compared(0.001, 0.1, 0.2)])
+  [neither] = comparisons.with_holm([compared(0.001, -0.2, 0.01)])
+  assert [c.verdict for c in (better, worse, neither)] == ['better', 'worse', 'not told apart']
+  assert compared(0.001).verdict == 'not told apart'  # not corrected yet
+  assert Comparison('a', 'b', NONE, NONE, {}).verdict == 'not told apart'
+
+
+def test_what_a_sensor_stops_by_hand():
+  label = np.array([1, 1, 1, 0, 0, 0, 0])
+  kinds = metrics.groups(['', '', '', 'print', 'print', 'mask', 'mask'])
+  accepted = {
+    'rgb': np.array([1, 0, 1, 1, 1, 0, 1], bool),
+    'rgb+ir': np.array([1, 1, 0, 0, 1, 1, 1], bool),
+    'rgb+depth+ir': np.ones(7, bool),
+  }
+  [ir, depth] = comparisons.sensors(list(accepted), label, accepted, kinds)
+  assert (ir.before, ir.after, ir.added) == ('rgb', 'rgb+ir', 'ir')
+  assert depth.added == 'depth'
+  assert [tuple(gain) for gain in ir.gains] == [
+    ('bona fide', 3, 1, 1, 1),
+    ('mask', 2, 1, 0, 1),
+    ('print', 2, 2, 1, 0),
+  ]
+  [ir, _] = comparisons.sensors(list(accepted), label, accepted, None)
+  assert [gain.kind for gain in ir.gains] == ['bona fide', 'attacks']

@@ -1,0 +1,248 @@
+"""A judgement: every figure with intervals that hold it, mistakes, systems, and what is refused."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.evaluation import bootstrap, intervals, judgement, metrics, results
+from flexfas_jax.evaluation.score_files import Scores
+
+NAN = math.nan
+
+
+def made(prefix, people=30, subsets=(('rgb', 1.0), ('rgb+ir', 3.0)), seed=0):
+  """Each person: 3 bona fide samples, 3 prints, and every other person 2 masks."""
+  rng = np.random.default_rng([seed, len(prefix)])
+  rows = []
+  for person in range(people):
+    for kind, n in (('', 3), ('print', 3), ('mask', 2 * (person % 2))):
+      rows += [(person, kind, frame) for frame in range(n)]
+  label = np.array([kind == '' for _, kind, _ in rows], int)
+  own, noise = rng.normal(size=(2, len(rows)))
+  who = np.array([person for person, _, _ in rows])
+  shared = rng.normal(size=people)[who]
+  return Scores(
+    ids=[f'{prefix}{p}_{kind}_{frame}' for p, kind, frame in rows],
+    label=label,
+    scores={
+      name: 1 / (1 + np.exp(-(apart * (label - 0.5) + 0.6 * (own + noise + shared))))
+      for name, apart in subsets
+    },
+    dataset=['made'] * len(rows),
+    subject=[f'{prefix}{p}' for p, _, _ in rows],
+    attack_type=[f'{kind}_a' if kind else '' for _, kind, _ in rows],
+    attack_category=[kind for _, kind, _ in rows],
+    ethnicity=['AB'[p % 2] for p, _, _ in rows],
+  )
+
+
+TEST, DEV = made('t'), made('d', seed=1)
+
+
+@pytest.fixture(scope='module')
+def judged():
+  return judgement.judge('intra', TEST, 'dev_eer', DEV, draws=300, group_by=['ethnicity'])
+
+
+def test_every_figure_is_there_and_in_its_intervals(judged):
+  found = results.results(TEST, 'dev_eer', DEV)
+  assert judged.found == found
+  assert judged.people.unit == 'people' and judged.people.n == 30
+  no_share = {'eer', 'auc'}
+  for subset, of in judged.estimates.items():
+    assert set(of) == {n for n in found[subset] if n != 'threshold' and not n.startswith('n_')}
+    for name, estimate in of.items():
+      assert estimate.value == found[subset][name]
+      spans = [estimate.people] if name in no_share else [estimate.people, estimate.exact]
+      for low, high in spans:
+        assert 0 <= low <= estimate.value <= high <= 1, (subset, name)
+      assert math.isnan(estimate.exact.low) == (name in no_share)
+      if estimate.count:
+        assert estimate.count.rate == pytest.approx(estimate.value) or name.startswith('tpr')
+
+
+def test_what_is_drawn_computes_the_same_figures(judged):
+  """The bootstrap's own way to a figure, everybody being drawn once."""
+  subset = 'rgb+ir'
+  accepted = TEST.scores[subset] >= judged.found[subset]['threshold']
+  shares = judgement._shares(TEST, accepted, TEST.scores[subset], results.kinds(TEST))
+  figures = judgement._figures(
+    judged.people, TEST, subset, shares, tuple(n for n in shares if n.startswith('apcer_species/'))
+  )
+  once = figures(np.ones((1, judged.people.n), np.int32))
+  for name, value in once.items():
+    assert value[0] == pytest.approx(judged.found[subset][name], abs=1e-12), name
+  assert {'apcer_max', 'acer_max', 'hter', 'tpr@fpr=1e-4', 'bpcer@apcer=1%', 'apnrr'} <= set(once)
+
+
+def test_intervals_are_those_of_the_counts(judged):
+  of = judged.estimates['rgb']
+  assert of['apcer'].exact == intervals.clopper_pearson(of['apcer'].count)
+  species = [of[f'apcer_species/{name}'].count for name in ('mask_a', 'print_a')]
+  assert of['apcer_max'].exact == intervals.of_max(species)
+  assert judged.species_of_max('rgb') == max(
+    ('mask_a', 'print_a'), key=lambda name: judged.found['rgb'][f'apcer_species/{name}']
+  )
+  assert of['acer'].exact == intervals.of_mean(
+    (of['apcer'].value, of['bpcer'].value), (of['apcer'].exact, of['bpcer'].exact)
+  )
+
+
+def test_a_rate_without_errors_leaves_the_mean_unsure():
+  """No draw has an error, and yet the mean's upper limit is not that of the other rate alone."""
+  score = np.where(TEST.label == 1, 0.9, 0.1)
+  score[np.flatnonzero(TEST.label == 1)[:3]] = 0.2
+  found = judgement.judge(
+    'x', dataclasses.replace(TEST, scores={'rgb': score}), 'fixed=0.5', draws=200
+  )
+  of = found.estimates['rgb']
+  assert of['apcer'].value == 0 < of['apcer'].people.high
+  assert of['acer'].people == intervals.of_mean(
+    (0.0, of['bpcer'].value), (of['apcer'].people, of['bpcer'].people)
+  )
+
+
+def test_subsets_are_compared_and_the_better_one_is_told(judged):
+  [one] = judged.comparisons
+  assert (one.a, one.b, one.verdict) == ('rgb', 'rgb+ir', 'better')
+  right = {
+    s: (TEST.scores[s] >= judged.found[s]['threshold']) == (TEST.label == 1)
+    for s in ('rgb', 'rgb+ir')
+  }
+  attack = TEST.label == 0
+  assert one.attacks.only_b_right == (attack & right['rgb+ir'] & ~right['rgb']).sum()
+  assert one.rates['acer'].value == pytest.approx(
+    judged.found['rgb+ir']['acer'] - judged.found['rgb']['acer']
+  )
+  [ir] = judged.sensors
+  assert ir.added == 'ir'
+  assert [g.kind for g in ir.gains] == ['bona fide', 'mask', 'print']
+
+
+def test_the_surest_mistakes_come_first(judged):
+  attacks, others = judged.mistakes['rgb']
+  threshold = judged.found['rgb']['threshold']
+  assert len(attacks) == judgement.WORST
+  scores = [m.score for m in attacks]
+  assert scores == sorted(scores, reverse=True) and scores[-1] >= threshold
+  assert scores[0] == TEST.scores['rgb'][TEST.label == 0].max()
+  assert all(m.kind in ('print_a', 'mask_a') and m.label == 0 for m in attacks)
+  assert [m.score for m in others] == sorted(m.score for m in others)
+
+
+def test_a_failure_to_acquire_is_the_first_mistake():
+  score = TEST.scores['rgb'].copy()
+  score[0] = NAN
+  scores = dataclasses.replace(TEST, scores={'rgb': score})
+  found = judgement.judge('x', scores, 'fixed=0.5', draws=0)
+  assert math.isnan(found.mistakes['rgb'][1][0].score)
+  assert any('failure to acquire' in remark for remark in found.remarks)
+
+
+def test_without_a_bootstrap_there_are_intervals_over_samples():
+  found = judgement.judge('x', TEST, 'fixed=0.5', draws=0, group_by=['ethnicity'])
+  assert found.people is None
+  assert math.isnan(found.estimates['rgb']['apcer'].people.low)
+  assert found.estimates['rgb']['apcer'].exact.low > 0
+  assert found.comparisons[0].rates == {}
+  assert found.comparisons[0].verdict == 'not told apart'
+
+
+def test_above_a_million_samples_the_bootstrap_has_to_be_asked_for(monkeypatch):
+  monkeypatch.setattr(judgement, 'MOST_SAMPLES', 100)
+  found = judgement.judge('x', TEST, 'fixed=0.5')
+  assert found.people is None
+  assert any('--bootstrap=1000' in remark for remark in found.remarks)
+
+
+def test_a_subset_that_is_not_served_is_not_judged():
+  scores = dataclasses.replace(TEST, scores={**TEST.scores, 'ir': np.full(TEST.label.size, NAN)})
+  found = judgement.judge('x', scores, 'fixed=0.5', draws=50)
+  assert found.served == ['rgb', 'rgb+ir'] and 'ir' in found.found
+
+
+def test_one_class_is_undefined_and_not_an_error():
+  some = TEST.only(TEST.label == 1)
+  of = judgement.judge('x', some, 'fixed=0.5', draws=50).estimates['rgb']
+  assert of['bpcer'].people.low >= 0
+  for name in ('apcer', 'acer', 'eer', 'auc', 'apcer_max', 'tpr@fpr=1e-2'):
+    assert math.isnan(of[name].value)
+    assert math.isnan(of[name].people.low) and math.isnan(of[name].exact.low), name
+  one = judgement.judge('x', TEST.only(np.arange(TEST.label.size) == 0), 'fixed=0.5', draws=50)
+  assert math.isnan(one.estimates['rgb']['bpcer'].people.low)
+
+
+def test_groups(judged):
+  gaps = judged.gaps['rgb, ethnicity']
+  assert [gap.rate for gap in gaps] == ['bpcer', 'apcer']
+  assert sum(g.count.n for g in gaps[0].groups) == (TEST.label == 1).sum()
+  with pytest.raises(ConfigError, match='--group_by=lamp: no such column'):
+    judgement.judge('x', TEST, 'fixed=0.5', draws=0, group_by=['lamp'])
+  with pytest.raises(DataError, match='have nothing there'):
+    judgement.judge('x', TEST, 'fixed=0.5', draws=0, group_by=['video'])
+
+
+def test_the_json_holds_it_all(judged):
+  found = json.loads(json.dumps(results.json_safe(judgement.as_json(judged)), allow_nan=False))
+  assert list(found) == ['rgb', 'rgb+ir']
+  assert found['rgb']['acer'] == judged.found['rgb']['acer']
+  apcer = found['rgb']['intervals']['apcer']
+  assert apcer['errors'] == judged.estimates['rgb']['apcer'].count.errors
+  assert apcer['bootstrap'] == list(judged.estimates['rgb']['apcer'].people)
+  assert found['rgb']['intervals']['auc']['clopper_pearson'] is None
+  assert found['rgb+ir']['against']['rgb']['verdict'] == 'better'
+  assert set(found['rgb']['groups']['ethnicity']['bpcer']) >= {'gap', 'ethnicity=A'}
+
+
+def test_species_of_several_data_sets_are_each_its_own():
+  scores = Scores(
+    ids=list('abcdef'),
+    label=[1, 0, 0, 0, 0, 1],
+    scores={'rgb': [1, 1, 0, 0, 0, 1]},
+    dataset=['x', 'x', 'y', 'x', 'y', 'y'],
+    attack_type=['', 'print', 'print', 'mask', '', ''],
+  )
+  _, species = results.kinds(scores)
+  assert [species.names[i] for i in species.index] == ['', 'x:print', 'y:print', 'mask', '', '']
+  found = results.results(scores, 'fixed=0.5')['rgb']
+  assert found['apcer/x:print'] == 1 and found['apcer/y:print'] == 0
+  assert found['apcer_max'] == 1 and found[f'apcer/{metrics.UNKNOWN}'] == 0
+
+
+def test_systems_are_merged_by_id():
+  other = dataclasses.replace(
+    TEST.only(np.arange(TEST.label.size)[::-1] >= 0),
+    ids=TEST.ids[::-1],
+    label=TEST.label[::-1],
+    scores={'rgb': 1 - TEST.scores['rgb'][::-1]},
+    nan_samples={'rgb': [0]},
+  )
+  found = judgement.merged({'ours': TEST, 'theirs': other})
+  assert list(found.scores) == ['ours: rgb', 'ours: rgb+ir', 'theirs: rgb']
+  np.testing.assert_array_equal(found.ids, TEST.ids)
+  np.testing.assert_array_equal(found.scores['theirs: rgb'], 1 - TEST.scores['rgb'])
+  assert found.nan_samples['theirs: rgb'].tolist() == [TEST.label.size - 1]
+
+
+def test_systems_must_have_judged_the_same():
+  some = TEST.only(np.arange(TEST.label.size) != 7)
+  with pytest.raises(DataError, match=rf'b lacks 1 ids that .*{TEST.ids[7]}'):
+    judgement.merged({'a': TEST, 'b': some})
+  with pytest.raises(DataError, match='the first lacks 1 ids that b has'):
+    judgement.merged({'a': some, 'b': TEST})
+  label = TEST.label.copy()
+  label[3] = 1 - label[3]
+  with pytest.raises(DataError, match=f'{TEST.ids[3]} is .* in b and .* in the first'):
+    judgement.merged({'a': TEST, 'b': dataclasses.replace(TEST, label=label)})
+
+
+def test_equal_seeds_give_equal_intervals():
+  one, two = (judgement.judge('x', TEST, 'fixed=0.5', draws=60) for _ in range(2))
+  assert one.estimates == two.estimates
+  other = judgement.judge('x', TEST, 'fixed=0.5', draws=60, seed=1)
+  assert other.estimates['rgb']['acer'].people != one.estimates['rgb']['acer'].people
+  assert bootstrap.DRAWS >= 1000

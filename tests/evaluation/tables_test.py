@@ -1,0 +1,120 @@
+"""Tables: percent, the same on a terminal and in a pipe, escaped for where they go."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from flexfas_jax.evaluation import judgement, results, tables
+from flexfas_jax.evaluation.score_files import Scores
+from tests.evaluation.judgement_test import DEV as MADE_DEV
+from tests.evaluation.judgement_test import TEST as MADE
+from tests.evaluation.results_test import DEV, TEST, make
+
+
+def test_text_is_in_percent():
+  lines = tables.text(results.results(TEST, 'dev_eer', DEV), 'WMCA').splitlines()
+  assert lines[0] == 'WMCA'
+  assert lines[1].split()[:7] == ['subset', 'ACER', 'APCER', 'APCER', 'max', 'BPCER', 'EER']
+  assert ' '.join(lines[2].split()) == (
+    'rgb 50.00 33.33 50.00 66.67 33.33 77.78 33.33 33.33 33.33 0.65 3 3 0'
+  )
+  assert lines[5] == 'APCER by attack category'
+  assert lines[6].split() == ['attack', 'n', 'rgb', 'rgb+depth']
+  # Two prints and a replay say nothing of their kinds.
+  assert [' '.join(line.split()) for line in lines[7:]] == [
+    'print 2 n too small n too small',
+    'replay 1 n too small n too small',
+  ]
+  bare = results.results(make('t', TEST.scores['rgb']), 'fixed=0.5')
+  assert 'category' not in tables.text(bare) and len(tables.drawn(bare)) == 1
+
+
+def test_a_kind_with_enough_samples_has_its_rate():
+  n = 40
+  scores = Scores(
+    ids=[str(i) for i in range(n + 1)],
+    label=[0] * n + [1],
+    scores={'rgb': [0.9] * 3 + [0.1] * (n - 3) + [0.9]},
+    attack_category=['print'] * n + [''],
+  )
+  text = tables.text(results.results(scores, 'fixed=0.5'))
+  assert text.splitlines()[-1].split() == ['print', '40', '7.50']
+
+
+@pytest.mark.parametrize('width', [40, 200])
+def test_the_rich_table_shows_the_same_and_breaks_no_number(width):
+  found = results.results(TEST, 'dev_eer', DEV)
+  console = Console(file=io.StringIO(), width=width)
+  for table in tables.drawn(found, 'a [b] title'):
+    console.print(table, crop=False)
+  drawn = console.file.getvalue()
+  words = set(tables.text(found).split())
+  words -= {'TPR@', 'bona', 'fide', 'APCER', 'max', 'by', 'category', 'too', 'small'}
+  assert words <= set(drawn.split())
+  assert '[b]' in drawn
+
+
+def test_a_name_from_a_file_cannot_steer_the_terminal():
+  scores = Scores(['a', 'b'], [1, 0], {'r\x1b[31m': [0.9, 0.1]})
+  found = judgement.judge('x', scores, 'fixed=0.5', draws=20)
+  assert '\x1b' not in tables.text(found.found)
+  assert '\x1b' not in tables.interval_text(found)
+  assert '\x1b' not in tables.markdown([found]) and '\x1b' not in tables.latex([found])
+
+
+@pytest.fixture(scope='module')
+def judged():
+  return judgement.judge('intra', MADE, 'dev_eer', MADE_DEV, draws=200, group_by=['ethnicity'])
+
+
+def test_intervals_and_comparisons_as_text(judged):
+  text = tables.interval_text(judged)
+  low, high = judged.estimates['rgb']['acer'].people
+  assert 'bootstrap over 30 people' in text
+  value = judged.found['rgb']['acer']
+  assert f'{100 * value:.2f} [{100 * low:.2f}, {100 * high:.2f}]' in text
+  assert 'rgb+ir is better than rgb: ACER -' in text
+  assert 'by ethnicity, rgb+ir' in text
+  console = Console(file=io.StringIO(), width=200)
+  for part in tables.interval_tables(judged):
+    console.print(part, crop=False)
+  assert 'rgb+ir is better than rgb' in console.file.getvalue()
+
+
+def test_a_comparison_that_tells_nothing_apart_says_so():
+  scores = Scores(
+    ids=[str(i) for i in range(60)],
+    label=[0, 1] * 30,
+    scores={'a: score': [0.1, 0.9] * 30, 'b: score': [0.1, 0.9] * 30},
+  )
+  [one] = judgement.judge('x', scores, 'fixed=0.5', draws=50).comparisons
+  assert tables.sentence(one).startswith('b and a are not told apart')
+
+
+def test_markdown_has_a_table_of_equal_rows(judged):
+  text = tables.markdown([judged])
+  blocks = [b.splitlines() for b in text.split('\n\n') if b.startswith('|')]
+  assert len(blocks) == 3  # main rates, categories, species
+  for block in blocks:
+    assert len({line.replace('\\|', '').count('|') for line in block}) == 1
+  assert 'print\\_a' in text and '90 attacks' not in text
+  n = (MADE.label == 0).sum()
+  assert f'{n} attacks' in text
+
+
+def test_latex_is_escaped(judged):
+  text = tables.latex([judged])
+  assert text.count(r'\begin{tabular}') == text.count(r'\end{tabular}') == 3
+  assert r'print\_a' in text and r'95 \%' in text
+  for line in text.splitlines():
+    assert '_' not in line.replace(r'\_', '') and '%' not in line.replace(r'\%', '')
+
+
+def test_an_oracle_and_one_class_say_so():
+  found = judgement.judge('x', MADE, 'dev_eer', oracle=True, draws=0)
+  assert 'ORACLE' in tables.markdown([found]) and 'ORACLE' in tables.latex([found])
+  assert 'Clopper-Pearson over samples' in tables.markdown([found])
+  some = MADE.only(np.asarray(MADE.label) == 1)
+  assert 'undefined' in tables.markdown([judgement.judge('x', some, 'fixed=0.5', draws=20)])
