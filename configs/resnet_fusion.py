@@ -74,6 +74,7 @@ def embedded() -> ConfigDict:
   c.checkpoint_every = 200
   c.save_tries = 3  # saves that may fail in a row, a disk being full, before the run ends
   c.log_every = 10
+  c.report = True  # intervals and report.html, when the tests have been scored
   return c
 
 
@@ -137,4 +138,5 @@ def flexmodal() -> ConfigDict:
   c.checkpoint_every = 346
   c.save_tries = 3  # saves that may fail in a row, a disk being full, before the run ends
   c.log_every = 20
+  c.report = True  # intervals and report.html, when the tests have been scored
   return c

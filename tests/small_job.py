@@ -29,6 +29,7 @@ def get_config():
   c.model.head = ConfigDict({{'name': 'binary_logit', 'dropout': 0.1}})
   c.modality_dropout = ConfigDict({{'ir': 0.5}})
   c.schedule.warmup = 2
+  c.report = False
   c.batch_size, c.eval_batch_size, c.steps = 8, 24, {steps}
   c.eval_every, c.checkpoint_every, c.log_every = 8, 2, 1
   return c

@@ -9,8 +9,8 @@ are paired. Thresholds stay as they are: their own uncertainty is not in the int
 
 An interval is BCa [E], its tails those of Student's t and as wide as few people need [H], or few
 who err [S]: the percentiles alone held the truth in 86 to 95 % of simulated tests where 95 % was
-asked for. How often these do is measured in `experiments/evaluation`. Where no draw differs (no error was seen),
-it is Clopper and Pearson's over people.
+asked for. How often these do is measured in `experiments/evaluation`. Where no draw differs (no
+error was seen), it is Clopper and Pearson's over people.
 
   [E]  Efron, Better bootstrap confidence intervals (JASA, 1987); for strata: Davison and Hinkley,
        Bootstrap methods and their application (1997), section 5.3.

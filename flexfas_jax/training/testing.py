@@ -13,7 +13,7 @@ import numpy as np
 
 import flexfas_jax
 from flexfas_jax.errors import StateError
-from flexfas_jax.evaluation import results, score_files, scoring, tables
+from flexfas_jax.evaluation import judgement, results, score_files, scoring, tables
 from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.training import distributed, inputs, sharding
 from flexfas_jax.training import job as jobs
@@ -62,7 +62,7 @@ def val_metrics(
 
 
 def evaluate(job: jobs.Job, folder: pathlib.Path, data: inputs.Data, scorer) -> None:
-  """Scores, score files, thresholds from val, the table and results.json of the best step."""
+  """Scores, score files, thresholds from val, tables, results.json, report of the best step."""
   checkpoints = Checkpoints(folder / 'checkpoints', BEST, read_only=True)
   step = checkpoints.best()
   if step is None:
@@ -117,15 +117,24 @@ def _score(job, scorer, variables, name: str, source: sources.Source, header: di
 
 
 def _write(job, folder, data, step, scored) -> None:
+  report = job.config.get('report', True)
   (folder / 'scores').mkdir(exist_ok=True)
   for name, scores in scored.items():
     score_files.write(folder / 'scores' / f'{name}.csv', scores)
+  # What is judged is what was written, as anybody can do again.
+  scored = {name: score_files.read(folder / 'scores' / f'{name}.csv') for name in scored}
   for remark in results.remarks(results.results(scored['val'], 'fixed=0.5')):
     print(f'val, {remark}', file=sys.stderr)
-  found = {}
+  found, judged = {}, []
   for name in data.test:
     rule = job.config.threshold[name]
-    found[name] = results.results(scored[name], rule, scored['val'])
+    of_test = scored[name], rule, scored['val']
+    if report:
+      one = judgement.judge(name, *of_test, group_by=_groups(scored[name]), remarks=data.remarks)
+      judged.append(one)
+      found[name] = judgement.as_json(one)
+    else:
+      found[name] = results.results(*of_test)
     title = f'{name}: {job.config.test[name]}, step {step}, threshold {rule}'
     print(tables.text(found[name], title, job.metrics) + '\n')
     for remark in results.remarks(found[name]):
@@ -137,7 +146,32 @@ def _write(job, folder, data, step, scored) -> None:
   score_files.write_text(
     folder / 'results.json', json.dumps(results.json_safe(found), indent=2) + '\n'
   )
-  print(f'Written: {folder}/results.json, {folder}/scores/')
+  written = [f'{folder}/results.json', f'{folder}/scores/']
+  if report:
+    from flexfas_jax.evaluation.report import page  # matplotlib: only who wants it pays
+
+    title = f'{folder.name}, step {step}'
+    page.write(folder / 'report.html', judged, title, _pictures(data.test, job.model.modalities))
+    written.insert(0, f'{folder}/report.html')
+  print(f'Written: {", ".join(written)}')
+
+
+def _groups(scores: score_files.Scores) -> list[str]:
+  """The columns that rates are told by: ethnicity, where there are several."""
+  return ['ethnicity'] if len(set(scores.ethnicity.tolist()) - {''}) > 1 else []
+
+
+def _pictures(tests: dict[str, sources.Source], modalities) -> Callable:
+  """(test, ids) -> {id: {modality: encoded bytes}}, for the report's worst mistakes."""
+
+  def find(test: str, ids) -> dict[str, dict[str, bytes]]:
+    place = {id_: i for i, id_ in enumerate(tests[test].columns['id'])}
+    examples = {id_: tests[test][place[id_]] for id_ in ids if id_ in place}
+    return {
+      id_: {m: example[m] for m in modalities if example[m]} for id_, example in examples.items()
+    }
+
+  return find
 
 
 def _batches(job: jobs.Job, source: sources.Source):

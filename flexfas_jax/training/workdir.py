@@ -9,7 +9,7 @@ from flexfas_jax.evaluation import score_files
 # Where and how a run is done, not what it computes.
 FREE = (
   *('data_dir', 'mesh', 'eval_batch_size'),
-  *('log_every', 'checkpoint_every', 'save_tries'),
+  *('log_every', 'checkpoint_every', 'save_tries', 'report'),
 )
 # What evaluation alone may have otherwise than the training had.
 ONLY_TESTS = (

@@ -41,6 +41,7 @@ OVERRIDES = {
   'eval_every': 12,
   'checkpoint_every': 4,
   'log_every': 2,
+  'report': False,
 }
 
 
@@ -80,7 +81,7 @@ def one_device(monkeypatch):
 def unbroken(prepared, tmp_path_factory):
   """(workdir, what was printed) of a whole run."""
   workdir = tmp_path_factory.mktemp('runs') / 'unbroken'
-  found = run(workdir, prepared)
+  found = run(workdir, prepared, '--config.report=True')
   assert found.returncode == 0, found.stderr
   return workdir, found
 
@@ -144,7 +145,7 @@ def test_evaluation_alone_gives_the_same_results(unbroken, prepared):
   workdir, _ = unbroken
   before = (workdir / 'results.json').read_bytes(), (workdir / 'scores/cross.csv').read_bytes()
   (workdir / 'results.json').unlink()
-  loop.evaluate(make_config(prepared), str(workdir))
+  loop.evaluate(make_config(prepared, report=True), str(workdir))
   assert before == (
     (workdir / 'results.json').read_bytes(),
     (workdir / 'scores/cross.csv').read_bytes(),
