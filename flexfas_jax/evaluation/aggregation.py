@@ -82,11 +82,13 @@ def distinct(scores: Scores) -> tuple[Scores, int]:
   Returns:
     (scores without them, how many they are).
   """
-  at = {id_: i for i, id_ in enumerate(scores.ids.tolist())}
-  keep = np.ones(len(at), bool)
-  for id_, i in at.items():
-    base, mark, number = id_.rpartition('#')
-    first = at.get(base) if mark and number.isdigit() else None
+  keep = np.ones(scores.ids.size, bool)
+  letters = scores.ids.view(np.uint32).reshape(keep.size, -1)  # [N, longest]
+  marked = np.flatnonzero((letters == ord('#')).any(1))  # few, or none: no dict of millions
+  at = {id_: i for i, id_ in enumerate(scores.ids.tolist())} if marked.size else {}
+  for i in marked.tolist():
+    base, _, number = str(scores.ids[i]).rpartition('#')
+    first = at.get(base) if number.isdigit() else None
     if first is not None and scores.label[first] == scores.label[i]:
       pairs = [(s[first], s[i]) for s in scores.scores.values()]
       keep[i] = not np.allclose(*zip(*pairs, strict=True), rtol=1e-4, atol=1e-6, equal_nan=True)
