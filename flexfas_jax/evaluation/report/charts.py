@@ -69,10 +69,13 @@ def dots(
   left = max(70, *(svg.width_of(text) for text in labels.values())) + 14
   legend = svg.height_of_legend(len(subsets), 4)
   height = legend + row_height * len(rows) + 46
-  high = max(
-    (d.exact.high for of in rows.values() for d in of.values() if not intervals.too_few(d.count.n)),
-    default=0.1,
-  )
+  ends = [
+    max(d.exact.high, 0 if math.isnan(d.people.high) else d.people.high)
+    for of in rows.values()
+    for d in of.values()
+    if not intervals.too_few(d.count.n)
+  ]
+  high = max(ends, default=0.1)
   high = min(1.0, max(0.02, 1.05 * high))
 
   def paint(figure):
@@ -205,11 +208,12 @@ def sensor(judgement: Judgement, added: Sensor, salt: str) -> svg.Drawing:
   """What one more sensor mends and breaks, by attack."""
   before, after = words.shown(added.before), words.shown(added.after)
   title = f'{before} \N{RIGHTWARDS ARROW} {after}'
-  labels = [svg.short(gain.kind, 18) for gain in added.gains]
+  gains = [gain for gain in added.gains if gain.n]
+  labels = [svg.short(gain.kind, 18) for gain in gains]
   left = max(svg.width_of(text) for text in labels) + 12
-  most = max([g.wrong_before / g.n for g in added.gains if not intervals.too_few(g.n)] + [0.01])
-  least = max([g.broken / g.n for g in added.gains if not intervals.too_few(g.n)] + [0])
-  right = 176
+  most = max([g.wrong_before / g.n for g in gains if not intervals.too_few(g.n)] + [0.01])
+  least = max([g.broken / g.n for g in gains if not intervals.too_few(g.n)] + [0])
+  right = 150
 
   def paint(figure):
     axes = svg.axes(figure, left, 42, right, 26)
@@ -221,7 +225,7 @@ def sensor(judgement: Judgement, added: Sensor, salt: str) -> svg.Drawing:
     axes.axvline(0, color=svg.MUTED, linewidth=1)
     axes.set_xlabel('decided wrongly (%)')
     figure.text(0, 1, svg.short(title, 60), va='top', weight='bold')
-    for y, (gain, label) in enumerate(zip(added.gains, labels, strict=True)):
+    for y, (gain, label) in enumerate(zip(gains, labels, strict=True)):
       beside = lambda text, x, ha, y=y, **how: axes.annotate(  # noqa: E731
         text, (x, y), xycoords=('axes fraction', 'data'), va='center', ha=ha,
         annotation_clip=False, xytext=(8 if x else -8, 0), textcoords='offset points', **how,
@@ -251,7 +255,7 @@ def sensor(judgement: Judgement, added: Sensor, salt: str) -> svg.Drawing:
     f'and {g.broken} new errors'
     if not intervals.too_few(g.n)
     else f'{g.kind}: {words.too_small(Count(g.wrong_before, g.n))}'
-    for g in added.gains
+    for g in gains
   )
   size = (500, 26 + 42 + 27 * len(labels))
   return svg.draw('sensor', salt, title, f'From {before} to {after}. {told}.', size, paint)
