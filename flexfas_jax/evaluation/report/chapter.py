@@ -146,7 +146,9 @@ def _headline(judgement: Judgement, subset: str) -> Headline:
     limits[name].append(f'at most {words.percent(bound, digits)} %, one-sided, over samples')
   if by_species:
     count = by_species[worst]
-    of = f'{words.printable(worst)}: {words.fraction(count)} accepted'
+    of = f'{worst}: {words.fraction(count)} accepted'
+    if not any(c.errors for c in by_species.values()):
+      of = f'no attack of {len(by_species)} species accepted'
     if not cells['apcer_max'].plain:
       large = {k: c for k, c in by_species.items() if not intervals.too_few(c.n)}
       if large:
@@ -154,13 +156,15 @@ def _headline(judgement: Judgement, subset: str) -> Headline:
         rate = words.percent(large[name].rate, digits)
         limits['apcer_max'].insert(0, f'{rate} % of {name}, the largest of those with enough')
   else:
-    of = 'no PAI species is known'
+    of = 'no PAI species is known' if words.class_sizes(judgement)[1] else 'no attack'
+  rejected = cells['bpcer'].count
+  rejected = f'{rejected} rejected' if rejected else 'no bona fide sample'
   return Headline(
     words.shown(subset),
     f'{judgement.found[subset]["threshold"]:.6g}',
     [
       ('APCER, max over PAI species', cells['apcer_max'], of, limits['apcer_max']),
-      ('BPCER', cells['bpcer'], f'{cells["bpcer"].count or "none"} rejected', limits['bpcer']),
+      ('BPCER', cells['bpcer'], rejected, limits['bpcer']),
       ('ACER', cells['acer'], 'with the pooled APCER', limits['acer']),
     ],
   )

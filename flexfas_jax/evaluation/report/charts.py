@@ -98,7 +98,13 @@ def dots(
       put(f'n {n}', -8, color=svg.MUTED, fontsize=11)
       for i, subset in enumerate(subsets):
         if subset in of:
-          _dot(axes, k + 0.5 + (i - (len(subsets) - 1) / 2) * each / row_height, i, of[subset])
+          _dot(
+            axes,
+            k + 0.5 + (i - (len(subsets) - 1) / 2) * each / row_height,
+            i,
+            of[subset],
+            words.shown(subset),
+          )
     svg.legend(figure, list(map(words.shown, subsets)), 4, False)
 
   told = '; '.join(
@@ -108,11 +114,11 @@ def dots(
   return svg.draw(name, salt, title, f'{title}. {told}.', (1000, height), paint)
 
 
-def _dot(axes, y: float, i: int, dot: Dot) -> None:
+def _dot(axes, y: float, i: int, dot: Dot, name: str) -> None:
   look = svg.style(i)
   if intervals.too_few(dot.count.n):
     axes.annotate(
-      words.too_small(dot.count), (0, y), xytext=(6, 0), textcoords='offset points', va='center',
+      f'{svg.short(name)}: {words.too_small(dot.count)}', (0, y), xytext=(6, 0), textcoords='offset points', va='center',
       fontsize=11, color=look['color'], style='italic', annotation_clip=False,
     )  # fmt: skip
     return

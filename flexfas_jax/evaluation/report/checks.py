@@ -90,7 +90,9 @@ def _scored(judgement) -> Check:
         + (f', of which {bad} are nan, a fault of the model' if bad else '')
       )
   n = judgement.scores.label.size
-  counted = '; they count as not accepted' if sign != OK and 'without' in str(parts) else ''
+  counted = (
+    '; what has no score counts as not accepted' if sign != OK and 'without' in str(parts) else ''
+  )
   return Check(sign, question, '; '.join(parts) + counted if parts else f'all {n}')
 
 

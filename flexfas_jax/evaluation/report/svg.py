@@ -114,7 +114,7 @@ def width_of(text: str, size: float = _FONT) -> float:
   return 0.62 * size * len(text)
 
 
-def short(text: str, most: int = 26) -> str:
+def short(text: str, most: int = 32) -> str:
   """A name from a file, safe to draw, its middle left out where it is long."""
   text = printable(text).replace('\n', '?')
   if len(text) <= most:
