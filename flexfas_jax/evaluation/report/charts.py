@@ -118,9 +118,16 @@ def _dot(axes, y: float, i: int, dot: Dot, name: str) -> None:
   look = svg.style(i)
   if intervals.too_few(dot.count.n):
     axes.annotate(
-      f'{svg.short(name)}: {words.too_small(dot.count)}', (0, y), xytext=(6, 0), textcoords='offset points', va='center',
-      fontsize=11, color=look['color'], style='italic', annotation_clip=False,
-    )  # fmt: skip
+      f'{svg.short(name)}: {words.too_small(dot.count)}',
+      (0, y),
+      xytext=(6, 0),
+      textcoords='offset points',
+      va='center',
+      fontsize=11,
+      color=look['color'],
+      style='italic',
+      annotation_clip=False,
+    )
     return
   for interval, width in ((dot.exact, 1.2), (dot.people, 4.5)):
     if not math.isnan(interval.low):

@@ -161,7 +161,7 @@ def _people_known(judgement) -> Check:
     return Check(WARN, question, f'people are not known: {instead} ({who.n})')
   answer = f'{who.n} people drawn {who.draws} times'
   few = []
-  for subset in judgement.served[-1:] if len(judgement.served) == 1 else judgement.served:
+  for subset in judgement.served:
     score, label = judgement.scores.scores[subset], judgement.scores.label
     with np.errstate(invalid='ignore'):
       wrong = (score >= judgement.found[subset]['threshold']) != (label == 1)
