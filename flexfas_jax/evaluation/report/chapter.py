@@ -1,0 +1,339 @@
+"""What the page says of one test, as plain texts that the template puts in place."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from flexfas_jax.evaluation import intervals, score_files, thresholds
+from flexfas_jax.evaluation.comparisons import HIGHER_IS_BETTER, RATES, Comparison
+from flexfas_jax.evaluation.judgement import Judgement
+from flexfas_jax.evaluation.report import checks, pictures, words
+from flexfas_jax.evaluation.report.figures import Figures, figures
+from flexfas_jax.evaluation.report.words import Cell
+
+TABLE = ('acer', 'apcer', 'apcer_max', 'bpcer', 'eer', 'auc')  # of all subsets, on the first page
+_SENTENCES = 6  # that the first page has at most
+
+
+class Headline(NamedTuple):
+  """The best-informed subset's figures, in large type."""
+
+  subset: str
+  threshold: str
+  figures: list[tuple[str, Cell, str, list[str]]]  # name, figure, what it is of, limits
+
+
+class Row(NamedTuple):
+  """A row of cells."""
+
+  name: str
+  cells: list
+  tail: tuple = ()
+
+
+class Judged(NamedTuple):
+  """One list of samples: the test's or the development set's."""
+
+  role: str
+  facts: list[tuple[str, str]]
+  config: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Chapter:
+  """One test."""
+
+  anchor: str
+  name: str
+  oracle: bool
+  rule: str
+  unit: str  # of the bootstrap; '' without one
+  draws: int
+  headlines: list[Headline]
+  columns: list[str]
+  table: list[Row]  # by subset
+  sentences: list[str]
+  n_sentences_left: int
+  checks: list[checks.Check]
+  judged: list[Judged]
+  remarks: list[str]
+  subsets: list[tuple[str, bool, list[Row]]]  # name, open, by metric
+  figures: Figures
+  compared: list[str]  # rates
+  comparisons: list[Row]
+  sensors: list[tuple[str, str, tuple]]
+  groups: list
+  mistakes: list
+  has_pictures: bool
+
+
+def chapter(judgement: Judgement, number: int, find_pictures=None) -> Chapter:
+  """One test's chapter.
+
+  Args:
+    judgement: the test's.
+    number: of the chapter, from 1: its anchors and ids have it in them.
+    find_pictures: as `page.write` has it.
+  """
+  best = best_informed(judgement)
+  anchor, who = f'test-{number}', judgement.people
+  told = [sentence(c, words.digits_of(judgement)) for c in judgement.comparisons]
+  first = told
+  if len(told) > _SENTENCES:
+    of = [c for c in judgement.comparisons if c.b in best or c.a in best][:_SENTENCES]
+    first = [sentence(c, words.digits_of(judgement)) for c in of]
+  shown = _pictures(judgement, find_pictures)
+  return Chapter(
+    anchor=anchor,
+    name=judgement.name,
+    oracle=judgement.oracle,
+    rule=judgement.rule,
+    unit=who.unit if who else '',
+    draws=who.draws if who else 0,
+    headlines=[_headline(judgement, subset) for subset in best],
+    columns=[words.metric(name) for name in TABLE],
+    table=[_row(judgement, subset) for subset in judgement.found],
+    sentences=first,
+    n_sentences_left=len(told) - len(first),
+    checks=checks.checks(judgement),
+    judged=_judged(judgement),
+    remarks=list(judgement.remarks),
+    subsets=[(words.shown(s), s in best, _metrics(judgement, s)) for s in judgement.found],
+    figures=figures(judgement, anchor),
+    compared=[words.metric(name) for name in RATES],
+    comparisons=[_comparison(c, words.digits_of(judgement)) for c in judgement.comparisons],
+    sensors=[(words.shown(s.before), words.shown(s.after), s.gains) for s in judgement.sensors],
+    groups=_groups(judgement),
+    mistakes=[
+      (words.shown(s), s in best, *([(m, shown.get(m.id, ())) for m in some] for some in both))
+      for s, both in judgement.mistakes.items()
+    ],
+    has_pictures=bool(shown),
+  )
+
+
+def best_informed(judgement: Judgement) -> list[str]:
+  """Of every system, the served subset of the most sensors: the first, where several are.
+
+  Not the one whose figures are best: that would be chosen on what is judged.
+  """
+  found = {}
+  for subset in judgement.served:
+    system, _, sensors = subset.rpartition(': ')
+    if system not in found or sensors.count('+') > found[system].rpartition(': ')[2].count('+'):
+      found[system] = subset
+  return list(found.values())
+
+
+def _headline(judgement: Judgement, subset: str) -> Headline:
+  found, digits = judgement.estimates[subset], words.digits_of(judgement)
+  by_species = words.counts_of_species(judgement, subset)
+  worst = judgement.species_of_max(subset)
+  cells = {name: words.cell(judgement, subset, name) for name in ('apcer_max', 'bpcer', 'acer')}
+
+  unit = judgement.people.unit if judgement.people else ''
+  limits = {name: _limits(cell, unit) for name, cell in cells.items()}
+  one_sided = {}
+  if by_species:
+    one_sided['apcer_max'] = intervals.of_max(
+      by_species.values(), 2 * intervals.CONFIDENCE - 1
+    ).high
+  if found['bpcer'].count and found['bpcer'].count.n:
+    one_sided['bpcer'] = intervals.upper_bound(found['bpcer'].count)
+  for name, bound in one_sided.items():
+    limits[name].append(f'at most {words.percent(bound, digits)} %, one-sided, over samples')
+  if by_species:
+    count = by_species[worst]
+    of = f'{worst}: {words.fraction(count)} accepted'
+    if not any(c.errors for c in by_species.values()):
+      of = f'no attack of {len(by_species)} species accepted'
+    if not cells['apcer_max'].plain:
+      large = {k: c for k, c in by_species.items() if not intervals.too_few(c.n)}
+      if large:
+        name = max(large, key=lambda k: large[k].rate)
+        rate = words.percent(large[name].rate, digits)
+        limits['apcer_max'].insert(0, f'{rate} % of {name}, the largest of those with enough')
+  else:
+    of = 'no PAI species is known' if words.class_sizes(judgement)[1] else 'no attack'
+  rejected = cells['bpcer'].count
+  rejected = f'{rejected} rejected' if rejected else 'no bona fide sample'
+  return Headline(
+    words.shown(subset),
+    f'{judgement.found[subset]["threshold"]:.6g}',
+    [
+      ('APCER, max over PAI species', cells['apcer_max'], of, limits['apcer_max']),
+      ('BPCER', cells['bpcer'], rejected, limits['bpcer']),
+      ('ACER', cells['acer'], 'with the pooled APCER', limits['acer']),
+    ],
+  )
+
+
+def _limits(cell: Cell, unit: str) -> list[str]:
+  found = []
+  if cell.people:
+    found.append(f'{cell.people} over {unit}')
+  if cell.exact:
+    found.append(f'{cell.exact} over samples')
+  return found
+
+
+def _row(judgement: Judgement, subset: str) -> Row:
+  values = judgement.found[subset]
+  served = subset in judgement.estimates
+  return Row(
+    words.shown(subset),
+    [words.cell(judgement, subset, name) for name in TABLE],
+    (
+      values['n_bona_fide'],
+      values['n_attack'],
+      values['n_fta'],
+      f'{values["threshold"]:.6g}' if served else words.NOTHING,
+    ),
+  )
+
+
+def _metrics(judgement: Judgement, subset: str) -> list[Row]:
+  found = judgement.estimates.get(subset, {})
+  both = any(name.startswith('apcer_species/') for name in found)
+  return [
+    Row(
+      words.metric(name) + (' (category)' if both and name.startswith('apcer/') else ''),
+      [words.cell(judgement, subset, name)],
+    )
+    for name in found
+  ]
+
+
+def sentence(comparison: Comparison, digits: int = 1) -> str:
+  """A comparison in words."""
+  a, b = words.shown(comparison.a), words.shown(comparison.b)
+  if 'acer' not in comparison.rates:
+    parts = [
+      f'{what}: {of.only_b_right} right under {b} alone, {of.only_a_right} under {a} alone '
+      f'(p {words.p_value(of.p)})'
+      for what, of in (('attacks', comparison.attacks), ('bona fide', comparison.bona_fide))
+    ]
+    return (
+      f'{b} and {a}, without a bootstrap, by McNemar\N{RIGHT SINGLE QUOTATION MARK}s test: '
+      + '; '.join(parts)
+    )
+  difference = comparison.rates['acer']
+  if math.isnan(difference.value):
+    return f'{b} and {a}: undefined'
+  low, high = difference.interval
+  holm = f'Holm p {words.p_value(comparison.p_holm)}'
+  if (verdict := comparison.verdict) == 'not told apart':
+    of = f'{words.points(difference.value, digits)} points {_ends(low, high, digits)}'
+    return f'{b} and {a} are not told apart: ACER {of}, {holm}'
+  if verdict == 'better':
+    low, high = -high, -low
+  of = f'{words.percent(abs(difference.value), digits)} points {_ends(low, high, digits, "")}'
+  how = 'lower' if verdict == 'better' else 'higher'
+  return f'{b} is {verdict} than {a}: ACER {how} by {of}, {holm}'
+
+
+def _ends(low: float, high: float, digits: int, plus: str = '+') -> str:
+  if math.isnan(low):
+    return ''
+  ends = (words.points(x, digits) if plus else words.percent(x, digits) for x in (low, high))
+  return f'[{", ".join(ends)}]'
+
+
+def _comparison(comparison: Comparison, digits: int) -> Row:
+  """Differences by rate, then McNemar's counts; the verdict leads the tail."""
+  cells = []
+  for name in RATES:
+    of = comparison.rates.get(name)
+    if of is None or math.isnan(of.value):
+      cells.append(Cell(words.UNDEFINED if of else words.NOTHING, False))
+      continue
+    better = of.value > 0 if name.startswith(HIGHER_IS_BETTER) else of.value < 0
+    cells.append(
+      Cell(
+        words.points(of.value, digits),
+        better and not math.isnan(of.p),
+        _ends(*of.interval, digits),
+        f'p {words.p_value(of.p)}',
+      )
+    )
+  verdict = comparison.verdict if 'acer' in comparison.rates else 'no bootstrap'
+  pair = f'{words.shown(comparison.b)} against {words.shown(comparison.a)}'
+  tests = [
+    (of.only_b_right, of.only_a_right, words.p_value(of.p))
+    for of in (comparison.attacks, comparison.bona_fide)
+  ]
+  return Row(pair, cells, (verdict, words.p_value(comparison.p_holm), tests))
+
+
+def _judged(judgement: Judgement) -> list[Judged]:
+  found = [_of_list('Test', judgement.scores)]
+  if judgement.oracle and judgement.dev is None:
+    return found
+  if judgement.dev is not None and thresholds.needs_dev(judgement.rule):
+    found.append(_of_list('Development, for thresholds', judgement.dev))
+  return found
+
+
+def _of_list(role: str, scores: score_files.Scores) -> Judged:
+  unknown = 'not known'
+  header = scores.header
+  people = checks.people_of(scores)
+  videos = set(zip(scores.dataset.tolist(), scores.video.tolist(), strict=True))
+  n_bona_fide = int((scores.label == 1).sum())
+  config = header.get('config') or ''
+  return Judged(
+    role,
+    [
+      ('File', str(scores.path) if scores.path else unknown),
+      ('List', score_files.list_hash(scores.ids, scores.label)),
+      ('Weights', str(header.get('weights_hash') or unknown)),
+      ('Code version', str(header.get('code_version') or unknown)),
+      (
+        'Samples',
+        f'{scores.ids.size}: {n_bona_fide} bona fide, {scores.ids.size - n_bona_fide} attacks',
+      ),
+      ('People', str(len(people)) if people else unknown),
+      ('Videos', unknown if (scores.video == '').any() else str(len(videos))),
+      ('Data sets', ', '.join(sorted(set(scores.dataset.tolist()) - {''})) or unknown),
+    ],
+    config
+    if isinstance(config, str)
+    else json.dumps(config, indent=2, sort_keys=True, default=str),
+  )
+
+
+def _groups(judgement: Judgement) -> list:
+  """(column, [(subset, rate, gap, interval, [(group, Cell)])]) of each column."""
+  digits, found = words.digits_of(judgement), {}
+  for key, gaps in judgement.gaps.items():
+    subset, _, column = key.rpartition(', ')
+    for gap in gaps:
+      cells = [
+        (
+          group.name,
+          Cell(words.too_small(group.count), False)
+          if group.too_few
+          else Cell(
+            words.percent(group.count.rate, digits),
+            True,
+            words.span(group.people, digits),
+            words.span(group.exact, digits),
+            words.fraction(group.count),
+          ),
+        )
+        for group in gap.groups
+      ]
+      of = (words.shown(subset), gap.rate.upper(), words.percent(gap.value, digits))
+      found.setdefault(column, []).append((*of, words.span(gap.interval, digits), cells))
+  return list(found.items())
+
+
+def _pictures(judgement: Judgement, find) -> Mapping[str, Sequence[pictures.Thumbnail]]:
+  if find is None:
+    return {}
+  ids = [m.id for both in judgement.mistakes.values() for some in both for m in some]
+  ids = list(dict.fromkeys(ids))
+  found = find(judgement.name, ids) if ids else {}
+  return {id_: pictures.thumbnails(found[id_]) for id_ in ids if id_ in found}

@@ -1,0 +1,274 @@
+"""Rates by attack, subset and group: dots with intervals, a matrix, and what a sensor stops."""
+
+import math
+from typing import NamedTuple
+
+from flexfas_jax.evaluation import intervals
+from flexfas_jax.evaluation.comparisons import Sensor
+from flexfas_jax.evaluation.intervals import Interval
+from flexfas_jax.evaluation.judgement import Judgement
+from flexfas_jax.evaluation.metrics import Count
+from flexfas_jax.evaluation.report import svg, words
+
+_HEAT = (0, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)  # the highest rate of each shade but the last
+_DARK_FROM = 4  # the shade whose text is in the colour of paper
+
+
+class Dot(NamedTuple):
+  """One rate of one series."""
+
+  count: Count
+  exact: Interval
+  people: Interval
+
+
+def species_dots(judgement: Judgement, salt: str) -> svg.Drawing | None:
+  """APCER by PAI species (by category where none is known), all subsets; None without attacks."""
+  rows = {}
+  for subset in judgement.served:
+    prefix = kind_prefix(judgement, subset)
+    for name, estimate in judgement.estimates[subset].items():
+      if prefix and name.startswith(prefix):
+        dot = Dot(estimate.count, estimate.exact, estimate.people)
+        rows.setdefault(name.removeprefix(prefix), {})[subset] = dot
+  what = 'PAI species' if kind_prefix(judgement) == 'apcer_species/' else 'attack'
+  return dots(judgement, 'species', salt, f'APCER by {what}', 'APCER (%)', rows)
+
+
+def kind_prefix(judgement: Judgement, subset: str | None = None) -> str:
+  """Of the metrics that tell attacks apart most finely; '' where nothing does."""
+  found = judgement.estimates[subset or judgement.served[0]] if judgement.served else ()
+  for prefix in ('apcer_species/', 'apcer/'):
+    if any(name.startswith(prefix) for name in found):
+      return prefix
+  return ''
+
+
+def dots(
+  judgement: Judgement,
+  name: str,
+  salt: str,
+  title: str,
+  axis: str,
+  rows: dict[str, dict[str, Dot]],
+) -> svg.Drawing | None:
+  """Rates as dots with intervals: thin over samples, thick over people.
+
+  Args:
+    judgement: whose subsets are drawn.
+    name, salt, title: as `svg.draw` has them.
+    axis: what is along it.
+    rows: by what is beside it, by subset.
+  """
+  if not rows:
+    return None
+  subsets, digits = judgement.served, words.digits_of(judgement)
+  each = 15 if len(subsets) > 1 else 22
+  row_height = each * len(subsets) + 16
+  labels = {row: svg.short(row) for row in rows}
+  left = max(70, *(svg.width_of(text) for text in labels.values())) + 14
+  legend = svg.height_of_legend(len(subsets), 4)
+  height = legend + row_height * len(rows) + 46
+  ends = [
+    max(d.exact.high, 0 if math.isnan(d.people.high) else d.people.high)
+    for of in rows.values()
+    for d in of.values()
+    if not intervals.too_few(d.count.n)
+  ]
+  high = max(ends, default=0.1)
+  high = min(1.0, max(0.02, 1.05 * high))
+
+  def paint(figure):
+    axes = svg.axes(figure, left, 44, 24, legend)
+    axes.set_xlim(0, 100 * high)
+    axes.set_ylim(len(rows), 0)
+    axes.set_yticks([])
+    axes.spines['left'].set_visible(False)
+    axes.grid(True, axis='x')
+    axes.set_xlabel(axis)
+    for k, (row, of) in enumerate(rows.items()):
+      if k:
+        axes.axhline(k, color=svg.RULE, linewidth=1)
+      n = max(dot.count.n for dot in of.values())
+      put = lambda text, down, k=k, **how: axes.annotate(  # noqa: E731
+        text, (0, k + 0.5), xytext=(-12, down), textcoords='offset points', ha='right',
+        va='center', annotation_clip=False, **how,
+      )  # fmt: skip
+      put(labels[row], 7)
+      put(f'n {n}', -8, color=svg.MUTED, fontsize=11)
+      for i, subset in enumerate(subsets):
+        if subset in of:
+          _dot(
+            axes,
+            k + 0.5 + (i - (len(subsets) - 1) / 2) * each / row_height,
+            i,
+            of[subset],
+            words.shown(subset),
+          )
+    svg.legend(figure, list(map(words.shown, subsets)), 4, False)
+
+  told = '; '.join(
+    f'{row}: ' + ', '.join(f'{words.shown(s)} {_rate(dot, digits)}' for s, dot in of.items())
+    for row, of in rows.items()
+  )
+  return svg.draw(name, salt, title, f'{title}. {told}.', (1000, height), paint)
+
+
+def _dot(axes, y: float, i: int, dot: Dot, name: str) -> None:
+  look = svg.style(i)
+  if intervals.too_few(dot.count.n):
+    axes.annotate(
+      f'{svg.short(name)}: {words.too_small(dot.count)}',
+      (0, y),
+      xytext=(6, 0),
+      textcoords='offset points',
+      va='center',
+      fontsize=11,
+      color=look['color'],
+      style='italic',
+      annotation_clip=False,
+    )
+    return
+  for interval, width in ((dot.exact, 1.2), (dot.people, 4.5)):
+    if not math.isnan(interval.low):
+      alpha = 1 if width < 2 else 0.45
+      ends = [100 * x for x in interval]
+      axes.plot(ends, [y, y], color=look['color'], linewidth=width, alpha=alpha)
+  axes.plot(
+    [100 * dot.count.rate], [y], marker=look['marker'], color=look['color'], markersize=8,
+    markeredgecolor=svg.PAPER, clip_on=False, zorder=5,
+  )  # fmt: skip
+
+
+def _rate(dot: Dot, digits: int) -> str:
+  if intervals.too_few(dot.count.n):
+    return words.too_small(dot.count)
+  interval = dot.exact if math.isnan(dot.people.low) else dot.people
+  return f'{words.percent(dot.count.rate, digits)} % {words.span(interval, digits)}'
+
+
+def matrix(judgement: Judgement, salt: str) -> svg.Drawing | None:
+  """APCER of each attack under each subset, and BPCER, as shades with numbers."""
+  subsets, digits = judgement.served, words.digits_of(judgement)
+  prefix = kind_prefix(judgement)
+  names = [n for n in judgement.estimates[subsets[0]] if n.startswith(prefix)] if prefix else []
+  rows = ['bpcer', *(names or ['apcer'])]
+  heads = {'bpcer': 'bona fide (BPCER)', 'apcer': 'attacks (APCER)'}
+  labels = {row: heads.get(row) or svg.short(row.removeprefix(prefix)) for row in rows}
+  left = max(svg.width_of(f'{text}  n 00000') for text in labels.values()) + 8
+  columns = [svg.short(words.shown(s).replace(': ', ':|'), 40).replace('|', '\n') for s in subsets]
+  longest = max(len(line) for text in columns for line in text.split('\n'))
+  wide, tall, top = max(96, 7.6 * longest), 32, 40
+  width, height = left + wide * len(subsets) + 2, top + tall * len(rows) + 10
+
+  def paint(figure):
+    axes = svg.axes(figure, left, 2, 2, top)
+    axes.set_xlim(0, wide * len(subsets))
+    axes.set_ylim(tall * len(rows) + 8, 0)
+    axes.axis('off')
+    for j, column in enumerate(columns):
+      axes.text((j + 0.5) * wide, -8, column, ha='center', va='bottom', fontsize=11)
+    for i, row in enumerate(rows):
+      y = i * tall + (8 if i else 0)
+      n = judgement.estimates[subsets[0]][row].count.n
+      axes.text(-8, y + tall / 2, f'n {n}', ha='right', va='center', color=svg.MUTED, fontsize=11)
+      axes.text(-left + 4, y + tall / 2, labels[row], ha='left', va='center')
+      for j, subset in enumerate(subsets):
+        _shade(axes, j * wide, y, wide, tall, judgement.estimates[subset][row].count, digits)
+
+  told = '; '.join(
+    f'{labels[row]}: '
+    + ', '.join(
+      f'{words.shown(s)} {_short_rate(judgement.estimates[s][row].count, digits)}' for s in subsets
+    )
+    for row in rows
+  )
+  text = f'Error rates in percent by attack and subset. {told}.'
+  return svg.draw('matrix', salt, 'Modalities and attacks', text, (width, height), paint)
+
+
+def _shade(axes, x, y, wide, tall, count: Count, digits: int) -> None:
+  from matplotlib.patches import Rectangle
+
+  small = intervals.too_few(count.n) or not count.n
+  shade = 0 if small else sum(count.rate > limit for limit in _HEAT)
+  axes.add_patch(
+    Rectangle(
+      (x + 1, y + 1),
+      wide - 2,
+      tall - 2,
+      facecolor=svg.HEAT[shade] if not small else 'none',
+      edgecolor=svg.RULE,
+      linewidth=1,
+      linestyle='--' if small else '-',
+    )  # fmt: skip
+  )
+  colour = svg.MUTED if small else svg.PAPER if shade >= _DARK_FROM else svg.INK
+  text = f'n<{intervals.TOO_FEW}: {words.fraction(count)}' if small else None
+  axes.text(
+    x + wide / 2, y + tall / 2, text or words.percent(count.rate, digits), ha='center',
+    va='center', color=colour, fontsize=10 if small else 12,
+  )  # fmt: skip
+
+
+def _short_rate(count: Count, digits: int) -> str:
+  if intervals.too_few(count.n):
+    return words.too_small(count)
+  return words.percent(count.rate, digits)
+
+
+def sensor(judgement: Judgement, added: Sensor, salt: str) -> svg.Drawing:
+  """What one more sensor mends and breaks, by attack."""
+  before, after = words.shown(added.before), words.shown(added.after)
+  title = f'{before} \N{RIGHTWARDS ARROW} {after}'
+  gains = [gain for gain in added.gains if gain.n]
+  labels = [svg.short(gain.kind, 18) for gain in gains]
+  left = max(svg.width_of(text) for text in labels) + 12
+  most = max([g.wrong_before / g.n for g in gains if not intervals.too_few(g.n)] + [0.01])
+  least = max([g.broken / g.n for g in gains if not intervals.too_few(g.n)] + [0])
+  right = 150
+
+  def paint(figure):
+    axes = svg.axes(figure, left, 42, right, 26)
+    axes.set_xlim(-100 * least * 1.05, 100 * most * 1.02)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set_yticks([])
+    axes.spines['left'].set_visible(False)
+    axes.grid(True, axis='x')
+    axes.axvline(0, color=svg.MUTED, linewidth=1)
+    axes.set_xlabel('decided wrongly (%)')
+    figure.text(0, 1, svg.short(title, 60), va='top', weight='bold')
+    for y, (gain, label) in enumerate(zip(gains, labels, strict=True)):
+      beside = lambda text, x, ha, y=y, **how: axes.annotate(  # noqa: E731
+        text, (x, y), xycoords=('axes fraction', 'data'), va='center', ha=ha,
+        annotation_clip=False, xytext=(8 if x else -8, 0), textcoords='offset points', **how,
+      )  # fmt: skip
+      beside(label, 0, 'right')
+      if intervals.too_few(gain.n):
+        small = Count(gain.wrong_before, gain.n)
+        beside(words.too_small(small), 1, 'left', color=svg.MUTED, fontsize=11, style='italic')
+        continue
+      rate = 100 / gain.n
+      still = gain.wrong_before - gain.mended
+      svg.boxes(axes, (0, y - 0.28, still * rate, y + 0.28), facecolor=svg.ATTACK, edgecolor='none')
+      svg.boxes(
+        axes, (still * rate, y - 0.28, gain.wrong_before * rate, y + 0.28), facecolor='none',
+        edgecolor=svg.GOOD, hatch='///', linewidth=1,
+      )  # fmt: skip
+      svg.boxes(
+        axes, (-gain.broken * rate, y - 0.28, 0, y + 0.28), facecolor=svg.INK, edgecolor='none'
+      )
+      beside(
+        f'\N{MINUS SIGN}{gain.mended}  +{gain.broken}  of {gain.n}', 1, 'left',
+        color=svg.MUTED, fontsize=11,
+      )  # fmt: skip
+
+  told = '; '.join(
+    f'{g.kind}: {g.wrong_before} of {g.n} wrong under {before}, of which {g.mended} are mended, '
+    f'and {g.broken} new errors'
+    if not intervals.too_few(g.n)
+    else f'{g.kind}: {words.too_small(Count(g.wrong_before, g.n))}'
+    for g in gains
+  )
+  size = (500, 26 + 42 + 27 * len(labels))
+  return svg.draw('sensor', salt, title, f'From {before} to {after}. {told}.', size, paint)

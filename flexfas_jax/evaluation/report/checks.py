@@ -1,0 +1,186 @@
+"""What a laboratory asks of a test, and the answers that its scores give."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from flexfas_jax.evaluation import intervals, metrics, results, score_files, thresholds
+from flexfas_jax.evaluation.judgement import Judgement
+from flexfas_jax.evaluation.report import words
+from flexfas_jax.evaluation.score_files import Scores
+
+OK, WARN, FAIL = 'ok', 'warn', 'fail'
+_SHOWN = 6  # names that an answer lists
+_FEW = 5  # people with an error, below which the bootstrap is too sure
+
+
+class Check(NamedTuple):
+  """One question and its answer."""
+
+  sign: str  # OK, WARN or FAIL
+  question: str
+  answer: str
+
+
+def checks(judgement: Judgement) -> list[Check]:
+  """All questions, in the order in which they are asked."""
+  return [
+    _threshold(judgement),
+    _people_apart(judgement),
+    _scored(judgement),
+    _classes(judgement),
+    _species(judgement),
+    _weights(judgement),
+    _polarity(judgement),
+    _people_known(judgement),
+  ]
+
+
+def people_of(scores: Scores) -> set[tuple[str, str]] | None:
+  """(data set, person) of all samples; None where a person is not known."""
+  if not scores.ids.size or (scores.subject == '').any():
+    return None
+  return set(zip(scores.dataset.tolist(), scores.subject.tolist(), strict=True))
+
+
+def _threshold(judgement) -> Check:
+  question = 'Threshold fitted on other samples than it judges'
+  if judgement.oracle:
+    return Check(
+      FAIL,
+      question,
+      'ORACLE: fitted on the samples that it judges. The rates are the best that could be, not '
+      'what a user of the system will see',
+    )
+  if not thresholds.needs_dev(judgement.rule):
+    return Check(OK, question, f'fixed in advance ({judgement.rule})')
+  dev = judgement.dev
+  both = np.intersect1d(dev.ids, judgement.scores.ids).size
+  if both:
+    return Check(FAIL, question, f'{both} of the samples that it judges are among those')
+  return Check(OK, question, f'{judgement.rule}, on {dev.ids.size} other samples ({_path(dev)})')
+
+
+def _people_apart(judgement) -> Check:
+  question = 'People of development and test apart'
+  if judgement.dev is None or not thresholds.needs_dev(judgement.rule):
+    return Check(WARN, question, 'not known: there are no development scores')
+  dev, test = people_of(judgement.dev), people_of(judgement.scores)
+  if dev is None or test is None:
+    return Check(WARN, question, 'not known: there are samples whose person is not told')
+  if both := sorted(name for _, name in dev & test):
+    return Check(FAIL, question, f'{len(both)} people are in both: {_some(both)}')
+  return Check(OK, question, f'{len(dev)} and {len(test)} people, none in both')
+
+
+def _scored(judgement) -> Check:
+  question = 'Every sample has a score'
+  parts, sign = [], OK
+  for subset, values in judgement.found.items():
+    if subset not in judgement.estimates:
+      parts.append(f'{words.shown(subset)}: not served')
+      sign = WARN if sign == OK else sign
+    elif values['n_fta']:
+      bad = len(judgement.scores.nan_samples.get(subset, ()))
+      sign = FAIL if bad or sign == FAIL else WARN
+      parts.append(
+        f'{words.shown(subset)}: {values["n_fta"]} without (APNRR '
+        f'{words.percent(values["apnrr"], 2)} %, BPNRR {words.percent(values["bpnrr"], 2)} %)'
+        + (f', of which {bad} are nan, a fault of the model' if bad else '')
+      )
+  n = judgement.scores.label.size
+  counted = (
+    '; what has no score counts as not accepted' if sign != OK and 'without' in str(parts) else ''
+  )
+  return Check(sign, question, '; '.join(parts) + counted if parts else f'all {n}')
+
+
+def _classes(judgement) -> Check:
+  question = 'Enough samples of both classes'
+  n_bona_fide, n_attack = words.class_sizes(judgement)
+  counts = f'{n_bona_fide} bona fide samples, {n_attack} attacks'
+  if not (n_bona_fide and n_attack):
+    return Check(FAIL, question, f'{counts}: what needs both is undefined')
+  few = intervals.too_few(n_bona_fide) or intervals.too_few(n_attack)
+  return Check(WARN if few else OK, question, f'{counts}{": n too small" if few else ""}')
+
+
+def _species(judgement) -> Check:
+  question = 'Enough samples of every PAI species'
+  category, species = results.kinds(judgement.scores)
+  kinds, attack = species or category, judgement.scores.label == 0
+  if not kinds:
+    return Check(
+      WARN, question, 'no species is known: the maximum that ISO/IEC 30107-3 asks for is undefined'
+    )
+  n = np.bincount(kinds.index[attack], minlength=len(kinds.names)).tolist()
+  of = {name or metrics.UNKNOWN: k for name, k in zip(kinds.names, n, strict=True) if k}
+  notes = [] if species else ['categories only: no species is known']
+  if unknown := of.get(metrics.UNKNOWN):
+    notes.append(f'{unknown} attacks are of no known species')
+  if small := [f'{name} ({k})' for name, k in of.items() if intervals.too_few(k)]:
+    notes.append(f'n too small (below {intervals.TOO_FEW}): {_some(small)}')
+  every = f'{len(of)} with {min(of.values())} to {max(of.values())} samples'
+  return Check(WARN if notes else OK, question, '; '.join([*notes, every]))
+
+
+def _weights(judgement) -> Check:
+  question = 'Development and test scored by the same weights'
+  dev = judgement.dev if judgement.dev is not None else judgement.scores
+  mine, others = (str(x.header.get('weights_hash') or '') for x in (judgement.scores, dev))
+  if mine and others:
+    if mine != others:
+      return Check(FAIL, question, f'{others} and {mine}')
+    return Check(
+      OK, question, f'{mine[:16]}{" (there are no others)" if dev is not judgement.dev else ""}'
+    )
+  return Check(WARN, question, 'not known: a header without the hash of the weights')
+
+
+def _polarity(judgement) -> Check:
+  question = 'A high score means bona fide'
+  found = {words.shown(s): judgement.found[s]['auc'] for s in judgement.served}
+  found = {name: auc for name, auc in found.items() if not math.isnan(auc)}
+  if not found:
+    return Check(WARN, question, 'not known: the AUC is undefined')
+  name = min(found, key=found.get)
+  answer = f'the lowest AUC is {words.percent(found[name])} % ({name})'
+  if found[name] < 0.3:
+    return Check(FAIL, question, f'{answer}: are the scores the wrong way round?')
+  return Check(OK if found[name] > 0.5 else WARN, question, answer)
+
+
+def _people_known(judgement) -> Check:
+  question = 'Intervals heed who the samples are of'
+  who = judgement.people
+  if who is None:
+    return Check(WARN, question, 'no bootstrap was made: intervals take samples for independent')
+  if who.unit != 'people':
+    instead = 'videos are drawn' if who.unit == 'videos' else 'samples are drawn as if independent'
+    return Check(WARN, question, f'people are not known: {instead} ({who.n})')
+  answer = f'{who.n} people drawn {who.draws} times'
+  few = []
+  for subset in judgement.served:
+    score, label = judgement.scores.scores[subset], judgement.scores.label
+    with np.errstate(invalid='ignore'):
+      wrong = (score >= judgement.found[subset]['threshold']) != (label == 1)
+    for rate, of in (('APCER', label == 0), ('BPCER', label == 1)):
+      n = np.unique(who.of[wrong & of]).size
+      if 0 < n < _FEW:
+        few.append(f'{rate} of {words.shown(subset)} ({n})')
+  if few:
+    return Check(
+      WARN, question, f'{answer}; too sure where fewer than {_FEW} have an error: {_some(few)}'
+    )
+  return Check(OK, question, answer)
+
+
+def _path(scores: Scores) -> str:
+  known = scores.path.name if scores.path else ''
+  return known or f'list {score_files.list_hash(scores.ids, scores.label)[:12]}'
+
+
+def _some(names: list[str]) -> str:
+  more = len(names) - _SHOWN
+  return ', '.join(names[:_SHOWN]) + (f' and {more} more' if more > 0 else '')

@@ -1,0 +1,70 @@
+"""The report: one HTML file that opens from disk, anywhere, without a network and without scripts.
+
+All that comes from files (ids, names of species and subsets, remarks, configs) is escaped, and
+characters that act instead of being seen are replaced; a policy in the page forbids whatever a
+browser could load or run all the same.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+import flexfas_jax
+from flexfas_jax.evaluation import intervals, score_files
+from flexfas_jax.evaluation.judgement import Judgement
+from flexfas_jax.evaluation.report import words
+from flexfas_jax.evaluation.report.chapter import chapter
+
+Pictures = Callable[[str, Sequence[str]], Mapping[str, Mapping[str, bytes]]]
+
+_FOLDER = Path(__file__).parent
+
+
+def write(
+  path,
+  judgements: Sequence[Judgement],
+  title: str,
+  pictures: Pictures | None = None,
+  notes: Sequence[str] = (),
+) -> None:
+  """Writes the report of some tests, whole or not at all.
+
+  Args:
+    path: of the HTML file, in a folder that exists.
+    judgements: of each test, a chapter each, in this order.
+    title: of the report.
+    pictures: gives pictures of the worst mistakes: called with a test's name and ids, it returns
+      {id: {modality: encoded JPEG or PNG}} of those that it has.
+    notes: what the reader is to be told of all tests.
+  """
+  score_files.write_text(Path(path), html(judgements, title, pictures, notes))
+
+
+def html(
+  judgements: Sequence[Judgement],
+  title: str,
+  pictures: Pictures | None = None,
+  notes: Sequence[str] = (),
+) -> str:
+  """The report as text; equal judgements give equal text. Arguments as in `write`."""
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_FOLDER),
+    autoescape=True,
+    finalize=lambda value: (
+      words.printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    ),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+  )
+  return environment.get_template('page.html.jinja').render(
+    title=title,
+    notes=notes,
+    chapters=[chapter(judgement, i, pictures) for i, judgement in enumerate(judgements, 1)],
+    style=Markup((_FOLDER / 'style.css').read_text(encoding='utf-8')),
+    version=flexfas_jax.__version__,
+    too_few=intervals.TOO_FEW,
+  )

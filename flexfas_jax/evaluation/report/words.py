@@ -1,0 +1,171 @@
+"""How figures and names are written in the report, and what has no figure."""
+
+import math
+import unicodedata
+from typing import NamedTuple
+
+from flexfas_jax.evaluation import intervals
+from flexfas_jax.evaluation.intervals import Interval
+from flexfas_jax.evaluation.judgement import Judgement
+from flexfas_jax.evaluation.metrics import Count
+
+MINUS = '\N{MINUS SIGN}'
+NOTHING = '\N{EN DASH}'
+NOT_SERVED = 'not served'
+UNDEFINED = 'undefined'
+TOO_SMALL = 'n too small'
+
+NAMES = {
+  'acer': 'ACER',
+  'apcer': 'APCER, pooled',
+  'bpcer': 'BPCER',
+  'eer': 'EER',
+  'auc': 'AUC',
+  'apcer_max': 'APCER, max',
+  'acer_max': 'ACER, max',
+  'hter': 'HTER',
+  'apnrr': 'APNRR',
+  'bpnrr': 'BPNRR',
+}
+
+
+class Cell(NamedTuple):
+  """One figure, as it is written."""
+
+  text: str  # '3.2', or why there is none
+  plain: bool  # whether the text is a number
+  people: str = ''  # '[1.1, 5.4]': the bootstrap's interval
+  exact: str = ''  # Clopper and Pearson's, or made of such
+  count: str = ''  # '7/240'
+  n_people: str = ''
+
+
+def printable(text) -> str:
+  """A text of which nothing can act on who shows it: controls and direction marks become '?'."""
+  text = str(text)
+  if text.isprintable():
+    return text
+  acts = lambda c: unicodedata.category(c)[0] == 'C' or unicodedata.category(c) in ('Zl', 'Zp')  # noqa: E731
+  return ''.join('?' if acts(c) and c != '\n' else c for c in text)
+
+
+def shown(subset: str) -> str:
+  """A subset's name for readers: 'ensemble: score' is the ensemble's only one."""
+  system, colon, sensors = subset.rpartition(': ')
+  return system if colon and sensors == 'score' else subset
+
+
+def metric(name: str) -> str:
+  """A metric's name for readers."""
+  if name in NAMES:
+    return NAMES[name]
+  head, _, rest = name.partition('/')
+  if rest:
+    return f'APCER of {rest}'
+  head, _, rest = name.partition('@')
+  of, _, target = rest.partition('=')
+  return f'{head.upper()} at {of.upper()} {target.replace("%", " %")}'
+
+
+def digits_of(judgement: Judgement) -> int:
+  """Decimals of a percentage: no more than the samples of the smaller class can tell apart."""
+  n = min((n for n in class_sizes(judgement) if n), default=1)
+  return 1 if n < 1000 else 2 if n < 100_000 else 3
+
+
+def class_sizes(judgement: Judgement) -> tuple[int, int]:
+  """(bona fide samples, attacks)."""
+  n = int((judgement.scores.label == 1).sum())
+  return n, judgement.scores.label.size - n
+
+
+def percent(value: float, digits: int = 1) -> str:
+  """A fraction in percent, without the sign. What is neither 0 nor 100 is not written so."""
+  if math.isnan(value):
+    return UNDEFINED
+  while digits < 4 and 0 < abs(value) < 1 and float(f'{100 * abs(value):.{digits}f}') in (0, 100):
+    digits += 1
+  return f'{100 * value:.{digits}f}'.replace('-', MINUS)
+
+
+def span(interval: Interval, digits: int = 1) -> str:
+  """'[1.1, 5.4]' in percent; '' where undefined."""
+  if math.isnan(interval.low):
+    return ''
+  return f'[{percent(interval.low, digits)}, {percent(interval.high, digits)}]'
+
+
+def points(value: float, digits: int = 1) -> str:
+  """A difference in percentage points, with its sign."""
+  text = percent(value, digits)
+  return f'+{text}' if value > 0 else text
+
+
+def p_value(p: float) -> str:
+  """A probability to two digits that count."""
+  if math.isnan(p):
+    return NOTHING
+  return '< 0.0001' if p < 1e-4 else f'{p:.2g}' if p < 0.1 else f'{p:.2f}'
+
+
+def fraction(count: Count) -> str:
+  """'7/240'."""
+  return f'{count.errors}/{count.n}'
+
+
+def too_small(count: Count) -> str:
+  """'n too small (1/12)'."""
+  return f'{TOO_SMALL} ({fraction(count)})'
+
+
+def counts_of_species(judgement: Judgement, subset: str) -> dict[str, Count]:
+  """Accepted attacks by PAI species, by category where no species is known."""
+  found = judgement.estimates[subset]
+  for prefix in ('apcer_species/', 'apcer/'):
+    if of := {n.removeprefix(prefix): e.count for n, e in found.items() if n.startswith(prefix)}:
+      return of
+  return {}
+
+
+def is_small(judgement: Judgement, subset: str, name: str) -> bool:
+  """Whether too few samples were judged for a figure to say anything."""
+  estimate = judgement.estimates[subset][name]
+  if estimate.count is not None:
+    return estimate.too_few
+  if name in ('apcer_max', 'acer_max'):
+    count = counts_of_species(judgement, subset).get(judgement.species_of_max(subset))
+    if count and intervals.too_few(count.n):
+      return True
+    if name == 'apcer_max':
+      return False
+  return any(map(intervals.too_few, class_sizes(judgement)))
+
+
+def cell(judgement: Judgement, subset: str, name: str, digits: int | None = None) -> Cell:
+  """One figure of one subset, as it is written.
+
+  Args:
+    judgement: the test's.
+    subset: served or not.
+    name: of the metric.
+    digits: decimals; None: `digits_of`.
+  """
+  if subset not in judgement.estimates:
+    return Cell(NOT_SERVED, False)
+  estimate = judgement.estimates[subset].get(name)
+  if estimate is None:
+    return Cell(NOTHING, False)
+  if math.isnan(estimate.value):
+    return Cell(UNDEFINED, False)
+  count = fraction(estimate.count) if estimate.count else ''
+  if is_small(judgement, subset, name):
+    return Cell(f'{TOO_SMALL} ({count})' if count else TOO_SMALL, False, count=count)
+  digits = digits_of(judgement) if digits is None else digits
+  return Cell(
+    percent(estimate.value, digits),
+    True,
+    span(estimate.people, digits),
+    span(estimate.exact, digits),
+    count,
+    str(estimate.n_people) if estimate.n_people else '',
+  )

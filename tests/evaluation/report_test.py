@@ -1,0 +1,409 @@
+"""The report: what stands in it, that it can be read anywhere, and that no name acts in it."""
+
+import base64
+import dataclasses
+import html.parser
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from flexfas_jax.evaluation import intervals, judgement, score_files
+from flexfas_jax.evaluation.report import chapter, checks, curves, figures, page, words
+
+SUBSETS = ('rgb', 'rgb+depth', 'rgb+depth+ir')
+SCRIPT = '<script>alert(1)</script>'
+_VOID = {'meta', 'img', 'link', 'br', 'hr', 'input'}
+_CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
+
+
+def make(seed, people=24, subsets=SUBSETS, **fields):
+  """Scores of people, of whom each gives bona fide samples and three species of attack."""
+  rng = np.random.default_rng(seed)
+  species = ['', 'paper', 'tablet', 'resin']
+  rows = [(p, k, f) for p in range(people) for k in range(4) for f in range(3)]
+  kind = np.array([k for _, k, _ in rows])
+  noise, found = rng.normal(size=len(rows)), {}
+  for i, subset in enumerate(subsets):
+    x = (2 * i + 1) * (kind == 0) - i - 0.5 + (kind == 3) + 0.6 * noise + rng.normal(size=kind.size)
+    found[subset] = 1 / (1 + np.exp(-x))
+  return score_files.Scores(
+    **{
+      'ids': [f's{seed}/{p}/{k}/{f}' for p, k, f in rows],
+      'label': kind == 0,
+      'scores': found,
+      'dataset': ['made'] * len(rows),
+      'subject': [f'{seed}-{p}' for p, _, _ in rows],
+      'video': [f'{seed}-{p}-{k}' for p, k, _ in rows],
+      'attack_type': np.array(species)[kind],
+      'attack_category': np.array(['', 'print', 'replay', 'mask'])[kind],
+      'ethnicity': ['ABC'[p % 3] for p, _, _ in rows],
+    }
+    | fields
+  )
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+  """Drawing takes the time of all else together."""
+  monkeypatch.setattr(chapter, 'figures', lambda judgement, salt: figures.Figures())
+
+
+def judged(scores=None, name='intra', **how):
+  how = {'rule': 'fixed=0.5', 'draws': 60} | how
+  return judgement.judge(name, make(1) if scores is None else scores, **how)
+
+
+@pytest.fixture(scope='module')
+def full():
+  return judged(rule='dev_eer', dev=make(2, 16), group_by=['ethnicity'])
+
+
+@pytest.fixture(scope='module')
+def text(full):
+  return page.html([full], 'A model', notes=['Made for the test.'])
+
+
+class Tree(html.parser.HTMLParser):
+  """Checks that elements close what they open, and gathers what tests ask for."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.open, self.ids, self.elements, self.text = [], [], [], []
+    self.feed(text)
+    self.close()
+    assert not self.open
+
+  def handle_starttag(self, tag, attributes):
+    attributes = dict(attributes)
+    self.elements.append((tag, attributes, tuple(self.open)))
+    self.ids += [attributes['id']] if 'id' in attributes else []
+    if tag not in _VOID:
+      self.open.append(tag)
+
+  def handle_startendtag(self, tag, attributes):
+    self.handle_starttag(tag, attributes)
+    if tag not in _VOID:
+      self.open.pop()
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag, self.getpos()
+
+  def handle_data(self, data):
+    if 'style' not in self.open:
+      self.text.append(data)
+
+  def all(self, tag):
+    return [attributes for name, attributes, _ in self.elements if name == tag]
+
+
+def seen(text):
+  """What is read of a page, with single spaces."""
+  return ' '.join(' '.join(Tree(text).text).split())
+
+
+def checked(judgement_):
+  return {check.question: check for check in checks.checks(judgement_)}
+
+
+def test_says_in_this_order_what_is_asked(text):
+  sections = [
+    id_ for id_ in Tree(text).ids if re.fullmatch(r'verdict|test-1[-a-z]*|definitions', id_)
+  ]
+  assert [id_ for id_ in sections if not re.search('-(h|title|desc)$', id_)] == [
+    *('verdict', 'test-1', 'test-1-judged', 'test-1-rates', 'test-1-figures', 'test-1-comparisons'),
+    *('test-1-sensors', 'test-1-groups', 'test-1-mistakes', 'definitions'),
+  ]
+  words_ = seen(text)
+  for part in (
+    *('Compared', 'What a laboratory asks', 'Made for the test.', 'McNemar', 'mended'),
+    *('every rate, with its 95 % intervals', 'Gaps by ethnicity', 'It takes thresholds'),
+  ):
+    assert part in words_
+
+
+def test_well_formed(text):
+  tree = Tree(text)
+  assert len(tree.ids) == len(set(tree.ids))
+  assert tree.all('html') == [{'lang': 'en'}]
+  targets = [a['href'] for a in tree.all('a')] + [u['href'] for u in tree.all('use')]
+  targets += ['#' + name for name in re.findall(r'url\(#([^)]*)\)', text)]
+  assert {t[1:] for t in targets} <= set(tree.ids) and all(t[0] == '#' for t in targets)
+  levels = [int(tag[1]) for tag, _, _ in tree.elements if re.fullmatch('h[1-6]', tag)]
+  assert levels[0] == 1 and levels.count(1) == 1
+  assert all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False))
+  tables = len(tree.all('table'))
+  assert tables == len(tree.all('caption')) > 5
+  assert all('scope' in th for th in tree.all('th'))
+
+
+def test_every_figure_says_what_is_seen(text, full):
+  tree = Tree(text)
+  drawn = tree.all('svg')
+  assert len(drawn) == 4 + len(SUBSETS) + len(full.sensors) + 2
+  for svg in drawn:
+    assert svg['role'] == 'img'
+    assert all(id_ in tree.ids for id_ in svg['aria-labelledby'].split())
+  told = re.findall('<desc[^>]*>(.*?)</desc>', text)
+  assert len(told) == len(drawn) and all(re.search(r'\d', one) for one in told)
+  bpcer = words.percent(full.found['rgb']['bpcer@apcer=1%'])
+  assert any(one.startswith('DET') and f'rgb: BPCER {bpcer} % at APCER 1 %' in one for one in told)
+  assert not re.search('#000[123]', text.partition('</style>')[2])  # colours are the page's
+
+
+def test_loads_and_runs_nothing(text):
+  tree = Tree(text)
+  assert not re.search('https?://', text)
+  assert {tag for tag, _, _ in tree.elements}.isdisjoint({'script', 'link', 'iframe', 'object'})
+  assert "default-src 'none'" in text
+
+
+def test_numbers_are_the_judgements(text, full, no_figures):
+  words_, table = seen(text), chapter.chapter(full, 1).table
+  for subset in SUBSETS:
+    row = table[SUBSETS.index(subset)]
+    for name, cell in zip(chapter.TABLE, row.cells, strict=True):
+      of = full.estimates[subset][name]
+      assert float(cell.text) == pytest.approx(100 * of.value, abs=0.05)
+      assert f'{cell.text} [{100 * of.people.low:.1f}, {100 * of.people.high:.1f}]' in words_
+  best = full.estimates['rgb+depth+ir']
+  assert f'{words.fraction(best["bpcer"].count)} rejected' in words_
+  worst = full.species_of_max('rgb+depth+ir')
+  count = best[f'apcer_species/{worst}'].count
+  assert f'{worst}: {count.errors}/{count.n} accepted' in words_
+  bound = intervals.upper_bound(best['bpcer'].count)
+  assert f'at most {100 * bound:.1f} %, one-sided' in words_
+  assert 'ORACLE' not in words_
+
+
+def test_sentences():
+  full = judged(draws=200)
+  told = [chapter.sentence(c) for c in full.comparisons]
+  verdicts = [c.verdict for c in full.comparisons]
+  assert verdicts[1] == 'better'
+  difference = full.comparisons[1].rates['acer']
+  assert told[1].startswith(
+    f'rgb+depth+ir is better than rgb: ACER lower by {-100 * difference.value:.1f} points ['
+  )
+  turned = dataclasses.replace(full.comparisons[1], a='rgb+depth+ir', b='ensemble: score', p_holm=1)
+  assert 'ensemble and rgb+depth+ir are not told apart: ACER ' in chapter.sentence(turned)
+  assert 'McNemar' in chapter.sentence(dataclasses.replace(turned, rates={}))
+
+
+def test_the_same_bytes_again(text, full):
+  assert page.html([full], 'A model', notes=['Made for the test.']) == text
+
+
+def test_several_tests_and_oracle(tmp_path, full, no_figures):
+  other = judged(make(3, 14), 'cross', rule='dev_eer', oracle=True)
+  path = tmp_path / 'report.html'
+  page.write(path, [full, other], 'Two tests')
+  text = path.read_text(encoding='utf-8')
+  tree = Tree(text)
+  assert len(tree.ids) == len(set(tree.ids))
+  assert {'test-1', 'test-2', 'test-2-figures'} <= set(tree.ids)
+  assert text.count('class="oracle"') == 2  # with the verdict and at the chapter's head
+  assert text.index('class="oracle"') > text.index('verdict-2-h')
+  assert list(tmp_path.iterdir()) == [path]
+  found = checked(other)['Threshold fitted on other samples than it judges']
+  assert found.sign == checks.FAIL and 'ORACLE' in found.answer
+
+
+def test_one_class_is_undefined():
+  made = make(1)
+  keep = made.label == 1
+  fields = {f.name: getattr(made, f.name) for f in dataclasses.fields(made)}
+  some = {k: v[keep] for k, v in fields.items() if isinstance(v, np.ndarray)}
+  scores = score_files.Scores(**some, scores={s: v[keep] for s, v in made.scores.items()})
+  one = judged(scores)
+  text = page.html([one], 'One class')
+  row = chapter.chapter(one, 1).table[0]
+  assert [cell.text for cell in row.cells][:3] == ['undefined'] * 3
+  assert row.cells[3].text == words.percent(one.found['rgb']['bpcer'])
+  assert 'one class only' in seen(text)
+  assert checked(one)['Enough samples of both classes'].sign == checks.FAIL
+  Tree(text)
+
+
+def test_a_subset_that_is_not_served(no_figures):
+  made = make(1)
+  made.scores['rgb+depth'][:] = math.nan
+  made.scores['rgb'][0] = math.nan
+  found = chapter.chapter(judged(made), 1)
+  assert {cell.text for cell in found.table[1].cells} == {'not served'}
+  assert 'rgb+depth: not served' in seen(page.html([judged(made)], 'Without depth'))
+  check = checked(judged(made))['Every sample has a score']
+  assert check.sign == checks.WARN and 'rgb: 1 without' in check.answer
+  for scores in made.scores.values():
+    scores[:] = math.nan
+  assert 'nothing was decided' in seen(page.html([judged(made)], 'Nothing'))
+
+
+def test_too_few_samples_show_no_rate(monkeypatch):
+  few = judged(make(1, people=8), group_by=['ethnicity'])
+  words_ = seen(page.html([few], 'Few'))
+  assert 'n too small' in words_ and 'n<29: ' in words_
+  monkeypatch.setattr(chapter, 'figures', lambda judgement, salt: figures.Figures())
+  found = chapter.chapter(few, 1)
+  assert found.headlines[0].figures[1][1].text.startswith('n too small (')
+  plain = dict(zip(chapter.TABLE, (cell.plain for cell in found.table[0].cells), strict=True))
+  assert [name for name, is_ in plain.items() if is_] == ['apcer']  # of 72 attacks, not 24
+  assert 'n too small' in checked(few)['Enough samples of every PAI species'].answer
+
+
+def test_names_from_files_do_nothing():
+  made = make(1, subsets=('rgb', '<b>&"\'x'))
+  bad = f'{SCRIPT}\x1b[31m\u202e\x00$x_2$" onload="alert(1)'
+  ids = np.array([f'{bad}{i}' for i in range(made.ids.size)])
+  species = np.where(made.attack_type == 'resin', bad, made.attack_type)
+  header = {'config': {SCRIPT: bad}, 'weights_hash': SCRIPT, 'code_version': SCRIPT}
+  made = dataclasses.replace(
+    made, ids=ids, attack_type=species, ethnicity=np.full(ids.size, '面具' + bad), header=header
+  )
+  hostile = judged(made, name=SCRIPT, group_by=['ethnicity'], remarks=[SCRIPT])
+  text = page.html([hostile], SCRIPT, lambda name, ids: {i: {bad: b'x'} for i in ids}, [SCRIPT])
+  tree = Tree(text)
+  assert {'script', 'b'}.isdisjoint(tag for tag, _, _ in tree.elements)
+  assert not any(name.startswith('on') for _, attributes, _ in tree.elements for name in attributes)
+  assert not any(c in text for c in '\x1b\x00\u202e')
+  assert SCRIPT in ''.join(tree.text) and '$x_2$' in ''.join(tree.text)
+  assert all('[' not in id_ and '<' not in id_ for id_ in tree.ids)
+
+
+def test_pictures_are_small_and_in_the_page(full, no_figures):
+  picture = np.random.default_rng(0).integers(0, 255, (300, 200, 3), dtype=np.uint8)
+  deep = (picture[..., 0].astype(np.uint16) + 1) * 100
+  asked = []
+
+  def find(name, ids):
+    asked.append((name, list(ids)))
+    encoded = {'rgb': cv2.imencode('.jpg', picture)[1].tobytes(), 'ir': b'damaged',
+               'depth': cv2.imencode('.png', deep)[1].tobytes()}  # fmt: skip
+    return {ids[0]: encoded}
+
+  text = page.html([full], 'Seen', find)
+  (name, ids), worst = asked[0], full.mistakes['rgb'][0][0]
+  assert name == 'intra' and ids[0] == worst.id and len(ids) == len(set(ids)) and len(asked) == 1
+  shown = [img for img in Tree(text).all('img') if img['alt'] == f'rgb of {worst.id}']
+  start, encoded = shown[0]['src'].split(',')
+  assert start == 'data:image/jpeg;base64'
+  small = cv2.imdecode(np.frombuffer(base64.b64decode(encoded), np.uint8), cv2.IMREAD_UNCHANGED)
+  assert small.shape == (112, 75, 3)
+  assert any(img['alt'].startswith('depth') for img in Tree(text).all('img'))
+  assert 'ir: cannot be read' in seen(text)
+
+
+def test_checks_see_what_is_wrong():
+  made, dev = make(1), make(2, 16)
+  found = checked(judged(made, rule='dev_eer', dev=dev))
+  assert found['People of development and test apart'].sign == checks.OK
+  assert found['Development and test scored by the same weights'].sign == checks.WARN
+  leak = dataclasses.replace(dev, subject=np.where(dev.subject == '2-0', '1-0', dev.subject))
+  known = {'weights_hash': 'abc'}
+  made = dataclasses.replace(made, header=known)
+  found = checked(judged(made, rule='dev_eer', dev=dataclasses.replace(leak, header=known)))
+  assert found['People of development and test apart'] == (
+    checks.FAIL, 'People of development and test apart', '1 people are in both: 1-0'
+  )  # fmt: skip
+  assert found['Development and test scored by the same weights'].sign == checks.OK
+  nobody = dataclasses.replace(
+    made, subject=None, video=None, attack_type=None, attack_category=None
+  )
+  turned = dataclasses.replace(nobody, scores={'rgb+depth+ir': 1 - made.scores['rgb+depth+ir']})
+  found = checked(judged(turned))
+  assert found['A high score means bona fide'].sign == checks.FAIL
+  assert found['Intervals heed who the samples are of'].sign == checks.WARN
+  assert found['Enough samples of every PAI species'].sign == checks.WARN
+
+
+def test_a_file_of_another_framework(monkeypatch):
+  rng = np.random.default_rng(0)
+  label = np.arange(90) % 2
+  scores = score_files.Scores(
+    ids=[str(i) for i in range(90)], label=label, scores={'score': 20 * label + rng.normal(size=90)}
+  )
+  for how in ({'draws': 0}, {'draws': 50}, {'rule': 'fixed=-7'}, {'rule': 'fixed=300'}):
+    figures.figures(judged(scores, **how), 'logits-separated')
+  flat = dataclasses.replace(scores, scores={'score': np.zeros(90)})
+  Tree(page.html([judged(flat)], 'All alike'))
+  monkeypatch.setattr(chapter, 'figures', lambda judgement, salt: figures.Figures())
+  both = judgement.merged({'one': scores, 'ensemble': scores})
+  words_ = seen(page.html([judged(both, draws=50)], 'Two systems'))
+  assert 'ensemble and one are not told apart' in words_ and 'ensemble: score' not in words_
+
+
+def test_a_long_curve_becomes_short_and_stays_where_it_is():
+  rng = np.random.default_rng(0)
+  x = np.sort(rng.random(100_000))
+  y = np.sort(rng.random(100_000))
+  keep = curves.thinned(x, y)
+  assert keep.sum() <= 4 * 300 and keep[0] and keep[-1]
+  assert np.abs(np.interp(x, x[keep], y[keep]) - y).max() <= 1 / 300
+
+
+@pytest.mark.parametrize(
+  'value, text', [(0, '0.0'), (0.0004, '0.04'), (0.9999, '99.99'), (1, '100.0'), (0.0345, '3.5')]
+)
+def test_percent(value, text):
+  assert words.percent(value) == text
+
+
+def test_never_imports_jax():
+  code = (
+    'import sys, flexfas_jax.evaluation.report.page;'
+    'sys.exit(any(m in sys.modules for m in ("jax", "flax", "grain", "cv2", "tensorflow")))'
+  )
+  subprocess.run([sys.executable, '-c', code], check=True)
+
+
+@pytest.mark.skipif(not _CHROMIUM, reason='there is no chromium to open the page with')
+def test_in_a_browser(tmp_path, text):
+  measure = '<script>document.title = JSON.stringify({wide: [...document.querySelectorAll("*")]'
+  measure += '.filter(e => !e.closest(".scroll, pre, .skip") && e.tagName != "HEAD" && e.'
+  measure += (
+    'getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName + "." + e.className'
+  )
+  measure += '), scroll: document.documentElement.scrollWidth, width: innerWidth, svg: [...document'
+  measure += (
+    '.querySelectorAll("svg")].every(e => e.getBoundingClientRect().height > 40)})</script>'
+  )
+  # The page's own policy would not let this run: it is left out of the copy.
+  copy = re.sub('<meta http-equiv[^>]*>', '', text).replace('</body>', measure + '</body>')
+  copied, shot = tmp_path / 'copy.html', tmp_path / 'shot.png'
+  copied.write_text(copy, encoding='utf-8')
+  (tmp_path / 'page.html').write_text(text, encoding='utf-8')
+  # Chromium's window is never narrower than 500 pixels: a frame is.
+  frame = tmp_path / 'frame.html'
+  for width in (400, 1280):
+    inner = copied.as_uri()
+    frame.write_text(
+      f'<iframe style="width: {width}px; height: 900px; border: 0" src="{inner}"></iframe><script>'
+      'onmessage = e => document.title = e.data</script>'
+    )
+    sent = copy.replace(
+      '</script></body>', ';parent.postMessage(document.title, "*")</script></body>'
+    )
+    copied.write_text(sent, encoding='utf-8')
+    dom = _browse(tmp_path, '--virtual-time-budget=4000', '--dump-dom', frame.as_uri())
+    found = json.loads(re.search('<title>(.*?)</title>', dom.stdout)[1].replace('&gt;', '>'))
+    assert found['width'] == width
+    assert found['wide'] == [] and found['scroll'] <= width and found['svg']
+  done = _browse(
+    tmp_path, '--window-size=1280,2000', f'--screenshot={shot}', (tmp_path / 'page.html').as_uri()
+  )
+  assert 'CONSOLE' not in done.stderr
+  assert cv2.imread(str(shot)).std() > 5
+
+
+def _browse(folder, *arguments):
+  return subprocess.run(
+    [_CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--hide-scrollbars',
+     '--enable-logging=stderr', f'--user-data-dir={folder / "browser"}', *arguments],
+    check=True, capture_output=True, text=True, timeout=120,
+  )  # fmt: skip
