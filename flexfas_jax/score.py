@@ -322,7 +322,7 @@ def _write(args: argparse.Namespace, judged: judgement.Judgement, references: di
     find = None
     if args.data_root:
       find = pictures.below(args.data_root, score_files.read_columns(args.columns))
-    return page.html([judged], args.title or str(args.scores), find)
+    return page.html([judged], args.title or args.scores.stem, find)
 
   texts = {
     'json': lambda: json.dumps(results.json_safe(found), indent=2, allow_nan=False) + '\n',
