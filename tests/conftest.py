@@ -3,8 +3,11 @@
 And what keeps the suite short: how programs are compiled, and which files come first.
 """
 
+import atexit
 import os
 import pathlib
+import shutil
+import tempfile
 
 import pytest
 
@@ -23,6 +26,13 @@ os.environ['XLA_FLAGS'] = ' '.join(
   ]
 )
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
+# What one process has compiled, none compiles again: the workers, and the jobs that tests start.
+# In a folder of this session alone; the workers inherit its name.
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='compiled_')
+  atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 
 # The files that take longest: first, so that no core is left waiting for one of them at the end.
 LONG = (
