@@ -47,14 +47,10 @@ def start(config, workdir, processes, devices, *more):
   with socket.socket() as free:
     free.bind(('localhost', 0))
     port = free.getsockname()[1]
-  xla = '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
   environment = {
     **os.environ,
-    'XLA_FLAGS': f'{xla} --xla_force_host_platform_device_count={devices}',
-    # Who comes after need not compile again what does not change.
-    'JAX_COMPILATION_CACHE_DIR': str(config.parent / 'compiled'),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+    # As in this process, but for the devices: of a flag given twice the last counts.
+    'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={devices}',
   }
   started = []
   for i in range(processes):

@@ -51,12 +51,10 @@ def test_eight_devices_equal_one(backbone, fusion, fsdp, head, loss):
   state = State(
     step=jnp.zeros((), jnp.int32), opt_state=optimizer.init(variables['params']), **variables
   )
-  steps = []
+  steps, whole_step = [], make_step(model, optimizer, loss)  # one function: traced once
   for mesh in (sharding.make_mesh(fsdp=fsdp), sharding.make_mesh(devices=jax.devices()[:1])):
     places = sharding.state_sharding(jax.eval_shape(lambda: state), mesh)
-    step = jax.jit(
-      make_step(model, optimizer, loss), out_shardings=(places, sharding.replicated(mesh))
-    )
+    step = jax.jit(whole_step, out_shardings=(places, sharding.replicated(mesh)))
     steps.append((mesh, jax.device_put(state, places), step))
   # Rounding grows through the batch norms of the deeper toys: 1.5e-5 was seen, the largest 1. And
   # where a ReLU's input is within rounding of 0, all gradients before it jump, with which batch
