@@ -36,8 +36,8 @@ NEVER = {  # rule: (files, what they never import)
     'flexfas_jax.models',
   ),
   'evaluation': (under('flexfas_jax/evaluation', SCORING), 'jax flax grain'),
-  'score and lint': (
-    of('flexfas_jax/score.py') + of('flexfas_jax/lint.py'),
+  'score, ensemble and lint': (
+    [p for name in ('score', 'ensemble', 'lint') for p in of(f'flexfas_jax/{name}.py')],
     'jax flax grain absl flexfas_jax.models flexfas_jax.training',
   ),
   'input_pipeline': (under('flexfas_jax/input_pipeline'), 'jax flax'),

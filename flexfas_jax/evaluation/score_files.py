@@ -136,6 +136,12 @@ class Dialect:
 OURS = Dialect()
 
 
+def number_of(cell: str, dialect: Dialect = OURS) -> int | None:
+  """What a label's text means: 1 bona fide, 0 attack; None: it means nothing."""
+  of = dialect.labels.get(cell)
+  return _NUMBER_OF.get(cell) if of is None else LABELS.index(of)
+
+
 def read(path, dialect: Dialect = OURS) -> Scores:
   """Reads a score file and the header beside it, where there is one.
 

@@ -34,9 +34,9 @@ def text(found: results.Results, title: str = '', metrics: Sequence[str] = ()) -
     metrics: names of the columns, in place of the usual ones.
   """
   columns = {_HEADINGS.get(name, name.upper()): name for name in metrics} or COLUMNS
-  blocks = [_title(found, title), _aligned(_rows(found, columns))]
+  blocks = [_title(found, title), aligned(_rows(found, columns))]
   if rows := _category_rows(found):
-    blocks += ['', 'APCER by attack category', _aligned(rows)]
+    blocks += ['', 'APCER by attack category', aligned(rows)]
   return '\n'.join(block for i, block in enumerate(blocks) if block or i)
 
 
@@ -50,12 +50,12 @@ def drawn(found: results.Results, title: str = '') -> list:
 
 def interval_text(judgement: Judgement) -> str:
   """The main rates with their 95 % intervals, and the comparisons, as plain lines of text."""
-  lines = ['', _whose(judgement), _aligned(_interval_rows(judgement))]
+  lines = ['', _whose(judgement), aligned(_interval_rows(judgement))]
   if judgement.comparisons:
     lines += ['', 'compared on the same samples', *map(sentence, judgement.comparisons)]
   for place, gaps in judgement.gaps.items():
     subset, _, column = place.rpartition(', ')
-    lines += ['', f'by {column}, {shown(subset)}', _aligned(_gap_rows(gaps))]
+    lines += ['', f'by {column}, {shown(subset)}', aligned(_gap_rows(gaps))]
   return '\n'.join(lines)
 
 
@@ -80,7 +80,7 @@ def reference_text(references: Mapping[str, Mapping[str, float]]) -> str:
     raw = 'threshold' in name
     values = [of[name] for of in references.values()]
     rows.append([name, *(f'{x:.6g}' if raw else _percent(x, True) for x in values)])
-  return _aligned(rows)
+  return aligned(rows)
 
 
 def sentence(one: comparisons.Comparison) -> str:
@@ -291,7 +291,7 @@ def _escaped_tex(cell: str) -> str:
   return ''.join(_TEX.get(c, c) for c in cell)
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def aligned(rows: list[list[str]]) -> str:
   """Columns of text, the first to the left and the numbers to the right."""
   rows = _printable(rows)
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -71,6 +71,7 @@ def evaluate(job: jobs.Job, folder: pathlib.Path, data: inputs.Data, scorer) -> 
   variables = jobs.variables_of(checkpoints.restore(step, job.abstract))
   header = {
     'step': step,
+    'trained_steps': checkpoints.latest(),  # an ensemble takes no member that is half trained
     'weights_hash': _weights_hash(variables),
     'config': json.loads(json.dumps(job.config.to_dict())),
     'version': flexfas_jax.__version__,

@@ -1,0 +1,208 @@
+"""Maps that make scores mean what they say, fitted on development scores and nowhere else.
+
+All are monotone: who ranks above whom does not change, and so neither do AUC, EER and TPR@FPR,
+except where two scores become one (isotonic: its steps; the others: what float64 cannot tell
+from 1). What changes is what a score says, and what a threshold of 0.5 does.
+
+  piecewise   a line in two pieces: 0 stays 0, dev's threshold becomes 0.5, 1 stays 1 [MM]
+  platt       expit(slope * logit(score) + offset), of the largest likelihood, the targets being
+              (n + 1) / (n + 2) and 1 / (n + 2) instead of 1 and 0 [P]; by Newton's method [LLW]
+  isotonic    the monotone map of the least squared error, by pool adjacent violators [A], straight
+              lines between its steps, constant beyond the dev scores
+
+  [MM]   Parkin and Grinchuk, Recognizing Multi-Modal Face Spoofing with Face Recognition Networks
+         (CVPRW 2019), and its code.
+  [P]    Platt, Probabilistic outputs for support vector machines (1999).
+  [LLW]  Lin, Lin and Weng, A note on Platt's probabilistic outputs for support vector machines
+         (Machine Learning, 2007).
+  [A]    Ayer et al., An empirical distribution function for sampling with incomplete information
+         (Annals of Mathematical Statistics, 1955).
+  [G]    Guo et al., On calibration of modern neural networks (ICML 2017): the calibration error.
+
+A score here is a probability in [0, 1]; NaN, a failure to acquire, stays NaN and teaches nothing.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from scipy.special import expit, logit
+
+from flexfas_jax.errors import StateError
+from flexfas_jax.evaluation import conventions, metrics, thresholds
+from flexfas_jax.evaluation.ensembles import EPSILON
+
+METHODS = {
+  'piecewise': "dev's threshold comes to 0.5",
+  'platt': 'a logistic line over the logits',
+  'isotonic': 'the monotone steps that fit dev best',
+}
+BINS = 15  # of the calibration error [G]
+
+# Applied, not fitted: as near to 0 and 1 as float64 gets, so that no two scores become one.
+_NEAREST = 2.0**-53
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+  """A fitted map; `parameters` is JSON: threshold, or slope and offset, or from and to."""
+
+  method: str
+  parameters: dict
+
+  def __call__(self, score) -> np.ndarray:
+    """[N] float in [0, 1] to [N] float64 in [0, 1], NaN to NaN."""
+    score, of = np.asarray(score, np.float64), self.parameters
+    if self.method == 'piecewise':
+      return conventions.rescaled(score, of['threshold'])
+    if self.method == 'platt':
+      return expit(of['slope'] * _logit(score, _NEAREST) + of['offset'])
+    return np.where(np.isnan(score), np.nan, np.interp(score, of['from'], of['to']))
+
+
+def piecewise(threshold: float) -> Calibration:
+  """The line in two pieces that brings a threshold to 0.5.
+
+  Raises:
+    StateError: a threshold that is not between 0 and 1.
+  """
+  if not 0 < threshold < 1:
+    raise StateError(f'no line brings a threshold of {threshold:g} to 0.5: it must be in (0, 1)')
+  return Calibration('piecewise', {'threshold': float(threshold)})
+
+
+def fit(method: str, label, score, rule: str = 'dev_eer') -> Calibration:
+  """The map that development scores give.
+
+  Args:
+    method: one of `METHODS`.
+    label: [N] integer, 1 = bona fide.
+    score: [N] float in [0, 1], NaN = failure to acquire.
+    rule: how piecewise finds its threshold, as in `thresholds.RULES`.
+
+  Raises:
+    StateError: scores of one class alone, or where high does not mean bona fide; a threshold that
+      cannot be found, or not moved.
+    ValueError: no such method.
+  """
+  label, score = np.asarray(label), np.asarray(score, np.float64)
+  if method not in METHODS:
+    raise ValueError(f'no calibration {method!r}; choose one of {", ".join(METHODS)}')
+  known = ~np.isnan(score)
+  label, score = label[known], score[known]
+  if not (label == 1).any() or not (label == 0).any():
+    raise StateError(f'{method} needs development scores of both classes')
+  if metrics.auc(metrics.curve(label, score)) <= 0.5:
+    raise StateError(
+      f'{method}: the development scores are no higher for bona fide samples than for attacks; '
+      'no monotone map mends that'
+    )
+  if method == 'piecewise':
+    return piecewise(thresholds.fit(rule, label, score))
+  return _platt(label, score) if method == 'platt' else _isotonic(label, score)
+
+
+def _logit(score: np.ndarray, nearest: float) -> np.ndarray:
+  return logit(np.clip(score, nearest, 1 - nearest))
+
+
+def _platt(label: np.ndarray, score: np.ndarray) -> Calibration:
+  # A score of 1 in float32 pulls no harder than float32 can tell it from 1.
+  x = _logit(score, EPSILON)
+  n = (label == 1).sum(), (label == 0).sum()
+  target = np.where(label == 1, (n[0] + 1) / (n[0] + 2), 1 / (n[1] + 2))
+
+  def loss(line) -> float:
+    z = line[0] * x + line[1]
+    return float((np.logaddexp(0, z) - target * z).sum())
+
+  X = np.stack([x, np.ones_like(x)])  # [2, N]
+  line = np.array([0.0, math.log((n[0] + 1) / (n[1] + 1))])
+  for _ in range(100):
+    p = expit(line[0] * x + line[1])
+    gradient = X @ (p - target)
+    if np.abs(gradient).max() < 1e-9 * x.size:
+      break
+    curvature = (X * (p * (1 - p))) @ X.T + 1e-12 * np.eye(2)
+    step, size, before = np.linalg.solve(curvature, gradient), 1.0, loss(line)
+    # A full step may overshoot where the line is steep [LLW].
+    while size > 1e-10 and loss(line - size * step) > before - 1e-4 * size * (gradient @ step):
+      size /= 2
+    if size <= 1e-10:
+      break
+    line = line - size * step
+  if not line[0] > 0:
+    raise StateError('platt: the line that fits the development scores falls; they are no guide')
+  return Calibration('platt', {'slope': float(line[0]), 'offset': float(line[1])})
+
+
+def _isotonic(label: np.ndarray, score: np.ndarray) -> Calibration:
+  at, index, count = np.unique(score, return_inverse=True, return_counts=True)  # ties are one
+  mean = np.bincount(index, label, at.size) / count
+  blocks = []  # [mean, weight, first, last], rising
+  for k, (m, w) in enumerate(zip(mean.tolist(), count.tolist(), strict=True)):
+    blocks.append([m, w, k, k])
+    while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
+      m, w, _, last = blocks.pop()
+      of = blocks[-1]
+      of[0] = (of[0] * of[1] + m * w) / (of[1] + w)
+      of[1], of[3] = of[1] + w, last
+  ends = [(k, m) for m, _, first, last in blocks for k in dict.fromkeys((first, last))]
+  return Calibration(
+    'isotonic', {'from': [float(at[k]) for k, _ in ends], 'to': [float(m) for _, m in ends]}
+  )
+
+
+def brier(label, score) -> float:
+  """The mean squared distance from 1 for bona fide samples and 0 for attacks; NaN of none."""
+  label, score = _scored(label, score)
+  return float(np.mean((score - label) ** 2)) if label.size else math.nan
+
+
+def log_loss(label, score) -> float:
+  """The mean of -ln(probability of the truth), NaN of none.
+
+  Scores are kept 2^-53 away from 0 and 1: a sure mistake costs 36.7, not infinity.
+  """
+  label, score = _scored(label, score)
+  z = _logit(score, _NEAREST)
+  return float(np.mean(np.logaddexp(0, z) - label * z)) if label.size else math.nan
+
+
+def calibration_error(label, score, bins: int = BINS) -> float:
+  """The expected calibration error [G] of the probability of bona fide; NaN of none.
+
+  The samples' mean of |share of bona fide - mean score|, each in its own of `bins` equal bins over
+  [0, 1], a score on an edge belonging to the upper one (1 to the last).
+  """
+  label, score = _scored(label, score)
+  if not label.size:
+    return math.nan
+  own = np.minimum((score * bins).astype(int), bins - 1)
+  gap = np.bincount(own, label, bins) - np.bincount(own, score, bins)
+  return float(np.abs(gap).sum() / label.size)
+
+
+def told(label, score) -> dict[str, float]:
+  """What calibration changes, and what it does not.
+
+  Returns:
+    brier, log_loss, calibration_error, acer, apcer and bpcer at 0.5; eer, auc.
+  """
+  points, rates = metrics.curve(label, score), metrics.error_rates(label, score, 0.5)
+  return {
+    'brier': brier(label, score),
+    'log_loss': log_loss(label, score),
+    'calibration_error': calibration_error(label, score),
+    'acer': rates.acer,
+    'apcer': rates.apcer,
+    'bpcer': rates.bpcer,
+    'eer': metrics.eer(points)[0],
+    'auc': metrics.auc(points),
+  }
+
+
+def _scored(label, score) -> tuple[np.ndarray, np.ndarray]:
+  label, score = np.asarray(label, np.float64), np.asarray(score, np.float64)
+  known = ~np.isnan(score)
+  return label[known], score[known]

@@ -1,0 +1,119 @@
+"""The ensemble, and every mean on the way to it, as score files that say what they are made of."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from flexfas_jax.errors import ConfigError
+from flexfas_jax.evaluation import ensembles, member_checks, score_files
+from flexfas_jax.evaluation.calibration import Calibration
+from flexfas_jax.evaluation.ensembles import Key
+from flexfas_jax.evaluation.members import COORDINATES, Member, named
+
+
+def header(
+  members: Sequence[Member],
+  space: str,
+  weights: Mapping[str, Mapping[Key, float]] | None = None,
+  calibrations: Mapping[str, Calibration] | None = None,
+  devs: Sequence[Member] | None = None,
+  incomplete: Sequence[str] = (),
+) -> dict:
+  """The header of a mean.
+
+  Args:
+    members: that it is of.
+    space: one of `ensembles.SPACES`.
+    weights: by subset: as `ensembles.val_weights`; None where all are alike.
+    calibrations: by subset, as far as they were calibrated.
+    devs: whose scores weights and calibrations are fitted on.
+    incomplete: what was missing, and allowed to be.
+
+  Returns:
+    `ensemble`, and `weights_hash`, the members' own hashes and what was done with them, where all
+    are known; a member alone keeps its own.
+  """
+  recipe = {
+    'order': list(ensembles.ORDER),
+    'space': space,
+    'weights': 'equal'
+    if weights is None
+    else {
+      subset: {named(key) or key[-1]: w for key, w in of.items() if key[-1]}
+      for subset, of in weights.items()
+    },
+    'calibration': {
+      s: {'method': c.method, **c.parameters} for s, c in (calibrations or {}).items()
+    }
+    or None,
+  }
+  hashes = sorted({(*m.at, str(m.scores.header.get('weights_hash') or '')) for m in members})
+  weights_of = {h[-1] for h in hashes}
+  found = {'ensemble': {'members': [_told(m) for m in members], **recipe}}
+  if weights is not None:
+    found['ensemble']['weighing'] = ensembles.WEIGHING
+  if devs:
+    dev = devs[0].scores
+    found['ensemble']['dev'] = {
+      'list_hash': score_files.list_hash(dev.ids, dev.label),
+      'files': [{'file': str(m.path), 'sha256': m.sha256} for m in devs],
+    }
+  if incomplete:
+    found['ensemble']['incomplete'] = list(incomplete)
+  if '' not in weights_of:
+    text = json.dumps([hashes, recipe], sort_keys=True)
+    alone = len(weights_of) == 1 and recipe['calibration'] is None
+    found['weights_hash'] = hashes[0][-1] if alone else hashlib.sha256(text.encode()).hexdigest()
+  return found
+
+
+def _told(member: Member) -> dict:
+  of = member.scores.header
+  return {
+    'file': str(member.path),
+    'sha256': member.sha256,
+    **{c: x for c, x in zip(COORDINATES, member.at, strict=True) if x},
+    'columns': list(member.scores.scores),
+    **{name: of[name] for name in ('weights_hash', 'step') if name in of},
+  }
+
+
+def write(
+  path: Path, members: Sequence[Member], scores: Mapping[str, np.ndarray], header: Mapping
+) -> None:
+  """Writes a mean of members.
+
+  Args:
+    path: `NAME.csv`.
+    members: of the ensemble, all in one order; their samples are written.
+    scores: by subset: [N].
+    header: from `header`.
+
+  Raises:
+    ConfigError: the file cannot be written.
+  """
+  base = dataclasses.replace(
+    member_checks.samples(members), scores=dict(scores), header=dict(header), nan_samples={}
+  )
+  try:
+    score_files.write(path, base)
+  except OSError as error:
+    raise ConfigError(f'{path} cannot be written: {error.strerror}') from error
+
+
+def names(tree: Mapping[Key, Sequence[Key]]) -> dict[Key, str]:
+  """What the file of every mean below the ensemble is called, without `.csv`.
+
+  Raises:
+    ConfigError: two of the same name.
+  """
+  keys = [key for key in tree if key and key[-1]]
+  found = {key: named(key) for key in keys}
+  if len(set(found.values())) < len(found):
+    twice = sorted(n for n in found.values() if list(found.values()).count(n) > 1)
+    raise ConfigError(f'--intermediate: two means would be called {twice[0]}; rename a network')
+  return found

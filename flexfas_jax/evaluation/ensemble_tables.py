@@ -1,0 +1,134 @@
+"""What an ensemble is a mean of, and what every mean gained, as text."""
+
+
+import numpy as np
+
+from flexfas_jax.evaluation import calibration, ensembles, metrics, tables, thresholds
+from flexfas_jax.evaluation.averaging import Averaged
+from flexfas_jax.evaluation.ensembles import Key
+from flexfas_jax.evaluation.members import named
+
+_COLUMNS = ('ACER', 'APCER', 'BPCER', 'EER', 'AUC', 'TPR@FPR=1e-4')
+_TOLD = {  # of `calibration.told`: heading
+  'brier': 'Brier',
+  'log_loss': 'log loss',
+  'calibration_error': 'ECE',
+  'acer': 'ACER at 0.5',
+  'apcer': 'APCER at 0.5',
+  'bpcer': 'BPCER at 0.5',
+  'eer': 'EER',
+  'auc': 'AUC',
+}
+_AS_THEY_ARE = ('brier', 'log_loss', 'calibration_error', 'auc')  # the others in percent
+
+
+def best(made: Averaged) -> Key:
+  """The member, (network, seed, fold), of the least EER, of equals the one of the largest AUC: on
+  dev, or without one on the scores that are judged, which then is an ORACLE's choice."""
+  means, label = made.means, made.label
+  if made.dev_means is not None:
+    means, label = made.dev_means, made.dev_label
+
+  def order(key):
+    points = metrics.curve(label, means[key])
+    eer = metrics.eer(points)[0]
+    return np.nan_to_num(eer, nan=np.inf), -np.nan_to_num(metrics.auc(points)), key
+
+  return min((key for key in means if len(key) == 3), key=order)
+
+
+def text(made: Averaged, rule: str) -> str:
+  """The tree of means with the figures of every mean, in percent.
+
+  Args:
+    made: of a subset that is served.
+    rule: how each mean gets its threshold, as in `thresholds.RULES`.
+  """
+  head = ['mean', 'of', *(['weight'] if made.weights else []), *_COLUMNS, 'threshold']
+  rows, winner = [head], known(best(made))
+  if made.calibration:
+    dev = made.final(dev=True) if made.dev_means is not None else None
+    own = ['ensemble, calibrated', '', *([''] if made.weights else [])]
+    rows.append([*own, *_figures(made, made.final(), dev, rule)])
+  for key in _walk(made.tree, ()):
+    if key and not key[-1]:
+      continue  # a coordinate that is not known is no level
+    depth = sum(map(bool, key))
+    name = '  ' * depth + (named(key) or 'ensemble') + (' *' if key == winner else '')
+    weight = [f'{_weight(made, key):.3f}' if key else ''] if made.weights else []
+    dev = made.dev_means[key] if made.dev_means is not None else None
+    rows.append([name, _parts(made.tree, key), *weight])
+    rows[-1] += _figures(made, made.means[key], dev, rule)
+  return tables.aligned(rows)
+
+
+def effect_text(made: Averaged, fitted: bool) -> str:
+  """What calibration did to a subset: `calibration.told` before and after.
+
+  Args:
+    made: of a subset that was calibrated.
+    fitted: whether on its dev scores.
+  """
+  method, parameters = made.calibration.method, made.calibration.parameters
+  said = [f'{name} {x:.6g}' for name, x in parameters.items() if isinstance(x, float)]
+  of = {'ensemble': (made.label, made.means[()])}
+  if made.dev_means is not None:
+    name = 'dev (fitted on it)' if fitted else 'dev'
+    of = {name: (made.dev_label, made.dev_means[()]), **of}
+  rows = [['', *_TOLD.values()]]
+  for name, (label, score) in of.items():
+    for when, values in (('before', score), ('after', made.calibration(score))):
+      told = calibration.told(label, values)
+      cells = [f'{told[n]:.6f}' if n in _AS_THEY_ARE else _percent(told[n]) for n in _TOLD]
+      rows.append([f'{name}, {when}', *cells])
+  first = ', '.join([f'calibration: {method}', *said, f'ECE of {calibration.BINS} equal bins'])
+  return first + '\n' + tables.aligned(rows)
+
+
+def _percent(value: float) -> str:
+  return 'undefined' if np.isnan(value) else f'{100 * value:.2f}'
+
+
+def _figures(made: Averaged, score, dev, rule: str) -> list[str]:
+  threshold = thresholds.fit(rule, made.dev_label, dev)
+  rates = metrics.error_rates(made.label, score, threshold)
+  points = metrics.curve(made.label, score)
+  values = (rates.acer, rates.apcer, rates.bpcer, metrics.eer(points)[0], metrics.auc(points))
+  values = (*values, metrics.tpr_at_fpr(points, 1e-4))
+  return [*map(_percent, values), f'{threshold:.6g}']
+
+
+def _walk(tree, key: Key):
+  """The means below and at a key, each before its parts; views are none."""
+  if len(key) > 3:
+    return
+  yield key
+  for part in tree[key]:
+    yield from _walk(tree, part)
+
+
+def known(key: Key) -> Key:
+  """A key without the coordinates at its end that are not known: the same scores."""
+  while key and not key[-1]:
+    key = key[:-1]
+  return key
+
+
+def _parts(tree, key: Key) -> str:
+  """'3 folds'; '' of a file's only scores."""
+  while key in tree:
+    parts = tree[key]
+    if len(parts) > 1 or parts[0][-1]:
+      what = ensembles.over(key)
+      return f'{len(parts)} {what}{"s" if len(parts) > 1 else ""}'
+    key = parts[0]
+  return ''
+
+
+def _weight(made: Averaged, key: Key) -> float:
+  """Among the parts of the mean that it is shown under."""
+  weight = made.weights[key]
+  while len(key) > 1 and not key[-2]:
+    key = key[:-1]
+    weight *= made.weights[key]
+  return weight
