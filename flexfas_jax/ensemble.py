@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
   Returns:
     The exit code.
   """
-  args = _parser().parse_args(argv)
+  args = _parser().parse_intermixed_args(argv)
   return exit_code_of(lambda: _ensemble(args), args.debug)
 
 

@@ -1,6 +1,5 @@
 """What an ensemble is a mean of, and what every mean gained, as text."""
 
-
 import numpy as np
 
 from flexfas_jax.evaluation import calibration, ensembles, metrics, tables, thresholds
