@@ -254,6 +254,10 @@ def test_weights_and_calibration_are_of_dev_alone(files, capsys):
   weights = header['weights']['score']
   assert weights['a'] + weights['b'] == pytest.approx(1)
   assert set(weights.values()) - {0.5, 1.0}
+  # Each member's own dev scores, in whatever order.
+  args = ['--out=o.csv', '--weights=val', '--calibrate=platt']
+  assert run(*given(), '--dev', *given(folder='dev/'), *args) == 0
+  np.testing.assert_array_equal(values('e.csv'), values('o.csv'))
   # Other labels of what is judged change nothing.
   for name in RUNS:
     changed(f'{name}.csv', label=1 - score_files.read(f'{name}.csv').label,

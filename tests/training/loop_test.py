@@ -137,7 +137,8 @@ def test_the_best_step_on_val_is_the_one_that_is_judged(unbroken):
   workdir, found = unbroken
   val = {r['step']: r['val/eer'] for r in rows(workdir) if 'val/eer' in r}
   best = min(val, key=lambda step: (val[step], -step))
-  assert json.loads((workdir / 'scores/cross.json').read_text())['step'] == best
+  header = json.loads((workdir / 'scores/cross.json').read_text())
+  assert (header['step'], header['trained_steps']) == (best, max(val))
   assert f'step {best}, threshold' in found.stdout
 
 
