@@ -14,7 +14,7 @@ import functools
 import logging
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +29,8 @@ from flexfas_jax.models.foreign_names import ARCHITECTURES, Architecture, looks_
 log = logging.getLogger(__name__)
 Path = tuple[str, ...]  # of one of our arrays: ('params', 'streams_shared', 'conv1', 'kernel')
 Tensors = Mapping[str, np.ndarray]
+
+OURS = 'ours'  # in the place of an architecture: the weights are a workdir's, of a run of ours
 
 LEAVES = {  # what an array within a module is called there; the others as here
   'kernel': 'weight',
@@ -209,7 +211,8 @@ def initialise(variables, donor, into: str = 'streams') -> dict[str, Any]:
     into: 'streams', all of them; the name of one modality whose stream is its own; 'aggregation',
       all streams and the joint stages of `multi_layer_aggregation`, as in MM-FAS: the stage after
       each layer, and the last one, whose inputs are repeated for each modality and not divided by
-      their number (resnet_caffe_DLAS.py and ir_se_dlas.py, _load_pretrained_weights).
+      their number (resnet_caffe_DLAS.py and ir_se_dlas.py, _load_pretrained_weights); 'all',
+      every array of a donor of the same architecture, its head too.
 
   Returns:
     New variables; what stays as it was in the touched parts is logged by name. A position embedding
@@ -244,6 +247,8 @@ class Fitted(NamedTuple):
 
 def fit(variables, donor, into: str = 'streams') -> Fitted:
   """What `initialise` would put where; `variables` may be shapes alone."""
+  if into == 'all':
+    return _fit_all(variables, donor)
   like, variables, donor = variables, jax.eval_shape(_unstack, variables), _unstack(donor)
   targets = _targets(variables, into)
   streams = [k for k in donor['params'] if k.startswith('streams_')]
@@ -281,14 +286,28 @@ def fit(variables, donor, into: str = 'streams') -> Fitted:
   )
 
 
+def _fit_all(variables, donor) -> Fitted:
+  arrays = dict(_flat(_unstack(donor)))
+  wanted = {path: value.shape for path, value in _flat(jax.eval_shape(_unstack, variables))}
+  found = {path: tuple(value.shape) for path, value in arrays.items()}
+  wrong = [
+    f'{"/".join(path[1:])}: {found.get(path, "nothing")} does not fit {wanted.get(path, "nothing")}'
+    for path in sorted(wanted.keys() | found.keys())
+    if found.get(path) != wanted.get(path)
+  ]
+  if wrong:
+    raise StateError(f'the weights are of another architecture than the model: {_few(wrong)}')
+  return Fitted(_restacked(arrays, variables), [], [])
+
+
 class Source(NamedTuple):
   """A config's group `pretrained`: what the streams start from.
 
   Attributes:
-    weights: a file, or 'hub:OWNER/NAME'.
-    architecture: a key of `ARCHITECTURES`, of one backbone.
-    sha256: what the file's hash must be; None accepts any.
-    into: see `initialise`.
+    weights: a file, 'hub:OWNER/NAME', or the workdir of a run of ours.
+    architecture: a key of `ARCHITECTURES`, of one backbone; 'ours' of a workdir.
+    sha256: what the file's hash, or that of a workdir's weights, must be; None accepts any.
+    into: see `initialise`; 'all' is for a workdir alone.
   """
 
   weights: str
@@ -320,8 +339,10 @@ def source_of(fields: Mapping[str, Any] | None, variables) -> Source | None:
     if not isinstance(value, str) and (field != 'sha256' or value is not None):
       raise ConfigError(f'config.pretrained.{field} is {value!r}, not a text')
   backbones = {k: v for k, v in ARCHITECTURES.items() if len(v.inputs) == 1}
-  pick('backbone for config.pretrained.architecture', backbones, source.architecture)
-  _targets(variables, source.into)
+  choices = {**backbones, OURS: None}
+  pick('backbone for config.pretrained.architecture', choices, source.architecture)
+  if (source.architecture, source.into) != (OURS, 'all'):
+    _targets(variables, source.into)
   return source
 
 
@@ -336,13 +357,18 @@ def fetch(source: Source, variables) -> tuple[dict[Path, Any], str]:
   """
   _, donor, left_out = _import(_read(source.weights, source.sha256), source.architecture)
   fitted = fit(variables, donor, source.into)
+  return fitted.arrays, describe(source, fitted, left_out)
+
+
+def describe(source: Source, fitted: Fitted, left_out: Sequence[str] = ()) -> str:
+  """A line that says what comes from where, and what is left out."""
   line = f'{source.into} from {source.weights} ({source.architecture}), {len(fitted.arrays)} arrays'
   for what, names in (
     ('left out', [*left_out, *fitted.left_out]),
     ('as initialised', fitted.untouched),
   ):
     line += f'; {what}: {_few(names)}' if names else ''
-  return fitted.arrays, line
+  return line
 
 
 def put(tree, arrays: Mapping[Path, Any]):
