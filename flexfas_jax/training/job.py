@@ -77,6 +77,7 @@ def make(
     raise ConfigError(f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}')
   init = functools.partial(init_state, model=model, optimizer=optimizer)
   abstract = jax.eval_shape(init, jax.random.key(0))
+  optimizers.check_names(fields['optimizer'], abstract.params)
   map_size = fit(model, loss, variables_of(abstract), target)
   source = pretrained.source_of(fields.get('pretrained'), variables_of(abstract))
   abstract = jax.tree.map(
