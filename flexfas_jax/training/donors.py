@@ -28,15 +28,19 @@ def nothing() -> Donated:
   return Donated({}, '', {})
 
 
-def people_of(folder: pathlib.Path, source: pretrained.Source | None) -> tuple[list[str], str]:
+def people_of(
+  folder: pathlib.Path, source: pretrained.Source | None, train: str = ''
+) -> tuple[list[str], str]:
   """Who was trained on before a run; reads no weights.
 
   Args:
     folder: the run's workdir; a run that was begun keeps the names itself.
     source: what the config says that it starts from; None asks the workdir alone.
+    train: the run's own selection.
 
   Returns:
-    (names, what to tell of them with every figure or '').
+    (names, what to tell of them with every figure or ''). Without those of a donor that was trained
+    on the same selection, as in a second stage: they are the run's own, and proven apart as such.
 
   Raises:
     StateError: the source is no workdir of ours, or its files are damaged.
@@ -52,13 +56,16 @@ def people_of(folder: pathlib.Path, source: pretrained.Source | None) -> tuple[l
       "config.json); train it first, or name the architecture of a file's weights"
     )
   before, known = workdir.pretraining(donor), identities.read(donor)
-  remarks = [before.get('remark', '')]
-  if known is None:
+  remarks, people = [before.get('remark', '')], set(before.get('people', ()))
+  if _config_of(donor).get('train') == train:
+    pass
+  elif known:
+    people.update(known.people)
+  else:
     remarks.append(
       f'not proven that nobody is tested on whom {source.weights} was trained on: it holds no '
       f'{identities.FILE}'
     )
-  people = {*before.get('people', ()), *(known.people if known else ())}
   return sorted(people), '; '.join(filter(None, remarks))
 
 
@@ -70,10 +77,9 @@ def fetch(job: jobs.Job, folder: pathlib.Path) -> Donated:
       the text names the first tensors that do not fit.
   """
   source = job.pretrained
-  people, remark = people_of(folder, source)
+  people, remark = people_of(folder, source, job.config.train)
   donor = pathlib.Path(source.weights)
-  config = json.loads((donor / 'config.json').read_text(encoding='utf-8'))
-  metric = tasks.judging(config).BEST
+  metric = tasks.judging(_config_of(donor)).BEST
   checkpoints = Checkpoints(donor / 'checkpoints', metric, read_only=True)
   step = checkpoints.best()
   if step is None:
@@ -97,3 +103,11 @@ def fetch(job: jobs.Job, folder: pathlib.Path) -> Donated:
   arrays = {path: distributed.whole(array) for path, array in fitted.arrays.items()}
   line = f'{pretrained.describe(source, fitted)}; step {step}'
   return Donated(arrays, line, told | ({'remark': remark} if remark else {}))
+
+
+def _config_of(donor: pathlib.Path) -> dict:
+  file = donor / 'config.json'
+  try:
+    return dict(json.loads(file.read_text(encoding='utf-8')))
+  except (OSError, ValueError, TypeError) as error:
+    raise StateError(f'{file} cannot be read ({error})') from error

@@ -103,7 +103,7 @@ def _prepare(config: ConfigDict, folder: str, options: Options, test: bool = Tru
   if not options.allow_config_change:
     hint = ', or go on with this one by --allow_config_change'
     workdir.refuse(pathlib.Path(folder), changed, hint)
-  people, remark = donors.people_of(pathlib.Path(folder), job.pretrained)
+  people, remark = donors.people_of(pathlib.Path(folder), job.pretrained, job.config.train)
   data = inputs.open_all(job.config, test=test, pretraining=people)
   data.remarks.extend([remark] if remark else [])
   identities.refuse_others(pathlib.Path(folder), data.known)

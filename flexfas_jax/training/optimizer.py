@@ -13,8 +13,10 @@ from flexfas_jax.errors import ConfigError
 from flexfas_jax.lookup import pick
 
 
-def warmup_cosine(peak: float, steps: int, warmup: int = 0) -> optax.Schedule:
-  """Linear from 0 to `peak` over `warmup` steps, then a cosine down to 0 at `steps`."""
+def warmup_cosine(peak: float, steps: int, warmup: int = 0, until: int = 0) -> optax.Schedule:
+  """Linear from 0 to `peak` over `warmup` steps, then a cosine down to 0 at `steps`, or at `until`,
+  where the training ends before the cosine does."""
+  steps = until or steps
   if warmup >= steps:
     raise ConfigError(
       f'the warm-up ({warmup} steps) must be shorter than the training ({steps} steps): lower '
@@ -34,12 +36,22 @@ def step_decay(
   return lambda step: peak * gamma ** ((step + lead) // every)
 
 
+def steps_at(peak: float, steps: int, at: Sequence[int], gamma: float = 0.1) -> optax.Schedule:
+  """`peak`, times `gamma` from each of the steps `at` on: the face recognition papers'."""
+  return optax.piecewise_constant_schedule(peak, {int(step): gamma for step in at})
+
+
 def constant(peak: float, steps: int) -> optax.Schedule:
   """`peak` throughout."""
   return optax.constant_schedule(peak)
 
 
-SCHEDULES = {'warmup_cosine': warmup_cosine, 'step_decay': step_decay, 'constant': constant}
+SCHEDULES = {
+  'warmup_cosine': warmup_cosine,
+  'step_decay': step_decay,
+  'steps_at': steps_at,
+  'constant': constant,
+}
 
 
 def decayed(params, which: str = 'kernels'):

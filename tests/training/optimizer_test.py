@@ -27,6 +27,18 @@ def test_step_decay_is_the_references():
   assert rate(19 * per_epoch - 1) == 1e-5
 
 
+def test_a_cosine_may_outlast_the_training():
+  """MM-FAS's: 30 epochs of a cosine of 50."""
+  rate = optimizer.warmup_cosine(peak=2.0, steps=30, until=50)
+  np.testing.assert_allclose([rate(0), rate(25), rate(50)], [2, 1, 0], atol=1e-6)
+
+
+def test_steps_at_by_hand():
+  rate = optimizer.steps_at(0.1, 28, at=(16, 24))
+  found = [float(rate(step)) for step in (0, 15, 16, 23, 24, 27)]
+  np.testing.assert_allclose(found, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
+
+
 def test_only_kernels_decay():
   _, variables = make('vit', 'concat')
   tx, _ = optimizer.build(
