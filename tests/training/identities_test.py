@@ -14,8 +14,10 @@ from ml_collections import ConfigDict
 
 from configs import face_recognition, mm_fas
 from flexfas_jax.errors import ConfigError, DataError, StateError
+from flexfas_jax.evaluation import pairs
 from flexfas_jax.input_pipeline import pipeline
-from flexfas_jax.training import classification, identities, inputs, loop, sharding
+from flexfas_jax.models import pretrained
+from flexfas_jax.training import classification, donors, identities, inputs, loop, sharding, workdir
 from flexfas_jax.training import job as jobs
 from flexfas_jax.training.checkpoints import Checkpoints
 
@@ -48,6 +50,9 @@ ATTACKS = {
   'schedule.warmup': 0,
   'report': False,
 }
+
+
+TWO = {'model.modalities': ('rgb', 'ir'), 'modality_dropout': {'ir': 0.5}}  # less to compile
 
 
 def fill(config, data_dir, fields):
@@ -361,10 +366,10 @@ def test_a_second_stage_starts_from_all_of_the_first(donor, prepared, tmp_path, 
   """Other augmentation; the same people in training, which the first one's are not tested against.
   Nothing is read again when it goes on, nor when it is evaluated."""
   first, second = tmp_path / 'first', tmp_path / 'second'
-  loop.train_and_evaluate(attacks(prepared, donor), str(first))
+  loop.train_and_evaluate(attacks(prepared, donor, **TWO), str(first))
   header = json.loads((first / 'scores/intra.json').read_text())['pretraining']
   assert header['weights'] == str(donor) and 'people' not in header
-  fields = {'pretrained.into': 'all', 'view.rotate': 1.0}
+  fields = {'pretrained.into': 'all', 'view.rotate': 1.0, **TWO}
   config = attacks(prepared, first, **fields)
   _, variables = state_of(first)
   with monkeypatch.context() as patch:
@@ -387,9 +392,10 @@ def test_people_of_the_pretraining_are_not_tested_on(donor, prepared, tmp_path):
     'intra': 'rendered_faces/surf_like_tiny:test',
     'seen': 'rendered_faces/cefa_like_tiny:train',
   }
-  config = attacks(prepared, donor, test=tests, threshold=dict.fromkeys(tests, 'dev_eer'))
-  said = 'leak: subject cefa_like/s0000 in pretraining and seen (15)'.replace('(', r'\(')
-  with pytest.raises(DataError, match=said.replace(')', r'\)')):
+  thresholds = dict.fromkeys(tests, 'dev_eer')
+  config = attacks(prepared, donor, test=tests, threshold=thresholds, **TWO)
+  said = r'leak: subject cefa_like/s0000 in pretraining and seen \(12\)'
+  with pytest.raises(DataError, match=said):
     loop.train_and_evaluate(config, str(tmp_path / 'run'))
   assert not (tmp_path / 'run').exists()
   loop.train(config, str(tmp_path / 'run'))  # which opens no test
@@ -442,7 +448,8 @@ def test_only_a_run_of_ours_gives_all(prepared):
 def test_what_is_frozen_stays_as_it_was_given(donor, prepared, tmp_path):
   """In a real run, which goes on from its checkpoint: two steps, then two more."""
   freeze = ('streams_*/stage_1', 'head')
-  config = attacks(prepared, donor, steps=4, checkpoint_every=2, **{'optimizer.freeze': freeze})
+  fields = {'optimizer.freeze': freeze, **TWO}
+  config = attacks(prepared, donor, steps=4, checkpoint_every=2, **fields)
   run = tmp_path / 'run'
   loop.train(config, str(run))
   trained = flat(state_of(run)[1]['params'])
@@ -451,7 +458,7 @@ def test_what_is_frozen_stays_as_it_was_given(donor, prepared, tmp_path):
            if p[0] == 'params'}  # fmt: skip
   frozen = [n for n in given if n.split('/')[1] == 'stage_1' and n.startswith('streams_')]
   moved = [n for n in given if n not in frozen and n.endswith('kernel')]
-  assert len(frozen) > 3 * 3 and moved
+  assert len(frozen) > 2 * 3 and moved
   assert all((trained[n] == given[n]).all() for n in frozen)
   assert all((trained[n] != given[n]).any() for n in moved)
   shutil.rmtree(run / 'checkpoints/4')
