@@ -6,7 +6,8 @@ Expected, on rendered faces: ACER within the data sets (intra) 0.4 % with all th
 18 % with RGB alone. Time: 4.5 minutes on one CPU core (experiments/flexmodal).
 
 As in MM-FAS, streams and joint stages may start from face recognition, and a second stage with
-weaker augmentation from the first one's best step:
+weaker augmentation from the first one's best step (on these few rendered people it brings nothing
+that one seed could show; see README):
 
   python -m flexfas_jax.main --config=configs/face_recognition.py --workdir=runs/face_recognition
   python -m flexfas_jax.main --config=configs/mm_fas.py --workdir=runs/first \

@@ -386,7 +386,7 @@ def test_a_second_stage_starts_from_all_of_the_first(donor, prepared, tmp_path, 
   assert workdir.pretraining(second) == {**told, 'weights': str(first)}
 
 
-def test_people_of_the_pretraining_are_not_tested_on(donor, prepared, tmp_path):
+def test_people_of_the_pretraining_are_not_tested_on(donor, prepared, tmp_path, monkeypatch):
   """By name, in val and tests; a run that was begun remembers them without the donor."""
   tests = {
     'intra': 'rendered_faces/surf_like_tiny:test',
@@ -398,7 +398,9 @@ def test_people_of_the_pretraining_are_not_tested_on(donor, prepared, tmp_path):
   with pytest.raises(DataError, match=said):
     loop.train_and_evaluate(config, str(tmp_path / 'run'))
   assert not (tmp_path / 'run').exists()
-  loop.train(config, str(tmp_path / 'run'))  # which opens no test
+  started(attacks(prepared, donor, **TWO), tmp_path / 'run', monkeypatch)
+  gone = {'pretrained.weights': str(tmp_path / 'gone')}
+  config = attacks(prepared, donor, test=tests, threshold=thresholds, **TWO, **gone)
   with pytest.raises(DataError, match='leak: subject cefa_like/s0000 in pretraining and seen'):
     loop.evaluate(config, str(tmp_path / 'run'))
   config = attacks(prepared, donor, val='rendered_faces/cefa_like_tiny:train')
