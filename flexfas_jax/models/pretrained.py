@@ -211,8 +211,7 @@ def initialise(variables, donor, into: str = 'streams') -> dict[str, Any]:
     into: 'streams', all of them; the name of one modality whose stream is its own; 'aggregation',
       all streams and the joint stages of `multi_layer_aggregation`, as in MM-FAS: the stage after
       each layer, and the last one, whose inputs are repeated for each modality and not divided by
-      their number (resnet_caffe_DLAS.py and ir_se_dlas.py, _load_pretrained_weights); 'all',
-      every array of a donor of the same architecture, its head too.
+      their number (resnet_caffe_DLAS.py and ir_se_dlas.py, _load_pretrained_weights).
 
   Returns:
     New variables; what stays as it was in the touched parts is logged by name. A position embedding
@@ -247,8 +246,6 @@ class Fitted(NamedTuple):
 
 def fit(variables, donor, into: str = 'streams') -> Fitted:
   """What `initialise` would put where; `variables` may be shapes alone."""
-  if into == 'all':
-    return _fit_all(variables, donor)
   like, variables, donor = variables, jax.eval_shape(_unstack, variables), _unstack(donor)
   targets = _targets(variables, into)
   streams = [k for k in donor['params'] if k.startswith('streams_')]
@@ -286,7 +283,12 @@ def fit(variables, donor, into: str = 'streams') -> Fitted:
   )
 
 
-def _fit_all(variables, donor) -> Fitted:
+def fit_all(variables, donor) -> Fitted:
+  """As `fit`, of a donor that is the same model: every array, its head too.
+
+  Raises:
+    StateError: it is another model.
+  """
   arrays = dict(_flat(_unstack(donor)))
   wanted = {path: value.shape for path, value in _flat(jax.eval_shape(_unstack, variables))}
   found = {path: tuple(value.shape) for path, value in arrays.items()}
@@ -307,7 +309,7 @@ class Source(NamedTuple):
     weights: a file, 'hub:OWNER/NAME', or the workdir of a run of ours.
     architecture: a key of `ARCHITECTURES`, of one backbone; 'ours' of a workdir.
     sha256: what the file's hash, or that of a workdir's weights, must be; None accepts any.
-    into: see `initialise`; 'all' is for a workdir alone.
+    into: see `initialise`; of a workdir also 'all', see `fit_all`.
   """
 
   weights: str

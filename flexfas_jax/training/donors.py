@@ -92,7 +92,11 @@ def fetch(job: jobs.Job, folder: pathlib.Path) -> Donated:
       f'the weights of {donor}, step {step}, have the hash {digest}, and config.pretrained.sha256 '
       f'is {source.sha256}'
     )
-  fitted = pretrained.fit(jobs.variables_of(job.abstract), variables, source.into)
+  ours = jobs.variables_of(job.abstract)
+  if source.into == 'all':
+    fitted = pretrained.fit_all(ours, variables)
+  else:
+    fitted = pretrained.fit(ours, variables, source.into)
   told = {
     'weights': str(source.weights),
     'step': step,
