@@ -5,13 +5,14 @@ import importlib.util
 import pathlib
 
 import jax
+import numpy as np
 import pytest
 
 from flexfas_jax import lookup
 from flexfas_jax.evaluation import thresholds
-from flexfas_jax.input_pipeline import pipeline
+from flexfas_jax.input_pipeline import pipeline, selection
 from flexfas_jax.models import flexmodal, pretrained
-from flexfas_jax.training import job
+from flexfas_jax.training import identities, job
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training.step import init_state
 from tests.main_test import run
@@ -26,7 +27,22 @@ def load(file):
   return module
 
 
-CASES = [(file, recipe) for file in FILES for recipe in ('embedded', 'flexmodal')]
+def recipes_of(file):
+  """As its own error lists them."""
+  with pytest.raises(ValueError, match='choose one of: ') as caught:
+    load(file).get_config('?')
+  return str(caught.value).partition('choose one of: ')[2].split(', ')
+
+
+CASES = [(file, recipe) for file in FILES for recipe in recipes_of(file)]
+
+
+def test_every_file_has_a_recipe_for_a_laptop_and_a_papers():
+  for file in FILES:
+    recipes = recipes_of(file)
+    task = load(file).get_config().get('task', 'attacks')
+    assert recipes[0] == 'embedded' and len(recipes) > 1
+    assert ('flexmodal' in recipes) == (task == 'attacks')
 
 
 @pytest.mark.parametrize('file,recipe', CASES, ids=lambda x: getattr(x, 'stem', x))
@@ -34,17 +50,21 @@ def test_a_config_fits_together(file, recipe):
   module = load(file)
   config = module.get_config(recipe)
   config, protocol = job.with_protocol(config)
-  assert (protocol is None) == (recipe == 'embedded')
+  target = identities.target_of(config)
+  assert (protocol is None) == (recipe == 'embedded' or bool(target))
   fields = config.to_dict()
-  model = flexmodal.build(**fields['model'])
+  model = flexmodal.build(**job.with_classes(fields['model'], 3 if target else None))
   assert job.subsets(model, protocol)
   tx, schedule = optimizers.build(
     fields['optimizer'], fields['schedule'], config.steps, config.clip_norm
   )
   state = jax.eval_shape(lambda key: init_state(key, model=model, optimizer=tx), jax.random.key(0))
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
-  job.fit(model, lookup.make_loss(fields['loss']), variables)
-  assert set(config.test) == set(config.threshold)
+  optimizers.check_names(fields['optimizer'], state.params)
+  job.fit(model, lookup.make_loss(fields['loss']), variables, target)
+  assert set(config.test) == set(config.threshold) or target
+  for names in (config.train, config.val, *config.test.values()):
+    assert [selection.parse(name) for name in selection.split_names(names)]
   assert all(rule for rule in map(thresholds.needs_dev, config.threshold.values()) if rule)
   pipeline.Preprocess(
     config.model.image_size,
@@ -53,9 +73,10 @@ def test_a_config_fits_together(file, recipe):
     fields['photometric'],
     config.cutout,
   )
-  assert float(schedule(0)) <= config.schedule.peak
+  assert float(schedule(0)) <= np.float32(config.schedule.peak)
   if donor := fields.get('pretrained'):
-    assert donor['architecture'] in pretrained.ARCHITECTURES
+    assert donor['architecture'] in (*pretrained.ARCHITECTURES, pretrained.OURS)
+    pretrained.source_of(donor, variables)
 
 
 @pytest.mark.parametrize('file', FILES, ids=lambda f: f.stem)

@@ -44,6 +44,7 @@ LONG = (
   'distributed',
   'faults',
   'loop',
+  'identities',
   'protocols_on_miniatures',
   'pretrained',
   'preflight',

@@ -91,6 +91,35 @@ def check(
   return found
 
 
+def check_pretraining(people: Collection[str], judged: Mapping[str, Columns]) -> None:
+  """Refuses to judge by people whom the weights that a training started from have seen.
+
+  Args:
+    people: of that pretraining.
+    judged: {'val' or a test's name: columns}.
+
+  Raises:
+    DataError: some of them are there; the text names them.
+  """
+  people, wrong = set(people) - {''}, []
+  for side, columns in judged.items():
+    counts = collections.Counter(name for name in columns['subject'] if name in people)
+    wrong += [
+      f'leak: subject {name} in pretraining and {side} ({n})' for name, n in sorted(counts.items())
+    ]
+  if wrong:
+    more = [f'... and {len(wrong) - _SHOWN} more'] if len(wrong) > _SHOWN else []
+    raise DataError(
+      '\n'.join([
+        'people are tested on whom the weights were trained on, that the training starts from',
+        *wrong[:_SHOWN],
+        *more,
+        'Take them out with a selection: set/config:split[subject!=...], or start from weights '
+        'that were trained without them',
+      ])
+    )  # fmt: skip
+
+
 def columns_of(scores: score_files.Scores) -> Columns:
   """Who is in a score file: people and videos are of their data set, ids are their own."""
 

@@ -47,6 +47,51 @@ def score_step(variables, absent, batch: Mapping[str, jax.Array], *, model, subs
   return jnp.stack(logits), jnp.stack(servable)
 
 
+def output_step(variables, absent, batch: Mapping[str, jax.Array], *, model, output: str):
+  """What a head says of a batch under all its modalities; NaN where there is nothing to look at.
+
+  Args:
+    variables, absent, batch, model: as in `score_step`.
+    output: of the head, e.g. 'embedding'.
+
+  Returns:
+    [B, D] float32.
+  """
+  maps = {m: model.encode(variables, batch[m], m) for m in model.modalities}
+  found = model.decide(variables, maps, absent, batch['present'])[output]
+  needed = jnp.array([m in model.requires for m in model.modalities])[None]
+  servable = batch['present'].any(1) & (batch['present'] | ~needed).all(1)
+  return jnp.where(servable[:, None], found, jnp.nan)
+
+
+def make_reader(model, output: str, place: Callable, out_sharding=None) -> Callable:
+  """A function that gives a head's output for data sets, with any weights; compiled once.
+
+  Args:
+    model, place, out_sharding: as in `make_scorer`.
+    output: of the head, [B, D]: 'embedding' or 'cosine'.
+
+  Returns:
+    `read(variables, batches, progress=None) -> [N, D] float32`, its arguments as in `make_scorer`.
+  """
+  step = jax.jit(
+    functools.partial(output_step, model=model, output=output), out_shardings=out_sharding
+  )
+  absent_maps = jax.jit(model.absent_maps)
+
+  def read(variables, batches, progress: Callable[[int], None] | None = None) -> np.ndarray:
+    absent, fetched, done = absent_maps(variables), [], 0
+    for arrays, meta in batches:
+      images = {k: arrays[k] for k in (*model.modalities, 'present')}
+      fetched.append(np.asarray(step(variables, absent, place(images)))[: len(meta)])
+      done += len(meta)
+      if progress:
+        progress(done)
+    return np.concatenate(fetched)
+
+  return read
+
+
 def make_scorer(
   model, subsets: Sequence[Sequence[str]], place: Callable, out_sharding=None
 ) -> Callable[..., Scores]:

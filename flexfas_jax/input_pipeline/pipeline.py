@@ -1,8 +1,8 @@
 """From raw examples to batches, on Grain: shuffled, augmented, sharded by process, resumable.
 
 A batch: images [B, H, W, C] float32 in [-1, 1] (black is -127.5 / 128, as in
-FlexModal's reference), 'present' [B, M] bool, 'label' [B] int32, and 'map' [B, h, w] float32 where
-one is asked for.
+FlexModal's reference), 'present' [B, M] bool, 'label' [B] int32, 'map' [B, h, w] float32 where
+one is asked for, and 'identity' [B] int32 where the source has it (`Source.with_identities`).
 """
 
 import dataclasses
@@ -82,6 +82,8 @@ class Preprocess:
     }
     arrays['present'] = np.array([m in images for m in self.modalities])
     arrays['label'] = np.int32(example['label'])
+    if 'identity' in example:
+      arrays['identity'] = np.int32(example['identity'])
     if self.map_size:
       first = next((m for m in ('rgb', 'depth', *looks) if m in looks), None)
       black = np.zeros((self.map_size, self.map_size, 1), np.uint8)

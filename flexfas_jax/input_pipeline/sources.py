@@ -45,14 +45,28 @@ class Source:
 
   Attributes:
     names: the selections.
-    columns: {field: [N] of str}, what the manifests say of every example (`split` and the
-      columns that only some sets have left out).
+    columns: {field: [N] of str}, what the manifests say of every example: `FIELDS`, and what
+      else was asked for.
+    identities: [N] int32, the class of every example, or None.
   """
 
   def __init__(self, names: Sequence[str], parts: Sequence['_Part'], columns: dict[str, list]):
     self.names, self.columns = tuple(names), columns
     self._parts = tuple(parts)
     self._ends = np.cumsum([len(part.places) for part in parts])
+    self.identities = None
+
+  def with_identities(self, identities: np.ndarray) -> 'Source':
+    """The same source, whose examples have 'identity' besides.
+
+    Args:
+      identities: [N] int32.
+    """
+    if len(identities) != len(self):
+      raise ValueError(f'{len(identities)} identities of {len(self)} examples')
+    other = Source(self.names, self._parts, self.columns)
+    other.identities = np.asarray(identities, np.int32)
+    return other
 
   def __len__(self) -> int:
     return int(self._ends[-1])
@@ -68,6 +82,8 @@ class Source:
     }
     if part.modalities is not None:
       example |= {m: b'' for m in MODALITIES if m not in part.modalities}
+    if self.identities is not None:
+      example['identity'] = int(self.identities[index])
     return example
 
   def __getstate__(self):
@@ -84,13 +100,16 @@ class _Part(NamedTuple):
   modalities: tuple[str, ...] | None  # that are kept; None: all
 
 
-def open_source(names: str | Sequence[str], data_dir: str, check: bool = True) -> Source:
+def open_source(
+  names: str | Sequence[str], data_dir: str, check: bool = True, more: Sequence[str] = ()
+) -> Source:
   """Opens selections of prepared data sets; builds what is missing and needs no licence.
 
   Args:
     names: as `selection.parse` has them, one or several, comma-separated or as a sequence.
     data_dir: where prepared sets are.
     check: read every record once, so that a damaged shard is found now rather than hours later.
+    more: columns of the sets' manifests that are wanted besides `FIELDS`.
 
   Raises:
     ConfigError: a name of another form, or of a set, field or value that does not exist.
@@ -99,7 +118,8 @@ def open_source(names: str | Sequence[str], data_dir: str, check: bool = True) -
   names = selections.split_names(names)
   if not names:
     raise ConfigError('no data set is named; give set/config:split')
-  parts, columns, checked = [], {field: [] for field in FIELDS}, set()
+  fields = tuple(dict.fromkeys((*FIELDS, *more)))
+  parts, columns, checked = [], {field: [] for field in fields}, set()
   for name in names:
     wanted = selections.parse(name)
     folder = _locate(wanted, data_dir)
@@ -124,7 +144,9 @@ def open_source(names: str | Sequence[str], data_dir: str, check: bool = True) -
         f'{name}: no modality {sorted(wrong)[0]!r}; there are {", ".join(MODALITIES)}'
       )
     parts.append(_Part(examples, places, wanted.modalities))
-    for field in FIELDS:
+    if missing := [field for field in fields if field not in of_split]:
+      raise ConfigError(f'{name} has no column {missing[0]!r}; it has: {", ".join(of_split)}')
+    for field in fields:
       columns[field] += [of_split[field][i] for i in places]
   return Source(names, parts, columns)
 

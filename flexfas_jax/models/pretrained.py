@@ -14,7 +14,7 @@ import functools
 import logging
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +29,8 @@ from flexfas_jax.models.foreign_names import ARCHITECTURES, Architecture, looks_
 log = logging.getLogger(__name__)
 Path = tuple[str, ...]  # of one of our arrays: ('params', 'streams_shared', 'conv1', 'kernel')
 Tensors = Mapping[str, np.ndarray]
+
+OURS = 'ours'  # in the place of an architecture: the weights are a workdir's, of a run of ours
 
 LEAVES = {  # what an array within a module is called there; the others as here
   'kernel': 'weight',
@@ -281,14 +283,33 @@ def fit(variables, donor, into: str = 'streams') -> Fitted:
   )
 
 
+def fit_all(variables, donor) -> Fitted:
+  """As `fit`, of a donor that is the same model: every array, its head too.
+
+  Raises:
+    StateError: it is another model.
+  """
+  arrays = dict(_flat(_unstack(donor)))
+  wanted = {path: value.shape for path, value in _flat(jax.eval_shape(_unstack, variables))}
+  found = {path: tuple(value.shape) for path, value in arrays.items()}
+  wrong = [
+    f'{"/".join(path[1:])}: {found.get(path, "nothing")} does not fit {wanted.get(path, "nothing")}'
+    for path in sorted(wanted.keys() | found.keys())
+    if found.get(path) != wanted.get(path)
+  ]
+  if wrong:
+    raise StateError(f'the weights are of another architecture than the model: {_few(wrong)}')
+  return Fitted(_restacked(arrays, variables), [], [])
+
+
 class Source(NamedTuple):
   """A config's group `pretrained`: what the streams start from.
 
   Attributes:
-    weights: a file, or 'hub:OWNER/NAME'.
-    architecture: a key of `ARCHITECTURES`, of one backbone.
-    sha256: what the file's hash must be; None accepts any.
-    into: see `initialise`.
+    weights: a file, 'hub:OWNER/NAME', or the workdir of a run of ours.
+    architecture: a key of `ARCHITECTURES`, of one backbone; 'ours' of a workdir.
+    sha256: what the file's hash, or that of a workdir's weights, must be; None accepts any.
+    into: see `initialise`; of a workdir also 'all', see `fit_all`.
   """
 
   weights: str
@@ -320,8 +341,10 @@ def source_of(fields: Mapping[str, Any] | None, variables) -> Source | None:
     if not isinstance(value, str) and (field != 'sha256' or value is not None):
       raise ConfigError(f'config.pretrained.{field} is {value!r}, not a text')
   backbones = {k: v for k, v in ARCHITECTURES.items() if len(v.inputs) == 1}
-  pick('backbone for config.pretrained.architecture', backbones, source.architecture)
-  _targets(variables, source.into)
+  choices = {**backbones, OURS: None}
+  pick('backbone for config.pretrained.architecture', choices, source.architecture)
+  if (source.architecture, source.into) != (OURS, 'all'):
+    _targets(variables, source.into)
   return source
 
 
@@ -336,13 +359,18 @@ def fetch(source: Source, variables) -> tuple[dict[Path, Any], str]:
   """
   _, donor, left_out = _import(_read(source.weights, source.sha256), source.architecture)
   fitted = fit(variables, donor, source.into)
+  return fitted.arrays, describe(source, fitted, left_out)
+
+
+def describe(source: Source, fitted: Fitted, left_out: Sequence[str] = ()) -> str:
+  """A line that says what comes from where, and what is left out."""
   line = f'{source.into} from {source.weights} ({source.architecture}), {len(fitted.arrays)} arrays'
   for what, names in (
     ('left out', [*left_out, *fitted.left_out]),
     ('as initialised', fitted.untouched),
   ):
     line += f'; {what}: {_few(names)}' if names else ''
-  return fitted.arrays, line
+  return line
 
 
 def put(tree, arrays: Mapping[Path, Any]):

@@ -241,6 +241,28 @@ class Checkpoints:
     except Exception as error:
       raise self._unreadable(step, error) from error
 
+  def variables(self, step: int, place: Any) -> dict[str, Any]:
+    """The model's part of a step, whatever the model: {'params': ..., 'batch_stats': ...}.
+
+    Args:
+      step: one of `steps()`.
+      place: the sharding of every array.
+
+    Raises:
+      StateError: it cannot be read.
+    """
+    try:
+      stored = self._manager.item_metadata(step)['state']
+      stored = getattr(stored, 'tree', stored)
+      abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), stored
+      )
+      items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+      state = self._manager.restore(step, args=items)['state']
+      return {name: state.get(name) or {} for name in ('params', 'batch_stats')}
+    except Exception as error:
+      raise self._unreadable(step, error) from error
+
   def position(self, step: int) -> dict:
     """Where the input stood, as it was saved."""
     return self._json(step, 'data')

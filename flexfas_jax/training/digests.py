@@ -7,7 +7,10 @@ import hashlib
 import json
 import pathlib
 
+import jax
+
 from flexfas_jax.evaluation import score_files
+from flexfas_jax.training import distributed
 
 NAME = 'digests.json'
 
@@ -35,6 +38,15 @@ def damage(folder: pathlib.Path) -> str:
     except OSError as error:
       return f'{name}: {error.strerror}'
   return ''
+
+
+def of_weights(variables) -> str:
+  """SHA-256 of a model's names and numbers."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+    digest.update(jax.tree_util.keystr(path).encode())
+    digest.update(distributed.whole(leaf).tobytes())
+  return digest.hexdigest()
 
 
 def _files(folder: pathlib.Path) -> list[str]:

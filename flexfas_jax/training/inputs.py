@@ -1,5 +1,6 @@
 """What a job reads: training, val and test sets, opened and proven apart."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -7,6 +8,7 @@ from ml_collections import ConfigDict
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import overlaps
 from flexfas_jax.input_pipeline import sources
+from flexfas_jax.training import identities
 
 
 class Data(NamedTuple):
@@ -16,33 +18,49 @@ class Data(NamedTuple):
   val: sources.Source
   test: dict[str, sources.Source | None]
   remarks: list[str]  # what every figure is told with
+  known: identities.Known | None = None  # the training's classes and people
 
 
-def open_all(config: ConfigDict, train: bool = True, test: bool = True) -> Data:
+def open_all(
+  config: ConfigDict,
+  train: bool = True,
+  test: bool = True,
+  known: identities.Known | None = None,
+  pretraining: Collection[str] = (),
+) -> Data:
   """Opens what is trained on, chosen by and tested on, and proves that it is apart.
 
   Args:
     config: names the data; its protocol's selections are in place.
     train, test: whether the job needs them. What it does not need may be missing, as on a machine
       that only evaluates; then nothing is proven about it, and that is said.
+    known: of the training, where its data is not needed.
+    pretraining: the people that the weights which the training starts from were trained on. They
+      may be trained on again, but not be in val and tests.
 
   Raises:
     DataError: what is needed is missing or damaged, or somebody is on two sides.
   """
-  remarks = []
+  remarks, target = [], identities.target_of(config)
   nobody = {'id': (), 'video': (), 'subject': ()}
 
   def open_(name: str, names: str, needed: bool) -> sources.Source | None:
     try:
-      return sources.open_source(names, config.data_dir, check=needed)
+      source = sources.open_source(
+        names, config.data_dir, check=needed, more=(target,) if target else ()
+      )
     except DataError:
       if needed:
         raise
       remarks.append(f'not proven to share nobody: {name}, {names}, which is not here')
       return None
+    if target:
+      identities.check(source, target, f'config.{name}')
+    return source
 
   val = open_('val', config.val, True)
-  _check_val(val)
+  if not target:
+    _check_val(val)
   train_source = open_('train', config.train, train)
   tests = {name: open_(name, names, test) for name, names in tests_of(config)}
   leaks = overlaps.check(
@@ -51,7 +69,21 @@ def open_all(config: ConfigDict, train: bool = True, test: bool = True) -> Data:
     {name: source.columns for name, source in tests.items() if source},
     config.get('accept_known_leaks', ()),
   )
-  return Data(train_source, val, tests, remarks + overlaps.told(leaks))
+  here = {name: source for name, source in {'val': val, **tests}.items() if source}
+  overlaps.check_pretraining(pretraining, {name: s.columns for name, s in here.items()})
+  remarks += overlaps.told(leaks)
+  if known is None and train_source:
+    known = identities.know(train_source, target)
+    identities.check_count(config, known)
+  if target and known:
+    number = lambda source, side: source.with_identities(  # noqa: E731
+      identities.number(source, known, f'config.{side}')
+    )
+    train_source = train_source and number(train_source, 'train')
+    if target != identities.PERSON:  # people of val and tests are others
+      val = number(val, 'val')
+      tests = {name: source and number(source, f'test.{name}') for name, source in tests.items()}
+  return Data(train_source, val, tests, remarks, known)
 
 
 def tests_of(config: ConfigDict) -> list[tuple[str, str]]:

@@ -17,8 +17,8 @@ from flexfas_jax.errors import ConfigError
 from flexfas_jax.evaluation import scoring, thresholds
 from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.models import flexmodal, pretrained
+from flexfas_jax.training import identities, sharding
 from flexfas_jax.training import optimizer as optimizers
-from flexfas_jax.training import sharding
 from flexfas_jax.training.devices import find as find_devices
 from flexfas_jax.training.step import init_state, train_step
 
@@ -39,21 +39,28 @@ class Job(NamedTuple):
   preprocess: pipeline.Preprocess  # nothing random
   subsets: tuple[tuple[str, ...], ...]  # that are scored
   metrics: tuple[str, ...]  # of the printed table; empty: the usual ones
+  target: str = ''  # the column whose values an identity task tells apart; '': attacks are told
 
 
-def make(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Job:
+def make(
+  config: ConfigDict, devices: Sequence[jax.Device] | None = None, classes: int | None = None
+) -> Job:
   """The job of a config.
 
   Args:
     config: as a file of `configs/` returns it.
     devices: what it runs on; None: all there are.
+    classes: of an identity task, as many as the training's data has; None: as the config says.
 
   Raises:
     ConfigError: a field that is unknown, or does not fit the others or the devices.
   """
+  target = identities.target_of(config)
   config, protocol = with_protocol(config)
+  if target and protocol:
+    raise ConfigError(f'config.protocol = {config.protocol!r} is of attacks, not of identities')
   fields = config.to_dict()
-  model = flexmodal.build(**fields['model'])
+  model = flexmodal.build(**with_classes(fields['model'], classes))
   devices = find_devices() if devices is None else devices
   mesh = sharding.make_mesh(**fields['mesh'], devices=devices)
   sharding.check_batch(config.batch_size, mesh, 'config.batch_size', config.accumulate)
@@ -62,7 +69,7 @@ def make(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Job
     fields['optimizer'], fields['schedule'], config.steps, config.clip_norm
   )
   loss = lookup.make_loss(fields['loss'])
-  for name in config.test:
+  for name in config.test if not target else ():
     if name not in config.threshold:
       raise ConfigError(f'config.threshold has no rule for the test set {name!r}')
     thresholds.needs_dev(config.threshold[name])
@@ -70,7 +77,8 @@ def make(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Job
     raise ConfigError(f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}')
   init = functools.partial(init_state, model=model, optimizer=optimizer)
   abstract = jax.eval_shape(init, jax.random.key(0))
-  map_size = fit(model, loss, variables_of(abstract))
+  optimizers.check_names(fields['optimizer'], abstract.params)
+  map_size = fit(model, loss, variables_of(abstract), target)
   source = pretrained.source_of(fields.get('pretrained'), variables_of(abstract))
   abstract = jax.tree.map(
     lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
@@ -91,7 +99,25 @@ def make(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Job
     preprocess=pipeline.Preprocess(config.model.image_size, model.modalities),
     subsets=subsets(model, protocol),
     metrics=protocol.metrics if protocol else (),
+    target=target,
   )
+
+
+def with_classes(model: dict, classes: int | None) -> dict:
+  """The fields of a model, its head knowing `classes` where it is to count them (0).
+
+  Raises:
+    ConfigError: it is to count them, and nobody did.
+  """
+  head = model['head']
+  if head['name'] != 'identity_cosine' or head.get('identities', 0):
+    return model
+  if classes is None:
+    raise ConfigError(
+      'config.model.head.identities = 0 takes as many as the data has, and no data is read here; '
+      'give the number'
+    )
+  return {**model, 'head': {**head, 'identities': classes}}
 
 
 def step_fn(job: Job):
@@ -120,7 +146,7 @@ def abstract_batch(job: Job) -> dict[str, jax.ShapeDtypeStruct]:
   B, place = job.config.batch_size, sharding.batch_sharding(job.mesh)
   return {
     name: jax.ShapeDtypeStruct((B, *leaf.shape[1:]), leaf.dtype, sharding=place)
-    for name, leaf in _batch_of(job.model, job.map_size, 1).items()
+    for name, leaf in _batch_of(job.model, job.map_size, 1, job.target).items()
   }
 
 
@@ -161,29 +187,39 @@ def subsets(model: flexmodal.Model, protocol) -> tuple[tuple[str, ...], ...]:
   return served
 
 
-def fit(model: flexmodal.Model, loss, variables) -> int | None:
+def fit(model: flexmodal.Model, loss, variables, target: str = '') -> int | None:
   """Tries head, loss and batch on shapes alone; returns the side of the head's map, if it has one.
+
+  Args:
+    model, loss, variables: of the job.
+    target: of an identity task.
 
   Raises:
     ConfigError: they do not fit.
   """
-  batch = _batch_of(model, None, 2)
+  batch = _batch_of(model, None, 2, target)
   outputs, _ = jax.eval_shape(model.apply, variables, batch, jax.random.key(0))
-  if outputs['logit'] is None:
+  if target and outputs.get('cosine') is None:
+    raise ConfigError(
+      "config.task = 'identities' needs a head that knows them: "
+      "--config.model.head=\"{'name': 'identity_cosine', 'identities': 0}\""
+    )
+  if not target and outputs['logit'] is None:
     raise ConfigError(
       'config.model.head gives no logit, so that nothing can be scored; choose one that decides, '
-      'e.g. --config.model.head.name=binary_logit'
+      'e.g. --config.model.head.name=binary_logit, or --config.task=identities for a head that '
+      'knows them'
     )
   side = None
   if outputs['map'] is not None:
     _, side, width = outputs['map'].shape
     if side != width:
       raise ConfigError(f"the head's map is {side} x {width}; live masks are square")
-  jax.eval_shape(loss, outputs, _batch_of(model, side, 2))
+  jax.eval_shape(loss, outputs, _batch_of(model, side, 2, target))
   return side
 
 
-def _batch_of(model: flexmodal.Model, map_size: int | None, B: int) -> dict:
+def _batch_of(model: flexmodal.Model, map_size: int | None, B: int, target: str) -> dict:
   size = model.image_size
   shapes = {m: (B, size, size, 3 if m == 'rgb' else 1) for m in model.modalities}
   batch = {m: jax.ShapeDtypeStruct(shape, np.float32) for m, shape in shapes.items()}
@@ -191,4 +227,6 @@ def _batch_of(model: flexmodal.Model, map_size: int | None, B: int) -> dict:
   batch['label'] = jax.ShapeDtypeStruct((B,), np.int32)
   if map_size:
     batch['map'] = jax.ShapeDtypeStruct((B, map_size, map_size), np.float32)
+  if target:
+    batch['identity'] = jax.ShapeDtypeStruct((B,), np.int32)
   return batch

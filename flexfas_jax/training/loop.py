@@ -20,7 +20,7 @@ from flexfas_jax.errors import ConfigError, StateError, Stopped
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.models import pretrained
-from flexfas_jax.training import distributed, inputs, sharding, testing, workdir
+from flexfas_jax.training import distributed, donors, identities, inputs, sharding, tasks, workdir
 from flexfas_jax.training import job as jobs
 from flexfas_jax.training.checkpoints import Checkpoints, set_aside_damaged
 from flexfas_jax.training.clock import Clock
@@ -28,8 +28,6 @@ from flexfas_jax.training.metric_writer import MetricWriter
 from flexfas_jax.training.preemption import Preemption, heed_at_once
 from flexfas_jax.training.progress import Progress
 from flexfas_jax.training.step import named_key
-
-BEST = testing.BEST
 
 
 class Options(NamedTuple):
@@ -45,18 +43,18 @@ AS_USUAL = Options()
 
 def train_and_evaluate(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> None:
   """Trains to the config's last step, resuming if it was begun, then evaluates the best step."""
-  job, changed = _prepare(config, folder, options)
-  data = inputs.open_all(job.config)
-  scorer = testing.make_scorer(job)
+  job, changed, data = _prepare(config, folder, options)
+  judging = tasks.judging(job.config)
+  scorer = judging.make_scorer(job)
   _train(job, pathlib.Path(folder), data, scorer, changed, options)
-  testing.evaluate(job, pathlib.Path(folder), data, scorer)
+  judging.evaluate(job, pathlib.Path(folder), data, scorer)
 
 
 def train(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> None:
   """Trains to the config's last step, resuming if it was begun."""
-  job, changed = _prepare(config, folder, options)
-  data = inputs.open_all(job.config, test=False)
-  _train(job, pathlib.Path(folder), data, testing.make_scorer(job), changed, options)
+  job, changed, data = _prepare(config, folder, options, test=False)
+  scorer = tasks.judging(job.config).make_scorer(job)
+  _train(job, pathlib.Path(folder), data, scorer, changed, options)
 
 
 def evaluate(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> None:
@@ -67,18 +65,36 @@ def evaluate(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> No
   """
   del options
   heed_at_once()
-  job = jobs.make(config)
-  changed = workdir.compare(pathlib.Path(folder), job.config.to_dict(), workdir.ONLY_TESTS)
-  workdir.refuse(pathlib.Path(folder), changed)
-  if not (pathlib.Path(folder) / 'config.json').exists():
+  folder = pathlib.Path(folder)
+  job = jobs.make(config, classes=_STAND_IN)
+  changed = workdir.compare(folder, job.config.to_dict(), workdir.ONLY_TESTS)
+  workdir.refuse(folder, changed)
+  if not (folder / 'config.json').exists():
     raise StateError(f'{folder} holds no training; run with --mode=train first')
-  data = inputs.open_all(job.config, train=False)
-  testing.evaluate(job, pathlib.Path(folder), data, testing.make_scorer(job))
+  people, remark = donors.people_of(folder, None)
+  data = inputs.open_all(job.config, train=False, known=identities.read(folder), pretraining=people)
+  data.remarks.extend([remark] if remark else [])
+  job = _counted(job, config, data)
+  judging = tasks.judging(job.config)
+  judging.check(job, data)
+  judging.evaluate(job, folder, data, judging.make_scorer(job))
 
 
-def _prepare(config: ConfigDict, folder: str, options: Options):
-  """(job, what is otherwise than when it was begun)."""
-  job = jobs.make(config)
+_STAND_IN = 2  # classes, until the data is opened: what is wrong with a config is found before that
+
+
+def _counted(job: jobs.Job, config: ConfigDict, data: inputs.Data) -> jobs.Job:
+  """The job with as many classes as the training's data has."""
+  if not job.target:
+    return job
+  if data.known is None or not data.known.classes:
+    raise StateError(f'nothing says what was trained on: {identities.FILE} is missing')
+  return jobs.make(config, classes=len(data.known.classes))
+
+
+def _prepare(config: ConfigDict, folder: str, options: Options, test: bool = True):
+  """(job, what is otherwise than when it was begun, data)."""
+  job = jobs.make(config, classes=_STAND_IN)
   if options.profile_steps:
     first, last = options.profile_steps
     if not 1 <= first <= last <= config.steps:
@@ -87,7 +103,13 @@ def _prepare(config: ConfigDict, folder: str, options: Options):
   if not options.allow_config_change:
     hint = ', or go on with this one by --allow_config_change'
     workdir.refuse(pathlib.Path(folder), changed, hint)
-  return job, changed
+  people, remark = donors.people_of(pathlib.Path(folder), job.pretrained, job.config.train)
+  data = inputs.open_all(job.config, test=test, pretraining=people)
+  data.remarks.extend([remark] if remark else [])
+  identities.refuse_others(pathlib.Path(folder), data.known)
+  job = _counted(job, config, data)
+  tasks.judging(job.config).check(job, data)
+  return job, changed, data
 
 
 class Run(NamedTuple):
@@ -111,7 +133,7 @@ def _train(job, folder, data, scorer, changed, options) -> None:
   tell = _tell if distributed.is_first() else _tell_nobody
   distributed.barrier('every process has looked into the workdir')
   set_aside_damaged(folder / 'checkpoints', options.strict_restore, tell)
-  donated, remark = _donated(job, folder)
+  donated, best = _donated(job, folder), tasks.judging(config).BEST
   batches = pipeline.train_batches(
     data.train,
     pipeline.Preprocess(
@@ -129,7 +151,11 @@ def _train(job, folder, data, scorer, changed, options) -> None:
   # The data is fine, the config is fine: from here on the workdir is ours.
   if distributed.is_first() and not changed:
     workdir.write_config(folder, fields)
-  checkpoints = Checkpoints(folder / 'checkpoints', BEST, tries=config.save_tries, tell=tell)
+  if distributed.is_first():
+    identities.write(folder, data.known)
+    if donated.told:
+      workdir.write_pretraining(folder, donated.told)
+  checkpoints = Checkpoints(folder / 'checkpoints', best, tries=config.save_tries, tell=tell)
   start = checkpoints.latest() or 0
   if distributed.from_first(str(start)) != str(start):
     raise StateError(
@@ -153,8 +179,8 @@ def _train(job, folder, data, scorer, changed, options) -> None:
     with clock.measure('compile'):
       init = jax.jit(job.init, out_shardings=jobs.shardings(job), compiler_options=quick)
       state = init(named_key(key, 'init'))
-    state = state.replace(**pretrained.put(jobs.variables_of(state), donated))
-    donated.clear()  # ViT-L's are more than a gigabyte
+    state = state.replace(**pretrained.put(jobs.variables_of(state), donated.arrays))
+    donated.arrays.clear()  # ViT-L's are more than a gigabyte
   again = start and _due(config, start) and not checkpoints.judged(start)
   writer = MetricWriter(folder, start, tell, again) if distributed.is_first() else None
   with (
@@ -163,7 +189,8 @@ def _train(job, folder, data, scorer, changed, options) -> None:
     Progress('train', config.steps, start, silent=writer is None) as progress,
     Preemption() as preemption,
   ):
-    for line in (_headline(job, data, start), remark, *data.remarks, *_told(changed, anew, start)):
+    told = _told(changed, anew, start)
+    for line in (_headline(job, data, start), donated.line, *data.remarks, *told):
       if line:
         progress.say(line)
     run = Run(
@@ -211,14 +238,16 @@ def _everywhere(key: jax.Array, job) -> jax.Array:
   return jax.jit(lambda: key, out_shardings=sharding.replicated(job.mesh))()
 
 
-def _donated(job, folder: pathlib.Path) -> tuple[dict, str]:
-  """What the streams start from: ({path: array}, a line about it); a resumed run needs no file."""
-  checkpoints = folder / 'checkpoints'
+def _donated(job, folder: pathlib.Path) -> donors.Donated:
+  """What the streams start from; a resumed run needs no file."""
+  checkpoints, best = folder / 'checkpoints', tasks.judging(job.config).BEST
   if job.pretrained is None:
-    return {}, ''
-  if checkpoints.is_dir() and Checkpoints(checkpoints, BEST, read_only=True).latest():
-    return {}, ''
-  return pretrained.fetch(job.pretrained, jobs.variables_of(job.abstract))
+    return donors.nothing()
+  if checkpoints.is_dir() and Checkpoints(checkpoints, best, read_only=True).latest():
+    return donors.nothing()
+  if job.pretrained.architecture == pretrained.OURS:
+    return donors.fetch(job, folder)
+  return donors.Donated(*pretrained.fetch(job.pretrained, jobs.variables_of(job.abstract)), {})
 
 
 def _steps(run: Run, state, batches, start: int) -> None:
@@ -271,8 +300,9 @@ def _due(config, step: int) -> bool:
 
 def _judge(run: Run, step: int, state, batches) -> None:
   """Scores val and saves with what it says; told to stop meanwhile, saves alone and stops."""
+  judging = tasks.judging(run.job.config)
   with run.clock.measure('evaluate'):
-    found = testing.val_metrics(
+    found = judging.val_metrics(
       run.job, run.scorer, jobs.variables_of(state), run.data.val, run.preemption.reached
     )
   if found is None:
@@ -283,7 +313,8 @@ def _judge(run: Run, step: int, state, batches) -> None:
     run.writer.write(step, found)
   run.progress.say(f'step {step}: val ' + '  '.join(f'{k[4:]} {v:.4f}' for k, v in found.items()))
   wait = step == run.job.config.steps
-  _save(run, step, state, batches, {BEST: found[f'val/{BEST}']}, wait)
+  best = judging.BEST
+  _save(run, step, state, batches, {best: found[f'val/{best}']}, wait)
 
 
 def _save(run: Run, step: int, state, batches, metrics=None, wait: bool = False) -> None:

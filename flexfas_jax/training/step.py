@@ -77,7 +77,8 @@ def train_step(
 
   Args:
     state: donated by the caller.
-    batch: images [B, H, W, C] float32, 'present' [B, M] bool, 'label' [B].
+    batch: images [B, H, W, C] float32, 'present' [B, M] bool, 'label' [B]; 'identity' [B] where the
+      head knows identities.
     key: the run's root key, the same at every step; the step is folded in here.
     model: a `flexmodal.Model`.
     optimizer, loss: see `optimizer.py` and `losses.py`.
@@ -97,8 +98,7 @@ def train_step(
   def objective(params, batch_stats, part, key):
     variables = {'params': params, 'batch_stats': batch_stats}
     outputs, batch_stats = model.apply(variables, part, key)
-    accuracy = jnp.mean((outputs['logit'] >= 0) == (part['label'] == 1))
-    return loss(outputs, part).mean(), (accuracy, batch_stats)
+    return loss(outputs, part).mean(), (right(outputs, part).mean(), batch_stats)
 
   gradient = jax.value_and_grad(objective, has_aux=True)
   dropout_key = named_key(key, 'dropout')
@@ -127,6 +127,14 @@ def train_step(
     opt_state=opt_state,
   )
   return state, {'loss': value, 'accuracy': accuracy, 'grad_norm': optax.tree.norm(grads)}
+
+
+def right(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> jax.Array:
+  """Which samples are decided rightly, [B] bool: by the sign of the logit, or by the identity whose
+  cosine is largest, without a margin."""
+  if outputs['logit'] is None:
+    return outputs['cosine'].argmax(1) == batch['identity']
+  return (outputs['logit'] >= 0) == (batch['label'] == 1)
 
 
 def _parts(batch, n: int):

@@ -1,21 +1,19 @@
 """Scoring val while a run trains, and the test sets with its best step: files, tables, results."""
 
 import functools
-import hashlib
 import json
 import math
 import pathlib
 import sys
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
 import flexfas_jax
 from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import judgement, results, score_files, scoring, tables
 from flexfas_jax.input_pipeline import pipeline, sources
-from flexfas_jax.training import distributed, inputs, sharding
+from flexfas_jax.training import digests, distributed, inputs, sharding, workdir
 from flexfas_jax.training import job as jobs
 from flexfas_jax.training.checkpoints import Checkpoints
 from flexfas_jax.training.progress import Progress
@@ -45,14 +43,8 @@ def val_metrics(
   interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
   """Mean and by subset; EER and AUC know no threshold. None if it was interrupted."""
-
-  def look(_) -> None:
-    if interrupted():
-      raise _Interrupted
-
-  try:
-    scores = scorer(variables, _batches(job, source), progress=look)
-  except _Interrupted:
+  scores = uninterrupted(scorer, variables, job, source, interrupted)
+  if scores is None:
     return None
   found = results.results(scores, 'fixed=0.5')
   # A subset of which val has nothing is undefined, and says nothing of the others.
@@ -61,23 +53,27 @@ def val_metrics(
   return means | {f'val/{BEST}/{subset}': r[BEST] for subset, r in found.items()}
 
 
+def uninterrupted(scorer, variables, job: jobs.Job, source: sources.Source, interrupted: Callable):
+  """What a scorer says of a set, or None: `interrupted()` is asked after every batch."""
+
+  def look(_) -> None:
+    if interrupted():
+      raise _Interrupted
+
+  try:
+    return scorer(variables, batches_of(job, source), progress=look)
+  except _Interrupted:
+    return None
+
+
+def check(job: jobs.Job, data: inputs.Data) -> None:
+  """Nothing is left to find: thresholds and classes are looked at where they are read."""
+  del job, data
+
+
 def evaluate(job: jobs.Job, folder: pathlib.Path, data: inputs.Data, scorer) -> None:
   """Scores, score files, thresholds from val, tables, results.json, report of the best step."""
-  checkpoints = Checkpoints(folder / 'checkpoints', BEST, read_only=True)
-  step = checkpoints.best()
-  if step is None:
-    raise StateError(f'{folder} holds no checkpoint; run with --mode=train first')
-  checkpoints.verify(step)
-  variables = jobs.variables_of(checkpoints.restore(step, job.abstract))
-  header = {
-    'step': step,
-    'trained_steps': checkpoints.latest(),  # an ensemble takes no member that is half trained
-    'weights_hash': _weights_hash(variables),
-    'config': json.loads(json.dumps(job.config.to_dict())),
-    'version': flexfas_jax.__version__,
-  }
-  if data.remarks:
-    header['remarks'] = data.remarks
+  step, variables, header = best_of(job, folder, BEST, data.remarks)
   scored, remarks = {}, []
   for name, source in {'val': data.val, **data.test}.items():
     scored[name], told = _score(job, scorer, variables, name, source, header)
@@ -95,6 +91,36 @@ def evaluate(job: jobs.Job, folder: pathlib.Path, data: inputs.Data, scorer) -> 
       )
 
 
+def best_of(job: jobs.Job, folder: pathlib.Path, metric: str, remarks: list[str]):
+  """(the step that was best on val, its variables, the header of what is written of it).
+
+  Args:
+    job: whose model it is.
+    folder: the workdir.
+    metric: by which checkpoints are compared; lower is better.
+    remarks: what every figure is told with.
+
+  Raises:
+    StateError: there is no checkpoint, or it is damaged or of another model.
+  """
+  checkpoints = Checkpoints(folder / 'checkpoints', metric, read_only=True)
+  step = checkpoints.best()
+  if step is None:
+    raise StateError(f'{folder} holds no checkpoint; run with --mode=train first')
+  checkpoints.verify(step)
+  variables = jobs.variables_of(checkpoints.restore(step, job.abstract))
+  header = {
+    'step': step,
+    'trained_steps': checkpoints.latest(),  # an ensemble takes no member that is half trained
+    'weights_hash': digests.of_weights(variables),
+    'config': json.loads(json.dumps(job.config.to_dict())),
+    'version': flexfas_jax.__version__,
+  }
+  if started := workdir.pretraining(folder):
+    header['pretraining'] = {name: value for name, value in started.items() if name != 'people'}
+  return step, variables, header | ({'remarks': remarks} if remarks else {})
+
+
 def _score(job, scorer, variables, name: str, source: sources.Source, header: dict):
   """(a set's scores, what to say about its pictures)."""
   constant = np.zeros(len(job.model.modalities), int)
@@ -106,7 +132,7 @@ def _score(job, scorer, variables, name: str, source: sources.Source, header: di
 
   silent = not distributed.is_first()
   with Progress(f'score {name}', len(source), silent=silent) as progress:
-    scores = scorer(variables, counted(_batches(job, source)), header, progress.update)
+    scores = scorer(variables, counted(batches_of(job, source)), header, progress.update)
   if scores.ids.tolist() != list(source.columns['id']):
     raise AssertionError(f'{name}: not every sample was scored once')  # a defect of ours
   counts = zip(job.model.modalities, distributed.total(constant), strict=True)
@@ -175,14 +201,7 @@ def _pictures(tests: dict[str, sources.Source], modalities) -> Callable:
   return find
 
 
-def _batches(job: jobs.Job, source: sources.Source):
+def batches_of(job: jobs.Job, source: sources.Source):
+  """A set's batches for scoring, as `pipeline.eval_batches` gives them."""
   B = job.config.eval_batch_size
   return pipeline.eval_batches(source, job.preprocess, B, sharding.rows(job.mesh, B))
-
-
-def _weights_hash(variables) -> str:
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-    digest.update(jax.tree_util.keystr(path).encode())
-    digest.update(distributed.whole(leaf).tobytes())
-  return digest.hexdigest()

@@ -15,7 +15,9 @@ FREE = (
 ONLY_TESTS = (
   *('test', 'threshold', 'protocol', 'accept_known_leaks'),
   'pretrained',  # what it started from is not read again
+  'pairs',
 )
+_PRETRAINING = 'pretraining.json'
 # With another of these, the order of the data is another one.
 _DATA = ('train', 'seed', 'batch_size')
 
@@ -74,6 +76,26 @@ def write_config(workdir: pathlib.Path, fields: dict, changed_at: int | None = N
       workdir / f'config.before_step_{changed_at}.json', file.read_text(encoding='utf-8')
     )
   score_files.write_text(file, json.dumps(fields, indent=2) + '\n')
+
+
+def write_pretraining(workdir: pathlib.Path, told: dict) -> None:
+  """`pretraining.json`: which weights of ours a run started from, and the people they have seen."""
+  score_files.write_text(workdir / _PRETRAINING, json.dumps(told, indent=1) + '\n')
+
+
+def pretraining(workdir: pathlib.Path) -> dict:
+  """What `write_pretraining` wrote; {} where the run started from nothing of ours.
+
+  Raises:
+    StateError: the file is damaged.
+  """
+  file = workdir / _PRETRAINING
+  try:
+    told = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {}
+    told.get('people')
+  except (ValueError, AttributeError) as error:
+    raise StateError(f'{file} is damaged ({error})') from error
+  return told
 
 
 def _flat(tree: dict, prefix: str = '') -> dict:

@@ -402,7 +402,7 @@ def test_streams_start_from_a_file_and_a_resumed_run_needs_none(prepared, tmp_pa
 
   (tmp_path / 'run' / 'checkpoints').mkdir(exist_ok=True)
   monkeypatch.setattr(loop, 'Checkpoints', Begun)
-  assert loop._donated(jobs.make(config), tmp_path / 'run') == ({}, '')
+  assert loop._donated(jobs.make(config), tmp_path / 'run') == ({}, '', {})
   assert len(asked) == 1
 
 

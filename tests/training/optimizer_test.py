@@ -27,6 +27,18 @@ def test_step_decay_is_the_references():
   assert rate(19 * per_epoch - 1) == 1e-5
 
 
+def test_a_cosine_may_outlast_the_training():
+  """MM-FAS's: 30 epochs of a cosine of 50."""
+  rate = optimizer.warmup_cosine(peak=2.0, steps=30, until=50)
+  np.testing.assert_allclose([rate(0), rate(25), rate(50)], [2, 1, 0], atol=1e-6)
+
+
+def test_steps_at_by_hand():
+  rate = optimizer.steps_at(0.1, 28, at=(16, 24))
+  found = [float(rate(step)) for step in (0, 15, 16, 23, 24, 27)]
+  np.testing.assert_allclose(found, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
+
+
 def test_only_kernels_decay():
   _, variables = make('vit', 'concat')
   tx, _ = optimizer.build(
@@ -90,3 +102,77 @@ def test_long_gradients_are_clipped():
 def test_what_cannot_be_built_says_what_can(fields, schedule, said):
   with pytest.raises(ConfigError, match=said):
     optimizer.build(fields, schedule, 10)
+
+
+PARAMS = {
+  'streams_rgb': {'stage_1': {'kernel': jnp.ones(2)}, 'stage_2': {'kernel': jnp.ones(2)}},
+  'head': {'logit': {'kernel': jnp.ones(2), 'bias': jnp.ones(2)}},
+}
+
+
+def updated(fields, slope=3.0, clip_norm=None):
+  """{name: update} of one step of plain SGD on PARAMS under the same gradient everywhere."""
+  optimizer.check_names(fields, PARAMS)
+  sgd = {'name': 'sgd', 'momentum': 0.0, **fields}
+  tx, _ = optimizer.build(sgd, {'name': 'constant', 'peak': 0.1}, 10, clip_norm)
+  grads = jax.tree.map(lambda p: jnp.full_like(p, slope), PARAMS)
+  updates, state = tx.update(grads, tx.init(PARAMS), PARAMS)
+  moved = zip(optimizer.paths_of(PARAMS), jax.tree.leaves(updates), strict=True)
+  return {name: float(update[0]) for name, update in moved}, state
+
+
+def test_what_is_frozen_by_name_gets_no_update_and_no_state():
+  """Nor does decay move it; the others move as without it."""
+  fields = {'freeze': ('streams_*/stage_1', 'head/*/bias'), 'weight_decay': 0.5, 'decay': 'all'}
+  found, state = updated({**fields, 'momentum': 0.9})
+  free, whole = updated({'weight_decay': 0.5, 'decay': 'all', 'momentum': 0.9})
+  frozen = {'streams_rgb/stage_1/kernel', 'head/logit/bias'}
+  assert {name for name, update in found.items() if update == 0} == frozen
+  assert all(found[name] == free[name] for name in found.keys() - frozen)
+  momenta = [sum(x.size for x in jax.tree.leaves(s) if x.ndim) for s in (state, whole)]
+  assert momenta == [4, 8]
+
+
+def test_what_is_frozen_has_no_part_in_the_norm():
+  found, _ = updated({'freeze': ('head', 'streams_rgb/stage_2/*')}, clip_norm=1.0)
+  np.testing.assert_allclose(found['streams_rgb/stage_1/kernel'], -0.1 / np.sqrt(2), rtol=1e-6)
+
+
+def test_rates_by_name_multiply():
+  rates = {'streams_*': 0.5, '*/stage_1/*': 0.2}
+  found, _ = updated({'rates': rates})
+  expected = {
+    'head/logit/bias': -0.3,
+    'head/logit/kernel': -0.3,
+    'streams_rgb/stage_1/kernel': -0.03,
+    'streams_rgb/stage_2/kernel': -0.15,
+  }
+  assert found.keys() == expected.keys()
+  for name, update in expected.items():
+    np.testing.assert_allclose(found[name], update, rtol=1e-6)
+
+
+def test_a_rate_scales_what_adam_makes_not_its_gradient():
+  """Of the gradient alone Adam would take no notice."""
+  tx, _ = optimizer.build(
+    {'name': 'adam', 'rates': {'streams_*': 0.1}}, {'name': 'constant', 'peak': 0.1}, 10
+  )
+  grads = jax.tree.map(jnp.ones_like, PARAMS)
+  updates, _ = tx.update(grads, tx.init(PARAMS), PARAMS)
+  np.testing.assert_allclose(updates['streams_rgb']['stage_1']['kernel'], -0.01, rtol=1e-4)
+  np.testing.assert_allclose(updates['head']['logit']['bias'], -0.1, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+  'fields,said',
+  [
+    ({'freeze': ('stream_rgb/stage_1',)}, 'freeze: no parameter is called .*streams_rgb/stage_1'),
+    ({'rates': {'neck': 0.1}}, "rates: no parameter is called 'neck'; near it: head, streams_rgb"),
+    ({'freeze': ('*',)}, 'nothing is left to train'),
+    ({'freeze': 'head'}, r"is a text; give several: \('head',\)"),
+    ({'rates': {'head': 0}}, 'a factor is above 0, .*config.optimizer.freeze'),
+  ],
+)
+def test_names_that_cannot_be(fields, said):
+  with pytest.raises(ConfigError, match=said):
+    updated(fields)

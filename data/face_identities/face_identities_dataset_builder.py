@@ -1,0 +1,125 @@
+"""TFDS builder of face recognition sets: a folder per identity. The README beside it says how."""
+
+import collections
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from data import folders
+from data.face_identities import recordio
+from data.reading import Row
+from data.source_builder import Plan, SourceBuilder
+from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.input_pipeline import image_checks
+from flexfas_jax.input_pipeline.selection import part_of
+
+_SHARES = 1000  # parts that people are dealt in: shares are in tenths of a percent
+_PICTURES = folders.PICTURES
+
+
+class Builder(SourceBuilder):
+  """Reads ROOT/IDENTITY/*.jpg, or insightface's train.rec; the config's name is the set's."""
+
+  VERSION = tfds.core.Version('1.0.0')
+  RELEASE_NOTES = {'1.0.0': 'First release.'}
+  MANUAL_DOWNLOAD_INSTRUCTIONS = (
+    'Faces of known people, aligned: --source=DIR with a folder per identity that holds its '
+    "pictures (CASIA-WebFace, MS1M), or with insightface's train.rec and train.idx"
+  )
+  RULES = image_checks.Rules(bits={'rgb': 8})
+  OPTIONS = {'val': '2', 'test': '2', 'least': '2'}
+
+  def _create_builder_config(self, builder_config, version):
+    # Any name is a set: its config is made when asked for.
+    name = getattr(builder_config, 'name', builder_config) or ''
+    if not re.fullmatch('[A-Za-z0-9_-]+', name):
+      raise ConfigError(
+        'a set of faces needs a name: --dataset=face_identities/NAME, of the letters A to Z, '
+        f'digits, _ and -; it is {name!r}'
+      )
+    return tfds.core.BuilderConfig(name=name, description='Faces by identity.')
+
+  def reader(self) -> recordio.RecordReader:
+    """Reads a file, or a record of train.rec."""
+    return recordio.RecordReader(str(self.source), self.RULES)
+
+  def plan(self) -> Plan:
+    """A row per picture; whole identities are dealt to val and test by their names' hashes.
+
+    Raises:
+      ConfigError: shares or numbers that cannot be.
+      DataError: neither folders with pictures nor a record file.
+    """
+    val, test = (self._number(name, 100) * _SHARES / 100 for name in ('val', 'test'))
+    if val + test >= _SHARES:
+      raise ConfigError(f'val and test are {val / 10} and {test / 10} %: nobody is left for train')
+    least = self._number('least', 1e9)
+    records = sorted(self.source.glob('*.rec'))
+    if len(records) > 1:
+      raise DataError(f'{self.source} holds several: {", ".join(r.name for r in records)}')
+    pictures = self._of_records(records[0]) if records else self._of_folders()
+    people = collections.defaultdict(list)
+    for identity, name, path in pictures:
+      people[identity].append((name, path))
+    few = {identity: found for identity, found in people.items() if len(found) < least}
+    made = Plan({'train': [], 'val': [], 'test': []}, recorded={'format': self._format(records)})
+    for identity, found in people.items():
+      if identity not in few:
+        part = part_of(identity, _SHARES)
+        split = 'val' if part < val else 'test' if part < val + test else 'train'
+        made.splits[split] += [self._row(identity, name, path) for name, path in found]
+    if few:
+      n = sum(map(len, few.values()))
+      made.notes.append(
+        f'{len(few)} of {len(people)} identities with fewer than {least:g} pictures are left out '
+        f'({n} pictures)'
+      )
+    return made
+
+  def _number(self, option: str, most: float) -> float:
+    try:
+      value = float(self.options[option])
+    except ValueError:
+      value = -1
+    if not 0 <= value <= most:
+      raise ConfigError(f'--option {option}={self.options[option]}: a number from 0 to {most:g}')
+    return value
+
+  @staticmethod
+  def _format(records: list[Path]) -> str:
+    return records[0].name if records else 'folders'
+
+  def _of_folders(self) -> Iterator[tuple[str, str, str]]:
+    """Yields (identity, name of the picture, path), sorted."""
+    with os.scandir(self.source) as entries:
+      identities = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith('.'))
+    for identity in identities:
+      with os.scandir(self.source / identity) as entries:
+        names = sorted(e.name for e in entries if not e.name.startswith('.'))
+      for name in names:
+        if name.rpartition('.')[2].lower() in _PICTURES:
+          yield identity, name, f'{identity}/{name}'
+
+  def _of_records(self, rec: Path) -> Iterator[tuple[str, str, str]]:
+    """Yields (identity, key, FILE#PLACE), in the order of the keys."""
+    for key, place, identity in recordio.index(rec):
+      yield identity, str(key), f'{rec.name}#{place}'
+
+  def _row(self, identity: str, name: str, path: str) -> Row:
+    dataset = self.builder_config.name
+    place = f'{dataset}/{identity}/{name}'
+    facts = {
+      'id': place,
+      'label': 'bona_fide',
+      'attack_type': '',
+      'attack_category': '',
+      'subject': f'{dataset}/{identity}',
+      'video': place,  # each picture is one by itself
+      'frame': 0,
+      'dataset': dataset,
+      'ethnicity': '',
+    }
+    return Row(facts, {'rgb': path}, path.partition('#')[0].rpartition('/')[0] or path)

@@ -1,0 +1,92 @@
+"""Which value of an attribute (gender, ethnicity) a face has: the other pretraining task of MM-FAS.
+
+What `testing.py` is for attacks: the same functions, by the share of each class that is known for
+what it is.
+"""
+
+import csv
+import functools
+import io
+import json
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+
+from flexfas_jax.evaluation import pairs as pairing
+from flexfas_jax.evaluation import score_files
+from flexfas_jax.input_pipeline import sources
+from flexfas_jax.training import distributed, identities, inputs, testing, verification
+from flexfas_jax.training import job as jobs
+
+BEST = 'error'  # of val, the mean over the classes: chooses the checkpoint that is evaluated
+
+make_scorer = functools.partial(verification.make_scorer, output='cosine')
+
+
+def figures(cosine: np.ndarray, truth: np.ndarray, classes: tuple[str, ...]) -> dict[str, float]:
+  """{metric: value}: 'accuracy' and 'error', means over the classes, and 'accuracy/CLASS'.
+
+  Args:
+    cosine: [N, C], NaN where there was nothing to look at, which is wrong whatever it shows.
+    truth: [N] int.
+    classes: C names.
+  """
+  failed = np.isnan(cosine).any(1)
+  right = (np.where(failed[:, None], 0, cosine).argmax(1) == truth) & ~failed
+  of = {name: float(right[truth == i].mean()) for i, name in enumerate(classes) if i in truth}
+  mean = float(np.mean(list(of.values())))
+  found = {'accuracy': mean, 'error': 1 - mean, 'n': len(truth), 'n_fta': int(failed.sum())}
+  return found | {f'accuracy/{name}': value for name, value in of.items()}
+
+
+def check(job: jobs.Job, data: inputs.Data) -> None:
+  """Nothing is left to find: `inputs.open_all` has numbered every example."""
+  del job, data
+
+
+def val_metrics(
+  job: jobs.Job,
+  scorer,
+  variables,
+  source: sources.Source,
+  interrupted: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
+  """Of val; None if it was interrupted."""
+  cosine = testing.uninterrupted(scorer, variables, job, source, interrupted)
+  if cosine is None:
+    return None
+  names = tuple(map(str, range(cosine.shape[1])))
+  found = figures(cosine, source.identities, names)
+  return {f'val/{name}': found[name] for name in ('error', 'accuracy')}
+
+
+def evaluate(job: jobs.Job, folder: pathlib.Path, data: inputs.Data, scorer) -> None:
+  """Each sample's cosines, a table and results.json of the best step."""
+  step, variables, header = testing.best_of(job, folder, BEST, data.remarks)
+  classes, found = data.known.classes, {}
+  for name, source in {'val': data.val, **data.test}.items():
+    cosine = verification.read(job, scorer, variables, name, source)
+    found[name] = figures(cosine, source.identities, classes)
+    if distributed.is_first():
+      (folder / 'scores').mkdir(exist_ok=True)
+      _write(folder / 'scores' / f'{name}_classes.csv', source, data.known, cosine, header)
+  if distributed.is_first():
+    rows = [['', 'n', 'mean', *classes]]
+    for name, values in found.items():
+      shares = [values.get(key) for key in ('accuracy', *(f'accuracy/{c}' for c in classes))]
+      shown = ('-' if share is None else f'{100 * share:.1f}' for share in shares)
+      rows.append([name, str(values['n']), *shown])
+    title = f'{job.target}: accuracy in percent, by class, step {step}'
+    verification.finish(folder, data, found, f'{title}\n{pairing.columns(rows)}')
+
+
+def _write(path, source: sources.Source, known: identities.Known, cosine, header) -> None:
+  text = io.StringIO()
+  rows = csv.writer(text, lineterminator='\n')
+  rows.writerow(['id', 'subject', known.target, *(f'cosine/{name}' for name in known.classes)])
+  columns = (source.columns[name] for name in ('id', 'subject', known.target))
+  for *cells, values in zip(*columns, cosine.tolist(), strict=True):
+    rows.writerow([*cells, *('' if np.isnan(v) else repr(v) for v in values)])
+  score_files.write_text(path, text.getvalue())
+  score_files.write_text(path.with_suffix('.json'), json.dumps(header, indent=2) + '\n')

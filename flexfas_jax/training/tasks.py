@@ -1,0 +1,25 @@
+"""What a training is for: to tell attacks, people, or the values of an attribute."""
+
+from collections.abc import Mapping
+from types import ModuleType
+
+from flexfas_jax.training import classification, identities, testing, verification
+
+
+def judging(config: Mapping) -> ModuleType:
+  """The module that judges a config's training; each has the same functions.
+
+  `make_scorer(job)`, `check(job, data)`, `val_metrics(job, scorer, variables, source,
+  interrupted)`, `evaluate(job, folder, data, scorer)`, and `BEST`, the metric of val that chooses
+  a checkpoint, of which less is better.
+
+  Args:
+    config: its fields 'task' and 'target' are read.
+
+  Raises:
+    ConfigError: an unknown task.
+  """
+  target = identities.target_of(config)
+  if not target:
+    return testing
+  return verification if target == identities.PERSON else classification
