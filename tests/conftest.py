@@ -4,6 +4,7 @@ And what keeps the suite short: how programs are compiled, and which files come 
 """
 
 import atexit
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -29,6 +30,8 @@ if importlib.metadata.version('jaxlib').startswith('0.10.'):  # a flag that is n
     ' --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
   )
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
+# Tracing makes many small objects, none of them garbage in circles: looking for it takes its time.
+gc.set_threshold(50_000, 20, 50)
 # What one process has compiled, none compiles again: the workers, and the jobs that tests start.
 # In a folder of this session alone; the workers inherit its name.
 if 'PYTEST_XDIST_WORKER' not in os.environ:

@@ -53,6 +53,8 @@ ATTACKS = {
 
 
 TWO = {'model.modalities': ('rgb', 'ir'), 'modality_dropout': {'ir': 0.5}}  # less to compile
+# Less still: for what has nothing to do with the joint stages.
+PLAIN = {**TWO, 'model.fusion': {'name': 'concat'}, 'pretrained.into': 'streams'}
 
 
 def fill(config, data_dir, fields):
@@ -366,10 +368,10 @@ def test_a_second_stage_starts_from_all_of_the_first(donor, prepared, tmp_path, 
   """Other augmentation; the same people in training, which the first one's are not tested against.
   Nothing is read again when it goes on, nor when it is evaluated."""
   first, second = tmp_path / 'first', tmp_path / 'second'
-  loop.train_and_evaluate(attacks(prepared, donor, **TWO), str(first))
+  loop.train_and_evaluate(attacks(prepared, donor, **PLAIN), str(first))
   header = json.loads((first / 'scores/intra.json').read_text())['pretraining']
   assert header['weights'] == str(donor) and 'people' not in header
-  fields = {'pretrained.into': 'all', 'view.rotate': 1.0, **TWO}
+  fields = {**PLAIN, 'pretrained.into': 'all', 'view.rotate': 1.0}
   config = attacks(prepared, first, **fields)
   _, variables = state_of(first)
   with monkeypatch.context() as patch:
@@ -393,14 +395,14 @@ def test_people_of_the_pretraining_are_not_tested_on(donor, prepared, tmp_path, 
     'seen': 'rendered_faces/cefa_like_tiny:train',
   }
   thresholds = dict.fromkeys(tests, 'dev_eer')
-  config = attacks(prepared, donor, test=tests, threshold=thresholds, **TWO)
+  config = attacks(prepared, donor, test=tests, threshold=thresholds, **PLAIN)
   said = r'leak: subject cefa_like/s0000 in pretraining and seen \(12\)'
   with pytest.raises(DataError, match=said):
     loop.train_and_evaluate(config, str(tmp_path / 'run'))
   assert not (tmp_path / 'run').exists()
-  started(attacks(prepared, donor, **TWO), tmp_path / 'run', monkeypatch)
+  started(attacks(prepared, donor, **PLAIN), tmp_path / 'run', monkeypatch)
   gone = {'pretrained.weights': str(tmp_path / 'gone')}
-  config = attacks(prepared, donor, test=tests, threshold=thresholds, **TWO, **gone)
+  config = attacks(prepared, donor, test=tests, threshold=thresholds, **PLAIN, **gone)
   with pytest.raises(DataError, match='leak: subject cefa_like/s0000 in pretraining and seen'):
     loop.evaluate(config, str(tmp_path / 'run'))
   config = attacks(prepared, donor, val='rendered_faces/cefa_like_tiny:train')
@@ -450,7 +452,7 @@ def test_only_a_run_of_ours_gives_all(prepared):
 def test_what_is_frozen_stays_as_it_was_given(donor, prepared, tmp_path):
   """In a real run, which goes on from its checkpoint: two steps, then two more."""
   freeze = ('streams_*/stage_1', 'head')
-  fields = {'optimizer.freeze': freeze, **TWO}
+  fields = {'optimizer.freeze': freeze, **PLAIN}
   config = attacks(prepared, donor, steps=4, checkpoint_every=2, **fields)
   run = tmp_path / 'run'
   loop.train(config, str(run))
