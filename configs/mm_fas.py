@@ -21,10 +21,12 @@ that one seed could show; see README):
 trained; MM-FAS's code never gives it to the optimiser, so that it stays random:
 --config.optimizer.freeze="('head',)" does the same.
 
-  python -m flexfas_jax.main --config=configs/mm_fas.py:challenge --workdir=runs/nn1
-  python -m flexfas_jax.main --config=configs/mm_fas.py:challenge_weak --workdir=runs/nn1a
+  python -m flexfas_jax.main --config=configs/mm_fas.py:resnet34_caffe --workdir=runs/nn1
+  python -m flexfas_jax.main --config=configs/mm_fas.py:resnet34_caffe_weak --workdir=runs/nn1a
 
-are MM-FAS's own data (CASIA-SURF's challenge), optimiser and two stages, of one fold.
+are MM-FAS's own data (CASIA-SURF's challenge), optimiser and two stages, of one fold; :ir50,
+:resnet18 and :resnet50 the same with other streams. All folds and seeds of a network, on any set:
+experiments/mm_fas.
 
   python -m flexfas_jax.main --config=configs/mm_fas.py:flexmodal --workdir=...
 
@@ -37,15 +39,13 @@ from ml_collections import ConfigDict
 
 def get_config(recipe: str = 'embedded') -> ConfigDict:
   """The config of one recipe: 'embedded', for a laptop, or one of the papers'."""
-  recipes = {
-    'embedded': embedded,
-    'flexmodal': flexmodal,
-    'challenge': challenge,
-    'challenge_weak': challenge_weak,
-  }
-  if recipe not in recipes:
-    raise ValueError(f'mm_fas has no recipe {recipe!r}; choose one of: {", ".join(recipes)}')
-  return recipes[recipe]()
+  own = {'embedded': embedded, 'flexmodal': flexmodal}
+  members = ('resnet34_caffe', 'resnet34_caffe_weak', 'ir50', 'resnet18', 'resnet50')
+  if recipe not in (*own, *members):
+    raise ValueError(
+      f'mm_fas has no recipe {recipe!r}; choose one of: {", ".join((*own, *members))}'
+    )
+  return own[recipe]() if recipe in own else submitted(recipe)
 
 
 def embedded() -> ConfigDict:
@@ -67,6 +67,9 @@ def embedded() -> ConfigDict:
   # How each test's threshold is found: as in FlexModal, EER on val within, 0.5 across.
   c.threshold = ConfigDict({'intra': 'dev_eer', 'unseen': 'dev_eer', 'cross': 'fixed=0.5'})
   c.accept_known_leaks = ()
+  c.left_out = ()  # 'val' or tests whose attacks must not be in train; a protocol of folds says it
+  # A member of an ensemble: what the headers of its score files say, beside the seed.
+  c.member = ConfigDict({'network': '', 'fold': ''})
 
   # One view for all modalities, photometric changes for each.
   c.view = ConfigDict({'flip': 0.5, 'rotate': 10.0, 'crop': (0.75, 1.0)})
@@ -100,6 +103,7 @@ def embedded() -> ConfigDict:
   # Devices: the batch goes over all; each group of `fsdp` shares one copy of the state.
   c.mesh = ConfigDict({'data': -1, 'fsdp': 1})
 
+  c.views = ('whole',)  # of val and tests; of several, ('whole', 'flip'), the mean is judged
   c.eval_batch_size = 64
   c.eval_every = 200
   c.checkpoint_every = 200
@@ -158,6 +162,7 @@ def flexmodal() -> ConfigDict:
   # Devices: the batch goes over all; each group of `fsdp` shares one copy of the state.
   c.mesh = ConfigDict({'data': -1, 'fsdp': 1})
 
+  c.views = ('whole',)  # of val and tests; of several, ('whole', 'flip'), the mean is judged
   c.eval_batch_size = 64
   c.eval_every = 346  # two epochs
   c.checkpoint_every = 346
@@ -167,16 +172,39 @@ def flexmodal() -> ConfigDict:
   return c
 
 
-def challenge() -> ConfigDict:
-  """MM-FAS's first stage: CASIA-SURF's challenge without one attack, 30 epochs of a cosine of 50.
+def submitted(network: str) -> ConfigDict:
+  """A member of MM-FAS's ensemble: CASIA-SURF's challenge without one attack.
 
-  Its streams start from face recognition, here our own ResNet34's (the original's weights: see
-  `flexmodal`). Otherwise than there: colours change on every RGB picture, by contrast and
-  brightness, where the original changes every fifth one, and its hue, or makes it grey; the best
-  epoch is chosen by the left-out attack, not the last one taken.
+  One fold and one seed; `experiments/mm_fas` has all of them. Otherwise than there: one logit in
+  the place of two and a softmax, which is the same loss; pictures are normalised alike for all
+  networks; colours change on every RGB picture, by contrast and brightness, where the original
+  changes every fifth one, and its hue, or makes it grey; the best epoch is chosen by the left-out
+  attack, not the last one taken.
+
+  Args:
+    network: 'resnet34_caffe' (NN1, NN2) and 'ir50' (NN3, NN4) were submitted; 'resnet34_caffe_weak'
+      (NN1a) is the second stage of the first, one epoch of weaker augmentation, its learning rate
+      begun anew; 'resnet18' and 'resnet50' are torchvision's and timm's streams in the same place.
   """
+  weak = network == 'resnet34_caffe_weak'
+  backbone = {
+    'resnet34_caffe': {'name': 'caffe_resnet', 'variant': '34', 'remat': False},
+    'resnet34_caffe_weak': {'name': 'caffe_resnet', 'variant': '34', 'remat': False},
+    'ir50': {'name': 'ir_resnet', 'variant': '50', 'remat': False},
+    'resnet18': {'name': 'resnet', 'variant': '18', 'remat': False},
+    'resnet50': {'name': 'resnet', 'variant': '50', 'remat': False},
+  }[network]
+  # Workdirs of configs/face_recognition.py; the originals' weights: see `flexmodal`.
+  weights = {
+    'resnet34_caffe': 'runs/resnet34_caffe',
+    'resnet34_caffe_weak': 'runs/nn1',
+    'ir50': 'runs/ir50',
+    'resnet18': '',
+    'resnet50': '',
+  }[network]
+
   c = ConfigDict()
-  c.seed = 7
+  c.seed = 7  # and 704
 
   c.data_dir = 'prepared'
   c.protocol = 'mm_fas_fold(fold=1)'  # 2 and 3 leave other attacks out
@@ -184,13 +212,18 @@ def challenge() -> ConfigDict:
   c.test = ConfigDict()
   c.threshold = ConfigDict()
   c.accept_known_leaks = ()
+  # What the headers of the score files say, beside the seed, for `flexfas_jax.ensemble`.
+  c.member = ConfigDict({'network': network, 'fold': '1'})
 
   c.view = ConfigDict({'flip': 0.5, 'rotate': 45.0, 'crop': (0.2, 1.0), 'aspect': (0.75, 4 / 3)})
   c.photometric = ConfigDict({'rgb': {'add': 0.1, 'contrast': 0.5}})
+  if weak:
+    c.view.rotate, c.view.crop = 30.0, (0.5, 1.0)
+    c.photometric = ConfigDict({'rgb': {'add': 0.05, 'contrast': 0.25}})
   c.cutout = 0
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 112})
-  c.model.backbone = ConfigDict({'name': 'caffe_resnet', 'variant': '34', 'remat': False})
+  c.model.backbone = ConfigDict(backbone)
   c.model.fusion = ConfigDict({'name': 'multi_layer_aggregation', 'variant': 'A'})
   c.model.head = ConfigDict({'name': 'binary_logit'})
   c.model.share_streams = False
@@ -198,17 +231,14 @@ def challenge() -> ConfigDict:
   c.model.dtype = 'float32'
   c.modality_dropout = ConfigDict()  # every sample has all three
   c.pretrained = ConfigDict(
-    {
-      'weights': 'runs/resnet34_caffe',
-      'architecture': 'ours',
-      'sha256': None,
-      'into': 'aggregation',
-    }
+    {'weights': weights, 'architecture': 'ours', 'sha256': None, 'into': 'aggregation'}
   )
+  if weak:
+    c.pretrained.into = 'all'
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 128
-  c.steps = 30 * 155  # epochs of 19,922 samples
+  c.steps = 155 if weak else 30 * 155  # epochs of 19,922 samples
   # freeze=('head',) leaves the classifier random, as in the original's code.
   c.optimizer = ConfigDict({'name': 'adam', 'b1': 0.5, 'b2': 0.999, 'freeze': (), 'rates': {}})
   c.schedule = ConfigDict({'name': 'warmup_cosine', 'peak': 2e-5, 'until': 50 * 155})
@@ -216,55 +246,8 @@ def challenge() -> ConfigDict:
   c.accumulate = 1
   c.mesh = ConfigDict({'data': -1, 'fsdp': 1})
 
-  c.eval_batch_size = 128
-  c.eval_every = 155
-  c.checkpoint_every = 155
-  c.save_tries = 3
-  c.log_every = 20
-  c.report = True
-  return c
-
-
-def challenge_weak() -> ConfigDict:
-  """MM-FAS's second stage: from the first one's weights, one epoch of weaker augmentation.
-
-  The model that was handed in had one such epoch, its learning rate begun anew.
-  """
-  c = ConfigDict()
-  c.seed = 7
-
-  c.data_dir = 'prepared'
-  c.protocol = 'mm_fas_fold(fold=1)'  # the first stage's
-  c.train = c.val = ''
-  c.test = ConfigDict()
-  c.threshold = ConfigDict()
-  c.accept_known_leaks = ()
-
-  c.view = ConfigDict({'flip': 0.5, 'rotate': 30.0, 'crop': (0.5, 1.0), 'aspect': (0.75, 4 / 3)})
-  c.photometric = ConfigDict({'rgb': {'add': 0.05, 'contrast': 0.25}})
-  c.cutout = 0
-
-  c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 112})
-  c.model.backbone = ConfigDict({'name': 'caffe_resnet', 'variant': '34', 'remat': False})
-  c.model.fusion = ConfigDict({'name': 'multi_layer_aggregation', 'variant': 'A'})
-  c.model.head = ConfigDict({'name': 'binary_logit'})
-  c.model.share_streams = False
-  c.model.absent = 'blank'
-  c.model.dtype = 'float32'
-  c.modality_dropout = ConfigDict()
-  c.pretrained = ConfigDict(
-    {'weights': 'runs/nn1', 'architecture': 'ours', 'sha256': None, 'into': 'all'}
-  )
-
-  c.loss = 'binary_cross_entropy'
-  c.batch_size = 128
-  c.steps = 155
-  c.optimizer = ConfigDict({'name': 'adam', 'b1': 0.5, 'b2': 0.999, 'freeze': (), 'rates': {}})
-  c.schedule = ConfigDict({'name': 'warmup_cosine', 'peak': 2e-5, 'until': 50 * 155})
-  c.clip_norm = None
-  c.accumulate = 1
-  c.mesh = ConfigDict({'data': -1, 'fsdp': 1})
-
+  # The middle 112 of 125 pixels, and their mirror image; the mean is judged.
+  c.views = ('centre=0.896', 'centre=0.896+flip')
   c.eval_batch_size = 128
   c.eval_every = 155
   c.checkpoint_every = 155

@@ -73,6 +73,7 @@ def embedded() -> ConfigDict:
   # Devices: the batch goes over all; each group of `fsdp` shares one copy of the state.
   c.mesh = ConfigDict({'data': -1, 'fsdp': 1})
 
+  c.views = ('whole',)  # of val and tests; of several, ('whole', 'flip'), the mean is judged
   c.eval_batch_size = 64
   c.eval_every = 150
   c.checkpoint_every = 150
@@ -139,6 +140,7 @@ def flexmodal() -> ConfigDict:
   # Devices: the batch goes over all; each group of `fsdp` shares one copy of the state.
   c.mesh = ConfigDict({'data': -1, 'fsdp': 1})
 
+  c.views = ('whole',)  # of val and tests; of several, ('whole', 'flip'), the mean is judged
   c.eval_batch_size = 64
   c.eval_every = 346  # two epochs
   c.checkpoint_every = 346

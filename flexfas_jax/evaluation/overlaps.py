@@ -120,6 +120,40 @@ def check_pretraining(people: Collection[str], judged: Mapping[str, Columns]) ->
     )  # fmt: skip
 
 
+def check_left_out(train: Columns, judged: Mapping[str, Columns]) -> None:
+  """Refuses to train on attacks that a fold leaves out.
+
+  Args:
+    train: its 'label' and 'attack_type'.
+    judged: {how the side is called: the same of it}: none of its attacks may be in train.
+
+  Raises:
+    DataError: some of them are; the text names them.
+  """
+  trained, wrong = _species(train), []
+  for side, columns in judged.items():
+    wrong += [
+      f'left out, and trained on: attack {name} in train ({trained[name]}) and {side} ({n})'
+      for name, n in sorted(_species(columns).items())
+      if name in trained
+    ]
+  if wrong:
+    raise DataError(
+      '\n'.join([
+        'what the fold leaves out is trained on; figures would not be of unseen attacks',
+        *wrong[:_SHOWN],
+        *([f'... and {len(wrong) - _SHOWN} more'] if len(wrong) > _SHOWN else []),
+        'Take it out of config.train with a selection: set/config:split[species!=...]; or, if '
+        'nothing is left out, set config.left_out=()',
+      ])
+    )  # fmt: skip
+
+
+def _species(columns: Columns) -> collections.Counter:
+  pairs = zip(columns['label'], columns['attack_type'], strict=True)
+  return collections.Counter(kind for label, kind in pairs if label == 'attack' and kind)
+
+
 def columns_of(scores: score_files.Scores) -> Columns:
   """Who is in a score file: people and videos are of their data set, ids are their own."""
 

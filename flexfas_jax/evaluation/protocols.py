@@ -32,6 +32,7 @@ class Protocol(NamedTuple):
     fields: {field: values it may have}, the first its default; no values: it must be given, and
       may be anything.
     leaks: known leaks that this protocol has, as published or by its construction.
+    left_out: 'val' or tests none of whose attacks may be trained on.
   """
 
   source: str
@@ -43,6 +44,7 @@ class Protocol(NamedTuple):
   metrics: tuple[str, ...] = ('acer', 'apcer', 'bpcer', 'eer', 'auc')
   fields: Mapping[str, tuple[str, ...]] = {}
   leaks: tuple[str, ...] = ()
+  left_out: tuple[str, ...] = ()
 
 
 PROTOCOLS: dict[str, Protocol] = {}
@@ -251,6 +253,7 @@ PROTOCOLS['mm_fas_fold'] = Protocol(
   metrics=('tpr@fpr=1e-2', 'tpr@fpr=1e-3', 'tpr@fpr=1e-4', 'acer'),
   fields={'fold': ('1', '2', '3')},
   leaks=('people_of_attacks',),
+  left_out=('val',),
 )
 PROTOCOLS['mm_fas_like'] = Protocol(
   source='The same on any set, without lists: a third of the live people, and one attack, are val.',
@@ -268,6 +271,30 @@ PROTOCOLS['mm_fas_like'] = Protocol(
     'test': ('test',),
   },
   leaks=('people_of_attacks',),
+  left_out=('val',),
+)
+
+_CUT = 'eyes_nose_curved,eyes_nose_mouth_flat,eyes_nose_mouth_curved'  # 4 to 6 of CASIA-SURF
+PROTOCOLS['rendered_mm_fas'] = Protocol(
+  source="MM-FAS's folds on RENDERED faces: CASIA-SURF's attacks 4 to 6 are trained on but for the "
+  'one that is left out, 1 to 3 never; `dev` is what members of all folds are compared and '
+  'averaged by.',
+  train='rendered_faces/surf_like{size}:train[species=' + _CUT + ' & species!={attack}], '
+  'rendered_faces/surf_like{size}:train[species=bona_fide & subject%3!={part}]',
+  val='rendered_faces/surf_like{size}:train[species={attack}], '
+  'rendered_faces/surf_like{size}:train[species=bona_fide & subject%3={part}]',
+  test={
+    'dev': 'rendered_faces/surf_like{size}:val[species=bona_fide,' + _CUT + ']',
+    'seen': 'rendered_faces/surf_like{size}:test[species=bona_fide,' + _CUT + ']',
+    'unseen': 'rendered_faces/surf_like{size}:test'
+    '[species=bona_fide,eyes_flat,eyes_curved,eyes_nose_flat]',
+    'cross': 'rendered_faces/wmca_like{size}:test',
+  },
+  threshold={'dev': 'dev_eer', 'seen': 'dev_eer', 'unseen': 'dev_eer', 'cross': 'dev_eer'},
+  subsets=FLEXMODAL_SUBSETS,
+  fields={'attack': tuple(_CUT.split(',')), 'part': ('0', '1', '2'), 'size': ('', '_tiny')},
+  leaks=('people_of_attacks',),
+  left_out=('val',),
 )
 
 # Any set that has splits, and any of its species.
@@ -288,5 +315,6 @@ PROTOCOLS['leave_one_attack_out'] = Protocol(
     'unseen': '{set}:{test}[species=bona_fide,{attack}]',
   },
   threshold={'seen': 'dev_eer', 'unseen': 'dev_eer'},
+  left_out=('unseen',),
   fields={'set': (), 'attack': (), 'train': ('train',), 'val': ('val',), 'test': ('test',)},
 )

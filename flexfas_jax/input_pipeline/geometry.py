@@ -5,12 +5,13 @@ infrared stay the same place on the face. Coordinates are fractions of a picture
 modalities may differ in size.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from flexfas_jax.errors import DataError
+from flexfas_jax.errors import ConfigError, DataError
 
 cv2.setNumThreads(0)  # Grain's threads are the parallelism; OpenCV's own would fight them
 
@@ -46,6 +47,70 @@ def draw_view(
   width, height = min(1.0, np.sqrt(area * ratio)), min(1.0, np.sqrt(area / ratio))
   left, top = x * (1 - width), y * (1 - height)
   return View((left, top, left + width, top + height), (2 * turn - 1) * rotate, bool(mirror < flip))
+
+
+_PLACES = {  # of a crop, share of the room that is left and above it
+  'centre': (0.5, 0.5),
+  'top_left': (0.0, 0.0),
+  'top_right': (1.0, 0.0),
+  'bottom_left': (0.0, 1.0),
+  'bottom_right': (1.0, 1.0),
+}
+
+
+def test_views(names: Sequence[str]) -> dict[str, View]:
+  """{name: view} of what val and tests are looked at by; `five_crops` becomes its five.
+
+  Args:
+    names: 'whole', or some of these, each once, joined by +: 'flip'; 'turn=A', A degrees
+      counter-clockwise; 'centre=F', 'top_left=F', 'top_right=F', 'bottom_left=F', 'bottom_right=F',
+      F of the picture's sides; 'five_crops=F', all of these. MM-FAS looks at the middle and at its
+      mirror image: ('centre=0.896', 'centre=0.896+flip'), 112 of 125 pixels.
+
+  Raises:
+    ConfigError: another name, one that is there twice, or none.
+  """
+  views = {}
+  for name in names:
+    parts = name.split('+')
+    crops = [part for part in parts if part.startswith('five_crops=')]
+    every = [
+      '+'.join(part.replace('five_crops', place) if part in crops else part for part in parts)
+      for place in (_PLACES if crops else [''])
+    ]
+    for own in every:
+      if own in views:
+        raise ConfigError(f'config.views has {own!r} twice')
+      views[own] = _test_view(own)
+  if not views:
+    raise ConfigError("config.views is empty; ('whole',) looks at pictures as they are")
+  return views
+
+
+def _test_view(name: str) -> View:
+  fields = {}
+  for part in name.split('+') if name != 'whole' else ():
+    what, _, value = part.partition('=')
+    try:
+      number = float(value) if value else None
+    except ValueError:
+      number = float('nan')
+    if what == 'flip' and not value:
+      field, found = 'flip', True
+    elif what == 'turn' and number is not None and -180 <= number <= 180:
+      field, found = 'angle', number
+    elif what in _PLACES and number is not None and 0 < number <= 1:
+      left, top = (room * (1 - number) for room in _PLACES[what])
+      field, found = 'box', (left, top, left + number, top + number)
+    else:
+      raise ConfigError(
+        f"config.views: {name!r} is no view; write 'whole', or some of 'flip', 'turn=10', "
+        f"'five_crops=0.9' and {', '.join(f'{place}=0.9' for place in _PLACES)}, joined by +"
+      )
+    if field in fields:
+      raise ConfigError(f'config.views: {name!r} says twice what it looks at')
+    fields[field] = found
+  return View(**fields)
 
 
 def decode(encoded: bytes, modality: str, where: str) -> np.ndarray:

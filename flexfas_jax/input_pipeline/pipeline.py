@@ -40,6 +40,8 @@ class Preprocess:
       along (CDCN's loader flips it, FlexModal's forgets to), before colours change or a square is
       cut out, as in both. The references shrink the stored picture, not the view of `image_size`:
       one cell more or less at the border of what is black.
+    test_views: that a picture is looked at by where nothing is random; of several, images are
+      [V, H, W, C].
   """
 
   image_size: int
@@ -48,25 +50,34 @@ class Preprocess:
   photometric: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
   cutout: int = 0
   map_size: int | None = None
+  test_views: Sequence[geometry.View] = (geometry.View(),)
 
   def __call__(self, example: Mapping[str, Any], rng: np.random.Generator | None = None) -> dict:
     """Arrays of one example; `rng` None leaves out everything random."""
-    view = geometry.draw_view(rng, **self.view) if rng is not None else geometry.View()
-    images, constant, looks = {}, {}, {}
+    images = self._decode(example, rng is None)
+    if rng is not None:
+      return self._look(images, example, geometry.draw_view(rng, **self.view), rng)
+    looks = [self._look(images, example, view) for view in self.test_views]
+    if len(looks) == 1:
+      return looks[0]
+    return looks[0] | {m: np.stack([a[m] for a in looks]) for m in self.modalities}  # [V, H, W, C]
+
+  def _decode(self, example: Mapping[str, Any], testing: bool) -> dict[str, np.ndarray]:
+    """{modality: [H, W, C]} of the pictures that show something; in training at least one."""
+    images, constant = {}, {}
     for modality in self.modalities:
       encoded = example.get(modality, b'')
       if not encoded:
         continue
       image = geometry.decode(encoded, modality, example['id'])
-      if image.min() == image.max():
-        constant[modality] = image
-        continue
-      images[modality] = image
-    if constant and not images and rng is not None:
-      images = constant
+      (constant if image.min() == image.max() else images)[modality] = image
     if not images and not constant:
       raise DataError(f'{example["id"]}: none of {", ".join(self.modalities)} is there')
-    for modality, image in images.items():
+    return images or ({} if testing else constant)
+
+  def _look(self, decoded, example: Mapping[str, Any], view: geometry.View, rng=None) -> dict:
+    images, looks = {}, {}
+    for modality, image in decoded.items():
       image = geometry.apply_view(image, view, self.image_size, nearest=modality == 'depth')
       looks[modality] = image
       change = None

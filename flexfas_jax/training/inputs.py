@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from flexfas_jax.errors import DataError
+from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import overlaps
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import identities
@@ -63,6 +63,10 @@ def open_all(
     _check_val(val)
   train_source = open_('train', config.train, train)
   tests = {name: open_(name, names, test) for name, names in tests_of(config)}
+  if train_source:
+    sides = {name: source for name, source in {'val': val, **tests}.items() if source}
+    left_out = {name: sides[name].columns for name in _left_out(config) if name in sides}
+    overlaps.check_left_out(train_source.columns, left_out)
   leaks = overlaps.check(
     train_source.columns if train_source else nobody,
     val.columns,
@@ -89,6 +93,21 @@ def open_all(
 def tests_of(config: ConfigDict) -> list[tuple[str, str]]:
   """The test sets, what is like the training first; a ConfigDict forgets its order."""
   return sorted(config.test.items(), key=lambda test: test[0] != 'intra')
+
+
+def _left_out(config: ConfigDict) -> tuple[str, ...]:
+  """The sides none of whose attacks may be trained on.
+
+  Raises:
+    ConfigError: one that the config does not have.
+  """
+  sides = tuple(config.get('left_out', ()))
+  for side in sides:
+    if side != 'val' and side not in config.test:
+      raise ConfigError(
+        f'config.left_out names {side!r}; there are: val, {", ".join(sorted(config.test))}'
+      )
+  return sides
 
 
 def _check_val(val: sources.Source) -> None:

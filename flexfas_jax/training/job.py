@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.evaluation import scoring, thresholds
-from flexfas_jax.input_pipeline import pipeline
+from flexfas_jax.input_pipeline import geometry, pipeline
 from flexfas_jax.models import flexmodal, pretrained
 from flexfas_jax.training import identities, sharding
 from flexfas_jax.training import optimizer as optimizers
@@ -36,7 +36,8 @@ class Job(NamedTuple):
   pretrained: pretrained.Source | None  # what the streams start from
   init: Any  # key -> State
   abstract: Any  # State of ShapeDtypeStruct, with shardings
-  preprocess: pipeline.Preprocess  # nothing random
+  preprocess: pipeline.Preprocess  # nothing random; the first of the views
+  views: dict[str, geometry.View]  # that val and tests are looked at by, in the end
   subsets: tuple[tuple[str, ...], ...]  # that are scored
   metrics: tuple[str, ...]  # of the printed table; empty: the usual ones
   target: str = ''  # the column whose values an identity task tells apart; '': attacks are told
@@ -73,6 +74,10 @@ def make(
     if name not in config.threshold:
       raise ConfigError(f'config.threshold has no rule for the test set {name!r}')
     thresholds.needs_dev(config.threshold[name])
+  views = geometry.test_views(config.get('views', ('whole',)))
+  if target and len(views) > 1:
+    raise ConfigError('config.views are of attacks: an identity task looks at pictures once')
+  member_of(config)
   if unknown := set(fields['modality_dropout']) - set(model.modalities):
     raise ConfigError(f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}')
   init = functools.partial(init_state, model=model, optimizer=optimizer)
@@ -96,11 +101,34 @@ def make(
     pretrained=source,
     init=init,
     abstract=abstract,
-    preprocess=pipeline.Preprocess(config.model.image_size, model.modalities),
+    preprocess=pipeline.Preprocess(
+      config.model.image_size, model.modalities, test_views=tuple(views.values())[:1]
+    ),
+    views=views,
     subsets=subsets(model, protocol),
     metrics=protocol.metrics if protocol else (),
     target=target,
   )
+
+
+def member_of(config: ConfigDict) -> dict[str, str | int]:
+  """The coordinates of an ensemble's member, for the headers of its score files; {} of no member.
+
+  Raises:
+    ConfigError: `config.member` is no network with a fold or none.
+  """
+  member = config.get('member')
+  if not member:
+    return {}
+  fields = {**member}
+  if set(fields) - {'network', 'fold'} or not all(isinstance(x, str) for x in fields.values()):
+    raise ConfigError(f'config.member is {fields}; give a network and a fold, the seed is known')
+  if wrong := [x for x in fields.values() if '/' in x or '@' in x]:
+    raise ConfigError(f'config.member: {wrong[0]!r} must have neither / nor @')
+  if not fields.get('network'):
+    return {}
+  fold = fields.get('fold')
+  return {'network': fields['network'], 'seed': config.seed} | ({'fold': fold} if fold else {})
 
 
 def with_classes(model: dict, classes: int | None) -> dict:
@@ -170,7 +198,9 @@ def with_protocol(config: ConfigDict):
   with config.unlocked():
     config.train, config.val = protocol.train, protocol.val
     config.test, config.threshold = ConfigDict(protocol.test), ConfigDict(protocol.threshold)
-    config.accept_known_leaks = (*config.get('accept_known_leaks', ()), *protocol.leaks)
+    leaks = (*config.get('accept_known_leaks', ()), *protocol.leaks)
+    config.accept_known_leaks = tuple(dict.fromkeys(leaks))  # a run's own config has them already
+    config.left_out = protocol.left_out
   return config, protocol
 
 

@@ -1,9 +1,11 @@
 """Scoring val while a run trains, and the test sets with its best step: files, tables, results."""
 
+import dataclasses
 import functools
 import json
 import math
 import pathlib
+import shutil
 import sys
 from collections.abc import Callable
 
@@ -12,6 +14,7 @@ import numpy as np
 import flexfas_jax
 from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import judgement, results, score_files, scoring, tables
+from flexfas_jax.evaluation import views as looks
 from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.training import digests, distributed, inputs, sharding, workdir
 from flexfas_jax.training import job as jobs
@@ -32,6 +35,7 @@ def make_scorer(job: jobs.Job):
     job.subsets,
     functools.partial(sharding.place_batch, mesh=job.mesh),
     sharding.replicated(job.mesh),
+    tuple(job.views),
   )
 
 
@@ -76,8 +80,24 @@ def evaluate(job: jobs.Job, folder: pathlib.Path, data: inputs.Data, scorer) -> 
   step, variables, header = best_of(job, folder, BEST, data.remarks)
   scored, remarks = {}, []
   for name, source in {'val': data.val, **data.test}.items():
-    scored[name], told = _score(job, scorer, variables, name, source, header)
+    score = functools.partial(scorer, variables)
+    scored[name], told = score_whole(job, score, name, source, header)
     remarks += told
+  finish(job, folder, data, step, scored, remarks)
+
+
+def finish(job, folder: pathlib.Path, data: inputs.Data, step: int, scored, remarks=()) -> None:
+  """Score files, thresholds from val, tables, results.json and report of what has been scored.
+
+  Args:
+    job, folder, data: of the run.
+    step: that was scored.
+    scored: {'val' or a test's name: scores of each view}.
+    remarks: about pictures.
+
+  Raises:
+    StateError: some scores are not finite; all is written first.
+  """
   if distributed.is_first():
     for line in remarks:
       print(line, file=sys.stderr)
@@ -116,13 +136,24 @@ def best_of(job: jobs.Job, folder: pathlib.Path, metric: str, remarks: list[str]
     'config': json.loads(json.dumps(job.config.to_dict())),
     'version': flexfas_jax.__version__,
   }
+  if member := jobs.member_of(job.config):
+    header['member'] = member
+  if len(job.views) > 1:
+    header['views'] = list(job.views)
   if started := workdir.pretraining(folder):
     header['pretraining'] = {name: value for name, value in started.items() if name != 'people'}
   return step, variables, header | ({'remarks': remarks} if remarks else {})
 
 
-def _score(job, scorer, variables, name: str, source: sources.Source, header: dict):
-  """(a set's scores, what to say about its pictures)."""
+def score_whole(job: jobs.Job, score: Callable, name: str, source: sources.Source, about):
+  """(a set's scores, what to say about its pictures).
+
+  Args:
+    job: whose model it is.
+    score: `(batches, about, progress)` -> scores, or those of several members.
+    name, source: of the set.
+    about: a header, or a member's each.
+  """
   constant = np.zeros(len(job.model.modalities), int)
 
   def counted(batches):
@@ -132,8 +163,10 @@ def _score(job, scorer, variables, name: str, source: sources.Source, header: di
 
   silent = not distributed.is_first()
   with Progress(f'score {name}', len(source), silent=silent) as progress:
-    scores = scorer(variables, counted(batches_of(job, source)), header, progress.update)
-  if scores.ids.tolist() != list(source.columns['id']):
+    every = dataclasses.replace(job.preprocess, test_views=tuple(job.views.values()))
+    scores = score(counted(batches_of(job, source, every)), about, progress.update)
+  one = scores[0] if isinstance(scores, list) else scores
+  if one.ids.tolist() != list(source.columns['id']):
     raise AssertionError(f'{name}: not every sample was scored once')  # a defect of ours
   counts = zip(job.model.modalities, distributed.total(constant), strict=True)
   return scores, [
@@ -145,9 +178,13 @@ def _score(job, scorer, variables, name: str, source: sources.Source, header: di
 
 def _write(job, folder, data, step, scored) -> None:
   report = job.config.get('report', True)
-  (folder / 'scores').mkdir(exist_ok=True)
+  by_view = folder / 'scores' / 'views'
+  shutil.rmtree(by_view, ignore_errors=True)  # of another evaluation
+  (by_view if len(job.views) > 1 else folder / 'scores').mkdir(exist_ok=True, parents=True)
   for name, scores in scored.items():
-    score_files.write(folder / 'scores' / f'{name}.csv', scores)
+    score_files.write(folder / 'scores' / f'{name}.csv', looks.mean(scores))
+    if len(job.views) > 1:
+      score_files.write(by_view / f'{name}.csv', scores)
   # What is judged is what was written, as anybody can do again.
   scored = {name: score_files.read(folder / 'scores' / f'{name}.csv') for name in scored}
   for remark in results.remarks(results.results(scored['val'], 'fixed=0.5')):
@@ -201,7 +238,8 @@ def _pictures(tests: dict[str, sources.Source], modalities) -> Callable:
   return find
 
 
-def batches_of(job: jobs.Job, source: sources.Source):
-  """A set's batches for scoring, as `pipeline.eval_batches` gives them."""
+def batches_of(job: jobs.Job, source: sources.Source, preprocess=None):
+  """A set's batches for scoring, as `pipeline.eval_batches` gives them; by the first view alone,
+  unless another `preprocess` says more."""
   B = job.config.eval_batch_size
-  return pipeline.eval_batches(source, job.preprocess, B, sharding.rows(job.mesh, B))
+  return pipeline.eval_batches(source, preprocess or job.preprocess, B, sharding.rows(job.mesh, B))

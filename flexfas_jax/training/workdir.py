@@ -9,11 +9,11 @@ from flexfas_jax.evaluation import score_files
 # Where and how a run is done, not what it computes.
 FREE = (
   *('data_dir', 'mesh', 'eval_batch_size'),
-  *('log_every', 'checkpoint_every', 'save_tries', 'report'),
+  *('log_every', 'checkpoint_every', 'save_tries', 'report', 'member'),
 )
 # What evaluation alone may have otherwise than the training had.
 ONLY_TESTS = (
-  *('test', 'threshold', 'protocol', 'accept_known_leaks'),
+  *('test', 'threshold', 'protocol', 'accept_known_leaks', 'left_out', 'views'),
   'pretrained',  # what it started from is not read again
   'pairs',
 )

@@ -1,0 +1,175 @@
+"""MM-FAS's recipe whole: pretrain, one model per left-out attack and seed, average, judge.
+
+  python -m experiments.mm_fas --workdir=runs/mm_fas --data_dir=prepared
+
+trains on the embedded, RENDERED faces: face recognition, then two networks (`faces`, which start
+from it, and `chance`, which do not), three folds, two seeds; scores all members in one program,
+averages them, and writes results.csv, comparisons.csv and results.png beside this file (or --out).
+
+It can be stopped at any time and goes on by the same command; no run is trained twice, also where
+several of these commands share a workdir. Spread over machines, each with its number, all with one
+workdir; the last part is done without a number, when all have ended:
+
+  python -m experiments.mm_fas --workdir=... --index=0/4      # and 1/4, 2/4, 3/4
+
+MM-FAS's own, on CASIA-SURF's challenge:
+
+  python -m experiments.mm_fas --workdir=... --networks=resnet34_caffe,ir50 --at_once=1 \\
+    --protocol='mm_fas_fold(fold={fold})' --folds=1,2,3 --tests=official_val --dev=official_val
+
+Any set, any of its attacks: --protocol='mm_fas_like(set=SET, attack={fold}, part={part})'.
+"""
+
+import argparse
+import csv
+import os
+import pathlib
+import sys
+import time
+
+from experiments.mm_fas import judge, plan, sweep
+from flexfas_jax.errors import ConfigError, StateError, exit_code_of
+
+HERE = pathlib.Path(__file__).parent
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Parses the command line and does the sweep; returns the exit code."""
+  parser = argparse.ArgumentParser(
+    prog='python -m experiments.mm_fas',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    epilog='Exit codes: 0 done, 2 wrong usage, 3 bad data, 4 a run that failed or is missing, 143 '
+    'stopped: the same command goes on.',
+  )
+  add = parser.add_argument
+  listed = lambda text: list(filter(None, text.split(',')))  # noqa: E731
+  add('--workdir', type=pathlib.Path, required=True)
+  add('--data_dir', default='prepared')
+  add(
+    '--networks',
+    type=listed,
+    default=[plan.CHANCE, plan.DONOR],
+    help=f'{plan.CHANCE}, {plan.DONOR}, or recipes of configs/mm_fas.py (default: both of these)',
+  )
+  add('--seeds', type=lambda text: [int(x) for x in listed(text)], default=[7, 704])
+  add('--protocol', default=plan.PROTOCOL, help='{fold}, {part}, {size} are filled in')
+  add(
+    '--folds', type=listed, default=listed(plan.FOLDS), help='what {fold} is, one after the other'
+  )
+  add('--tests', type=listed, default=['seen', 'unseen', 'cross'], help="the protocol's, to judge")
+  add('--dev', default='dev', help='the test that thresholds come from')
+  add('--views', type=listed, help='of val and tests (default: as the config says)')
+  add('--size', default='', help="of the embedded sets: '' or _tiny")
+  add('--steps', type=int, default=0, help='of each member (default: as the config says)')
+  add('--donor_steps', type=int, default=1000, help='of face recognition (%(default)s)')
+  add('--change', action='append', default=[], metavar='FIELD=VALUE', help="of members' configs")
+  add('--index', metavar='I/N', help='trains the share of machine I of N, from 0, and no more')
+  add('--at_once', type=int, default=os.cpu_count() or 1, help='trainings (default: one per core)')
+  add('--list', action='store_true', help='prints the commands and does nothing')
+  add('--out', type=pathlib.Path, default=HERE, help='for the tables and the picture')
+  add('--debug', action='store_true', help='tracebacks instead of messages')
+  args = parser.parse_args(argv)
+  return exit_code_of(lambda: _sweep(args), args.debug)
+
+
+def _sweep(args) -> None:
+  if args.at_once < 1:
+    raise ConfigError('--at_once must be at least 1')
+  args.views = args.views and tuple(args.views)
+  runs = plan.runs(args)
+  mine = plan.share(runs, *_index(args.index)) if args.index else runs
+  if args.list:
+    for run in mine:
+      print(f'{run.name}{"  (trained)" if sweep.trained(run) else ""}\n  {" ".join(run.command)}')
+    return
+  args.workdir.mkdir(parents=True, exist_ok=True)
+  start = time.perf_counter()
+  tell = lambda line: print(line, flush=True)  # noqa: E731
+  sweep.train(mine, args.at_once, tell)
+  if args.index:
+    tell('This share is trained. When all are, the same command without --index judges.')
+    return
+  members = [run for run in runs if run.name != plan.DONOR]
+  _evaluate(members, tell)
+  judge.ensembles(args, members, tell)
+  rows, answers = judge.rows(args, members, tell)
+  args.out.mkdir(parents=True, exist_ok=True)
+  _write(args.out / 'results.csv', judge.COLUMNS, rows)
+  _write(args.out / 'comparisons.csv', judge.QUESTIONS, answers)
+  from experiments.mm_fas import picture
+
+  rendered = args.protocol.startswith('rendered')
+  title = 'Rendered faces: ' * rendered + 'members, and the means of their scores'
+  picture.draw(rows, title, args.out / 'results.png')
+  print('\n' + _table(rows) + '\n\n' + _answers(answers))
+  print(f'\nWritten: {args.out}/results.csv, comparisons.csv, results.png')
+  print(f'{(time.perf_counter() - start) / 60:.1f} minutes in all')
+
+
+def _index(text: str) -> tuple[int, int]:
+  index, slash, of = text.partition('/')
+  if not (slash and index.isdigit() and of.isdigit() and int(index) < int(of)):
+    raise ConfigError(f'--index={text} is not I/N with I from 0 to N - 1')
+  return int(index), int(of)
+
+
+def _evaluate(members, tell) -> None:
+  """All members as one program, in a process of its own: this one needs no jax."""
+  import subprocess
+
+  if all((run.folder / 'results.json').exists() for run in members):
+    tell('scored already')
+    return
+  command = [sys.executable, '-m', 'flexfas_jax.evaluate_members']
+  log = members[0].folder.parent / 'evaluate_members.log'
+  tell(f'scoring {len(members)} members in one program')
+  with log.open('w') as out:
+    done = subprocess.run([*command, *(str(run.folder) for run in members)], stdout=out, stderr=out)
+  if done.returncode:
+    raise StateError(f'scoring the members ended with {done.returncode}; see {log}')
+
+
+def _write(file: pathlib.Path, columns, rows) -> None:
+  with file.open('w', newline='') as out:
+    writer = csv.DictWriter(out, columns, lineterminator='\n')
+    writer.writeheader()
+    for row in rows:
+      writer.writerow({k: f'{v:.5f}' if isinstance(v, float) else v for k, v in row.items()})
+
+
+def _table(rows) -> str:
+  """Markdown: ACER of networks and the ensemble in percent, with intervals over people."""
+  tests = list(dict.fromkeys(row['test'] for row in rows))
+  lines = [
+    '| subset | system | ' + ' | '.join(tests) + ' |',
+    '| --- | --- |' + ' ---: |' * len(tests),
+  ]
+  found = {(r['system'], r['subset'], r['test']): r for r in rows if not r['seed']}
+  for subset in dict.fromkeys(row['subset'] for row in rows):
+    for system in dict.fromkeys(system for system, _, _ in found):
+      cells = []
+      for test in tests:
+        r = found.get((system, subset, test))
+        low, high = (100 * r[f'acer_{end}'] for end in ('low', 'high')) if r else (0, 0)
+        cells.append(f'{100 * r["acer"]:.1f} [{low:.1f}, {high:.1f}]' if r else '-')
+      lines.append(f'| {subset} | {system} | ' + ' | '.join(cells) + ' |')
+  return '\n'.join(lines)
+
+
+def _answers(answers) -> str:
+  """Markdown: every comparison, its difference of ACER in points."""
+  lines = [
+    '| question | test | subset | a | b | b - a, points of ACER | |',
+    '| --- |' + ' --- |' * 6,
+  ]
+  for row in answers:
+    difference, low, high = (100 * row[k] for k in ('difference', 'low', 'high'))
+    cells = [row[k] for k in ('question', 'test', 'subset', 'a', 'b')]
+    cells += [f'{difference:+.1f} [{low:+.1f}, {high:+.1f}]', row['verdict']]
+    lines.append('| ' + ' | '.join(cells) + ' |')
+  return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

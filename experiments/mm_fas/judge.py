@@ -1,0 +1,133 @@
+"""What the sweep shows: ensembles, their members, rates with intervals, and the two questions.
+
+Does starting from face recognition help? Does an ensemble beat its best member? Both are asked of
+paired decisions on the same samples, each at the threshold that the same dev set gives it.
+"""
+
+import argparse
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from experiments.mm_fas import plan
+from flexfas_jax import ensemble
+from flexfas_jax.errors import StateError
+from flexfas_jax.evaluation import judgement, score_files
+
+RULE = 'dev_eer'
+RATES = ('acer', 'apcer_max', 'apcer', 'bpcer', 'eer', 'auc')
+WHOLE = 'ensemble'  # of all networks
+COLUMNS = (
+  *('test', 'subset', 'system', 'network', 'seed', 'fold'),
+  *(name for rate in RATES for name in (rate, f'{rate}_low', f'{rate}_high')),
+)
+QUESTIONS = (
+  *('question', 'test', 'subset', 'a', 'b', 'acer_a', 'acer_b'),
+  *(
+    'difference',
+    'low',
+    'high',
+    'p_holm',
+    'attacks_only_a_right',
+    'attacks_only_b_right',
+    'verdict',
+  ),
+)
+
+
+def ensembles(args: argparse.Namespace, members: Sequence[plan.Run], tell=print) -> None:
+  """Averages each test over folds, seeds and networks, and every mean's parts beside it."""
+  views = 'views/' if args.views and len(args.views) > 1 else ''
+  for test in args.tests:
+    folder = args.workdir / 'ensembles' / test
+    folder.mkdir(parents=True, exist_ok=True)
+    files = lambda name: [str(run.folder / f'scores/{views}{name}.csv') for run in members]  # noqa: E731
+    tell(f'\n{test}: means over folds, seeds, networks')
+    code = ensemble.main([
+      *files(test),
+      *('--dev', *files(args.dev)),
+      *(f'--out={folder / WHOLE}.csv', f'--dev_out={folder / WHOLE}_dev.csv'),
+      *(f'--intermediate={folder}', f'--threshold={RULE}'),
+    ])  # fmt: skip
+    if code:
+      raise StateError(f'the ensemble of {test} could not be made (exit code {code}, see above)')
+
+
+def rows(args, members: Sequence[plan.Run], tell=print) -> tuple[list[dict], list[dict]]:
+  """(rows of `COLUMNS`, rows of `QUESTIONS`), rates in 0 to 1."""
+  rates, answers = [], []
+  for test in args.tests:
+    folder = args.workdir / 'ensembles' / test
+    systems = {WHOLE: ('', '', '')}
+    for network in args.networks:
+      systems[network] = (network, '', '')
+      for seed in args.seeds:
+        systems |= {f'{network}_seed{seed}': (network, seed, '')}
+        for fold in args.folds:
+          systems |= {f'{network}_seed{seed}_fold{fold}': (network, seed, fold)}
+    systems = {name: at for name, at in systems.items() if (folder / f'{name}.csv').exists()}
+    read = {name: _read(folder, name) for name in systems}
+    tell(f'{test}: {len(systems)} systems, with intervals')
+    for name, (scores, dev) in read.items():
+      judged = judgement.judge(test, scores, RULE, dev)
+      for subset in judged.served:
+        at = dict(zip(('network', 'seed', 'fold'), systems[name], strict=True))
+        row = {'test': test, 'subset': subset, 'system': name, **at}
+        for rate in RATES:
+          estimate = judged.estimates[subset][rate]
+          row |= {rate: estimate.value, f'{rate}_low': estimate.people.low}
+          row |= {f'{rate}_high': estimate.people.high}
+        rates.append(row)
+    for question, a, b in _questions(args, read, members):
+      answers += _compared(question, test, {a: read[a], b: read[b]})
+  return rates, answers
+
+
+def _read(folder: pathlib.Path, name: str):
+  return tuple(score_files.read(folder / f'{name}{side}.csv') for side in ('', '_dev'))
+
+
+def _questions(args, read: Mapping, members) -> list[tuple[str, str, str]]:
+  """[(question, a, b)]: is b better than a?"""
+  asked = []
+  if {plan.DONOR, plan.CHANCE} <= set(args.networks):
+    asked.append(('pretraining', plan.CHANCE, plan.DONOR))
+  names = [run.name for run in members if run.name in read]
+  for system in (*args.networks, WHOLE):
+    own = [name for name in names if system in (WHOLE, name.partition('_seed')[0])]
+    if system in read and len(own) > 1:
+      asked.append(('ensemble', _best(own, read), system))
+  return asked
+
+
+def _best(names: Sequence[str], read: Mapping) -> str:
+  """The member of the least EER on dev, over the subsets; of equals the one of the largest AUC."""
+
+  def key(name: str):
+    _, dev = read[name]
+    found = judgement.judge('dev', dev, 'fixed=0.5', draws=0).found.values()
+    mean = lambda rate: sum(values[rate] for values in found) / len(found)  # noqa: E731
+    return mean('eer'), -mean('auc')
+
+  return min(names, key=key)
+
+
+def _compared(question: str, test: str, systems: Mapping) -> list[dict]:
+  """One row for each subset of sensors."""
+  (a, b), found = systems, []
+  scores, dev = (
+    judgement.merged({name: pair[side] for name, pair in systems.items()}) for side in (0, 1)
+  )
+  judged = judgement.judge(test, scores, RULE, dev)
+  for one in judged.comparisons:
+    (of_a, subset), (of_b, subset_b) = (name.split(': ') for name in (one.a, one.b))
+    if (of_a, of_b, subset) != (a, b, subset_b):
+      continue
+    acer = one.rates['acer']
+    found.append({
+      'question': question, 'test': test, 'subset': subset, 'a': a, 'b': b,
+      'acer_a': judged.found[one.a]['acer'], 'acer_b': judged.found[one.b]['acer'],
+      'difference': acer.value, 'low': acer.interval.low, 'high': acer.interval.high,
+      'p_holm': one.p_holm, 'attacks_only_a_right': one.attacks.only_a_right,
+      'attacks_only_b_right': one.attacks.only_b_right, 'verdict': one.verdict,
+    })  # fmt: skip
+  return found

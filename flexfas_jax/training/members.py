@@ -1,0 +1,137 @@
+"""Tests scored again by several trained runs at once: the members of an ensemble as one program.
+
+Members of one architecture have the same shapes: their weights are stacked, and a picture is read,
+decoded and sent to the devices once for all. What each has to show for it is what an evaluation of
+its own leaves: score files, results.json, report.
+"""
+
+import functools
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from flexfas_jax.errors import ConfigError, StateError
+from flexfas_jax.evaluation import scoring
+from flexfas_jax.input_pipeline import sources
+from flexfas_jax.training import distributed, donors, inputs, sharding, testing
+from flexfas_jax.training import job as jobs
+
+
+class Run(NamedTuple):
+  """A member: a run that has been trained."""
+
+  folder: pathlib.Path
+  job: jobs.Job
+  data: inputs.Data
+  step: int
+  variables: Any
+  header: Mapping
+
+
+def evaluate(folders: Sequence[str | pathlib.Path], changes: Mapping[str, Any] | None = None):
+  """Scores val and tests of runs and writes their results; those of one architecture together.
+
+  Args:
+    folders: workdirs, each with its own config.
+    changes: {field of the configs: value}: of 'data_dir', 'eval_batch_size', 'views', 'report'.
+
+  Raises:
+    ConfigError: a folder that is given twice.
+    StateError: a folder holds no run, or one of identities; no checkpoint, or a damaged one; a run
+      that is half trained.
+    DataError: the data is not what it should be.
+  """
+  folders = list(map(pathlib.Path, folders))
+  whole = [folder.resolve() for folder in folders]
+  if twice := [f for f in whole if whole.count(f) > 1]:
+    raise ConfigError(f'{twice[0]} is given twice')
+  runs = [_open(folder, changes or {}) for folder in folders]
+  groups = {}
+  for run in runs:
+    groups.setdefault(_architecture(run.job), []).append(run)
+  for group in groups.values():
+    scored = _score(group)
+    for run, (of_sets, remarks) in zip(group, scored, strict=True):
+      if distributed.is_first():
+        print(f'{run.folder}:')
+      testing.finish(run.job, run.folder, run.data, run.step, of_sets, remarks)
+
+
+def _open(folder: pathlib.Path, changes: Mapping[str, Any]) -> Run:
+  file = folder / 'config.json'
+  try:
+    fields = json.loads(file.read_text(encoding='utf-8'))
+    config = ConfigDict(fields)
+  except FileNotFoundError as error:
+    raise StateError(f'{folder} holds no run (there is no config.json)') from error
+  except (OSError, ValueError, TypeError) as error:
+    raise StateError(f'{file} cannot be read ({error})') from error
+  if config.get('task', 'attacks') != 'attacks':
+    raise StateError(f'{folder} tells identities apart; members are of attacks')
+  config.update(changes)
+  job = jobs.make(config)
+  people, remark = donors.people_of(folder, None)
+  data = inputs.open_all(job.config, train=False, pretraining=people)
+  data.remarks.extend([remark] if remark else [])
+  step, variables, header = testing.best_of(job, folder, testing.BEST, data.remarks)
+  if header['trained_steps'] < job.config.steps:
+    raise StateError(
+      f'{folder} is trained for {header["trained_steps"]} of {job.config.steps} steps; train it to '
+      'its end first, or leave it out'
+    )
+  return Run(folder, job, data, step, variables, header)
+
+
+def _architecture(job: jobs.Job) -> str:
+  """What must agree for runs to be one program: model, subsets, views, batch."""
+  fields = job.config.model.to_dict()
+  fields['head'] = {k: v for k, v in fields['head'].items() if k != 'dropout'}  # of training alone
+  rest = [job.subsets, list(job.views), job.config.eval_batch_size]
+  return json.dumps([fields, rest], sort_keys=True)
+
+
+def _score(runs: Sequence[Run]) -> list[tuple[dict, list[str]]]:
+  """[({'val' or a test's name: scores}, remarks)] of each run, all of one architecture."""
+  job = runs[0].job
+  everywhere = sharding.replicated(job.mesh)
+  scorer = scoring.make_stacked_scorer(
+    job.model,
+    job.subsets,
+    functools.partial(sharding.place_batch, mesh=job.mesh),
+    everywhere,
+    tuple(job.views),
+  )
+  found = [({}, []) for _ in runs]
+  for source, wanted in _sets(runs):
+    members = sorted({i for i, _ in wanted})
+    names = ', '.join(sorted({name for _, name in wanted}))
+    variables = jax.device_put(_stack([runs[i].variables for i in members]), everywhere)
+    score = functools.partial(scorer, variables)
+    scores, told = testing.score_whole(
+      job, score, f'{names}, {len(members)} runs', source, [runs[i].header for i in members]
+    )
+    of = dict(zip(members, scores, strict=True))
+    for i, name in wanted:
+      found[i][0][name] = of[i]
+      found[i][1].extend(told)
+  return found
+
+
+def _stack(variables: Sequence) -> Any:
+  """Every leaf with K members in front."""
+  return jax.tree.map(lambda *leaves: np.stack(list(map(distributed.whole, leaves))), *variables)
+
+
+def _sets(runs: Sequence[Run]) -> list[tuple[sources.Source, list[tuple[int, str]]]]:
+  """[(a set, [(run, what the run calls it)])]: folds share tests, and have a val of their own."""
+  found = {}
+  for i, run in enumerate(runs):
+    for name, source in {'val': run.data.val, **run.data.test}.items():
+      key = source.names, run.job.config.data_dir
+      found.setdefault(key, (source, []))[1].append((i, name))
+  return list(found.values())
