@@ -35,6 +35,12 @@ HERE = pathlib.Path(__file__).parent
 
 def main(argv: list[str] | None = None) -> int:
   """Parses the command line and does the sweep; returns the exit code."""
+  args = parser().parse_args(argv)
+  return exit_code_of(lambda: _sweep(args), args.debug)
+
+
+def parser() -> argparse.ArgumentParser:
+  """Of the command line."""
   parser = argparse.ArgumentParser(
     prog='python -m experiments.mm_fas',
     description=__doc__,
@@ -69,8 +75,7 @@ def main(argv: list[str] | None = None) -> int:
   add('--list', action='store_true', help='prints the commands and does nothing')
   add('--out', type=pathlib.Path, default=HERE, help='for the tables and the picture')
   add('--debug', action='store_true', help='tracebacks instead of messages')
-  args = parser.parse_args(argv)
-  return exit_code_of(lambda: _sweep(args), args.debug)
+  return parser
 
 
 def _sweep(args) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from experiments.mm_fas import plan
 from flexfas_jax import ensemble
 from flexfas_jax.errors import StateError
-from flexfas_jax.evaluation import judgement, score_files
+from flexfas_jax.evaluation import comparisons, judgement, score_files
 
 RULE = 'dev_eer'
 RATES = ('acer', 'apcer_max', 'apcer', 'bpcer', 'eer', 'auc')
@@ -54,7 +54,7 @@ def ensembles(args: argparse.Namespace, members: Sequence[plan.Run], tell=print)
 
 def rows(args, members: Sequence[plan.Run], tell=print) -> tuple[list[dict], list[dict]]:
   """(rows of `COLUMNS`, rows of `QUESTIONS`), rates in 0 to 1."""
-  rates, answers = [], []
+  rates, asked = [], {}
   for test in args.tests:
     folder = args.workdir / 'ensembles' / test
     systems = {WHOLE: ('', '', '')}
@@ -78,7 +78,11 @@ def rows(args, members: Sequence[plan.Run], tell=print) -> tuple[list[dict], lis
           row |= {f'{rate}_high': estimate.people.high}
         rates.append(row)
     for question, a, b in _questions(args, read, members):
-      answers += _compared(question, test, {a: read[a], b: read[b]})
+      asked.setdefault((question, b), []).extend(_compared(test, {a: read[a], b: read[b]}))
+  answers = []
+  for (question, _), found in asked.items():  # p is corrected over the tests and subsets of each
+    corrected = comparisons.with_holm([one for _, one in found])
+    answers += [_row(question, row, one) for (row, _), one in zip(found, corrected, strict=True)]
   return rates, answers
 
 
@@ -111,8 +115,8 @@ def _best(names: Sequence[str], read: Mapping) -> str:
   return min(names, key=key)
 
 
-def _compared(question: str, test: str, systems: Mapping) -> list[dict]:
-  """One row for each subset of sensors."""
+def _compared(test: str, systems: Mapping) -> list[tuple[dict, comparisons.Comparison]]:
+  """[(what is compared, b against a)] for each subset of sensors."""
   (a, b), found = systems, []
   scores, dev = (
     judgement.merged({name: pair[side] for name, pair in systems.items()}) for side in (0, 1)
@@ -122,12 +126,25 @@ def _compared(question: str, test: str, systems: Mapping) -> list[dict]:
     (of_a, subset), (of_b, subset_b) = (name.split(': ') for name in (one.a, one.b))
     if (of_a, of_b, subset) != (a, b, subset_b):
       continue
-    acer = one.rates['acer']
-    found.append({
-      'question': question, 'test': test, 'subset': subset, 'a': a, 'b': b,
-      'acer_a': judged.found[one.a]['acer'], 'acer_b': judged.found[one.b]['acer'],
-      'difference': acer.value, 'low': acer.interval.low, 'high': acer.interval.high,
-      'p_holm': one.p_holm, 'attacks_only_a_right': one.attacks.only_a_right,
-      'attacks_only_b_right': one.attacks.only_b_right, 'verdict': one.verdict,
-    })  # fmt: skip
+    row = {'test': test, 'subset': subset, 'a': a, 'b': b}
+    row |= {
+      f'acer_{side}': judged.found[of]['acer']
+      for side, of in zip('ab', (one.a, one.b), strict=True)
+    }
+    found.append((row, one))
   return found
+
+
+def _row(question: str, row: dict, one: comparisons.Comparison) -> dict:
+  acer = one.rates['acer']
+  return {
+    'question': question,
+    **row,
+    'difference': acer.value,
+    'low': acer.interval.low,
+    'high': acer.interval.high,
+    'p_holm': one.p_holm,
+    'attacks_only_a_right': one.attacks.only_a_right,
+    'attacks_only_b_right': one.attacks.only_b_right,
+    'verdict': one.verdict,
+  }

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import fcntl
+import json
 import os
 import queue
 import signal
@@ -28,14 +29,14 @@ def trained(run: Run) -> bool:
   Raises:
     StateError: by another command.
   """
-  file = run.folder / 'trained_by.txt'
+  file = run.folder / 'trained_by.json'
   if not file.exists():
     return False
-  if (was := file.read_text().splitlines()) != list(run.command[1:]):
-    other = next(a for a, b in zip(was + [''], [*run.command[1:], ''], strict=False) if a != b)
+  was, now = json.loads(file.read_text()), list(run.command[1:])
+  if was != now:
+    other = ' '.join(sorted(set(was) - set(now)) or ['without ', *sorted(set(now) - set(was))])
     raise StateError(
-      f'{run.folder} was trained otherwise ({other or "with less"}); name another --workdir, or '
-      'give the same flags'
+      f'{run.folder} was trained otherwise: {other}; name another --workdir, or give the same flags'
     )
   return True
 
@@ -126,8 +127,8 @@ def _train_one(run: Run, core: int | None, going: list, stop: list) -> str:
     if code:
       raise StateError(f'{run.name} ended with {code}; see the end of {log}')
     seconds = time.perf_counter() - start
-    marker = run.folder / 'trained_by.txt'
-    marker.with_suffix('.tmp').write_text('\n'.join(run.command[1:]) + '\n')
+    marker = run.folder / 'trained_by.json'
+    marker.with_suffix('.tmp').write_text(json.dumps(run.command[1:], indent=1) + '\n')
     marker.with_suffix('.tmp').rename(marker)
     return f'{run.name}: {seconds:.0f} s'
 

@@ -58,7 +58,7 @@ _PLACES = {  # of a crop, share of the room that is left and above it
 }
 
 
-def test_views(names: Sequence[str]) -> dict[str, View]:
+def named_views(names: Sequence[str]) -> dict[str, View]:
   """{name: view} of what val and tests are looked at by; `five_crops` becomes its five.
 
   Args:

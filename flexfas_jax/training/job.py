@@ -74,7 +74,7 @@ def make(
     if name not in config.threshold:
       raise ConfigError(f'config.threshold has no rule for the test set {name!r}')
     thresholds.needs_dev(config.threshold[name])
-  views = geometry.test_views(config.get('views', ('whole',)))
+  views = geometry.named_views(config.get('views', ('whole',)))
   if target and len(views) > 1:
     raise ConfigError('config.views are of attacks: an identity task looks at pictures once')
   member_of(config)

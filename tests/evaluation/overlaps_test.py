@@ -89,3 +89,18 @@ def test_an_unknown_name():
     ConfigError, match="called 'mine'; there are: flexmodal_v1, people_of_attacks"
   ):
     overlaps.check(A, B, {}, ('mine',))
+
+
+def species(*names):
+  """Columns of attacks of these species, '' for bona fide."""
+  return {'attack_type': names, 'label': ['attack' if name else 'bona_fide' for name in names]}
+
+
+def test_what_a_fold_leaves_out_is_not_trained_on():
+  train = species('print', 'replay', 'replay', '')
+  overlaps.check_left_out(train, {'val': species('mask', '', ''), 'unseen': species('')})
+  with pytest.raises(DataError) as caught:
+    overlaps.check_left_out(train, {'val': species('mask', 'replay', ''), 'unseen': species('')})
+  said = str(caught.value)
+  assert 'attack replay in train (2) and val (1)' in said
+  assert 'mask' not in said and 'species!=' in said and 'config.left_out=()' in said

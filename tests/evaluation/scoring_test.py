@@ -108,3 +108,55 @@ def test_a_fault_of_the_model_is_no_failure_to_acquire():
   scores = score({}, make_batches([0.0, np.nan, np.nan, np.inf], [*present, [True, True]], 4))
   assert np.isnan(scores.scores['rgb']).tolist() == [False, True, True, True]
   assert scores.nan_samples['rgb'].tolist() == [2, 3]  # of the second there was nothing to score
+
+
+def test_views_are_scored_as_each_alone():
+  """Of a batch with padding: [B, V, H, W, C] in, one column for each subset and view out."""
+  model, variables = make()
+  pictures = [
+    {**make_batch(model, 5, seed), 'present': np.array([[1, 1, 1]] * 4 + [[0, 1, 1]], bool)}
+    for seed in (0, 1)
+  ]
+  names = ('whole', 'flip')
+
+  def batches(of):
+    images = {m: np.stack([np.asarray(p[m]) for p in of], 1) for m in model.modalities}
+    images = images if len(of) > 1 else {m: x[:, 0] for m, x in images.items()}
+    for rows in ([0, 1, 2], [3, 4, 3]):
+      arrays = {m: x[rows] for m, x in images.items()} | {'present': pictures[0]['present'][rows]}
+      yield arrays, [{'id': f'id{i}', 'label': 1} for i in dict.fromkeys(rows)]
+
+  score = scoring.make_scorer(model, model.subsets, lambda batch: batch, views=names)
+  together = score(variables, batches(pictures))
+  assert list(together.scores) == [
+    f'{scoring.subset_name(s)}@{view}' for s in model.subsets for view in names
+  ]
+  assert np.isnan(together.scores['rgb@flip']).tolist() == [False] * 4 + [True]
+  for view, picture in zip(names, pictures, strict=True):
+    alone = score(variables, batches([picture]))
+    for subset in map(scoring.subset_name, model.subsets):
+      np.testing.assert_allclose(
+        together.scores[f'{subset}@{view}'], alone.scores[subset], rtol=1e-5
+      )
+
+
+@pytest.mark.parametrize('each', [scoring._one_by_one, jax.vmap])
+def test_stacked_members_are_scored_as_each_alone(each, monkeypatch):
+  """Both ways, that of a CPU and that of an accelerator."""
+  monkeypatch.setattr(scoring, '_one_by_one', each)
+  model, variables = make(fusion='concat', absent='blank')
+  other = jax.tree.map(lambda x: x * 1.1, variables)
+  batch = {**make_batch(model), 'present': np.array([[1, 1, 1]] * 3 + [[0, 1, 1]], bool)}
+  batches = [(batch, [{'id': f'id{i}', 'label': 1} for i in range(4)])]
+  args = model, (('rgb',), ('rgb', 'ir')), lambda x: x
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), variables, other)
+  headers = {'step': 1}, {'step': 2}
+  found = scoring.make_stacked_scorer(*args)(stacked, batches, headers)
+  score = scoring.make_scorer(*args)
+  assert [of.header for of in found] == list(headers)
+  for of, own in zip(found, (variables, other), strict=True):
+    alone = score(own, batches)
+    assert of.ids.tolist() == alone.ids.tolist()
+    for subset in alone.scores:
+      np.testing.assert_allclose(of.scores[subset], alone.scores[subset], rtol=1e-5)
+  assert (found[0].scores['rgb'] != found[1].scores['rgb'])[:3].all()

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flexfas_jax.errors import DataError
+from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.input_pipeline import geometry
 from flexfas_jax.input_pipeline.geometry import View
 
@@ -78,3 +78,38 @@ def test_one_field_does_not_disturb_the_others_draws():
   assert views[0].box == views[1].box
   assert views[0].flip == views[1].flip
   assert views[0].angle != views[1].angle
+
+
+def test_views_of_a_test_by_hand():
+  views = geometry.named_views(['whole', 'flip', 'turn=-10', 'five_crops=0.8+flip'])
+  assert list(views) == ['whole', 'flip', 'turn=-10'] + [
+    f'{place}=0.8+flip'
+    for place in ('centre', 'top_left', 'top_right', 'bottom_left', 'bottom_right')
+  ]
+  assert views['whole'] == geometry.View()
+  assert views['flip'] == geometry.View(flip=True)
+  assert views['turn=-10'] == geometry.View(angle=-10.0)
+  corner = views['bottom_left=0.8+flip']
+  assert corner.flip and not corner.angle
+  np.testing.assert_allclose(corner.box, (0.0, 0.2, 0.8, 1.0))
+  np.testing.assert_allclose(views['centre=0.8+flip'].box, (0.1, 0.1, 0.9, 0.9))
+
+
+@pytest.mark.parametrize(
+  'names,said',
+  [
+    ([], 'empty'),
+    (['flip', 'flip'], "'flip' twice"),
+    (['five_crops=0.9', 'centre=0.9'], "'centre=0.9' twice"),
+    (['mirror'], "'mirror' is no view"),
+    (['turn=much'], "'turn=much' is no view"),
+    (['turn'], "'turn' is no view"),
+    (['centre=1.5'], "'centre=1.5' is no view"),
+    (['flip=1'], "'flip=1' is no view"),
+    (['flip+flip'], 'says twice'),
+    (['whole+flip'], 'is no view'),
+  ],
+)
+def test_what_is_no_view(names, said):
+  with pytest.raises(ConfigError, match=said):
+    geometry.named_views(names)

@@ -281,3 +281,18 @@ def test_constant_pictures_are_counted():
   (arrays, metas) = next(pipeline.eval_batches(Examples([nothing, make_example()]), PLAIN, 4))
   assert len(metas) == 2
   assert arrays['constant'].tolist() == [[False, False, True]] + [[False] * 3] * 3  # padding: none
+
+
+def test_several_views_of_a_picture_are_those_of_each_alone(source):
+  looks = (View(), View(flip=True), View((0.1, 0.1, 0.9, 0.9), angle=5.0))
+  several = dataclasses.replace(PLAIN, test_views=looks)
+  arrays, _ = next(pipeline.eval_batches(source, several, 4))
+  assert arrays['rgb'].shape == (4, 3, 16, 16, 3) and arrays['present'].shape == (4, 3)
+  for i, view in enumerate(looks):
+    one = dataclasses.replace(PLAIN, test_views=(view,))
+    alone, _ = next(pipeline.eval_batches(source, one, 4))
+    for modality in MODALITIES:
+      np.testing.assert_array_equal(arrays[modality][:, i], alone[modality])
+  np.testing.assert_array_equal(arrays['rgb'][:, 1], arrays['rgb'][:, 0, :, ::-1])
+  # What is drawn in training knows nothing of them.
+  assert next(pipeline.train_batches(source, several, 4, seed=0))['rgb'].shape == (4, 16, 16, 3)

@@ -13,6 +13,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import vit_fusion
 from flexfas_jax.errors import ConfigError, DataError, StateError
@@ -57,6 +58,7 @@ def run(*arguments):
 
 def make_config(data_dir, **more):
   config = vit_fusion.get_config()
+  config.left_out, config.member = (), ConfigDict()
   with config.ignore_type():  # a loss is a name or a group
     for key, value in {**OVERRIDES, 'data_dir': data_dir, **more}.items():
       config.update_from_flattened_dict({key: value})
@@ -226,6 +228,11 @@ def test_nothing_to_evaluate(prepared, tmp_path):
     ({'threshold.cross': 'best'}, ConfigError, 'best'),
     ({'train': 'casia/x:train'}, ConfigError, "no builder called 'casia'"),
     ({'val': 'rendered_faces/surf_like_tiny:dev'}, DataError, "no split 'dev'"),
+    ({'left_out': ('val',)}, DataError, 'attack eyes_curved in train .* and val'),
+    ({'left_out': ('unsen',)}, ConfigError, "left_out names 'unsen'; there are: val, cross, intra"),
+    ({'views': ('flip', 'upside')}, ConfigError, "'upside' is no view"),
+    ({'member': {'network': 'a/b'}}, ConfigError, "'a/b' must have neither / nor @"),
+    ({'member': {'seed': 1}}, ConfigError, 'give a network and a fold, the seed is known'),
     ({'val': 'rendered_faces/cefa_like_tiny:masks'}, DataError, 'every sample is attack'),
     ({'val': 'rendered_faces/surf_like_tiny:train'}, DataError, 'surf_like/s0.* train .* and val'),
     ({'test.cross': 'rendered_faces/surf_like_tiny:val'}, DataError, 'in val .* and cross'),

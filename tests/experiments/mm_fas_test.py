@@ -1,0 +1,229 @@
+"""The sweep: each run once, however often it is stopped; what its commands say; what it tells."""
+
+import csv
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from experiments.mm_fas import __main__ as mm_fas
+from experiments.mm_fas import plan, sweep
+from flexfas_jax.errors import StateError
+from flexfas_jax.evaluation import score_files
+from flexfas_jax.training import job as jobs
+
+ROOT = pathlib.Path(__file__).parents[2]
+# How ml_collections loads a file.
+OLD_LOADER = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+
+
+def listed(capsys, *arguments):
+  """What --list prints, as lines."""
+  assert mm_fas.main(['--list', *arguments]) == 0
+  return capsys.readouterr().out.splitlines()
+
+
+def config_of(line, monkeypatch):
+  """The config that a command of the plan trains."""
+  monkeypatch.setattr(sys, 'argv', list(line))  # config_flags looks there for what is overridden
+  own = flags.FlagValues()
+  config_flags.DEFINE_config_file('config', flag_values=own)
+  flags.DEFINE_string('workdir', None, '', flag_values=own)
+  flags.DEFINE_string('mode', None, '', flag_values=own)
+  own(line)
+  return own.config
+
+
+def runs_of(monkeypatch, *arguments):
+  found = []
+  monkeypatch.setattr(mm_fas.sweep, 'train', lambda runs, *_: found.extend(runs))
+  assert mm_fas.main([*arguments, '--index=0/1']) == 0
+  return found
+
+
+@OLD_LOADER
+def test_every_command_is_a_config_that_fits(monkeypatch, tmp_path):
+  monkeypatch.chdir(ROOT)
+  found = runs_of(monkeypatch, f'--workdir={tmp_path}', '--size=_tiny', '--steps=60')
+  assert len(found) == 1 + 2 * 2 * 3 and len({run.folder for run in found}) == 13
+  donor, members = found[0], found[1:]
+  assert (
+    donor.name == 'faces' and jobs.make(config_of(donor.command[2:], monkeypatch), classes=3).target
+  )
+  seen = set()
+  for run in members:
+    config = config_of(run.command[2:], monkeypatch)
+    protocol = jobs.with_protocol(config)[1]
+    assert jobs.member_of(config) == {
+      'network': run.name.partition('_seed')[0],
+      'seed': config.seed,
+      'fold': protocol.fields['attack'],
+    }
+    assert bool(run.donor) == (config.pretrained.weights == str(donor.folder))
+    assert config.steps == config.eval_every == 60
+    assert set(protocol.left_out) == {'val'} and '_tiny' in protocol.train
+    seen.add((run.donor, config.seed, protocol.fields['attack'], protocol.fields['part']))
+  assert len(seen) == 12
+  assert jobs.make(config).subsets[0] == ('rgb',)
+
+
+@OLD_LOADER
+def test_the_papers_networks_are_planned(monkeypatch, tmp_path):
+  monkeypatch.chdir(ROOT)
+  own = ['--networks=resnet34_caffe,ir50', '--protocol=mm_fas_fold(fold={fold})', '--folds=1,2,3']
+  found = runs_of(monkeypatch, f'--workdir={tmp_path}', *own)
+  assert [run.donor for run in found] == [''] * 12
+  configs = [config_of(run.command[2:], monkeypatch) for run in found]
+  assert {c.model.backbone.name for c in configs} == {'caffe_resnet', 'ir_resnet'}
+  assert {c.protocol for c in configs} == {f'mm_fas_fold(fold={k})' for k in '123'}
+  assert {c.views for c in configs} == {('centre=0.896', 'centre=0.896+flip')}
+
+
+def test_machines_share_the_members_and_all_know_the_donor(capsys, tmp_path):
+  whole = listed(capsys, f'--workdir={tmp_path}')[::2]
+  parts = [listed(capsys, f'--workdir={tmp_path}', f'--index={i}/5')[::2] for i in range(5)]
+  assert all(part[0] == 'faces' for part in parts)
+  assert sorted(name for part in parts for name in part[1:]) == sorted(whole[1:])
+  assert mm_fas.main([f'--workdir={tmp_path}', '--index=5/5']) == 2
+  assert '--index=5/5 is not I/N' in capsys.readouterr().err
+
+
+def fake(folder, name, script, donor=''):
+  """A run whose training is a few lines of Python, told its folder."""
+  lines = f'import pathlib, sys, time, os\nd = pathlib.Path({str(folder / name)!r})\n'
+  lines += 'd.mkdir(exist_ok=True)\n'
+  return plan.Run(name, folder / name, (sys.executable, '-c', lines + script), donor)
+
+
+def script_of(runs, at_once):
+  """A process of its own that trains them."""
+  told = [(run.name, str(run.folder), run.command, run.donor) for run in runs]
+  return f"""
+import pathlib, sys
+from experiments.mm_fas import sweep
+from experiments.mm_fas.plan import Run
+from flexfas_jax.errors import exit_code_of
+runs = [Run(n, pathlib.Path(f), c, d) for n, f, c, d in {told!r}]
+sys.exit(exit_code_of(lambda: sweep.train(runs, {at_once})))
+"""
+
+
+COUNT = "(d / 'times').open('a').write('x')"
+
+
+def times(run):
+  return len((run.folder / 'times').read_text())
+
+
+def test_each_is_trained_once_and_donors_first(tmp_path):
+  slow = f'time.sleep(0.5); {COUNT}'
+  after = f"assert (d.parent / 'donor' / 'trained_by.json').exists(); {COUNT}"
+  runs = [fake(tmp_path, 'donor', slow), fake(tmp_path, 'a', after, 'donor')]
+  runs += [fake(tmp_path, name, COUNT) for name in 'bc']
+  told = []
+  for _ in range(2):
+    sweep.train(runs, 2, told.append)
+  assert [times(run) for run in runs] == [1] * 4
+  assert told[0] == '4 runs, 0 of them trained already' and told[-1].startswith('4 runs, 4 of')
+  with pytest.raises(StateError, match='was trained otherwise'):
+    sweep.train([runs[0]._replace(command=(*runs[0].command, 'more'))], 1)
+
+
+def test_two_commands_in_one_workdir_do_not_train_a_run_twice(tmp_path):
+  runs = [fake(tmp_path, name, f'time.sleep(0.4); {COUNT}') for name in 'abcd']
+  both = script_of(runs, 2)
+  started = [subprocess.Popen([sys.executable, '-c', both], cwd=ROOT) for _ in range(2)]
+  assert [process.wait(60) for process in started] == [0, 0]
+  assert [times(run) for run in runs] == [1] * 4
+
+
+def test_a_failure_is_named_and_ends_the_sweep(tmp_path):
+  runs = [fake(tmp_path, 'bad', 'print("so it is"); sys.exit(3)'), fake(tmp_path, 'good', COUNT)]
+  with pytest.raises(StateError, match=r'bad ended with 3; see the end of .*bad\.log'):
+    sweep.train(runs, 1)
+  assert 'so it is' in (tmp_path / 'bad.log').read_text()
+
+
+def test_told_to_stop_it_stops_what_it_started_and_goes_on_later(tmp_path):
+  once = "on = d / 'on'\nif not on.exists():\n  on.touch()\n  time.sleep(60)\n"
+  runs = [fake(tmp_path, 'a', once + COUNT), fake(tmp_path, 'b', COUNT)]
+  script = script_of(runs, 1)
+  first = subprocess.Popen(
+    [sys.executable, '-c', script], cwd=ROOT, stderr=subprocess.PIPE, text=True
+  )
+  while not (tmp_path / 'a' / 'on').exists():
+    time.sleep(0.05)
+  first.send_signal(signal.SIGTERM)
+  _, said = first.communicate(timeout=30)
+  assert first.returncode == 143 and 'stopped with 0 of 2 runs trained' in said
+  assert subprocess.run([sys.executable, '-c', script], cwd=ROOT, timeout=60).returncode == 0
+  assert [times(run) for run in runs] == [1, 1]
+
+
+@pytest.fixture
+def scored(tmp_path):
+  """(arguments, members) whose scores are there: a network from faces that is better."""
+  args = [f'--workdir={tmp_path}', '--tests=seen', '--seeds=7', '--folds=x,y']
+  rng, members = np.random.default_rng(0), []
+  N = 400
+  label = np.arange(N) % 2
+  for network, noise in (('chance', 1.5), ('faces', 0.6)):
+    for fold in 'xy':
+      run = plan.Run(f'{network}_seed7_fold{fold}', tmp_path / 'members' / f'{network}{fold}', ())
+      for test in ('dev', 'seen'):
+        logit = 2 * label - 1 + noise * rng.standard_normal(N)
+        (run.folder / 'scores').mkdir(parents=True, exist_ok=True)
+        score_files.write(
+          run.folder / 'scores' / f'{test}.csv',
+          score_files.Scores(
+            ids=np.array([f'{test}{i}' for i in range(N)]),
+            label=label,
+            scores={'rgb': 1 / (1 + np.exp(-2 * logit))},
+            header={'member': {'network': network, 'seed': 7, 'fold': fold}},
+            dataset=np.array(['d'] * N),
+            subject=np.array([f'{test}{i // 4}' for i in range(N)]),
+            video=np.array([f'{test}{i // 2}' for i in range(N)]),
+            attack_type=np.where(label == 1, '', 'print'),
+            attack_category=np.where(label == 1, '', 'print'),
+            ethnicity=np.array([''] * N),
+          ),
+        )
+      members.append(run)
+  return args, members
+
+
+def test_questions_are_answered_by_paired_decisions(scored, tmp_path, monkeypatch):
+  arguments, members = scored
+  monkeypatch.setattr(mm_fas.sweep, 'train', lambda *_: None)
+  monkeypatch.setattr(mm_fas.plan, 'runs', lambda args: members)
+  for run in members:  # as if they had been scored
+    (run.folder / 'results.json').touch()
+  out = tmp_path / 'out'
+  assert mm_fas.main([*arguments, f'--out={out}']) == 0
+  with (out / 'results.csv').open() as file:
+    rows = {row['system']: row for row in csv.DictReader(file)}
+  assert set(rows) == {
+    'ensemble', 'chance', 'faces', 'chance_seed7', 'faces_seed7',
+    *(run.name for run in members),
+  }  # fmt: skip
+  acer = {name: float(row['acer']) for name, row in rows.items()}
+  assert acer['faces'] < acer['faces_seed7_foldx'] < acer['chance_seed7_foldx']
+  for row in rows.values():
+    assert float(row['acer_low']) <= float(row['acer']) <= float(row['acer_high'])
+  with (out / 'comparisons.csv').open() as file:
+    found = {(row['question'], row['b']): row for row in csv.DictReader(file)}
+  helps = found['pretraining', 'faces']
+  assert helps['a'] == 'chance' and helps['verdict'] == 'better'
+  np.testing.assert_allclose(float(helps['difference']), acer['faces'] - acer['chance'], atol=2e-5)
+  best = found['ensemble', 'ensemble']['a']
+  assert best.startswith('faces_seed7_fold') and set(found) == {
+    ('pretraining', 'faces'), ('ensemble', 'chance'), ('ensemble', 'faces'),
+    ('ensemble', 'ensemble'),
+  }  # fmt: skip
+  assert (out / 'results.png').stat().st_size > 10_000

@@ -1,0 +1,107 @@
+"""Several runs scored together, as one program: each is left with what it would have alone."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from flexfas_jax import ensemble
+from flexfas_jax.evaluation import score_files
+from flexfas_jax.evaluation import views as looks
+from tests import small_job
+from tests.main_test import run
+
+VIEWS = ('whole', 'flip')
+SEEDS = (0, 1)
+SUBSETS = ('rgb', 'rgb+ir', 'ir')
+
+
+@pytest.fixture(scope='module')
+def runs(prepared, tmp_path_factory):
+  """{seed: workdir}, trained and each evaluated by itself, by two views."""
+  folder = tmp_path_factory.mktemp('members')
+  config = small_job.write_config(folder / 'config.py', prepared)
+  more = "  c.views, c.member = {}, ConfigDict({{'network': 'mu', 'fold': 'a'}})\n  return c\n"
+  config.write_text(config.read_text().replace('  return c\n', more.format(VIEWS)))
+  workdirs = {seed: folder / f'run{seed}' for seed in SEEDS}
+  started = [
+    process
+    for seed, workdir in workdirs.items()
+    for process in small_job.start(config, workdir, 1, 1, f'--config.seed={seed}')
+  ]
+  for code, _, stderr in small_job.finish(started):
+    assert code == 0, stderr
+  return workdirs
+
+
+@pytest.fixture
+def copies(runs, tmp_path):
+  """The same without what the evaluation left."""
+  found = []
+  for workdir in runs.values():
+    found.append(pathlib.Path(shutil.copytree(workdir, tmp_path / workdir.name)))
+    shutil.rmtree(found[-1] / 'scores')
+    (found[-1] / 'results.json').unlink()
+  return found
+
+
+def test_a_run_leaves_each_view_and_judges_their_mean(runs):
+  for seed, workdir in runs.items():
+    by_view = score_files.read(workdir / 'scores' / 'views' / 'intra.csv')
+    mean = score_files.read(workdir / 'scores' / 'intra.csv')
+    assert list(by_view.scores) == [f'{s}@{view}' for s in SUBSETS for view in VIEWS]
+    assert (
+      list(mean.scores)
+      == list(SUBSETS)
+      == list(json.loads((workdir / 'results.json').read_text())['intra'])
+    )
+    for subset in SUBSETS:
+      np.testing.assert_allclose(mean.scores[subset], looks.mean(by_view).scores[subset], rtol=1e-9)
+    assert (by_view.scores['rgb@whole'] != by_view.scores['rgb@flip']).any()
+    for scores in (mean, by_view):
+      assert scores.header['member'] == {'network': 'mu', 'seed': seed, 'fold': 'a'}
+      assert scores.header['views'] == list(VIEWS)
+      assert scores.header['trained_steps'] == small_job.STEPS
+
+
+def test_together_they_are_scored_as_each_alone(runs, copies):
+  found = run('evaluate_members', *map(str, copies))
+  assert found.returncode == 0, found.stderr
+  for workdir, copy in zip(runs.values(), copies, strict=True):
+    for file in ('val.csv', 'intra.csv', 'views/val.csv', 'views/intra.csv'):
+      own, together = (score_files.read(w / 'scores' / file) for w in (workdir, copy))
+      assert own.ids.tolist() == together.ids.tolist()
+      assert own.header == together.header
+      for column in own.scores:
+        np.testing.assert_allclose(own.scores[column], together.scores[column], rtol=1e-4)
+    assert str(copy) in found.stdout
+    own, together = (json.loads((w / 'results.json').read_text()) for w in (workdir, copy))
+    assert own['intra']['rgb+ir'].keys() == together['intra']['rgb+ir'].keys()
+
+
+def test_their_views_and_seeds_are_averaged_by_what_their_headers_say(runs, tmp_path, capsys):
+  files = [str(workdir / 'scores' / 'views' / 'intra.csv') for workdir in runs.values()]
+  assert ensemble.main([*files, f'--out={tmp_path}/mean.csv', '--threshold=fixed=0.5']) == 0
+  assert '2 seeds' in capsys.readouterr().out
+  found = score_files.read(tmp_path / 'mean.csv').scores['rgb']
+  parts = [score_files.read(w / 'scores' / 'intra.csv').scores['rgb'] for w in runs.values()]
+  np.testing.assert_allclose(found, np.mean(parts, 0), rtol=1e-6)
+
+
+def test_what_cannot_be_scored_is_named(copies, tmp_path):
+  one, other = copies
+  config = json.loads((other / 'config.json').read_text())
+  (other / 'config.json').write_text(json.dumps({**config, 'steps': 20}))
+  found = run('evaluate_members', str(one), str(other))
+  assert found.returncode == 4 and f'{other} is trained for 8 of 20 steps' in found.stderr
+  assert not (one / 'results.json').exists()  # none, rather than some
+
+  found = run('evaluate_members', str(one), str(tmp_path / 'nothing'))
+  assert found.returncode == 4 and 'holds no run' in found.stderr
+  found = run('evaluate_members', str(one), str(one))
+  assert found.returncode == 2 and 'is given twice' in found.stderr
+  found = run('evaluate_members', str(one), '--views=upside')
+  assert found.returncode == 2 and "'upside' is no view" in found.stderr
+  assert 'Traceback' not in found.stderr
