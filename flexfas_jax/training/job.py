@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.evaluation import scoring, thresholds
-from flexfas_jax.input_pipeline import pipeline
+from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.models import flexmodal, pretrained
 from flexfas_jax.training import identities, sharding
 from flexfas_jax.training import optimizer as optimizers
@@ -36,7 +36,7 @@ class Job(NamedTuple):
   pretrained: pretrained.Source | None  # what the streams start from
   init: Any  # key -> State
   abstract: Any  # State of ShapeDtypeStruct, with shardings
-  preprocess: pipeline.Preprocess  # nothing random
+  preprocess: Preprocess  # nothing random
   subsets: tuple[tuple[str, ...], ...]  # that are scored
   metrics: tuple[str, ...]  # of the printed table; empty: the usual ones
   target: str = ''  # the column whose values an identity task tells apart; '': attacks are told
@@ -96,7 +96,7 @@ def make(
     pretrained=source,
     init=init,
     abstract=abstract,
-    preprocess=pipeline.Preprocess(config.model.image_size, model.modalities),
+    preprocess=Preprocess(config.model.image_size, model.modalities),
     subsets=subsets(model, protocol),
     metrics=protocol.metrics if protocol else (),
     target=target,
