@@ -10,7 +10,8 @@ import pytest
 
 from flexfas_jax import lookup
 from flexfas_jax.evaluation import thresholds
-from flexfas_jax.input_pipeline import pipeline, selection
+from flexfas_jax.input_pipeline import selection
+from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.models import flexmodal, pretrained
 from flexfas_jax.training import identities, job
 from flexfas_jax.training import optimizer as optimizers
@@ -66,7 +67,7 @@ def test_a_config_fits_together(file, recipe):
   for names in (config.train, config.val, *config.test.values()):
     assert [selection.parse(name) for name in selection.split_names(names)]
   assert all(rule for rule in map(thresholds.needs_dev, config.threshold.values()) if rule)
-  pipeline.Preprocess(
+  Preprocess(
     config.model.image_size,
     model.modalities,
     fields['view'],

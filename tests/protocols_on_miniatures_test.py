@@ -15,6 +15,7 @@ from flexfas_jax import lookup
 from flexfas_jax.evaluation import overlaps
 from flexfas_jax.evaluation.protocols import PROTOCOLS
 from flexfas_jax.input_pipeline import pipeline, sources
+from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.models import flexmodal
 from flexfas_jax.training import inputs, job
 from flexfas_jax.training import optimizer as optimizers
@@ -117,7 +118,7 @@ def test_a_protocol_runs_on_its_sets(data_dir, prepared, step, text):
   for source in (train, val, *tests.values()):
     assert set(source.columns['label']) == {'bona_fide', 'attack'}, source
   batches = pipeline.train_batches(
-    train, pipeline.Preprocess(SIZE, ('rgb', 'depth', 'ir')), min(BATCH, len(train)), seed=0
+    train, Preprocess(SIZE, ('rgb', 'depth', 'ir')), min(BATCH, len(train)), seed=0
   )
   batch = next(batches)
   batch = {k: np.resize(v, (BATCH, *v.shape[1:])) for k, v in batch.items()}

@@ -113,16 +113,35 @@ def inspect(images: Mapping[str, bytes], rules: Rules = Rules()) -> list[Problem
     (rule, text) of everything found; empty where nothing was.
   """
   problems, arrays = [], {}
-  # A copy is said of the later one, whatever order they are given in.
-  images = {m: images[m] for m in (*_ORDER, *images) if m in images}
   for modality, encoded in images.items():
     try:
       arrays[modality] = decode(encoded)
     except Unreadable as error:
       problems.append(('unreadable', f'{modality} {error}'))
+  return problems + inspect_arrays(arrays, rules, images)
+
+
+def inspect_arrays(
+  arrays: Mapping[str, np.ndarray],
+  rules: Rules = Rules(),  # noqa: B008
+  files: Mapping[str, bytes] | None = None,
+) -> list[Problem]:
+  """What is wrong with pictures that are decoded.
+
+  Args:
+    arrays: as `decode` gives them, by modality.
+    rules: of the data set.
+    files: what they were decoded from, to tell equal files from copies; None: not known.
+
+  Returns:
+    (rule, text) of everything found; empty where nothing was.
+  """
+  # A copy is said of the later one, whatever order they are given in.
+  arrays = {m: arrays[m] for m in (*_ORDER, *arrays) if m in arrays}
+  problems = []
   for modality, array in arrays.items():
     problems += [(rule, f'{modality} {text}') for rule, text in _one(modality, array, rules)]
-  return problems + _together(images, arrays, rules)
+  return problems + _together(files or {}, arrays, rules)
 
 
 def _one(modality: str, array: np.ndarray, rules: Rules) -> list[Problem]:
@@ -130,7 +149,7 @@ def _one(modality: str, array: np.ndarray, rules: Rules) -> list[Problem]:
   if wanted and bits != wanted:
     return [('bit-depth', f'has {bits} bits, and {wanted} are due')]
   high = int(array.max())
-  if _constant(array):
+  if constant(array):
     return [('black', f'is {array[0, 0].tolist()} in every pixel')]
   problems = []
   if modality != 'rgb' and array.ndim == 3 and (apart := _apart(array)) > GREY:
@@ -146,7 +165,8 @@ def _one(modality: str, array: np.ndarray, rules: Rules) -> list[Problem]:
   return problems
 
 
-def _constant(array: np.ndarray) -> bool:
+def constant(array: np.ndarray) -> bool:
+  """Whether all pixels of [h, w] or [h, w, C] are the same: the picture shows nothing."""
   corner = array[0, 0]
   # A few pixels tell of nearly every picture that it is not.
   return bool((array[::16, ::16] == corner).all() and (array == corner).all())
@@ -159,12 +179,12 @@ def _apart(array: np.ndarray) -> int:
   return int(np.quantile(apart, 0.95))
 
 
-def _together(images: Mapping, arrays: Mapping[str, np.ndarray], rules: Rules) -> list[Problem]:
+def _together(files: Mapping, arrays: Mapping[str, np.ndarray], rules: Rules) -> list[Problem]:
   problems = []
   # Without those that are black: found above, and equal to anything black.
-  small = {m: _small(array) for m, array in arrays.items() if not _constant(array)}
+  small = {m: _small(array) for m, array in arrays.items() if not constant(array)}
   for one, other in itertools.combinations(small, 2):
-    if images[one] == images[other]:
+    if one in files and files[one] == files[other]:
       problems.append(('same-image', f'{other} is the same file as {one}'))
     elif (alike := _correlation(small[one], small[other])) > COPY:
       problems.append(('same-image', f'{other} is a copy of {one} (correlation {alike:.5f})'))

@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.evaluation import scoring, thresholds
-from flexfas_jax.input_pipeline import geometry, pipeline
+from flexfas_jax.input_pipeline import geometry
+from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.models import flexmodal, pretrained
 from flexfas_jax.training import identities, sharding
 from flexfas_jax.training import optimizer as optimizers
@@ -36,7 +37,7 @@ class Job(NamedTuple):
   pretrained: pretrained.Source | None  # what the streams start from
   init: Any  # key -> State
   abstract: Any  # State of ShapeDtypeStruct, with shardings
-  preprocess: pipeline.Preprocess  # nothing random; the first of the views
+  preprocess: Preprocess  # nothing random; the first of the views
   views: dict[str, geometry.View]  # that val and tests are looked at by, in the end
   subsets: tuple[tuple[str, ...], ...]  # that are scored
   metrics: tuple[str, ...]  # of the printed table; empty: the usual ones
@@ -101,7 +102,7 @@ def make(
     pretrained=source,
     init=init,
     abstract=abstract,
-    preprocess=pipeline.Preprocess(
+    preprocess=Preprocess(
       config.model.image_size, model.modalities, test_views=tuple(views.values())[:1]
     ),
     views=views,

@@ -19,6 +19,7 @@ import flexfas_jax
 from flexfas_jax.errors import ConfigError, StateError, Stopped
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.input_pipeline import pipeline
+from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.models import pretrained
 from flexfas_jax.training import distributed, donors, identities, inputs, sharding, tasks, workdir
 from flexfas_jax.training import job as jobs
@@ -136,7 +137,7 @@ def _train(job, folder, data, scorer, changed, options) -> None:
   donated, best = _donated(job, folder), tasks.judging(config).BEST
   batches = pipeline.train_batches(
     data.train,
-    pipeline.Preprocess(
+    Preprocess(
       config.model.image_size,
       job.model.modalities,
       fields['view'],

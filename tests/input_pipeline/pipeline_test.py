@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.input_pipeline import pipeline, sources
+from flexfas_jax.input_pipeline import geometry, pipeline, sources
 from flexfas_jax.input_pipeline.geometry import View
+from flexfas_jax.input_pipeline.preprocess import Preprocess
 
 MODALITIES = ('rgb', 'depth', 'ir')
-AUGMENTED = pipeline.Preprocess(
+AUGMENTED = Preprocess(
   16,
   MODALITIES,
   view={'flip': 0.5, 'rotate': 10, 'crop': (0.7, 1)},
   photometric={'rgb': {'add': 0.2}},
   cutout=4,
 )
-PLAIN = pipeline.Preprocess(16, MODALITIES)
+PLAIN = Preprocess(16, MODALITIES)
 
 
 @pytest.fixture(scope='module')
@@ -178,7 +179,7 @@ def half(size, axis):
 
 @pytest.mark.parametrize('size,map_size', [(224, 28), (256, 32), (64, 8)])
 def test_the_map_is_where_rgb_is_not_black(size, map_size):
-  preprocess = pipeline.Preprocess(size, MODALITIES, map_size=map_size)
+  preprocess = Preprocess(size, MODALITIES, map_size=map_size)
   live, attack = (preprocess(make_example(label, size))['map'] for label in (1, 0))
   assert live.dtype == attack.dtype == np.float32
   np.testing.assert_array_equal(live, half(map_size, axis=1))
@@ -186,24 +187,22 @@ def test_the_map_is_where_rgb_is_not_black(size, map_size):
 
 
 def test_without_rgb_the_map_is_that_of_what_is_there():
-  preprocess = pipeline.Preprocess(64, MODALITIES, map_size=8)
+  preprocess = Preprocess(64, MODALITIES, map_size=8)
   found = preprocess(make_example(rgb=None))['map']
   np.testing.assert_array_equal(found, half(8, axis=0))
   found = preprocess(make_example(rgb=None, depth=None))['map']
   np.testing.assert_array_equal(found, np.ones((8, 8)))
   # In whatever order a config names them.
-  backwards = pipeline.Preprocess(64, MODALITIES[::-1], map_size=8)
+  backwards = Preprocess(64, MODALITIES[::-1], map_size=8)
   np.testing.assert_array_equal(backwards(make_example())['map'], half(8, axis=1))
   np.testing.assert_array_equal(backwards(make_example(rgb=None))['map'], half(8, axis=0))
 
 
 def test_the_map_moves_with_the_picture_and_ignores_its_colours(monkeypatch):
-  preprocess = pipeline.Preprocess(
-    64, MODALITIES, photometric={'rgb': {'add': 1.0}}, cutout=64, map_size=8
-  )
+  preprocess = Preprocess(64, MODALITIES, photometric={'rgb': {'add': 1.0}}, cutout=64, map_size=8)
 
   def look(view):
-    monkeypatch.setattr(pipeline.geometry, 'draw_view', lambda rng: view)
+    monkeypatch.setattr(geometry, 'draw_view', lambda rng: view)
     return [preprocess(make_example(), np.random.default_rng(s))['map'] for s in range(4)]
 
   for view, expected in (
@@ -219,7 +218,7 @@ def test_the_map_moves_with_the_picture_and_ignores_its_colours(monkeypatch):
 
 def test_a_flip_of_the_sample_is_a_flip_of_its_map():
   """Drawn as in training: where the first column of RGB is black, the map says so."""
-  preprocess = pipeline.Preprocess(64, MODALITIES, view={'flip': 0.5}, map_size=8)
+  preprocess = Preprocess(64, MODALITIES, view={'flip': 0.5}, map_size=8)
   sides = set()
   for seed in range(20):
     arrays = preprocess(make_example(), np.random.default_rng(seed))
@@ -255,12 +254,28 @@ def test_a_constant_picture_is_no_picture(value):
     np.testing.assert_array_equal(found['depth'], nothing['depth'])
 
 
+def test_a_picture_of_one_colour_is_no_picture_either():
+  blue = np.zeros((8, 8, 3), np.uint8)
+  blue[..., 0] = 255
+  assert PLAIN(make_example(rgb=blue))['present'].tolist() == [False, True, True]
+
+
+def test_decoded_pictures_become_what_examples_become():
+  example = make_example()
+  images = {m: geometry.decode(example[m], m, 'x') for m in MODALITIES}
+  expected, found = PLAIN(example), PLAIN.of_images(images)
+  assert set(found) == {*MODALITIES, 'present'}
+  for name, value in found.items():
+    np.testing.assert_array_equal(value, expected[name])
+  assert PLAIN.of_images({})['present'].tolist() == [False] * 3
+
+
 def test_nothing_but_constant_pictures():
   """No score, and no error hours into a training."""
   black = {m: np.zeros((8, 8, 3 if m == 'rgb' else 1), np.uint8) for m in MODALITIES}
   assert PLAIN(make_example(**black))['present'].tolist() == [False] * 3
   assert PLAIN(make_example(**black), np.random.default_rng(0))['present'].tolist() == [True] * 3
-  mapped = pipeline.Preprocess(16, MODALITIES, map_size=4)(make_example(**black))
+  mapped = Preprocess(16, MODALITIES, map_size=4)(make_example(**black))
   assert not mapped['map'].any()
   with pytest.raises(DataError, match='x: none of rgb, depth, ir is there'):
     PLAIN(make_example(rgb=None, depth=None, ir=None))

@@ -9,7 +9,8 @@ import pytest
 
 from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.input_pipeline import pipeline, sources
+from flexfas_jax.input_pipeline import sources
+from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.models import flexmodal
 from flexfas_jax.training import losses
 from tests.toy import make, make_batch
@@ -95,7 +96,7 @@ def triplets(prepared):
 
 
 def real_batch(model, triplets):
-  preprocess = pipeline.Preprocess(model.image_size, model.modalities)
+  preprocess = Preprocess(model.image_size, model.modalities)
   arrays = [preprocess(example) for example in triplets]
   return {k: np.stack([a[k] for a in arrays]) for k in arrays[0]}
 

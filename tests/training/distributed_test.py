@@ -80,9 +80,9 @@ def test_two_processes_are_stopped_and_one_goes_on(config, alone, tmp_path):
 FAILS = """
 import sys
 from flexfas_jax.errors import DataError
-from flexfas_jax.input_pipeline import pipeline
+from flexfas_jax.input_pipeline.preprocess import Preprocess
 
-call, calls = pipeline.Preprocess.__call__, []
+call, calls = Preprocess.__call__, []
 
 def failing(self, example, rng=None):
   calls.append(1)
@@ -90,7 +90,7 @@ def failing(self, example, rng=None):
     raise DataError('this picture is damaged')
   return call(self, example, rng)
 
-pipeline.Preprocess.__call__ = failing
+Preprocess.__call__ = failing
 """
 
 

@@ -1,0 +1,113 @@
+"""A raw example to the arrays that a model sees: one code for training, evaluation, prediction.
+
+Light on purpose: a device that predicts imports it, without Grain.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flexfas_jax.errors import DataError
+from flexfas_jax.input_pipeline import geometry, image_checks, transforms
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+  """A raw example to arrays.
+
+  A picture whose pixels are all equal, whatever their colour, shows nothing: its sensor failed to
+  acquire, and the modality is absent. (A sample of nothing else has no score in evaluation; in
+  training it stays as it is, for a step must look at something.)
+
+  Attributes:
+    image_size: pixels along a side.
+    modalities: in the order of `present`.
+    view: arguments of `geometry.draw_view`; empty looks at the whole picture.
+    photometric: {modality: arguments of `transforms.draw_photometric`}.
+    cutout: largest side of the square that is blackened, pixels; 0: none.
+    map_size: side of the target 'map' of pixel-wise losses; None: there is none. All 0 for an
+      attack; for a bona fide sample the `live_mask` of RGB, or where that is absent of depth or the
+      first other that is there. It is taken from the view, so that flips, crops and turns move it
+      along (CDCN's loader flips it, FlexModal's forgets to), before colours change or a square is
+      cut out, as in both. The references shrink the stored picture, not the view of `image_size`:
+      one cell more or less at the border of what is black.
+    test_views: that a picture is looked at by where nothing is random; of several, images are
+      [V, H, W, C], and the map is of the first.
+  """
+
+  image_size: int
+  modalities: Sequence[str]
+  view: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  photometric: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+  cutout: int = 0
+  map_size: int | None = None
+  test_views: Sequence[geometry.View] = (geometry.View(),)
+
+  def __call__(self, example: Mapping[str, Any], rng: np.random.Generator | None = None) -> dict:
+    """Arrays of one example; `rng` None leaves out everything random.
+
+    Raises:
+      DataError: none of the modalities is there, or one cannot be decoded.
+    """
+    images = {
+      m: geometry.decode(example[m], m, example['id']) for m in self.modalities if example.get(m)
+    }
+    if not images:
+      raise DataError(f'{example["id"]}: none of {", ".join(self.modalities)} is there')
+    if rng is None:
+      arrays, looks = self._look(images, self.test_views[0])
+      others = [self._look(images, view)[0] for view in self.test_views[1:]]
+      if others:
+        arrays |= {m: np.stack([a[m] for a in (arrays, *others)]) for m in self.modalities}
+    else:
+      arrays, looks = self._look(images, geometry.draw_view(rng, **self.view), rng)
+    arrays['label'] = np.int32(example['label'])
+    if 'identity' in example:
+      arrays['identity'] = np.int32(example['identity'])
+    if self.map_size:
+      first = next((m for m in ('rgb', 'depth', *looks) if m in looks), None)
+      black = np.zeros((self.map_size, self.map_size, 1), np.uint8)
+      live = transforms.live_mask(looks.get(first, black), self.map_size)
+      arrays['map'] = live if example['label'] else np.zeros_like(live)
+    return arrays
+
+  def of_images(self, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a model sees of pictures that are decoded; nothing random.
+
+    Args:
+      images: {modality: [H, W, C] uint8 or uint16} as `geometry.decode` gives them; what is absent
+        is left out, and that may be all.
+
+    Returns:
+      [S, S, C] float32 of every modality, and 'present' [M] bool.
+    """
+    images = {m: images[m] for m in self.modalities if m in images}
+    return self._look(images, geometry.View())[0]
+
+  def _look(self, images: Mapping[str, np.ndarray], view: geometry.View, rng=None):
+    """(arrays and 'present', {modality: [S, S, C] of its own dtype, before colours change})."""
+    constant = {m for m, image in images.items() if image_checks.constant(image)}
+    if rng is None or constant != set(images):
+      images = {m: image for m, image in images.items() if m not in constant}
+    looks, seen = {}, {}
+    for modality, image in images.items():
+      image = geometry.apply_view(image, view, self.image_size, nearest=modality == 'depth')
+      looks[modality] = image
+      change = None
+      if rng is not None and modality in self.photometric:
+        channels = image.shape[-1]
+        change = transforms.draw_photometric(rng, channels, **self.photometric[modality])
+      seen[modality] = transforms.to_unit(image, modality, change)
+    if rng is not None and self.cutout:
+      seen = transforms.cutout(seen, rng, self.cutout)
+    arrays = {
+      m: (seen[m] * 255 - 127.5) / np.float32(128) if m in seen else self._nothing(m)
+      for m in self.modalities
+    }
+    return {**arrays, 'present': np.array([m in seen for m in self.modalities])}, looks
+
+  def _nothing(self, modality: str) -> np.ndarray:
+    channels = 3 if modality == 'rgb' else 1
+    return np.zeros((self.image_size, self.image_size, channels), np.float32)
