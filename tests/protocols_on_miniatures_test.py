@@ -36,6 +36,11 @@ FREE = {
     'set=casia_cefa/release, attack=replay',
     'set=casia_surf/release, attack=05_enm_s',
   ],
+  'rendered_mm_fas': [  # of the handful of people here nobody is in part 2
+    'attack=eyes_nose_curved',
+    'attack=eyes_nose_mouth_flat, part=1',
+    'size=_tiny',
+  ],
 }
 
 
