@@ -1,20 +1,27 @@
-"""Runs `model.stablehlo` by jax."""
+"""Runs `model.stablehlo`: a serialised program of jax.export, on what jax finds."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flexfas_jax.prediction.runners import _inputs
 
 
-def load(path, model_of_card):
-  """`run(images, present) -> logit [B] float32`, see `formats.Run`."""
+def load(path: str | Path, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
+  """`run({modality: [B, S, S, C] float32}, present [B, M] bool) -> logit [B] float32`.
+
+  Args:
+    path: the file.
+    entry: of the card's `models`.
+  """
   import jax
-  import jax.export
-  import numpy as np
 
-  exported = jax.export.deserialize(bytearray(path.read_bytes()))
-  call = jax.jit(exported.call)
-  names = model_of_card['modalities']
+  exported = jax.export.deserialize(bytearray(Path(path).read_bytes()))
+  call = jax.jit(exported.call)  # compiled once per batch size
 
-  def run(images, present):
-    arguments = [np.asarray(images[m], np.float32) for m in names]
-    if model_of_card['present']:
-      arguments.append(np.asarray(present, bool))
-    return np.asarray(call(*arguments))
+  def run(images, present=None) -> np.ndarray:
+    return np.asarray(call(*_inputs.feed(entry, images, present).values()))
 
   return run
