@@ -67,7 +67,7 @@ def run(
       for one in of:
         print(f'{name}: {"+".join(one.modalities)}', flush=True)
         entries += writer.write(one, source, temporary)
-    some = sources.Some(val, parity.MOST)
+    some = sources.Some(val, parity.MOST // len(source.subsets))
     for entry, told in zip(
       entries, parity.measure(source, entries, temporary, thresholds, some), strict=True
     ):

@@ -21,7 +21,7 @@ from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.training.progress import Progress
 
 BOUND = 1e-4  # largest difference of a float32 logit
-MOST = 1000  # samples of val, evenly spread
+MOST = 4096  # of val, samples times subsets: evenly spread where there are more
 _LIMIT = 127.5 / 128  # of what the pipeline gives
 
 
@@ -157,9 +157,9 @@ def _judged(answers: _Answers, thresholds) -> dict[str, Any]:
       changed = int((accepted[0] != accepted[1]).sum())
     if precision == 'float32' and (apart > BOUND or changed):
       raise ExportError(
-        f'{file} is not what the checkpoint is: under {subset}, {kind} inputs differ by {apart:.1e} '
-        f'in the logit ({BOUND:.0e} is allowed) and {changed} of {len(found)} are decided otherwise; '
-        'nothing was left. Leave the format out (--formats), and report it with the config'
+        f'{file} is not what the checkpoint is: under {subset}, {kind} inputs differ by '
+        f'{apart:.1e} in the logit ({BOUND:.0e} is allowed) and {changed} of {len(found)} are '
+        'decided otherwise; nothing was left. Leave the format out (--formats), and report it with the config'
       )
     if kind == 'val':
       of_val[subset] = {

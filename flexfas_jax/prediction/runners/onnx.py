@@ -36,6 +36,7 @@ def load(
   session = onnxruntime.InferenceSession(str(path), options, ['CPUExecutionProvider'])
 
   def run(images, present=None) -> np.ndarray:
-    return session.run(['logit'], _inputs.feed(entry, images, present))[0]
+    arrays = _inputs.feed(entry, images, present)
+    return _inputs.run(lambda feed: session.run(['logit'], feed)[0], entry, arrays)
 
   return run

@@ -1,4 +1,4 @@
-"""Runs a TFLite file by LiteRT (extra `tflite`). Its batch is one: several run one by one."""
+"""Runs a TFLite file by LiteRT (extra `tflite`)."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,8 +32,6 @@ def load(
 
   def run(images, present=None) -> np.ndarray:
     arrays = _inputs.feed(entry, images, present)
-    B = len(next(iter(arrays.values())))
-    logits = [call(**{k: v[i : i + 1] for k, v in arrays.items()})['logit'] for i in range(B)]
-    return np.concatenate(logits)
+    return _inputs.run(lambda feed: call(**feed)['logit'], entry, arrays)
 
   return run
