@@ -60,7 +60,8 @@ def write(folder, **changes):
   """Writes a bundle; `changes` are of its card, None taking a field out."""
   folder.mkdir(parents=True, exist_ok=True)
   content = bytes(program())
-  (folder / 'model.stablehlo').write_bytes(content)
+  if 'models' not in changes:
+    (folder / 'model.stablehlo').write_bytes(content)
   card = {
     'bundle': 1,
     'name': 'toy',
