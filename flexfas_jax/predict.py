@@ -126,6 +126,9 @@ def _predict(args: argparse.Namespace) -> None:
     )
   if many and (args.box or args.times or args.max_age is not None):
     raise ConfigError(f'--box, --times and --max_age are of one sample, not of --{many[0]}')
+  told = args.box if given else args.manifest and args.crop
+  if args.crop in ('box', 'landmarks') and (not told or (given and args.crop != 'box')):
+    raise ConfigError(f'--crop={args.crop}: nothing says where the face is: --box, or a --manifest')
   if given and args.out:
     raise ConfigError('--out is of --folder, --manifest and --data')
   if args.out and (args.out.suffix != '.csv' or not args.out.parent.is_dir()):
@@ -190,6 +193,8 @@ def _samples(predictor: Predictor, args: argparse.Namespace):
   elif args.manifest:
     labels = lists.parse_labels(args.labels) if args.labels else None
     found = samples.of_manifest(args.manifest, args.root, labels)
+    if args.crop in ('box', 'landmarks') and not any(sample.box for sample in found):
+      raise ConfigError(f'--crop={args.crop}: {args.manifest} has no columns that say where')
   else:
     from flexfas_jax.input_pipeline import sources  # TFDS: only for sets that it prepared
 

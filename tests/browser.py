@@ -80,7 +80,7 @@ class Browser:
 
   def open(self, address):
     self.call('Page.navigate', url=address)
-    self.until('document.documentElement.dataset.ready == "yes"')
+    self.until('document.documentElement?.dataset.ready == "yes"')
 
   def run(self, script):
     """The value of a script, awaited."""

@@ -27,6 +27,7 @@ def files(tmp_path, monkeypatch):
   """The folder that the command is started in, with a triplet."""
   for modality, image in bundles.triplet().items():
     (tmp_path / f'{modality}.png').write_bytes(bundles.png(image))
+  (tmp_path / 'boxless.csv').write_text('rgb,label\nrgb.png,attack\n')
   monkeypatch.chdir(tmp_path)
   return tmp_path
 
@@ -74,6 +75,9 @@ def test_one_sample(bundle, files, capsys):
     (['--rgb=rgb.png', '--out=a.csv'], 2, '--out is of'),
     (['--folder=.', '--out=absent/a.csv'], 2, 'a folder that is there'),
     (['--rgb=rgb.png', '--times=rgb=x'], 2, 'these are no numbers'),
+    (['--rgb=rgb.png', '--crop=box'], 2, 'nothing says where the face is'),
+    (['--folder=.', '--crop=box'], 2, 'nothing says where the face is'),
+    (['--manifest=boxless.csv', '--crop=box'], 2, 'no columns that say where'),
     (['--rgb=rgb.png', '--format=onnx'], 2, 'has no onnx model'),
     (['--rgb=absent.png'], 3, 'absent.png cannot be read'),
     (['--rgb=rgb.png', '--ir=rgb.png'], 3, 'ir is the same file as rgb'),

@@ -169,8 +169,9 @@ def _check(path: Path, contents: Mapping[str, Any]) -> None:
   if contents['image_size'] < 1:
     raise StateError(f'{path} is damaged: its image_size is {contents["image_size"]}')
   for model in contents['models']:
-    if not isinstance(model, dict) or not isinstance(model.get('file'), str):
-      raise StateError(f'{path} is damaged: one of its models has no file')
+    told = [model.get(name) for name in ('file', 'format')] if isinstance(model, dict) else [None]
+    if not all(isinstance(text, str) for text in told):
+      raise StateError(f'{path} is damaged: one of its models has no file or format')
   for about in (contents['inputs'], contents['files']):
     if not all(isinstance(value, dict) for value in about.values()):
       raise StateError(f'{path} is damaged: what it says of inputs and files is of no known form')

@@ -37,6 +37,7 @@ def test_a_changed_byte_is_found(bundle):
     ({'modalities': []}, 'no names'),
     ({'image_size': 0}, 'image_size'),
     ({'models': [{}]}, 'has no file'),
+    ({'models': [bundles.entry(b'', format=None)]}, 'has no file or format'),
     ({'inputs': {'rgb': 3}}, 'no known form'),
     ({'models': [bundles.entry(b'', file='../model.stablehlo')]}, 'not below the bundle'),
   ],
