@@ -10,6 +10,7 @@ import http
 import http.server
 import json
 import pathlib
+import sys
 from urllib.parse import unquote, urlsplit
 
 from flexfas_jax.errors import ConfigError, FlexfasError, StateError
@@ -38,7 +39,7 @@ def make(answers: Answers, port: int) -> http.server.ThreadingHTTPServer:
 
   Handler.answers, Handler.page, Handler.policy = answers, text.encode(), policy
   try:
-    server = http.server.ThreadingHTTPServer((HOST, port), Handler)
+    server = _Server((HOST, port), Handler)
   except OSError as error:
     raise ConfigError(f'--port={port}: {error.strerror}; --port=0 takes one that is free') from None
   names = (HOST, 'localhost')
@@ -65,6 +66,12 @@ def page(facts: dict) -> tuple[str, str]:
 
 def _hash(text: str) -> str:
   return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+class _Server(http.server.ThreadingHTTPServer):
+  def handle_error(self, request, client_address) -> None:
+    if not isinstance(sys.exception(), ConnectionError):  # a page that was closed meanwhile
+      super().handle_error(request, client_address)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
