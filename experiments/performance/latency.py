@@ -17,28 +17,25 @@ import time
 import numpy as np
 
 
-def runners(bundle: pathlib.Path, threads: int) -> dict[str, tuple[dict, object]]:
-  """{file: (its entry, a function of nothing that runs it on noise)}."""
-  found = {}
-  for entry in json.loads((bundle / 'card.json').read_text())['models']:
-    of = importlib.import_module(f'flexfas_jax.prediction.runners.{entry["format"]}')
-    options = {'threads': threads} if entry['format'] in ('onnx', 'tflite') else {}
-    run = of.load(bundle / entry['file'], entry, **options)
-    rng = np.random.default_rng(0)
-    images = {
-      one['name']: rng.uniform(-1, 1, (1, *one['shape'][1:])).astype(np.float32)
-      for one in entry['inputs']
-      if one['name'] != 'present'
-    }
-    found[entry['file']] = entry, lambda run=run, images=images: run(images)
-  return found
+def runner(folder: pathlib.Path, entry: dict, threads: int):
+  """A function of nothing that runs a file on noise, batch 1."""
+  of = importlib.import_module(f'flexfas_jax.prediction.runners.{entry["format"]}')
+  options = {'threads': threads} if entry['format'] in ('onnx', 'tflite') else {}
+  run = of.load(folder / entry['file'], entry, **options)
+  rng = np.random.default_rng(0)
+  images = {
+    one['name']: rng.uniform(-1, 1, (1, *one['shape'][1:])).astype(np.float32)
+    for one in entry['inputs']
+    if one['name'] != 'present'
+  }
+  return lambda: run(images)
 
 
 def measure(runs, rounds: int) -> dict[str, list[float]]:
   """{file: seconds of each round}; the first tenth, in which things are made ready, is left out."""
   seconds = {file: [] for file in runs}
   for number in range(rounds + max(3, rounds // 10)):
-    for file, (_, run) in runs.items():
+    for file, run in runs.items():
       start = time.perf_counter()
       run()
       if number >= max(3, rounds // 10):
@@ -55,13 +52,13 @@ def main() -> None:
   args = parser.parse_args()
   rows = []
   for bundle in args.bundle:
-    runs = runners(bundle, args.threads)
-    for file, seconds in measure(runs, args.rounds).items():
-      entry = runs[file][0]
+    entries = json.loads((bundle / 'card.json').read_text())['models']
+    runs = {e['file']: runner(bundle, e, args.threads) for e in entries}
+    for entry, seconds in zip(entries, measure(runs, args.rounds).values(), strict=True):
       rows.append(
         {
           'bundle': bundle.name,
-          'file': file,
+          'file': entry['file'],
           'modalities': '+'.join(entry['modalities']),
           'precision': entry['precision'],
           'MB': round(entry['bytes'] / 1e6, 2),

@@ -159,7 +159,8 @@ def _judged(answers: _Answers, thresholds) -> dict[str, Any]:
       raise ExportError(
         f'{file} is not what the checkpoint is: under {subset}, {kind} inputs differ by '
         f'{apart:.1e} in the logit ({BOUND:.0e} is allowed) and {changed} of {len(found)} are '
-        'decided otherwise; nothing was left. Leave the format out (--formats), and report it with the config'
+        'decided otherwise; nothing was left. Leave the format out (--formats), and report it with '
+        'the config'
       )
     if kind == 'val':
       of_val[subset] = {

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.models import flexmodal, pretrained
-from flexfas_jax.training import digests, testing, workdir
 from flexfas_jax.training import job as jobs
+from flexfas_jax.training import testing, workdir
 
 
 class Source(NamedTuple):
@@ -85,8 +85,7 @@ def make(fields: dict[str, Any], variables, **about) -> Source:
   default = {
     'step': 0,
     'header': {},
-    'weights_hash': about.get('weights_hash')
-    or digests.of_weights(jax.tree.map(jax.numpy.asarray, variables)),
+    'weights_hash': '',
     'config': ConfigDict(),
     'folder': pathlib.Path(),
   }

@@ -6,18 +6,13 @@ time of a small model.
 
 import warnings
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
+import jax
+import jax.extend
 
 from flexfas_jax.errors import ConfigError
 
 SUBSETS = True
-
-
-class _Input(NamedTuple):
-  shape: tuple
-  dtype: np.dtype
 
 
 def check() -> None:
@@ -37,18 +32,22 @@ def write(graph, source, folder: Path) -> list[dict]:
   del source
   import jax2onnx
 
-  B = 'B' if graph.present else 1
-  inputs = [_Input(tuple(one['shape']), np.dtype(one['dtype'])) for one in graph.inputs(B)]
-  with warnings.catch_warnings():
-    # It asks for float64 here and there and takes float32, as it is told to.
+  B = jax.export.symbolic_shape('B')[0] if graph.present else 1
+  shapes = graph.shapes(B)
+  # As primitives of lax: jax2onnx has layers of its own for Flax's and jax.numpy's, and of these a
+  # concatenation may come out as float64.
+  traced = jax.extend.core.jaxpr_as_fun(jax.make_jaxpr(graph.function)(*shapes))
+  # What it computes itself promotes ranks, and asks for float64 where it gets float32.
+  with jax.numpy_rank_promotion('allow'), warnings.catch_warnings():
     warnings.simplefilter('ignore')
     model = jax2onnx.to_onnx(
-      graph.function,
-      inputs,
+      lambda *arrays: traced(*arrays)[0],
+      shapes,
       model_name='flexfas_jax',
       input_names=graph.names,
       output_names=['logit'],
     )
   file = f'{graph.stem}.onnx'
   (folder / file).write_bytes(model.SerializeToString())
-  return [graph.about('onnx', file, B=B) | {'opset': model.opset_import[0].version}]
+  about = graph.about('onnx', file, B='B' if graph.present else 1)
+  return [about | {'opset': model.opset_import[0].version}]
