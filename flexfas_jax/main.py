@@ -10,10 +10,16 @@ On several machines, the same command on each, with --distributed. Before rentin
   python -m flexfas_jax.main --config=configs/vit_fusion.py:flexmodal --workdir=runs/preflight \
     --mode=preflight --topology=v5e:4x4
 
+A trained and evaluated run becomes a folder for devices, proven to decide alike:
+  python -m flexfas_jax.main --config=configs/vit_fusion.py --workdir=runs/vit_fusion \
+    --mode=export --export_dir=bundle --formats=onnx,tflite --modalities=rgb+depth+ir,rgb
+
 Exit codes: 0 done, 2 wrong usage or config, 3 bad data, 4 bad or missing checkpoint or workdir,
+5 an export that does not decide as the checkpoint does,
 143 stopped by SIGTERM after saving: the same command goes on.
 """
 
+import contextlib
 import sys
 import traceback
 
@@ -22,7 +28,7 @@ from ml_collections import config_flags
 
 from flexfas_jax import errors
 
-MODES = ('train_and_evaluate', 'train', 'evaluate', 'preflight')
+MODES = ('train_and_evaluate', 'train', 'evaluate', 'export', 'preflight')
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', help_string='The experiment: a file of configs/.', lock_config=True
@@ -49,6 +55,18 @@ _TOPOLOGY = flags.DEFINE_string(
   'topology',
   None,
   "With --mode=preflight: slices to compile for, e.g. v5e:4x4,v6e:2x4; 'cuda' lowers for a GPU.",
+)
+_EXPORT_DIR = flags.DEFINE_string(
+  'export_dir', None, 'With --mode=export: the folder to make; else `bundle` in the workdir.'
+)
+_FORMATS = flags.DEFINE_string(
+  'formats', None, 'With --mode=export: of stablehlo,onnx,tflite,weights; else all.'
+)
+_MODALITIES = flags.DEFINE_string(
+  'modalities',
+  None,
+  'With --mode=export: subsets that get graphs of their own, e.g. rgb+depth+ir,rgb; all of them '
+  'gets one that takes any subset.',
 )
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show tracebacks.')
 
@@ -89,6 +107,18 @@ def _profile_steps(text: str | None) -> tuple[int, int] | None:
   return int(first), int(last)
 
 
+@contextlib.contextmanager
+def _disk_errors():
+  try:
+    yield
+  except BrokenPipeError:
+    raise
+  except OSError as error:  # a disk that is full or gone
+    if _DEBUG.value:
+      raise
+    raise errors.StateError(f'{error.filename or _WORKDIR.value}: {error.strerror}') from error
+
+
 def _job() -> None:
   # Orbax and TFDS report their own housekeeping as warnings.
   logging.set_verbosity(logging.INFO if _DEBUG.value else logging.ERROR)
@@ -102,6 +132,17 @@ def _job() -> None:
     return
   if _TOPOLOGY.value is not None:
     raise errors.ConfigError('--topology is of --mode=preflight')
+  of_export = (_EXPORT_DIR, _FORMATS, _MODALITIES)
+  if _MODE.value == 'export':
+    if _DISTRIBUTED.value:
+      raise errors.ConfigError('--mode=export runs in one process, without --distributed')
+    from flexfas_jax.export import bundle
+
+    with _disk_errors():
+      bundle.run(_CONFIG.value, _WORKDIR.value, *(flag.value for flag in of_export))
+    return
+  if given := [f'--{flag.name}' for flag in of_export if flag.value is not None]:
+    raise errors.ConfigError(f'{given[0]} is of --mode=export')
   from flexfas_jax.training import distributed, loop
 
   others = {f'--{flag.name}': flag.value for flag in (_COORDINATOR, _PROCESSES, _PROCESS)}
@@ -112,14 +153,8 @@ def _job() -> None:
   else:
     distributed.refuse_to_be_alone()
   options = loop.Options(_STRICT.value, _ALLOW.value, profile_steps)
-  try:
+  with _disk_errors():
     getattr(loop, _MODE.value)(_CONFIG.value, _WORKDIR.value, options)
-  except BrokenPipeError:
-    raise
-  except OSError as error:  # a disk that is full or gone
-    if _DEBUG.value:
-      raise
-    raise errors.StateError(f'{error.filename or _WORKDIR.value}: {error.strerror}') from error
 
 
 def main(_) -> int:

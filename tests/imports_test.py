@@ -41,6 +41,17 @@ NEVER = {  # rule: (files, what they never import)
     'jax flax grain absl flexfas_jax.models flexfas_jax.training',
   ),
   'input_pipeline': (under('flexfas_jax/input_pipeline'), 'jax flax'),
+  'prediction': (  # what is on a device; weights without a graph are the exception
+    under('flexfas_jax/prediction', 'flexfas_jax/prediction/runners/weights.py')
+    + of('flexfas_jax/demo.py'),
+    'flax optax orbax grain absl ml_collections tensorflow_datasets array_record '
+    'flexfas_jax.training flexfas_jax.models flexfas_jax.fusion flexfas_jax.export '
+    'flexfas_jax.input_pipeline.pipeline flexfas_jax.input_pipeline.sources',
+  ),
+  'prediction but its runners': (
+    [p for p in under('flexfas_jax/prediction') if p.parent.name != 'runners'],
+    'jax onnxruntime ai_edge_litert',
+  ),
   'step and losses': (
     of('training/step.py') + of('training/losses.py'),
     'absl orbax grain ml_collections os pathlib io',

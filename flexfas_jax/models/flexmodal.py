@@ -108,10 +108,16 @@ class FlexModal(nn.Module):
     present = present & jnp.array([m in maps for m in self.modalities])[None]
     filled = {}
     for i, m in enumerate(self.modalities):
+      if m not in maps:  # by the weights alone: an export computes with it ahead
+        filled[m] = tuple(
+          jnp.broadcast_to(stand_in.astype(own.dtype), own.shape)
+          for own, stand_in in zip(like, absent[m], strict=True)
+        )
+        continue
       here = present[:, i, None, None, None]  # [B, 1, 1, 1]
       filled[m] = tuple(
         jnp.where(here, own, stand_in.astype(own.dtype))
-        for own, stand_in in zip(maps.get(m, like), absent[m], strict=True)
+        for own, stand_in in zip(maps[m], absent[m], strict=True)
       )
     if self.absent != 'exclude':  # the stand-in takes part like a modality
       present = jnp.ones_like(present)

@@ -1,0 +1,90 @@
+"""Whether networks of full size can be exported: sizes, seconds, differences, latency. No data.
+
+  python -m experiments.performance.exports [--only=vit] [--out=exports.csv]
+
+The models are those of the paper's recipes (`configs/*_fusion.py:flexmodal`) with random weights:
+what they decide means nothing, and how they compute it is the same. Every file is run on fixed,
+random and masked inputs, as an export does, and then timed at batch 1.
+"""
+
+import argparse
+import csv
+import importlib
+import pathlib
+import statistics
+import tempfile
+import time
+
+import jax
+
+from experiments.performance import latency
+from flexfas_jax.export import bundle, graph, parity
+from flexfas_jax.export import source as sources
+from flexfas_jax.models import flexmodal
+from tests.toy import fill
+
+MODELS = {'vit': 'vit_fusion', 'resnet': 'resnet_fusion', 'cdcn': 'cdcn_fusion'}
+
+
+def source_of(config: str) -> sources.Source:
+  """A config's model with random weights."""
+  fields = importlib.import_module(f'configs.{config}').get_config('flexmodal').model.to_dict()
+  abstract = jax.eval_shape(flexmodal.build(**fields).init, jax.random.key(0))
+  return sources.make(fields, fill(abstract))
+
+
+def measure(name: str, rounds: int, threads: int) -> list[dict]:
+  """A row per file."""
+  source, rows = source_of(MODELS[name]), []
+  everything = graph.make(source.model, source.variables)
+  rgb = graph.make(source.model, source.variables, ('rgb',))
+  with tempfile.TemporaryDirectory() as temporary:
+    folder = pathlib.Path(temporary)
+    for format in bundle.FORMATS:
+      writer = importlib.import_module(f'flexfas_jax.export.formats.{format}')
+      for one in (everything, rgb) if writer.SUBSETS else (everything,):
+        start = time.perf_counter()
+        entries = writer.write(one, source, folder)
+        seconds = time.perf_counter() - start
+        for entry in entries:
+          # One file at a time: each runner holds the weights once more.
+          (told,) = parity.measure(source, [entry], folder, {})
+          run = latency.runner(folder, entry, threads)
+          (times,) = latency.measure({entry['file']: run}, rounds).values()
+          rows.append(
+            {
+              'model': name,
+              'image_size': source.model.image_size,
+              'file': entry['file'],
+              'modalities': '+'.join(entry['modalities']),
+              'MB': round((folder / entry['file']).stat().st_size / 1e6, 1),
+              'export_s': round(seconds, 1),
+              'difference': f'{max(told["difference"].values()):.1e}',
+              'median_ms': round(1e3 * statistics.median(times), 1),
+              'fastest_ms': round(1e3 * min(times), 1),
+            }
+          )
+          print('  '.join(f'{k} {v}' for k, v in rows[-1].items()), flush=True)
+          del run
+  return rows
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--only', choices=MODELS)
+  parser.add_argument('--rounds', type=int, default=10)
+  parser.add_argument('--threads', type=int, default=1, help='of ONNX and TFLite')
+  parser.add_argument('--out', type=pathlib.Path)
+  args = parser.parse_args()
+  rows = []
+  for name in [args.only] if args.only else MODELS:
+    rows += measure(name, args.rounds, args.threads)
+  if args.out:
+    with args.out.open('w', newline='') as file:
+      writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
+      writer.writeheader()
+      writer.writerows(rows)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,176 @@
+"""What a bundle says of itself: `card.json`."""
+
+import datetime
+import importlib.metadata
+import json
+from typing import Any
+
+import flexfas_jax
+from flexfas_jax.errors import StateError
+from flexfas_jax.evaluation import score_files
+from flexfas_jax.evaluation.scoring import subset_name
+from flexfas_jax.export import samples
+from flexfas_jax.input_pipeline import transforms
+
+BUNDLE = 1  # of the form; `prediction` refuses a larger one
+_LIBRARIES = ('jax', 'flax', 'jax2onnx', 'onnx', 'onnxruntime', 'litert-converter')
+_LIBRARIES += ('ai-edge-litert', 'safetensors', 'numpy', 'opencv-python-headless')
+_METRICS = ('acer', 'apcer', 'bpcer', 'apcer_max', 'acer_max', 'eer', 'auc', 'threshold')
+_METRICS += ('n_bona_fide', 'n_attack', 'n_fta')
+_LIMIT = 127.5 / 128
+
+
+def results_of(source) -> dict[str, Any]:
+  """The workdir's results, those of the weights that are exported.
+
+  Raises:
+    StateError: there are none, or they are of other weights.
+  """
+  path, again = source.folder / 'results.json', 'run --mode=evaluate'
+  try:
+    found = dict(json.loads(path.read_text(encoding='utf-8')))
+  except FileNotFoundError:
+    raise StateError(f'{source.folder} has no results.json; {again} first') from None
+  except (OSError, ValueError, TypeError) as error:
+    raise StateError(f'{path} is damaged ({error}); {again} again') from error
+  for test in found:
+    header = score_files.read_header(source.folder / 'scores' / f'{test}.json')
+    if header.get('weights_hash') != source.weights_hash:
+      raise StateError(
+        f'{path} is of other weights than step {source.step}, which is the best on val: the hash '
+        f'of {test} is {header.get("weights_hash")}, not {source.weights_hash}; {again} again'
+      )
+  return found
+
+
+def contents(source, entries, thresholds, results, val, origin: str) -> dict[str, Any]:
+  """The card.
+
+  Args:
+    source: what is exported.
+    entries: of `models`, with their parity.
+    thresholds: by subset.
+    results: of the workdir.
+    val: the val set.
+    origin: of the scores that the thresholds are from.
+  """
+  model, config = source.model, source.config
+  rendered = samples.is_rendered(config)
+  bits = samples.bits_of(val, source)
+  return {
+    'bundle': BUNDLE,
+    'name': source.folder.absolute().name,
+    'made': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'version': flexfas_jax.__version__,
+    'libraries': _versions(),
+    'model': source.fields,
+    'step': source.step,
+    'weights_hash': source.weights_hash,
+    'modalities': list(model.modalities),
+    'requires': list(model.requires),
+    'absent': source.fields.get('absent', 'token'),
+    'image_size': model.image_size,
+    'subsets': [subset_name(s) for s in source.subsets],
+    'inputs': {m: _input(m, model.image_size, bits[m]) for m in model.modalities},
+    'preprocessing': preprocessing(model.image_size, model.modalities),
+    'thresholds': {name: {**one, 'scores': origin} for name, one in thresholds.items()},
+    'metrics': {
+      test: {subset: _trimmed(of) for subset, of in subsets.items()}
+      for test, subsets in results.items()
+    },
+    'data': {
+      'train': config.train,
+      'val': config.val,
+      'test': config.test.to_dict(),
+      'rendered': rendered,
+      'rules': config.threshold.to_dict(),
+    },
+    'licence': licence(rendered),
+    'remarks': _remarks(source, rendered),
+    'models': entries,
+  }
+
+
+def _versions() -> dict[str, str]:
+  found = {}
+  for name in _LIBRARIES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return found
+
+
+def _input(modality: str, size: int, bits: list[int]) -> dict[str, Any]:
+  return {
+    'channels': 3 if modality == 'rgb' else 1,
+    'order': 'RGB' if modality == 'rgb' else 'grey',
+    'layout': 'NHWC',
+    'size': size,
+    'dtype': 'float32',
+    'range': [-_LIMIT, _LIMIT],
+    'bits': bits,
+    **({'unit': 'mm'} if modality == 'depth' and 16 in bits else {}),
+  }
+
+
+def preprocessing(size: int, modalities) -> list[str]:
+  """From a picture's file to the array, to the pixel; `input_pipeline` is the code of it."""
+  shrink = 'pixels averaged (OpenCV INTER_AREA) where the shorter side is more than that, else '
+  steps = [
+    'A picture of a face, cropped as the training data was. It is decoded as it is stored (8 or 16 '
+    'bits), without turning it by EXIF.',
+    'rgb: three channels in the order R, G, B; a grey picture is repeated. Others: one channel, '
+    'the first.',
+    'A picture whose pixels are all equal is absent: its image is all 0, present is false.',
+    f'The whole picture becomes {size} x {size}, its aspect not kept. rgb, ir: {shrink}bilinear '
+    '(INTER_LINEAR). depth: the nearest pixel (INTER_NEAREST), since a hole (0) is no distance.',
+    'To [0, 1]: 8 bits are divided by 255, 16 bits by 65535.',
+  ]
+  if 'depth' in modalities:
+    steps.append(
+      'Except 16-bit depth, which is distance in mm: m is the median of what is measured (> 0) in '
+      f'the central half of the resized picture (rows and columns {size // 4} to '
+      f'{size - size // 4 - 1}; of all of it where nothing is measured there); a pixel d > 0 '
+      f'becomes 0.5 - (d - m) / {transforms.DEPTH_WINDOW:g}, clipped to [1/255, 1]; 0 stays 0.'
+    )
+  steps.append('x -> (255 x - 127.5) / 128, float32, so that black is -0.99609375.')
+  steps.append(
+    'present: one truth value per modality, in the order of the card; the image of an absent one '
+    'is all 0, and what is in it does not matter.'
+  )
+  steps.append('score = 1 / (1 + exp(-logit)) in float64; accept when score >= threshold.')
+  return steps
+
+
+def licence(rendered: bool) -> str:
+  """Of the weights."""
+  if rendered:
+    return 'Apache-2.0; trained on rendered faces of nobody'
+  return (
+    'The code is Apache-2.0. The weights come from the data sets named under training data, whose '
+    'licences say what may be done with them; most allow academic use alone.'
+  )
+
+
+def _trimmed(values: dict[str, Any]) -> dict[str, Any]:
+  kept = {n: v for n, v in values.items() if n in _METRICS or n.startswith('apcer_species/')}
+  intervals = {n: v for n, v in values.get('intervals', {}).items() if n in kept}
+  return kept | ({'intervals': intervals} if intervals else {})
+
+
+def _remarks(source, rendered: bool) -> list[str]:
+  lines = list(source.header.get('remarks', []))
+  if rendered:
+    lines.append(
+      'Trained and judged on RENDERED faces: no figure here is comparable with photographs.'
+    )
+  if (dtype := source.config.model.get('dtype', 'float32')) != 'float32':
+    lines.append(
+      f'Trained and tested in {dtype}; exported in float32, by which the thresholds were fitted.'
+    )
+  if source.model.requires:
+    lines.append(
+      f'The fusion needs {"+".join(source.model.requires)}; without it there is no score.'
+    )
+  return lines

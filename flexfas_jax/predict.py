@@ -1,0 +1,247 @@
+"""Decides about pictures by an exported bundle: `python -m flexfas_jax.predict --help`."""
+
+import argparse
+import collections
+import json
+import sys
+from pathlib import Path
+
+from flexfas_jax.errors import ConfigError, DataError, StateError, exit_code_of
+from flexfas_jax.evaluation import lists, score_files
+from flexfas_jax.input_pipeline.progress import show_progress
+from flexfas_jax.prediction import Decision, Predictor, formats, samples, score_table
+
+_HELP = """\
+Decides about a face: bona_fide, attack, or fta (failure to acquire: no face, nothing to look at, a
+picture of one colour, a model that computed no number). Only bona_fide is accepted.
+
+Pictures are JPEG or PNG of 8 or 16 bits, as cameras write them; EXIF's orientation is applied. A
+modality that is not given, shows nothing or is too late is absent, as it was in training, and the
+threshold is that of the modalities that were used, from the bundle. A picture of another bit depth
+than the bundle knows is refused, never converted.
+
+With --crop the face is cut out first. Of several faces the largest is taken; of equal ones the most
+central. One that is too small or cut by the border is no face."""
+
+_EXAMPLE = """\
+examples:
+  python -m flexfas_jax.predict bundle --rgb=face.jpg --depth=face_depth.png --ir=face_ir.png
+  python -m flexfas_jax.predict bundle --rgb=room.jpg --crop=yunet --yunet=yunet.onnx --json
+  python -m flexfas_jax.predict bundle --rgb=a.png --depth=b.png --times=rgb=1.00,depth=1.08 \\
+    --max_skew=0.05
+  python -m flexfas_jax.predict bundle --folder=pictures --out=scores.csv
+  python -m flexfas_jax.predict bundle --data=rendered_faces/surf_like:test --data_dir=prepared \\
+    --out=test.csv && python -m flexfas_jax.score test.csv --dev=val.csv
+
+exit codes: 0 decided, whatever the decision is (read it, or --json's "accepted"); 2 wrong usage, a
+library that is not installed; 3 bad pictures; 4 a bundle that is damaged, from a newer version, or
+without the threshold, or a model that computed nan"""
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command.
+
+  Args:
+    argv: the arguments; the process's own if None.
+
+  Returns:
+    The exit code.
+  """
+  args = _parser().parse_args(argv)
+  return exit_code_of(lambda: _predict(args), args.debug)
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m flexfas_jax.predict',
+    description=_HELP,
+    epilog=_EXAMPLE,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('bundle', metavar='BUNDLE', type=Path, help='a folder that --mode=export made')
+  one = parser.add_argument_group('one sample').add_argument
+  for modality in lists.MODALITIES:
+    one(f'--{modality}', metavar='FILE', type=Path, help='left out: absent')
+  one('--box', metavar='L,T,R,B', help='the face, in pixels of RGB as it is shown (--crop=box)')
+  one('--times', metavar='NAME=S,...', help='seconds of each picture, and of now')
+  one('--max_age', metavar='S', type=float, help='seconds that a picture may be older than now')
+
+  many = parser.add_argument_group('many samples').add_argument
+  many('--folder', metavar='DIR', type=Path, help='a/rgb/1.jpg, a/depth/1.png are one sample')
+  many('--manifest', metavar='FILE.csv', type=Path, help='columns as in data/manifest/README.md, '
+       'and perhaps rgb_time, depth_time, ir_time (seconds)')  # fmt: skip
+  many('--root', metavar='DIR', type=Path, help="where its paths start; default: the manifest's")
+  many('--labels', metavar='VALUE=LABEL,...', help='what its labels mean')
+  many('--data', metavar='SET:SPLIT', help='a prepared set, as configs name it')
+  many('--data_dir', metavar='DIR', default='prepared', help='default: prepared')
+  many('--out', metavar='FILE.csv', type=Path, help='a score file: every subset, and decisions')
+
+  how = parser.add_argument_group('how').add_argument
+  add_model_arguments(how)
+  how('--max_skew', metavar='S', type=float, help="seconds that a picture's time may differ from "
+      "RGB's (or the first's); one that differs by more is absent")  # fmt: skip
+  add('--json', action='store_true', help='print JSON: one object per sample, each on its line')
+  add('--debug', action='store_true', help='show the traceback of an error')
+  return parser
+
+
+def add_model_arguments(add) -> None:
+  """What `predict` and `demo` have in common; `load` reads them."""
+  order = ', '.join(formats.RUNTIMES)
+  add('--format', choices=formats.ALL, help=f'default: the first that can be run of {order}')
+  add('--precision', choices=formats.PRECISIONS, default='float32', help='default: float32')
+  add(
+    '--crop', choices=('none', 'box', 'landmarks', 'yunet'), help='default: pictures are of faces'
+  )
+  add('--yunet', metavar='FILE', default='', help='face_detection_yunet_*.onnx, which you have')
+  add('--margin', type=float, default=0.3, help="of the box's longer side; default: 0.3")
+  add('--align', choices=('none', 'eyes'), default='none', help='eyes: turn them level')
+  add('--require', metavar='NAME,...', default='', help='without these nothing is decided')
+  add('--sha256', metavar='HEX', default='', help="of the bundle's card.json, where it is known")
+
+
+def load(args: argparse.Namespace) -> Predictor:
+  """The predictor that arguments describe."""
+  return Predictor.load(
+    args.bundle,
+    args.format,
+    precision=args.precision,
+    crop=args.crop,
+    yunet=args.yunet,
+    require=[name for name in args.require.split(',') if name],
+    sha256=args.sha256,
+    margin=args.margin,
+    align=args.align,
+  )
+
+
+def _predict(args: argparse.Namespace) -> None:
+  given = {m: path for m in lists.MODALITIES if (path := getattr(args, m)) is not None}
+  many = [name for name in ('folder', 'manifest', 'data') if getattr(args, name)]
+  if bool(given) + len(many) != 1:
+    raise ConfigError(
+      'give pictures (--rgb=F, --depth=F, --ir=F), or one of --folder, --manifest, --data'
+    )
+  if many and (args.box or args.times or args.max_age is not None):
+    raise ConfigError(f'--box, --times and --max_age are of one sample, not of --{many[0]}')
+  told = args.box if given else args.manifest and args.crop
+  if args.crop in ('box', 'landmarks') and (not told or (given and args.crop != 'box')):
+    raise ConfigError(f'--crop={args.crop}: nothing says where the face is: --box, or a --manifest')
+  if given and args.out:
+    raise ConfigError('--out is of --folder, --manifest and --data')
+  if args.out and (args.out.suffix != '.csv' or not args.out.parent.is_dir()):
+    raise ConfigError(f'--out={args.out}: write NAME.csv, in a folder that is there')
+  predictor = load(args)
+  if given:
+    _one(predictor, given, args)
+  else:
+    _many(predictor, *_samples(predictor, args), args)
+
+
+def _one(predictor: Predictor, given: dict[str, Path], args: argparse.Namespace) -> None:
+  named = [m for m in predictor.modalities if m in given]
+  if len(named) == len(given) and (refused := predictor.refusal(named)):
+    raise ConfigError(refused)  # as asked it can never be answered
+  predictor.warm_up()  # so that the time that is told is a decision's
+  decision = predictor(
+    **given,
+    times=_times(args.times),
+    max_skew=args.max_skew,
+    max_age=args.max_age,
+    box=_numbers('--box', args.box) if args.box else None,
+  )
+  if args.json:
+    print(json.dumps(decision.as_json()))
+  else:
+    print('\n'.join(_lines(predictor, decision)))
+  sys.stdout.flush()
+
+
+def _lines(predictor: Predictor, decision: Decision) -> list[str]:
+  lines = [f'decision   {decision.outcome}']
+  if decision.subset in predictor.card.contents['thresholds']:
+    about = predictor.card.contents['thresholds'][decision.subset]
+    rule = f'{about.get("rule", "")} of {decision.subset}'.strip()
+    lines += [f'score      {decision.score:.6f}', f'threshold  {decision.threshold:.6f} ({rule})']
+  lines.append(f'used       {", ".join(decision.used) or "nothing"}')
+  lines += [f'note       {reason}' for reason in decision.reasons]
+  lines.append(f'time       {1000 * decision.seconds:.1f} ms ({predictor.entry["file"]})')
+  return lines
+
+
+def _times(text: str | None) -> dict[str, float] | None:
+  if not text:
+    return None
+  pairs = [term.partition('=') for term in text.split(',')]
+  numbers = _numbers('--times', ','.join(value for _, _, value in pairs))
+  return {name.strip(): number for (name, _, _), number in zip(pairs, numbers, strict=True)}
+
+
+def _numbers(option: str, text: str) -> list[float]:
+  try:
+    return [float(part) for part in text.split(',')]
+  except ValueError:
+    raise ConfigError(f'{option}={text}: these are no numbers') from None
+
+
+def _samples(predictor: Predictor, args: argparse.Namespace):
+  """(samples, how many there are)."""
+  if args.folder:
+    found = samples.of_folder(args.folder)
+  elif args.manifest:
+    labels = lists.parse_labels(args.labels) if args.labels else None
+    found = samples.of_manifest(args.manifest, args.root, labels)
+    if args.crop in ('box', 'landmarks') and not any(sample.box for sample in found):
+      raise ConfigError(f'--crop={args.crop}: {args.manifest} has no columns that say where')
+  else:
+    from flexfas_jax.input_pipeline import sources  # TFDS: only for sets that it prepared
+
+    source = sources.open_source(args.data, args.data_dir)
+    examples = (source[i] for i in range(len(source)))
+    return samples.of_examples(examples, predictor.modalities), len(source)
+  return found, len(found)
+
+
+def _many(predictor: Predictor, found, n: int, args: argparse.Namespace) -> None:
+  table = score_table.make(
+    predictor, show_progress(found, n, 'samples', passing=True), args.max_skew
+  )
+  if args.out:
+    score_table.write(args.out, table)
+  counts = collections.Counter(decision.outcome for decision in table.decisions)
+  if args.json:
+    for sample, decision in zip(table.samples, table.decisions, strict=True):
+      told = decision.as_json()
+      del told['seconds']  # many are decided at once
+      print(json.dumps({'id': sample.id, **told}))
+  elif not args.out:
+    for sample, d in zip(table.samples, table.decisions, strict=True):
+      print(f'{d.outcome:10} {d.score:8.6f} {d.subset or "nothing":13} {sample.id}')
+  said = ', '.join(f'{counts[o]} {o}' for o in ('bona_fide', 'attack', 'fta'))
+  print(f'{len(table.samples)} samples: {said}', file=sys.stderr if args.json else sys.stdout)
+  if args.out:
+    what = 'flexfas_jax.score judges it' if table.labelled else 'no labels: nothing to judge it by'
+    header = score_files.header_path(args.out).name
+    print(f'{args.out}, {header}: {what}', file=sys.stderr if args.json else sys.stdout)
+  sys.stdout.flush()
+  _tell_faults(table)
+
+
+def _tell_faults(table: score_table.Table) -> None:
+  """At the end: the other decisions stand, and yet nobody may take them for all."""
+  if table.faults:
+    more = f'\n... and {len(table.faults) - 20} more' if len(table.faults) > 20 else ''
+    raise DataError(
+      f'{len(table.faults)} of {len(table.samples)} samples have bad pictures (their decision is '
+      'fta):\n' + '\n'.join(table.faults[:20]) + more
+    )
+  for subset, nan in table.nan.items():
+    if nan.any():
+      first = table.samples[int(nan.argmax())].id
+      raise StateError(f'{subset} is nan for {int(nan.sum())} samples (the first is {first})')
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,1 @@
+"""A local page to try a bundle on: what is asked (`answers`), how (`server`), and what is seen."""

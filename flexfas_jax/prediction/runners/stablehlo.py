@@ -1,0 +1,27 @@
+"""Runs `model.stablehlo`: a serialised program of jax.export, on what jax finds."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flexfas_jax.prediction.runners import _inputs
+
+
+def load(path: str | Path, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
+  """`run({modality: [B, S, S, C] float32}, present [B, M] bool) -> logit [B] float32`.
+
+  Args:
+    path: the file.
+    entry: of the card's `models`.
+  """
+  import jax
+
+  exported = jax.export.deserialize(bytearray(Path(path).read_bytes()))
+  call = jax.jit(exported.call)  # compiled once per batch size
+
+  def run(images, present=None) -> np.ndarray:
+    return np.asarray(call(*_inputs.feed(entry, images, present).values()))
+
+  return run

@@ -1,0 +1,57 @@
+"""Runs `model.safetensors`: the model is built from the card's fields, so that this one needs flax.
+
+The other runners run a graph and import nothing of ours but their inputs' checks.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flexfas_jax.errors import StateError
+from flexfas_jax.prediction.runners import _inputs
+
+
+def load(path: str | Path, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
+  """`run({modality: [B, S, S, C] float32}, present [B, M] bool) -> logit [B] float32`.
+
+  Args:
+    path: the file; names as in our variables, joined by '/'.
+    entry: of the card's `models`; its 'model' has the fields of `flexmodal.build`.
+
+  Raises:
+    StateError: the file is damaged, or of another model.
+  """
+  import jax
+
+  from flexfas_jax.models import flexmodal, weight_files
+
+  model = flexmodal.build(**{**entry['model'], 'dtype': 'float32'})
+  tensors = weight_files.read(str(path))
+  abstract = jax.eval_shape(model.init, jax.random.key(0))
+  wanted = {_name(p): v.shape for p, v in jax.tree_util.tree_leaves_with_path(abstract)}
+  found = {name: value.shape for name, value in tensors.items()}
+  if wrong := sorted(name for name in wanted | found if wanted.get(name) != found.get(name)):
+    raise StateError(
+      f'{path} is of another model: {wrong[0]} is {found.get(wrong[0], "missing")}, and '
+      f"{wanted.get(wrong[0], 'nothing')} in the card's; get the bundle again"
+    )
+  variables = jax.tree_util.tree_map_with_path(lambda p, _: tensors[_name(p)], abstract)
+
+  @jax.jit
+  def call(variables, images, present):
+    with jax.default_matmul_precision('float32'):
+      maps = {m: model.encode(variables, x, m) for m, x in images.items()}
+      return model.decide(variables, maps, model.absent_maps(variables), present)['logit']
+
+  def run(images, present=None) -> np.ndarray:
+    arrays = _inputs.feed(entry, images, present)
+    present = arrays.pop('present')
+    return np.asarray(call(variables, arrays, present))
+
+  return run
+
+
+def _name(path) -> str:
+  return '/'.join(str(key.key) for key in path)

@@ -1,0 +1,208 @@
+"""Scores and decisions of many samples, as a score file that `flexfas_jax.score` judges.
+
+A column per subset of modalities that the bundle serves, as evaluation has it: what a sample lacks
+is absent there too, and without a modality that is needed there is no score. The decision is by
+all that a sample has.
+"""
+
+import csv
+import io
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.evaluation import score_files
+from flexfas_jax.prediction import decision as decisions
+from flexfas_jax.prediction.decision import Decision
+from flexfas_jax.prediction.predictor import Acquired, Predictor
+from flexfas_jax.prediction.samples import Sample
+
+BATCH = 64
+_THREADS = 2  # that decode
+
+
+class Table(NamedTuple):
+  """What was said of N samples."""
+
+  samples: list[Sample]  # without their pictures
+  decisions: list[Decision]
+  scores: dict[str, np.ndarray]  # by subset: [N] float64, NaN = failure to acquire
+  nan: dict[str, np.ndarray]  # by subset: [N] bool, where the model computed no number
+  faults: list[str]  # pictures that could not be read or are of another kind, by sample
+  header: dict  # of the score file
+
+  @property
+  def labelled(self) -> bool:
+    return all(sample.label for sample in self.samples)
+
+
+def make(
+  predictor: Predictor,
+  samples: Iterable[Sample],
+  max_skew: float | None = None,
+  batch: int = BATCH,
+) -> Table:
+  """Scores samples under every subset that is served, and decides about each.
+
+  A picture that is damaged or of another kind makes its sample a failure to acquire, and stands in
+  `faults`: the others are judged all the same, and nobody takes the file for a sound one.
+
+  Args:
+    predictor: that decides.
+    samples: read as they are needed.
+    max_skew: seconds, see `Predictor`.
+    batch: samples that the model sees at once.
+
+  Raises:
+    ConfigError: as of the predictor.
+    StateError: a sample has modalities that the bundle has no threshold for.
+  """
+  subsets = [s for s in predictor.card.subsets if set(s.split('+')) <= set(predictor.modalities)]
+  kept, said, faults = [], [], []
+  columns = {subset: [] for subset in subsets}
+  wrong = {subset: [] for subset in subsets}
+  with ThreadPoolExecutor(_THREADS) as pool:
+    for some in _batches(samples, batch):
+      acquired = list(pool.map(lambda one: _acquire(predictor, one, max_skew), some))
+      faults += [f'{s.id}: {a}' for s, a in zip(some, acquired, strict=True) if isinstance(a, str)]
+      found = _scores(predictor, acquired, subsets, batch)
+      for subset, (score, nan) in found.items():
+        columns[subset].append(score)
+        wrong[subset].append(nan)
+      for i, one in enumerate(acquired):
+        said.append(_decide(predictor, one, {s: float(x[i]) for s, (x, _) in found.items()}))
+      kept += [sample._replace(given={}) for sample in some]
+  if not kept:
+    raise DataError('there are no samples')
+  return Table(
+    kept,
+    said,
+    {subset: np.concatenate(parts) for subset, parts in columns.items()},
+    {subset: np.concatenate(parts) for subset, parts in wrong.items()},
+    faults,
+    _header(predictor),
+  )
+
+
+def _batches(samples: Iterable[Sample], n: int) -> Iterator[list[Sample]]:
+  samples = iter(samples)
+  while some := list(itertools.islice(samples, n)):
+    yield some
+
+
+def _acquire(predictor: Predictor, sample: Sample, max_skew: float | None) -> Acquired | str:
+  """What the model sees, or what is wrong with the files."""
+  given = {m: one for m, one in sample.given.items() if m in predictor.modalities}
+  box = sample.box if predictor.framing is not None else None
+  try:
+    return predictor.acquire(given, sample.times, max_skew, box=box)
+  except DataError as error:
+    return str(error)
+
+
+def _scores(
+  predictor: Predictor, acquired: Sequence[Acquired | str], subsets: Sequence[str], batch: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """By subset: scores [n] float64, and [n] bool where they are nan though there was something."""
+  n, modalities = len(acquired), predictor.modalities
+  present = np.zeros((batch, len(modalities)), bool)  # of one shape always: compiled once
+  channels = {m: 3 if m == 'rgb' else 1 for m in modalities}
+  size = predictor.card.image_size
+  images = {m: np.zeros((batch, size, size, channels[m]), np.float32) for m in modalities}
+  for i, one in enumerate(acquired):
+    if isinstance(one, str):
+      continue
+    present[i] = one.present
+    for modality, image in one.arrays.items():
+      images[modality][i] = image
+  found = {}
+  for subset in subsets:
+    names = subset.split('+')
+    has = present & np.array([m in names for m in modalities])
+    needed = np.array([m in predictor.require for m in modalities])
+    servable = has.any(1) & (has | ~needed).all(1)
+    score = np.full(batch, math.nan)
+    if servable.any():
+      # A model without the input `present` is fed nothing that lacks something.
+      fed = has | ~servable[:, None]
+      score = np.where(servable, predictor.scores(images, fed), math.nan)
+    found[subset] = score[:n], (servable & np.isnan(score))[:n]
+  return found
+
+
+def _decide(
+  predictor: Predictor, acquired: Acquired | str, scores: Mapping[str, float]
+) -> Decision:
+  if isinstance(acquired, str):
+    return Decision(decisions.FTA, reasons=(acquired,))
+  used = predictor.used(acquired)
+  if refused := predictor.refusal(used):
+    return Decision(decisions.FTA, used=used, reasons=(*acquired.reasons, refused))
+  subset = '+'.join(used)
+  threshold = predictor.card.threshold(subset)
+  return decisions.of_score(scores[subset], threshold, used, acquired.reasons)
+
+
+def _header(predictor: Predictor) -> dict:
+  card = predictor.card
+  return {
+    'weights_hash': card.contents['weights_hash'],
+    'bundle': card.name,
+    'bundle_hash': card.sha256,
+    'model': predictor.entry['file'],
+    'polarity': score_files.POLARITY,
+    'thresholds': {name: about.get('value') for name, about in card.contents['thresholds'].items()},
+  }
+
+
+def write(path: Path, table: Table) -> None:
+  """Writes a score file where every sample has a label, and else the same without labels.
+
+  Besides the scores there are columns of text: `used`, `decision`, `reasons`.
+
+  Raises:
+    ConfigError: not a place for it.
+    DataError: an id that is there twice.
+  """
+  if not path.parent.is_dir():
+    raise ConfigError(f'{path} cannot be written: No such folder: {path.parent}')
+  extra = {
+    'used': [d.subset for d in table.decisions],
+    'decision': [d.outcome for d in table.decisions],
+    'reasons': ['; '.join(d.reasons).replace('\r', ' ') for d in table.decisions],
+  }
+  try:
+    if not table.labelled:
+      return _write_unlabelled(path, table, extra)
+    scores = score_files.Scores(
+      ids=[s.id for s in table.samples],
+      label=[score_files.LABELS.index(s.label) for s in table.samples],
+      scores=table.scores,
+      **{name: [s.facts.get(name, '') for s in table.samples] for name in score_files.METADATA},
+      extra=extra,
+      header=table.header,
+      nan_samples={s: np.flatnonzero(nan) for s, nan in table.nan.items() if nan.any()},
+    )
+    score_files.write(path, scores)
+  except OSError as error:
+    raise ConfigError(f'{path} cannot be written: {error.strerror}') from error
+
+
+def _write_unlabelled(path: Path, table: Table, extra: Mapping[str, Sequence[str]]) -> None:
+  text = io.StringIO(newline='')
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(['id', *extra, *table.scores])
+  for i, sample in enumerate(table.samples):
+    cells = [float(column[i]) for column in table.scores.values()]
+    cells = ['' if math.isnan(cell) else repr(cell) for cell in cells]
+    writer.writerow([sample.id, *(column[i] for column in extra.values()), *cells])
+  header = json.dumps(table.header, indent=2, sort_keys=True) + '\n'
+  score_files.write_text(score_files.header_path(path), header)
+  score_files.write_text(path, text.getvalue())

@@ -1,0 +1,252 @@
+"""The page: what its server lets pass, and what a real browser shows."""
+
+import base64
+import http.client
+import json
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from flexfas_jax import demo
+from flexfas_jax.errors import ConfigError
+from flexfas_jax.prediction import Predictor
+from flexfas_jax.prediction.page import answers, server
+from tests import browser
+from tests.prediction import bundles
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='module')
+def bundle(tmp_path_factory):
+  """A bundle with two samples: one is accepted by all subsets, the other by none."""
+  folder = tmp_path_factory.mktemp('bundles') / 'toy'
+  (folder / 'samples').mkdir(parents=True)
+  told, files = [], {}
+  for i, mean in enumerate((0.4, -0.4)):
+    images = bundles.triplet(i, rgb=mean, depth=-mean, ir=mean)
+    names = {m: f'samples/{i}_{m}.png' for m in images}
+    for modality, image in images.items():
+      (folder / names[modality]).write_bytes(bundles.png(image))
+    label = ('bona_fide', 'attack')[i]
+    told.append({'id': f'<b>{label}</b>', 'label': label, 'files': names})
+  (folder / 'samples/samples.json').write_text(json.dumps({'samples': told}))
+  for path in sorted((folder / 'samples').iterdir()):
+    sha256 = bundles.hashlib.sha256(path.read_bytes()).hexdigest()
+    files[f'samples/{path.name}'] = {'sha256': sha256}
+  return bundles.write(folder, files=files, remarks=['</script><script>alert(1)</script>'])
+
+
+@pytest.fixture(scope='module')
+def serving(bundle):
+  made = server.make(answers.Answers(Predictor.load(bundle)), 0)
+  thread = threading.Thread(target=made.serve_forever)
+  thread.start()
+  yield made
+  made.shutdown()
+  thread.join()
+  made.server_close()
+
+
+def ask(serving, method, path, body=None, **headers):
+  """(status, headers, content) of a request."""
+  connection = http.client.HTTPConnection(server.HOST, serving.server_port, timeout=30)
+  headers = {name.replace('_', '-'): value for name, value in headers.items()}
+  connection.request(method, path, body, headers)
+  reply = connection.getresponse()
+  content = reply.read()
+  connection.close()
+  return reply.status, reply.headers, content
+
+
+def decide(serving, pictures, **headers):
+  coded = {m: base64.b64encode(content).decode() for m, content in pictures.items()}
+  headers = {'Content_Type': 'application/json'} | headers
+  status, _, content = ask(serving, 'POST', '/decide', json.dumps({'pictures': coded}), **headers)
+  return status, json.loads(content)
+
+
+def test_every_subset_is_answered_as_the_predictor_decides(serving, bundle):
+  pictures = bundles.triplet(3)
+  status, found = decide(serving, {m: bundles.png(image) for m, image in pictures.items()})
+  assert status == 200 and set(found['subsets']) == set(bundles.SUBSETS)
+  predictor = Predictor.load(bundle)
+  for name, one in found['subsets'].items():
+    expected = predictor(**{m: pictures[m] for m in name.split('+')})
+    assert one['score'] == pytest.approx(expected.score, abs=1e-6)
+    assert one['decision'] == expected.outcome
+  assert found['decision']['score'] == found['subsets']['rgb+depth+ir']['score']
+  # What the model saw is shown.
+  encoded = base64.b64decode(found['seen']['rgb'].partition(',')[2])
+  seen = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+  arrays = predictor.acquire(pictures).arrays
+  np.testing.assert_allclose(seen, arrays['rgb'] * 128 + 127.5, atol=0.51)
+
+
+def test_nothing_to_look_at_is_no_pass(serving):
+  black = bundles.png(np.zeros((8, 8, 3), np.uint8))
+  for pictures in ({}, {'rgb': black}):
+    status, found = decide(serving, pictures)
+    assert status == 200 and found['decision']['decision'] == 'fta'
+    assert found['subsets'] == {} and found['decision']['reasons']
+
+
+def test_what_is_no_picture_is_told(serving):
+  for pictures, says in (
+    ({'rgb': b'<html>'}, 'rgb is an HTML page'),
+    ({'thermal': b'x'}, "no modality 'thermal'"),
+    ({'rgb': bundles.png(bundles.picture(0, channels=3).astype(np.uint16))}, '16 bits'),
+  ):
+    status, found = decide(serving, pictures)
+    assert status == 400 and says in found['error']
+  asked = {'Content_Type': 'application/json'}
+  for body in ('{', '[]', '{"pictures": {"rgb": 3}}', '{"pictures": {"rgb": "?"}}'):
+    status, _, content = ask(serving, 'POST', '/decide', body, **asked)
+    assert status == 400 and 'error' in json.loads(content), body
+
+
+def test_who_may_ask(serving):
+  port = serving.server_port
+  good = {'rgb': bundles.png(bundles.picture(0, channels=3))}
+  assert decide(serving, good, Origin=f'http://127.0.0.1:{port}')[0] == 200
+  assert decide(serving, good, Origin='http://example.com')[0] == 403
+  assert decide(serving, good, Host='rebound.example.com')[0] == 403
+  assert ask(serving, 'GET', '/', Host=f'localhost:{port}')[0] == 200
+  assert ask(serving, 'GET', '/', Host='rebound.example.com')[0] == 403
+  assert decide(serving, good, Content_Type='text/plain')[0] == 415
+  assert serving.server_address[0] == '127.0.0.1'
+
+
+def test_what_is_too_large_is_not_read(serving):
+  headers = {'Content_Type': 'application/json', 'Content_Length': str(server.LARGEST + 1)}
+  status, _, content = ask(serving, 'POST', '/decide', None, **headers)
+  assert status == 413 and 'too large' in json.loads(content)['error']
+  headers['Content_Length'] = '-1'
+  assert ask(serving, 'POST', '/decide', None, **headers)[0] == 411
+
+
+@pytest.mark.parametrize(
+  'path', ['/card.json', '/samples/', '/samples/../card.json', '/samples/%2e%2e/card.json', '/x',
+           '/model.stablehlo', '//etc/passwd', '/samples/samples.json'],
+)  # fmt: skip
+def test_nothing_else_is_served(serving, path):
+  assert ask(serving, 'GET', path)[0] == 404
+
+
+def test_samples_are_proven(serving, bundle):
+  path = bundle / 'samples/0_rgb.png'
+  content = path.read_bytes()
+  status, headers, found = ask(serving, 'GET', '/samples/0_rgb.png')
+  assert (status, found, headers['Content-Type']) == (200, content, 'image/png')
+  path.write_bytes(content + b'x')
+  status, _, found = ask(serving, 'GET', '/samples/0_rgb.png')
+  path.write_bytes(content)
+  assert status == 500 and b'is not what was exported' in found
+
+
+def test_the_page_is_one_file_that_asks_nobody(serving):
+  status, headers, content = ask(serving, 'GET', '/')
+  text = content.decode()
+  assert status == 200 and "default-src 'none'" in headers['Content-Security-Policy']
+  own = text.replace('http://127.0.0.1', '').replace('/*', '')
+  assert not re.findall(r'(?:src|href)="(?!data:)|https?://|@import|url\(', own)
+  assert '</script><script>alert' not in text
+
+
+def test_a_port_that_is_taken(serving, bundle):
+  with pytest.raises(ConfigError, match='--port=0 takes one that is free'):
+    server.make(answers.Answers(Predictor.load(bundle)), serving.server_port)
+
+
+def test_the_command(bundle, capsys):
+  command = [sys.executable, '-m', 'flexfas_jax.demo', str(bundle), '--port=0']
+  with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    said = process.stdout.readline()
+    port = int(re.search(r'http://127.0.0.1:(\d+)/', said)[1])
+    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=30)
+    connection.request('GET', '/')
+    assert connection.getresponse().status == 200
+    connection.close()
+    process.send_signal(2)
+    assert process.wait(30) == 0
+  for args, code, says in (
+    ([bundle / 'absent'], 4, 'is no bundle'),
+    ([bundle, '--crop=box'], 2, 'no way to tell where the face is'),
+    ([bundle, '--port=70000'], 2, 'is none'),
+  ):
+    assert demo.main([str(arg) for arg in args]) == code
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason='there is no chromium to open the page with')
+def test_in_a_browser(serving, tmp_path):
+  word = 'document.getElementById("word").textContent'
+  score = 'document.getElementById("score").textContent'
+  rows = 'document.querySelectorAll("#rows tr").length'
+  fake = '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream'
+  with browser.Browser(tmp_path / 'browser', *fake) as page:
+    page.look(1280, 900)
+    page.open(f'http://127.0.0.1:{serving.server_port}/')
+    assert page.run(word) == 'Waiting for a picture'
+
+    # A sample by one click; names are text, whatever is in them.
+    page.run('document.querySelector("#chips button").click()')
+    page.until(f'{word} == "Bona fide" && {rows} == 7')
+    assert page.run('document.querySelector("#chips small").textContent') == '<b>bona_fide</b>'
+    assert not page.run('document.querySelector("#chips b")')
+    whole = page.run(score)
+    page.run('document.querySelector("#sensor-depth .switch input").click()')
+    assert page.run(score) != whole
+    assert page.run('document.querySelector("tr.current").dataset.subset') == 'rgb+ir'
+    page.run('document.querySelector("tr[data-subset=ir] td").click()')
+    assert page.run('document.querySelector("#sensor-rgb .switch input").checked') is False
+    for sensor in ('rgb', 'depth', 'ir'):  # none is left
+      switch = f'document.querySelector("#sensor-{sensor} .switch input")'
+      page.run(f'{switch}.checked && {switch}.click()')
+    assert page.run(word) == 'No decision'
+    page.run('document.querySelectorAll("#chips button")[1].click()')
+    page.until(f'{word} == "Attack" && {rows} == 7')
+
+    # The page fits, by day and by night, on a phone too.
+    for width, dark in ((1280, False), (768, True), (360, True)):
+      page.look(width, 900, dark, phone=width < 500)
+      wide = (
+        '[...document.querySelectorAll("body *")].filter(e => !e.closest(".skip, .scroll") && '
+        'e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName + e.className)'
+      )
+      assert page.run(wide) == []
+      assert page.run('document.documentElement.scrollWidth') <= width
+    image = cv2.imdecode(np.frombuffer(page.picture(), np.uint8), cv2.IMREAD_COLOR)
+    assert image.std() > 5 and image[5, 5].max() < 80  # night
+
+    # Files of one's own, good and bad.
+    (tmp_path / 'own.png').write_bytes(bundles.png(bundles.picture(9, 0.3, channels=3)))
+    (tmp_path / 'bad.png').write_bytes(b'<html>')
+    page.run('document.querySelectorAll(".buttons button:first-child").forEach(b => b.click())')
+    page.until(f'{word} == "Waiting for a picture"')
+    page.choose('#sensor-rgb input[type=file]', tmp_path / 'own.png')
+    page.until(f'{rows} == 1 && {word} == "Bona fide"')
+    page.choose('#sensor-ir input[type=file]', tmp_path / 'bad.png')
+    page.until('!document.getElementById("error").hidden')
+    assert 'ir is an HTML page' in page.run('document.getElementById("error").textContent')
+    assert page.run(word) == 'No decision'  # what is wrong is never a pass
+    assert [text for text in page.console if '400' not in text] == []
+
+    # The webcam: live, then its last frame; refused, it is said how to allow it.
+    page.run('document.querySelector("#sensor-rgb .buttons button:last-child").click()')
+    page.until(f'{rows} == 1 && !document.getElementById("compare").hidden')
+    assert page.run('document.querySelector("#sensor-rgb video").videoWidth') > 0
+    page.run('document.querySelector("#sensor-rgb .buttons button:last-child").click()')
+    page.until('document.querySelector("#sensor-rgb .note").textContent == "webcam"')
+    page.run(
+      'navigator.mediaDevices.getUserMedia = async () => {throw new DOMException("", '
+      '"NotAllowedError")}'
+    )
+    page.run('document.querySelector("#sensor-rgb .buttons button:last-child").click()')
+    page.until('document.getElementById("error").textContent.includes("webcam was refused")')

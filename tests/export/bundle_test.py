@@ -1,0 +1,232 @@
+"""A run becomes a bundle that decides alike, in every format; what is wrong leaves nothing."""
+
+import csv
+import hashlib
+import importlib.util
+import json
+import pathlib
+import shutil
+import sys
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+from flexfas_jax import errors
+from flexfas_jax.errors import ConfigError, StateError
+from flexfas_jax.export import bundle, graph
+from flexfas_jax.export import source as sources
+from flexfas_jax.input_pipeline import pipeline
+from flexfas_jax.prediction.runners import stablehlo
+from flexfas_jax.training import job as jobs
+from flexfas_jax.training import loop
+from tests import small_job
+
+EXTRAS = {'onnx': 'jax2onnx', 'tflite': 'litert_converter'}
+HERE = [f for f in bundle.FORMATS if importlib.util.find_spec(EXTRAS.get(f, 'jax'))]
+
+
+@pytest.fixture(scope='module')
+def config(prepared, tmp_path_factory):
+  names = {}
+  path = small_job.write_config(tmp_path_factory.mktemp('config') / 'small.py', prepared)
+  exec(path.read_text(), names)
+  return names['get_config']()
+
+
+@pytest.fixture(scope='module', autouse=True)
+def one_device():
+  """Less to compile."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jobs, 'find_devices', lambda: jax.devices()[:1])
+    yield
+
+
+@pytest.fixture(scope='module')
+def run(config, tmp_path_factory):
+  """The workdir of a run that was evaluated."""
+  workdir = tmp_path_factory.mktemp('runs') / 'small'
+  loop.train_and_evaluate(config, str(workdir))
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def exported(config, run):
+  bundle.run(config, str(run), formats=','.join(HERE))
+  return run / 'bundle'
+
+
+@pytest.fixture(scope='module')
+def card(exported):
+  return json.loads((exported / 'card.json').read_text())
+
+
+def test_every_file_is_named_with_its_hash(exported, card):
+  named = {e['file']: e for e in card['models']} | card['files']
+  there = {p.relative_to(exported).as_posix() for p in exported.rglob('*') if p.is_file()}
+  assert there == named.keys() | {'card.json'}
+  for name, told in named.items():
+    data = (exported / name).read_bytes()
+    assert (len(data), hashlib.sha256(data).hexdigest()) == (told['bytes'], told['sha256']), name
+  assert [p.name for p in exported.parent.glob('.*')] == []  # nothing half written
+
+
+def test_the_card(card, run):
+  header = json.loads((run / 'scores' / 'val.json').read_text())
+  assert card['weights_hash'] == header['weights_hash']
+  assert card['subsets'] == ['rgb', 'rgb+ir', 'ir'] == list(card['thresholds'])
+  assert {t['list_hash'] for t in card['thresholds'].values()} == {header['list_hash']}
+  assert card['inputs']['rgb'] == {
+    'channels': 3, 'order': 'RGB', 'layout': 'NHWC', 'size': 16, 'dtype': 'float32',
+    'range': [-0.99609375, 0.99609375], 'bits': [8],
+  }  # fmt: skip
+  results = json.loads((run / 'results.json').read_text())
+  assert card['metrics']['intra']['rgb']['acer'] == results['intra']['rgb']['acer']
+  assert card['data']['rendered'] and 'RENDERED' in ' '.join(card['remarks'])
+  assert json.loads(json.dumps(card, allow_nan=False)) == card
+
+
+def test_the_card_can_be_read(exported, card):
+  text = (exported / 'CARD.md').read_text()
+  for part in (*(e['file'] for e in card['models']), 'dev_eer', card['weights_hash'], 'Apache-2.0'):
+    assert part in text
+  for name, one in card['thresholds'].items():
+    assert f'| {name} | {one["value"]:.6f} |' in text
+
+
+def test_each_format_is_within_the_bound(card):
+  precise = [e for e in card['models'] if e['precision'] == 'float32']
+  assert {e['format'] for e in precise} == set(HERE)
+  for entry in precise:
+    kinds = {'fixed', 'random', 'val'} | ({'masked'} if entry['present'] else set())
+    assert kinds <= entry['parity']['difference'].keys(), entry['file']
+    assert max(entry['parity']['difference'].values()) <= 1e-4
+    assert all(
+      v['changed_decisions'] == v['acer_loss'] == 0 for v in entry['parity']['val'].values()
+    )
+  for entry in card['models']:
+    alone = '_rgb' in entry['file']
+    assert entry['modalities'] == (['rgb'] if alone else ['rgb', 'ir'])
+    assert entry['parity']['val'].keys() == ({'rgb'} if alone else {'rgb', 'rgb+ir', 'ir'})
+
+
+def test_thresholds_decide_as_the_score_files_do(card, run):
+  rows = list(csv.DictReader((run / 'scores' / 'val.csv').read_text().splitlines()))
+  for name, one in card['thresholds'].items():
+    score = np.array([float(row[name]) for row in rows])
+    assert one['value'] < one['fitted'], 'the sample that it was fitted on is on the edge'
+    np.testing.assert_array_equal(score >= one['value'], score >= one['fitted'])
+
+
+def test_whoever_follows_the_samples_gets_their_scores(exported, card):
+  """From the pictures, by the preprocessing and one of the files, to the scores."""
+  entry = next(e for e in card['models'] if e['format'] == 'stablehlo')
+  model = stablehlo.load(exported / entry['file'], entry)
+  preprocess = pipeline.Preprocess(card['image_size'], card['modalities'])
+  told = json.loads((exported / 'samples' / 'samples.json').read_text())['samples']
+  assert {one['label'] for one in told} == {'bona_fide', 'attack'}
+  for one in told:
+    pictures = {m: (exported / file).read_bytes() for m, file in one['files'].items()}
+    assert cv2.imdecode(np.frombuffer(pictures['rgb'], np.uint8), -1).shape[-1] == 3
+    arrays = preprocess({'id': one['id'], 'label': 0, **pictures})
+    for m, about in one['arrays'].items():
+      assert hashlib.sha256(arrays[m].astype('<f4').tobytes()).hexdigest() == about['sha256']
+    for name, expected in one['expected'].items():
+      present = np.array([[m in name.split('+') for m in card['modalities']]])
+      logit = model({m: arrays[m][None] for m in card['modalities']}, present)[0]
+      assert logit == pytest.approx(expected['logit'], abs=1e-4)
+      assert expected['accept'] == (expected['score'] >= card['thresholds'][name]['value'])
+
+
+def test_a_weight_that_is_off_ends_with_5_and_leaves_nothing(config, run, tmp_path, monkeypatch):
+  def off(model, variables, subset=None, make=graph.make):
+    variables = jax.tree.map(np.copy, variables)
+    variables['params']['head']['logit']['bias'] += 2e-4
+    return make(model, variables, subset)
+
+  monkeypatch.setattr(graph, 'make', off)
+  target = tmp_path / 'bundle'
+  code = errors.exit_code_of(lambda: bundle.run(config, str(run), str(target), 'stablehlo'))
+  assert code == 5
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+  'options,error,said',
+  [
+    ({'formats': 'coreml'}, ConfigError, "unknown 'coreml'; choose from: stablehlo, onnx"),
+    ({'formats': ','}, ConfigError, '--formats names nothing'),
+    ({'modalities': 'rgb,thermal'}, ConfigError, "no 'thermal'; it has: rgb, ir"),
+    ({'modalities': ''}, ConfigError, 'choose from: rgb, rgb\\+ir, ir'),
+  ],
+)
+def test_wrong_usage(config, run, tmp_path, options, error, said):
+  with pytest.raises(error, match=said):
+    bundle.run(config, str(run), str(tmp_path / 'b'), **options)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_is_taken(config, run, tmp_path):
+  with pytest.raises(StateError, match='is there already'):
+    bundle.run(config, str(run), str(tmp_path), 'stablehlo')
+
+
+@pytest.mark.parametrize('name,format', [('jax2onnx', 'onnx'), ('litert_converter', 'tflite')])
+def test_a_missing_extra(config, run, tmp_path, monkeypatch, name, format):
+  monkeypatch.setitem(sys.modules, name, None)
+  with pytest.raises(ConfigError, match=rf"pip install '\.\[{format}\]'"):
+    bundle.run(config, str(run), str(tmp_path / 'b'), format)
+
+
+def test_a_subset_that_the_fusion_cannot_serve(config, run):
+  source = sources.of_workdir(config, run)
+  source = source._replace(subsets=(('rgb',), ('rgb', 'ir')))
+  source.model.requires = ('rgb',)
+  with pytest.raises(ConfigError, match='ir cannot be served: the fusion needs rgb'):
+    bundle.subsets_of(source, 'ir')
+  assert bundle.subsets_of(source, 'ir+rgb,rgb') == ([('rgb',)], True)
+  assert bundle.subsets_of(source, 'rgb') == ([('rgb',)], False)
+
+
+def test_a_workdir_that_is_not_ready(config, run, tmp_path):
+  def export():
+    bundle.run(config, str(tmp_path / 'run'), str(tmp_path / 'b'), 'stablehlo')
+
+  with pytest.raises(StateError, match='holds no training'):
+    export()
+  shutil.copytree(run, tmp_path / 'run', ignore=shutil.ignore_patterns('bundle'))
+  header = tmp_path / 'run' / 'scores' / 'intra.json'
+  header.write_text(header.read_text().replace('"weights_hash": "', '"weights_hash": "0'))
+  with pytest.raises(StateError, match='of other weights than step 8'):
+    export()
+  (tmp_path / 'run' / 'results.json').unlink()
+  with pytest.raises(StateError, match='no results.json; run --mode=evaluate first'):
+    export()
+  shutil.rmtree(tmp_path / 'run' / 'checkpoints')
+  with pytest.raises(StateError, match='no checkpoint'):
+    export()
+  assert not (tmp_path / 'b').exists()
+
+
+def test_val_is_scored_anew_where_its_scores_are_of_others(config, run, tmp_path):
+  from flexfas_jax.export import deciding
+
+  source = sources.of_workdir(config, run)
+  stored, origin = deciding.val_scores(source, None)
+  assert origin == 'scores/val.csv'
+  (tmp_path / 'scores').mkdir()
+  anew, origin = deciding.val_scores(source._replace(folder=tmp_path), sources.open_val(source))
+  assert origin == 'scored anew'
+  assert anew.ids.tolist() == stored.ids.tolist()
+  for name, score in stored.scores.items():
+    np.testing.assert_allclose(anew.scores[name], score, atol=1e-5)
+
+
+def test_flags_of_another_mode_are_refused():
+  import subprocess
+
+  command = [sys.executable, '-m', 'flexfas_jax.main', '--config=configs/vit_fusion.py']
+  command += ['--workdir=/nowhere', '--formats=onnx']
+  found = subprocess.run(command, cwd=pathlib.Path(__file__).parents[2], capture_output=True)
+  assert (found.returncode, b'--formats is of --mode=export' in found.stderr) == (2, True)

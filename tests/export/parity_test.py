@@ -1,0 +1,87 @@
+"""Graphs of toys against their models: absent modalities, bfloat16, loops, what is noticed."""
+
+import jax
+import numpy as np
+import pytest
+
+from flexfas_jax.errors import ExportError
+from flexfas_jax.export import graph, parity
+from flexfas_jax.export import source as sources
+from flexfas_jax.export.formats import stablehlo, weights
+from tests.toy import TOY, fill, make
+
+
+def source_of(**fields):
+  described = {
+    'backbone': {'name': 'vit', **TOY['vit']},
+    'fusion': {'name': 'concat'},
+    'head': {'name': 'binary_logit'},
+    'modalities': ('rgb', 'depth', 'ir'),
+    'image_size': 16,
+    **fields,
+  }
+  from flexfas_jax.models import flexmodal
+
+  abstract = jax.eval_shape(flexmodal.build(**described).init, jax.random.key(0))
+  return sources.make(described, fill(abstract))
+
+
+@pytest.mark.parametrize('absent', ['exclude', 'blank'])
+def test_how_it_is_stood_in_for_what_is_absent(tmp_path, absent):
+  source = source_of(absent=absent, dtype='bfloat16')
+  assert source.fields['dtype'] == 'float32'
+  entries = [
+    *stablehlo.write(graph.make(source.model, source.variables), source, tmp_path),
+    *stablehlo.write(graph.make(source.model, source.variables, ('rgb',)), source, tmp_path),
+  ]
+  whole, alone = parity.measure(source, entries, tmp_path, {})
+  assert whole['difference'].keys() == {'fixed', 'random', 'masked'}
+  assert max([*whole['difference'].values(), *alone['difference'].values()]) < 1e-5
+
+
+def test_what_is_absent_does_not_matter_and_is_asked_about():
+  model, _ = make('vit', 'concat')
+  inputs = parity.made(model)
+  assert len(inputs.kind) == 32
+  masked = inputs.kind == 'masked'
+  assert masked.sum() == len(model.subsets)
+  for i, m in enumerate(model.modalities):
+    far = np.abs(inputs.images[m]).max((1, 2, 3)) > 10
+    np.testing.assert_array_equal(far, ~inputs.present[:, i])
+
+
+def test_a_loop_over_blocks_is_unrolled():
+  source = source_of(backbone={'name': 'vit', **TOY['vit'], 'scan': True})
+  assert source.fields['backbone']['scan'] is False
+  streams = source.variables['params']['streams_shared']
+  assert not any('blocks' in name for stage in streams.values() for name in stage)
+
+
+def test_a_decision_that_changes_is_noticed():
+  """Within the bound in the logit, and yet on another side of the threshold."""
+  said = {('val', 'rgb'): [np.array([[0.00001, 2], [-0.00001, 2], [0, 1]])]}
+
+  class Answers:
+    entry = {'file': 'model.x', 'precision': 'float32'}
+
+  one = Answers()
+  one.said = said
+  with pytest.raises(ExportError, match='1 of 2 are decided otherwise'):
+    parity._judged(one, {'rgb': {'value': 0.5}})
+  found = parity._judged(one, {'rgb': {'value': 0.4}})
+  assert found['val']['rgb']['changed_decisions'] == 0
+  one.entry = {'file': 'model.x', 'precision': 'int8'}
+  cost = parity._judged(one, {'rgb': {'value': 0.5}})['val']['rgb']
+  assert (cost['changed_decisions'], cost['acer'], cost['acer_reference']) == (1, 0.5, 0.0)
+  one.said = {('fixed', 'rgb'): [np.array([[np.nan], [1], [-1]])]}
+  with pytest.raises(ExportError, match='no number'):
+    parity._judged(one, {})
+
+
+def test_timm_has_names_for_some_backbones():
+  name = weights.timm_name
+  assert name({'name': 'resnet', 'variant': '50'}) == 'timm/resnet50'
+  assert name({'name': 'vit', 'variant': 'B'}) == 'timm/vit_base_patch16_224'
+  assert name({'name': 'vit', 'variant': 'B', 'patch_size': 8}) is None
+  assert name({'name': 'resnet', 'variant': 'pico'}) is None
+  assert name({'name': 'cdcn', 'variant': 'cdcn'}) is None

@@ -1,0 +1,225 @@
+"""The predict command as users call it: one sample, folders, manifests, prepared sets."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flexfas_jax import predict, score
+from flexfas_jax.evaluation import score_files
+from flexfas_jax.prediction import Predictor
+from tests.prediction import bundles
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='module')
+def bundle(tmp_path_factory):
+  return bundles.write(tmp_path_factory.mktemp('bundles') / 'toy')
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+  """The folder that the command is started in, with a triplet."""
+  for modality, image in bundles.triplet().items():
+    (tmp_path / f'{modality}.png').write_bytes(bundles.png(image))
+  (tmp_path / 'boxless.csv').write_text('rgb,label\nrgb.png,attack\n')
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
+
+
+def run(capsys, *args):
+  code = predict.main([str(arg) for arg in args])
+  said = capsys.readouterr()
+  return code, said.out, said.err
+
+
+def test_the_command(bundle, files):
+  done = subprocess.run(
+    [sys.executable, '-m', 'flexfas_jax.predict', bundle, f'--rgb={files}/rgb.png', '--json'],
+    cwd=ROOT, capture_output=True, text=True, timeout=60,
+  )  # fmt: skip
+  assert (done.returncode, done.stderr) == (0, '')
+  found = json.loads(done.stdout)
+  assert found['decision'] == 'bona_fide' and found['accepted'] is True
+  assert found['used'] == ['rgb'] and found['threshold'] == bundles.THRESHOLDS['rgb']
+  assert found['score'] == Predictor.load(bundle)(rgb=files / 'rgb.png').score
+
+
+def test_one_sample(bundle, files, capsys):
+  code, out, err = run(capsys, bundle, '--rgb=rgb.png', '--depth=depth.png', '--ir=ir.png')
+  assert (code, err) == (0, '')
+  lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+  assert list(lines) == ['decision', 'score', 'threshold', 'used', 'time']
+  assert lines['decision'] == 'bona_fide' and lines['used'] == 'rgb, depth, ir'
+  assert lines['threshold'] == '0.450000 (dev_eer of rgb+depth+ir)'
+  (files / 'black.png').write_bytes(bundles.png(np.zeros((8, 8, 1), np.uint8)))
+  code, out, _ = run(capsys, bundle, '--ir=black.png')
+  assert code == 0 and out.startswith('decision   fta\nused       nothing\n')  # not a pass
+  late = ['--times=rgb=1.0,ir=1.2', '--max_skew=0.1']
+  code, out, _ = run(capsys, bundle, '--rgb=rgb.png', '--ir=ir.png', *late)
+  assert 'used       rgb\n' in out and 'ir is 200 ms later than rgb' in out
+
+
+@pytest.mark.parametrize(
+  ('args', 'code', 'says'),
+  [
+    ([], 2, 'give pictures'),
+    (['--rgb=rgb.png', '--folder=.'], 2, 'give pictures'),
+    (['--folder=.', '--manifest=a.csv'], 2, 'give pictures'),
+    (['--folder=.', '--box=1,2,3,4'], 2, '--box, --times'),
+    (['--rgb=rgb.png', '--out=a.csv'], 2, '--out is of'),
+    (['--folder=.', '--out=absent/a.csv'], 2, 'a folder that is there'),
+    (['--rgb=rgb.png', '--times=rgb=x'], 2, 'these are no numbers'),
+    (['--rgb=rgb.png', '--crop=box'], 2, 'nothing says where the face is'),
+    (['--folder=.', '--crop=box'], 2, 'nothing says where the face is'),
+    (['--manifest=boxless.csv', '--crop=box'], 2, 'no columns that say where'),
+    (['--rgb=rgb.png', '--format=onnx'], 2, 'has no onnx model'),
+    (['--rgb=absent.png'], 3, 'absent.png cannot be read'),
+    (['--rgb=rgb.png', '--ir=rgb.png'], 3, 'ir is the same file as rgb'),
+    (['--folder=absent'], 3, 'absent is no folder'),
+    (['--rgb=rgb.png', '--sha256=00'], 4, 'is another one'),
+    (['--rgb=rgb.png', '--require=depth'], 2, 'depth is needed, and absent'),
+  ],
+)
+def test_what_is_wrong_is_told(bundle, files, capsys, args, code, says):
+  found = run(capsys, bundle, *args)
+  assert found[0] == code and says in found[2] and found[2].count('\n') == 1
+
+
+def test_a_model_that_needs_rgb(files, capsys):
+  bundles.write(files / 'b', requires=['rgb'], subsets=['rgb', 'rgb+depth'])
+  code, _, err = run(capsys, files / 'b', '--depth=depth.png')
+  assert code == 2 and 'rgb is needed, and absent' in err
+  code, _, err = run(capsys, files / 'b', '--rgb=rgb.png', '--ir=ir.png')
+  assert code == 2 and 'rgb+ir is not served by this model; it serves rgb, rgb+depth' in err
+  bundles.write(files / 'b', thresholds={})
+  code, out, err = run(capsys, files / 'b', '--rgb=rgb.png')
+  assert (code, out) == (4, '') and 'no threshold for rgb' in err
+
+
+def test_help_says_all(capsys):
+  with pytest.raises(SystemExit) as end:
+    predict.main(['--help'])
+  said = capsys.readouterr().out
+  assert end.value.code == 0
+  for word in ('--rgb', '--folder', '--manifest', '--data', '--crop', 'exit codes:', 'largest'):
+    assert word in said
+
+
+def write_set(folder, labels=True):
+  """Eight triplets, two of which lack something; returns {id: what it has}."""
+  has = {}
+  for i in range(8):
+    name = f'{("attack", "bona_fide")[i % 2]}/' if labels else ''
+    for modality, image in bundles.triplet(i, rgb=0.2 * (i % 2) - 0.1, ir=0.1).items():
+      if (i, modality) in ((3, 'depth'), (4, 'ir')):
+        continue
+      path = folder / f'{name}p{i}/{modality}/{i:02}.png'
+      path.parent.mkdir(parents=True)
+      path.write_bytes(bundles.png(image))
+      has.setdefault(f'{name}p{i}/{i:02}', []).append(modality)
+  return has
+
+
+def test_a_folder_becomes_a_score_file(bundle, files, capsys):
+  has = write_set(files / 'set')
+  code, out, err = run(capsys, bundle, '--folder=set', '--out=o.csv')
+  assert (code, err) == (0, '') and out.startswith('8 samples: ')
+  found = score_files.read(files / 'o.csv')
+  assert found.header['weights_hash'] == 'w' * 8 and len(found.header['bundle_hash']) == 64
+  assert dict(zip(found.ids.tolist(), found.extra['used'].tolist(), strict=True)) == {
+    id_: '+'.join(m) for id_, m in has.items()
+  }
+  assert found.label.tolist() == ['bona_fide' in id_ for id_ in found.ids]
+  # Each column is what the predictor says of these modalities, and the decision that of all.
+  predictor = Predictor.load(bundle)
+  for i, id_ in enumerate(found.ids.tolist()):
+    folder, _, name = id_.rpartition('/')
+    paths = {m: files / 'set' / folder / m / f'{name}.png' for m in has[id_]}
+    for subset in bundles.SUBSETS:
+      own = {m: path for m, path in paths.items() if m in subset.split('+')}
+      one = predictor(**own)
+      assert found.scores[subset][i] == pytest.approx(one.score, abs=1e-6, nan_ok=True)
+    assert found.extra['decision'][i] == predictor(**paths).outcome
+  assert score.main(['o.csv', '--bootstrap=0', '--json=r.json']) == 0
+  capsys.readouterr()
+  assert json.loads((files / 'r.json').read_text())['rgb']['acer'] <= 1
+
+
+def test_without_labels_there_is_nothing_to_judge(bundle, files, capsys):
+  write_set(files / 'set', labels=False)
+  code, out, _ = run(capsys, bundle, '--folder=set', '--out=o.csv')
+  assert code == 0 and 'no labels' in out
+  with open('o.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert len(rows) == 8 and list(rows[0])[:4] == ['id', 'used', 'decision', 'reasons']
+  assert json.loads((files / 'o.json').read_text())['bundle'] == 'toy'
+  code, out, err = run(capsys, bundle, '--folder=set', '--json')
+  told = [json.loads(line) for line in out.splitlines()]
+  assert [one['id'] for one in told] == [row['id'] for row in rows] and '8 samples' in err
+
+
+def test_a_manifest(bundle, files, capsys):
+  has = write_set(files / 'set', labels=False)
+  lines = [
+    'rgb,depth,ir,label,attack_type,attack_category,subject,video,rgb_time,depth_time,ir_time'
+  ]
+  for i, (id_, own) in enumerate(has.items()):
+    folder, _, name = id_.rpartition('/')
+    paths = [f'set/{folder}/{m}/{name}.png' if m in own else '' for m in bundles.MODALITIES]
+    kind = ('bona_fide,,', 'attack,a4,print')[i % 2]
+    times = [f'{1 + (m == "ir") * i / 100}' if m in own else '' for m in bundles.MODALITIES]
+    lines.append(','.join([*paths, kind, f's{i}', 'v', *times]))
+  (files / 'm.csv').write_text('\n'.join(lines))
+  code, _, err = run(capsys, bundle, '--manifest=m.csv', '--max_skew=0.045', '--out=o.csv')
+  assert (code, err) == (0, '')
+  found = score_files.read(files / 'o.csv')
+  assert found.attack_type.tolist() == ['', 'a4'] * 4
+  assert ['ir' in used for used in found.extra['used'].tolist()] == [True] * 4 + [False] * 4
+  assert 'ir is 50 ms later' in found.extra['reasons'][5]
+  (files / 'm.csv').write_text('\n'.join([*lines, 'rgb.png,,,nobody,,,s,v,,,']))
+  code, _, err = run(capsys, bundle, '--manifest=m.csv')
+  assert code == 3 and "row 10: label 'nobody' is not known" in err
+
+
+def test_bad_pictures_among_many_are_failures_and_told(bundle, files, capsys):
+  write_set(files / 'set')
+  broken = files / 'set/attack/p2/depth/02.png'
+  broken.write_bytes(broken.read_bytes()[:-40])
+  code, _, err = run(capsys, bundle, '--folder=set', '--out=o.csv')
+  assert code == 3 and '1 of 8 samples have bad pictures' in err and 'attack/p2/02' in err
+  found = score_files.read(files / 'o.csv')
+  assert found.extra['decision'][found.ids.tolist().index('attack/p2/02')] == 'fta'
+  assert all(np.isnan(x).sum() <= 3 for x in found.scores.values())
+
+
+def test_nan_among_many_is_told(bundle, files, capsys):
+  write_set(files / 'set')
+  white = np.full((24, 24, 3), 255, np.uint8)
+  white[0, 0] = 254
+  (files / 'set/attack/p2/rgb/02.png').write_bytes(bundles.png(white))
+  code, _, err = run(capsys, bundle, '--folder=set', '--out=o.csv')
+  assert code == 4 and 'is nan for 1 samples (the first is attack/p2/02)' in err
+  assert score_files.read(files / 'o.csv').nan_samples['rgb'].size == 1
+
+
+def test_two_pictures_of_one_place(bundle, files, capsys):
+  write_set(files / 'set')
+  (files / 'set/attack/p2/rgb/02.jpg').write_bytes(b'')
+  code, _, err = run(capsys, bundle, '--folder=set')
+  assert code == 3 and 'are both rgb of one sample' in err
+
+
+def test_a_prepared_set(bundle, files, prepared, capsys):
+  names = 'rendered_faces/surf_like_tiny:test'
+  args = [f'--data={names}', f'--data_dir={prepared}', '--out=o.csv']
+  code, _, err = run(capsys, bundle, *args)
+  assert (code, err) == (0, '')
+  found = score_files.read(files / 'o.csv')
+  assert set(found.label.tolist()) == {0, 1}
+  assert not np.isnan(found.scores['rgb+depth+ir']).any()

@@ -1,0 +1,276 @@
+"""Decisions: what is used, what is left out, and that nothing bad is ever accepted."""
+
+import io
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from flexfas_jax.errors import ConfigError, DataError, StateError
+from flexfas_jax.input_pipeline import faces
+from flexfas_jax.prediction import Predictor
+from flexfas_jax.prediction.decision import Decision, of_score
+from tests.prediction import bundles
+
+ROOT = Path(__file__).parents[2]
+SUBSETS = [s for n in range(4) for s in itertools.combinations(bundles.MODALITIES, n)]
+
+
+@pytest.fixture(scope='module')
+def bundle(tmp_path_factory):
+  return bundles.write(tmp_path_factory.mktemp('bundles') / 'toy')
+
+
+@pytest.fixture(scope='module')
+def predictor(bundle):
+  return Predictor.load(bundle)
+
+
+def of(tmp_path, **changes):
+  return Predictor.load(bundles.write(tmp_path / 'bundle', **changes))
+
+
+@pytest.mark.parametrize('used', SUBSETS, ids='+'.join)
+def test_every_subset_has_its_own_threshold(predictor, used):
+  """All eight, the empty one included; what is absent cannot change the score."""
+  pictures = bundles.triplet()
+  found = predictor(**{m: pictures[m] for m in used})
+  assert found.used == used
+  if not used:
+    assert found.outcome == 'fta' and not found and np.isnan(found.score)
+    return
+  expected = bundles.score_of(predictor.acquire(pictures).arrays, used)
+  assert found.score == pytest.approx(expected, abs=1e-6)
+  assert found.threshold == bundles.THRESHOLDS['+'.join(used)]
+  assert found.accepted == (found.score >= found.threshold) == bool(found)
+  assert found.seconds > 0
+  # As in training: zeros, and not present.
+  arrays = predictor.acquire({m: pictures[m] for m in used})
+  assert arrays.present.tolist() == [m in used for m in bundles.MODALITIES]
+  assert not any(arrays.arrays[m].any() for m in bundles.MODALITIES if m not in used)
+
+
+def test_paths_bytes_and_arrays_are_the_same_picture(predictor, tmp_path):
+  pictures = bundles.triplet(1)
+  encoded = {m: bundles.png(image) for m, image in pictures.items()}
+  for modality, content in encoded.items():
+    (tmp_path / modality).write_bytes(content)
+  by_array, by_bytes = predictor(**pictures), predictor(**encoded)
+  by_path = predictor(**{m: tmp_path / m for m in encoded})
+  as_text = predictor(**{m: str(tmp_path / m) for m in encoded})
+  assert by_array.score == by_bytes.score == by_path.score == as_text.score
+
+
+@pytest.mark.parametrize('value', [0, 77, 255])
+def test_a_constant_picture_is_absent_and_told(predictor, value):
+  pictures = bundles.triplet()
+  without = predictor(rgb=pictures['rgb'], ir=pictures['ir'])
+  found = predictor(**{**pictures, 'depth': np.full((24, 24), value, np.uint8)})
+  assert (found.score, found.used) == (without.score, ('rgb', 'ir'))
+  assert 'depth is one colour throughout' in found.reasons[0]
+  black = {m: np.full_like(image, value) for m, image in pictures.items()}
+  found = predictor(**black)
+  assert found.outcome == 'fta' and len(found.reasons) == 4
+
+
+def test_nan_is_a_failure(predictor):
+  white = np.full((24, 24, 3), 255, np.uint8)
+  white[0, 0] = 254
+  found = predictor(rgb=white)
+  assert found.outcome == 'fta' and not found.accepted
+  assert 'nan' in found.reasons[-1]
+
+
+def test_what_is_late_is_absent(predictor):
+  pictures = bundles.triplet()
+  times = {'rgb': 10.0, 'depth': 10.08, 'ir': 9.96}
+  found = predictor(**pictures, times=times, max_skew=0.05)
+  assert found.used == ('rgb', 'ir')
+  assert found.reasons == ('depth is 80 ms later than rgb, more than 50: left out',)
+  assert found.score == predictor(rgb=pictures['rgb'], ir=pictures['ir']).score
+  assert predictor(**pictures, times=times, max_skew=0.1).used == bundles.MODALITIES
+  # A video that stands still: all are equally late, and nothing is left.
+  found = predictor(**pictures, times={**times, 'now': 12.0}, max_skew=0.1, max_age=0.5)
+  assert found.outcome == 'fta' and found.used == ()
+  # A sensor without a clock is not believed; RGB without one compares nobody with itself.
+  found = predictor(**pictures, times={**times, 'rgb': float('nan')}, max_skew=0.2)
+  assert found.used == ('depth', 'ir')
+  with pytest.raises(ConfigError, match='ir has none'):
+    predictor(**pictures, times={'rgb': 1, 'depth': 1}, max_skew=0.1)
+  with pytest.raises(ConfigError, match='max_skew is nan'):
+    predictor(**pictures, times=times, max_skew=float('nan'))
+
+
+def jpeg_turned(image, orientation):
+  """A JPEG that EXIF wants turned back to `image`."""
+  back = {6: 3, 8: 1, 3: 2}[orientation]  # quarter turns, counter-clockwise of the stored pixels
+  stored = Image.fromarray(np.rot90(image, -back % 4))
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  file = io.BytesIO()
+  stored.save(file, 'PNG', exif=exif)
+  return file.getvalue()
+
+
+@pytest.mark.parametrize('orientation', [3, 6, 8])
+def test_exif_turns_pictures(predictor, orientation):
+  image = bundles.picture(3, channels=3)
+  plain = predictor.acquire({'rgb': image}).arrays['rgb']
+  turned = predictor.acquire({'rgb': jpeg_turned(image, orientation)}).arrays['rgb']
+  np.testing.assert_array_equal(plain, turned)
+
+
+@pytest.mark.parametrize(
+  ('pictures', 'says'),
+  [
+    ({'rgb': bundles.picture(0, channels=3, dtype=np.uint16)}, 'rgb has 16 bits.*of 8 bits'),
+    ({'ir': bundles.picture(0, dtype=np.uint16)}, 'ir has 16 bits'),
+    ({'depth': bundles.picture(0, dtype=np.uint16)}, 'no value above.*not mm'),
+    ({'rgb': bundles.picture(0).astype(np.float32)}, 'of float32; due are'),
+    ({'rgb': bundles.picture(0, channels=4)}, 'due are'),
+    ({'rgb': [[0]]}, 'rgb is a list'),
+    ({'rgb': b'<!DOCTYPE html><html>'}, 'rgb is an HTML page'),
+    ({'rgb': b''}, 'rgb is empty'),
+    ({'rgb': bundles.png(bundles.picture(0, channels=3))[:-30]}, 'rgb cannot be decoded'),
+    ({'rgb': 'absent.png'}, 'rgb absent.png cannot be read: No such file'),
+    (dict.fromkeys(('rgb', 'ir'), bundles.picture(0, channels=3)), 'ir is a copy of rgb'),
+    ({'depth': cv2.applyColorMap(bundles.picture(1), 2)}, 'depth has channels'),
+  ],
+)
+def test_bad_pictures_are_refused(predictor, pictures, says):
+  with pytest.raises(DataError, match=says):
+    predictor(**pictures)
+
+
+def test_depth_in_millimetres(predictor):
+  rng = np.random.default_rng(0)
+  depth = rng.integers(500, 700, (24, 24)).astype(np.uint16)
+  assert predictor(depth=depth).used == ('depth',)
+
+
+def test_what_the_model_does_not_serve(tmp_path):
+  subsets = ['rgb', 'rgb+depth', 'rgb+ir', 'rgb+depth+ir']
+  one = of(tmp_path, requires=['rgb'], subsets=subsets)
+  pictures = bundles.triplet()
+  found = one(depth=pictures['depth'], ir=pictures['ir'])
+  assert found.outcome == 'fta' and 'rgb is needed, and absent' in found.reasons
+  # Covering the camera is no way in either.
+  found = one(**{**pictures, 'rgb': np.zeros((24, 24, 3), np.uint8)})
+  assert found.outcome == 'fta' and found.used == ('depth', 'ir')
+  two = of(tmp_path, subsets=['rgb'])
+  found = two(rgb=pictures['rgb'], ir=pictures['ir'])
+  assert found.outcome == 'fta' and 'rgb+ir is not served by this model' in found.reasons[0]
+  with pytest.raises(ConfigError, match="no modality 'thermal' in this model; it has rgb"):
+    two(thermal=pictures['ir'])
+
+
+def test_what_the_operator_requires(bundle):
+  """A model that serves RGB alone is not to be asked by who covers the depth sensor."""
+  pictures = bundles.triplet()
+  predictor = Predictor.load(bundle, require=['depth'])
+  assert predictor(**pictures).outcome == 'bona_fide'
+  found = predictor(rgb=pictures['rgb'], depth=np.zeros((24, 24), np.uint8))
+  assert found.outcome == 'fta' and found.reasons[-1] == 'depth is needed, and absent'
+  with pytest.raises(ConfigError, match='thermal is required'):
+    Predictor.load(bundle, require=['thermal'])
+
+
+@pytest.mark.parametrize(
+  'bad', [None, {}, {'value': None}, {'value': float('nan')}, {'value': '1'}]
+)
+def test_no_threshold_no_decision(tmp_path, bad):
+  thresholds = {name: {'value': v} for name, v in bundles.THRESHOLDS.items()} | {'rgb': bad}
+  predictor = of(tmp_path, thresholds=thresholds)
+  pictures = bundles.triplet()
+  assert predictor(**pictures).accepted
+  with pytest.raises(StateError, match='no threshold for rgb '):
+    predictor(rgb=pictures['rgb'])
+
+
+def test_faces(bundle):
+  predictor = Predictor.load(bundle, crop='box', margin=0.0)
+  rgb, depth = bundles.picture(0, size=200, channels=3), bundles.picture(1, size=100)
+  inside = (60, 40, 120, 100)
+  acquired = predictor.acquire({'rgb': rgb, 'depth': depth}, box=inside)
+  np.testing.assert_array_equal(acquired.sent['rgb'], rgb[40:100, 60:120])
+  np.testing.assert_array_equal(acquired.sent['depth'], depth[20:50, 30:60])
+  assert predictor(rgb=rgb, box=inside).outcome != 'fta'
+  for box, says in (
+    (None, 'no face: none is named'),
+    ((0, 0, 20, 20), 'pixels along its longer side, and 32 are due'),
+    ((-80, 0, 60, 140), 'of its box is in the picture'),
+  ):
+    found = predictor(rgb=rgb, box=box)
+    assert found.outcome == 'fta' and says in found.reasons[0], box
+  with pytest.raises(DataError, match='the box has no inside'):
+    predictor(rgb=rgb, box=(60, 60, 60, 60))
+  with pytest.raises(DataError, match='one crop is for registered pictures'):
+    predictor(rgb=rgb, depth=depth[:50], box=inside)
+  # What shows nothing where the face is shows nothing.
+  hole = depth.copy()
+  hole[20:50, 30:60] = 0
+  found = predictor(rgb=rgb, depth=hole, box=inside)
+  assert found.used == ('rgb',) and 'where the face is' in found.reasons[0]
+
+
+@pytest.mark.parametrize('n', [0, 1, 2])
+def test_a_detector(bundle, tmp_path, monkeypatch, n):
+  """Of two faces the largest; none is a result."""
+  places = [(0.1, 0.1, 0.3, 0.3), (0.4, 0.4, 0.8, 0.8)][:n]
+  monkeypatch.setattr(faces, 'load_yunet', lambda path, sha256: 'model')
+  monkeypatch.setattr(faces, 'detect_yunet', lambda *_: [faces.Face(p) for p in places])
+  (tmp_path / 'yunet.onnx').write_bytes(b'a model')
+  predictor = Predictor.load(bundle, crop='yunet', yunet=tmp_path / 'yunet.onnx', margin=0.0)
+  rgb = bundles.picture(0, size=200, channels=3)
+  found, acquired = predictor(rgb=rgb), predictor.acquire({'rgb': rgb})
+  if not n:
+    assert found.outcome == 'fta' and found.reasons[0] == 'no face: none was found'
+    return
+  assert acquired.sent['rgb'].shape == ((0, 40, 80)[n],) * 2 + (3,)
+  assert found.reasons == (() if n == 1 else ('2 faces: the largest is judged',))
+  found = predictor(depth=bundles.picture(0, size=200))
+  assert found.outcome == 'fta' and 'no RGB and no infrared' in found.reasons[0]
+
+
+def test_a_framing_that_cannot_be(bundle):
+  for how in ({'crop': 'yunet'}, {'yunet': 'a.onnx'}, {'crop': 'box', 'yunet': 'a.onnx'}):
+    with pytest.raises(ConfigError):
+      Predictor.load(bundle, **how)
+  with pytest.raises(DataError, match='absent.onnx cannot be read'):
+    Predictor.load(bundle, crop='yunet', yunet='absent.onnx')
+  with pytest.raises(ConfigError, match="does nothing without crop='box'"):
+    Predictor.load(bundle)(rgb=bundles.picture(0, channels=3), box=(0, 0, 9, 9))
+
+
+def test_a_decision_is_true_only_where_it_accepts():
+  assert of_score(0.5, 0.5, ['rgb'])
+  assert not of_score(np.nextafter(0.5, 0), 0.5, ['rgb'])
+  assert of_score(float('nan'), 0.5, ['rgb']).outcome == 'fta'
+  assert of_score(0.9, float('nan'), ['rgb']).outcome == 'attack'  # a comparison with nan is false
+  assert Decision('fta').as_json()['score'] is None
+  with pytest.raises(ValueError):
+    Decision('accept')
+
+
+def test_three_lines_need_neither_flax_nor_training(bundle, tmp_path):
+  cv2.imwrite(str(tmp_path / 'a.png'), bundles.picture(0, channels=3))
+  code = (
+    'import sys\n'
+    'from flexfas_jax.prediction import Predictor\n'
+    'before = "jax" in sys.modules\n'
+    f'predictor = Predictor.load({str(bundle)!r})\n'
+    f'decision = predictor(rgb={str(tmp_path / "a.png")!r})\n'
+    'heavy = {"flax", "optax", "orbax", "grain", "tensorflow_datasets", "ml_collections",'
+    ' "array_record", "flexfas_jax.training", "flexfas_jax.models", "matplotlib", "absl.flags"}\n'
+    'print(decision.outcome, before, sorted(heavy & set(sys.modules)))\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=60
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.split() == ['bona_fide', 'False', '[]']
