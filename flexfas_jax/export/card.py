@@ -70,9 +70,10 @@ def contents(source, entries, thresholds, results, val, origin: str) -> dict[str
     'requires': list(model.requires),
     'absent': source.fields.get('absent', 'token'),
     'image_size': model.image_size,
+    'view': source.view,
     'subsets': [subset_name(s) for s in source.subsets],
     'inputs': {m: _input(m, model.image_size, bits[m]) for m in model.modalities},
-    'preprocessing': preprocessing(model.image_size, model.modalities),
+    'preprocessing': preprocessing(model.image_size, model.modalities, source.view),
     'thresholds': {name: {**one, 'scores': origin} for name, one in thresholds.items()},
     'metrics': {
       test: {subset: _trimmed(of) for subset, of in subsets.items()}
@@ -114,16 +115,17 @@ def _input(modality: str, size: int, bits: list[int]) -> dict[str, Any]:
   }
 
 
-def preprocessing(size: int, modalities) -> list[str]:
+def preprocessing(size: int, modalities, view: str = 'whole') -> list[str]:
   """From a picture's file to the array, to the pixel; `input_pipeline` is the code of it."""
   shrink = 'pixels averaged (OpenCV INTER_AREA) where the shorter side is more than that, else '
+  seen = 'whole picture' if view == 'whole' else f"view '{view}' (shares of its sides, or degrees)"
   steps = [
     'A picture of a face, cropped as the training data was. It is decoded as it is stored (8 or 16 '
     'bits), without turning it by EXIF.',
     'rgb: three channels in the order R, G, B; a grey picture is repeated. Others: one channel, '
     'the first.',
     'A picture whose pixels are all equal is absent: its image is all 0, present is false.',
-    f'The whole picture becomes {size} x {size}, its aspect not kept. rgb, ir: {shrink}bilinear '
+    f'The {seen} becomes {size} x {size}, its aspect not kept. rgb, ir: {shrink}bilinear '
     '(INTER_LINEAR). depth: the nearest pixel (INTER_NEAREST), since a hole (0) is no distance.',
     'To [0, 1]: 8 bits are divided by 255, 16 bits by 65535.',
   ]
@@ -168,6 +170,11 @@ def _remarks(source, rendered: bool) -> list[str]:
   if (dtype := source.config.model.get('dtype', 'float32')) != 'float32':
     lines.append(
       f'Trained and tested in {dtype}; exported in float32, by which the thresholds were fitted.'
+    )
+  if (views := source.config.get('views', ())) and tuple(views) != (source.view,):
+    lines.append(
+      f'The figures of the tests are of the mean over the views {", ".join(views)}; this bundle '
+      f'looks once, by {source.view}, and its thresholds are of that.'
     )
   if source.model.requires:
     lines.append(

@@ -23,14 +23,16 @@ def rule_of(config) -> str:
 def val_scores(source, val: sources.Source) -> tuple[score_files.Scores, str]:
   """(the val set's scores by the exported weights, where they are from).
 
-  Those of the workdir are taken where they are of these weights and computed in float32; else val
-  is scored anew, all of it.
+  Those of the workdir are taken where they are of these weights, computed in float32 and by the
+  view that is exported alone; else val is scored anew, all of it.
   """
   path = source.folder / 'scores' / 'val.csv'
   if path.is_file():
     scores = score_files.read(path)
-    dtype = scores.header.get('config', {}).get('model', {}).get('dtype', 'float32')
-    if scores.header.get('weights_hash') == source.weights_hash and dtype == 'float32':
+    config = scores.header.get('config', {})
+    dtype = config.get('model', {}).get('dtype', 'float32')
+    alike = dtype == 'float32' and config.get('views', ['whole']) == [source.view]
+    if scores.header.get('weights_hash') == source.weights_hash and alike:
       return scores, 'scores/val.csv'
   score = scoring.make_scorer(source.model, source.subsets, lambda batch: batch)
   batches = pipeline.eval_batches(val, source.preprocess, reference.BATCH)

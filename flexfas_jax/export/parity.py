@@ -18,6 +18,7 @@ from flexfas_jax.evaluation import metrics
 from flexfas_jax.evaluation.scoring import subset_name
 from flexfas_jax.export import reference
 from flexfas_jax.input_pipeline import pipeline
+from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.training.progress import Progress
 
 BOUND = 1e-4  # largest difference of a float32 logit
@@ -56,7 +57,7 @@ def made(model, seed: int = 0) -> Inputs:
   return Inputs(kind, images, present, np.full(len(kind), -1))
 
 
-def of_val(val, preprocess: pipeline.Preprocess):
+def of_val(val, preprocess: Preprocess):
   """The val set's inputs, a batch at a time, the last one filled up."""
   for arrays, known in pipeline.eval_batches(val, preprocess, reference.BATCH):
     n = len(arrays['present'])

@@ -8,7 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.input_pipeline import pipeline, sources
+from flexfas_jax.input_pipeline import geometry, sources
+from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.models import flexmodal, pretrained
 from flexfas_jax.training import job as jobs
 from flexfas_jax.training import testing, workdir
@@ -24,7 +25,8 @@ class Source(NamedTuple):
     weights_hash: of the checkpoint, as the score files have it.
     step: of the checkpoint.
     header: of what is written of it, see `testing.best_of`.
-    preprocess: pictures to arrays.
+    view: that pictures are looked at by: the first of the run's, see `geometry.named_views`.
+    preprocess: pictures to arrays, by that view.
     config: of the run, the protocol's selections in place.
     folder: the workdir.
   """
@@ -36,7 +38,8 @@ class Source(NamedTuple):
   weights_hash: str
   step: int
   header: dict
-  preprocess: pipeline.Preprocess
+  view: str
+  preprocess: Preprocess
   config: ConfigDict
   folder: pathlib.Path
 
@@ -65,6 +68,7 @@ def of_workdir(config: ConfigDict, folder: pathlib.Path) -> Source:
     step=step,
     header=header,
     weights_hash=header['weights_hash'],
+    view=next(iter(job.views)),
     config=job.config,
     folder=folder,
   )
@@ -85,12 +89,16 @@ def make(fields: dict[str, Any], variables, **about) -> Source:
   default = {
     'step': 0,
     'header': {},
+    'view': 'whole',
     'weights_hash': '',
     'config': ConfigDict(),
     'folder': pathlib.Path(),
   }
-  preprocess = pipeline.Preprocess(fields.get('image_size', 224), model.modalities)
-  return Source(fields, model, variables, model.subsets, preprocess=preprocess, **default | about)
+  about = default | about
+  looks = tuple(geometry.named_views([about['view']]).values())
+  size = fields.get('image_size', 224)
+  preprocess = Preprocess(size, model.modalities, test_views=looks)
+  return Source(fields, model, variables, model.subsets, preprocess=preprocess, **about)
 
 
 class Some:

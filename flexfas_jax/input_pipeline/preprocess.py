@@ -74,7 +74,7 @@ class Preprocess:
     return arrays
 
   def of_images(self, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a model sees of pictures that are decoded; nothing random.
+    """What a model sees of pictures that are decoded, by the first view; nothing random.
 
     Args:
       images: {modality: [H, W, C] uint8 or uint16} as `geometry.decode` gives them; what is absent
@@ -84,7 +84,7 @@ class Preprocess:
       [S, S, C] float32 of every modality, and 'present' [M] bool.
     """
     images = {m: images[m] for m in self.modalities if m in images}
-    return self._look(images, geometry.View())[0]
+    return self._look(images, self.test_views[0])[0]
 
   def _look(self, images: Mapping[str, np.ndarray], view: geometry.View, rng=None):
     """(arrays and 'present', {modality: [S, S, C] of its own dtype, before colours change})."""

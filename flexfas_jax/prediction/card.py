@@ -61,6 +61,11 @@ class Card:
   def image_size(self) -> int:
     return self.contents['image_size']
 
+  @property
+  def view(self) -> str:
+    """What pictures are looked at by, see `geometry.named_views`."""
+    return self.contents.get('view', 'whole')
+
   def bits(self, modality: str) -> tuple[int, ...]:
     """Of the pictures that the model knows; empty: any."""
     return tuple(self.contents['inputs'].get(modality, {}).get('bits', ()))

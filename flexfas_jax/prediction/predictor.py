@@ -11,7 +11,7 @@ import numpy as np
 import scipy.special
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.input_pipeline import faces, image_checks
+from flexfas_jax.input_pipeline import faces, geometry, image_checks
 from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.prediction import card as cards
 from flexfas_jax.prediction import decision as decisions
@@ -47,7 +47,8 @@ class Predictor:
     if unknown := [m for m in self.require if m not in self.modalities]:
       raise ConfigError(f'{unknown[0]} is required, and the model has {self._has()}')
     self._run = run
-    self._preprocess = Preprocess(card.image_size, self.modalities)
+    looks = tuple(geometry.named_views([card.view]).values())
+    self._preprocess = Preprocess(card.image_size, self.modalities, test_views=looks)
 
   @classmethod
   def load(
