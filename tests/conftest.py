@@ -51,6 +51,7 @@ LONG = (
   'protocols_on_miniatures',
   'pretrained',
   'preflight',
+  'bundle',
   'remat',
   'parity',
   'scan',

@@ -20,6 +20,7 @@ def under(folder, *but):
 
 IN_FLEXFAS = 'flexfas_jax.'
 CHECKPOINTS = 'flexfas_jax/training/checkpoints.py'
+WEIGHTS_RUNNER = 'flexfas_jax/prediction/runners/weights.py'
 SCORING = 'flexfas_jax/evaluation/scoring.py'
 NEVER = {  # rule: (files, what they never import)
   'data': (
@@ -59,6 +60,16 @@ NEVER = {  # rule: (files, what they never import)
   'orbax': (
     [p for p in under('flexfas_jax', CHECKPOINTS) if not p.match('flexfas_jax/export/*')],
     'orbax',
+  ),
+  'prediction': (
+    under('flexfas_jax/prediction', WEIGHTS_RUNNER),
+    'flax optax orbax grain tensorflow_datasets absl ml_collections flexfas_jax.training '
+    'flexfas_jax.models flexfas_jax.fusion flexfas_jax.export flexfas_jax.evaluation.scoring '
+    'flexfas_jax.input_pipeline.sources flexfas_jax.input_pipeline.pipeline',
+  ),
+  'the runner of weights': (
+    of(WEIGHTS_RUNNER),
+    'optax orbax grain tensorflow_datasets flexfas_jax.training flexfas_jax.export',
   ),
   'linen': (
     [p for p in under('flexfas_jax') if p.parent.name not in ('models', 'fusion')],

@@ -18,7 +18,7 @@ import time
 import jax
 
 from experiments.performance import latency
-from flexfas_jax.export import bundle, graph, parity
+from flexfas_jax.export import bundle, graph, parity, reference
 from flexfas_jax.export import source as sources
 from flexfas_jax.models import flexmodal
 from tests.toy import fill
@@ -76,6 +76,7 @@ def main() -> None:
   parser.add_argument('--threads', type=int, default=1, help='of ONNX and TFLite')
   parser.add_argument('--out', type=pathlib.Path)
   args = parser.parse_args()
+  reference.BATCH = 16  # CDCN with three streams takes seconds for each sample
   rows = []
   for name in [args.only] if args.only else MODELS:
     rows += measure(name, args.rounds, args.threads)

@@ -78,6 +78,8 @@ def make(model, variables, subset: Sequence[str] | None = None) -> Graph:
     subset: of the modalities, in their order; None: all, and any of them may be absent.
   """
   used = tuple(subset or model.modalities)
+  # Once: the same array is one constant, however many streams read it.
+  variables = jax.tree.map(jnp.asarray, variables)
 
   def function(*arrays):
     images = dict(zip(used, arrays, strict=False))

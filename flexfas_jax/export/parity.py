@@ -80,26 +80,30 @@ class _Answers:
     self.said: dict[tuple[str, str], list[np.ndarray]] = {}  # each [3, n]: file, jax, label
 
   def ask(self, inputs: Inputs, wanted: Mapping[tuple[str, ...], np.ndarray]) -> None:
-    """Runs the file on some inputs under each of its subsets; what is made up, singly too."""
+    """Runs the file: on val under each of its subsets; on what is made up, singly too, as it is."""
     images = {m: inputs.images[m] for m in self.entry['modalities']}
-    for subset in self.subsets:
+    made_up = 'val' not in inputs.kind
+    for subset in (self.model.modalities,) if made_up and self.entry['present'] else self.subsets:
       of = np.array([m in subset for m in self.model.modalities])
       present = inputs.present & of
       here = reference.servable(self.model, present) & (inputs.kind != '')
       if not self.entry['present']:  # a sample that lacks one of its modalities is not for it
         here &= (inputs.present | ~of).all(1)
-      present = present[:, self.columns] if self.entry['present'] else None
-      found = self.run(images, present)
-      for kind in np.unique(inputs.kind[here]):
-        at = np.flatnonzero(here & (inputs.kind == kind))
+      given = present[:, self.columns] if self.entry['present'] else None
+      found = self.run(images, given)
+      if made_up:
+        rows = (np.array(self.model.modalities)[row] for row in present)
+        names = np.array([subset_name(row) for row in rows])
+      else:  # also where a picture is missing: a device decides by the sensors that it has
+        names = np.full(len(present), subset_name(subset))
+      for kind, name in sorted(set(zip(inputs.kind[here], names[here], strict=True))):
+        at = np.flatnonzero(here & (inputs.kind == kind) & (names == name))
         both = np.stack([found[at], wanted[subset][at], inputs.label[at]])
-        parts = self.said.setdefault((str(kind), subset_name(subset)), [])
+        parts = self.said.setdefault((str(kind), str(name)), [])
         parts.append(both)
-        if kind != 'val':
+        if made_up:
           i = at[:1]
-          one = self.run(
-            {m: x[i] for m, x in images.items()}, None if present is None else present[i]
-          )
+          one = self.run({m: x[i] for m, x in images.items()}, None if given is None else given[i])
           parts.append(np.stack([one, both[1, :1], both[2, :1]]))
 
 

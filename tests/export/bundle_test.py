@@ -18,6 +18,7 @@ from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.export import bundle, graph
 from flexfas_jax.export import source as sources
 from flexfas_jax.input_pipeline import pipeline
+from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.prediction.runners import stablehlo
 from flexfas_jax.training import job as jobs
 from flexfas_jax.training import loop
@@ -123,7 +124,7 @@ def test_whoever_follows_the_samples_gets_their_scores(exported, card):
   """From the pictures, by the preprocessing and one of the files, to the scores."""
   entry = next(e for e in card['models'] if e['format'] == 'stablehlo')
   model = stablehlo.load(exported / entry['file'], entry)
-  preprocess = pipeline.Preprocess(card['image_size'], card['modalities'])
+  preprocess = Preprocess(card['image_size'], card['modalities'])
   told = json.loads((exported / 'samples' / 'samples.json').read_text())['samples']
   assert {one['label'] for one in told} == {'bona_fide', 'attack'}
   for one in told:

@@ -47,7 +47,24 @@ def write(graph, source, folder: Path) -> list[dict]:
       input_names=graph.names,
       output_names=['logit'],
     )
+  _share(model.graph)
   file = f'{graph.stem}.onnx'
   (folder / file).write_bytes(model.SerializeToString())
   about = graph.about('onnx', file, B='B' if graph.present else 1)
   return [about | {'opset': model.opset_import[0].version}]
+
+
+def _share(graph) -> None:
+  """Keeps one of equal constants: streams that share weights are to share them in the file too."""
+  first, instead, kept = {}, {}, []
+  for one in graph.initializer:
+    key = one.data_type, tuple(one.dims), one.raw_data
+    if one.raw_data and key in first:
+      instead[one.name] = first[key]
+    else:
+      first[key] = one.name
+      kept.append(one)
+  del graph.initializer[:]
+  graph.initializer.extend(kept)
+  for node in graph.node:
+    node.input[:] = [instead.get(name, name) for name in node.input]
