@@ -52,6 +52,7 @@ LONG = (
   'pretrained',
   'preflight',
   'bundle',
+  'members',
   'remat',
   'parity',
   'scan',

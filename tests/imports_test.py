@@ -43,11 +43,11 @@ NEVER = {  # rule: (files, what they never import)
   ),
   'input_pipeline': (under('flexfas_jax/input_pipeline'), 'jax flax'),
   'prediction': (  # what is on a device; weights without a graph are the exception
-    under('flexfas_jax/prediction', 'flexfas_jax/prediction/runners/weights.py')
-    + of('flexfas_jax/demo.py'),
+    under('flexfas_jax/prediction', WEIGHTS_RUNNER) + of('flexfas_jax/demo.py'),
     'flax optax orbax grain absl ml_collections tensorflow_datasets array_record '
     'flexfas_jax.training flexfas_jax.models flexfas_jax.fusion flexfas_jax.export '
-    'flexfas_jax.input_pipeline.pipeline flexfas_jax.input_pipeline.sources',
+    'flexfas_jax.input_pipeline.pipeline flexfas_jax.input_pipeline.sources '
+    'flexfas_jax.evaluation.scoring',
   ),
   'prediction but its runners': (
     [p for p in under('flexfas_jax/prediction') if p.parent.name != 'runners'],
@@ -60,12 +60,6 @@ NEVER = {  # rule: (files, what they never import)
   'orbax': (
     [p for p in under('flexfas_jax', CHECKPOINTS) if not p.match('flexfas_jax/export/*')],
     'orbax',
-  ),
-  'prediction': (
-    under('flexfas_jax/prediction', WEIGHTS_RUNNER),
-    'flax optax orbax grain tensorflow_datasets absl ml_collections flexfas_jax.training '
-    'flexfas_jax.models flexfas_jax.fusion flexfas_jax.export flexfas_jax.evaluation.scoring '
-    'flexfas_jax.input_pipeline.sources flexfas_jax.input_pipeline.pipeline',
   ),
   'the runner of weights': (
     of(WEIGHTS_RUNNER),

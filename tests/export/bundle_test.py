@@ -17,7 +17,6 @@ from flexfas_jax import errors
 from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.export import bundle, graph
 from flexfas_jax.export import source as sources
-from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.prediction.runners import stablehlo
 from flexfas_jax.training import job as jobs
