@@ -120,11 +120,11 @@ def preprocessing(size: int, modalities, view: str = 'whole') -> list[str]:
   shrink = 'pixels averaged (OpenCV INTER_AREA) where the shorter side is more than that, else '
   seen = 'whole picture' if view == 'whole' else f"view '{view}' (shares of its sides, or degrees)"
   steps = [
-    'A picture of a face, cropped as the training data was. It is decoded as it is stored (8 or 16 '
-    'bits), without turning it by EXIF.',
+    'An upright picture of a face, cropped as the training data was, decoded with the depth that it '
+    "is stored in (8 or 16 bits). A camera's picture is first turned as its EXIF says.",
     'rgb: three channels in the order R, G, B; a grey picture is repeated. Others: one channel, '
     'the first.',
-    'A picture whose pixels are all equal is absent: its image is all 0, present is false.',
+    'A picture of one colour throughout is absent: its image is all 0, present is false.',
     f'The {seen} becomes {size} x {size}, its aspect not kept. rgb, ir: {shrink}bilinear '
     '(INTER_LINEAR). depth: the nearest pixel (INTER_NEAREST), since a hole (0) is no distance.',
     'To [0, 1]: 8 bits are divided by 255, 16 bits by 65535.',
