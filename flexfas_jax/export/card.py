@@ -120,8 +120,8 @@ def preprocessing(size: int, modalities, view: str = 'whole') -> list[str]:
   shrink = 'pixels averaged (OpenCV INTER_AREA) where the shorter side is more than that, else '
   seen = 'whole picture' if view == 'whole' else f"view '{view}' (shares of its sides, or degrees)"
   steps = [
-    'An upright picture of a face, cropped as the training data was, decoded with the depth that it '
-    "is stored in (8 or 16 bits). A camera's picture is first turned as its EXIF says.",
+    'An upright picture of a face, cropped as the training data was, decoded with the depth that '
+    "it is stored in (8 or 16 bits). A camera's picture is first turned as its EXIF says.",
     'rgb: three channels in the order R, G, B; a grey picture is repeated. Others: one channel, '
     'the first.',
     'A picture of one colour throughout is absent: its image is all 0, present is false.',
