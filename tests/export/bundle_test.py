@@ -18,6 +18,7 @@ from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.export import bundle, graph
 from flexfas_jax.export import source as sources
 from flexfas_jax.input_pipeline.preprocess import Preprocess
+from flexfas_jax.prediction import Predictor
 from flexfas_jax.prediction.runners import stablehlo
 from flexfas_jax.training import job as jobs
 from flexfas_jax.training import loop
@@ -221,6 +222,25 @@ def test_val_is_scored_anew_where_its_scores_are_of_others(config, run, tmp_path
   assert anew.ids.tolist() == stored.ids.tolist()
   for name, score in stored.scores.items():
     np.testing.assert_allclose(anew.scores[name], score, atol=1e-5)
+
+
+def test_of_several_views_the_first_is_exported(config, run, tmp_path):
+  """By which a device looks once; its thresholds are of that, not of the mean of the run's."""
+  config = config.copy_and_resolve_references()
+  config.views = ('centre=0.8', 'flip')
+  bundle.run(config, str(run), str(tmp_path / 'bundle'), formats='weights')
+  card = json.loads((tmp_path / 'bundle' / 'card.json').read_text())
+  assert card['view'] == 'centre=0.8' and "view 'centre=0.8'" in ' '.join(card['preprocessing'])
+  assert any('mean over the views centre=0.8, flip' in remark for remark in card['remarks'])
+  assert {one['scores'] for one in card['thresholds'].values()} == {'scored anew'}
+  predictor = Predictor.load(tmp_path / 'bundle', format='weights')
+  told = json.loads((tmp_path / 'bundle' / 'samples' / 'samples.json').read_text())['samples']
+  for one in told:
+    pictures = {m: tmp_path / 'bundle' / file for m, file in one['files'].items()}
+    decision = predictor(**pictures)
+    assert decision.score == pytest.approx(
+      one['expected']['+'.join(decision.used)]['score'], abs=1e-5
+    )
 
 
 def test_flags_of_another_mode_are_refused():
