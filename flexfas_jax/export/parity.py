@@ -170,8 +170,8 @@ def _judged(answers: _Answers, thresholds) -> dict[str, Any]:
       raise ExportError(
         f'{file} is not what the checkpoint is: under {subset}, {kind} inputs differ by '
         f'{scores_apart:.1e} in the score ({BOUND:.0e} is allowed), {apart.max():.1e} in the '
-        f'logit, and {changed} of {len(found)} are decided otherwise; nothing was left. Leave the format '
-        'out (--formats), and report it with the config'
+        f'logit, and {changed} of {len(found)} are decided otherwise; nothing was left. Leave the '
+        'format out (--formats), and report it with the config'
       )
     if kind == 'val':
       of_val[subset] = {
