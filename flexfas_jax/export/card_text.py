@@ -11,9 +11,10 @@ def text(card: dict[str, Any]) -> str:
     'fide; a face is accepted when it reaches the threshold of the sensors that were there.',
     '\n'.join(f'**{line}**' for line in card['remarks']),
     '## Models\n\n' + _models(card['models']),
-    'Differences are from the checkpoint in float32, in the logit: the largest over fixed, random '
-    'and masked inputs, one by one and in a batch, and over the val set under every subset. The '
-    'loss is in ACER on val, at the thresholds below: the worst subset.',
+    'Differences are from the checkpoint in float32, in the logit (float32 files are within 1e-4 '
+    'in the score): the largest over fixed, random and masked inputs, one by one and in a batch, '
+    'and over the val set under every subset. The loss is in ACER on val, at the thresholds below: '
+    'the worst subset.',
     '## Thresholds\n\n' + _thresholds(card['thresholds']),
     '## Inputs\n\n' + _inputs(card),
     '## Preprocessing\n\n' + '\n'.join(f'{i}. {s}' for i, s in enumerate(card['preprocessing'], 1)),

@@ -11,7 +11,7 @@ from flexfas_jax.evaluation import score_files, scoring, thresholds
 from flexfas_jax.export import reference
 from flexfas_jax.input_pipeline import pipeline, sources
 
-HAIR = 2e-4  # in the logit: twice what a format may be off
+HAIR = 1e-3  # in the logit: what a format may be off
 
 
 def rule_of(config) -> str:

@@ -143,7 +143,7 @@ def test_whoever_follows_the_samples_gets_their_scores(exported, card):
 def test_a_weight_that_is_off_ends_with_5_and_leaves_nothing(config, run, tmp_path, monkeypatch):
   def off(model, variables, subset=None, make=graph.make):
     variables = jax.tree.map(np.copy, variables)
-    variables['params']['head']['logit']['bias'] += 2e-4
+    variables['params']['head']['logit']['bias'] += 2e-3
     return make(model, variables, subset)
 
   monkeypatch.setattr(graph, 'make', off)
