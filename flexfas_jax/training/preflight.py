@@ -33,6 +33,7 @@ from flexfas_jax.evaluation import score_files
 from flexfas_jax.training import collectives
 from flexfas_jax.training import job as jobs
 from flexfas_jax.training.chips import CHIPS, Chip
+from flexfas_jax.training.flop_count import count_flops
 
 EXAMPLE = '--topology=v5e:4x4,v5p:2x2x1,cuda'
 PROPOSALS = 4  # compilations, at most, to find the largest batch of one kind of chip
@@ -316,33 +317,7 @@ def _state_bytes(job: jobs.Job) -> int:
 def step_flops(job: jobs.Job) -> float:
   """FLOPs of the products and convolutions in a step of all devices, loops multiplied out."""
   arguments = (job.abstract, jobs.abstract_batch(job), jobs.abstract_key(job))
-  return float(_flops(jax.make_jaxpr(jobs.step_fn(job))(*arguments).jaxpr))
-
-
-def _flops(jaxpr) -> int:
-  return sum(_equation_flops(equation) for equation in jaxpr.eqns)
-
-
-def _equation_flops(equation) -> int:
-  if equation.primitive.name == 'dot_general':
-    (contracted, _), _ = equation.params['dimension_numbers']
-    left = equation.invars[0].aval.shape
-    return 2 * equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
-  if equation.primitive.name == 'conv_general_dilated':
-    kernel = equation.invars[1].aval
-    features = kernel.shape[equation.params['dimension_numbers'].rhs_spec[0]]
-    # An input that is spread out with zeros, as in a gradient, is not multiplied where it is 0.
-    spread = math.prod(equation.params['lhs_dilation'])
-    return 2 * equation.outvars[0].aval.size * kernel.size // features // spread
-  inner = [
-    getattr(leaf, 'jaxpr', leaf)
-    for leaf in jax.tree.leaves(
-      list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, 'eqns')
-    )
-    if hasattr(getattr(leaf, 'jaxpr', leaf), 'eqns')
-  ]
-  times = equation.params.get('length', 1) if equation.primitive.name == 'scan' else 1
-  return times * sum(map(_flops, inner))
+  return float(count_flops(jobs.step_fn(job), *arguments))
 
 
 def cuda_row(job: jobs.Job) -> dict[str, Any]:

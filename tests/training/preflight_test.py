@@ -98,38 +98,6 @@ def test_flops_are_of_every_turn_of_a_loop(scan, accumulate, fsdp):
   assert flops(config) == pytest.approx(flops(make_config()), rel=1e-6)
 
 
-def patches(x, kernel):
-  """A convolution whose every input is used once: 4 x 4 patches."""
-  numbers = ('NHWC', 'HWIO', 'NHWC')
-  return jax.lax.conv_general_dilated(x, kernel, (4, 4), 'VALID', dimension_numbers=numbers)
-
-
-@pytest.mark.parametrize(
-  ('function', 'shapes', 'expected'),
-  [
-    (jnp.matmul, [(8, 16), (16, 4)], 2 * 8 * 16 * 4),
-    (lambda a, b: jnp.einsum('hij,hjk->hik', a, b), [(3, 8, 16), (3, 16, 4)], 3 * 2 * 8 * 16 * 4),
-    (jnp.add, [(8, 16), (8, 16)], 0),
-    (patches, [(2, 8, 8, 3), (4, 4, 3, 5)], 2 * (2 * 8 * 8 * 3) * 5),
-    # Its gradient needs as many again for the picture and for the kernel.
-    (
-      jax.grad(lambda x, k: jnp.square(patches(x, k)).sum(), (0, 1)),
-      [(2, 8, 8, 3), (4, 4, 3, 5)],
-      3 * 2 * (2 * 8 * 8 * 3) * 5,
-    ),
-    (
-      lambda a, b: jax.lax.scan(lambda c, _: (jax.jit(jnp.matmul)(c, b), None), a, None, 5)[0],
-      [(8, 16), (16, 16)],
-      5 * 2 * 8 * 16 * 16,
-    ),
-  ],
-  ids=['product', 'batched', 'sum', 'patches', 'gradient', 'loop'],
-)
-def test_flops_by_hand(function, shapes, expected):
-  arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-  assert preflight._flops(jax.make_jaxpr(function)(*arguments).jaxpr) == expected
-
-
 @pytest.mark.parametrize(
   ('kept', 'batch', 'limit', 'expected', 'tried'),
   [
