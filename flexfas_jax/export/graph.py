@@ -80,20 +80,22 @@ def make(model, variables, subset: Sequence[str] | None = None) -> Graph:
   used = tuple(subset or model.modalities)
   # Once: the same array is one constant, however many streams read it.
   variables = jax.tree.map(jnp.asarray, variables)
+  # By the weights alone: numbers in the graph, not the encoding of a blank picture, which XLA would
+  # fold for minutes whenever the file is loaded.
+  with jax.default_matmul_precision('float32'):
+    absent = jax.jit(model.absent_maps)(variables)
 
   def function(*arrays):
     images = dict(zip(used, arrays, strict=False))
     with jax.default_matmul_precision('float32'):
       maps = {m: model.encode(variables, image, m) for m, image in images.items()}
       if subset is None:
-        absent = model.absent_maps(variables)
         return model.decide(variables, maps, absent, arrays[-1])['logit']
       there = np.array([[m in used for m in model.modalities]])
       # What follows from the weights alone is computed now, where the batch has a number: among
       # the stand-ins of absent modalities, whole attentions.
       static = all(isinstance(x.shape[0], int) for x in arrays)
       with jax.ensure_compile_time_eval() if static else contextlib.nullcontext():
-        absent = model.absent_maps(variables)
         return model.decide(variables, maps, absent, jnp.asarray(there))['logit']
 
   name = '' if subset is None else f'_{subset_name(used)}'
