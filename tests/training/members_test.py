@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from flexfas_jax import ensemble
+from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.evaluation import views as looks
+from flexfas_jax.training import members
 from tests import small_job
 from tests.main_test import run
 
@@ -94,14 +96,15 @@ def test_what_cannot_be_scored_is_named(copies, tmp_path):
   one, other = copies
   config = json.loads((other / 'config.json').read_text())
   (other / 'config.json').write_text(json.dumps({**config, 'steps': 20}))
-  found = run('evaluate_members', str(one), str(other))
-  assert found.returncode == 4 and f'{other} is trained for 8 of 20 steps' in found.stderr
+  with pytest.raises(StateError, match=f'{other} is trained for 8 of 20 steps'):
+    members.evaluate([one, other])
   assert not (one / 'results.json').exists()  # none, rather than some
-
-  found = run('evaluate_members', str(one), str(tmp_path / 'nothing'))
+  with pytest.raises(StateError, match='holds no run'):
+    members.evaluate([one, tmp_path / 'nothing'])
+  with pytest.raises(ConfigError, match='is given twice'):
+    members.evaluate([one, one])
+  with pytest.raises(ConfigError, match="'upside' is no view"):
+    members.evaluate([one], {'views': ('upside',)})
+  found = run('evaluate_members', str(tmp_path / 'nothing'))
   assert found.returncode == 4 and 'holds no run' in found.stderr
-  found = run('evaluate_members', str(one), str(one))
-  assert found.returncode == 2 and 'is given twice' in found.stderr
-  found = run('evaluate_members', str(one), '--views=upside')
-  assert found.returncode == 2 and "'upside' is no view" in found.stderr
   assert 'Traceback' not in found.stderr
