@@ -25,14 +25,17 @@ def make(model, variables) -> Callable[..., np.ndarray]:
       return {m: model.encode(variables, x, m) for m, x in images.items()}
 
   @jax.jit
-  def decide(variables, maps, present):
+  def decide(variables, maps, absent, present):
     with jax.default_matmul_precision('float32'):
-      return model.decide(variables, maps, model.absent_maps(variables), present)['logit']
+      return model.decide(variables, maps, absent, present)['logit']
+
+  with jax.default_matmul_precision('float32'):
+    absent = jax.jit(model.absent_maps)(variables)  # by the weights alone: once
 
   def answer(images, present, subsets: Sequence[Sequence[str]]) -> np.ndarray:
     maps = encode(variables, {m: images[m] for m in model.modalities})
     columns = [np.array([m in subset for m in model.modalities]) for subset in subsets]
-    return np.stack([np.asarray(decide(variables, maps, present & of)) for of in columns])
+    return np.stack([np.asarray(decide(variables, maps, absent, present & of)) for of in columns])
 
   return answer
 
