@@ -15,9 +15,11 @@ workdir; the last part is done without a number, when all have ended:
 MM-FAS's own, on CASIA-SURF's challenge:
 
   python -m experiments.mm_fas --workdir=... --networks=resnet34_caffe,ir50 --at_once=1 \\
-    --protocol='mm_fas_fold(fold={fold})' --folds=1,2,3 --tests=official_val --dev=official_val
+    --protocol='mm_fas_fold(fold={fold})' --folds=1,2,3 --tests=official_val --dev= \\
+    --rule=fixed=0.5
 
-Any set, any of its attacks: --protocol='mm_fas_like(set=SET, attack={fold}, part={part})'.
+whose official val is the test and leaves no dev set; TPR@FPR needs none. Any set, any of its
+attacks: --protocol='mm_fas_like(set=SET, attack={fold}, part={part})' --tests=test --dev= ...
 """
 
 import argparse
@@ -29,6 +31,7 @@ import time
 
 from experiments.mm_fas import judge, plan, sweep
 from flexfas_jax.errors import ConfigError, StateError, exit_code_of
+from flexfas_jax.evaluation import thresholds
 
 HERE = pathlib.Path(__file__).parent
 
@@ -64,8 +67,13 @@ def parser() -> argparse.ArgumentParser:
     '--folds', type=listed, default=listed(plan.FOLDS), help='what {fold} is, one after the other'
   )
   add('--tests', type=listed, default=['seen', 'unseen', 'cross'], help="the protocol's, to judge")
-  add('--dev', default='dev', help='the test that thresholds come from')
-  add('--views', type=listed, help='of val and tests (default: as the config says)')
+  add('--dev', default='dev', help="the test that thresholds come from; '': there is none")
+  add('--rule', default='dev_eer', help='of the threshold; without a dev, fixed=T (%(default)s)')
+  add(
+    '--views',
+    type=lambda text: tuple(listed(text)),
+    help='of val and tests (default: as the config says)',
+  )
   add('--size', default='', help="of the embedded sets: '' or _tiny")
   add('--steps', type=int, default=0, help='of each member (default: as the config says)')
   add('--donor_steps', type=int, default=1000, help='of face recognition (%(default)s)')
@@ -81,7 +89,8 @@ def parser() -> argparse.ArgumentParser:
 def _sweep(args) -> None:
   if args.at_once < 1:
     raise ConfigError('--at_once must be at least 1')
-  args.views = args.views and tuple(args.views)
+  if thresholds.needs_dev(args.rule) and not args.dev:
+    raise ConfigError(f'--rule={args.rule} is fitted on a dev set; give --dev, or --rule=fixed=0.5')
   runs = plan.runs(args)
   mine = plan.share(runs, *_index(args.index)) if args.index else runs
   if args.list:

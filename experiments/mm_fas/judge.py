@@ -11,43 +11,35 @@ from collections.abc import Mapping, Sequence
 from experiments.mm_fas import plan
 from flexfas_jax import ensemble
 from flexfas_jax.errors import StateError
-from flexfas_jax.evaluation import comparisons, judgement, score_files
+from flexfas_jax.evaluation import comparisons, judgement, results, score_files
 
-RULE = 'dev_eer'
-RATES = ('acer', 'apcer_max', 'apcer', 'bpcer', 'eer', 'auc')
+RATES = (
+  *('acer', 'apcer_max', 'apcer', 'bpcer', 'eer', 'auc'),
+  *('tpr@fpr=1e-2', 'tpr@fpr=1e-3', 'tpr@fpr=1e-4'),
+)
 WHOLE = 'ensemble'  # of all networks
 COLUMNS = (
   *('test', 'subset', 'system', 'network', 'seed', 'fold'),
   *(name for rate in RATES for name in (rate, f'{rate}_low', f'{rate}_high')),
 )
 QUESTIONS = (
-  *('question', 'test', 'subset', 'a', 'b', 'acer_a', 'acer_b'),
-  *(
-    'difference',
-    'low',
-    'high',
-    'p_holm',
-    'attacks_only_a_right',
-    'attacks_only_b_right',
-    'verdict',
-  ),
+  *('question', 'test', 'subset', 'a', 'b', 'acer_a', 'acer_b', 'difference', 'low', 'high'),
+  *('p_holm', 'attacks_only_a_right', 'attacks_only_b_right', 'verdict'),
 )
 
 
 def ensembles(args: argparse.Namespace, members: Sequence[plan.Run], tell=print) -> None:
   """Averages each test over folds, seeds and networks, and every mean's parts beside it."""
-  views = 'views/' if args.views and len(args.views) > 1 else ''
   for test in args.tests:
     folder = args.workdir / 'ensembles' / test
     folder.mkdir(parents=True, exist_ok=True)
-    files = lambda name: [str(run.folder / f'scores/{views}{name}.csv') for run in members]  # noqa: E731
+    files = lambda name: [str(run.folder / 'scores' / f'{name}.csv') for run in members]  # noqa: E731
+    command = [*files(test), f'--out={folder / WHOLE}.csv', f'--intermediate={folder}']
+    command.append(f'--threshold={args.rule}')
+    if args.dev:
+      command += [*('--dev', *files(args.dev)), f'--dev_out={folder / WHOLE}_dev.csv']
     tell(f'\n{test}: means over folds, seeds, networks')
-    code = ensemble.main([
-      *files(test),
-      *('--dev', *files(args.dev)),
-      *(f'--out={folder / WHOLE}.csv', f'--dev_out={folder / WHOLE}_dev.csv'),
-      *(f'--intermediate={folder}', f'--threshold={RULE}'),
-    ])  # fmt: skip
+    code = ensemble.main(command)
     if code:
       raise StateError(f'the ensemble of {test} could not be made (exit code {code}, see above)')
 
@@ -57,18 +49,17 @@ def rows(args, members: Sequence[plan.Run], tell=print) -> tuple[list[dict], lis
   rates, asked = [], {}
   for test in args.tests:
     folder = args.workdir / 'ensembles' / test
-    systems = {WHOLE: ('', '', '')}
+    systems = {WHOLE: ('', '', '')} if len(args.networks) > 1 else {}
     for network in args.networks:
       systems[network] = (network, '', '')
       for seed in args.seeds:
-        systems |= {f'{network}_seed{seed}': (network, seed, '')}
+        systems[f'{network}_seed{seed}'] = (network, seed, '')
         for fold in args.folds:
-          systems |= {f'{network}_seed{seed}_fold{fold}': (network, seed, fold)}
-    systems = {name: at for name, at in systems.items() if (folder / f'{name}.csv').exists()}
-    read = {name: _read(folder, name) for name in systems}
+          systems[f'{network}_seed{seed}_fold{fold}'] = (network, seed, fold)
+    read = {name: _read(args, folder, name) for name in systems}
     tell(f'{test}: {len(systems)} systems, with intervals')
     for name, (scores, dev) in read.items():
-      judged = judgement.judge(test, scores, RULE, dev)
+      judged = judgement.judge(test, scores, args.rule, dev)
       for subset in judged.served:
         at = dict(zip(('network', 'seed', 'fold'), systems[name], strict=True))
         row = {'test': test, 'subset': subset, 'system': name, **at}
@@ -78,7 +69,7 @@ def rows(args, members: Sequence[plan.Run], tell=print) -> tuple[list[dict], lis
           row |= {f'{rate}_high': estimate.people.high}
         rates.append(row)
     for question, a, b in _questions(args, read, members):
-      asked.setdefault((question, b), []).extend(_compared(test, {a: read[a], b: read[b]}))
+      asked.setdefault((question, b), []).extend(_compared(args, test, {a: read[a], b: read[b]}))
   answers = []
   for (question, _), found in asked.items():  # p is corrected over the tests and subsets of each
     corrected = comparisons.with_holm([one for _, one in found])
@@ -86,8 +77,10 @@ def rows(args, members: Sequence[plan.Run], tell=print) -> tuple[list[dict], lis
   return rates, answers
 
 
-def _read(folder: pathlib.Path, name: str):
-  return tuple(score_files.read(folder / f'{name}{side}.csv') for side in ('', '_dev'))
+def _read(args, folder: pathlib.Path, name: str):
+  """(a system's scores of a test, those of dev or None)."""
+  dev = score_files.read(folder / f'{name}_dev.csv') if args.dev else None
+  return score_files.read(folder / f'{name}.csv'), dev
 
 
 def _questions(args, read: Mapping, members) -> list[tuple[str, str, str]]:
@@ -95,33 +88,32 @@ def _questions(args, read: Mapping, members) -> list[tuple[str, str, str]]:
   asked = []
   if {plan.DONOR, plan.CHANCE} <= set(args.networks):
     asked.append(('pretraining', plan.CHANCE, plan.DONOR))
-  names = [run.name for run in members if run.name in read]
   for system in (*args.networks, WHOLE):
-    own = [name for name in names if system in (WHOLE, name.partition('_seed')[0])]
+    own = [run for run in members if system in (WHOLE, run.name.partition('_seed')[0])]
     if system in read and len(own) > 1:
-      asked.append(('ensemble', _best(own, read), system))
+      asked.append(('ensemble', min(own, key=lambda run: _errors(run, read)).name, system))
   return asked
 
 
-def _best(names: Sequence[str], read: Mapping) -> str:
-  """The member of the least EER on dev, over the subsets; of equals the one of the largest AUC."""
-
-  def key(name: str):
-    _, dev = read[name]
-    found = judgement.judge('dev', dev, 'fixed=0.5', draws=0).found.values()
-    mean = lambda rate: sum(values[rate] for values in found) / len(found)  # noqa: E731
-    return mean('eer'), -mean('auc')
-
-  return min(names, key=key)
+def _errors(run: plan.Run, read: Mapping) -> tuple[float, float]:
+  """What members are compared by, less being better: the EER on dev, the mean over the subsets, and
+  of equals the AUC. Without a dev, on each one's own val, whose attack it was not trained on."""
+  dev = read[run.name][1] or score_files.read(run.folder / 'scores' / 'val.csv')
+  found = results.results(dev, 'fixed=0.5').values()
+  mean = lambda rate: sum(values[rate] for values in found) / len(found)  # noqa: E731
+  return mean('eer'), -mean('auc')
 
 
-def _compared(test: str, systems: Mapping) -> list[tuple[dict, comparisons.Comparison]]:
+def _compared(args, test: str, systems: Mapping) -> list[tuple[dict, comparisons.Comparison]]:
   """[(what is compared, b against a)] for each subset of sensors."""
   (a, b), found = systems, []
   scores, dev = (
-    judgement.merged({name: pair[side] for name, pair in systems.items()}) for side in (0, 1)
+    judgement.merged({name: pair[side] for name, pair in systems.items()})
+    if systems[a][side]
+    else None
+    for side in (0, 1)
   )
-  judged = judgement.judge(test, scores, RULE, dev)
+  judged = judgement.judge(test, scores, args.rule, dev)
   for one in judged.comparisons:
     (of_a, subset), (of_b, subset_b) = (name.split(': ') for name in (one.a, one.b))
     if (of_a, of_b, subset) != (a, b, subset_b):

@@ -10,12 +10,6 @@ _TITLES = {
   'unseen': 'left-out attacks',
   'cross': 'another camera, new attacks',
 }
-_COLOURS = (
-  '#0072b2',
-  '#d55e00',
-  '#009e73',
-  '#cc79a7',
-)  # told apart by the colour blind [Okabe, Ito]
 
 
 def draw(rows: Sequence[dict], title: str, file: pathlib.Path) -> None:
@@ -33,7 +27,8 @@ def draw(rows: Sequence[dict], title: str, file: pathlib.Path) -> None:
 
   tests = list(dict.fromkeys(row['test'] for row in rows))
   networks = list(dict.fromkeys(row['network'] for row in rows if row['network']))
-  colours = dict(zip(networks, _COLOURS, strict=False)) | {WHOLE: '#000000'}
+  palette = plt.get_cmap('tab10')
+  colours = {name: palette(i % 10) for i, name in enumerate(networks)} | {WHOLE: 'black'}
   figure, axes = plt.subplots(1, len(tests), figsize=(4 * len(tests), 4.4), squeeze=False)
   for axis, test in zip(axes[0], tests, strict=True):
     of_test = [row for row in rows if row['test'] == test]

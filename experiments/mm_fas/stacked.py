@@ -25,11 +25,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _measure(args) -> None:
-  args.views = args.views and tuple(args.views)
   network = args.networks[-1]
   runs = [run for run in plan.runs(args) if run.name.startswith(f'{network}_seed')]
   together = [sys.executable, '-m', 'flexfas_jax.evaluate_members', *(str(r.folder) for r in runs)]
-  together.append(f'--views={",".join(args.views or ("whole",))}')
   each = [[a.replace('--mode=train', '--mode=evaluate') for a in run.command] for run in runs]
   took = {'each': [], 'together': []}
   for i in range(REPEATS):

@@ -67,17 +67,19 @@ def train(runs: Sequence[Run], at_once: int, tell=print) -> None:
       process.terminate()
 
   def one(run: Run) -> str:
-    while run.donor and not stop and not trained(by_name[run.donor]):
-      time.sleep(_LOOK)
-    core = cores.get()
-    try:
-      return _train_one(run, core, going, stop)
-    finally:
-      cores.put(core)
+    while not stop:
+      if not run.donor or trained(by_name[run.donor]):
+        core = cores.get()
+        try:
+          if (told := _train_one(run, core, going, stop)) is not None:
+            return told
+        finally:
+          cores.put(core)
+      time.sleep(_LOOK)  # for the donor, or whoever trains this one; who waits holds no core
+    return ''
 
   before = {s: signal.signal(s, end) for s in (signal.SIGTERM, signal.SIGINT)}
   try:
-    # Who waits for a donor holds no core, but a thread.
     with concurrent.futures.ThreadPoolExecutor(max(1, len(waiting))) as pool:
       running = [pool.submit(one, run) for run in waiting]
       try:
@@ -97,19 +99,18 @@ def train(runs: Sequence[Run], at_once: int, tell=print) -> None:
     )
 
 
-def _train_one(run: Run, core: int | None, going: list, stop: list) -> str:
+def _train_one(run: Run, core: int | None, going: list, stop: list) -> str | None:
+  """What is to be told of a run, '' if it was stopped; None: another process trains it."""
   run.folder.parent.mkdir(parents=True, exist_ok=True)
   with open(run.folder.parent / f'{run.name}.lock', 'w') as lock:
-    while True:
-      try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
-        break
-      except OSError:
-        if stop:
-          return ''
-        time.sleep(_LOOK)  # another process trains it: what it leaves is looked at below
-    if stop or trained(run):
-      return f'{run.name}: trained by another process' if not stop else ''
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
+    except OSError:
+      return None
+    if stop:
+      return ''
+    if trained(run):
+      return f'{run.name}: trained by another process'
     start = time.perf_counter()
     log = run.folder.parent / f'{run.name}.log'
     with log.open('a') as out:

@@ -78,9 +78,8 @@ def check(job: jobs.Job, data: inputs.Data) -> None:
 def evaluate(job: jobs.Job, folder: pathlib.Path, data: inputs.Data, scorer) -> None:
   """Scores, score files, thresholds from val, tables, results.json, report of the best step."""
   step, variables, header = best_of(job, folder, BEST, data.remarks)
-  scored, remarks = {}, []
+  scored, remarks, score = {}, [], functools.partial(scorer, variables)
   for name, source in {'val': data.val, **data.test}.items():
-    score = functools.partial(scorer, variables)
     scored[name], told = score_whole(job, score, name, source, header)
     remarks += told
   finish(job, folder, data, step, scored, remarks)

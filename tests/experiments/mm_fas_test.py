@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from ml_collections import config_flags
 from experiments.mm_fas import __main__ as mm_fas
 from experiments.mm_fas import plan, sweep
 from flexfas_jax.errors import StateError
-from flexfas_jax.evaluation import score_files
+from flexfas_jax.evaluation import results, score_files
 from flexfas_jax.training import job as jobs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -77,6 +78,7 @@ def test_every_command_is_a_config_that_fits(monkeypatch, tmp_path):
 def test_the_papers_networks_are_planned(monkeypatch, tmp_path):
   monkeypatch.chdir(ROOT)
   own = ['--networks=resnet34_caffe,ir50', '--protocol=mm_fas_fold(fold={fold})', '--folds=1,2,3']
+  own += ['--tests=official_val', '--dev=', '--rule=fixed=0.5']
   found = runs_of(monkeypatch, f'--workdir={tmp_path}', *own)
   assert [run.donor for run in found] == [''] * 12
   configs = [config_of(run.command[2:], monkeypatch) for run in found]
@@ -135,12 +137,17 @@ def test_each_is_trained_once_and_donors_first(tmp_path):
     sweep.train([runs[0]._replace(command=(*runs[0].command, 'more'))], 1)
 
 
-def test_two_commands_in_one_workdir_do_not_train_a_run_twice(tmp_path):
-  runs = [fake(tmp_path, name, f'time.sleep(0.4); {COUNT}') for name in 'abcd']
-  both = script_of(runs, 2)
-  started = [subprocess.Popen([sys.executable, '-c', both], cwd=ROOT) for _ in range(2)]
-  assert [process.wait(60) for process in started] == [0, 0]
+def test_two_commands_in_one_workdir_share_the_runs(tmp_path):
+  runs = [fake(tmp_path, name, f'time.sleep(1.5); {COUNT}') for name in 'abcd']
+  command = [sys.executable, '-c', script_of(runs, 2)]
+  started = [
+    subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
+  ]
+  said = [process.communicate(timeout=60)[0] for process in started]
+  assert [process.returncode for process in started] == [0, 0]
   assert [times(run) for run in runs] == [1] * 4
+  own = [len(re.findall(r': \d+ s$', text, re.MULTILINE)) for text in said]
+  assert sum(own) == 4 and min(own) > 0, said  # neither waits for what the other trains
 
 
 def test_a_failure_is_named_and_ends_the_sweep(tmp_path):
@@ -176,7 +183,7 @@ def scored(tmp_path):
   for network, noise in (('chance', 1.5), ('faces', 0.6)):
     for fold in 'xy':
       run = plan.Run(f'{network}_seed7_fold{fold}', tmp_path / 'members' / f'{network}{fold}', ())
-      for test in ('dev', 'seen'):
+      for test in ('val', 'dev', 'seen'):
         logit = 2 * label - 1 + noise * rng.standard_normal(N)
         (run.folder / 'scores').mkdir(parents=True, exist_ok=True)
         score_files.write(
@@ -198,16 +205,26 @@ def scored(tmp_path):
   return args, members
 
 
-def test_questions_are_answered_by_paired_decisions(scored, tmp_path, monkeypatch):
-  arguments, members = scored
+def judged(arguments, members, out, monkeypatch):
+  """(rows of results.csv by system, of comparisons.csv by question and b)."""
   monkeypatch.setattr(mm_fas.sweep, 'train', lambda *_: None)
   monkeypatch.setattr(mm_fas.plan, 'runs', lambda args: members)
   for run in members:  # as if they had been scored
     (run.folder / 'results.json').touch()
-  out = tmp_path / 'out'
   assert mm_fas.main([*arguments, f'--out={out}']) == 0
-  with (out / 'results.csv').open() as file:
-    rows = {row['system']: row for row in csv.DictReader(file)}
+  rows, answers = (
+    list(csv.DictReader((out / name).read_text().splitlines()))
+    for name in ('results.csv', 'comparisons.csv')
+  )
+  return (
+    {row['system']: row for row in rows},
+    {(row['question'], row['b']): row for row in answers},
+  )
+
+
+def test_questions_are_answered_by_paired_decisions(scored, tmp_path, monkeypatch):
+  arguments, members = scored
+  rows, found = judged(arguments, members, tmp_path / 'out', monkeypatch)
   assert set(rows) == {
     'ensemble', 'chance', 'faces', 'chance_seed7', 'faces_seed7',
     *(run.name for run in members),
@@ -216,8 +233,6 @@ def test_questions_are_answered_by_paired_decisions(scored, tmp_path, monkeypatc
   assert acer['faces'] < acer['faces_seed7_foldx'] < acer['chance_seed7_foldx']
   for row in rows.values():
     assert float(row['acer_low']) <= float(row['acer']) <= float(row['acer_high'])
-  with (out / 'comparisons.csv').open() as file:
-    found = {(row['question'], row['b']): row for row in csv.DictReader(file)}
   helps = found['pretraining', 'faces']
   assert helps['a'] == 'chance' and helps['verdict'] == 'better'
   np.testing.assert_allclose(float(helps['difference']), acer['faces'] - acer['chance'], atol=2e-5)
@@ -226,4 +241,23 @@ def test_questions_are_answered_by_paired_decisions(scored, tmp_path, monkeypatc
     ('pretraining', 'faces'), ('ensemble', 'chance'), ('ensemble', 'faces'),
     ('ensemble', 'ensemble'),
   }  # fmt: skip
-  assert (out / 'results.png').stat().st_size > 10_000
+  assert (tmp_path / 'out' / 'results.png').stat().st_size > 10_000
+
+
+def test_one_network_and_no_dev_set(scored, tmp_path, monkeypatch, capsys):
+  """As of MM-FAS's own test, whose people are in no other split."""
+  arguments, members = scored
+  arguments = [*arguments, '--networks=faces', '--dev=']
+  members = [run for run in members if run.name.startswith('faces')]
+  assert mm_fas.main(arguments) == 2
+  assert '--rule=dev_eer is fitted on a dev set' in capsys.readouterr().err
+  rows, found = judged([*arguments, '--rule=fixed=0.5'], members, tmp_path / 'out', monkeypatch)
+  assert set(rows) == {'faces', 'faces_seed7', *(run.name for run in members)}
+  score = [score_files.read(run.folder / 'scores' / 'seen.csv') for run in members]
+  accepted = np.mean([one.scores['rgb'] for one in score], 0) >= 0.5
+  bpcer, apcer = (~accepted[score[0].label == 1]).mean(), accepted[score[0].label == 0].mean()
+  np.testing.assert_allclose(float(rows['faces']['acer']), (apcer + bpcer) / 2, atol=1e-5)
+  vals = {run.name: score_files.read(run.folder / 'scores' / 'val.csv') for run in members}
+  eer = {name: results.results(val, 'fixed=0.5')['rgb']['eer'] for name, val in vals.items()}
+  assert set(found) == {('ensemble', 'faces')}
+  assert found['ensemble', 'faces']['a'] == min(eer, key=eer.get)

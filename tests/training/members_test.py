@@ -83,6 +83,15 @@ def test_together_they_are_scored_as_each_alone(runs, copies):
     assert own['intra']['rgb+ir'].keys() == together['intra']['rgb+ir'].keys()
 
 
+def test_they_may_be_looked_at_otherwise(runs, copies):
+  members.evaluate([copies[0]], {'views': ('flip',)})
+  again = score_files.read(copies[0] / 'scores' / 'intra.csv')
+  by_view = score_files.read(runs[0] / 'scores' / 'views' / 'intra.csv')
+  for subset in SUBSETS:
+    np.testing.assert_allclose(again.scores[subset], by_view.scores[f'{subset}@flip'], rtol=1e-4)
+  assert not (copies[0] / 'scores' / 'views').exists()  # those of another evaluation
+
+
 def test_their_views_and_seeds_are_averaged_by_what_their_headers_say(runs, tmp_path, capsys):
   files = [str(workdir / 'scores' / 'views' / 'intra.csv') for workdir in runs.values()]
   assert ensemble.main([*files, f'--out={tmp_path}/mean.csv', '--threshold=fixed=0.5']) == 0
