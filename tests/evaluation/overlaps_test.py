@@ -104,3 +104,8 @@ def test_what_a_fold_leaves_out_is_not_trained_on():
   said = str(caught.value)
   assert 'attack replay in train (2) and val (1)' in said
   assert 'mask' not in said and 'species!=' in said and 'config.left_out=()' in said
+
+
+def test_only_attacks_are_left_out():
+  live = {'attack_type': ['live', ''], 'label': ['bona_fide', 'attack']}
+  overlaps.check_left_out(live, {'val': live})

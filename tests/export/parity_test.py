@@ -1,5 +1,7 @@
 """Graphs of toys against their models: absent modalities, bfloat16, loops, what is noticed."""
 
+import importlib
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ from flexfas_jax.errors import ExportError
 from flexfas_jax.export import graph, parity
 from flexfas_jax.export import source as sources
 from flexfas_jax.export.formats import stablehlo, weights
-from tests.toy import TOY, fill, make
+from tests.toy import SIZE, TOY, fill, make
+
+EXTRAS = {'onnx': 'jax2onnx', 'tflite': 'litert_converter'}
 
 
 def source_of(**fields):
@@ -34,6 +38,22 @@ def test_how_it_is_stood_in_for_what_is_absent(tmp_path, absent):
   (found,) = parity.measure(source, entries, tmp_path, {})
   assert found['difference'].keys() == {'fixed', 'random', 'masked'}
   assert max(found['difference'].values()) < 1e-5
+
+
+@pytest.mark.parametrize('format', ['onnx', 'tflite'])
+@pytest.mark.parametrize('backbone', TOY)
+def test_every_backbone_becomes_a_file(tmp_path, backbone, format):
+  """Their converters know few of XLA's operations, and refuse the rest."""
+  pytest.importorskip(EXTRAS[format], reason=f'needs the extra {format}')
+  source = source_of(
+    backbone={'name': backbone, **TOY[backbone]},
+    modalities=('rgb', 'ir'),
+    image_size=SIZE[backbone],
+  )
+  writer = importlib.import_module(f'flexfas_jax.export.formats.{format}')
+  entries = writer.write(graph.make(source.model, source.variables), source, tmp_path)
+  found = parity.measure(source, entries[:1], tmp_path, {})
+  assert max(found[0]['difference'].values()) < 1e-5
 
 
 def test_what_is_absent_does_not_matter_and_is_asked_about():
