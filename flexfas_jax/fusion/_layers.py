@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flexfas_jax.fusion._convolution import convolve
+
 
 def central_difference(kernel, theta: float):
   """Folds the central difference of a convolution into its kernel.
@@ -62,13 +64,7 @@ class Conv(nn.Module):
     kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
     if self.theta:
       kernel = central_difference(kernel, self.theta)  # in float32, before any rounding
-    x = jax.lax.conv_general_dilated(
-      x.astype(self.dtype),
-      kernel.astype(self.dtype),
-      (self.stride, self.stride),
-      [(padding, padding)] * 2,
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )
+    x = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, padding)
     if self.bias:
       bias = self.param('bias', nn.initializers.zeros, (self.width,))
       x = x + bias[None, None, None].astype(self.dtype)
