@@ -1,0 +1,72 @@
+"""Measures everything on this machine: ratios, medians of interleaved repeats, with their spread.
+
+  python -m experiments.performance --torch_python=/path/to/venv/bin/python
+  python -m experiments.performance --only=subsets,peak
+
+Each case is a function of a file in cases/. Its rows go to results.csv as soon as it is done, in
+the place of those it had, then to README's table and results.png: it can be stopped and gone on
+with by --only. Cases that need PyTorch, in an environment of its own, are left out without
+--torch_python.
+"""
+
+import argparse
+import importlib
+import os
+import pathlib
+import sys
+
+from experiments.performance import results
+from flexfas_jax.errors import ConfigError, exit_code_of
+
+HERE = pathlib.Path(__file__).parent
+
+
+def find() -> dict:
+  """{name: case}, of every file in cases/."""
+  cases = {}
+  for file in sorted((HERE / 'cases').glob('[a-z]*.py')):
+    cases |= importlib.import_module(f'experiments.performance.cases.{file.stem}').CASES
+  return cases
+
+
+def chosen(only: str, torch_python: str) -> dict:
+  """The cases that are asked for and can be run here."""
+  cases = find()
+  names = [name for name in only.split(',') if name] or list(cases)
+  if unknown := set(names) - set(cases):
+    raise ConfigError(f'no case is called {min(unknown)!r}; choose of: {", ".join(cases)}')
+  able = [n for n in names if torch_python or not getattr(cases[n], 'needs_torch', False)]
+  for name in sorted(set(names) - set(able)):
+    print(f'{name}: left out, it needs --torch_python')
+  return {name: cases[name] for name in able}
+
+
+def main() -> int:
+  parser = argparse.ArgumentParser(
+    prog='python -m experiments.performance',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('--only', default='', help='cases, separated by commas')
+  parser.add_argument('--repeats', type=int, default=7, help='rounds that count (7)')
+  parser.add_argument('--torch_python', default='', metavar='PATH', help='with PyTorch installed')
+  parser.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)))
+  parser.add_argument('--out', type=pathlib.Path, default=HERE, help='for results.csv and .png')
+  parser.add_argument('--debug', action='store_true', help='tracebacks instead of messages')
+  options = parser.parse_args()
+
+  def command():
+    for name, measure in chosen(options.only, options.torch_python).items():
+      rows = results.replace(options.out / 'results.csv', name, measure(options))
+      for row in rows:
+        if row['case'] == name:
+          spread = f'{row["low"]} to {row["high"]}'
+          print(f'{row["figure"]}: {row["ratio"]} ({spread}), load {row["load"]}', flush=True)
+      results.write_table(options.out / 'README.md', rows)
+      results.draw(rows, options.out / 'results.png')
+
+  return exit_code_of(command, options.debug)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

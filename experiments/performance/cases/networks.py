@@ -1,0 +1,58 @@
+"""Training steps and inference of networks of full size, against PyTorch's best."""
+
+import contextlib
+import pathlib
+import subprocess
+
+from experiments.performance import networks, timing
+
+SIDE = pathlib.Path(__file__).parents[1] / 'torch_side.py'
+WAYS = {'vit_b': ('product', 'linear')}  # the others have next to no linear layers
+
+
+@contextlib.contextmanager
+def other_side(python: str, name: str, way: str, threads: int):
+  """A function: what to do, 'train' or 'infer', to the seconds that PyTorch took."""
+  command = [python, '-W', 'ignore', str(SIDE), name, way, str(threads)]
+  pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
+  with subprocess.Popen(command, text=True, bufsize=1, **pipes) as process:
+
+    def ask(what: str) -> float:
+      print(what, file=process.stdin, flush=True)
+      return float(process.stdout.readline())
+
+    try:
+      yield ask
+    finally:
+      process.stdin.close()
+
+
+def case(name: str):
+  """The case of one network: options -> rows."""
+
+  def measure(options) -> list[dict]:
+    ours, rows = networks.runs(name), []
+    with contextlib.ExitStack() as stack:
+      sides = {
+        way: stack.enter_context(other_side(options.torch_python, name, way, options.threads))
+        for way in WAYS.get(name, ('product',))
+      }
+      for what in ours:
+        # Theirs are told by the other process: a pipe is no part of them.
+        runs = {'ours': (timing.seconds, ours[what])}
+        runs |= {way: (ask, what) for way, ask in sides.items()}
+        found = timing.interleaved(runs, options.repeats, lambda pair: pair[0](pair[1]))
+        title = {'train': 'training step', 'infer': 'inference'}[what]
+        best = min(sides, key=lambda way: sum(found[way]))
+        for way in sides:
+          note = ', its best' if way == best else ''
+          how = {'product': 'stock', 'linear': 'oneDNN'}[way]
+          figure = f'{name} {title}, PyTorch {how}{note}'
+          rows.append(timing.row(figure, found[way], found['ours']))
+    return rows
+
+  measure.needs_torch = True
+  return measure
+
+
+CASES = {name: case(name) for name in networks.BACKBONE}

@@ -1,0 +1,84 @@
+"""Networks of full size with random weights, their training step and inference, under jit."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from flexfas_jax.models import flexmodal
+from tests.toy import fill
+
+SIZE = {'resnet50': 224, 'cdcn': 256, 'vit_b': 224}
+BATCH = {'resnet50': 8, 'cdcn': 2, 'vit_b': 4}
+BACKBONE = {
+  'resnet50': {'name': 'resnet', 'variant': '50'},
+  'cdcn': {'name': 'cdcn'},
+  'vit_b': {'name': 'vit', 'variant': 'B'},
+}
+LEARNING_RATE = 1e-3
+
+
+def build(name: str, **backbone):
+  """(model of RGB alone, variables)."""
+  head = 'pixel_map' if name == 'cdcn' else 'binary_logit'
+  model = flexmodal.build(
+    {**BACKBONE[name], **backbone},
+    {'name': 'single'},
+    {'name': head},
+    modalities=('rgb',),
+    image_size=SIZE[name],
+  )
+  return model, fill(jax.eval_shape(model.init, jax.random.key(0)))
+
+
+def batch_of(name: str, B: int | None = None) -> dict:
+  """Noise."""
+  B, S = B or BATCH[name], SIZE[name]
+  image = np.random.default_rng(0).standard_normal((B, S, S, 3)).astype(np.float32)
+  return {
+    'rgb': jnp.asarray(image),
+    'present': jnp.ones((B, 1), bool),
+    'label': jnp.arange(B) % 2,
+  }
+
+
+def train_step(variables, momentum, batch, *, model):
+  """SGD with momentum on one batch: (variables, momentum, loss)."""
+  optimizer = optax.sgd(LEARNING_RATE, momentum=0.9)
+
+  def objective(params):
+    outputs, batch_stats = model.apply({**variables, 'params': params}, batch, jax.random.key(0))
+    loss = optax.sigmoid_binary_cross_entropy(outputs['logit'], batch['label']).mean()
+    return loss, batch_stats
+
+  (loss, batch_stats), slopes = jax.value_and_grad(objective, has_aux=True)(variables['params'])
+  updates, momentum = optimizer.update(slopes, momentum, variables['params'])
+  params = optax.apply_updates(variables['params'], updates)
+  return {'params': params, 'batch_stats': batch_stats}, momentum, loss
+
+
+def infer(variables, image, *, model):
+  """[B, H, W, 3] -> logits [B]."""
+  maps = {'rgb': model.encode(variables, image, 'rgb')}
+  present = jnp.ones((len(image), 1), bool)
+  return model.decide(variables, maps, model.absent_maps(variables), present)['logit']
+
+
+def runs(name: str) -> dict:
+  """{'train', 'infer'}: functions of nothing that end when their work has ended."""
+  model, variables = build(name)
+  batch = batch_of(name)
+  step = jax.jit(functools.partial(train_step, model=model), donate_argnums=(0, 1))
+  state = [jax.tree.map(jnp.copy, variables), optax.sgd(1, momentum=0.9).init(variables['params'])]
+  forward = jax.jit(functools.partial(infer, model=model))
+
+  def train():
+    *state[:], loss = step(*state, batch)
+    loss.block_until_ready()
+
+  return {
+    'train': train,
+    'infer': lambda: forward(variables, batch['rgb']).block_until_ready(),
+  }

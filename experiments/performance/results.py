@@ -1,0 +1,70 @@
+"""Results as a file, a table and a picture; what was measured before stays, case by case."""
+
+import csv
+import pathlib
+
+from experiments.performance.timing import COLUMNS
+
+START, END = '<!-- results.csv -->\n', '<!-- end -->\n'
+
+
+def read(file: pathlib.Path) -> list[dict]:
+  """Rows of `COLUMNS`; none if there is no file."""
+  if not file.exists():
+    return []
+  with file.open(newline='') as lines:
+    return list(csv.DictReader(lines))
+
+
+def replace(file: pathlib.Path, case: str, rows: list[dict]) -> list[dict]:
+  """Puts a case's rows in the place of those it had; returns all."""
+  kept = [row for row in read(file) if row['case'] != case]
+  rows = sorted([*kept, *({'case': case, **row} for row in rows)], key=lambda row: row['case'])
+  with file.open('w', newline='') as lines:
+    writer = csv.DictWriter(lines, COLUMNS, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+  return rows
+
+
+def table(rows: list[dict]) -> str:
+  """Markdown."""
+  lines = [
+    '| what | times as fast | lowest to highest | ours | the other | load |',
+    '| --- | ---: | ---: | ---: | ---: | ---: |',
+  ]
+  for row in rows:
+    ends = f'{row["low"]} to {row["high"]}'
+    times = f'{row["ours"]} {row["unit"]} | {row["other"]} {row["unit"]}'
+    lines.append(f'| {row["figure"]} | {row["ratio"]} | {ends} | {times} | {row["load"]} |')
+  return '\n'.join(lines) + '\n'
+
+
+def write_table(readme: pathlib.Path, rows: list[dict]) -> None:
+  """Between the two marks of a README that has them."""
+  text = readme.read_text() if readme.exists() else ''
+  if START in text and END in text:
+    before, rest = text.split(START, 1)
+    readme.write_text(before + START + table(rows) + END + rest.split(END, 1)[1])
+
+
+def draw(rows: list[dict], file: pathlib.Path) -> None:
+  """Every ratio with its spread; 1 is the other's speed."""
+  import matplotlib
+
+  matplotlib.use('Agg')
+  import matplotlib.pyplot as plt
+
+  figure, axis = plt.subplots(figsize=(9, 1.2 + 0.32 * len(rows)))
+  for place, row in enumerate(rows):
+    ratio, low, high = (float(row[name]) for name in ('ratio', 'low', 'high'))
+    axis.errorbar(ratio, place, xerr=[[ratio - low], [high - ratio]], fmt='o', color='#0072b2')
+  axis.axvline(1, color='grey', linewidth=1)
+  axis.set_yticks(range(len(rows)), [row['figure'] for row in rows])
+  axis.set_xscale('log')
+  axis.invert_yaxis()
+  axis.set_xlabel('times as fast; median of interleaved repeats, lowest to highest')
+  axis.grid(axis='x', alpha=0.3)
+  figure.tight_layout()
+  figure.savefig(file, dpi=110)
+  plt.close(figure)

@@ -1,0 +1,158 @@
+"""The same networks in PyTorch, as fast as it has them on a CPU; in a process of its own.
+
+  TORCH_PYTHON experiments/performance/torch_side.py NETWORK linear|product THREADS
+
+Imports nothing of this project. Lines come in, `train` or `infer`, seconds go out: who asks can
+interleave them with others. `product` is PyTorch's linear layer as it stands (MKL's product, half
+as fast as oneDNN's on AMD processors); `linear` sends it to oneDNN as a 1 x 1 convolution.
+"""
+
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+SIZE = {'resnet50': 224, 'cdcn': 256, 'vit_b': 224}
+BATCH = {'resnet50': 8, 'cdcn': 2, 'vit_b': 4}
+
+
+class Bottleneck(nn.Module):
+  def __init__(self, c, width, stride):
+    super().__init__()
+    out = 4 * width
+    self.conv1, self.bn1 = nn.Conv2d(c, width, 1, bias=False), nn.BatchNorm2d(width)
+    self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+    self.bn2 = nn.BatchNorm2d(width)
+    self.conv3, self.bn3 = nn.Conv2d(width, out, 1, bias=False), nn.BatchNorm2d(out)
+    self.down = None
+    if stride != 1 or c != out:
+      self.down = nn.Sequential(nn.Conv2d(c, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+  def forward(self, x):
+    y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+    y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+    y = self.bn3(self.conv3(y))
+    return F.relu(y + (x if self.down is None else self.down(x)), inplace=True)
+
+
+def resnet50():
+  layers = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
+  layers, c = [*layers, nn.MaxPool2d(3, 2, 1)], 64
+  for i, blocks in enumerate((3, 4, 6, 3)):
+    for j in range(blocks):
+      layers.append(Bottleneck(c, 64 * 2**i, 2 if i and not j else 1))
+      c = 4 * 64 * 2**i
+  return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, 1))
+
+
+class CentralDifference(nn.Module):
+  """Folded into one kernel, as here: the original's two convolutions are slower."""
+
+  def __init__(self, c, d, theta=0.7):
+    super().__init__()
+    self.weight, self.theta = nn.Parameter(torch.randn(d, c, 3, 3) / (9 * c) ** 0.5), theta
+
+  def forward(self, x):
+    centre = F.pad(self.weight.sum((2, 3), keepdim=True), (1, 1, 1, 1))
+    return F.conv2d(x, self.weight - self.theta * centre, padding=1)
+
+
+def unit(c, d):
+  return nn.Sequential(CentralDifference(c, d), nn.BatchNorm2d(d), nn.ReLU(inplace=True))
+
+
+class CDCN(nn.Module):
+  def __init__(self):
+    super().__init__()
+    self.stem, self.blocks, c = unit(3, 64), nn.ModuleList(), 64
+    for _ in range(3):
+      layers = []
+      for d in (128, 196, 128):
+        layers.append(unit(c, d))
+        c = d
+      self.blocks.append(nn.Sequential(*layers, nn.MaxPool2d(3, 2, 1)))
+    self.neck, self.map = unit(3 * c, c), CentralDifference(c, 1)
+
+  def forward(self, x):
+    x, maps = self.stem(x), []
+    for block in self.blocks:
+      x = block(x)
+      maps.append(F.interpolate(x, size=32, mode='bilinear', align_corners=False))
+    live = F.relu(self.map(self.neck(torch.cat(maps, 1))))
+    return 4 * (live.mean((1, 2, 3)) - 0.5)[:, None]
+
+
+class Linear(nn.Linear):
+  """A linear layer over tokens [B, N, C] as a convolution, which oneDNN runs."""
+
+  def forward(self, x):
+    x = x.transpose(1, 2)[..., None]  # [B, C, N, 1], channels last in memory
+    y = F.conv2d(x, self.weight[:, :, None, None], self.bias)
+    return y[..., 0].transpose(1, 2)
+
+
+class Layer(nn.Module):
+  def __init__(self, linear, width=768, heads=12):
+    super().__init__()
+    self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
+    self.qkv, self.proj = linear(width, 3 * width), linear(width, width)
+    self.fc1, self.fc2 = linear(width, 4 * width), linear(4 * width, width)
+    self.heads = heads
+
+  def forward(self, x):
+    B, N, D = x.shape
+    q, k, v = self.qkv(self.norm1(x)).reshape(B, N, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+    y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, N, D)
+    x = x + self.proj(y)
+    return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+
+
+class ViT(nn.Module):
+  def __init__(self, linear):
+    super().__init__()
+    self.patches = nn.Conv2d(3, 768, 16, 16)
+    self.token, self.place = (
+      nn.Parameter(torch.zeros(1, 1, 768)),
+      nn.Parameter(torch.zeros(197, 768)),
+    )
+    self.layers = nn.Sequential(*(Layer(linear) for _ in range(12)))
+    self.norm, self.head = nn.LayerNorm(768, eps=1e-6), nn.Linear(768, 1)
+
+  def forward(self, x):
+    x = self.patches(x).flatten(2).transpose(1, 2)
+    x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.place
+    return self.head(self.norm(self.layers(x))[:, 1:].mean(1))
+
+
+def main():
+  name, way, threads = sys.argv[1:]
+  torch.set_num_threads(int(threads))
+  torch.manual_seed(0)
+  models = {'resnet50': resnet50, 'cdcn': CDCN}
+  model = ViT(Linear if way == 'linear' else nn.Linear) if name == 'vit_b' else models[name]()
+  model = model.to(memory_format=torch.channels_last)
+  x = torch.randn(BATCH[name], 3, SIZE[name], SIZE[name]).to(memory_format=torch.channels_last)
+  label = (torch.arange(len(x)) % 2).float()
+  optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, foreach=True)
+
+  def train():
+    model.train()
+    optimizer.zero_grad(set_to_none=True)
+    F.binary_cross_entropy_with_logits(model(x)[:, 0], label).backward()
+    optimizer.step()
+
+  @torch.inference_mode()
+  def infer():
+    model.eval()
+    model(x)
+
+  for line in sys.stdin:
+    start = time.perf_counter()
+    {'train': train, 'infer': infer}[line.strip()]()
+    print(time.perf_counter() - start, flush=True)
+
+
+if __name__ == '__main__':
+  main()
