@@ -1,10 +1,11 @@
 """The same networks in PyTorch, as fast as it has them on a CPU; in a process of its own.
 
-  TORCH_PYTHON experiments/performance/torch_side.py NETWORK linear|product THREADS
+  TORCH_PYTHON experiments/performance/torch_side.py NETWORK stock|onednn|folded THREADS
 
 Imports nothing of this project. Lines come in, `train` or `infer`, seconds go out: who asks can
-interleave them with others. `product` is PyTorch's linear layer as it stands (MKL's product, half
-as fast as oneDNN's on AMD processors); `linear` sends it to oneDNN as a 1 x 1 convolution.
+interleave them with others. `onednn` sends ViT's linear layers to oneDNN as 1 x 1 convolutions: as
+they stand they go to MKL, whose product is half as fast on AMD processors. `folded` has CDCN's
+central difference in one kernel, as here, instead of the published two convolutions.
 """
 
 import sys
@@ -48,32 +49,34 @@ def resnet50():
 
 
 class CentralDifference(nn.Module):
-  """Folded into one kernel, as here: the original's two convolutions are slower."""
-
-  def __init__(self, c, d, theta=0.7):
+  def __init__(self, c, d, folded, theta=0.7):
     super().__init__()
-    self.weight, self.theta = nn.Parameter(torch.randn(d, c, 3, 3) / (9 * c) ** 0.5), theta
+    self.weight = nn.Parameter(torch.randn(d, c, 3, 3) / (9 * c) ** 0.5)
+    self.folded, self.theta = folded, theta
 
   def forward(self, x):
-    centre = F.pad(self.weight.sum((2, 3), keepdim=True), (1, 1, 1, 1))
-    return F.conv2d(x, self.weight - self.theta * centre, padding=1)
+    total = self.weight.sum((2, 3), keepdim=True)
+    if self.folded:
+      return F.conv2d(x, self.weight - self.theta * F.pad(total, (1, 1, 1, 1)), padding=1)
+    return F.conv2d(x, self.weight, padding=1) - self.theta * F.conv2d(x, total)
 
 
-def unit(c, d):
-  return nn.Sequential(CentralDifference(c, d), nn.BatchNorm2d(d), nn.ReLU(inplace=True))
+def unit(c, d, folded):
+  layers = CentralDifference(c, d, folded), nn.BatchNorm2d(d), nn.ReLU(inplace=True)
+  return nn.Sequential(*layers)
 
 
 class CDCN(nn.Module):
-  def __init__(self):
+  def __init__(self, folded):
     super().__init__()
-    self.stem, self.blocks, c = unit(3, 64), nn.ModuleList(), 64
+    self.stem, self.blocks, c = unit(3, 64, folded), nn.ModuleList(), 64
     for _ in range(3):
       layers = []
       for d in (128, 196, 128):
-        layers.append(unit(c, d))
+        layers.append(unit(c, d, folded))
         c = d
       self.blocks.append(nn.Sequential(*layers, nn.MaxPool2d(3, 2, 1)))
-    self.neck, self.map = unit(3 * c, c), CentralDifference(c, 1)
+    self.neck, self.map = unit(3 * c, c, folded), CentralDifference(c, 1, folded)
 
   def forward(self, x):
     x, maps = self.stem(x), []
@@ -130,8 +133,12 @@ def main():
   name, way, threads = sys.argv[1:]
   torch.set_num_threads(int(threads))
   torch.manual_seed(0)
-  models = {'resnet50': resnet50, 'cdcn': CDCN}
-  model = ViT(Linear if way == 'linear' else nn.Linear) if name == 'vit_b' else models[name]()
+  models = {
+    'resnet50': resnet50,
+    'cdcn': lambda: CDCN(way == 'folded'),
+    'vit_b': lambda: ViT(Linear if way == 'onednn' else nn.Linear),
+  }
+  model = models[name]()
   model = model.to(memory_format=torch.channels_last)
   x = torch.randn(BATCH[name], 3, SIZE[name], SIZE[name]).to(memory_format=torch.channels_last)
   label = (torch.arange(len(x)) % 2).float()
