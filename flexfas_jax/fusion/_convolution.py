@@ -11,6 +11,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+_PART = 2**18  # numbers of a part: a megabyte
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve(x, kernel, stride: int = 1, padding: int = 0):
@@ -59,48 +61,38 @@ def _backward(stride: int, padding: int, kept, slope):
 
 
 def _of_kernel(shape: tuple[int, ...], stride: int, padding: int, x, slope):
-  """The gradient of a kernel [k, k, C, D] by products of patches and slopes, part after part.
+  """The gradient of a kernel [k, k, C, D] by products of patches and slopes, some rows at a time.
 
-  All patches at once are k k times the picture, out of every cache and slower than the convolution
+  All patches at once are k k times the pictures, out of every cache and slower than the convolution
   they are to replace. A part is a megabyte, or as large as the gradient, which each part adds to.
+  Parts are rows of all pictures: a batch may lie on several devices, and is not cut.
   """
   k, _, C, D = shape
   B, h, w, _ = slope.shape
   x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-  images, rows = _parts(B, h, w * k * k * C, max(2**18, k * k * C * D))
-  down = h // rows  # parts of a picture
+  rows = _rows(h, B * w * k * k * C, max(_PART, k * k * C * D))
 
   def part(i):
-    image, row = i // down * images, i % down * rows
-    seen = jax.lax.dynamic_slice(
-      x, (image, row * stride, 0, 0), (images, (rows - 1) * stride + k, *x.shape[2:])
-    )
+    seen = jax.lax.dynamic_slice_in_dim(x, i * rows * stride, (rows - 1) * stride + k, 1)
     patches = [
       seen[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (w - 1) * stride + 1 : stride]
       for i in range(k)
       for j in range(k)
     ]
-    patches = jnp.concatenate(patches, -1)  # [images, rows, w, k k C]
-    slopes = jax.lax.dynamic_slice(slope, (image, row, 0, 0), (images, rows, w, D))
+    patches = jnp.concatenate(patches, -1)  # [B, rows, w, k k C]
+    slopes = jax.lax.dynamic_slice_in_dim(slope, i * rows, rows, 1)  # [B, rows, w, D]
     return jnp.einsum('bhwp,bhwd->pd', patches, slopes)
 
-  n = B // images * down
-  if n == 1:
+  if rows == h:
     return part(0).reshape(shape)
   zeros = jnp.zeros((k * k * C, D), slope.dtype)
-  total, _ = jax.lax.scan(lambda sum, i: (sum + part(i), None), zeros, jnp.arange(n))
+  total, _ = jax.lax.scan(lambda sum, i: (sum + part(i), None), zeros, jnp.arange(h // rows))
   return total.reshape(shape)
 
 
-def _parts(B: int, h: int, row: int, most: int) -> tuple[int, int]:
-  """(images, rows of each) of equal parts of [B, h] rows of `row` numbers, `most` numbers or one
-  row: whole images, or some rows of one."""
-
-  def divisor(n, most):
-    return max(d for d in range(1, n + 1) if n % d == 0 and d <= max(1, most))
-
-  rows = divisor(h, most // row)
-  return (divisor(B, most // (h * row)) if rows == h else 1), rows
+def _rows(h: int, numbers: int, most: int) -> int:
+  """Rows of a part: of h, in equal parts; a row has so many numbers, a part at most `most`."""
+  return max(d for d in range(1, h + 1) if h % d == 0 and d <= max(1, most // numbers))
 
 
 convolve.defvjp(_forward, _backward)

@@ -21,13 +21,13 @@ def gradients(function, stride, padding):
 @pytest.mark.parametrize(
   ('k', 'stride', 'padding'), [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (3, 1, 0), (7, 2, 3)]
 )
-@pytest.mark.parametrize('most', [0, 2000, 2**18], ids=['a row', 'some rows', 'all'])
-def test_gradients_are_those_of_the_convolution(k, stride, padding, most, monkeypatch):
+@pytest.mark.parametrize('rows', [1, 3, None], ids=['a row', 'some rows', 'all'])
+def test_gradients_are_those_of_the_convolution(k, stride, padding, rows, monkeypatch):
   """However many parts the patches are taken in."""
-  if k == 1 and most:
+  if k == 1 and rows:
     pytest.skip('a 1 x 1 kernel has no patches')
-  parts = convolution._parts
-  monkeypatch.setattr(convolution, '_parts', lambda B, h, row, _: parts(B, h, row, most))
+  if rows:
+    monkeypatch.setattr(convolution, '_rows', lambda h, *_: rows if h % rows == 0 else 1)
   args = arrays(4, 9, k, 3, 5)
   found = jax.jit(gradients(convolution.convolve, stride, padding))(*args)
   expected = jax.jit(gradients(convolution._plain, stride, padding))(*args)
@@ -36,17 +36,24 @@ def test_gradients_are_those_of_the_convolution(k, stride, padding, most, monkey
 
 
 @pytest.mark.parametrize(
-  ('shape', 'most', 'expected'),
-  [
-    ((8, 6, 10), 10**6, (8, 6)),
-    ((8, 6, 10), 130, (2, 6)),
-    ((8, 6, 10), 59, (1, 3)),
-    ((8, 7, 10), 59, (1, 1)),  # a prime number of rows
-    ((8, 6, 10), 1, (1, 1)),
-  ],
+  ('h', 'numbers', 'most', 'expected'),
+  [(6, 10, 10**6, 6), (6, 10, 59, 3), (7, 10, 59, 1), (6, 10, 1, 1)],
 )
-def test_parts_are_equal_and_small_enough(shape, most, expected):
-  assert convolution._parts(*shape, most) == expected
+def test_parts_are_equal_and_small_enough(h, numbers, most, expected):
+  assert convolution._rows(h, numbers, most) == expected
+
+
+def test_a_batch_on_several_devices_stays_there(monkeypatch):
+  """No device gets the others' pictures: all that they share is the sum of a gradient."""
+  monkeypatch.setattr(convolution, '_PART', 0)
+  mesh = jax.make_mesh((8,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
+  whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  cut = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
+  step = jax.jit(
+    gradients(convolution.convolve, 1, 1), in_shardings=(cut, whole), out_shardings=(cut, whole)
+  )
+  text = step.lower(*arrays(8, 9, 3, 3, 5)).compile().as_text()
+  assert 'all-gather' not in text and 'all-to-all' not in text and 'all-reduce' in text
 
 
 @pytest.mark.parametrize('k', [1, 3])
