@@ -16,6 +16,9 @@ from flexfas_jax.errors import ConfigError, DataError
 cv2.setNumThreads(0)  # Grain's threads are the parallelism; OpenCV's own would fight them
 
 
+_LARGER = 1.5  # times the size wanted: bilinear sampling of larger pictures leaves pixels out
+
+
 class View(NamedTuple):
   """A way to look at a sample, the same for all its modalities."""
 
@@ -136,7 +139,7 @@ def decode(encoded: bytes, modality: str, where: str) -> np.ndarray:
   if image.shape[-1] == 4:
     image = image[..., :3]
   if modality == 'rgb':
-    return image[..., ::-1] if image.shape[-1] == 3 else np.repeat(image, 3, -1)  # BGR to RGB
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[-1] == 3 else cv2.COLOR_GRAY2RGB)
   return image if image.shape[-1] == 1 else image[..., :1]  # a grey picture saved with 3 channels
 
 
@@ -154,17 +157,33 @@ def apply_view(image: np.ndarray, view: View, size: int, nearest: bool = False) 
   x0, y0 = int(round(left * W)), int(round(top * H))
   x1, y1 = max(x0 + 1, int(round(right * W))), max(y0 + 1, int(round(bottom * H)))
   image = image[y0:y1, x0:x1]
-  # Averaging where it shrinks: bilinear would alias halftones and moire, which are evidence here.
-  smooth = cv2.INTER_AREA if min(y1 - y0, x1 - x0) > size else cv2.INTER_LINEAR
-  image = np.ascontiguousarray(image)
-  how = cv2.INTER_NEAREST if nearest else smooth
-  image = cv2.resize(image, (size, size), interpolation=how)
+  h, w = y1 - y0, x1 - x0
+  # Turning looks at every pixel of a picture that is not much larger: it resizes on the way.
+  if not view.angle or (max(h, w) > _LARGER * size and not nearest):
+    # Averaging where it shrinks: bilinear would alias halftones and moire, which are evidence here.
+    smooth = cv2.INTER_AREA if min(h, w) > size else cv2.INTER_LINEAR
+    how = cv2.INTER_NEAREST if nearest else smooth
+    image = cv2.resize(np.ascontiguousarray(image), (size, size), interpolation=how)
   if view.angle:
-    centre = ((size - 1) / 2, (size - 1) / 2)
-    turn = cv2.getRotationMatrix2D(centre, view.angle, 1.0)
-    image = cv2.warpAffine(
-      image, turn, (size, size), flags=cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
-    )
-  if view.flip:
-    image = image[:, ::-1]
+    image = _turn(image.reshape(*image.shape[:2], C), view, size, nearest)
+  elif view.flip:
+    image = cv2.flip(image, 1)
   return image.reshape(size, size, C)
+
+
+def _turn(image: np.ndarray, view: View, size: int, nearest: bool) -> np.ndarray:
+  """[h, w, C] turned about its middle, flipped where the view is, to [size, size, C]."""
+  h, w, C = image.shape
+  cos, sin = np.cos(np.deg2rad(view.angle)), np.sin(np.deg2rad(view.angle))
+  back = np.array([[cos, -sin], [sin, cos]])  # from where a pixel is to where it was
+  if view.flip:
+    back[:, 0] *= -1  # it was flipped last
+  back *= np.array([[w], [h]]) / size
+  place = np.array([[w - 1], [h - 1]]) / 2 - back.sum(1, keepdims=True) * (size - 1) / 2
+  if C == 3:  # OpenCV turns four channels in a third of three channels' time
+    image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
+  how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+  image = cv2.warpAffine(
+    image, np.hstack([back, place]), (size, size), flags=how | cv2.WARP_INVERSE_MAP
+  )
+  return cv2.cvtColor(image, cv2.COLOR_RGBA2RGB) if C == 3 else image

@@ -95,19 +95,21 @@ class Preprocess:
     for modality, image in images.items():
       image = geometry.apply_view(image, view, self.image_size, nearest=modality == 'depth')
       looks[modality] = image
-      change = None
+      changes = [_to_range]
       if rng is not None and modality in self.photometric:
-        channels = image.shape[-1]
-        change = transforms.draw_photometric(rng, channels, **self.photometric[modality])
-      seen[modality] = transforms.to_unit(image, modality, change)
+        fields = self.photometric[modality]
+        changes.insert(0, transforms.draw_photometric(rng, image.shape[-1], **fields))
+      seen[modality] = transforms.to_unit(image, modality, *changes)
     if rng is not None and self.cutout:
-      seen = transforms.cutout(seen, rng, self.cutout)
-    arrays = {
-      m: (seen[m] * 255 - 127.5) / np.float32(128) if m in seen else self._nothing(m)
-      for m in self.modalities
-    }
+      seen = transforms.cutout(seen, rng, self.cutout, _to_range(np.float32(0)))
+    arrays = {m: seen[m] if m in seen else self._nothing(m) for m in self.modalities}
     return {**arrays, 'present': np.array([m in seen for m in self.modalities])}, looks
 
   def _nothing(self, modality: str) -> np.ndarray:
     channels = 3 if modality == 'rgb' else 1
     return np.zeros((self.image_size, self.image_size, channels), np.float32)
+
+
+def _to_range(unit: np.ndarray) -> np.ndarray:
+  """[0, 1] to what models see, (pixel - 127.5) / 128."""
+  return (unit * 255 - np.float32(127.5)) / np.float32(128)

@@ -64,6 +64,34 @@ def test_modalities_of_different_size_stay_aligned(seed):
   np.testing.assert_allclose(*centres, atol=1.5)
 
 
+@pytest.mark.parametrize('box', [(0.0, 0.0, 1.0, 1.0), (0.25, 0.0, 1.0, 0.75)])
+@pytest.mark.parametrize('nearest', [False, True])
+@pytest.mark.parametrize('flip', [False, True])
+def test_turning_resizes_on_the_way(flip, nearest, box):
+  """As resizing, turning, flipping do one after the other, up to a pixel's shade."""
+  y, x = np.mgrid[:80, :60]
+  image = np.stack([2 * y, 3 * x, 255 - 2 * y], -1).astype(np.uint8)  # smooth, no two axes alike
+  found = geometry.apply_view(image, View(box, 8.0, flip), 64, nearest)
+  expected = geometry.apply_view(image, View(box), 64)
+  turn = cv2.getRotationMatrix2D((31.5, 31.5), 8.0, 1.0)
+  expected = cv2.warpAffine(expected, turn, (64, 64))
+  expected = expected[:, ::-1] if flip else expected
+  inside = (slice(8, -8), slice(8, -8))  # what was turned in from outside is black
+  np.testing.assert_allclose(found[inside].astype(int), expected[inside].astype(int), atol=4)
+  for channel in range(3):
+    alone = geometry.apply_view(
+      image[..., channel : channel + 1], View(box, 8.0, flip), 64, nearest
+    )
+    np.testing.assert_array_equal(found[..., channel], alone[..., 0])
+
+
+def test_a_much_larger_picture_is_averaged_before_it_is_turned():
+  image = np.zeros((256, 256, 1), np.uint8)
+  image[::2, ::2] = image[1::2, 1::2] = 200  # a halftone
+  turned = geometry.apply_view(image, View(angle=5.0), 64)
+  np.testing.assert_array_equal(turned[16:48, 16:48], 100)
+
+
 def test_depth_is_never_mixed():
   depth = np.zeros((50, 50, 1), np.uint16)
   depth[:, ::2] = 1000
