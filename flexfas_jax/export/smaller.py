@@ -31,7 +31,8 @@ def with_weights_of(model: bytes, precision: str) -> bytes:
   for graph in tree.subgraphs:
     for index in range(len(graph.tensors)):
       value = _constant(tree, graph.tensors[index], schema)
-      if value is not None and value.size >= _LEAST:
+      # What is all one value is no weight, such as a maximum's border of -inf.
+      if value is not None and value.size >= _LEAST and (value != value.flat[0]).any():
         _store(tree, graph, index, value, precision, code, stored, schema)
   used = {tensor.buffer for graph in tree.subgraphs for tensor in graph.tensors}
   for index in stored.keys() - used:
