@@ -6,7 +6,7 @@
 Each case is a function of a file in cases/. Its rows go to results.csv as soon as it is done, in
 the place of those it had, then to README's table and results.png: it can be stopped and gone on
 with by --only. Cases that need PyTorch, in an environment of its own, are left out without
---torch_python.
+--torch_python, and those that need the quickstart's prepared data without --data_dir.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from experiments.performance import results
 from flexfas_jax.errors import ConfigError, exit_code_of
 
 HERE = pathlib.Path(__file__).parent
+_NEEDS = {'torch_python': 'needs_torch', 'data_dir': 'needs_data'}
 
 
 def find() -> dict:
@@ -29,16 +30,20 @@ def find() -> dict:
   return cases
 
 
-def chosen(only: str, torch_python: str) -> dict:
-  """The cases that are asked for and can be run here."""
+def chosen(only: str, given: dict[str, str]) -> dict:
+  """The cases that are asked for and can be run with the options that are given."""
   cases = find()
   names = [name for name in only.split(',') if name] or list(cases)
   if unknown := set(names) - set(cases):
     raise ConfigError(f'no case is called {min(unknown)!r}; choose of: {", ".join(cases)}')
-  able = [n for n in names if torch_python or not getattr(cases[n], 'needs_torch', False)]
-  for name in sorted(set(names) - set(able)):
-    print(f'{name}: left out, it needs --torch_python')
-  return {name: cases[name] for name in able}
+  able = {}
+  for name in names:
+    needs = [f'--{o}' for o in given if not given[o] and getattr(cases[name], _NEEDS[o], False)]
+    if needs:
+      print(f'{name}: left out, it needs {needs[0]}')
+    else:
+      able[name] = cases[name]
+  return able
 
 
 def main() -> int:
@@ -50,13 +55,15 @@ def main() -> int:
   parser.add_argument('--only', default='', help='cases, separated by commas')
   parser.add_argument('--repeats', type=int, default=7, help='rounds that count (7)')
   parser.add_argument('--torch_python', default='', metavar='PATH', help='with PyTorch installed')
+  parser.add_argument('--data_dir', default='', metavar='DIR', help='prepared rendered_faces')
   parser.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)))
   parser.add_argument('--out', type=pathlib.Path, default=HERE, help='for results.csv and .png')
   parser.add_argument('--debug', action='store_true', help='tracebacks instead of messages')
   options = parser.parse_args()
 
   def command():
-    for name, measure in chosen(options.only, options.torch_python).items():
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, measure in chosen(options.only, {o: getattr(options, o) for o in _NEEDS}).items():
       rows = results.replace(options.out / 'results.csv', name, measure(options))
       for row in rows:
         if row['case'] == name:

@@ -66,19 +66,33 @@ def infer(variables, image, *, model):
   return model.decide(variables, maps, model.absent_maps(variables), present)['logit']
 
 
-def runs(name: str) -> dict:
-  """{'train', 'infer'}: functions of nothing that end when their work has ended."""
-  model, variables = build(name)
-  batch = batch_of(name)
+def training(name: str, **backbone) -> tuple:
+  """(jitted step, its arguments: variables, momentum, batch) of a network."""
+  model, variables = build(name, **backbone)
   step = jax.jit(functools.partial(train_step, model=model), donate_argnums=(0, 1))
-  state = [jax.tree.map(jnp.copy, variables), optax.sgd(1, momentum=0.9).init(variables['params'])]
-  forward = jax.jit(functools.partial(infer, model=model))
+  momentum = optax.sgd(1, momentum=0.9).init(variables['params'])
+  return step, (variables, momentum, batch_of(name))
+
+
+def trainer(step, arguments):
+  """A function of nothing: a step on from where the one before ended, and its end waited for."""
+  *state, batch = arguments
+  state = jax.tree.map(jnp.copy, state)
 
   def train():
     *state[:], loss = step(*state, batch)
     loss.block_until_ready()
 
+  return train
+
+
+def runs(name: str) -> dict:
+  """{'train', 'infer'}: functions of nothing that end when their work has ended."""
+  step, arguments = training(name)
+  variables, _, batch = arguments
+  model, _ = build(name)
+  forward = jax.jit(functools.partial(infer, model=model))
   return {
-    'train': train,
+    'train': trainer(step, arguments),
     'infer': lambda: forward(variables, batch['rgb']).block_until_ready(),
   }

@@ -3,9 +3,12 @@
   TORCH_PYTHON experiments/performance/torch_side.py NETWORK stock|onednn|folded THREADS
 
 Imports nothing of this project. Lines come in, `train` or `infer`, seconds go out: who asks can
-interleave them with others. `onednn` sends ViT's linear layers to oneDNN as 1 x 1 convolutions: as
-they stand they go to MKL, whose product is half as fast on AMD processors. `folded` has CDCN's
-central difference in one kernel, as here, instead of the published two convolutions.
+interleave them with others. FlexModal's, `flexmodal`, are `published`, a forward pass of three
+encoders for each of four sub-protocols, and `shared`, each picture encoded once for all four.
+
+`onednn` sends ViT's linear layers to oneDNN as 1 x 1 convolutions: as they stand they go to MKL,
+whose product is half as fast on AMD processors. `folded` has CDCN's central difference in one
+kernel, as here, instead of the published two convolutions.
 """
 
 import sys
@@ -15,8 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-SIZE = {'resnet50': 224, 'cdcn': 256, 'vit_b': 224}
-BATCH = {'resnet50': 8, 'cdcn': 2, 'vit_b': 4}
+SIZE = {'resnet50': 224, 'cdcn': 256, 'vit_b': 224, 'flexmodal': 224}
+BATCH = {'resnet50': 8, 'cdcn': 2, 'vit_b': 4, 'flexmodal': 4}
+BATCHES = 2  # of FlexModal's test set
+PROTOCOLS = (False, False), (True, False), (False, True), (True, True)  # depth, ir beside RGB
 
 
 class Bottleneck(nn.Module):
@@ -123,10 +128,38 @@ class ViT(nn.Module):
     self.layers = nn.Sequential(*(Layer(linear) for _ in range(12)))
     self.norm, self.head = nn.LayerNorm(768, eps=1e-6), nn.Linear(768, 1)
 
-  def forward(self, x):
+  def encode(self, x):
+    """[B, 3, 224, 224] -> tokens [B, 197, 768]."""
     x = self.patches(x).flatten(2).transpose(1, 2)
     x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.place
-    return self.head(self.norm(self.layers(x))[:, 1:].mean(1))
+    return self.layers(x)
+
+  def forward(self, x):
+    return self.head(self.norm(self.encode(x))[:, 1:].mean(1))
+
+
+class FlexModal(nn.Module):
+  """Flex-Modal-FAS's released model (models/ViT_Base_CA.py): one ViT-B for all three sensors,
+  cross-attention of depth's and infrared's channels to RGB's, a convolution, a mean."""
+
+  def __init__(self, linear):
+    super().__init__()
+    self.vit = ViT(linear)
+    self.mix = nn.Sequential(nn.Conv2d(768, 768, 3, padding=1), nn.BatchNorm2d(768), nn.ReLU())
+    self.head = nn.Linear(768, 1)
+
+  def encode(self, x):
+    """[B, 3, 224, 224] -> channels [B, 768, 196]."""
+    return self.vit.encode(x)[:, 1:].transpose(1, 2)
+
+  def decide(self, rgb, depth, ir):
+    x = rgb
+    for query in (depth, ir):
+      x = x + torch.softmax(query @ rgb.transpose(1, 2), -1) @ rgb
+    return self.head(self.mix(x.reshape(len(x), 768, 14, 14)).mean((2, 3)))
+
+  def forward(self, rgb, depth, ir):
+    return self.decide(self.encode(rgb), self.encode(depth), self.encode(ir))
 
 
 def main():
@@ -137,6 +170,7 @@ def main():
     'resnet50': resnet50,
     'cdcn': lambda: CDCN(way == 'folded'),
     'vit_b': lambda: ViT(Linear if way == 'onednn' else nn.Linear),
+    'flexmodal': lambda: FlexModal(Linear if way == 'onednn' else nn.Linear),
   }
   model = models[name]()
   model = model.to(memory_format=torch.channels_last)
@@ -155,9 +189,28 @@ def main():
     model.eval()
     model(x)
 
+  black = torch.full_like(x, -127.5 / 128)
+
+  @torch.inference_mode()
+  def published():
+    model.eval()
+    for depth, ir in PROTOCOLS:
+      for _ in range(BATCHES):
+        model(x, x if depth else black, x if ir else black)
+
+  @torch.inference_mode()
+  def shared():
+    model.eval()
+    nothing = model.encode(black[:1]).expand(len(x), -1, -1)
+    for _ in range(BATCHES):
+      rgb, depth, ir = (model.encode(x) for _ in range(3))
+      for has_depth, has_ir in PROTOCOLS:
+        model.decide(rgb, depth if has_depth else nothing, ir if has_ir else nothing)
+
+  asked = {'train': train, 'infer': infer, 'published': published, 'shared': shared}
   for line in sys.stdin:
     start = time.perf_counter()
-    {'train': train, 'infer': infer}[line.strip()]()
+    asked[line.strip()]()
     print(time.perf_counter() - start, flush=True)
 
 

@@ -79,7 +79,7 @@ def run(config: ConfigDict, workdir: str, topology: str | None) -> list[dict[str
     ConfigError: a topology that is not known, no libtpu, or what `job.make` says of the config.
   """
   names = parse(topology)
-  _keep_from_accelerators()
+  keep_from_accelerators()
   alone = _job_of_one(config)
   made = {  # all of them first: what is wrong is told before minutes of compiling
     name: alone if name == 'cuda' else _job(config, config.batch_size, slice_devices(name))
@@ -126,7 +126,7 @@ def parse(topology: str | None) -> list[str]:
   return list(dict.fromkeys(names))
 
 
-def _keep_from_accelerators() -> None:
+def keep_from_accelerators() -> None:
   """Lets JAX itself run on the CPU, and libtpu compile where there is no TPU.
 
   Without these, libtpu looks for a TPU, and for the cloud's word on its slice, minutes long.

@@ -43,7 +43,7 @@ def flops(config):
 def devices():
   """Of a slice of v5e by its name; skips where there is no compiler."""
   pytest.importorskip('libtpu', reason="TPU's compiler is the `tpu` extra")
-  preflight._keep_from_accelerators()
+  preflight.keep_from_accelerators()
   return preflight.slice_devices
 
 

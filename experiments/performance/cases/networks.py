@@ -1,35 +1,16 @@
 """Training steps and inference of networks of full size, against PyTorch's best."""
 
 import contextlib
-import pathlib
 import statistics
-import subprocess
 
 from experiments.performance import networks, timing
+from experiments.performance.other_side import other_side
 
-SIDE = pathlib.Path(__file__).parents[1] / 'torch_side.py'
 WAYS = {  # what PyTorch can be told to do otherwise, by network, and how it is called
   'resnet50': {'stock': 'stock'},
   'cdcn': {'stock': 'as published', 'folded': 'kernel folded'},
   'vit_b': {'stock': 'stock', 'onednn': 'oneDNN'},
 }
-
-
-@contextlib.contextmanager
-def other_side(python: str, name: str, way: str, threads: int):
-  """A function: what to do, 'train' or 'infer', to the seconds that PyTorch took."""
-  command = [python, '-W', 'ignore', str(SIDE), name, way, str(threads)]
-  pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
-  with subprocess.Popen(command, text=True, bufsize=1, **pipes) as process:
-
-    def ask(what: str) -> float:
-      print(what, file=process.stdin, flush=True)
-      return float(process.stdout.readline())
-
-    try:
-      yield ask
-    finally:
-      process.stdin.close()
 
 
 def case(name: str):

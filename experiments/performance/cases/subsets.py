@@ -1,6 +1,8 @@
-"""The four sub-protocols with each stream encoded once, and RGB alone; both sides are ours."""
+"""The four sub-protocols with each stream encoded once, and RGB alone."""
 
+import contextlib
 import functools
+import statistics
 
 import jax
 import jax.numpy as jnp
@@ -8,69 +10,108 @@ import numpy as np
 
 from configs import vit_fusion
 from experiments.performance import timing
+from experiments.performance.other_side import other_side
 from flexfas_jax.evaluation import scoring
 from flexfas_jax.models import flexmodal
 from tests.toy import fill
 
-SAMPLES, BATCH = 8, 4
+BATCH = 4
+FOUR, ONE = 2, 8  # batches: of a test set by four sub-protocols, and by RGB alone
 
 
-def measure(options) -> list[dict]:
-  """ViT-B/16 with cross-attention, the paper's, over a made-up test set."""
+@functools.cache
+def build():
+  """(model, variables) of the paper's ViT-B/16 with cross-attention, random weights."""
   model = flexmodal.build(**vit_fusion.get_config('flexmodal').model.to_dict())
-  variables = fill(jax.eval_shape(model.init, jax.random.key(0)))
-  four = [s for s in model.subsets if 'rgb' in s]
+  return model, fill(jax.eval_shape(model.init, jax.random.key(0)))
+
+
+def batches_of(n: int) -> list[dict]:
+  """Noise, all sensors there."""
+  model, _ = build()
   rng, S = np.random.default_rng(0), model.image_size
-  batches = [
+  images = [
     {m: jnp.asarray(rng.standard_normal((BATCH, S, S, 3)), jnp.float32) for m in model.modalities}
-    for _ in range(SAMPLES // BATCH)
+    for _ in range(n)
   ]
-  absent_maps = jax.jit(model.absent_maps)
+  return [b | {'present': jnp.ones((BATCH, len(model.modalities)), bool)} for b in images]
 
-  def once(subsets):
-    step = jax.jit(functools.partial(scoring.score_step, model=model, subsets=subsets))
 
-    def run():
-      absent = absent_maps(variables)  # a part of the work, once per test set
-      present = jnp.ones((BATCH, len(model.modalities)), bool)
-      jax.block_until_ready([step(variables, absent, {**b, 'present': present}) for b in batches])
+def once(subsets, n: int):
+  """Ours: n batches judged by all subsets, each stream encoded once."""
+  model, variables = build()
+  batches, absent_maps = batches_of(n), jax.jit(model.absent_maps)
+  step = jax.jit(functools.partial(scoring.score_step, model=model, subsets=subsets))
 
-    return run
+  def run():
+    absent = absent_maps(variables)  # a part of the work, once per test set
+    jax.block_until_ready([step(variables, absent, batch) for batch in batches])
+
+  return run
+
+
+def each(subsets, n: int):
+  """The reference's way: a forward pass of three encoders for each subset, absent is black."""
+  model, variables = build()
+  batches = batches_of(n)
+  absent = jax.jit(model.absent_maps)(variables)  # not used: everything has maps of its own
 
   @jax.jit
   def whole(variables, absent, batch, there):
-    """Three encoders on batches of the same size as ours: all in one are slower on a CPU."""
+    # Three encoders on batches of the same size as ours: all in one are slower on a CPU.
     maps = {
       m: model.encode(variables, jnp.where(there[i], batch[m], model.module.blank_value), m)
       for i, m in enumerate(model.modalities)
     }
-    present = jnp.ones((BATCH, len(model.modalities)), bool)
-    return model.decide(variables, maps, absent, present)['logit']
+    return model.decide(variables, maps, absent, batch['present'])['logit']
 
-  def reference(subsets):
-    """A forward pass of three encoders for each protocol, what is absent being a blank picture."""
-    absent = absent_maps(variables)  # not used: everything has maps of its own
+  def run():
+    for subset in subsets:
+      there = jnp.array([m in subset for m in model.modalities])
+      jax.block_until_ready([whole(variables, absent, batch, there) for batch in batches])
 
-    def run():
-      for subset in subsets:
-        there = jnp.array([m in subset for m in model.modalities])
-        jax.block_until_ready([whole(variables, absent, b, there) for b in batches])
+  return run
 
-    return run
 
+def four() -> list:
+  """The subsets of the sub-protocols."""
+  return [s for s in build()[0].subsets if 'rgb' in s]
+
+
+def ours(options) -> list[dict]:
+  """Both sides ours."""
   runs = {
-    'ours': once(four),
-    'reference': reference(four),
-    'rgb': once([('rgb',)]),
-    'three streams': reference([('rgb',)]),
+    'four': once(four(), FOUR),
+    'each': each(four(), FOUR),
+    'rgb': once([('rgb',)], ONE),
+    'three streams': each([('rgb',)], ONE),
   }
   found = timing.interleaved(runs, options.repeats)
   return [
-    timing.row(
-      'four sub-protocols, against a forward pass each', found['reference'], found['ours']
-    ),
+    timing.row('four sub-protocols, against a forward pass each', found['each'], found['four']),
     timing.row('RGB alone, against all three streams', found['three streams'], found['rgb']),
   ]
 
 
-CASES = {'subsets': measure}
+def theirs(options) -> list[dict]:
+  """Ours against PyTorch: as published, and with the encoders shared, at its best setting."""
+  runs = {'ours': (timing.seconds, once(four(), FOUR))}
+  with contextlib.ExitStack() as stack:
+    for way in ('stock', 'onednn'):
+      ask = stack.enter_context(other_side(options.torch_python, 'flexmodal', way, options.threads))
+      runs['shared', way] = ask, 'shared'
+      if way == 'stock':
+        runs['published', way] = ask, 'published'
+    found = timing.interleaved(runs, options.repeats, lambda pair: pair[0](pair[1]))
+  best = min(('stock', 'onednn'), key=lambda way: statistics.median(found['shared', way]))
+  rows = [('PyTorch as published', ('published', 'stock'))]
+  for way in ('stock', 'onednn'):
+    note = ', its best' if way == best else ''
+    rows.append((f'PyTorch {way} with shared encoders{note}', ('shared', way)))
+  return [
+    timing.row(f'four sub-protocols, {name}', found[key], found['ours']) for name, key in rows
+  ]
+
+
+theirs.needs_torch = True
+CASES = {'subsets': ours, 'subsets_torch': theirs}

@@ -1,0 +1,140 @@
+"""Training steps of single networks by TPU's own compiler, on a machine without one: estimates.
+
+  pip install '.[tpu]'
+  python -m experiments.performance.tpu [--only=vit] [--topology=v5e:2x2,v5e:16x16]
+
+RGB alone, 64 images on each chip, bfloat16, the optimiser of the paper's recipes
+(`configs/*_fusion.py:flexmodal`). What `--mode=preflight` tells of them, and where the compiler
+expects the time to go, by operation of the model. Rows go to tpu.csv as soon as they are measured,
+in the place of those they had.
+"""
+
+import argparse
+import collections
+import csv
+import importlib
+import pathlib
+import re
+import sys
+import time
+
+import jax
+from ml_collections import ConfigDict
+
+from flexfas_jax.errors import ConfigError, exit_code_of
+from flexfas_jax.training import job as jobs
+from flexfas_jax.training import preflight
+from flexfas_jax.training.chips import CHIPS
+
+HERE = pathlib.Path(__file__).parent
+NETWORKS = {'vit': 'vit_fusion', 'resnet': 'resnet_fusion', 'cdcn': 'cdcn_fusion'}
+BATCH = 64  # images on a chip
+COLUMNS = (
+  *('network', 'topology', 'dtype', 'images_per_chip', 'images_per_second_per_chip', 'mfu'),
+  *('step_ms', 'GiB_per_chip', 'compile_s', 'operations'),
+)
+
+
+def config_of(network: str, dtype: str, batch: int) -> ConfigDict:
+  """The paper's recipe with one sensor."""
+  config = importlib.import_module(f'configs.{NETWORKS[network]}').get_config('flexmodal')
+  with config.unlocked():
+    config.model.update({'modalities': ('rgb',), 'dtype': dtype})
+    config.model.fusion = ConfigDict({'name': 'single'})
+    config.modality_dropout = ConfigDict()
+    config.batch_size = batch
+    for modality in set(config.photometric) - {'rgb'}:
+      del config.photometric[modality]
+  return config
+
+
+def operations(text: str, most: int = 6) -> str:
+  """'share name, ...': whose cycles the compiler expects to be most, by the model's own names."""
+  cycles = collections.Counter()
+  for line in text.splitlines():
+    if found := re.search(r'"estimated_cycles":"(\d+)"', line):
+      name = re.search(r'op_name="([^"]*)"', line)
+      cycles[_kind(name[1] if name else line.split(' = ')[0].strip())] += int(found[1])
+  whole = sum(cycles.values())
+  return ', '.join(f'{n / whole:.0%} {name}' for name, n in cycles.most_common(most))
+
+
+def _kind(name: str) -> str:
+  """An operation's place without numbers: all blocks of a network are one."""
+  way = 'gradient' if 'transpose(' in name else 'forward'
+  parts = [re.sub(r'\d+', '', p).strip('_') for p in name.split('/') if '(' not in p]
+  return f'{way} {"/".join(parts[-3:])}'
+
+
+def job_of(config: ConfigDict, devices) -> jobs.Job:
+  """The job with the config's batch on each device."""
+  config = ConfigDict(config)
+  config.batch_size *= len(devices)
+  config.eval_batch_size = len(devices)  # evaluation is not compiled
+  return jobs.make(config, devices)
+
+
+def measure(network: str, dtype: str, batch: int, topology: str) -> dict:
+  """A row of `COLUMNS`."""
+  config = config_of(network, dtype, batch)
+  flops = preflight.step_flops(job_of(config, jax.devices('cpu')[:1]))
+  job = job_of(config, preflight.slice_devices(topology))
+  start = time.perf_counter()
+  needed, compiled = preflight.compile_step(job, f'{network}, {topology}')
+  seconds = time.perf_counter() - start
+  if compiled is None:
+    raise ConfigError(f'{network}: {batch} images need {needed:,} bytes on each chip of {topology}')
+  text = compiled.as_text()
+  found = preflight.estimate(text, job, CHIPS[topology.partition(':')[0]], flops)
+  return {
+    'network': network,
+    'topology': topology,
+    'dtype': dtype,
+    'images_per_chip': batch,
+    'images_per_second_per_chip': f'{found[preflight.SPEED]:.0f}',
+    'mfu': f'{found["estimated_mfu"]:.3f}',
+    'step_ms': f'{1e3 * found["estimated_step_seconds"]:.1f}',
+    'GiB_per_chip': f'{needed / 2**30:.2f}',
+    'compile_s': f'{seconds:.0f}',
+    'operations': operations(text),
+  }
+
+
+def replace(file: pathlib.Path, row: dict) -> None:
+  """Puts a row in the place of the one of the same network, topology, dtype and batch."""
+  rows = list(csv.DictReader(file.open(newline=''))) if file.exists() else []
+  key = [str(row[c]) for c in COLUMNS[:4]]
+  rows = [r for r in rows if [r[c] for c in COLUMNS[:4]] != key]
+  with file.open('w', newline='') as lines:
+    writer = csv.DictWriter(lines, COLUMNS, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows([*rows, row])
+
+
+def main() -> int:
+  parser = argparse.ArgumentParser(
+    prog='python -m experiments.performance.tpu',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('--only', choices=NETWORKS)
+  parser.add_argument('--topology', default='v5e:2x2', help='slices, separated by commas')
+  parser.add_argument('--dtype', default='bfloat16', choices=['bfloat16', 'float32'])
+  parser.add_argument('--batch', type=int, default=BATCH, help='images on each chip')
+  parser.add_argument('--out', type=pathlib.Path, default=HERE / 'tpu.csv')
+  parser.add_argument('--debug', action='store_true', help='tracebacks instead of messages')
+  options = parser.parse_args()
+
+  def command():
+    preflight.keep_from_accelerators()
+    for network in [options.only] if options.only else NETWORKS:
+      for topology in preflight.parse(options.topology):
+        row = measure(network, options.dtype, options.batch, topology)
+        replace(options.out, row)
+        print('  '.join(f'{k} {v}' for k, v in row.items()), flush=True)
+
+  return exit_code_of(command, options.debug)
+
+
+if __name__ == '__main__':
+  sys.exit(main())
