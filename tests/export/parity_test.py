@@ -69,6 +69,14 @@ def test_what_is_absent_does_not_matter_and_is_asked_about():
     np.testing.assert_array_equal(far, ~inputs.present[:, i])
 
 
+def test_a_graph_of_some_sensors_is_not_asked_about_samples_without_them(tmp_path):
+  source = source_of()
+  own = graph.make(source.model, source.variables, ('rgb', 'depth'))
+  entries = stablehlo.write(own, source, tmp_path)
+  (found,) = parity.measure(source, entries, tmp_path, {})
+  assert max(found['difference'].values()) < 1e-5
+
+
 def test_a_loop_over_blocks_is_unrolled():
   source = source_of(backbone={'name': 'vit', **TOY['vit'], 'scan': True})
   assert source.fields['backbone']['scan'] is False
