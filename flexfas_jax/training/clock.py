@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Callable
 
 
 class Clock:
@@ -16,13 +17,14 @@ class Clock:
     self._all, self._lap = Counter(), Counter()
 
   @contextlib.contextmanager
-  def measure(self, name: str):
-    """What happens inside is called `name`."""
+  def measure(self, name: str, hidden: Callable[[], bool] = lambda: False):
+    """What happens inside is called `name`, unless it was `hidden`, which is asked at its end: by
+    what the devices still did meanwhile."""
     start = time.perf_counter()
     try:
       yield
     finally:
-      seconds = time.perf_counter() - start
+      seconds = 0.0 if hidden() else time.perf_counter() - start
       self._all[name] += seconds
       self._lap[name] += seconds
 

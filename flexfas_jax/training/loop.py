@@ -5,6 +5,7 @@ Every process runs all of this; the first one writes and prints.
 """
 
 import contextlib
+import functools
 import json
 import pathlib
 import resource
@@ -262,13 +263,14 @@ def _steps(run: Run, state, batches, start: int) -> None:
       .compile()
     )
   clock.lap()
-  unseen = []  # (step, metrics) that nobody has looked at
+  metrics, unseen = {}, []  # of the last step, and (step, metrics) that nobody has looked at
   with contextlib.ExitStack() as profile:
     for step in range(start + 1, config.steps + 1):
       if run.profile and step == max(run.profile[0], start + 1) <= run.profile[1]:
         jax.block_until_ready(state)  # of the steps before nothing is left to do
         profile.enter_context(jax.profiler.trace(str(run.folder / 'profile')))
-      with clock.measure('input'):
+      # Input that is there before the last step has ended was not waited for.
+      with clock.measure('input', hidden=functools.partial(_running, metrics)):
         batch = sharding.place_batch(next(batches), job.mesh)
       state, metrics = step_fn(state, batch, run.key)
       if unseen and (step - 1) % config.log_every == 0:
@@ -292,6 +294,11 @@ def _steps(run: Run, state, batches, start: int) -> None:
       if stop:
         raise Stopped(step, config.steps)
       run.progress.update(step)
+
+
+def _running(metrics) -> bool:
+  """Whether the step that these are of has not ended."""
+  return not all(value.is_ready() for value in metrics.values())
 
 
 def _due(config, step: int) -> bool:

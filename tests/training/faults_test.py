@@ -10,6 +10,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -245,6 +246,23 @@ def test_no_duration_depends_on_the_date(monkeypatch):
     pass
   assert measured.lap()[1]['input'] >= 0
   progress.Progress('train', 10).update(10)
+
+
+def test_what_a_step_hides_was_not_waited_for():
+  """Input that comes while the last step still runs costs nothing; input after it does."""
+  measured = clock.Clock()
+  for going_on in (True, False):
+    with measured.measure('input', hidden=lambda: going_on):  # noqa: B023
+      time.sleep(0.02)
+    assert (measured.lap()[1]['input'] >= 0.02) != going_on
+  assert measured.total()[1]['input'] < measured.total()[0] - 0.02
+  fast, slow = jnp.ones(()), jax.jit(lambda x: jax.lax.fori_loop(0, 3000, lambda _, y: y @ x, x))
+  slow = slow.lower(jnp.eye(200)).compile()
+  assert not loop._running({}) and not loop._running({'loss': fast})
+  found = slow(jnp.eye(200))
+  assert loop._running({'loss': fast, 'grad_norm': found})
+  jax.block_until_ready(found)
+  assert not loop._running({'grad_norm': found})
 
 
 def test_an_accelerator_that_is_not_used_is_told(tmp_path, monkeypatch):
