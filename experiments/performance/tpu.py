@@ -30,18 +30,20 @@ HERE = pathlib.Path(__file__).parent
 NETWORKS = {'vit': 'vit_fusion', 'resnet': 'resnet_fusion', 'cdcn': 'cdcn_fusion'}
 BATCH = 64  # images on a chip
 COLUMNS = (
-  *('network', 'topology', 'dtype', 'images_per_chip', 'images_per_second_per_chip', 'mfu'),
+  *('network', 'topology', 'dtype', 'images_per_chip', 'remat'),
+  *('images_per_second_per_chip', 'mfu'),
   *('step_ms', 'GiB_per_chip', 'compile_s', 'operations'),
 )
 
 
-def config_of(network: str, dtype: str, batch: int) -> ConfigDict:
+def config_of(network: str, dtype: str, batch: int, remat: bool = False) -> ConfigDict:
   """The paper's recipe with one sensor."""
   config = importlib.import_module(f'configs.{NETWORKS[network]}').get_config('flexmodal')
   with config.unlocked():
     config.model.update({'modalities': ('rgb',), 'dtype': dtype})
     config.model.fusion = ConfigDict({'name': 'single'})
     config.modality_dropout = ConfigDict()
+    config.model.backbone.remat = remat
     config.batch_size = batch
     for modality in set(config.photometric) - {'rgb'}:
       del config.photometric[modality]
@@ -74,9 +76,9 @@ def job_of(config: ConfigDict, devices) -> jobs.Job:
   return jobs.make(config, devices)
 
 
-def measure(network: str, dtype: str, batch: int, topology: str) -> dict:
+def measure(network: str, dtype: str, batch: int, topology: str, remat: bool) -> dict:
   """A row of `COLUMNS`."""
-  config = config_of(network, dtype, batch)
+  config = config_of(network, dtype, batch, remat)
   flops = preflight.step_flops(job_of(config, jax.devices('cpu')[:1]))
   job = job_of(config, preflight.slice_devices(topology))
   start = time.perf_counter()
@@ -91,6 +93,7 @@ def measure(network: str, dtype: str, batch: int, topology: str) -> dict:
     'topology': topology,
     'dtype': dtype,
     'images_per_chip': batch,
+    'remat': remat,
     'images_per_second_per_chip': f'{found[preflight.SPEED]:.0f}',
     'mfu': f'{found["estimated_mfu"]:.3f}',
     'step_ms': f'{1e3 * found["estimated_step_seconds"]:.1f}',
@@ -101,10 +104,10 @@ def measure(network: str, dtype: str, batch: int, topology: str) -> dict:
 
 
 def replace(file: pathlib.Path, row: dict) -> None:
-  """Puts a row in the place of the one of the same network, topology, dtype and batch."""
+  """Puts a row in the place of the one of the same network, topology, dtype, batch and remat."""
   rows = list(csv.DictReader(file.open(newline=''))) if file.exists() else []
-  key = [str(row[c]) for c in COLUMNS[:4]]
-  rows = [r for r in rows if [r[c] for c in COLUMNS[:4]] != key]
+  key = [str(row[c]) for c in COLUMNS[:5]]
+  rows = [r for r in rows if [r[c] for c in COLUMNS[:5]] != key]
   with file.open('w', newline='') as lines:
     writer = csv.DictWriter(lines, COLUMNS, lineterminator='\n')
     writer.writeheader()
@@ -121,6 +124,7 @@ def main() -> int:
   parser.add_argument('--topology', default='v5e:2x2', help='slices, separated by commas')
   parser.add_argument('--dtype', default='bfloat16', choices=['bfloat16', 'float32'])
   parser.add_argument('--batch', type=int, default=BATCH, help='images on each chip')
+  parser.add_argument('--remat', action='store_true', help='compute again what blocks compute')
   parser.add_argument('--out', type=pathlib.Path, default=HERE / 'tpu.csv')
   parser.add_argument('--debug', action='store_true', help='tracebacks instead of messages')
   options = parser.parse_args()
@@ -129,7 +133,7 @@ def main() -> int:
     preflight.keep_from_accelerators()
     for network in [options.only] if options.only else NETWORKS:
       for topology in preflight.parse(options.topology):
-        row = measure(network, options.dtype, options.batch, topology)
+        row = measure(network, options.dtype, options.batch, topology, options.remat)
         replace(options.out, row)
         print('  '.join(f'{k} {v}' for k, v in row.items()), flush=True)
 
