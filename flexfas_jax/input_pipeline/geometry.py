@@ -16,7 +16,9 @@ from flexfas_jax.errors import ConfigError, DataError
 cv2.setNumThreads(0)  # Grain's threads are the parallelism; OpenCV's own would fight them
 
 
-_LARGER = 1.5  # times the size wanted: bilinear sampling of larger pictures leaves pixels out
+_LARGER = (
+  1.15  # times the size wanted, from where bilinear sampling shows: pictures are averaged first
+)
 
 
 class View(NamedTuple):

@@ -69,7 +69,7 @@ def test_modalities_of_different_size_stay_aligned(seed):
 @pytest.mark.parametrize('flip', [False, True])
 def test_turning_resizes_on_the_way(flip, nearest, box):
   """As resizing, turning, flipping do one after the other, up to a pixel's shade."""
-  y, x = np.mgrid[:80, :60]
+  y, x = np.mgrid[:72, :60]
   image = np.stack([2 * y, 3 * x, 255 - 2 * y], -1).astype(np.uint8)  # smooth, no two axes alike
   found = geometry.apply_view(image, View(box, 8.0, flip), 64, nearest)
   expected = geometry.apply_view(image, View(box), 64)
