@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import signal
 import sys
 import webbrowser
 from pathlib import Path
@@ -36,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog='python -m flexfas_jax.demo',
     description=_HELP,
-    epilog='exit codes: 0 ended by Ctrl-C; 2 wrong usage, a library that is not installed; 3 no '
+    epilog='exit codes: 0 ended by Ctrl-C or SIGTERM; 2 wrong usage, a library not installed; 3 no '
     'such detector; 4 a bundle that is damaged or from a newer version',
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
@@ -63,6 +64,9 @@ def _serve(args: argparse.Namespace) -> None:
     sys.stdout.flush()
     if args.open:
       webbrowser.open(address)
+    # Also where a shell started it in the background, which has Ctrl-C ignored.
+    for signal_ in (signal.SIGINT, signal.SIGTERM):
+      signal.signal(signal_, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
       serving.serve_forever()
 

@@ -4,6 +4,7 @@ import base64
 import http.client
 import json
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -164,17 +165,29 @@ def test_a_port_that_is_taken(serving, bundle):
     server.make(answers.Answers(Predictor.load(bundle)), serving.server_port)
 
 
-def test_the_command(bundle, capsys):
-  command = [sys.executable, '-m', 'flexfas_jax.demo', str(bundle), '--port=0']
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
+def test_the_command(bundle, how):
+  # With Ctrl-C ignored, as in a shell's background.
+  code = (
+    'import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)\n'
+    'from flexfas_jax import demo; sys.exit(demo.main(sys.argv[1:]))'
+  )
+  command = [sys.executable, '-c', code, str(bundle), '--port=0']
   with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-    said = process.stdout.readline()
-    port = int(re.search(r'http://127.0.0.1:(\d+)/', said)[1])
-    connection = http.client.HTTPConnection('127.0.0.1', port, timeout=30)
-    connection.request('GET', '/')
-    assert connection.getresponse().status == 200
-    connection.close()
-    process.send_signal(2)
-    assert process.wait(30) == 0
+    try:
+      said = process.stdout.readline()
+      port = int(re.search(r'http://127.0.0.1:(\d+)/', said)[1])
+      connection = http.client.HTTPConnection('127.0.0.1', port, timeout=30)
+      connection.request('GET', '/')
+      assert connection.getresponse().status == 200
+      connection.close()
+      process.send_signal(how)
+      assert process.wait(30) == 0
+    finally:
+      process.kill()
+
+
+def test_what_cannot_be_served(bundle, capsys):
   for args, code, says in (
     ([bundle / 'absent'], 4, 'is no bundle'),
     ([bundle, '--crop=box'], 2, 'no way to tell where the face is'),
