@@ -1,9 +1,9 @@
 """A local page to try a bundle on: `python -m flexfas_jax.demo --help`."""
 
 import argparse
-import contextlib
 import signal
 import sys
+import threading
 import webbrowser
 from pathlib import Path
 
@@ -64,11 +64,14 @@ def _serve(args: argparse.Namespace) -> None:
     sys.stdout.flush()
     if args.open:
       webbrowser.open(address)
-    # Also where a shell started it in the background, which has Ctrl-C ignored.
-    for signal_ in (signal.SIGINT, signal.SIGTERM):
-      signal.signal(signal_, signal.default_int_handler)
-    with contextlib.suppress(KeyboardInterrupt):
-      serving.serve_forever()
+    # Not by KeyboardInterrupt, which can be raised where nothing passes it on; and also where a
+    # shell started it in the background, which has Ctrl-C ignored.
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+      signal.signal(number, lambda *_: ended.set())
+    threading.Thread(target=serving.serve_forever, daemon=True).start()
+    ended.wait()
+    serving.shutdown()
 
 
 if __name__ == '__main__':
