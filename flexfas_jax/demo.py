@@ -59,16 +59,16 @@ def _serve(args: argparse.Namespace) -> None:
   predictor = load(args)
   predictor.warm_up()
   with server.make(answers.Answers(predictor), args.port) as serving:
-    address = f'http://{server.HOST}:{serving.server_port}/'
-    print(f'{predictor.card.name} ({predictor.entry["file"]}): {address}  Ctrl-C ends it.')
-    sys.stdout.flush()
-    if args.open:
-      webbrowser.open(address)
     # Not by KeyboardInterrupt, which can be raised where nothing passes it on; and also where a
     # shell started it in the background, which has Ctrl-C ignored.
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
       signal.signal(number, lambda *_: ended.set())
+    address = f'http://{server.HOST}:{serving.server_port}/'
+    print(f'{predictor.card.name} ({predictor.entry["file"]}): {address}  Ctrl-C ends it.')
+    sys.stdout.flush()
+    if args.open:
+      webbrowser.open(address)
     threading.Thread(target=serving.serve_forever, daemon=True).start()
     ended.wait()
     serving.shutdown()
