@@ -105,7 +105,7 @@ def measure(network: str, dtype: str, batch: int, topology: str, remat: bool) ->
 
 def replace(file: pathlib.Path, row: dict) -> None:
   """Puts a row in the place of the one of the same network, topology, dtype, batch and remat."""
-  rows = list(csv.DictReader(file.open(newline=''))) if file.exists() else []
+  rows = list(csv.DictReader(file.read_text().splitlines())) if file.exists() else []
   key = [str(row[c]) for c in COLUMNS[:5]]
   rows = [r for r in rows if [r[c] for c in COLUMNS[:5]] != key]
   with file.open('w', newline='') as lines:

@@ -1,0 +1,91 @@
+"""How speed is measured and told, by hand; the measuring itself is too long for a test."""
+
+import pytest
+
+from experiments.performance import __main__ as command
+from experiments.performance import results, timing, tpu
+from flexfas_jax.errors import ConfigError
+
+
+def test_everything_takes_its_turn_after_one_round_to_warm_up():
+  calls, times = [], iter(range(100))
+  runs = {name: lambda name=name: calls.append(name) for name in 'ab'}
+  found = timing.interleaved(runs, 2, lambda run: (run(), next(times))[1])
+  assert calls == ['a', 'b'] * 3
+  assert found == {'a': [2, 4], 'b': [3, 5]}
+
+
+def test_a_ratio_is_of_the_same_round():
+  row = timing.row('x', other=[4.0, 9.0, 8.0], ours=[2.0, 3.0, 8.0])
+  assert (row['ratio'], row['low'], row['high'], row['repeats']) == ('2', '1', '3', 3)
+  assert (row['ours'], row['other'], row['unit']) == ('3000', '8000', 'ms')
+
+
+def row(case, figure, ratio):
+  return timing.row(figure, [ratio], [1.0]) | {'case': case}
+
+
+def test_a_case_replaces_its_own_rows_alone(tmp_path):
+  file = tmp_path / 'results.csv'
+  results.replace(file, 'b', [row('b', 'old', 1), row('b', 'older', 1)])
+  results.replace(file, 'a', [row('a', 'kept', 2)])
+  found = results.replace(file, 'b', [row('b', 'new', 3)])
+  assert [(r['case'], r['figure'], r['ratio']) for r in found] == [
+    ('a', 'kept', '2'),
+    ('b', 'new', '3'),
+  ]
+  assert [r['figure'] for r in results.read(file)] == ['kept', 'new']
+  readme = tmp_path / 'README.md'
+  readme.write_text(f'before\n{results.START}stale\n{results.END}after\n')
+  results.write_table(readme, results.read(file))
+  text = readme.read_text()
+  assert text.startswith('before\n') and text.endswith('after\n') and 'stale' not in text
+  assert '| new | 3 | 3 to 3 | 1000 ms | 3000 ms |' in text
+  results.draw(results.read(file), tmp_path / 'results.png')
+  assert (tmp_path / 'results.png').stat().st_size > 1000
+
+
+def test_cases_are_named_and_left_out(capsys):
+  cases = command.chosen('', {'torch_python': '', 'data_dir': 'prepared'})
+  assert {'subsets', 'pictures', 'waiting', 'memory_cdcn'} <= set(cases)
+  assert (
+    'cdcn' not in cases and 'cdcn: left out, it needs --torch_python' in capsys.readouterr().out
+  )
+  with pytest.raises(ConfigError, match="no case is called 'x'; choose of: .*subsets"):
+    command.chosen('x', {'torch_python': '', 'data_dir': ''})
+
+
+def test_cycles_are_told_by_the_models_own_names():
+  text = '\n'.join(
+    f'%a = f32[] fusion(), metadata={{op_name="jit(step)/{name}"}}, '
+    f'backend_config={{"estimated_cycles":"{cycles}"}}'
+    for name, cycles in (
+      ('jvp(M)/stage_1/block_0/fc1/dot_general', 30),
+      ('jvp(M)/stage_2/block_3/fc1/dot_general', 30),
+      ('transpose(jvp(M))/stage_1/block_0/fc1/dot_general', 40),
+    )
+  )
+  assert tpu.operations(text) == (
+    '60% forward block/fc/dot_general, 40% gradient block/fc/dot_general'
+  )
+
+
+def test_a_tpu_row_replaces_its_own(tmp_path):
+  file = tmp_path / 'tpu.csv'
+  one = dict.fromkeys(tpu.COLUMNS, '1')
+  for network, ms in (('vit', '5'), ('cdcn', '6'), ('vit', '7')):
+    tpu.replace(file, one | {'network': network, 'step_ms': ms})
+  lines = file.read_text().splitlines()
+  assert len(lines) == 3 and lines[1].startswith('cdcn') and lines[2].startswith('vit')
+  assert ',7,' in lines[2]
+
+
+@pytest.mark.parametrize('network', tpu.NETWORKS)
+def test_the_papers_recipes_become_those_of_one_sensor(network):
+  config = tpu.config_of(network, 'bfloat16', 4, remat=True)
+  assert (config.model.modalities, config.model.fusion.name) == (('rgb',), 'single')
+  assert (config.batch_size, config.model.dtype, config.model.backbone.remat) == (
+    4,
+    'bfloat16',
+    True,
+  )
