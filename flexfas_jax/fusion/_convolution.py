@@ -4,14 +4,16 @@ XLA gives convolutions to an accelerator's library. On a CPU its gradient of a k
 convolution by a kernel as large as the picture, takes up to twenty times as long as products that
 give the same. What other platforms compile, and every forward pass that nothing is learned from,
 such as an export, is the plain convolution.
+
+So it is where there are several devices. Cut over them, a loop over parts of pictures would have
+every device gather all pictures, or sum in every turn; and XLA runs the loops of several layers at
+once, in an order of its own on each device: sums that wait for each other never end.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
-
-_PART = 2**18  # numbers of a part: a megabyte
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -38,7 +40,7 @@ def _product(x, kernel, stride: int, padding: int):
 
 def _forward(x, kernel, stride: int, padding: int):
   plain = functools.partial(_plain, stride=stride, padding=padding)
-  if kernel.shape[0] > 1:
+  if kernel.shape[0] > 1 or not _alone():
     return plain(x, kernel), (x, kernel)
   product = functools.partial(_product, stride=stride, padding=padding)
   return jax.lax.platform_dependent(x, kernel, cpu=product, default=plain), (x, kernel)
@@ -57,42 +59,59 @@ def _backward(stride: int, padding: int, kept, slope):
     (of_x,) = jax.vjp(lambda x: plain(x, kernel), x)[1](slope)
     return of_x, _of_kernel(kernel.shape, stride, padding, x, slope)
 
+  if not _alone():
+    return anywhere(*kept, slope)
   return jax.lax.platform_dependent(*kept, slope, cpu=on_a_cpu, default=anywhere)
 
 
-def _of_kernel(shape: tuple[int, ...], stride: int, padding: int, x, slope):
-  """The gradient of a kernel [k, k, C, D] by products of patches and slopes, some rows at a time.
+def _alone() -> bool:
+  """Whether there is one device, of all processes."""
+  return jax.device_count() == 1
 
-  All patches at once are k k times the pictures, out of every cache and slower than the convolution
+
+def _of_kernel(shape: tuple[int, ...], stride: int, padding: int, x, slope):
+  """The gradient of a kernel [k, k, C, D] by products of patches and slopes, part after part.
+
+  All patches at once are k k times the picture, out of every cache and slower than the convolution
   they are to replace. A part is a megabyte, or as large as the gradient, which each part adds to.
-  Parts are rows of all pictures: a batch may lie on several devices, and is not cut.
   """
   k, _, C, D = shape
   B, h, w, _ = slope.shape
   x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-  rows = _rows(h, B * w * k * k * C, max(_PART, k * k * C * D))
+  images, rows = _parts(B, h, w * k * k * C, max(2**18, k * k * C * D))
+  down = h // rows  # parts of a picture
 
   def part(i):
-    seen = jax.lax.dynamic_slice_in_dim(x, i * rows * stride, (rows - 1) * stride + k, 1)
+    image, row = i // down * images, i % down * rows
+    seen = jax.lax.dynamic_slice(
+      x, (image, row * stride, 0, 0), (images, (rows - 1) * stride + k, *x.shape[2:])
+    )
     patches = [
       seen[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (w - 1) * stride + 1 : stride]
       for i in range(k)
       for j in range(k)
     ]
-    patches = jnp.concatenate(patches, -1)  # [B, rows, w, k k C]
-    slopes = jax.lax.dynamic_slice_in_dim(slope, i * rows, rows, 1)  # [B, rows, w, D]
+    patches = jnp.concatenate(patches, -1)  # [images, rows, w, k k C]
+    slopes = jax.lax.dynamic_slice(slope, (image, row, 0, 0), (images, rows, w, D))
     return jnp.einsum('bhwp,bhwd->pd', patches, slopes)
 
-  if rows == h:
+  n = B // images * down
+  if n == 1:
     return part(0).reshape(shape)
   zeros = jnp.zeros((k * k * C, D), slope.dtype)
-  total, _ = jax.lax.scan(lambda sum, i: (sum + part(i), None), zeros, jnp.arange(h // rows))
+  total, _ = jax.lax.scan(lambda sum, i: (sum + part(i), None), zeros, jnp.arange(n))
   return total.reshape(shape)
 
 
-def _rows(h: int, numbers: int, most: int) -> int:
-  """Rows of a part: of h, in equal parts; a row has so many numbers, a part at most `most`."""
-  return max(d for d in range(1, h + 1) if h % d == 0 and d <= max(1, most // numbers))
+def _parts(B: int, h: int, row: int, most: int) -> tuple[int, int]:
+  """(images, rows of each) of equal parts of [B, h] rows of `row` numbers, `most` numbers or one
+  row: whole images, or some rows of one."""
+
+  def divisor(n, most):
+    return max(d for d in range(1, n + 1) if n % d == 0 and d <= max(1, most))
+
+  rows = divisor(h, most // row)
+  return (divisor(B, most // (h * row)) if rows == h else 1), rows
 
 
 convolve.defvjp(_forward, _backward)

@@ -8,6 +8,12 @@ import pytest
 from flexfas_jax.fusion import _convolution as convolution
 
 
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+  """As with one device; these tests have eight."""
+  monkeypatch.setattr(convolution, '_alone', lambda: True)
+
+
 def arrays(B, H, k, C, D):
   rng = np.random.default_rng(0)
   shapes = (B, H, H + 2, C), (k, k, C, D)
@@ -21,13 +27,13 @@ def gradients(function, stride, padding):
 @pytest.mark.parametrize(
   ('k', 'stride', 'padding'), [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (3, 1, 0), (7, 2, 3)]
 )
-@pytest.mark.parametrize('rows', [1, 3, None], ids=['a row', 'some rows', 'all'])
-def test_gradients_are_those_of_the_convolution(k, stride, padding, rows, monkeypatch):
+@pytest.mark.parametrize('most', [0, 2000, 2**18], ids=['a row', 'some rows', 'all'])
+def test_gradients_are_those_of_the_convolution(k, stride, padding, most, monkeypatch):
   """However many parts the patches are taken in."""
-  if k == 1 and rows:
+  if k == 1 and most:
     pytest.skip('a 1 x 1 kernel has no patches')
-  if rows:
-    monkeypatch.setattr(convolution, '_rows', lambda h, *_: rows if h % rows == 0 else 1)
+  parts = convolution._parts
+  monkeypatch.setattr(convolution, '_parts', lambda B, h, row, _: parts(B, h, row, most))
   args = arrays(4, 9, k, 3, 5)
   found = jax.jit(gradients(convolution.convolve, stride, padding))(*args)
   expected = jax.jit(gradients(convolution._plain, stride, padding))(*args)
@@ -36,24 +42,17 @@ def test_gradients_are_those_of_the_convolution(k, stride, padding, rows, monkey
 
 
 @pytest.mark.parametrize(
-  ('h', 'numbers', 'most', 'expected'),
-  [(6, 10, 10**6, 6), (6, 10, 59, 3), (7, 10, 59, 1), (6, 10, 1, 1)],
+  ('shape', 'most', 'expected'),
+  [
+    ((8, 6, 10), 10**6, (8, 6)),
+    ((8, 6, 10), 130, (2, 6)),
+    ((8, 6, 10), 59, (1, 3)),
+    ((8, 7, 10), 59, (1, 1)),  # a prime number of rows
+    ((8, 6, 10), 1, (1, 1)),
+  ],
 )
-def test_parts_are_equal_and_small_enough(h, numbers, most, expected):
-  assert convolution._rows(h, numbers, most) == expected
-
-
-def test_a_batch_on_several_devices_stays_there(monkeypatch):
-  """No device gets the others' pictures: all that they share is the sum of a gradient."""
-  monkeypatch.setattr(convolution, '_PART', 0)
-  mesh = jax.make_mesh((8,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
-  whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  cut = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
-  step = jax.jit(
-    gradients(convolution.convolve, 1, 1), in_shardings=(cut, whole), out_shardings=(cut, whole)
-  )
-  text = step.lower(*arrays(8, 9, 3, 3, 5)).compile().as_text()
-  assert 'all-gather' not in text and 'all-to-all' not in text and 'all-reduce' in text
+def test_parts_are_equal_and_small_enough(shape, most, expected):
+  assert convolution._parts(*shape, most) == expected
 
 
 @pytest.mark.parametrize('k', [1, 3])
@@ -76,3 +75,12 @@ def test_other_platforms_compile_the_plain_convolution(k):
 
   for platform in ('cpu', 'cuda', 'tpu'):
     assert operations(forward, platform) == {'convolution': 1, 'dot_general': 0}
+
+
+def test_several_devices_compile_the_plain_convolution(monkeypatch):
+  """Loops with sums over devices in them may wait for each other for ever."""
+  monkeypatch.undo()
+  assert not convolution._alone()
+  text = jax.jit(gradients(convolution.convolve, 1, 1)).lower(*arrays(4, 9, 3, 3, 5)).as_text()
+  assert text.count('stablehlo.convolution') == 3
+  assert 'stablehlo.while' not in text and 'stablehlo.dot_general' not in text
