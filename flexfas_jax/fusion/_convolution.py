@@ -32,29 +32,28 @@ def _plain(x, kernel, stride: int, padding: int):
   )
 
 
-def _product(x, kernel, stride: int, padding: int):
-  """Of a 1 x 1 kernel."""
-  assert not padding
+def _product(x, kernel, stride: int):
+  """Of a 1 x 1 kernel, nothing padded."""
   return jnp.einsum('bhwc,cd->bhwd', x[:, ::stride, ::stride], kernel[0, 0])
 
 
 def _forward(x, kernel, stride: int, padding: int):
   plain = functools.partial(_plain, stride=stride, padding=padding)
-  if kernel.shape[0] > 1 or not _alone():
+  if kernel.shape[0] > 1 or padding or not _alone():
     return plain(x, kernel), (x, kernel)
-  product = functools.partial(_product, stride=stride, padding=padding)
+  product = functools.partial(_product, stride=stride)
   return jax.lax.platform_dependent(x, kernel, cpu=product, default=plain), (x, kernel)
 
 
 def _backward(stride: int, padding: int, kept, slope):
   plain = functools.partial(_plain, stride=stride, padding=padding)
-  product = functools.partial(_product, stride=stride, padding=padding)
+  product = functools.partial(_product, stride=stride)
 
   def anywhere(x, kernel, slope):
     return jax.vjp(plain, x, kernel)[1](slope)
 
   def on_a_cpu(x, kernel, slope):
-    if kernel.shape[0] == 1:
+    if kernel.shape[0] == 1 and not padding:
       return jax.vjp(product, x, kernel)[1](slope)
     (of_x,) = jax.vjp(lambda x: plain(x, kernel), x)[1](slope)
     return of_x, _of_kernel(kernel.shape, stride, padding, x, slope)

@@ -15,10 +15,8 @@ from flexfas_jax.errors import ConfigError, DataError
 
 cv2.setNumThreads(0)  # Grain's threads are the parallelism; OpenCV's own would fight them
 
-
-_LARGER = (
-  1.15  # times the size wanted, from where bilinear sampling shows: pictures are averaged first
-)
+# Times the size that is wanted: where a picture is larger, sampling it bilinearly would show.
+_LARGER = 1.15
 
 
 class View(NamedTuple):

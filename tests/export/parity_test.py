@@ -10,10 +10,10 @@ from flexfas_jax.errors import ExportError
 from flexfas_jax.export import graph, parity, smaller
 from flexfas_jax.export import source as sources
 from flexfas_jax.export.formats import stablehlo, weights
+from tests.export.bundle_test import EXTRAS
 from tests.toy import SIZE, TOY, fill, make
 
 BOUNDS = 1e-5, 1e-2, 1e-1  # float32, float16, int8
-EXTRAS = {'onnx': 'jax2onnx', 'tflite': 'litert_converter'}
 
 
 def source_of(**fields):

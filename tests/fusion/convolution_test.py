@@ -25,12 +25,13 @@ def gradients(function, stride, padding):
 
 
 @pytest.mark.parametrize(
-  ('k', 'stride', 'padding'), [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (3, 1, 0), (7, 2, 3)]
+  ('k', 'stride', 'padding'),
+  [(1, 1, 0), (1, 2, 0), (1, 1, 1), (3, 1, 1), (3, 2, 1), (3, 1, 0), (7, 2, 3)],
 )
 @pytest.mark.parametrize('most', [0, 2000, 2**18], ids=['a row', 'some rows', 'all'])
 def test_gradients_are_those_of_the_convolution(k, stride, padding, most, monkeypatch):
   """However many parts the patches are taken in."""
-  if k == 1 and most:
+  if k == 1 and not padding and most:
     pytest.skip('a 1 x 1 kernel has no patches')
   parts = convolution._parts
   monkeypatch.setattr(convolution, '_parts', lambda B, h, row, _: parts(B, h, row, most))
