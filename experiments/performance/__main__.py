@@ -64,11 +64,11 @@ def main() -> int:
   def command():
     options.out.mkdir(parents=True, exist_ok=True)
     for name, measure in chosen(options.only, {o: getattr(options, o) for o in _NEEDS}).items():
-      rows = results.replace(options.out / 'results.csv', name, measure(options))
-      for row in rows:
-        if row['case'] == name:
-          spread = f'{row["low"]} to {row["high"]}'
-          print(f'{row["figure"]}: {row["ratio"]} ({spread}), load {row["load"]}', flush=True)
+      found = [{'case': name, **row} for row in measure(options)]
+      rows = results.replace(options.out / 'results.csv', found)
+      for row in found:
+        spread = f'{row["low"]} to {row["high"]}'
+        print(f'{row["figure"]}: {row["ratio"]} ({spread}), load {row["load"]}', flush=True)
       results.write_table(options.out / 'README.md', rows)
       results.draw(rows, options.out / 'results.png')
 

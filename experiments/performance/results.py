@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+from collections.abc import Mapping, Sequence
 
 from experiments.performance.timing import COLUMNS
 
@@ -9,19 +10,28 @@ START, END = '<!-- results.csv -->\n', '<!-- end -->\n'
 
 
 def read(file: pathlib.Path) -> list[dict]:
-  """Rows of `COLUMNS`; none if there is no file."""
+  """Its rows; none if there is no file."""
   if not file.exists():
     return []
   with file.open(newline='') as lines:
     return list(csv.DictReader(lines))
 
 
-def replace(file: pathlib.Path, case: str, rows: list[dict]) -> list[dict]:
-  """Puts a case's rows in the place of those it had; returns all."""
-  kept = [row for row in read(file) if row['case'] != case]
-  rows = sorted([*kept, *({'case': case, **row} for row in rows)], key=lambda row: row['case'])
+def replace(
+  file: pathlib.Path,
+  rows: Sequence[Mapping],
+  columns: Sequence[str] = COLUMNS,
+  key: Sequence[str] = ('case',),
+) -> list[dict]:
+  """Puts rows in the place of those with the same cells under `key`; returns all, sorted so."""
+
+  def cells(row: Mapping) -> list[str]:
+    return [str(row[column]) for column in key]
+
+  new = [cells(row) for row in rows]
+  rows = sorted([*(row for row in read(file) if cells(row) not in new), *rows], key=cells)
   with file.open('w', newline='') as lines:
-    writer = csv.DictWriter(lines, COLUMNS, lineterminator='\n')
+    writer = csv.DictWriter(lines, columns, lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
   return rows

@@ -11,7 +11,6 @@ in the place of those they had.
 
 import argparse
 import collections
-import csv
 import importlib
 import pathlib
 import re
@@ -21,6 +20,7 @@ import time
 import jax
 from ml_collections import ConfigDict
 
+from experiments.performance import results
 from flexfas_jax.errors import ConfigError, exit_code_of
 from flexfas_jax.training import job as jobs
 from flexfas_jax.training import preflight
@@ -29,8 +29,9 @@ from flexfas_jax.training.chips import CHIPS
 HERE = pathlib.Path(__file__).parent
 NETWORKS = {'vit': 'vit_fusion', 'resnet': 'resnet_fusion', 'cdcn': 'cdcn_fusion'}
 BATCH = 64  # images on a chip
+KEY = ('network', 'topology', 'dtype', 'images_per_chip', 'remat')
 COLUMNS = (
-  *('network', 'topology', 'dtype', 'images_per_chip', 'remat'),
+  *KEY,
   *('images_per_second_per_chip', 'mfu'),
   *('step_ms', 'GiB_per_chip', 'compile_s', 'operations'),
 )
@@ -103,17 +104,6 @@ def measure(network: str, dtype: str, batch: int, topology: str, remat: bool) ->
   }
 
 
-def replace(file: pathlib.Path, row: dict) -> None:
-  """Puts a row in the place of the one of the same network, topology, dtype, batch and remat."""
-  rows = list(csv.DictReader(file.read_text().splitlines())) if file.exists() else []
-  key = [str(row[c]) for c in COLUMNS[:5]]
-  rows = [r for r in rows if [r[c] for c in COLUMNS[:5]] != key]
-  with file.open('w', newline='') as lines:
-    writer = csv.DictWriter(lines, COLUMNS, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows([*rows, row])
-
-
 def main() -> int:
   parser = argparse.ArgumentParser(
     prog='python -m experiments.performance.tpu',
@@ -134,7 +124,7 @@ def main() -> int:
     for network in [options.only] if options.only else NETWORKS:
       for topology in preflight.parse(options.topology):
         row = measure(network, options.dtype, options.batch, topology, options.remat)
-        replace(options.out, row)
+        results.replace(options.out, [row], COLUMNS, KEY)
         print('  '.join(f'{k} {v}' for k, v in row.items()), flush=True)
 
   return exit_code_of(command, options.debug)

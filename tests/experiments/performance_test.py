@@ -27,9 +27,9 @@ def row(case, figure, ratio):
 
 def test_a_case_replaces_its_own_rows_alone(tmp_path):
   file = tmp_path / 'results.csv'
-  results.replace(file, 'b', [row('b', 'old', 1), row('b', 'older', 1)])
-  results.replace(file, 'a', [row('a', 'kept', 2)])
-  found = results.replace(file, 'b', [row('b', 'new', 3)])
+  results.replace(file, [row('b', 'old', 1), row('b', 'older', 1)])
+  results.replace(file, [row('a', 'kept', 2)])
+  found = results.replace(file, [row('b', 'new', 3)])
   assert [(r['case'], r['figure'], r['ratio']) for r in found] == [
     ('a', 'kept', '2'),
     ('b', 'new', '3'),
@@ -70,14 +70,12 @@ def test_cycles_are_told_by_the_models_own_names():
   )
 
 
-def test_a_tpu_row_replaces_its_own(tmp_path):
+def test_a_row_replaces_the_one_of_the_same_key(tmp_path):
   file = tmp_path / 'tpu.csv'
-  one = dict.fromkeys(tpu.COLUMNS, '1')
-  for network, ms in (('vit', '5'), ('cdcn', '6'), ('vit', '7')):
-    tpu.replace(file, one | {'network': network, 'step_ms': ms})
-  lines = file.read_text().splitlines()
-  assert len(lines) == 3 and lines[1].startswith('cdcn') and lines[2].startswith('vit')
-  assert ',7,' in lines[2]
+  for network, ms in (('vit', 5), ('cdcn', 6), ('vit', 7)):
+    row = dict.fromkeys(tpu.COLUMNS, 1) | {'network': network, 'step_ms': ms}
+    results.replace(file, [row], tpu.COLUMNS, tpu.KEY)
+  assert [(r['network'], r['step_ms']) for r in results.read(file)] == [('cdcn', '6'), ('vit', '7')]
 
 
 @pytest.mark.parametrize('network', tpu.NETWORKS)
