@@ -20,7 +20,7 @@ from torch import nn
 
 SIZE = {'resnet50': 224, 'cdcn': 256, 'vit_b': 224, 'flexmodal': 224}
 BATCH = {'resnet50': 8, 'cdcn': 2, 'vit_b': 4, 'flexmodal': 4}
-BATCHES = 2  # of FlexModal's test set
+BATCHES = 4  # of FlexModal's test set
 PROTOCOLS = (False, False), (True, False), (False, True), (True, True)  # depth, ir beside RGB
 
 

@@ -45,7 +45,7 @@ def score_step(variables, absent, batch: Mapping[str, jax.Array], *, model, subs
     of_subset = jnp.array([m in subset for m in model.modalities])[None]  # [1, M]
     present = of_views & of_subset
     own = {m: maps[m] for m in used if m in subset}
-    logits.append(model.decide(variables, own, absent, present)['logit'])
+    logits.append(model.decide(variables, own, absent, of_views)['logit'])
     needed = jnp.array([m in model.requires for m in model.modalities])[None]
     servable.append(present.any(1) & (present | ~needed).all(1))
   return jnp.stack(logits), jnp.stack(servable)

@@ -86,7 +86,9 @@ class FlexModal(nn.Module):
     if self.absent == 'exclude':
       return {m: tuple(jnp.zeros((1, 1, 1, 1)) for _ in self.used) for m in self.modalities}
     blank = jnp.full((1, *image_shape, 3), self.blank_value)
-    return {m: self._used(self.encode(blank, m)) for m in self.modalities}
+    streams = self.modalities[:1] if 'shared' in self.streams else self.modalities
+    maps = {m: self._used(self.encode(blank, m)) for m in streams}
+    return {m: maps.get(m, maps[streams[0]]) for m in self.modalities}
 
   def _used(self, maps):
     return tuple(maps[i] for i in self.used)
@@ -105,7 +107,9 @@ class FlexModal(nn.Module):
     """
     maps = {m: self._used(maps[m]) for m in maps}
     like = next(iter(maps.values()))
-    present = present & jnp.array([m in maps for m in self.modalities])[None]
+    if self.absent == 'blank' and 'shared' in self.streams:
+      # Equal for all: as one array, so that the compiler sees it and computes with it once.
+      absent = dict.fromkeys(self.modalities, absent[self.modalities[0]])
     filled = {}
     for i, m in enumerate(self.modalities):
       if m not in maps:  # by the weights alone: an export computes with it ahead
@@ -114,11 +118,13 @@ class FlexModal(nn.Module):
           for own, stand_in in zip(like, absent[m], strict=True)
         )
         continue
+      # Of the sample, whatever the subset: what follows from it is computed once for all subsets.
       here = present[:, i, None, None, None]  # [B, 1, 1, 1]
       filled[m] = tuple(
         jnp.where(here, own, stand_in.astype(own.dtype))
         for own, stand_in in zip(maps[m], absent[m], strict=True)
       )
+    present = present & jnp.array([m in maps for m in self.modalities])[None]
     if self.absent != 'exclude':  # the stand-in takes part like a modality
       present = jnp.ones_like(present)
     return self.fusion(filled, present, train)

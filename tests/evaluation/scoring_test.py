@@ -1,6 +1,7 @@
 """One pass for all subsets, every id once, nothing scored that cannot be served."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +15,16 @@ from tests.toy import make, make_batch
 
 @pytest.mark.parametrize('absent', flexmodal.ABSENT)
 def test_all_subsets_from_one_pass_equal_separate_passes(absent):
-  """Each separate pass is the whole model under that subset's `present`, as training runs it."""
+  """Each separate pass is the whole model under that subset's `present`, as training runs it; some
+  samples lack sensors of the subset."""
   model, variables = make(fusion='cross_attention', absent=absent)
-  batch = make_batch(model)
+  there = jnp.array([[1, 1, 1], [1, 0, 1], [1, 1, 0], [1, 1, 1]], bool)
+  batch = {**make_batch(model), 'present': there}
   step = jax.jit(functools.partial(scoring.score_step, model=model, subsets=model.subsets))
   together, _ = step(variables, model.absent_maps(variables), batch)  # [S, B]
   alone = jax.jit(functools.partial(model.module.apply, train=False))
   for logits, subset in zip(together, model.subsets, strict=True):
-    present = jnp.array([[m in subset for m in model.modalities]] * 4)
+    present = there & jnp.array([m in subset for m in model.modalities])[None]
     one = alone(variables, {**batch, 'present': present})['logit']
     np.testing.assert_allclose(logits, one, atol=1e-5, err_msg=str(subset))
   assert len({float(logits[0]) for logits in together}) == len(model.subsets)
@@ -44,6 +47,20 @@ def test_each_stream_is_encoded_once():
   step = functools.partial(scoring.score_step, model=Counting, subsets=model.subsets)
   jax.eval_shape(step, variables, model.absent_maps(variables), make_batch(model))
   assert sorted(calls) == ['depth', 'ir', 'rgb']
+
+
+def test_what_subsets_share_is_computed_once():
+  """Counted where a softmax over channels runs: depth, infrared, and the one picture that stands
+  for either attend to RGB, in four sub-protocols with two each. The compiler finds what is equal
+  only where the program says it of the same arrays."""
+  model, variables = make(fusion='cross_attention', absent='blank')
+  subsets = [s for s in model.subsets if 'rgb' in s]
+  step = jax.jit(functools.partial(scoring.score_step, model=model, subsets=subsets))
+  absent = jax.jit(model.absent_maps)(variables)
+  program = step.lower(variables, absent, make_batch(model)).compile().as_text()
+  D = absent['rgb'][-1].shape[-1]
+  assert len(subsets) == 4
+  assert len(re.findall(rf'= f32\[4,{D},{D}\]\S* exponential', program)) == 3
 
 
 def test_what_a_fusion_needs_and_lacks_is_not_scored():

@@ -16,7 +16,7 @@ from flexfas_jax.models import flexmodal
 from tests.toy import fill
 
 BATCH = 4
-FOUR, ONE = 2, 8  # batches: of a test set by four sub-protocols, and by RGB alone
+FOUR, ONE = 4, 8  # batches of a test set: by four sub-protocols, and by RGB alone
 
 
 @functools.cache
