@@ -20,7 +20,7 @@ BACKBONE = {
 LEARNING_RATE = 1e-3
 
 
-def build(name: str, **backbone):
+def build(name: str, dtype: str = 'float32', **backbone):
   """(model of RGB alone, variables)."""
   head = 'pixel_map' if name == 'cdcn' else 'binary_logit'
   model = flexmodal.build(
@@ -29,6 +29,7 @@ def build(name: str, **backbone):
     {'name': head},
     modalities=('rgb',),
     image_size=SIZE[name],
+    dtype=dtype,
   )
   return model, fill(jax.eval_shape(model.init, jax.random.key(0)))
 
@@ -66,33 +67,35 @@ def infer(variables, image, *, model):
   return model.decide(variables, maps, model.absent_maps(variables), present)['logit']
 
 
-def training(name: str, **backbone) -> tuple:
-  """(jitted step, its arguments: variables, momentum, batch) of a network."""
-  model, variables = build(name, **backbone)
+def training(name: str, B: int | None = None, **fields) -> tuple:
+  """(jitted step, its arguments: variables, momentum, batch) of a network; `fields` of `build`."""
+  model, variables = build(name, **fields)
   step = jax.jit(functools.partial(train_step, model=model), donate_argnums=(0, 1))
   momentum = optax.sgd(1, momentum=0.9).init(variables['params'])
-  return step, (variables, momentum, batch_of(name))
+  return step, (variables, momentum, batch_of(name, B))
 
 
-def trainer(step, arguments):
-  """A function of nothing: a step on from where the one before ended, and its end waited for."""
+def trainer(step, arguments, turns: int = 1):
+  """A function of nothing: steps on from where the one before ended, and their end waited for."""
   *state, batch = arguments
   state = jax.tree.map(jnp.copy, state)
 
   def train():
-    *state[:], loss = step(*state, batch)
+    for _ in range(turns):
+      *state[:], loss = step(*state, batch)
     loss.block_until_ready()
 
   return train
 
 
-def runs(name: str) -> dict:
-  """{'train', 'infer'}: functions of nothing that end when their work has ended."""
-  step, arguments = training(name)
+def runs(name: str, turns: int = 1, B: int | None = None, **fields) -> dict:
+  """{'train', 'infer'}: functions of nothing that end when their work, `turns` times, has ended."""
+  step, arguments = training(name, B, **fields)
   variables, _, batch = arguments
-  model, _ = build(name)
+  model, _ = build(name, **fields)
   forward = jax.jit(functools.partial(infer, model=model))
-  return {
-    'train': trainer(step, arguments),
-    'infer': lambda: forward(variables, batch['rgb']).block_until_ready(),
-  }
+
+  def infers():
+    jax.block_until_ready([forward(variables, batch['rgb']) for _ in range(turns)])
+
+  return {'train': trainer(step, arguments, turns), 'infer': infers}

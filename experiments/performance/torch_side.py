@@ -1,6 +1,7 @@
-"""The same networks in PyTorch, as fast as it has them on a CPU; in a process of its own.
+"""The same networks in PyTorch, as fast as it has them; in a process of its own.
 
   TORCH_PYTHON experiments/performance/torch_side.py NETWORK stock|onednn|folded THREADS
+  TORCH_PYTHON experiments/performance/torch_side.py NETWORK WAY[+compiled] THREADS IMAGES TURNS
 
 Imports nothing of this project. Lines come in, `train` or `infer`, seconds go out: who asks can
 interleave them with others. FlexModal's, `flexmodal`, are `published`, a forward pass of three
@@ -9,6 +10,10 @@ encoders for each of four sub-protocols, and `shared`, each picture encoded once
 `onednn` sends ViT's linear layers to oneDNN as 1 x 1 convolutions: as they stand they go to MKL,
 whose product is half as fast on AMD processors. `folded` has CDCN's central difference in one
 kernel, as here, instead of the published two convolutions.
+
+With IMAGES, of a batch, it runs on a GPU: autocast to bfloat16, TURNS times for each line that
+comes in, then the GPU is waited for; `compiled` has the model pass through torch.compile. The line
+`memory` is answered with the most bytes that the GPU held at once.
 """
 
 import sys
@@ -163,7 +168,11 @@ class FlexModal(nn.Module):
 
 
 def main():
-  name, way, threads = sys.argv[1:]
+  name, way, threads, *gpu = sys.argv[1:]
+  way, _, compiled = way.partition('+')
+  device, (images, turns) = 'cpu', (BATCH[name], 1)
+  if gpu:
+    device, (images, turns) = 'cuda', map(int, gpu)
   torch.set_num_threads(int(threads))
   torch.manual_seed(0)
   models = {
@@ -173,21 +182,27 @@ def main():
     'flexmodal': lambda: FlexModal(Linear if way == 'onednn' else nn.Linear),
   }
   model = models[name]()
-  model = model.to(memory_format=torch.channels_last)
-  x = torch.randn(BATCH[name], 3, SIZE[name], SIZE[name]).to(memory_format=torch.channels_last)
-  label = (torch.arange(len(x)) % 2).float()
+  model = model.to(device, memory_format=torch.channels_last)
+  x = torch.randn(images, 3, SIZE[name], SIZE[name])
+  x = x.to(device, memory_format=torch.channels_last)
+  label = (torch.arange(len(x), device=device) % 2).float()
   optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, foreach=True)
+
+  forward = torch.compile(model) if compiled else model
 
   def train():
     model.train()
     optimizer.zero_grad(set_to_none=True)
-    F.binary_cross_entropy_with_logits(model(x)[:, 0], label).backward()
+    with torch.autocast('cuda', torch.bfloat16, enabled=bool(gpu)):
+      loss = F.binary_cross_entropy_with_logits(forward(x)[:, 0], label)
+    loss.backward()
     optimizer.step()
 
   @torch.inference_mode()
   def infer():
     model.eval()
-    model(x)
+    with torch.autocast('cuda', torch.bfloat16, enabled=bool(gpu)):
+      forward(x)
 
   black = torch.full_like(x, -127.5 / 128)
 
@@ -209,8 +224,14 @@ def main():
 
   asked = {'train': train, 'infer': infer, 'published': published, 'shared': shared}
   for line in sys.stdin:
+    if line.strip() == 'memory':
+      print(torch.cuda.max_memory_allocated(), flush=True)
+      continue
     start = time.perf_counter()
-    asked[line.strip()]()
+    for _ in range(turns):
+      asked[line.strip()]()
+    if gpu:
+      torch.cuda.synchronize()
     print(time.perf_counter() - start, flush=True)
 
 
