@@ -15,7 +15,9 @@ from flexfas_jax.errors import ConfigError
 from flexfas_jax.evaluation.score_files import LABELS
 from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.input_pipeline.sources import Source
+from flexfas_jax.input_pipeline.workers import cores
 
+_MOST_THREADS = 16  # each holds a batch
 META = ('id', 'dataset', 'subject', 'video', 'attack_type', 'attack_category', 'ethnicity')
 
 
@@ -39,7 +41,7 @@ def train_batches(
   batch_size: int,
   seed: int,
   rows: Sequence[int] | None = None,
-  threads: int = 2,
+  threads: int | None = None,
 ) -> grain.DatasetIterator:
   """Endless batches of a process's share; where it stands is `get_state()`, for every process.
 
@@ -52,7 +54,8 @@ def train_batches(
     batch_size: of all processes together.
     seed: of order and augmentation; each epoch draws anew.
     rows: of the global batch that this process makes; None: all.
-    threads: each makes one batch at a time; as many again are kept ready.
+    threads: each makes one batch at a time, and two more are kept ready; None: one per core, up
+      to 16.
 
   Raises:
     ConfigError: the batch is larger than the source.
@@ -60,17 +63,25 @@ def train_batches(
   if batch_size > len(source):
     raise ConfigError(f'batch_size = {batch_size} is more than the {len(source)} examples')
   rows = np.arange(batch_size) if rows is None else np.asarray(rows)
-  b = len(rows)
   examples = (
     order(len(source), seed).map(source.__getitem__).random_map(_Augment(preprocess), seed=seed + 1)
   )
-  dataset = (
-    grain.MapDataset.range(2**62)
-    .map(lambda i: examples[i // b * batch_size + int(rows[i % b])])
-    .batch(b, drop_remainder=True)
-  )
-  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-  return iter(dataset.to_iter_dataset(options))
+
+  def batch(i: int) -> dict:
+    arrays = {}
+    for place, row in enumerate(rows):
+      example = examples[i * batch_size + int(row)]
+      if not arrays:
+        arrays = {k: np.empty((len(rows), *np.shape(v)), v.dtype) for k, v in example.items()}
+      for k, v in example.items():
+        # At once: as a list for np.stack, each picture would be in memory that is asked of the
+        # system anew, which takes as long as decoding it.
+        arrays[k][place] = v
+    return arrays
+
+  threads = threads or min(cores(), _MOST_THREADS)
+  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
+  return iter(grain.MapDataset.range(2**62).map(batch).to_iter_dataset(options))
 
 
 def ids_of_batch(source: Source, batch_size: int, seed: int, index: int) -> list[str]:
@@ -85,7 +96,7 @@ def eval_batches(
   preprocess: Preprocess,
   batch_size: int,
   rows: Sequence[int] | None = None,
-  threads: int = 2,
+  threads: int | None = None,
 ) -> Iterator[tuple[dict, list[dict]]]:
   """Every example once, in order: (a process's share of a batch, what is known of the real ones).
 
@@ -99,7 +110,7 @@ def eval_batches(
     preprocess: nothing random is drawn.
     batch_size: of all processes together.
     rows: of the global batch that this process makes; None: all.
-    threads: that decode.
+    threads: that decode; None: one per core, up to 16.
   """
   rows = np.arange(batch_size) if rows is None else np.asarray(rows)
   n, known = len(source), source.columns
@@ -114,6 +125,7 @@ def eval_batches(
     return {**arrays, 'constant': real & np.array(there) & ~arrays['present']}
 
   batches = -(-n // batch_size)
+  threads = threads or min(cores(), _MOST_THREADS)
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * len(rows))
   examples = iter(grain.MapDataset.range(batches * len(rows)).map(load).to_iter_dataset(options))
   for start in range(0, n, batch_size):
