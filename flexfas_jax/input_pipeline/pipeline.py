@@ -17,7 +17,7 @@ from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.input_pipeline.sources import Source
 from flexfas_jax.input_pipeline.workers import cores
 
-_MOST_THREADS = 16  # each holds a batch
+_MOST_THREADS = 4  # more wait for Python's lock: experiments/performance/README.md
 META = ('id', 'dataset', 'subject', 'video', 'attack_type', 'attack_category', 'ethnicity')
 
 
@@ -55,7 +55,7 @@ def train_batches(
     seed: of order and augmentation; each epoch draws anew.
     rows: of the global batch that this process makes; None: all.
     threads: each makes one batch at a time, and two more are kept ready; None: one per core, up
-      to 16.
+      to 4.
 
   Raises:
     ConfigError: the batch is larger than the source.
@@ -110,7 +110,7 @@ def eval_batches(
     preprocess: nothing random is drawn.
     batch_size: of all processes together.
     rows: of the global batch that this process makes; None: all.
-    threads: that decode; None: one per core, up to 16.
+    threads: that decode; None: one per core, up to 4.
   """
   rows = np.arange(batch_size) if rows is None else np.asarray(rows)
   n, known = len(source), source.columns

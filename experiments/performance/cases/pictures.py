@@ -5,10 +5,11 @@ import numpy as np
 
 from configs import vit_fusion
 from experiments.performance import timing
+from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.input_pipeline.preprocess import Preprocess
 from tests.miniatures import faces
 
-TRIPLETS, STORED, SIZE = 64, 256, 224
+TRIPLETS, BATCH, STORED, SIZE = 64, 32, 256, 224
 
 
 def measure(options) -> list[dict]:
@@ -33,14 +34,26 @@ def measure(options) -> list[dict]:
         image = cv2.imdecode(np.frombuffer(example[m], np.uint8), flag)
         cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
 
+  # One thread makes batches ahead: what is timed is the time between them.
+  batches = pipeline.train_batches(examples, preprocess, BATCH, seed=0, threads=1)
+
+  def batched():
+    for _ in range(TRIPLETS // BATCH):
+      next(batches)
+
   threads = cv2.getNumThreads()
   cv2.setNumThreads(1)  # per core
   try:
     found = timing.interleaved({'ours': ours, 'opencv': opencv}, options.repeats)
+    found |= timing.interleaved({'batched': batched}, options.repeats)  # alone: it works ahead
   finally:
     cv2.setNumThreads(threads)
   figure = 'a triplet decoded and augmented, against decoding and resizing alone'
-  return [timing.row(figure, found['opencv'], found['ours'], scale=1e3 / TRIPLETS)]
+  scale = 1e3 / TRIPLETS
+  return [
+    timing.row(figure, found['opencv'], found['ours'], scale=scale),
+    timing.row(f'{figure}, in batches', found['opencv'], found['batched'], scale=scale),
+  ]
 
 
 CASES = {'pictures': measure}
