@@ -95,6 +95,10 @@ def test_a_decision_that_changes_is_noticed():
   one.said = said
   with pytest.raises(ExportError, match='1 of 2 are decided otherwise'):
     parity._judged(one, {'rgb': {'value': 0.5}})
+  one.said = {('val', 'rgb'): [np.array([[0, 2], [-0.00001, 2], [0, 1]])]}  # at it is accepted
+  with pytest.raises(ExportError, match='1 of 2 are decided otherwise'):
+    parity._judged(one, {'rgb': {'value': 0.5}})
+  one.said = said
   found = parity._judged(one, {'rgb': {'value': 0.4}})
   assert found['val']['rgb']['changed_decisions'] == 0
   one.entry = {'file': 'model.x', 'precision': 'int8'}
