@@ -104,6 +104,7 @@ def test_a_decision_that_changes_is_noticed():
   one.entry = {'file': 'model.x', 'precision': 'int8'}
   cost = parity._judged(one, {'rgb': {'value': 0.5}})['val']['rgb']
   assert (cost['changed_decisions'], cost['acer'], cost['acer_reference']) == (1, 0.5, 0.0)
+  assert cost['acer_loss'] == 0.5
   one.said = {('fixed', 'rgb'): [np.array([[np.nan], [1], [-1]])]}
   with pytest.raises(ExportError, match='no number'):
     parity._judged(one, {})
