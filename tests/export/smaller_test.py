@@ -6,12 +6,17 @@ from flexfas_jax.export import smaller
 
 
 def test_quantised_by_hand():
-  whole, scale, axis = smaller.quantised(np.array([[1.27, -0.5], [12.7, 127]], np.float32))
+  value = np.array([[1.27, -0.5], [12.7, 127]], np.float32)
+  whole, scale, axis = smaller.quantised(value)
   # By rows the scales are 0.01 and 1, by columns 0.1 and 1: rows lose 0.3 of 12.7, columns
   # 0.03 of 1.27 and 0.5 of 0.5.
   assert axis == 0
   np.testing.assert_allclose(scale, [0.01, 1])
   np.testing.assert_array_equal(whole, [[127, -50], [13, 127]])
+  turned, scale, axis = smaller.quantised(value.T)
+  assert axis == 1
+  np.testing.assert_allclose(scale, [0.01, 1])
+  np.testing.assert_array_equal(turned, whole.T)
 
 
 def test_what_is_zero_stays_so():
