@@ -2,8 +2,9 @@
 
   python -m flexfas_jax.main --config=configs/vit_fusion.py --workdir=runs/vit_fusion
 
-Expected, on rendered faces: ACER within the data sets (intra) 1.0 % with all three modalities,
-29 % with RGB alone. Time: 5.5 minutes on two CPU cores with another job beside it.
+Expected, on rendered faces: ACER within the data sets (intra) 1.2 % with all three modalities,
+35 % with RGB alone (0.6 to 1.2 and 29 to 35, by how a machine rounds). Time: 3.5 minutes on two
+CPU cores, of which rendering the faces takes one.
 
   python -m flexfas_jax.main --config=configs/vit_fusion.py:flexmodal --workdir=...
 
