@@ -4,6 +4,7 @@ import pytest
 
 from experiments.performance import __main__ as command
 from experiments.performance import results, timing, tpu
+from experiments.performance.other_side import other_side
 from flexfas_jax.errors import ConfigError
 
 
@@ -53,6 +54,16 @@ def test_cases_are_named_and_left_out(capsys):
   )
   with pytest.raises(ConfigError, match="no case is called 'x'; choose of: .*subsets"):
     command.chosen('x', {'torch_python': '', 'data_dir': ''})
+
+
+@pytest.mark.parametrize(
+  ('python', 'said'),
+  [('/nowhere/python', 'cannot be run: No such file'), ('false', 'ended before it told of cdcn')],
+)
+def test_a_python_without_pytorch_is_an_error(python, said):
+  """As a broken pipe it would be nobody's who reads, and exit code 0."""
+  with pytest.raises(ConfigError, match=said), other_side(python, 'cdcn', 'stock', 1) as ask:
+    ask('infer')
 
 
 def test_cycles_are_told_by_the_models_own_names():
