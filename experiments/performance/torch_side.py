@@ -8,7 +8,7 @@ interleave them with others. FlexModal's, `flexmodal`, are `published`, a forwar
 encoders for each of four sub-protocols, and `shared`, each picture encoded once for all four.
 
 `onednn` sends ViT's linear layers to oneDNN as 1 x 1 convolutions: as they stand they go to MKL,
-whose product is half as fast on AMD processors. `folded` has CDCN's central difference in one
+whose product is half as fast on some AMD processors. `folded` has CDCN's central difference in one
 kernel, as here, instead of the published two convolutions.
 
 With IMAGES, of a batch, it runs on a GPU: autocast to bfloat16, TURNS times for each line that

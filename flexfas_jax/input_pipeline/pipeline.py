@@ -17,7 +17,6 @@ from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.input_pipeline.sources import Source
 from flexfas_jax.input_pipeline.workers import cores
 
-_MOST_THREADS = 4  # more wait for Python's lock: experiments/performance/README.md
 META = ('id', 'dataset', 'subject', 'video', 'attack_type', 'attack_category', 'ethnicity')
 
 
@@ -27,6 +26,12 @@ class _Augment(grain.transforms.RandomMap):
 
   def random_map(self, example, rng: np.random.Generator):
     return self.preprocess(example, rng)
+
+
+def threads_here() -> int:
+  """Threads that read where no number is given: one per core, up to 4. More wait for Python's lock
+  (experiments/performance/README.md)."""
+  return min(cores(), 4)
 
 
 def order(n: int, seed: int) -> grain.MapDataset:
@@ -54,8 +59,8 @@ def train_batches(
     batch_size: of all processes together.
     seed: of order and augmentation; each epoch draws anew.
     rows: of the global batch that this process makes; None: all.
-    threads: each makes one batch at a time, and two more are kept ready; None: one per core, up
-      to 4.
+    threads: each makes one batch at a time, and two more are kept ready; None:
+      `threads_here`.
 
   Raises:
     ConfigError: the batch is larger than the source.
@@ -79,7 +84,7 @@ def train_batches(
         arrays[k][place] = v
     return arrays
 
-  threads = threads or min(cores(), _MOST_THREADS)
+  threads = threads or threads_here()
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
   return iter(grain.MapDataset.range(2**62).map(batch).to_iter_dataset(options))
 
@@ -110,7 +115,7 @@ def eval_batches(
     preprocess: nothing random is drawn.
     batch_size: of all processes together.
     rows: of the global batch that this process makes; None: all.
-    threads: that decode; None: one per core, up to 4.
+    threads: that decode; None: `threads_here`.
   """
   rows = np.arange(batch_size) if rows is None else np.asarray(rows)
   n, known = len(source), source.columns
@@ -125,7 +130,7 @@ def eval_batches(
     return {**arrays, 'constant': real & np.array(there) & ~arrays['present']}
 
   batches = -(-n // batch_size)
-  threads = threads or min(cores(), _MOST_THREADS)
+  threads = threads or threads_here()
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * len(rows))
   examples = iter(grain.MapDataset.range(batches * len(rows)).map(load).to_iter_dataset(options))
   for start in range(0, n, batch_size):

@@ -1,5 +1,7 @@
 """The input pipeline on one core, against OpenCV's decoding and resizing alone."""
 
+import contextlib
+
 import cv2
 import numpy as np
 
@@ -10,10 +12,11 @@ from flexfas_jax.input_pipeline.preprocess import Preprocess
 from tests.miniatures import faces
 
 TRIPLETS, BATCH, STORED, SIZE = 64, 32, 256, 224
+MANY = 16  # batches
 
 
-def measure(options) -> list[dict]:
-  """Decoding and augmentation as in training, 224 pixels, JPEG."""
+def triplets() -> tuple[list[dict], Preprocess]:
+  """(examples, what training makes of them): 224 pixels, JPEG."""
   config = vit_fusion.get_config().to_dict()
   examples = []
   for i in range(TRIPLETS):
@@ -21,7 +24,34 @@ def measure(options) -> list[dict]:
     encoded = {m: faces.encode(p) for m, p in pictures.items()}
     examples.append({**encoded, 'id': f'{i}', 'label': i % 2})
   modalities = config['model']['modalities']
-  preprocess = Preprocess(SIZE, modalities, config['view'], config['photometric'])
+  return examples, Preprocess(SIZE, modalities, config['view'], config['photometric'])
+
+
+@contextlib.contextmanager
+def one_thread_each():
+  """OpenCV's own threads are put away."""
+  threads = cv2.getNumThreads()
+  cv2.setNumThreads(1)
+  try:
+    yield
+  finally:
+    cv2.setNumThreads(threads)
+
+
+def batched(examples, preprocess, threads: int, batches: int):
+  """A function of nothing: so many batches, which `threads` make ahead."""
+  made = pipeline.train_batches(examples, preprocess, BATCH, seed=0, threads=threads)
+
+  def run():
+    for _ in range(batches):
+      next(made)
+
+  return run
+
+
+def measure(options) -> list[dict]:
+  """A triplet on one core, alone and in batches, against OpenCV's decoding and resizing."""
+  examples, preprocess = triplets()
 
   def ours():
     for i, example in enumerate(examples):
@@ -29,31 +59,38 @@ def measure(options) -> list[dict]:
 
   def opencv():
     for example in examples:
-      for m in modalities:
+      for m in preprocess.modalities:
         flag = cv2.IMREAD_COLOR if m == 'rgb' else cv2.IMREAD_GRAYSCALE
         image = cv2.imdecode(np.frombuffer(example[m], np.uint8), flag)
         cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
 
-  # One thread makes batches ahead: what is timed is the time between them.
-  batches = pipeline.train_batches(examples, preprocess, BATCH, seed=0, threads=1)
-
-  def batched():
-    for _ in range(TRIPLETS // BATCH):
-      next(batches)
-
-  threads = cv2.getNumThreads()
-  cv2.setNumThreads(1)  # per core
-  try:
+  with one_thread_each():
     found = timing.interleaved({'ours': ours, 'opencv': opencv}, options.repeats)
-    found |= timing.interleaved({'batched': batched}, options.repeats)  # alone: it works ahead
-  finally:
-    cv2.setNumThreads(threads)
-  figure = 'a triplet decoded and augmented, against decoding and resizing alone'
+    # Not interleaved: it works ahead while others have their turn.
+    ahead = batched(examples, preprocess, 1, TRIPLETS // BATCH)
+    found |= timing.interleaved({'batches': ahead}, options.repeats)
+  figure = 'a triplet decoded and augmented, against OpenCV alone'
   scale = 1e3 / TRIPLETS
   return [
     timing.row(figure, found['opencv'], found['ours'], scale=scale),
-    timing.row(f'{figure}, in batches', found['opencv'], found['batched'], scale=scale),
+    timing.row(f'{figure}, in batches', found['opencv'], found['batches'], scale=scale),
   ]
 
 
-CASES = {'pictures': measure}
+def threads(options) -> list[dict]:
+  """Batches by 2, 4, ... threads, up to one per core, against one thread's."""
+  examples, preprocess = triplets()
+  numbers = [2**i for i in range(options.threads.bit_length())]
+  found = {}
+  with one_thread_each():
+    for n in numbers:  # not interleaved, as above; many batches, for n of them end together
+      ahead = batched(examples, preprocess, n, MANY)
+      found |= timing.interleaved({n: ahead}, options.repeats)
+  scale = 1e3 / (MANY * BATCH)
+  return [
+    timing.row(f'triplets in batches by {n} threads, against one', found[1], found[n], scale=scale)
+    for n in numbers[1:]
+  ]
+
+
+CASES = {'pictures': measure, 'threads': threads}
