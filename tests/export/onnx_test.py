@@ -2,9 +2,12 @@
 
 import numpy as np
 import onnx as library
+import pytest
 from onnx import helper, numpy_helper
 
+from flexfas_jax.export import graph as graphs
 from flexfas_jax.export.formats import onnx
+from tests.export.parity_test import source_of
 
 
 def test_equal_constants_are_kept_once():
@@ -28,3 +31,16 @@ def test_equal_constants_are_kept_once():
     ['x1', 'c'],
     ['x2', 'd'],
   ]
+
+
+def test_a_file_has_each_constant_once(tmp_path):
+  """Two sensors that share their weights, which the converter writes for each."""
+  pytest.importorskip('jax2onnx', reason='needs the extra onnx')
+  source = source_of(modalities=('rgb', 'ir'))
+  (entry,) = onnx.write(graphs.make(source.model, source.variables), source, tmp_path)
+  found = [
+    (one.data_type, tuple(one.dims), one.raw_data)
+    for one in library.load(tmp_path / entry['file']).graph.initializer
+    if one.raw_data
+  ]
+  assert len(found) > 10 and len(set(found)) == len(found)
