@@ -27,10 +27,10 @@ from array_record.python import array_record_data_source
 from PIL import Image, ImageDraw, ImageFont
 
 import flexfas_jax
-from flexfas_jax.evaluation.lists import MODALITIES
 from flexfas_jax.input_pipeline import geometry, transforms
 from flexfas_jax.input_pipeline.progress import show_progress
 from flexfas_jax.input_pipeline.workers import Workers
+from flexfas_jax.schema import MODALITIES
 
 FACTS = ('id', 'split', 'label', 'attack_type', 'attack_category', 'subject', 'video', 'frame')
 FACTS += ('dataset', 'ethnicity')

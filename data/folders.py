@@ -8,7 +8,7 @@ from typing import NamedTuple
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import naming
 from flexfas_jax.evaluation.findings import Finding
-from flexfas_jax.evaluation.lists import MODALITIES
+from flexfas_jax.schema import MODALITIES
 
 PICTURES = frozenset({'jpg', 'jpeg', 'png', 'bmp', 'tif', 'tiff', 'gif', 'webp'})
 

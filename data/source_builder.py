@@ -27,6 +27,7 @@ from typing import Any
 
 from data import reading, triplets
 from data.reading import Row
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import list_checks, lists
 from flexfas_jax.evaluation.findings import RULES as MEANING
@@ -265,7 +266,7 @@ def _expecting(
   try:
     with open(manifest, encoding='utf-8', newline='') as file:
       wanted = {
-        row['id']: {m: row[f'{m}_sha256'] for m in triplets.MODALITIES}
+        row['id']: {m: row[f'{m}_sha256'] for m in schema.MODALITIES}
         for row in csv.DictReader(file)
       }
   except (OSError, KeyError, UnicodeDecodeError) as error:

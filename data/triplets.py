@@ -26,9 +26,8 @@ import tensorflow_datasets as tfds
 
 from data import cards
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation.lists import MODALITIES
-from flexfas_jax.evaluation.score_files import LABELS
 from flexfas_jax.input_pipeline.progress import show_progress
+from flexfas_jax.schema import LABELS, MODALITIES
 
 CATEGORIES = (
   'print',

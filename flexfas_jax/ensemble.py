@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, exit_code_of
 from flexfas_jax.evaluation import (
   averaging,
@@ -129,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   read('--dev_labels_from', metavar='LIST.csv', type=Path, help='the same for --dev')
   read('--labels', metavar='VALUE=LABEL,...', help='as flexfas_jax.score has it')
-  read('--high_is', choices=score_files.LABELS, default='bona_fide', help='likewise')
+  read('--high_is', choices=schema.LABELS, default='bona_fide', help='likewise')
   read(
     '--accept_known_leaks',
     metavar='NAME,...',

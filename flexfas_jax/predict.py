@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError, StateError, exit_code_of
 from flexfas_jax.evaluation import lists, score_files
 from flexfas_jax.input_pipeline.progress import show_progress
@@ -62,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
   add = parser.add_argument
   add('bundle', metavar='BUNDLE', type=Path, help='a folder that --mode=export made')
   one = parser.add_argument_group('one sample').add_argument
-  for modality in lists.MODALITIES:
+  for modality in schema.MODALITIES:
     one(f'--{modality}', metavar='FILE', type=Path, help='left out: absent')
   one('--box', metavar='L,T,R,B', help='the face, in pixels of RGB as it is shown (--crop=box)')
   one('--times', metavar='NAME=S,...', help='seconds of each picture, and of now')
@@ -118,7 +119,7 @@ def load(args: argparse.Namespace) -> Predictor:
 
 
 def _predict(args: argparse.Namespace) -> None:
-  given = {m: path for m in lists.MODALITIES if (path := getattr(args, m)) is not None}
+  given = {m: path for m in schema.MODALITIES if (path := getattr(args, m)) is not None}
   many = [name for name in ('folder', 'manifest', 'data') if getattr(args, name)]
   if bool(given) + len(many) != 1:
     raise ConfigError(

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError, exit_code_of
 from flexfas_jax.evaluation import (
   aggregation,
@@ -167,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   read(
     '--high_is',
-    choices=score_files.LABELS,
+    choices=schema.LABELS,
     default='bona_fide',
     help='what a high score means; attack: scores become 1 - score',
   )

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from data import flexmodal_lists, folders
 from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
@@ -88,7 +89,7 @@ class Builder(SourceBuilder):
     for file in _protocol_files(folders.list_files(self.source, self.lists)):
       columns.add(file)
     if self.options['incomplete_masks'] == 'leave_out':
-      whole = [triplet for triplet in found if len(triplet.files) == len(folders.MODALITIES)]
+      whole = [triplet for triplet in found if len(triplet.files) == len(schema.MODALITIES)]
       if left := len(found) - len(whole):
         plan.notes.append(f'masks: {left} triplets that lack a modality left out')
       found = whole

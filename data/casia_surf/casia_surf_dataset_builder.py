@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from data import flexmodal_lists, folders
 from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
@@ -158,7 +159,7 @@ def _labels(files: list[Path], findings: list[Finding]) -> dict[str, _Label]:
 
     try:
       form = lists.look(file)
-      if 'label' not in form.names or not set(form.names) & set(lists.MODALITIES):
+      if 'label' not in form.names or not set(form.names) & set(schema.MODALITIES):
         continue
       rows = list(lists.scan(file, None, found, form=form))
     except DataError:

@@ -12,6 +12,7 @@ from data import triplets
 from data.manifest import cropping
 from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
@@ -21,7 +22,7 @@ SPLIT = 'whole'  # of rows that name none; TFDS keeps "all" for all splits toget
 _LOOKED_AT = 400  # headers by which the bit depth of a modality is settled
 _PNG_HEADER = 25  # bytes, of which the last is the bit depth
 _LAST_FRAME = 2**31 - 1  # that 32 bits hold
-_DIGESTS = {f'{modality}_sha256': modality for modality in lists.MODALITIES}
+_DIGESTS = {f'{modality}_sha256': modality for modality in schema.MODALITIES}
 _SUFFIXES = ('.csv', '.tsv', '.txt')
 _WAY_OUT = 'name each video in a column video, or give --option video=picture where each is alone'
 
@@ -69,9 +70,9 @@ class Builder(SourceBuilder):
     rows = []
     for path in self._manifests():
       form = lists.look(path)
-      if 'label' not in form.names or not set(form.names) & set(lists.MODALITIES):
+      if 'label' not in form.names or not set(form.names) & set(schema.MODALITIES):
         raise DataError(
-          f'{path}, row 1: due are the column label and one of {", ".join(lists.MODALITIES)}, and '
+          f'{path}, row 1: due are the column label and one of {", ".join(schema.MODALITIES)}, and '
           f'the columns are: {form}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}'
         )
       made.recorded['lists'][path.name] = form.sha256
@@ -261,7 +262,7 @@ class Builder(SourceBuilder):
   def _settle_rules(self, rows: Sequence[Row], notes: list[str]) -> None:
     """What the pictures must be; where nobody says how many bits, what most of them have."""
     bits = {'rgb': 8, 'depth': int(self.options['depth_bits'] or 0) or 16 * bool(self._scale)}
-    for modality in lists.MODALITIES:
+    for modality in schema.MODALITIES:
       if not bits.get(modality):
         found = _bits(self.source, [r.files[modality] for r in rows if modality in r.files])
         bits[modality] = found.most_common(1)[0][0] if found else 0

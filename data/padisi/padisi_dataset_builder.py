@@ -11,6 +11,7 @@ from data import reading, tables, triplets
 from data.padisi import samples
 from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.input_pipeline import image_checks
@@ -88,7 +89,7 @@ class Builder(SourceBuilder):
         if facts['attack_category'] == 'other':
           unknown[facts['attack_type']] += 1
         path = there[name].relative_to(self.source).as_posix()
-        files = {modality: f'{path}#{modality}' for modality in triplets.MODALITIES}
+        files = {modality: f'{path}#{modality}' for modality in schema.MODALITIES}
         extra = {'pai': cells['ground_truth'].lower(), **folds.get(name, {})}
         rows.append(Row(facts, files, str(truths[0]), line, extra=extra))
     plan.splits = {'whole': rows}  # not 'all', which TFDS keeps for itself

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from flexfas_jax.evaluation import lists
+from flexfas_jax import schema
 
 FRAMES, VIDEOS = 10, 10  # per video, per subject
 
@@ -25,7 +25,7 @@ def write(path: pathlib.Path, rows: int, split: str, first: int = 0) -> None:
   with path.open('w', encoding='utf-8', newline='') as file:
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(
-      (*lists.MODALITIES, 'id', 'label', 'subject', 'video', 'frame', 'split', 'device')
+      (*schema.MODALITIES, 'id', 'label', 'subject', 'video', 'frame', 'split', 'device')
     )
     for row in range(first, first + rows):
       video, frame = divmod(row, FRAMES)

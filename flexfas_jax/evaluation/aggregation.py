@@ -9,7 +9,8 @@ import numpy as np
 
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import metrics
-from flexfas_jax.evaluation.score_files import METADATA, Scores
+from flexfas_jax.evaluation.score_files import Scores
+from flexfas_jax.schema import METADATA
 
 RULES = {
   'mean': 'the mean of the frames that have a score',

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import score_files
 
@@ -43,7 +44,7 @@ def read_list(path, dialect: score_files.Dialect = score_files.OURS) -> score_fi
     ids,
     label,
     {'score': np.full(len(label), np.nan)},
-    **{name: column[name] for name in score_files.METADATA if name in column},
+    **{name: column[name] for name in schema.METADATA if name in column},
     path=path,
   )
 
@@ -88,7 +89,7 @@ def read(
       samples.ids,
       samples.label,
       **parts,
-      **{name: getattr(samples, name) for name in score_files.METADATA},
+      **{name: getattr(samples, name) for name in schema.METADATA},
     )
   except ValueError as error:
     raise DataError(f'{path}: {error}') from error

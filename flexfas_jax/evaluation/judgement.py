@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import (
   bootstrap,
@@ -176,7 +177,7 @@ def judge(
 
 
 def _column(scores: score_files.Scores, column: str) -> np.ndarray:
-  known = {n: getattr(scores, n) for n in score_files.METADATA} | scores.extra
+  known = {n: getattr(scores, n) for n in schema.METADATA} | scores.extra
   if column not in known:
     raise ConfigError(
       f'--group_by={column}: no such column of text; there are {", ".join(known)}, and --columns '
@@ -356,7 +357,7 @@ def merged(systems: Mapping[str, score_files.Scores]) -> score_files.Scores:
     order = np.argsort(place)
     if (wrong := np.flatnonzero(scores.label[order] != base.label)).size:
       i = wrong[0]
-      labels = [score_files.LABELS[x] for x in (scores.label[order][i], base.label[i])]
+      labels = [schema.LABELS[x] for x in (scores.label[order][i], base.label[i])]
       raise DataError(f'{base.ids[i]} is {labels[0]} in {names[0]} and {labels[1]} in {names[1]}')
     for subset, values in scores.scores.items():
       columns[f'{name}: {subset}'] = values[order]

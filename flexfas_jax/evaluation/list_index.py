@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.evaluation import lists
 from flexfas_jax.evaluation.findings import Finding
@@ -30,7 +31,7 @@ COLUMNS = (
   'id',
   'video',
   'subject',
-  *lists.MODALITIES,
+  *schema.MODALITIES,
 )
 
 

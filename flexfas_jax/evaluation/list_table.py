@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.evaluation.list_index import COLUMNS, Codes, Index, first_path
@@ -28,7 +29,7 @@ class Table:
       joined[name] for name in ('line', 'label', 'split', 'same', 'triplet')
     )
     self._id, self._video, self._subject = (joined[name] for name in ('id', 'video', 'subject'))
-    self._files = [joined[m] for m in lists.MODALITIES]
+    self._files = [joined[m] for m in schema.MODALITIES]
     self._bit = np.where(self._split > 0, np.int64(1) << np.maximum(self._split - 1, 0), 0)
 
   def _where(self, row: int, seen_from: str = '') -> str:
@@ -70,7 +71,7 @@ class Table:
     again, first = known[again], known[first]
     wrong = self._label[again] != self._label[first]
     for row, before in zip(again[wrong].tolist(), first[wrong].tolist(), strict=True):
-      label = lists.LABELS[1 - self._label[before]]
+      label = schema.LABELS[self._label[before]]
       self._pending[row].append(
         lambda r, before=before, label=label: (
           'label',
@@ -121,7 +122,7 @@ class Table:
     columns = 0
     for _, some in others:
       columns |= some
-    paths = [row.paths[m] for i, m in enumerate(lists.MODALITIES) if columns >> i + 1 & 1]
+    paths = [row.paths[m] for i, m in enumerate(schema.MODALITIES) if columns >> i + 1 & 1]
     subject = f', subject {row.subject}' if row.subject else ''
     also = '; '.join(f'{self._where(o)} ({self._split_of(o)})' for o, _ in others)
     here = self._split_of(self._told_row)

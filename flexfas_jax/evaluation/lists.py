@@ -28,9 +28,8 @@ from typing import NamedTuple
 
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import naming
+from flexfas_jax.schema import LABELS, MODALITIES
 
-MODALITIES = ('rgb', 'depth', 'ir')
-LABELS = ('bona_fide', 'attack')
 # What a header can name beside its pictures; each is otherwise read from the path, or ''.
 _SHARED = ('dataset', 'subject', 'video', 'split', 'attack_type', 'attack_category', 'ethnicity')
 COLUMNS = (*MODALITIES, 'label', 'id', 'frame', *_SHARED)

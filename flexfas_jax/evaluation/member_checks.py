@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.evaluation.members import COORDINATES, Member, shown
@@ -39,7 +40,7 @@ def agreed(members: Sequence[Member], subsets: Sequence[str] = ()) -> list[Membe
       ids=scores.ids[order],
       label=scores.label[order],
       scores={name: score[order] for name, score in scores.scores.items()},
-      **{name: getattr(scores, name)[order] for name in score_files.METADATA},
+      **{name: getattr(scores, name)[order] for name in schema.METADATA},
       extra={name: values[order] for name, values in scores.extra.items()},
     )
     found.append(dataclasses.replace(member, scores=scores))
@@ -51,7 +52,7 @@ def agreed(members: Sequence[Member], subsets: Sequence[str] = ()) -> list[Membe
 def samples(members: Sequence[Member]) -> score_files.Scores:
   """The first member's samples; metadata that it does not know, from the next that does."""
   base = members[0].scores
-  for field in score_files.METADATA:
+  for field in schema.METADATA:
     for member in members[1:]:
       own = getattr(base, field)
       if (own != '').all():
@@ -106,14 +107,14 @@ def _order(first: Member, member: Member, place: dict[str, int]) -> np.ndarray:
 def _check_samples(first: Member, member: Member) -> None:
   """Both in the same order."""
   a, b = first.scores, member.scores
-  for field in ('label', *score_files.METADATA):
+  for field in ('label', *schema.METADATA):
     mine, others = getattr(a, field), getattr(b, field)
     wrong = mine != others
     if field != 'label':
       wrong &= (mine != '') & (others != '')
     if wrong.any():
       i = int(np.argmax(wrong))
-      said = [x[i] if field != 'label' else score_files.LABELS[x[i]] for x in (others, mine)]
+      said = [x[i] if field != 'label' else schema.LABELS[x[i]] for x in (others, mine)]
       raise DataError(
         f'{field} of id {a.ids[i]} is {said[0]} in {member.path} and {said[1]} in {first.path}'
       )

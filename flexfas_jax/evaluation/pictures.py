@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from flexfas_jax.evaluation.lists import MODALITIES
+from flexfas_jax.schema import MODALITIES
 
 _ENDINGS = ('', '.jpg', '.jpeg', '.png', '.bmp')
 Pictures = Callable[[str, Sequence[str]], dict[str, dict[str, bytes]]]

@@ -30,10 +30,9 @@ import numpy as np
 
 import flexfas_jax
 from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.schema import LABELS, METADATA
 
-LABELS = ('attack', 'bona_fide')  # a label's number is its place
 POLARITY = 'high is bona fide'
-METADATA = ('dataset', 'subject', 'video', 'attack_type', 'attack_category', 'ethnicity')
 
 _NUMBER_OF = {'attack': 0, 'bona_fide': 1, '0': 0, '1': 1}
 _ROWS_AT_ONCE = 2048  # few enough to stay in the cache while rows are turned to columns

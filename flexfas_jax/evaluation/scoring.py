@@ -12,12 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from flexfas_jax.evaluation.score_files import METADATA, Scores
-
-
-def subset_name(subset: Sequence[str]) -> str:
-  """('rgb', 'depth') -> 'rgb+depth', the column's name."""
-  return '+'.join(subset)
+from flexfas_jax.evaluation.score_files import Scores
+from flexfas_jax.schema import METADATA, subset_name
 
 
 def score_step(variables, absent, batch: Mapping[str, jax.Array], *, model, subsets):

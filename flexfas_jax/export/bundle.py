@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 
 from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.evaluation import score_files
-from flexfas_jax.evaluation.scoring import subset_name
 from flexfas_jax.export import card, card_text, deciding, graph, parity, samples
 from flexfas_jax.export import source as sources
+from flexfas_jax.schema import subset_name
 
 FORMATS = ('stablehlo', 'onnx', 'tflite', 'weights')
 

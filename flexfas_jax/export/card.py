@@ -8,9 +8,9 @@ from typing import Any
 import flexfas_jax
 from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import score_files
-from flexfas_jax.evaluation.scoring import subset_name
 from flexfas_jax.export import samples
 from flexfas_jax.input_pipeline import transforms
+from flexfas_jax.schema import subset_name
 
 BUNDLE = 1  # of the form; `prediction` refuses a larger one
 _LIBRARIES = ('jax', 'flax', 'jax2onnx', 'onnx', 'onnxruntime', 'litert-converter')

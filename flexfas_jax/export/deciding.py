@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import scipy.special
 
+from flexfas_jax import schema
 from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import score_files, scoring, thresholds
 from flexfas_jax.export import reference
@@ -51,7 +52,7 @@ def fit(source, scores: score_files.Scores, rule: str) -> dict[str, dict[str, An
     StateError: val has no scores under any subset.
   """
   found = {}
-  for subset in map(scoring.subset_name, source.subsets):
+  for subset in map(schema.subset_name, source.subsets):
     score = scores.scores.get(subset)
     if score is None or np.isnan(score).all():
       continue

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flexfas_jax.evaluation.scoring import subset_name
+from flexfas_jax.schema import subset_name
 
 
 class Graph(NamedTuple):

@@ -15,10 +15,10 @@ import scipy.special
 
 from flexfas_jax.errors import ExportError
 from flexfas_jax.evaluation import metrics
-from flexfas_jax.evaluation.scoring import subset_name
 from flexfas_jax.export import reference
 from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.input_pipeline.preprocess import Preprocess
+from flexfas_jax.schema import subset_name
 from flexfas_jax.training.progress import Progress
 
 BOUND = 1e-4  # largest difference of a float32 score

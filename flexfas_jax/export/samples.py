@@ -13,10 +13,9 @@ import cv2
 import numpy as np
 import scipy.special
 
-from flexfas_jax.evaluation.score_files import LABELS
-from flexfas_jax.evaluation.scoring import subset_name
 from flexfas_jax.export import reference
 from flexfas_jax.input_pipeline import geometry
+from flexfas_jax.schema import LABELS, subset_name
 
 MOST = 4
 _RENDERED = 'rendered_faces/'

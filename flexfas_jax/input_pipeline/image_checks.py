@@ -15,10 +15,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from flexfas_jax.input_pipeline import signal
+from flexfas_jax.schema import MODALITIES
+
 COPY = 0.999  # correlation above which two modalities are one picture
 NEAREST, FARTHEST = 50, 20_000  # mm: where the middle of a face's depth can be
 GREY = 12  # grey levels by which JPEG's chroma may part channels that were equal
-_ORDER = ('rgb', 'depth', 'ir')
 COMPARED = 64  # pixels along a side when modalities are compared
 
 Problem = tuple[str, str]  # (a rule of `findings.RULES`, what is wrong)
@@ -137,7 +139,7 @@ def inspect_arrays(
     (rule, text) of everything found; empty where nothing was.
   """
   # A copy is said of the later one, whatever order they are given in.
-  arrays = {m: arrays[m] for m in (*_ORDER, *arrays) if m in arrays}
+  arrays = {m: arrays[m] for m in (*MODALITIES, *arrays) if m in arrays}
   problems = []
   for modality, array in arrays.items():
     problems += [(rule, f'{modality} {text}') for rule, text in _one(modality, array, rules)]
@@ -149,7 +151,7 @@ def _one(modality: str, array: np.ndarray, rules: Rules) -> list[Problem]:
   if wanted and bits != wanted:
     return [('bit-depth', f'has {bits} bits, and {wanted} are due')]
   high = int(array.max())
-  if constant(array):
+  if signal.constant(array):
     return [('black', f'is {array[0, 0].tolist()} in every pixel')]
   problems = []
   if modality != 'rgb' and array.ndim == 3 and (apart := _apart(array)) > GREY:
@@ -165,13 +167,6 @@ def _one(modality: str, array: np.ndarray, rules: Rules) -> list[Problem]:
   return problems
 
 
-def constant(array: np.ndarray) -> bool:
-  """Whether all pixels of [h, w] or [h, w, C] are the same: the picture shows nothing."""
-  corner = array[0, 0]
-  # A few pixels tell of nearly every picture that it is not.
-  return bool((array[::16, ::16] == corner).all() and (array == corner).all())
-
-
 def _apart(array: np.ndarray) -> int:
   """How far the channels of most pixels are from each other, in grey levels."""
   red, green, blue = cv2.split(array)  # channel by channel: NumPy is slow along a short axis
@@ -182,7 +177,7 @@ def _apart(array: np.ndarray) -> int:
 def _together(files: Mapping, arrays: Mapping[str, np.ndarray], rules: Rules) -> list[Problem]:
   problems = []
   # Without those that are black: found above, and equal to anything black.
-  small = {m: _small(array) for m, array in arrays.items() if not constant(array)}
+  small = {m: _small(array) for m, array in arrays.items() if not signal.constant(array)}
   for one, other in itertools.combinations(small, 2):
     if one in files and files[one] == files[other]:
       problems.append(('same-image', f'{other} is the same file as {one}'))

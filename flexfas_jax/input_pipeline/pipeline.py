@@ -12,10 +12,10 @@ import grain
 import numpy as np
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.evaluation.score_files import LABELS
 from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.input_pipeline.sources import Source
 from flexfas_jax.input_pipeline.workers import cores
+from flexfas_jax.schema import LABELS
 
 META = ('id', 'dataset', 'subject', 'video', 'attack_type', 'attack_category', 'ethnicity')
 

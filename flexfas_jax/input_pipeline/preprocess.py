@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flexfas_jax.errors import DataError
-from flexfas_jax.input_pipeline import geometry, image_checks, transforms
+from flexfas_jax.input_pipeline import geometry, signal, transforms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +88,9 @@ class Preprocess:
 
   def _look(self, images: Mapping[str, np.ndarray], view: geometry.View, rng=None):
     """(arrays and 'present', {modality: [S, S, C] of its own dtype, before colours change})."""
-    constant = {m for m, image in images.items() if image_checks.constant(image)}
-    if rng is None or constant != set(images):
-      images = {m: image for m, image in images.items() if m not in constant}
+    silent = {m for m, image in images.items() if signal.no_signal(image, m)}
+    if rng is None or silent != set(images):
+      images = {m: image for m, image in images.items() if m not in silent}
     looks, seen = {}, {}
     for modality, image in images.items():
       image = geometry.apply_view(image, view, self.image_size, nearest=modality == 'depth')

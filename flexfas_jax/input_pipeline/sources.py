@@ -24,9 +24,9 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_data_source
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation.lists import MODALITIES, read_ids
-from flexfas_jax.evaluation.score_files import LABELS
+from flexfas_jax.evaluation.lists import read_ids
 from flexfas_jax.input_pipeline import selection as selections
+from flexfas_jax.schema import LABELS, MODALITIES
 
 FIELDS = (
   *('id', 'label', 'attack_type', 'attack_category', 'subject', 'video', 'frame', 'dataset'),

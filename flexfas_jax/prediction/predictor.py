@@ -11,7 +11,7 @@ import numpy as np
 import scipy.special
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.input_pipeline import faces, geometry, image_checks
+from flexfas_jax.input_pipeline import faces, geometry, signal
 from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.prediction import card as cards
 from flexfas_jax.prediction import decision as decisions
@@ -141,9 +141,10 @@ class Predictor:
     late = freshness.stale(named, times, max_skew, max_age)
     reasons = list(late.values())
     images = pictures.read_all(self.card, {m: given[m] for m in named if m not in late})
-    for modality in [m for m in images if image_checks.constant(images[m])]:
-      del images[modality]
-      reasons.append(f'{modality} is one colour throughout and shows nothing: taken as absent')
+    for modality in list(images):
+      if reason := signal.no_signal(images[modality], modality):
+        del images[modality]
+        reasons.append(f'{modality} {reason} and shows nothing: taken as absent')
     if self.framing is not None and images:
       try:
         images, told = self.framing(images, framing.columns_of(box))

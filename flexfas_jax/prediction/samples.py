@@ -5,11 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from flexfas_jax import schema
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import lists, naming
-from flexfas_jax.evaluation.score_files import LABELS, METADATA
 from flexfas_jax.input_pipeline import faces
 from flexfas_jax.prediction.pictures import Given
+from flexfas_jax.schema import LABELS, METADATA
 
 _SUFFIXES = ('.jpg', '.jpeg', '.png')
 _SHOWN = 10  # faults that an error lists
@@ -55,7 +56,7 @@ def of_folder(folder: str | os.PathLike) -> list[Sample]:
     raise DataError(f'{folder} has no picture ({", ".join(_SUFFIXES)})')
   rows = []
   for pictures in found.values():
-    paths = {m: pictures[m] for m in lists.MODALITIES if m in pictures}
+    paths = {m: pictures[m] for m in schema.MODALITIES if m in pictures}
     parts = next(iter(paths.values())).split('/')
     label = next((part for part in reversed(parts) if part in LABELS), '')
     rows.append(lists.row_of(paths, label))

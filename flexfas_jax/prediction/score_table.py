@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.prediction import decision as decisions
@@ -183,9 +184,9 @@ def write(path: Path, table: Table) -> None:
       return _write_unlabelled(path, table, extra)
     scores = score_files.Scores(
       ids=[s.id for s in table.samples],
-      label=[score_files.LABELS.index(s.label) for s in table.samples],
+      label=[schema.LABELS.index(s.label) for s in table.samples],
       scores=table.scores,
-      **{name: [s.facts.get(name, '') for s in table.samples] for name in score_files.METADATA},
+      **{name: [s.facts.get(name, '') for s in table.samples] for name in schema.METADATA},
       extra=extra,
       header=table.header,
       nan_samples={s: np.flatnonzero(nan) for s, nan in table.nan.items() if nan.any()},

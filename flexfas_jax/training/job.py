@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from flexfas_jax import lookup
+from flexfas_jax import lookup, schema
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.evaluation import scoring, thresholds
+from flexfas_jax.evaluation import thresholds
 from flexfas_jax.input_pipeline import geometry
 from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.models import flexmodal, pretrained
@@ -208,11 +208,11 @@ def with_protocol(config: ConfigDict):
 def subsets(model: flexmodal.Model, protocol) -> tuple[tuple[str, ...], ...]:
   """The subsets that are scored: those of the protocol that the model serves."""
   wanted = protocol.subsets if protocol and protocol.subsets else ()
-  served = tuple(s for s in model.subsets if not wanted or scoring.subset_name(s) in wanted)
+  served = tuple(s for s in model.subsets if not wanted or schema.subset_name(s) in wanted)
   if not served:
     raise ConfigError(
       f'the protocol reports {", ".join(wanted)}, and the model serves '
-      f'{", ".join(map(scoring.subset_name, model.subsets))}; choose another fusion or '
+      f'{", ".join(map(schema.subset_name, model.subsets))}; choose another fusion or '
       'config.model.modalities'
     )
   return served

@@ -1,6 +1,7 @@
 """What a card says is what the records are."""
 
 from data import cards
+from flexfas_jax import schema
 
 
 def record(number, species='', subject='', **forms):
@@ -12,8 +13,8 @@ def record(number, species='', subject='', **forms):
     'subject': subject,
     'video': f'd/{number // 2}',
     'ethnicity': '',
-    **{f'{m}_form': forms.get(m) for m in cards.MODALITIES},
-    **{f'{m}_bytes': 10 if forms.get(m) else 0 for m in cards.MODALITIES},
+    **{f'{m}_form': forms.get(m) for m in schema.MODALITIES},
+    **{f'{m}_bytes': 10 if forms.get(m) else 0 for m in schema.MODALITIES},
   }
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import score_files
 
@@ -38,7 +39,7 @@ def test_round_trip(tmp_path):
   written = make(nan_samples={'rgb': [2]})
   score_files.write(tmp_path / 'a.csv', written)
   read = score_files.read(tmp_path / 'a.csv')
-  for name in ('ids', 'label', *score_files.METADATA):
+  for name in ('ids', 'label', *schema.METADATA):
     np.testing.assert_array_equal(getattr(read, name), getattr(written, name), name)
   assert list(read.scores) == ['rgb', 'rgb+depth']
   for subset in written.scores:

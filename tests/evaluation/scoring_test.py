@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flexfas_jax import schema
 from flexfas_jax.evaluation import scoring
 from flexfas_jax.models import flexmodal
 from tests.toy import make, make_batch
@@ -146,12 +147,12 @@ def test_views_are_scored_as_each_alone():
   score = scoring.make_scorer(model, model.subsets, lambda batch: batch, views=names)
   together = score(variables, batches(pictures))
   assert list(together.scores) == [
-    f'{scoring.subset_name(s)}@{view}' for s in model.subsets for view in names
+    f'{schema.subset_name(s)}@{view}' for s in model.subsets for view in names
   ]
   assert np.isnan(together.scores['rgb@flip']).tolist() == [False] * 4 + [True]
   for view, picture in zip(names, pictures, strict=True):
     alone = score(variables, batches([picture]))
-    for subset in map(scoring.subset_name, model.subsets):
+    for subset in map(schema.subset_name, model.subsets):
       np.testing.assert_allclose(
         together.scores[f'{subset}@{view}'], alone.scores[subset], rtol=1e-5
       )

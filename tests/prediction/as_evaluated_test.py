@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from flexfas_jax import predict
+from flexfas_jax import predict, schema
 from flexfas_jax.evaluation import results, score_files, scoring
 from flexfas_jax.export import graph
 from flexfas_jax.export.formats import stablehlo
@@ -48,7 +48,7 @@ def test_it_is_as_evaluated(bundle, prepared, tmp_path, monkeypatch, capsys):
     assert predict.main([str(arg) for arg in args]) == 0, capsys.readouterr().err
     predicted[name] = score_files.read(f'{name}.csv')
     assert predicted[name].ids.tolist() == evaluated[name].ids.tolist()
-    for field in ('label', *score_files.METADATA):
+    for field in ('label', *schema.METADATA):
       np.testing.assert_array_equal(
         getattr(predicted[name], field), getattr(evaluated[name], field)
       )

@@ -16,8 +16,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import vit_fusion
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError, StateError
-from flexfas_jax.evaluation import scoring
 from flexfas_jax.evaluation.protocols import PROTOCOLS
 from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.training import inputs, loop, workdir
@@ -254,7 +254,7 @@ def test_a_protocol_says_what_is_read_and_shown(prepared):
   assert sorted(job.config.test) == ['cross', 'intra', 'unseen']
   assert job.metrics[0] == 'acer'
   assert config.train == OVERRIDES['train']  # what was given is not changed
-  names = [scoring.subset_name(subset) for subset in jobs.subsets(job.model, PROTOCOLS['cefa_3'])]
+  names = [schema.subset_name(subset) for subset in jobs.subsets(job.model, PROTOCOLS['cefa_3'])]
   assert names == ['rgb', 'depth', 'ir']
   only = make_config(
     prepared,
