@@ -179,7 +179,7 @@ def _together(files: Mapping, arrays: Mapping[str, np.ndarray], rules: Rules) ->
   # Without those that are black: found above, and equal to anything black.
   small = {m: _small(array) for m, array in arrays.items() if not signal.constant(array)}
   for one, other in itertools.combinations(small, 2):
-    if one in files and files[one] == files[other]:
+    if one in files and files[one] == files.get(other):  # an array has no file
       problems.append(('same-image', f'{other} is the same file as {one}'))
     elif (alike := _correlation(small[one], small[other])) > COPY:
       problems.append(('same-image', f'{other} is a copy of {one} (correlation {alike:.5f})'))

@@ -55,15 +55,42 @@ def test_every_subset_has_its_own_threshold(predictor, used):
   assert not any(arrays.arrays[m].any() for m in bundles.MODALITIES if m not in used)
 
 
-def test_paths_bytes_and_arrays_are_the_same_picture(predictor, tmp_path):
-  pictures = bundles.triplet(1)
-  encoded = {m: bundles.png(image) for m, image in pictures.items()}
-  for modality, content in encoded.items():
-    (tmp_path / modality).write_bytes(content)
-  by_array, by_bytes = predictor(**pictures), predictor(**encoded)
-  by_path = predictor(**{m: tmp_path / m for m in encoded})
-  as_text = predictor(**{m: str(tmp_path / m) for m in encoded})
-  assert by_array.score == by_bytes.score == by_path.score == as_text.score
+FORMS = ('path', 'text', 'bytes', 'bytearray', 'memoryview', 'array', None)
+
+
+@pytest.mark.parametrize('rgb', FORMS)
+def test_paths_bytes_and_arrays_mix(predictor, tmp_path, rgb):
+  """Every combination of the ways to give an image gives the score of the arrays."""
+  arrays = bundles.triplet(1)
+  given = {}
+  for modality, array in arrays.items():
+    (tmp_path / modality).write_bytes(content := bundles.png(array))
+    path = tmp_path / modality
+    ways = path, str(path), content, bytearray(content), memoryview(content), array, None
+    given[modality] = dict(zip(FORMS, ways, strict=True))
+  expected = {
+    used: predictor(**{m: arrays[m] for m in used}) for used in (*SUBSETS, bundles.MODALITIES)
+  }
+  for depth, ir in itertools.product(FORMS, FORMS):
+    forms = {'rgb': rgb, 'depth': depth, 'ir': ir}
+    found = predictor(**{m: given[m][form] for m, form in forms.items()})
+    used = tuple(m for m, form in forms.items() if form)
+    assert found.used == used, forms
+    assert found.outcome == expected[used].outcome, forms
+    np.testing.assert_equal(found.score, expected[used].score, str(forms))
+
+
+@pytest.mark.parametrize('one', FORMS[:-1])
+@pytest.mark.parametrize('other', FORMS[:-1])
+def test_a_copy_is_refused_however_it_is_given(predictor, tmp_path, one, other):
+  """The same file twice, or a file and its array: infrared that is RGB is no second sensor."""
+  array = bundles.picture(3, channels=3)
+  (tmp_path / 'file.png').write_bytes(content := bundles.png(array))
+  path = tmp_path / 'file.png'
+  ways = path, str(path), content, bytearray(content), memoryview(content), array
+  ways = dict(zip(FORMS, ways, strict=False))
+  with pytest.raises(DataError, match='ir is (a copy of|the same file as) rgb'):
+    predictor(rgb=ways[one], ir=ways[other])
 
 
 @pytest.mark.parametrize('value', [0, 77, 255])
