@@ -3,6 +3,7 @@
 import argparse
 import collections
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -13,13 +14,18 @@ from flexfas_jax.input_pipeline.progress import show_progress
 from flexfas_jax.prediction import Decision, Predictor, formats, samples, score_table
 
 _HELP = """\
-Decides about a face: bona_fide, attack, or fta (failure to acquire: no face, nothing to look at, a
-picture of one colour, a model that computed no number). Only bona_fide is accepted.
+Decides about a face: bona_fide, attack, or fta (failure to acquire: no face, a modality that is
+given and unusable, a model that computed no number). Only bona_fide is accepted.
 
-Pictures are JPEG or PNG of 8 or 16 bits, as cameras write them; EXIF's orientation is applied. A
-modality that is not given, shows nothing or is too late is absent, as it was in training, and the
-threshold is that of the modalities that were used, from the bundle. A picture of another bit depth
-than the bundle knows is refused, never converted.
+Images are JPEG or PNG of 8 or 16 bits, as cameras write them; EXIF's orientation is applied. A
+modality that is not given is absent, as it was in training, and the threshold is that of the
+modalities that were used, from the bundle. A modality that is given and unusable (no signal, too
+late) makes the sample an fta, unless --allow_absent names it: if an attacker can cover a sensor,
+security drops to that of the weakest remaining subset. An image of another bit depth than the
+bundle knows is refused, never converted.
+
+--folder and --manifest follow the same rule. --data counts a modality that is given and unusable as
+absent, as evaluation does, so that its figures equal those of results.json.
 
 With --crop the face is cut out first. Of several faces the largest is taken; of equal ones the most
 central. One that is too small or cut by the border is no face."""
@@ -75,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
        'and perhaps rgb_time, depth_time, ir_time (seconds)')  # fmt: skip
   many('--root', metavar='DIR', type=Path, help="where its paths start; default: the manifest's")
   many('--labels', metavar='VALUE=LABEL,...', help='what its labels mean')
-  many('--data', metavar='SET:SPLIT', help='a prepared set, as configs name it')
+  many('--data', metavar='SET:SPLIT', help='a prepared set, as configs name it; unusable is absent')
   many('--data_dir', metavar='DIR', default='prepared', help='default: prepared')
   many('--out', metavar='FILE.csv', type=Path, help='a score file: every subset, and decisions')
 
@@ -100,6 +106,9 @@ def add_model_arguments(add) -> None:
   add('--margin', type=float, default=0.3, help="of the box's longer side; default: 0.3")
   add('--align', choices=('none', 'eyes'), default='none', help='eyes: turn them level')
   add('--require', metavar='NAME,...', default='', help='without these nothing is decided')
+  add('--allow_absent', metavar='NAME,...', default='',
+      help='modalities that count as absent where they are given and unusable (no signal, stale); '
+      'of the others, that is a failure to acquire')  # fmt: skip
   add('--sha256', metavar='HEX', default='', help="of the bundle's card.json, where it is known")
 
 
@@ -111,11 +120,16 @@ def load(args: argparse.Namespace) -> Predictor:
     precision=args.precision,
     crop=args.crop,
     yunet=args.yunet,
-    require=[name for name in args.require.split(',') if name],
+    require=_names(args.require),
+    allow_absent=_names(args.allow_absent),
     sha256=args.sha256,
     margin=args.margin,
     align=args.align,
   )
+
+
+def _names(text: str) -> list[str]:
+  return [name.strip() for name in text.split(',') if name.strip()]
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -162,11 +176,13 @@ def _one(predictor: Predictor, given: dict[str, Path], args: argparse.Namespace)
 
 def _lines(predictor: Predictor, decision: Decision) -> list[str]:
   lines = [f'decision   {decision.outcome}']
-  if decision.subset in predictor.card.contents['thresholds']:
+  if not math.isnan(decision.threshold):
     about = predictor.card.contents['thresholds'][decision.subset]
     rule = f'{about.get("rule", "")} of {decision.subset}'.strip()
     lines += [f'score      {decision.score:.6f}', f'threshold  {decision.threshold:.6f} ({rule})']
   lines.append(f'used       {", ".join(decision.used) or "nothing"}')
+  if decision.unusable:
+    lines.append(f'unusable   {", ".join(decision.unusable)}')
   lines += [f'note       {reason}' for reason in decision.reasons]
   lines.append(f'time       {1000 * decision.seconds:.1f} ms ({predictor.entry["file"]})')
   return lines
@@ -207,7 +223,10 @@ def _samples(predictor: Predictor, args: argparse.Namespace):
 
 def _many(predictor: Predictor, found, n: int, args: argparse.Namespace) -> None:
   table = score_table.make(
-    predictor, show_progress(found, n, 'samples', passing=True), args.max_skew
+    predictor,
+    show_progress(found, n, 'samples', passing=True),
+    args.max_skew,
+    as_evaluated=bool(args.data),
   )
   if args.out:
     score_table.write(args.out, table)

@@ -62,7 +62,11 @@ def test_one_sample(bundle, files, capsys):
   assert code == 0 and out.startswith('decision   fta\nused       nothing\n')  # not a pass
   late = ['--times=rgb=1.0,ir=1.2', '--max_skew=0.1']
   code, out, _ = run(capsys, bundle, '--rgb=rgb.png', '--ir=ir.png', *late)
-  assert 'used       rgb\n' in out and 'ir is 200 ms later than rgb' in out
+  assert code == 0 and out.startswith('decision   fta\nused       rgb\nunusable   ir\n')
+  assert 'ir is 200 ms later than rgb' in out
+  late += ['--allow_absent= ir, depth']
+  code, out, _ = run(capsys, bundle, '--rgb=rgb.png', '--ir=ir.png', *late)
+  assert code == 0 and out.startswith('decision   bona_fide\n') and 'of rgb)' in out
 
 
 @pytest.mark.parametrize(
@@ -84,6 +88,8 @@ def test_one_sample(bundle, files, capsys):
     (['--folder=absent'], 3, 'absent is no folder'),
     (['--rgb=rgb.png', '--sha256=00'], 4, 'is another one'),
     (['--rgb=rgb.png', '--require=depth'], 2, 'depth is needed, and absent'),
+    (['--rgb=rgb.png', '--allow_absent=deph'], 2, "no modality 'deph' in this model"),
+    (['--rgb=rgb.png', '--require=ir', '--allow_absent=ir'], 2, 'ir is required'),
   ],
 )
 def test_what_is_wrong_is_told(bundle, files, capsys, args, code, says):

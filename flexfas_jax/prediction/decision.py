@@ -19,6 +19,8 @@ class Decision:
     threshold: that the score had to reach; NaN: none was asked.
     used: the modalities that were looked at; their threshold is the one that counts.
     reasons: why modalities, or all, were left out, and what else a user should know.
+    unusable: the modalities that were given and could not be used (no signal, stale, no face), in
+      the model's order. The outcome is `fta` unless each of them was allowed to be absent.
     seconds: from the files to this.
   """
 
@@ -27,6 +29,7 @@ class Decision:
   threshold: float = math.nan
   used: tuple[str, ...] = ()
   reasons: tuple[str, ...] = ()
+  unusable: tuple[str, ...] = ()
   seconds: float = 0.0
 
   def __post_init__(self):
@@ -55,16 +58,21 @@ class Decision:
       'threshold': known(self.threshold),
       'used': list(self.used),
       'reasons': list(self.reasons),
+      'unusable': list(self.unusable),
       'seconds': self.seconds,
     }
 
 
 def of_score(
-  score: float, threshold: float, used: Sequence[str], reasons: Sequence[str] = ()
+  score: float,
+  threshold: float,
+  used: Sequence[str],
+  reasons: Sequence[str] = (),
+  unusable: Sequence[str] = (),
 ) -> Decision:
   """The decision that a score leads to: accepted from the threshold on; NaN never is."""
   if math.isnan(score):
     reasons = (*reasons, 'the model computed no number (nan)')
-    return Decision(FTA, score, threshold, tuple(used), tuple(reasons))
+    return Decision(FTA, score, threshold, tuple(used), tuple(reasons), tuple(unusable))
   outcome = BONA_FIDE if score >= threshold else ATTACK
-  return Decision(outcome, score, threshold, tuple(used), tuple(reasons))
+  return Decision(outcome, score, threshold, tuple(used), tuple(reasons), tuple(unusable))

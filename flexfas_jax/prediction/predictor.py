@@ -24,8 +24,9 @@ class Acquired(NamedTuple):
 
   arrays: dict[str, np.ndarray]  # [S, S, C] float32 of every modality; zeros where absent
   present: np.ndarray  # [M] bool
-  reasons: tuple[str, ...]  # why what is absent is
+  reasons: tuple[str, ...]  # why given modalities are unusable, and further notes
   sent: dict[str, np.ndarray]  # [H, W, C], the crops that it was made of
+  unusable: tuple[str, ...] = ()  # given, and not present: no signal, stale, no face
 
 
 class Predictor:
@@ -37,15 +38,27 @@ class Predictor:
     modalities: that it looks at, in the order of `present`.
     framing: how faces are cut out; None: pictures are of faces.
     require: modalities without which nothing is decided here, though the model could.
+    allow_absent: modalities that count as absent where they are given and unusable; of the others,
+      that is a failure to acquire.
   """
 
-  def __init__(self, card, entry, run: formats.Run, framing=None, require: Sequence[str] = ()):
+  def __init__(
+    self,
+    card,
+    entry,
+    run: formats.Run,
+    framing=None,
+    require: Sequence[str] = (),
+    allow_absent: Sequence[str] = (),
+  ):
     self.card, self.entry, self.framing = card, entry, framing
     self.modalities = tuple(entry.get('modalities', card.modalities))
     alone = not entry.get('present', True)
-    self.require = tuple(dict.fromkeys((*card.requires, *require, *self.modalities * alone)))
+    require = (*card.requires, *_names('require', require), *self.modalities * alone)
+    self.require = tuple(dict.fromkeys(require))
     if unknown := [m for m in self.require if m not in self.modalities]:
       raise ConfigError(f'{unknown[0]} is required, and the model has {self._has()}')
+    self.allow_absent = self._allowed(allow_absent)
     self._run = run
     looks = tuple(geometry.named_views([card.view]).values())
     self._preprocess = Preprocess(card.image_size, self.modalities, test_views=looks)
@@ -61,6 +74,7 @@ class Predictor:
     crop: str | None = None,
     yunet: str = '',
     require: Sequence[str] = (),
+    allow_absent: Sequence[str] = (),
     sha256: str = '',
     **fields,
   ) -> 'Predictor':
@@ -74,20 +88,24 @@ class Predictor:
       modalities: a model for these alone, which has no input for the others; (): the one for any.
       crop: how the face is cut out: 'box', 'landmarks', 'yunet'; None: it has been.
       yunet: the detector's model file, of 'yunet'.
-      require: without these nothing is decided, whatever the model serves: who covers a sensor is
-        not to be judged by the others.
+      require: modalities without which nothing is decided, whatever the model serves.
+      allow_absent: modalities that count as absent where they are given and unusable (no signal,
+        stale): the remaining ones decide, by their own threshold. Of any other modality that is a
+        failure to acquire: if an attacker can cover a sensor, security drops to that of the weakest
+        remaining subset. A modality that is not given is absent in either case.
       sha256: that the bundle's `card.json` must have, which names the bytes of all else.
       **fields: of `faces.Recipe`: margin, align, min_size, min_score.
 
     Raises:
-      ConfigError: no such model, or its library is not installed (it is said what to install).
+      ConfigError: no such model, or its library is not installed (it is said what to install); a
+        modality in `require` or `allow_absent` that the model does not have, or that is in both.
       StateError: no bundle, damaged, of a newer version, or other than `sha256`.
       DataError: a detector that is none.
     """
     card = cards.read(bundle, sha256)
     entry = formats.choose(card, format, precision, tuple(modalities))
     how = framing.make(crop, yunet, **fields)
-    return cls(card, entry, formats.load(card, entry), how, require)
+    return cls(card, entry, formats.load(card, entry), how, require, allow_absent)
 
   def __call__(
     self,
@@ -96,31 +114,37 @@ class Predictor:
     max_skew: float | None = None,
     max_age: float | None = None,
     box: Sequence[float] | Mapping[str, str] | None = None,
+    allow_absent: Sequence[str] | None = None,
     **given: pictures.Given | None,
   ) -> Decision:
     """Decides about one sample.
 
     Args:
       times: {modality: seconds} when pictures were taken, by one clock, and perhaps 'now'.
-      max_skew: seconds; a picture that differs by more from RGB's time (or the first there is) is
-        left out.
-      max_age: seconds; a picture that is older than `times['now']` by more is left out.
+      max_skew: seconds; an image that differs by more from RGB's time (or the first there is) is
+        unusable.
+      max_age: seconds; an image that is older than `times['now']` by more is unusable.
       box: left, top, right, bottom of the face, in pixels of RGB (or the first there is), or the
         cells of a list by name: with `crop` 'box' or 'landmarks'.
+      allow_absent: in place of the predictor's `allow_absent`, for this call alone; (): none. None:
+        the predictor's.
       **given: rgb, depth, ir: each a path, bytes, or an array, see `pictures.read_all`; None or
         left out: absent.
 
     Returns:
-      The decision, by the threshold of the modalities that were used.
+      The decision, by the threshold of the modalities that were used; `fta` where a modality was
+      given, is unusable and is not in `allow_absent`.
 
     Raises:
       DataError: a picture that is none, or not of the kind that the card says.
-      ConfigError: a modality that the model does not have; times or a box that are missing.
+      ConfigError: a modality that the model does not have; times or a box that are missing; an
+        `allow_absent` that `load` would refuse.
       StateError: no threshold for these modalities; a model that fails.
     """
     start = time.perf_counter()
+    allowed = self._allowed(allow_absent)
     acquired = self.acquire(given, times, max_skew, max_age, box)
-    found = self.decide(acquired, self.used(acquired))
+    found = self.decide(acquired, self.used(acquired), allowed)
     return dataclasses.replace(found, seconds=time.perf_counter() - start)
 
   def acquire(
@@ -144,7 +168,7 @@ class Predictor:
     for modality in list(images):
       if reason := signal.no_signal(images[modality], modality):
         del images[modality]
-        reasons.append(f'{modality} {reason} and shows nothing: taken as absent')
+        reasons.append(f'{modality} {reason}: it carries no signal')
     if self.framing is not None and images:
       try:
         images, told = self.framing(images, framing.columns_of(box))
@@ -156,38 +180,73 @@ class Predictor:
     present = arrays.pop('present')
     for modality, there in zip(self.modalities, present, strict=True):
       if modality in images and not there:
-        reasons.append(f'{modality} shows nothing where the face is: taken as absent')
-    return Acquired(arrays, present, tuple(reasons), images)
+        reasons.append(f'{modality} carries no signal where the face is')
+    there = dict(zip(self.modalities, present, strict=True))
+    unusable = tuple(m for m in named if not there[m])
+    return Acquired(arrays, present, tuple(reasons), images, unusable)
 
   def used(self, acquired: Acquired) -> tuple[str, ...]:
     """The modalities that a sample has."""
     return tuple(m for m, there in zip(self.modalities, acquired.present, strict=True) if there)
 
-  def refusal(self, used: Sequence[str]) -> str:
-    """Why these modalities cannot be decided by; '' where they can."""
+  def refusal(
+    self,
+    used: Sequence[str],
+    unusable: Sequence[str] = (),
+    allow_absent: Sequence[str] | None = None,
+  ) -> str:
+    """Why a sample cannot be decided; '' where it can.
+
+    Args:
+      used: the modalities that it has.
+      unusable: those that were given and cannot be used.
+      allow_absent: as in a call.
+    """
     if not used:
       return 'there is nothing to look at'
     if missing := [m for m in self.require if m not in used]:
       return f'{missing[0]} is needed, and absent'
+    allowed = self._allowed(allow_absent)
+    if blocked := [m for m in unusable if m not in allowed]:
+      are = 'are' if len(blocked) > 1 else 'is'
+      return (
+        f'{" and ".join(blocked)} {are} given and unusable: capture again, or let the others '
+        f'decide: --allow_absent={",".join(blocked)}, allow_absent={tuple(blocked)}'
+      )
     if (subset := '+'.join(used)) not in self.card.subsets:
       return f'{subset} is not served by this model; it serves {", ".join(self.card.subsets)}'
     return ''
 
-  def decide(self, acquired: Acquired, used: Sequence[str]) -> Decision:
+  def decide(
+    self,
+    acquired: Acquired,
+    used: Sequence[str],
+    allow_absent: Sequence[str] | None = None,
+  ) -> Decision:
     """The decision by some of the modalities of a sample.
 
+    A modality that was given and is unusable makes it a failure to acquire whatever `used` names,
+    unless `allow_absent` names that modality.
+
+    Args:
+      acquired: the sample.
+      used: the modalities that decide; `used(acquired)`: all that it has.
+      allow_absent: as in a call.
+
     Raises:
+      ConfigError: an `allow_absent` that `load` would refuse.
       StateError: there is no threshold for them; the model fails.
     """
     used = tuple(used)
-    if said := self.refusal(used):
-      return Decision(decisions.FTA, used=used, reasons=(*acquired.reasons, said))
+    if said := self.refusal(used, acquired.unusable, allow_absent):
+      reasons = (*acquired.reasons, said)
+      return Decision(decisions.FTA, used=used, reasons=reasons, unusable=acquired.unusable)
     threshold = self.card.threshold('+'.join(used))  # first: without one, nothing is computed
     score = self.scores(
       {m: image[None] for m, image in acquired.arrays.items()},
       np.array([[m in used for m in self.modalities]]) & acquired.present,
     )
-    return decisions.of_score(float(score[0]), threshold, used, acquired.reasons)
+    return decisions.of_score(float(score[0]), threshold, used, acquired.reasons, acquired.unusable)
 
   def scores(self, images: Mapping[str, np.ndarray], present: np.ndarray) -> np.ndarray:
     """Probabilities of bona fide, NaN where the model computed no finite number.
@@ -210,5 +269,28 @@ class Predictor:
     }
     self.scores(images, np.ones((1, len(self.modalities)), bool))
 
+  def _allowed(self, allow_absent: Sequence[str] | None) -> tuple[str, ...]:
+    """The modalities that may be absent though they are given; None: the predictor's own.
+
+    Raises:
+      ConfigError: a modality that the model does not have, or that is required.
+    """
+    if allow_absent is None:
+      return self.allow_absent
+    names = _names('allow_absent', allow_absent)
+    if unknown := [m for m in names if m not in self.modalities]:
+      raise ConfigError(f'allow_absent: no modality {unknown[0]!r} in this model ({self._has()})')
+    if both := [m for m in names if m in self.require]:
+      raise ConfigError(
+        f'allow_absent: {both[0]} is required (by the model or by require), so it cannot be absent'
+      )
+    return names
+
   def _has(self) -> str:
     return ', '.join(self.modalities)
+
+
+def _names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
+  if isinstance(names, str):  # its letters would be taken for names
+    raise ConfigError(f'{argument} is {names!r}; give a sequence of names: ({names!r},)')
+  return tuple(names)

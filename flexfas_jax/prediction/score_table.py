@@ -3,6 +3,10 @@
 A column per subset of modalities that the bundle serves, as evaluation has it: what a sample lacks
 is absent there too, and without a modality that is needed there is no score. The decision is by
 all that a sample has.
+
+A modality that is given and unusable is a failure to acquire, in the decision and in the columns of
+the subsets that have it, unless the predictor allows it to be absent. Evaluation counts it as
+absent: `as_evaluated` does that, so that a prepared set's figures equal those of `results.json`.
 """
 
 import csv
@@ -49,6 +53,7 @@ def make(
   samples: Iterable[Sample],
   max_skew: float | None = None,
   batch: int = BATCH,
+  as_evaluated: bool = False,
 ) -> Table:
   """Scores samples under every subset that is served, and decides about each.
 
@@ -60,12 +65,16 @@ def make(
     samples: read as they are needed.
     max_skew: seconds, see `Predictor`.
     batch: samples that the model sees at once.
+    as_evaluated: a modality that is given and unusable is absent, whatever the predictor allows.
 
   Raises:
     ConfigError: as of the predictor.
     StateError: a sample has modalities that the bundle has no threshold for.
   """
   subsets = [s for s in predictor.card.subsets if set(s.split('+')) <= set(predictor.modalities)]
+  allowed = predictor.allow_absent
+  if as_evaluated:
+    allowed = tuple(m for m in predictor.modalities if m not in predictor.require)
   kept, said, faults = [], [], []
   columns = {subset: [] for subset in subsets}
   wrong = {subset: [] for subset in subsets}
@@ -73,12 +82,13 @@ def make(
     for some in _batches(samples, batch):
       acquired = list(pool.map(lambda one: _acquire(predictor, one, max_skew), some))
       faults += [f'{s.id}: {a}' for s, a in zip(some, acquired, strict=True) if isinstance(a, str)]
-      found = _scores(predictor, acquired, subsets, batch)
+      found = _scores(predictor, acquired, allowed, subsets, batch)
       for subset, (score, nan) in found.items():
         columns[subset].append(score)
         wrong[subset].append(nan)
       for i, one in enumerate(acquired):
-        said.append(_decide(predictor, one, {s: float(x[i]) for s, (x, _) in found.items()}))
+        scores = {s: float(x[i]) for s, (x, _) in found.items()}
+        said.append(_decide(predictor, one, allowed, scores))
       kept += [sample._replace(given={}) for sample in some]
   if not kept:
     raise DataError('there are no samples')
@@ -88,7 +98,7 @@ def make(
     {subset: np.concatenate(parts) for subset, parts in columns.items()},
     {subset: np.concatenate(parts) for subset, parts in wrong.items()},
     faults,
-    _header(predictor),
+    _header(predictor, allowed, as_evaluated),
   )
 
 
@@ -103,17 +113,24 @@ def _acquire(predictor: Predictor, sample: Sample, max_skew: float | None) -> Ac
   given = {m: one for m, one in sample.given.items() if m in predictor.modalities}
   box = sample.box if predictor.framing is not None else None
   try:
-    return predictor.acquire(given, sample.times, max_skew, box=box)
+    acquired = predictor.acquire(given, sample.times, max_skew, box=box)
   except DataError as error:
     return str(error)
+  ignored = [f'{m} is not an input of this model: ignored' for m in sample.given if m not in given]
+  return acquired._replace(reasons=(*acquired.reasons, *ignored))
 
 
 def _scores(
-  predictor: Predictor, acquired: Sequence[Acquired | str], subsets: Sequence[str], batch: int
+  predictor: Predictor,
+  acquired: Sequence[Acquired | str],
+  allowed: Sequence[str],
+  subsets: Sequence[str],
+  batch: int,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   """By subset: scores [n] float64, and [n] bool where they are nan though there was something."""
   n, modalities = len(acquired), predictor.modalities
   present = np.zeros((batch, len(modalities)), bool)  # of one shape always: compiled once
+  blocked = np.zeros_like(present)  # given, unusable, and not allowed to be absent
   channels = {m: 3 if m == 'rgb' else 1 for m in modalities}
   size = predictor.card.image_size
   images = {m: np.zeros((batch, size, size, channels[m]), np.float32) for m in modalities}
@@ -121,14 +138,16 @@ def _scores(
     if isinstance(one, str):
       continue
     present[i] = one.present
+    blocked[i] = [m in one.unusable and m not in allowed for m in modalities]
     for modality, image in one.arrays.items():
       images[modality][i] = image
   found = {}
   for subset in subsets:
     names = subset.split('+')
-    has = present & np.array([m in names for m in modalities])
+    of_subset = np.array([m in names for m in modalities])
+    has = present & of_subset
     needed = np.array([m in predictor.require for m in modalities])
-    servable = has.any(1) & (has | ~needed).all(1)
+    servable = has.any(1) & (has | ~needed).all(1) & ~(blocked & of_subset).any(1)
     score = np.full(batch, math.nan)
     if servable.any():
       # A model without the input `present` is fed nothing that lacks something.
@@ -139,19 +158,23 @@ def _scores(
 
 
 def _decide(
-  predictor: Predictor, acquired: Acquired | str, scores: Mapping[str, float]
+  predictor: Predictor,
+  acquired: Acquired | str,
+  allowed: Sequence[str],
+  scores: Mapping[str, float],
 ) -> Decision:
   if isinstance(acquired, str):
     return Decision(decisions.FTA, reasons=(acquired,))
-  used = predictor.used(acquired)
-  if refused := predictor.refusal(used):
-    return Decision(decisions.FTA, used=used, reasons=(*acquired.reasons, refused))
+  used, unusable = predictor.used(acquired), acquired.unusable
+  if refused := predictor.refusal(used, unusable, allowed):
+    reasons = (*acquired.reasons, refused)
+    return Decision(decisions.FTA, used=used, reasons=reasons, unusable=unusable)
   subset = '+'.join(used)
   threshold = predictor.card.threshold(subset)
-  return decisions.of_score(scores[subset], threshold, used, acquired.reasons)
+  return decisions.of_score(scores[subset], threshold, used, acquired.reasons, unusable)
 
 
-def _header(predictor: Predictor) -> dict:
+def _header(predictor: Predictor, allowed: Sequence[str], as_evaluated: bool) -> dict:
   card = predictor.card
   return {
     'weights_hash': card.contents['weights_hash'],
@@ -159,6 +182,10 @@ def _header(predictor: Predictor) -> dict:
     'bundle_hash': card.sha256,
     'model': predictor.entry['file'],
     'polarity': score_files.POLARITY,
+    'unusable': {
+      'rule': 'absent, as in evaluation' if as_evaluated else 'failure to acquire',
+      'allow_absent': list(allowed),
+    },
     'thresholds': {name: about.get('value') for name, about in card.contents['thresholds'].items()},
   }
 
@@ -166,7 +193,8 @@ def _header(predictor: Predictor) -> dict:
 def write(path: Path, table: Table) -> None:
   """Writes a score file where every sample has a label, and else the same without labels.
 
-  Besides the scores there are columns of text: `used`, `decision`, `reasons`.
+  Besides the scores there are columns of text: `used`, `decision`, `reasons`, and `unusable` (the
+  modalities that were given and unusable, 'depth+ir') where any sample has such.
 
   Raises:
     ConfigError: not a place for it.
@@ -179,6 +207,8 @@ def write(path: Path, table: Table) -> None:
     'decision': [d.outcome for d in table.decisions],
     'reasons': ['; '.join(d.reasons).replace('\r', ' ') for d in table.decisions],
   }
+  if any(d.unusable for d in table.decisions):
+    extra['unusable'] = [schema.subset_name(d.unusable) for d in table.decisions]
   try:
     if not table.labelled:
       return _write_unlabelled(path, table, extra)

@@ -94,15 +94,51 @@ def test_a_copy_is_refused_however_it_is_given(predictor, tmp_path, one, other):
 
 
 @pytest.mark.parametrize('value', [0, 77, 255])
-def test_a_constant_picture_is_absent_and_told(predictor, value):
+def test_a_covered_sensor_is_a_failure_to_acquire_unless_allowed(predictor, bundle, value):
   pictures = bundles.triplet()
+  covered = {**pictures, 'depth': np.full((24, 24), value, np.uint8)}
   without = predictor(rgb=pictures['rgb'], ir=pictures['ir'])
-  found = predictor(**{**pictures, 'depth': np.full((24, 24), value, np.uint8)})
-  assert (found.score, found.used) == (without.score, ('rgb', 'ir'))
-  assert 'depth is one colour throughout' in found.reasons[0]
+  assert without.accepted and without.unusable == ()  # not given is no failure
+  found = predictor(**covered)
+  assert not found and found.outcome == 'fta' and np.isnan(found.score)
+  assert found.unusable == ('depth',) and found.as_json()['unusable'] == ['depth']
+  assert found.reasons[0] == 'depth is one colour throughout: it carries no signal'
+  assert "--allow_absent=depth, allow_absent=('depth',)" in found.reasons[1]
+  for allowed in (
+    predictor(**covered, allow_absent=('depth',)),
+    Predictor.load(bundle, allow_absent=['depth', 'ir'])(**covered),
+  ):
+    assert allowed.accepted and (allowed.score, allowed.used) == (without.score, ('rgb', 'ir'))
+    assert allowed.threshold == bundles.THRESHOLDS['rgb+ir']
+    assert allowed.unusable == ('depth',) and allowed.reasons == found.reasons[:1]
+  # Another sensor's permission is not this one's, and a call's replaces the predictor's.
+  assert predictor(**covered, allow_absent=['ir']).outcome == 'fta'
+  assert Predictor.load(bundle, allow_absent=['depth'])(**covered, allow_absent=()).outcome == 'fta'
+  # The parts of a call keep the contract too.
+  acquired = predictor.acquire(covered)
+  for used in (predictor.used(acquired), ('rgb',)):
+    assert predictor.decide(acquired, used).outcome == 'fta'
+    assert predictor.decide(acquired, used, ['depth']).accepted
   black = {m: np.full_like(image, value) for m, image in pictures.items()}
-  found = predictor(**black)
-  assert found.outcome == 'fta' and len(found.reasons) == 4
+  for allow_absent in ((), bundles.MODALITIES):
+    found = predictor(**black, allow_absent=allow_absent)
+    assert found.outcome == 'fta' and len(found.reasons) == 4
+    assert found.unusable == bundles.MODALITIES
+
+
+@pytest.mark.parametrize(
+  ('allow_absent', 'says'),
+  [
+    (['thermal'], "no modality 'thermal' in this model"),
+    (['depth'], 'depth is required'),
+    ('ir', r"allow_absent is 'ir'; give a sequence of names: \('ir',\)"),
+  ],
+)
+def test_what_cannot_be_allowed(bundle, allow_absent, says):
+  with pytest.raises(ConfigError, match=says):
+    Predictor.load(bundle, require=['depth'], allow_absent=allow_absent)
+  with pytest.raises(ConfigError, match=says):
+    Predictor.load(bundle, require=['depth'])(**bundles.triplet(), allow_absent=allow_absent)
 
 
 def test_nan_is_a_failure(predictor):
@@ -117,8 +153,10 @@ def test_what_is_late_is_absent(predictor):
   pictures = bundles.triplet()
   times = {'rgb': 10.0, 'depth': 10.08, 'ir': 9.96}
   found = predictor(**pictures, times=times, max_skew=0.05)
-  assert found.used == ('rgb', 'ir')
-  assert found.reasons == ('depth is 80 ms later than rgb, more than 50: left out',)
+  assert found.outcome == 'fta' and found.unusable == ('depth',)
+  assert found.reasons[0] == 'depth is 80 ms later than rgb, more than 50: left out'
+  found = predictor(**pictures, times=times, max_skew=0.05, allow_absent=['depth'])
+  assert found.used == ('rgb', 'ir') and found.unusable == ('depth',)
   assert found.score == predictor(rgb=pictures['rgb'], ir=pictures['ir']).score
   assert predictor(**pictures, times=times, max_skew=0.1).used == bundles.MODALITIES
   # A video that stands still: all are equally late, and nothing is left.
@@ -126,7 +164,7 @@ def test_what_is_late_is_absent(predictor):
   assert found.outcome == 'fta' and found.used == ()
   # A sensor without a clock is not believed; RGB without one compares nobody with itself.
   found = predictor(**pictures, times={**times, 'rgb': float('nan')}, max_skew=0.2)
-  assert found.used == ('depth', 'ir')
+  assert found.outcome == 'fta' and found.used == ('depth', 'ir') and found.unusable == ('rgb',)
   with pytest.raises(ConfigError, match='ir has none'):
     predictor(**pictures, times={'rgb': 1, 'depth': 1}, max_skew=0.1)
   with pytest.raises(ConfigError, match='max_skew is nan'):
@@ -242,7 +280,9 @@ def test_faces(bundle):
   hole = depth.copy()
   hole[20:50, 30:60] = 0
   found = predictor(rgb=rgb, depth=hole, box=inside)
-  assert found.used == ('rgb',) and 'where the face is' in found.reasons[0]
+  assert found.outcome == 'fta' and found.unusable == ('depth',)
+  assert 'where the face is' in found.reasons[0]
+  assert predictor(rgb=rgb, depth=hole, box=inside, allow_absent=['depth']).used == ('rgb',)
 
 
 @pytest.mark.parametrize('n', [0, 1, 2])
