@@ -32,6 +32,10 @@ class Acquired(NamedTuple):
 class Predictor:
   """Decides about samples by a bundle; `predictor(rgb=..., depth=..., ir=...)`.
 
+  Threads may share a predictor: every decision is that of its own sample. They run in parallel,
+  except that they take turns at a TFLite model and at the face detector of crop='yunet'. If a
+  TFLite model limits the throughput, load a predictor per thread; each has a copy of the weights.
+
   Attributes:
     card: of the bundle.
     entry: of the model that runs, in the card's `models`.

@@ -1,5 +1,6 @@
 """Runs a TFLite file by LiteRT (extra `tflite`)."""
 
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ def load(
 ) -> Callable[..., np.ndarray]:
   """`run({modality: [B, S, S, C] float32}, present [B, M] bool) -> logit [B] float32`.
 
+  Threads take turns: an interpreter has one set of tensors, and a second thread would overwrite the
+  inputs of the first. One interpreter per thread would copy the weights for each of them.
+
   Args:
     path: the file.
     entry: of the card's `models`.
@@ -29,9 +33,14 @@ def load(
     raise ConfigError("a TFLite model needs the extra `tflite`: pip install '.[tflite]'") from None
   interpreter = Interpreter(model_path=str(path), num_threads=threads)
   call = interpreter.get_signature_runner()
+  lock = threading.Lock()
+
+  def infer(feed) -> np.ndarray:
+    with lock:
+      return np.array(call(**feed)['logit'])  # a copy: never the interpreter's memory
 
   def run(images, present=None) -> np.ndarray:
     arrays = _inputs.feed(entry, images, present)
-    return _inputs.run(lambda feed: call(**feed)['logit'], entry, arrays)
+    return _inputs.run(infer, entry, arrays)
 
   return run
