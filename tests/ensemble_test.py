@@ -13,6 +13,7 @@ from flexfas_jax.evaluation import bare_scores, metrics, score_files
 from flexfas_jax.evaluation.score_files import Scores
 
 ROOT = Path(__file__).parents[1]
+CASES = ROOT / 'tests' / 'cases' / 'scores'
 REAL = ROOT.parent / 'shared' / 'data' / 'mm_fas_scores'
 RUNS = [f'{net}_seed{s}_fold{f}' for net, s in (('a', 1), ('a', 2), ('b', 1)) for f in (1, 2)]
 
@@ -264,6 +265,18 @@ def test_weights_and_calibration_are_of_dev_alone(files, capsys):
             attack_category=None)  # fmt: skip
   assert run(*given(), *dev, '--out=f.csv', '--weights=val', '--calibrate=platt') == 0
   np.testing.assert_array_equal(values('e.csv'), values('f.csv'))
+
+
+@pytest.mark.parametrize('names', ['net', 'rev'])
+def test_rounding_decides_nothing_at_a_threshold(tmp_path, names, capsys):
+  own = [CASES / 'rounding-at-threshold' / f'{names}_seed{k}.csv' for k in (1, 2, 3)]
+  for space in ('probability', 'logit'):
+    assert run(*own, f'--out={tmp_path}/e.csv', f'--space={space}') == 0
+    if space == 'probability':
+      ours = score_files.read(tmp_path / 'e.csv')
+      assert set(ours.scores['score'][ours.label == 1].tolist()) == {0.7}
+  assert run(*own[:1], f'--out={tmp_path}/one.csv', '--space=logit') == 0
+  assert values(tmp_path / 'one.csv').tolist() == values(own[0]).tolist()
 
 
 @pytest.mark.parametrize('method', ['piecewise', 'platt', 'isotonic'])

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from flexfas_jax import score
 from flexfas_jax.evaluation import score_files
 
 ROOT = Path(__file__).parents[1]
+CASES = ROOT / 'tests' / 'cases' / 'scores'
 REAL = ROOT.parent / 'shared' / 'data' / 'mm_fas_scores'
 TEST = 'id,label,score\na,1,.9\nb,1,.4\nc,0,.6\nd,0,.1\n'
 DEV = 'id,label,score\ne,bona_fide,.7\nf,attack,.2\n'
@@ -315,6 +317,29 @@ def test_redundant_rows_count_once_and_both_figures_are_told(files, capsys):
   said = capsys.readouterr().err
   assert '1 redundant rows' in said and 'counting them as published: ACER 33.33' in said
   assert json.loads((files / 'o.json').read_text())['score']['acer'] == 0.25
+
+
+def rates(*args):
+  """{metric: value} of the only subset, by --json."""
+  with tempfile.TemporaryDirectory() as folder:
+    assert run(*args, '--bootstrap=0', f'--json={folder}/o.json') == 0
+    found = json.loads(Path(folder, 'o.json').read_text())
+  return next(iter(found.values()))
+
+
+@pytest.mark.parametrize('name', ['video', 'order_up', 'order_down'])
+def test_rounding_decides_nothing_at_a_threshold(name, capsys):
+  folder = CASES / 'rounding-at-threshold'
+  for args in (['--threshold=fixed=0.7'], [f'--dev={folder}/dev_single.csv']):
+    found = rates(folder / f'{name}.csv', '--by_video', *args)
+    assert (found['bpcer'], found['apcer'], found['threshold']) == (0, 0, 0.7)
+
+
+def test_a_share_in_percent_is_the_same_share(capsys):
+  folder = CASES / 'dev-bpcer-share'
+  for share in ('0.7%', '0.007'):
+    found = rates(folder / 'test.csv', f'--dev={folder}/dev.csv', f'--threshold=dev_bpcer={share}')
+    assert (found['threshold'], found['apcer'], found['bpcer']) == (0.37, 0, 0.007)
 
 
 def test_the_references_conventions_under_their_names(files, capsys):

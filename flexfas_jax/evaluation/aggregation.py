@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import metrics
+from flexfas_jax.evaluation import exact_mean, metrics
 from flexfas_jax.evaluation.score_files import Scores
 from flexfas_jax.schema import METADATA
 
@@ -100,10 +100,9 @@ def _joined(score: np.ndarray, index: np.ndarray, n: int, rule: str) -> np.ndarr
   """[N] scores of frames to [n] of videos, NaN for none."""
   ok = ~np.isnan(score)
   score, index = score[ok], index[ok]
-  count = np.bincount(index, minlength=n)
   if rule == 'mean':
-    total = np.bincount(index, score, minlength=n)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return exact_mean.of_groups(score, index, n)
+  count = np.bincount(index, minlength=n)
   order = np.lexsort((score, index))
   score, found = score[order], np.full(n, np.nan)
   start = np.cumsum(count) - count  # [n] where a video's frames begin
@@ -113,5 +112,7 @@ def _joined(score: np.ndarray, index: np.ndarray, n: int, rule: str) -> np.ndarr
     'max': (count - 1, count - 1),
     'median': ((count - 1) // 2, count // 2),
   }[rule]
-  found[here] = (score[(start + low)[here]] + score[(start + high)[here]]) / 2
+  found[here] = exact_mean.of_columns(
+    np.stack([score[(start + low)[here]], score[(start + high)[here]]])
+  )
   return found

@@ -90,6 +90,8 @@ def fit(method: str, label, score, rule: str = 'dev_eer') -> Calibration:
     raise ValueError(f'no calibration {method!r}; choose one of {", ".join(METHODS)}')
   known = ~np.isnan(score)
   label, score = label[known], score[known]
+  order = np.lexsort((label, score))  # sums of float64 depend on their order, not on that of rows
+  label, score = label[order], score[order]
   if not (label == 1).any() or not (label == 0).any():
     raise StateError(f'{method} needs development scores of both classes')
   if metrics.auc(metrics.curve(label, score)) <= 0.5:
@@ -138,16 +140,15 @@ def _platt(label: np.ndarray, score: np.ndarray) -> Calibration:
 
 def _isotonic(label: np.ndarray, score: np.ndarray) -> Calibration:
   at, index, count = np.unique(score, return_inverse=True, return_counts=True)  # ties are one
-  mean = np.bincount(index, label, at.size) / count
-  blocks = []  # [mean, weight, first, last], rising
-  for k, (m, w) in enumerate(zip(mean.tolist(), count.tolist(), strict=True)):
+  bona_fide = np.bincount(index[label == 1], minlength=at.size)
+  blocks = []  # [bona fide, all, first, last], the share of bona fide rising; compared in integers
+  for k, (m, w) in enumerate(zip(bona_fide.tolist(), count.tolist(), strict=True)):
     blocks.append([m, w, k, k])
-    while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
+    while len(blocks) > 1 and blocks[-2][0] * blocks[-1][1] >= blocks[-1][0] * blocks[-2][1]:
       m, w, _, last = blocks.pop()
       of = blocks[-1]
-      of[0] = (of[0] * of[1] + m * w) / (of[1] + w)
-      of[1], of[3] = of[1] + w, last
-  ends = [(k, m) for m, _, first, last in blocks for k in dict.fromkeys((first, last))]
+      of[0], of[1], of[3] = of[0] + m, of[1] + w, last
+  ends = [(k, m / w) for m, w, first, last in blocks for k in dict.fromkeys((first, last))]
   return Calibration(
     'isotonic', {'from': [float(at[k]) for k, _ in ends], 'to': [float(m) for _, m in ends]}
   )
@@ -156,7 +157,7 @@ def _isotonic(label: np.ndarray, score: np.ndarray) -> Calibration:
 def brier(label, score) -> float:
   """The mean squared distance from 1 for bona fide samples and 0 for attacks; NaN of none."""
   label, score = _scored(label, score)
-  return float(np.mean((score - label) ** 2)) if label.size else math.nan
+  return math.fsum((score - label) ** 2) / label.size if label.size else math.nan
 
 
 def log_loss(label, score) -> float:
@@ -166,7 +167,7 @@ def log_loss(label, score) -> float:
   """
   label, score = _scored(label, score)
   z = _logit(score, _NEAREST)
-  return float(np.mean(np.logaddexp(0, z) - label * z)) if label.size else math.nan
+  return math.fsum(np.logaddexp(0, z) - label * z) / label.size if label.size else math.nan
 
 
 def calibration_error(label, score, bins: int = BINS) -> float:
@@ -178,9 +179,10 @@ def calibration_error(label, score, bins: int = BINS) -> float:
   label, score = _scored(label, score)
   if not label.size:
     return math.nan
-  own = np.minimum((score * bins).astype(int), bins - 1)
-  gap = np.bincount(own, label, bins) - np.bincount(own, score, bins)
-  return float(np.abs(gap).sum() / label.size)
+  # Not the whole part of score * bins, which rounds: 0.29 of 100 bins is in the 30th.
+  own = np.searchsorted(np.arange(1, bins) / bins, score, side='right')
+  gaps = [abs(math.fsum((label - score)[own == k])) for k in range(bins)]
+  return math.fsum(gaps) / label.size
 
 
 def told(label, score) -> dict[str, float]:

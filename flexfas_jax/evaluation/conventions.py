@@ -104,6 +104,5 @@ def least_acer(points: metrics.Curve) -> tuple[float, float]:
   """The least ACER over all thresholds, and the threshold: an ORACLE; NaN where undefined [MM]."""
   if points.one_class:
     return math.nan, math.nan
-  acer = (points.apcer + points.bpcer) / 2
-  k = int(np.argmin(acer))
-  return float(acer[k]), float(points.threshold[k])
+  k = metrics.least_acer(points)
+  return float(points.apcer[k] + points.bpcer[k]) / 2, float(points.threshold[k])

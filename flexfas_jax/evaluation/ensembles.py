@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from scipy.special import expit, logit
 
-from flexfas_jax.evaluation import metrics
+from flexfas_jax.evaluation import exact_mean, metrics
 
 Key = tuple[str, ...]  # up to (network, seed, fold, view)
 
@@ -95,14 +95,16 @@ def means(
       found[key] = found[parts[0]]
       continue
     values = np.stack([found[part] for part in parts])  # [P, N]
+    weights = None
+    if weigh is not None and over(key) != 'view':
+      weights = _normalised([weigh(part, found[part]) for part in parts])
     if space == 'logit':
-      values = logit(np.clip(values, EPSILON, 1 - EPSILON))
-    if weigh is None or over(key) == 'view':
-      mean = values.mean(0)
+      values = np.clip(values, EPSILON, 1 - EPSILON)
+      mean = expit(exact_mean.of_columns(logit(values), weights))
+      # Where all parts agree, rounding of the logits must not change what they agree on.
+      found[key] = np.clip(mean, values.min(0), values.max(0))
     else:
-      mean = _normalised([weigh(part, found[part]) for part in parts]) @ values
-    # Rounding may carry a mean of ones past 1.
-    found[key] = expit(mean) if space == 'logit' else np.clip(mean, values.min(0), values.max(0))
+      found[key] = exact_mean.of_columns(values, weights)
   return {key: score for key, score in found.items() if key not in scores}
 
 

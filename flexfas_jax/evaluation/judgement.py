@@ -21,6 +21,7 @@ from flexfas_jax.evaluation import (
   metrics,
   results,
   score_files,
+  thresholds,
 )
 from flexfas_jax.evaluation.intervals import Interval
 from flexfas_jax.evaluation.metrics import Count
@@ -222,7 +223,7 @@ def _figures(who, scores, subset, shares, parts) -> bootstrap.Figures:
     maxima={'apcer_max': parts} if parts else {},
     means={n: (p, 'bpcer') for n, p in _MEANS.items() if parts or p != 'apcer_max'},
     fprs={f'tpr@fpr={fpr}': float(fpr) for fpr in results.FPRS},
-    apcers={f'bpcer@apcer={apcer}': float(apcer[:-1]) / 100 for apcer in results.APCERS},
+    apcers={f'bpcer@apcer={apcer}': float(thresholds.share(apcer)) for apcer in results.APCERS},
   )
 
 

@@ -299,8 +299,19 @@ def bpcer_at_apcer(points: Curve, apcer: float) -> float:
 
 
 def _last_within(points: Curve, apcer: float) -> int:
-  """The loosest operating point whose pooled APCER is at most `apcer` (>= 0)."""
+  """The loosest operating point whose pooled APCER is at most `apcer` (>= 0).
+
+  A rate k / n and a target such as 0.007 are each rounded once, and so equal where they are equal:
+  a target of two roundings (0.7 / 100) is not, see `thresholds.share`.
+  """
   return int(np.searchsorted(points.apcer, apcer, side='right')) - 1
+
+
+def least_acer(points: Curve) -> int:
+  """The first operating point of the least ACER (pooled), compared in integers; of two classes."""
+  accepted = points.accepted_attack * points.n_bona_fide
+  rejected = (points.n_bona_fide - points.accepted_bona_fide) * points.n_attack
+  return int(np.argmin(accepted + rejected))
 
 
 def _rate(count, n: int):

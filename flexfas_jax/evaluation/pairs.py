@@ -145,7 +145,7 @@ def _accuracy(pairs: Pairs, score: np.ndarray, subject: np.ndarray) -> float:
     points = metrics.curve(pairs.same[fold != k], score[fold != k])
     if points.one_class:
       return math.nan
-    best = points.threshold[np.argmin(points.apcer + points.bpcer)]
+    best = points.threshold[metrics.least_acer(points)]
     accepted[fold == k] = score[fold == k] >= best
   return float(accepted[pairs.same].mean() + (~accepted[~pairs.same]).mean()) / 2
 

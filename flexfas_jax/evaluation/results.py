@@ -182,7 +182,7 @@ def _judged(scores, subset, threshold, of_kinds) -> dict[str, float]:
     'acer_max': rates.acer_max,
     'hter': rates.hter,
     **{
-      f'bpcer@apcer={apcer}': metrics.bpcer_at_apcer(points, float(apcer[:-1]) / 100)
+      f'bpcer@apcer={apcer}': metrics.bpcer_at_apcer(points, float(thresholds.share(apcer)))
       for apcer in APCERS
     },
     'apnrr': rates.missing_attack.rate,

@@ -4,7 +4,9 @@ A threshold is fitted on development scores and applied to others; `results` see
 property of one model under one subset of modalities: another subset has its own.
 """
 
+import decimal
 import math
+from fractions import Fraction
 
 import numpy as np
 
@@ -28,6 +30,25 @@ def needs_dev(rule: str) -> bool:
     ConfigError: not a rule.
   """
   return _parse(rule)[0] != 'fixed'
+
+
+def share(text: str) -> Fraction:
+  """A share as it is written, exactly: '0.7%' is 7/1000, and so is '0.007'.
+
+  Args:
+    text: a decimal, or a percentage with its sign.
+
+  Raises:
+    ValueError: neither, or not finite.
+  """
+  number, percent, rest = text.partition('%')
+  try:
+    value = decimal.Decimal(number)
+  except decimal.InvalidOperation:
+    value = decimal.Decimal('nan')
+  if rest or not value.is_finite() or abs(value.adjusted()) > 400:  # as large as float64 is
+    raise ValueError(f'{text!r} is not a share')
+  return Fraction(value) / (100 if percent else 1)
 
 
 def fit(rule: str, label, score) -> float:
@@ -62,8 +83,10 @@ def fit(rule: str, label, score) -> float:
         f'bona fide samples and {points.n_attack} attacks, {points.n_fta} of them without a score'
       )
     return threshold
-  within = np.flatnonzero(points.bpcer[1:] <= value)  # the infinite threshold is none
-  if not within.size:
+  # In whole samples: a share of 0.7 % of 1,000 samples is 7 of them, and rounding decides nothing.
+  rejected = points.n_bona_fide - points.accepted_bona_fide[1:]  # the infinite threshold is none
+  within = np.flatnonzero(rejected <= math.floor(value * points.n_bona_fide))
+  if not within.size or not points.n_bona_fide:
     raise StateError(
       f'{rule}: no threshold does it; the development set has {points.n_bona_fide} bona fide '
       f'samples, and {points.n_fta} of its samples have no score'
@@ -71,15 +94,15 @@ def fit(rule: str, label, score) -> float:
   return float(points.threshold[1 + within[0]])
 
 
-def _parse(rule: str) -> tuple[str, float]:
+def _parse(rule: str) -> tuple[str, float | Fraction]:
   name, equals, text = rule.partition('=')
   try:
     if name == 'dev_eer' and not equals:
       return name, math.nan
     if name == 'dev_bpcer':
-      share = float(text[:-1]) / 100 if text.endswith('%') else float(text)
-      if 0 <= share < 1:
-        return name, share
+      value = share(text)
+      if 0 <= value < 1:
+        return name, value
     if name == 'fixed' and math.isfinite(float(text)):
       return name, float(text)
   except ValueError:

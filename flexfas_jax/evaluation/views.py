@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from flexfas_jax.evaluation import exact_mean
 from flexfas_jax.evaluation.score_files import Scores
 
 
@@ -24,6 +25,9 @@ def mean(scores: Scores) -> Scores:
   }
   return dataclasses.replace(
     scores,
-    scores={s: np.mean([scores.scores[c] for c in columns], 0) for s, columns in of.items()},
+    scores={
+      subset: exact_mean.of_columns(np.stack([scores.scores[c] for c in columns]))
+      for subset, columns in of.items()
+    },
     nan_samples={subset: at for subset, at in faults.items() if at.size},
   )

@@ -39,6 +39,14 @@ def test_the_median_of_two_is_between():
   np.testing.assert_allclose(found.scores['rgb'], [0.7, 0.4, 0, 0])
 
 
+def test_frames_that_agree_are_not_parted_by_rounding():
+  for values in ([0.7, 0.7, 0.7], [0.6, 0.7, 0.8], [0.8, 0.6, 0.7]):
+    scores = Scores(['a', 'b', 'c'], [1, 1, 1], {'s': values}, video=['v', 'v', 'v'])
+    assert aggregation.by_video(scores).scores['s'] == [0.7]
+  scores = Scores(['a', 'b'], [1, 1], {'s': [0.1, 0.2]}, video=['v', 'v'])
+  assert aggregation.by_video(scores, 'median').scores['s'] == [0.15]
+
+
 def test_two_data_sets_may_call_a_video_alike():
   found = aggregation.by_video(
     frames(video=['v'] * 7, label=[1] * 7, attack_type=[''] * 7, subject=[''] * 7,

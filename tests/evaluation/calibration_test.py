@@ -163,3 +163,21 @@ def test_a_threshold_that_no_line_moves():
       calibration.piecewise(threshold)
   with pytest.raises(ValueError, match='no calibration'):
     calibration.fit('beta', [1, 0], [0.9, 0.1])
+
+
+def test_a_score_on_an_edge_is_in_the_upper_bin():
+  # 0.29 * 100 is 28.999999999999996: in one bin with 0.285 the two would even out.
+  label, score = [1, 0, 1], [0.29, 0.285, 1.0]
+  assert calibration.calibration_error(label, score, 100) == pytest.approx((0.71 + 0.285) / 3)
+
+
+@pytest.mark.parametrize('method', calibration.METHODS)
+def test_the_order_of_rows_does_not_matter(method):
+  rng = np.random.default_rng(7)
+  label = rng.integers(0, 2, 300)
+  score = np.clip(rng.normal(0.3 + 0.4 * label, 0.2), 0, 1)
+  order = rng.permutation(300)
+  maps = [calibration.fit(method, label[at], score[at]) for at in (np.arange(300), order)]
+  assert maps[0] == maps[1]
+  measures = [calibration.told(label[at], score[at]) for at in (np.arange(300), order)]
+  assert measures[0] == measures[1]

@@ -49,3 +49,10 @@ def test_the_least_acer_by_a_scan():
   assert acer == min(scan.values()) == scan[threshold]
   assert all(map(math.isnan, conventions.least_acer(metrics.curve([1], [0.5]))))
   assert math.isnan(conventions.eer_threshold(metrics.curve([1], [0.5])))
+
+
+def test_the_least_acer_is_the_strictest_of_equals():
+  # (0 + 5/6) / 2 and (1/2 + 2/6) / 2 differ in the last bit of float64.
+  label = [1, 0, 1, 1, 1, 0, 1, 1]
+  points = metrics.curve(label, [0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+  assert conventions.least_acer(points) == (pytest.approx(5 / 12), 0.8)

@@ -134,3 +134,18 @@ def test_a_mean_lies_between_its_parts(scores, space):
   found = ensembles.means({k: np.array(v) for k, v in scores.items()}, space)[()]
   slack = 1e-12 if space == 'probability' else 1e-7  # logits are bounded
   assert (found >= values.min(0) - slack).all() and (found <= values.max(0) + slack).all()
+
+
+@pytest.mark.parametrize('space', ensembles.SPACES)
+def test_parts_that_agree_are_not_parted_by_rounding(space):
+  weigh = {('a',): 0.1, ('b',): 0.7, ('c',): 0.3}
+  for value in (0.7, 0.07, 1 - 2.0**-24, 0.999):
+    scores = {(net, '', '', ''): np.array([value]) for net in 'abc'}
+    for weights in (None, lambda key, _: weigh.get(key, 1)):
+      assert ensembles.means(scores, space, weights)[()] == [value]
+
+
+def test_the_mean_is_that_of_the_decimals_whoever_gave_which():
+  for values in ([0.6, 0.7, 0.8], [0.8, 0.7, 0.6]):
+    scores = {(net, '', '', ''): np.array([x]) for net, x in zip('abc', values, strict=True)}
+    assert ensembles.means(scores)[()] == [0.7]

@@ -86,3 +86,27 @@ def test_every_rule_in_the_list_is_one():
 def test_scores_that_give_no_threshold(rule, label, score):
   with pytest.raises(StateError, match='development set'):
     thresholds.fit(rule, label, score)
+
+
+@pytest.mark.parametrize('n', [1000, 200, 77])
+def test_a_percentage_is_the_share_that_it_is_in_whole_samples(n):
+  label, score = np.ones(n), np.arange(n) / n
+  for tenths in range(1000):
+    allowed = tenths * n // 1000  # whole samples, in integers
+    for rule in (f'dev_bpcer={tenths // 10}.{tenths % 10}%', f'dev_bpcer=0.{tenths:03}'):
+      threshold = thresholds.fit(rule, label, score)
+      assert (score < threshold).sum() == allowed, rule
+
+
+@pytest.mark.parametrize(
+  ('text', 'share'),
+  [('0.7%', (7, 1000)), ('.007', (7, 1000)), ('1e-3', (1, 1000)), (' 5 %', (1, 20))],
+)
+def test_a_share_is_exact(text, share):
+  assert thresholds.share(text).as_integer_ratio() == share
+
+
+@pytest.mark.parametrize('text', ['', '%', '1%%', '1%5', 'nan', 'inf%', '1e999999999', '1/3', 'x'])
+def test_what_is_no_share(text):
+  with pytest.raises(ValueError, match='not a share'):
+    thresholds.share(text)

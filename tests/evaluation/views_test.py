@@ -20,6 +20,11 @@ def test_the_mean_of_each_subsets_views():
   np.testing.assert_array_equal(found['ir'], [0.0, 1.0, 0.5])
 
 
+def test_views_that_agree_are_not_parted_by_rounding():
+  scores = make(rgb_a=[0.7, 0.1, 0.6], rgb_b=[0.7, 0.2, 0.7], rgb_c=[0.7, 0.3, 0.8])
+  np.testing.assert_array_equal(views.mean(scores).scores['rgb'], [0.7, 0.2, 0.7])
+
+
 def test_one_look_is_what_it_is():
   scores = make(rgb=[0.2, 0.4, 0.1])
   assert views.mean(scores) is scores
