@@ -45,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
   add = parser.add_argument
   add('bundle', metavar='BUNDLE', type=Path, help='a folder that --mode=export made')
   add('--port', type=int, default=8008, help='default: 8008; 0: any that is free')
+  add('--request_timeout', metavar='S', type=float, default=server.PATIENCE, help='seconds for a '
+      f'request to arrive, and for its turn; default: {server.PATIENCE:g}')  # fmt: skip
   add('--open', action='store_true', help='open it in the browser')
   add_model_arguments(parser.add_argument_group('how').add_argument)
   add('--debug', action='store_true', help='show the traceback of an error')
@@ -56,9 +58,12 @@ def _serve(args: argparse.Namespace) -> None:
     raise ConfigError(f'--crop={args.crop}: the page has no way to tell where the face is')
   if not 0 <= args.port < 65536:
     raise ConfigError(f'--port={args.port} is none; --port=0 takes one that is free')
+  if not 0 < args.request_timeout <= 3600:
+    raise ConfigError(f'--request_timeout={args.request_timeout:g}: give seconds, up to 3600')
   predictor = load(args)
   predictor.warm_up()
-  with server.make(answers.Answers(predictor), args.port) as serving:
+  made = server.make(answers.Answers(predictor), args.port, args.request_timeout, args.debug)
+  with made as serving:
     # Not by KeyboardInterrupt, which can be raised where nothing passes it on; and also where a
     # shell started it in the background, which has Ctrl-C ignored.
     ended = threading.Event()

@@ -129,7 +129,7 @@ def test_what_is_too_large_is_not_read(serving):
   status, _, content = ask(serving, 'POST', '/decide', None, **headers)
   assert status == 413 and 'too large' in json.loads(content)['error']
   headers['Content_Length'] = '-1'
-  assert ask(serving, 'POST', '/decide', None, **headers)[0] == 411
+  assert ask(serving, 'POST', '/decide', None, **headers)[0] == 400
 
 
 @pytest.mark.parametrize(

@@ -1,32 +1,37 @@
-"""What the page asks a predictor, and what it is told, as JSON."""
+"""The page's questions to a predictor, and the answers, as JSON."""
 
 import base64
-import binascii
 import dataclasses
 import itertools
 import json
-import threading
+import math
 import time
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from flexfas_jax.errors import DataError, FlexfasError, StateError
+from flexfas_jax.errors import DataError, StateError
 from flexfas_jax.prediction import decision as decisions
 from flexfas_jax.prediction.decision import Decision
 from flexfas_jax.prediction.predictor import Predictor
 
 _SAMPLES = 'samples/samples.json'
+_DUE = 'send {"pictures": {modality: base64}, "allow_absent": [modality]}'
+
+
+class Asked(NamedTuple):
+  """A question to the predictor."""
+
+  images: dict[str, bytes]  # by modality: a JPEG or PNG
+  allow_absent: tuple[str, ...]  # modalities that count as absent where they are unusable
 
 
 class Answers:
-  """Answers of one predictor; one at a time, for not every runtime can be asked by two at once."""
+  """The answers of one predictor."""
 
   def __init__(self, predictor: Predictor):
     self.predictor = predictor
-    self._lock = threading.Lock()
     self.samples = _samples(predictor)
 
   def facts(self) -> dict[str, Any]:
@@ -39,14 +44,16 @@ class Answers:
       'name': card.name,
       'model': predictor.entry['file'],
       'modalities': list(predictor.modalities),
+      'require': list(predictor.require),
+      'allow_absent': list(predictor.allow_absent),
       'subsets': [s for s in card.subsets if set(s.split('+')) <= set(predictor.modalities)],
       'thresholds': {
-        name: {'value': about.get('value'), 'rule': about.get('rule', '')}
+        name: {'value': _finite(about.get('value')), 'rule': about.get('rule', '')}
         for name, about in contents['thresholds'].items()
         if isinstance(about, dict)
       },
       'test': test,
-      'acer': {name: values.get('acer') for name, values in metrics.items()},
+      'acer': {name: _finite(values.get('acer')) for name, values in metrics.items()},
       'bits': {m: list(card.bits(m)) for m in predictor.modalities},
       'crop': framing.recipe.method if framing else '',
       'remarks': list(contents.get('remarks', [])),
@@ -67,55 +74,101 @@ class Answers:
       return None
     return self.predictor.card.path(name).read_bytes()
 
-  def decide(self, asked: Any) -> dict[str, Any]:
-    """The decision about some pictures, and what each subset of them would have led to.
+  def decide(self, asked: Asked) -> dict[str, Any]:
+    """The decision about some images, and the decision that each subset of them leads to.
 
     Args:
-      asked: {'pictures': {modality: base64 of a JPEG or PNG}}.
+      asked: by `parse`.
 
     Returns:
-      'decision' and 'subsets' {name: decision} as `Decision.as_json` has them; 'present'; 'seen'
-      {modality: the picture that the model saw, as a data URL}; 'milliseconds'.
+      'decision' and 'subsets' {name: decision}, as `Decision.as_json` has them, no subset where a
+      sensor is unusable and may not be absent; 'present'; 'unusable'; 'seen' {modality: the image
+      that the model saw, as a data URL}; 'milliseconds'.
 
     Raises:
-      FlexfasError: what is wrong with them.
+      FlexfasError: what is wrong with the images.
     """
-    given = _pictures(asked, self.predictor.modalities)
-    with self._lock:
-      start = time.perf_counter()
-      acquired = self.predictor.acquire(given)
-      used = self.predictor.used(acquired)
-      whole = self.predictor.decide(acquired, used)
-      seconds = time.perf_counter() - start
-      found = {'+'.join(used): whole} if used else {}
+    predictor, allowed = self.predictor, asked.allow_absent
+    if unknown := set(asked.images) - set(predictor.modalities):
+      raise DataError(f'there is no modality {sorted(unknown)[0]!r} in this model')
+    start = time.perf_counter()
+    acquired = predictor.acquire(asked.images)
+    used = predictor.used(acquired)
+    whole = predictor.decide(acquired, used, allowed)
+    seconds = time.perf_counter() - start
+    subsets = {}
+    if used and set(acquired.unusable) <= set(allowed):
+      subsets['+'.join(used)] = whole
       for n in range(1, len(used)):
         for subset in itertools.combinations(used, n):
-          found['+'.join(subset)] = self._decide(acquired, subset)
+          subsets['+'.join(subset)] = self._decide(acquired, subset, allowed)
     return {
       'decision': dataclasses.replace(whole, seconds=seconds).as_json(),
-      'subsets': {name: one.as_json() for name, one in found.items()},
+      'subsets': {name: one.as_json() for name, one in subsets.items()},
       'present': list(used),
+      'unusable': list(acquired.unusable),
       'seen': {m: _data_url(acquired.arrays[m]) for m in used},
       'milliseconds': 1000 * seconds,
     }
 
-  def _decide(self, acquired, subset) -> Decision:
-    try:
-      return self.predictor.decide(acquired, subset)
-    except FlexfasError as error:  # of this subset alone: no threshold
-      return Decision(decisions.FTA, used=tuple(subset), reasons=(str(error),))
+  def _decide(self, acquired, subset, allowed) -> Decision:
+    """The decision of a subset; a failure to acquire where it has no threshold.
+
+    A model that fails raises: its failure is no decision.
+    """
+    if not self.predictor.refusal(subset, acquired.unusable, allowed):
+      try:
+        self.predictor.card.threshold('+'.join(subset))
+      except StateError as error:
+        return Decision(decisions.FTA, used=tuple(subset), reasons=(str(error),))
+    return self.predictor.decide(acquired, subset, allowed)
 
 
-def _pictures(asked: Any, modalities) -> dict[str, bytes]:
-  texts = asked.get('pictures') if isinstance(asked, Mapping) else None
-  if not isinstance(texts, Mapping) or not all(isinstance(t, str) for t in texts.values()):
-    raise DataError('due is {"pictures": {modality: base64}}')
-  if unknown := set(texts) - set(modalities):
-    raise DataError(f'there is no modality {sorted(unknown)[0]!r} in this model')
+def parse(content: bytes | bytearray) -> Asked:
+  """What a request's content asks.
+
+  Args:
+    content: JSON, {'pictures': {modality: base64 of a JPEG or PNG}, 'allow_absent': [modality]};
+      'allow_absent' may be missing: none.
+
+  Raises:
+    DataError: it is something else; a key comes twice, which readers understand differently.
+  """
   try:
-    return {m: base64.b64decode(text, validate=True) for m, text in texts.items()}
-  except (binascii.Error, ValueError):
-    raise DataError('the pictures are not in base64') from None
+    found = json.loads(content.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
+  except RecursionError:
+    raise DataError('the JSON is nested too deep') from None
+  except ValueError as error:  # of JSON, of UTF-8, of an int with too many digits
+    raise DataError(f'the content is not JSON in UTF-8: {error}') from None
+  if not isinstance(found, dict) or not {'pictures'} <= set(found) <= {'pictures', 'allow_absent'}:
+    raise DataError(_DUE)
+  texts, allowed = found['pictures'], found.get('allow_absent', [])
+  if not isinstance(texts, dict) or not all(isinstance(t, str) for t in texts.values()):
+    raise DataError(_DUE)
+  if not isinstance(allowed, list) or not all(isinstance(name, str) for name in allowed):
+    raise DataError(_DUE)
+  try:
+    images = {m: base64.b64decode(text, validate=True) for m, text in texts.items()}
+  except ValueError:
+    raise DataError('the images are not in base64') from None
+  return Asked(images, tuple(allowed))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  found = dict(pairs)
+  if len(found) < len(pairs):
+    raise DataError('a key of the JSON comes twice')
+  return found
+
+
+def _no_constant(name: str):
+  raise DataError(f'{name} is not JSON')
+
+
+def _finite(number: Any) -> float | None:
+  """What JSON can hold: a card may have NaN where a rate is undefined."""
+  usable = isinstance(number, int | float) and math.isfinite(number)
+  return number if usable else None
 
 
 def _data_url(array: np.ndarray) -> str:

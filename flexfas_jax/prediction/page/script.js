@@ -16,8 +16,10 @@ function digits(x, other) {
   return String(x);
 }
 
-const sensors = {};  // by modality: the elements, the picture (base64), whether it is switched on
-let answer = null, asked = 0, live = null, chosen = '';
+const LIVE = 1500;  // milliseconds that a verdict about the webcam stays without a newer one
+
+const sensors = {};  // by modality: the elements, the picture (base64), the count of its changes
+let answer = null, asked = 0, pending = null, sampled = 0, live = null;
 
 for (const modality of facts.modalities) {
   const element = $('sensor').content.firstElementChild.cloneNode(true);
@@ -25,7 +27,7 @@ for (const modality of facts.modalities) {
   const sensor = sensors[modality] = {
     element, toggle: find('.switch input'), drop: find('.drop'), file: find('.drop input'),
     image: find('img'), video: find('video'), guide: find('.guide'), hint: find('.hint'),
-    note: find('.note'), buttons: find('.buttons'), data: null, url: '',
+    note: find('.note'), buttons: find('.buttons'), data: null, url: '', changes: 0,
   };
   element.id = `sensor-${modality}`;
   find('h2').textContent = nameOf(modality);
@@ -44,11 +46,20 @@ for (const modality of facts.modalities) {
     sensor.drop.classList.remove('over');
     take(modality, e.dataTransfer.files[0]);
   });
-  sensor.remove = button(sensor.buttons, 'Remove', () => { stop(); put(modality, null); ask(); });
+  sensor.remove = button(sensor.buttons, 'Remove', () => { stop(); sampled++; put(modality, null); ask(); });
   sensor.remove.hidden = true;
   if (modality === 'rgb') sensor.camera = button(sensor.buttons, 'Webcam', () => (live ? stop(true) : start()));
   $('sensors').append(element);
+
+  const allow = sensor.allow = document.createElement('input'), label = document.createElement('label');
+  allow.type = 'checkbox';
+  allow.checked = facts.allow_absent.includes(modality);
+  allow.disabled = facts.require.includes(modality);
+  allow.onchange = () => { forget(); if (!live) ask(); };
+  label.append(allow, nameOf(modality));
+  $('absent').append(label);
 }
+$('absent').hidden = facts.modalities.length < 2;
 // A picture that misses its place must not take the page away.
 for (const kind of ['dragover', 'drop']) addEventListener(kind, (e) => e.preventDefault());
 
@@ -76,6 +87,7 @@ function put(modality, blob, name = '', data = null) {
   if (sensor.url) URL.revokeObjectURL(sensor.url);
   sensor.url = blob ? URL.createObjectURL(blob) : '';
   sensor.data = data;
+  sensor.changes++;
   sensor.note.textContent = sensor.note.title = name;
   sensor.remove.hidden = !blob;
   sensor.image.hidden = !blob;
@@ -87,47 +99,76 @@ function put(modality, blob, name = '', data = null) {
   mark('');
 }
 
+// What was answered about other images is taken away at once, and what is still on its way is ignored.
+function forget() {
+  asked++;
+  pending?.abort();
+  pending = answer = null;
+  $('verdict').classList.remove('busy');
+  fail('');
+  show();
+}
+
 async function take(modality, file) {
   if (!file) return;
-  if (live) stop();
+  stop();
+  sampled++;
+  put(modality, null);
+  forget();
+  const sensor = sensors[modality], change = sensor.changes;
+  let data = null, error = '';
   try {
-    put(modality, file, file.name, await base64(file));
-  } catch (error) {
-    return fail(`${file.name} cannot be read: ${error.message}`);
+    data = await base64(file);
+  } catch (problem) {
+    error = `${file.name} cannot be read: ${problem.message}`;
   }
+  if (change !== sensor.changes) return;  // another picture has been chosen since
+  if (error) return fail(error);
+  put(modality, file, file.name, data);
   ask();
 }
 
 async function ask() {
-  const turn = ++asked, pictures = {};
-  for (const [m, sensor] of Object.entries(sensors)) if (sensor.data) pictures[m] = sensor.data;
-  fail('');
-  if (!Object.keys(pictures).length) { answer = null; return show(); }
-  $('verdict').classList.add('busy');
-  if (!live) {  // what was said of other pictures is not said of these
-    $('verdict').dataset.outcome = 'none';
-    $('word').textContent = 'Looking…';
+  if (live) {
+    // The verdict about the last frame stays for a moment: one that blinks cannot be read.
+    clearTimeout(live.expires);
+    live.expires = setTimeout(() => { answer = null; show(); }, LIVE);
+  } else {
+    forget();
   }
-  let found, error = '';
+  const turn = ++asked, pictures = {}, mine = live;
+  for (const [m, sensor] of Object.entries(sensors)) if (sensor.data) pictures[m] = sensor.data;
+  if (!Object.keys(pictures).length) return;
+  const allow_absent = facts.modalities.filter((m) => sensors[m].allow.checked);
+  $('verdict').classList.add('busy');
+  if (!live) $('word').textContent = 'Looking…';
+  pending = new AbortController();
+  let found = null, error = '';
   try {
     const reply = await fetch('/decide', {
-      method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ pictures }),
+      method: 'POST', headers: { 'Content-Type': 'application/json' }, signal: pending.signal,
+      body: JSON.stringify({ pictures, allow_absent }),
     });
     found = await reply.json();
-    error = found.error || '';
+    if (!reply.ok) error = found.error || `The server failed (${reply.status}).`;
   } catch {
     error = 'The server does not answer. Is it still running?';
   }
   if (turn !== asked) return;  // a later picture has been asked about
+  if (mine) clearTimeout(mine.expires);
   $('verdict').classList.remove('busy');
   answer = error ? null : found;
-  if (error) fail(error);
+  fail(error);
   show();
 }
 
 function fail(text) {
   $('error').textContent = text;
   $('error').hidden = !text;
+  if (text) {
+    answer = null;
+    show();
+  }
 }
 
 // The subset that the switches leave of what is there.
@@ -137,18 +178,19 @@ function current() {
 
 function show() {
   for (const [m, sensor] of Object.entries(sensors)) {
-    const there = answer && answer.present.includes(m);
+    // A sensor that is unusable and may not be absent: no subset of the others decides.
+    const there = answer && answer.present.includes(m) && Object.keys(answer.subsets).length > 0;
     sensor.toggle.disabled = !there;
     sensor.element.classList.toggle('off', !!answer && !!sensor.data && (!there || !sensor.toggle.checked));
     // Browsers show 16 bits as black: what the model sees says more.
-    if (there && m !== 'rgb' && answer.seen[m]) sensor.image.src = answer.seen[m];
+    const source = m !== 'rgb' && answer && answer.seen[m] || sensor.url;
+    if (source && sensor.image.src !== source) sensor.image.src = source;
   }
   const failed = !$('error').hidden;
   let decision = null;
   if (answer) {
     const subset = current();
-    decision = subset ? answer.subsets[subset] : null;
-    if (!subset && !answer.present.length) decision = answer.decision;
+    decision = Object.keys(answer.subsets).length ? answer.subsets[subset] : answer.decision;
     decision ||= { decision: 'fta', score: null, threshold: null, used: [], reasons: ['no sensor is switched on'] };
   }
   const outcome = decision ? decision.decision : failed ? 'fta' : 'none';
@@ -157,7 +199,7 @@ function show() {
   const looked = decision && decision.used.length ? `by ${decision.used.map(nameOf).join(' + ')}` : '';
   $('saying').textContent = !decision ? (failed ? '' : 'A score at or above the threshold is accepted.')
     : outcome === 'bona_fide' ? `Accepted, ${looked}.`
-    : outcome === 'attack' ? `Rejected, ${looked}.` : 'Nothing that could be judged: not accepted.';
+    : outcome === 'attack' ? `Rejected, ${looked}.` : 'Failure to acquire: not accepted.';
   const scored = decision && decision.score !== null;
   $('scale').classList.toggle('none', !scored);
   if (scored) {
@@ -234,8 +276,9 @@ function row(subset, one, isCurrent) {
 
 // The webcam: RGB alone, for other sensors' pictures would be of another moment.
 async function start() {
-  const rgb = sensors.rgb;
-  fail('');
+  const rgb = sensors.rgb, turn = ++sampled;
+  for (const m of facts.modalities) put(m, null);
+  forget();
   if (!navigator.mediaDevices) {
     return fail('The browser gives the webcam only to pages of this computer: open http://127.0.0.1.');
   }
@@ -249,7 +292,10 @@ async function start() {
       NotReadableError: 'The webcam is in use by another program.',
     }[error.name] || `The webcam does not start: ${error.message}`);
   }
-  for (const m of facts.modalities) put(m, null);
+  if (turn !== sampled) {  // something else has been chosen while the browser asked
+    stream.getTracks().forEach((track) => track.stop());
+    return;
+  }
   live = { stream };
   stream.getVideoTracks()[0].onended = () => { stop(true); fail('The webcam has stopped.'); };
   rgb.video.srcObject = stream;
@@ -278,18 +324,19 @@ async function frame() {
   canvas.getContext('2d').drawImage(video, x, y, w, h, 0, 0, w, h);
   const blob = await new Promise((done) => canvas.toBlob(done, 'image/png'));
   if (!live || !blob) return;
+  const mine = live, data = await base64(blob);
+  if (live !== mine) return;
   live.blob = blob;
-  sensors.rgb.data = await base64(blob);
-  if (live) await ask();
+  sensors.rgb.data = data;
+  await ask();
 }
 
 // Stops the webcam; `keep` leaves its last frame as the picture.
 function stop(keep = false) {
   if (!live) return;
-  const rgb = sensors.rgb, { stream, blob } = live, { data } = rgb;
+  const rgb = sensors.rgb, { stream, blob, expires } = live, { data } = rgb;
+  clearTimeout(expires);
   live = null;
-  asked++;
-  $('verdict').classList.remove('busy');
   stream.getTracks().forEach((track) => track.stop());
   rgb.video.srcObject = null;
   rgb.video.hidden = rgb.guide.hidden = true;
@@ -300,24 +347,29 @@ function stop(keep = false) {
 
 async function sample(one) {
   stop();
+  const turn = ++sampled;
   for (const m of facts.modalities) put(m, null);
+  forget();
   mark(one.id);
+  let parts = [], error = '';
   try {
-    await Promise.all(Object.entries(one.files).map(async ([m, path]) => {
+    parts = await Promise.all(Object.entries(one.files).map(async ([m, path]) => {
       const reply = await fetch(`/${path}`);
       if (!reply.ok) throw Error((await reply.json()).error);
       const blob = await reply.blob();
-      put(m, blob, path.split('/').pop(), await base64(blob));
+      return [m, blob, path.split('/').pop(), await base64(blob)];
     }));
-  } catch (error) {
-    return fail(`The sample cannot be read: ${error.message}`);
+  } catch (problem) {
+    error = `The sample cannot be read: ${problem.message}`;
   }
+  if (turn !== sampled) return;  // something else has been chosen since
+  if (error) return fail(error);
+  for (const part of parts) put(...part);
   mark(one.id);
   ask();
 }
 
 function mark(id) {
-  chosen = id;
   for (const chip of $('chips').children) chip.classList.toggle('chosen', !!id && chip.dataset.id === id);
 }
 
