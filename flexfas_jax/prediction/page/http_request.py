@@ -115,9 +115,13 @@ class Stream:
     if left <= 0:
       raise TimeoutError
     self._connection.settimeout(left)
-    if piece := self._connection.recv(min(most, _PIECE)):
-      return piece
-    raise EOFError
+    try:
+      piece = self._connection.recv(min(most, _PIECE))
+    except ConnectionError:
+      piece = b''
+    if not piece:
+      raise EOFError
+    return piece
 
 
 def read_head(stream: Stream) -> Head | None:

@@ -170,8 +170,6 @@ class _Handler(socketserver.BaseRequestHandler):
       # Of a connection that gave way the end of the input is not the client's doing.
       gave_way = self.server.connections.gave_way(self.request)
       reply = _error(_busy() if gave_way else error)
-    except ConnectionError:
-      return False
     except MemoryError:
       reply = _error(_busy('there is not enough memory now'))
     except BaseException as error:  # a request always has an answer; it is never a decision
@@ -240,7 +238,8 @@ class _Handler(socketserver.BaseRequestHandler):
     if expected := head.headers.get('expect', ''):
       if expected.lower() != '100-continue':
         raise RefusedError(HTTPStatus.EXPECTATION_FAILED, 'expect 100-continue, or nothing')
-      self.stream.send(b'HTTP/1.1 100 Continue\r\n\r\n')
+      with contextlib.suppress(OSError):  # has the client gone, reading finds it
+        self.stream.send(b'HTTP/1.1 100 Continue\r\n\r\n')
     reserved = 0
 
     def reserve(size: int) -> None:
