@@ -263,3 +263,130 @@ def test_in_a_browser(serving, tmp_path):
     )
     page.run('document.querySelector("#sensor-rgb .buttons button:last-child").click()')
     page.until('document.getElementById("error").textContent.includes("webcam was refused")')
+
+
+# The page's requests wait in `held` until a test lets them go; the samples' images do not.
+_HOLD = """
+  window.held = [];
+  const real = window.fetch;
+  window.fetch = (path, options) => path !== '/decide' ? real(path) : new Promise((done, failed) =>
+    held.push({let: () => real(path, {...options, signal: undefined}).then(done, failed),
+               fail: () => failed(new TypeError('gone')),
+               say: (text, status) => done(new Response(text, {status}))}));
+"""
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason='there is no chromium to open the page with')
+def test_no_verdict_outlives_its_input(serving, tmp_path):
+  verdict = (
+    '[document.getElementById("verdict").dataset.outcome, '
+    'document.getElementById("word").textContent, document.getElementById("score").textContent, '
+    'document.querySelectorAll("#rows tr").length * !document.getElementById("compare").hidden]'
+  )
+  nothing = ['none', 'Looking…', '–', 0]
+  failed = ['fta', 'No decision', '–', 0]
+  accepted = f'{verdict}.slice(0, 2).join() == "bona_fide,Bona fide"'
+  chip = 'document.querySelectorAll("#chips button")[{}].click()'
+  error = 'document.getElementById("error").textContent'
+  (tmp_path / 'own.png').write_bytes(bundles.png(bundles.picture(9, 0.3, channels=3)))
+  fake = '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream'
+  with browser.Browser(tmp_path / 'browser', *fake) as page:
+    page.look(1280, 900)
+    page.open(f'http://127.0.0.1:{serving.server_port}/')
+    page.run(_HOLD)
+
+    def accept():
+      page.run('held.length = 0')
+      page.run(chip.format(0))
+      page.until('held.length == 1')
+      page.run('held.shift().let()')
+      page.until(accepted)
+
+    # While a request runs, and when the answers come in another order.
+    accept()
+    page.choose('#sensor-rgb input[type=file]', tmp_path / 'own.png')
+    page.until('held.length == 1')
+    assert page.run(verdict) == nothing
+    page.run(chip.format(1))
+    page.until('held.length == 2')
+    page.run('held[1].let()')
+    page.until(f'{verdict}[1] == "Attack"')
+    page.run('held[0].let()')
+    page.run('new Promise(done => setTimeout(done, 300))')
+    assert page.run(f'{verdict}[1]') == 'Attack'
+    assert page.run('document.querySelector("#sensor-rgb .note").textContent') == '1_rgb.png'
+
+    # After an error, of whichever kind.
+    for fails in (
+      'held[0].fail()',
+      'held[0].say("<html>", 502)',
+      'held[0].say("{}", 500)',
+      """held[0].say('{"decision": {"decision": "bona_fide", "accepted": true}}', 500)""",
+    ):
+      accept()
+      page.run('document.querySelector("#absent input").click()')
+      page.until('held.length == 1')
+      assert page.run(verdict) == nothing
+      page.run(fails)
+      page.until(f'{error} != ""')
+      assert page.run(verdict) == failed
+      # The images are those of the input again, not what the model saw.
+      assert page.run('document.querySelector("#sensor-ir img").src.startsWith("blob:")')
+    accept()
+    page.run('window.fetch = async () => new Response(\'{"error": "damaged"}\', {status: 500})')
+    page.run(chip.format(1))
+    page.until(f'{error}.includes("damaged")')
+    assert page.run(verdict) == failed
+    assert page.run('[...document.querySelectorAll("#sensors img")].every(i => i.hidden)')
+
+    # On the webcam a verdict stays for a moment, and not when no further one comes.
+    page.open(f'http://127.0.0.1:{serving.server_port}/')
+    page.run('document.querySelector("#sensor-rgb .buttons button:last-child").click()')
+    page.until(f'{verdict}[3] == 1')
+    page.run('window.fetch = () => new Promise(() => 0)')
+    page.until(f'{verdict}[3] == 0 && {verdict}[2] == "–"')
+    assert [text for text in page.console if '50' not in text] == []
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason='there is no chromium to open the page with')
+def test_a_verdict_is_above_the_fold_of_a_phone(serving, tmp_path):
+  word = 'document.getElementById("word").textContent'
+  place = (
+    '(({top, bottom}) => [top, bottom])(document.getElementById("{}").getBoundingClientRect())'
+  )
+  with browser.Browser(tmp_path / 'browser') as page:
+    for width, height in ((390, 844), (360, 640)):
+      page.look(width, height, phone=True)
+      page.open(f'http://127.0.0.1:{serving.server_port}/')
+      top, bottom = page.run(place.replace('{}', 'verdict'))
+      assert 0 <= top < bottom < 0.65 * height
+      # And still, when one has scrolled to what is below.
+      page.run('document.querySelectorAll("#chips button")[0].scrollIntoView()')
+      page.run('document.querySelectorAll("#chips button")[0].click()')
+      page.until(f'{word} == "Bona fide"')
+      top, bottom = page.run(place.replace('{}', 'word'))
+      assert 0 <= top < bottom < height / 2
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason='there is no chromium to open the page with')
+def test_a_sensor_that_may_be_absent(serving, tmp_path):
+  word = 'document.getElementById("word").textContent'
+  (tmp_path / 'rgb.png').write_bytes(bundles.png(bundles.picture(9, 0.3, channels=3)))
+  (tmp_path / 'dark.png').write_bytes(bundles.png(np.zeros((24, 24, 1), np.uint8)))
+  with browser.Browser(tmp_path / 'browser') as page:
+    page.look(1280, 900)
+    page.open(f'http://127.0.0.1:{serving.server_port}/')
+    labels = page.run('[...document.querySelectorAll("#absent label")].map(l => l.textContent)')
+    assert labels == ['RGB', 'Depth', 'Infrared']
+    assert not page.run('[...document.querySelectorAll("#absent input")].some(i => i.checked)')
+    page.choose('#sensor-rgb input[type=file]', tmp_path / 'rgb.png')
+    page.until(f'{word} == "Bona fide"')
+    page.choose('#sensor-ir input[type=file]', tmp_path / 'dark.png')
+    page.until(f'{word} == "No decision"')
+    assert 'ir is given and unusable' in page.run('document.getElementById("reasons").textContent')
+    assert page.run('document.getElementById("compare").hidden')
+    assert page.run('document.querySelector("#sensor-ir").classList.contains("off")')
+    page.run('document.querySelectorAll("#absent input")[2].click()')
+    page.until(f'{word} == "Bona fide"')
+    page.run('document.querySelectorAll("#absent input")[2].click()')
+    page.until(f'{word} == "No decision"')
