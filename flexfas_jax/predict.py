@@ -72,7 +72,8 @@ def _parser() -> argparse.ArgumentParser:
   for modality in schema.MODALITIES:
     one(f'--{modality}', metavar='FILE', type=Path, help='left out: absent')
   one('--box', metavar='L,T,R,B', help='the face, in pixels of RGB as it is shown (--crop=box)')
-  one('--times', metavar='NAME=S,...', help='seconds of each picture, and of now')
+  one('--times', metavar='NAME=S,...', help='seconds of each image, and of now; an image that is '
+      'later than now by more than 50 ms is unusable')  # fmt: skip
   one('--max_age', metavar='S', type=float, help='seconds that a picture may be older than now')
 
   many = parser.add_argument_group('many samples').add_argument
@@ -189,11 +190,14 @@ def _lines(predictor: Predictor, decision: Decision) -> list[str]:
 
 
 def _times(text: str | None) -> dict[str, float] | None:
-  if not text:
+  if text is None:
     return None
   pairs = [term.partition('=') for term in text.split(',')]
   numbers = _numbers('--times', ','.join(value for _, _, value in pairs))
-  return {name.strip(): number for (name, _, _), number in zip(pairs, numbers, strict=True)}
+  names = [name.strip() for name, _, _ in pairs]
+  if again := [name for name in names if names.count(name) > 1]:
+    raise ConfigError(f'--times={text}: {again[0]} has two times')
+  return dict(zip(names, numbers, strict=True))
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -79,6 +79,15 @@ def test_one_sample(bundle, files, capsys):
     (['--rgb=rgb.png', '--out=a.csv'], 2, '--out is of'),
     (['--folder=.', '--out=absent/a.csv'], 2, 'a folder that is there'),
     (['--rgb=rgb.png', '--times=rgb=x'], 2, 'these are no numbers'),
+    (['--rgb=rgb.png', '--times=rgb=1,rgb=9', '--max_skew=1'], 2, 'rgb has two times'),
+    (['--rgb=rgb.png', '--times=rgb=1,now=1, now=9', '--max_age=1'], 2, 'now has two times'),
+    (['--rgb=rgb.png', '--times=rgb=1,now=-inf', '--max_age=1'], 2, 'the time of now is -inf'),
+    (['--rgb=rgb.png', '--times=rgb=1,now=nan', '--max_age=1'], 2, 'the time of now is nan'),
+    (['--rgb=rgb.png', '--times=rgb=1,now=1', '--max_age=-1'], 2, 'max_age is -1'),
+    (['--rgb=rgb.png', '--times=rgb=1,now=1', '--max_age=nan'], 2, 'max_age is nan'),
+    (['--rgb=rgb.png', '--times=rgb=1,clock=1', '--max_skew=1'], 2, "a time of 'clock'"),
+    (['--rgb=rgb.png', '--times=', '--max_skew=1'], 2, 'these are no numbers'),
+    (['--rgb=rgb.png', '--times=rgb=1,now=100'], 2, 'times do nothing without'),
     (['--rgb=rgb.png', '--crop=box'], 2, 'nothing says where the face is'),
     (['--folder=.', '--crop=box'], 2, 'nothing says where the face is'),
     (['--manifest=boxless.csv', '--crop=box'], 2, 'no columns that say where'),
@@ -95,6 +104,13 @@ def test_one_sample(bundle, files, capsys):
 def test_what_is_wrong_is_told(bundle, files, capsys, args, code, says):
   found = run(capsys, bundle, *args)
   assert found[0] == code and says in found[2] and found[2].count('\n') == 1
+
+
+def test_the_future_is_not_fresh(bundle, files, capsys):
+  future = ['--rgb=rgb.png', '--times=rgb=100,now=5', '--max_age=1']
+  code, out, _ = run(capsys, bundle, *future)
+  assert code == 0 and out.startswith('decision   fta\n')
+  assert 'rgb is from the future: 95000 ms later than now' in out
 
 
 def test_a_model_that_needs_rgb(files, capsys):

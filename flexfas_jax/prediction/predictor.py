@@ -124,7 +124,8 @@ class Predictor:
     """Decides about one sample.
 
     Args:
-      times: {modality: seconds} when pictures were taken, by one clock, and perhaps 'now'.
+      times: {modality: seconds} when images were taken, by one clock, and perhaps 'now': with it,
+        an image from the future is unusable, see `freshness.stale`.
       max_skew: seconds; an image that differs by more from RGB's time (or the first there is) is
         unusable.
       max_age: seconds; an image that is older than `times['now']` by more is unusable.

@@ -112,8 +112,9 @@ def _acquire(predictor: Predictor, sample: Sample, max_skew: float | None) -> Ac
   """What the model sees, or what is wrong with the files."""
   given = {m: one for m, one in sample.given.items() if m in predictor.modalities}
   box = sample.box if predictor.framing is not None else None
+  times = sample.times if max_skew is not None else None  # a list may have them for other uses
   try:
-    acquired = predictor.acquire(given, sample.times, max_skew, box=box)
+    acquired = predictor.acquire(given, times, max_skew, box=box)
   except DataError as error:
     return str(error)
   ignored = [f'{m} is not an input of this model: ignored' for m in sample.given if m not in given]

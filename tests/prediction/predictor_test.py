@@ -154,7 +154,7 @@ def test_what_is_late_is_absent(predictor):
   times = {'rgb': 10.0, 'depth': 10.08, 'ir': 9.96}
   found = predictor(**pictures, times=times, max_skew=0.05)
   assert found.outcome == 'fta' and found.unusable == ('depth',)
-  assert found.reasons[0] == 'depth is 80 ms later than rgb, more than 50: left out'
+  assert found.reasons[0] == 'depth is 80 ms later than rgb, more than 50 ms'
   found = predictor(**pictures, times=times, max_skew=0.05, allow_absent=['depth'])
   assert found.used == ('rgb', 'ir') and found.unusable == ('depth',)
   assert found.score == predictor(rgb=pictures['rgb'], ir=pictures['ir']).score
