@@ -16,7 +16,6 @@ What is wrong anywhere is told at once, and nothing is left: a set stands whole 
 """
 
 import collections
-import csv
 import dataclasses
 import itertools
 import json
@@ -27,7 +26,7 @@ from typing import Any
 
 from data import reading, triplets
 from data.reading import Row
-from flexfas_jax import schema
+from flexfas_jax import csv_dialect, schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import list_checks, lists
 from flexfas_jax.evaluation.findings import RULES as MEANING
@@ -264,12 +263,13 @@ def _expecting(
 ) -> tuple[dict[str, list[Row]], list[Finding]]:
   """The rows with the digests that an earlier manifest has for their ids; ids that differ."""
   try:
-    with open(manifest, encoding='utf-8', newline='') as file:
-      wanted = {
-        row['id']: {m: row[f'{m}_sha256'] for m in schema.MODALITIES}
-        for row in csv.DictReader(file)
-      }
-  except (OSError, KeyError, UnicodeDecodeError) as error:
+    digests = [f'{m}_sha256' for m in schema.MODALITIES]
+    layout = csv_dialect.sniff(manifest, ('id', *digests))
+    wanted = {}
+    for _, cells in csv_dialect.records(manifest, layout):
+      row = dict(zip(layout.names, cells, strict=True))
+      wanted[row['id']] = {m: row[f'{m}_sha256'] for m in schema.MODALITIES}
+  except (DataError, KeyError) as error:
     raise DataError(
       f"--manifest={manifest} is not a prepared set's manifest.csv: {error}"
     ) from None

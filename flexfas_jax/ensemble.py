@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexfas_jax import schema
+from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, exit_code_of
 from flexfas_jax.evaluation import (
   averaging,
@@ -15,7 +15,6 @@ from flexfas_jax.evaluation import (
   ensemble_files,
   ensemble_tables,
   ensembles,
-  lists,
   member_checks,
   members,
   overlaps,
@@ -208,8 +207,9 @@ def _check_usage(args: argparse.Namespace, recipe: averaging.Recipe) -> None:
 
 def _read(args, paths: Sequence[Path], labels_from: Path | None):
   dialect = score_files.Dialect(
-    labels=lists.parse_labels(args.labels) if args.labels else {},
+    labels=label_mapping.parse(args.labels) if args.labels is not None else None,
     high_is_attack=args.high_is == 'attack',
+    views=tuple(_listed(args.views)),
   )
   reader = functools.partial(score_files.read, dialect=dialect)
   if labels_from:

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from flexfas_jax import label_mapping
 from flexfas_jax.errors import ConfigError, DataError, exit_code_of
-from flexfas_jax.evaluation import list_checks, lists
+from flexfas_jax.evaluation import list_checks
 from flexfas_jax.evaluation.findings import RULES, WARNINGS
 
 _HELP = """\
@@ -110,7 +111,7 @@ def _marked(rule: str) -> str:
 
 
 def _lint(args: argparse.Namespace, found: list) -> None:
-  labels = None if args.labels is None else lists.parse_labels(args.labels)
+  labels = None if args.labels is None else label_mapping.parse(args.labels)
   splits = dict(_split(text, args.lists) for text in args.split)
   accept = [name for name in args.accept_known_leaks.split(',') if name]
   if args.json:

@@ -7,9 +7,9 @@ import math
 import sys
 from pathlib import Path
 
-from flexfas_jax import schema
+from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError, StateError, exit_code_of
-from flexfas_jax.evaluation import lists, score_files
+from flexfas_jax.evaluation import score_files
 from flexfas_jax.input_pipeline.progress import show_progress
 from flexfas_jax.prediction import Decision, Predictor, formats, samples, score_table
 
@@ -212,7 +212,7 @@ def _samples(predictor: Predictor, args: argparse.Namespace):
   if args.folder:
     found = samples.of_folder(args.folder)
   elif args.manifest:
-    labels = lists.parse_labels(args.labels) if args.labels else None
+    labels = label_mapping.parse(args.labels) if args.labels is not None else None
     found = samples.of_manifest(args.manifest, args.root, labels)
     if args.crop in ('box', 'landmarks') and not any(sample.box for sample in found):
       raise ConfigError(f'--crop={args.crop}: {args.manifest} has no columns that say where')

@@ -5,14 +5,13 @@ import json
 import sys
 from pathlib import Path
 
-from flexfas_jax import schema
+from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError, exit_code_of
 from flexfas_jax.evaluation import (
   aggregation,
   bootstrap,
   conventions,
   judgement,
-  lists,
   metrics,
   overlaps,
   pictures,
@@ -172,6 +171,12 @@ def _parser() -> argparse.ArgumentParser:
     default='bona_fide',
     help='what a high score means; attack: scores become 1 - score',
   )
+  read(
+    '--score_column',
+    metavar='NAME',
+    default='',
+    help='the column that holds the scores, where it is called neither score nor as a subset',
+  )
   add('--debug', action='store_true', help='show the traceback of an error')
   return parser
 
@@ -182,9 +187,10 @@ def _score(args: argparse.Namespace) -> None:
   group_by = [name for name in args.group_by.split(',') if name]
   _check_usage(args, needs_dev)
   dialect = score_files.Dialect(
-    labels=lists.parse_labels(args.labels) if args.labels else {},
+    labels=label_mapping.parse(args.labels) if args.labels is not None else None,
     high_is_attack=args.high_is == 'attack',
     text=tuple(group_by),
+    score_column=args.score_column,
   )
   columns = score_files.read_columns(args.columns)
 

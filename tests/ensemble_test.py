@@ -473,7 +473,7 @@ def test_files_without_ids(files, capsys):
   for text, says in (
     ('crop,flip\n.8,.6\n', 'has 1 rows of scores'),
     ('crop,flip\n.8,.6\n.2\n', 'row 3: 1 cells'),
-    ('crop,flip\n.8,.6\n.2,x\n', 'could not convert'),
+    ('crop,flip\n.8,.6\n.2,x\n', "row 3: flip is 'x', not a number"),
     ('crop,flip\n.8,nan\n.2,.1\n', 'is nan for 1 samples (the first is id x.jpg)'),
     ('id,flip\n1,.8\n0,.2\n', "has the columns ['id']"),
     ('', 'is empty'),
@@ -481,7 +481,10 @@ def test_files_without_ids(files, capsys):
     Path('s_seed1.csv').write_text(text)
     assert run(*args) == 3
     assert says in capsys.readouterr().err
-  for text, says in (('rgb\na\n', 'no column label'), ('id,label\na,1\nb,live\n', 'row 3: label')):
+  for text, says in (
+    ('rgb\na\n', 'no column label'),
+    ('id,label\na,1\nb,live\n', "row 3: unknown label 'live'"),
+  ):
     Path('list.csv').write_text(text)
     with pytest.raises(bare_scores.DataError, match=says):
       bare_scores.read_list('list.csv')

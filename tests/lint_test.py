@@ -145,7 +145,7 @@ def test_labels_and_splits(files, capsys, monkeypatch):
   monkeypatch.chdir(files)
   (files / 'list.txt').write_text(row(1, 'live'))
   assert run('list.txt') == 3
-  assert "label 'live' is not known" in capsys.readouterr().out
+  assert "unknown label 'live'" in capsys.readouterr().out
   assert run('list.txt', '--labels=live=bona_fide,spoof=attack') == 0
   labels = '--labels=live=bona_fide,1=bona_fide'
   assert run('list.txt', 'train.txt', labels) == 0

@@ -206,7 +206,7 @@ def test_a_manifest(bundle, files, capsys):
   assert 'ir is 50 ms later' in found.extra['reasons'][5]
   (files / 'm.csv').write_text('\n'.join([*lines, 'rgb.png,,,nobody,,,s,v,,,']))
   code, _, err = run(capsys, bundle, '--manifest=m.csv')
-  assert code == 3 and "row 10: label 'nobody' is not known" in err
+  assert code == 3 and "row 10: unknown label 'nobody'" in err
 
 
 def test_bad_pictures_among_many_are_failures_and_told(bundle, files, capsys):

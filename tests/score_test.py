@@ -219,7 +219,7 @@ NAMES = 'id,dataset,subject,video,label,attack_category,ethnicity,score'
 def test_labels_and_polarity_of_others(files, capsys):
   test = written(files / 'theirs.csv', ['a,live,.1', 'b,live,.6', 'c,spoof,.4', 'd,spoof,.9'])
   assert run(test) == 3
-  assert '--labels=live=bona_fide,spoof=attack' in capsys.readouterr().err
+  assert '--labels=live=bona_fide or --labels=live=attack' in capsys.readouterr().err
   args = [
     test,
     '--labels=live=bona_fide,spoof=attack',

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from data import flexmodal_lists, folders
 from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
-from flexfas_jax import schema
+from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
@@ -152,7 +152,7 @@ class _Columns:
       self._plan.findings.append(Finding(rule, str(file), line, text))
 
     # Only the paths are used: releases disagree on what 0 and 1 mean, and paths say it.
-    for row in lists.scan(file, {'0': 'attack', '1': 'bona_fide'}, found):
+    for row in lists.scan(file, label_mapping.DEFAULT, found):
       said = row.said or naming.read(f'{row.paths["rgb"]}/0.jpg')  # a video is its folder
       if said is None or said.dataset != 'casia_cefa':
         anonymous += 1

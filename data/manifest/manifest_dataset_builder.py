@@ -12,7 +12,7 @@ from data import triplets
 from data.manifest import cropping
 from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
-from flexfas_jax import schema
+from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
@@ -115,7 +115,7 @@ class Builder(SourceBuilder):
       if options[name] not in choices:
         known = ', '.join(filter(None, choices))
         raise ConfigError(f'{name} is {options[name]!r}; choose one of: {known}')
-    self._labels = lists.parse_labels(options['labels'])
+    self._labels = label_mapping.parse(options['labels']) if options['labels'] else {}
     self._categories = _parse_categories(options['categories'])
     self._scale = cropping.number(options, 'depth_scale')
     if not 0 <= self._scale <= 1000:
@@ -156,7 +156,7 @@ class Builder(SourceBuilder):
     wrong = set()
 
     def found(rule: str, line: int, text: str) -> None:
-      text = text.replace('map it: --labels=', 'map it: --option labels=')
+      text = text.replace('--labels=', '--option labels=')
       wrong.add(line)
       findings.append(Finding(rule, str(path), line, text))
 

@@ -4,12 +4,11 @@ Nothing in such a file says which sample a row is of. Only the number of rows ca
 whoever reads one takes the order on trust.
 """
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
-from flexfas_jax import schema
+from flexfas_jax import csv_dialect, label_mapping, schema
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import score_files
 
@@ -26,19 +25,21 @@ def read_list(path, dialect: score_files.Dialect = score_files.OURS) -> score_fi
     DataError: with file and row, for anything that is not such a list.
   """
   path = Path(path)
-  names, rows = _rows(path)
-  if 'label' not in names:
-    raise DataError(f'{path}, row 1: no column label in {names}')
-  column = dict(zip(names, zip(*rows, strict=True), strict=True))
-  label = []
-  for i, cell in enumerate(column['label']):
-    number = score_files.number_of(cell, dialect)
-    if number is None:
-      raise DataError(f'{path}, row {i + 2}: label {cell!r} is neither bona_fide or 1, nor attack '
-                      'or 0; what else the labels mean has to be told (--labels)')  # fmt: skip
-    label.append(number)
-  ids = np.array(column.get('id') or column[names[0]])
-  if len(set(ids.tolist())) < ids.size:
+  layout, lines, rows = _rows(path)
+  if 'label' not in layout.names:
+    raise DataError(f'{path}, row {layout.line}: no column label in {list(layout.names)}')
+  column = dict(zip(layout.names, zip(*rows, strict=True), strict=True))
+  meaning, label = label_mapping.Meaning(dialect.labels), []
+  for line, cell in zip(lines, column['label'], strict=True):
+    try:
+      label.append(schema.LABELS.index(meaning[cell]))
+    except KeyError:
+      raise DataError(f'{path}, row {line}: {meaning.unknown(cell)}') from None
+  ids = column.get('id') or column[next(filter(None, layout.names))]
+  for line, id_ in zip(lines, ids, strict=True):
+    if not id_:
+      raise DataError(f'{path}, row {line}: the id is empty')
+  if len(set(ids)) < len(ids):
     raise DataError(f'{path}: every id must stand once')
   return score_files.Scores(
     ids,
@@ -64,22 +65,27 @@ def read(
     DataError: with file and row, for anything else; another number of rows than samples.
   """
   path = Path(path)
-  names, rows = _rows(path)
+  layout, lines, rows = _rows(path)
   if len(rows) != samples.ids.size:
     raise DataError(
       f'{path} has {len(rows)} rows of scores and {samples.path} {samples.ids.size} samples: '
       'without ids they must be the same, in the same order'
     )
-  scores, faults = {}, {}
-  for name, cells in zip(names, zip(*rows, strict=True), strict=True):
-    try:
-      scores[name] = np.array([float(cell or 'nan') for cell in cells])
-    except ValueError as error:
-      raise DataError(f'{path}, {name}: {error}; every column must hold scores') from error
-    nan = [i for i in np.flatnonzero(np.isnan(scores[name])) if cells[i] != '']
-    faults |= {name: nan} if nan else {}
-  if bad := {'id', 'label'} & set(names):
+  if bad := {'id', 'label'} & set(layout.names):
     raise DataError(f'{path} has the columns {sorted(bad)}: read it without a list of labels')
+  scores, faults = {}, {}
+  for name, cells in zip(layout.names, zip(*rows, strict=True), strict=True):
+    if not name:
+      continue
+    try:
+      scores[name], nan = csv_dialect.numbers(cells, layout.delimiter, {})
+    except csv_dialect.CellError as error:
+      raise DataError(
+        f'{path}, row {lines[error.at]}: {name} is {cells[error.at]!r}, {error}; every column must '
+        'hold scores'
+      ) from None
+    if nan.any():
+      faults[name] = np.flatnonzero(nan)
   if dialect.high_is_attack:
     scores = {name: 1 - score for name, score in scores.items()}
   header = score_files.read_header(score_files.header_path(path))
@@ -95,24 +101,13 @@ def read(
     raise DataError(f'{path}: {error}') from error
 
 
-def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
-  """(names, rows), every row as long as the first."""
-  try:
-    with path.open(encoding='utf-8-sig', newline='') as file:
-      reader = csv.reader(file, strict=True)
-      names, rows = next(reader, []), []
-      for row in filter(None, reader):
-        if len(row) != len(names):
-          raise DataError(
-            f'{path}, row {reader.line_num}: {len(row)} cells where row 1 has {len(names)}'
-          )
-        rows.append(row)
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise DataError(f'{path} is not a CSV: {error}') from error
-  except OSError as error:
-    raise DataError(f'{path} cannot be read: {error.strerror}') from error
+def _rows(path: Path) -> tuple[csv_dialect.Layout, list[int], list[list[str]]]:
+  """(how the file is written, the line of every row, its cells)."""
+  layout = csv_dialect.sniff(path, {'id', 'label', *schema.METADATA})
+  lines, rows = [], []
+  for line, cells in csv_dialect.records(path, layout):
+    lines.append(line)
+    rows.append(cells)
   if not rows:
     raise DataError(f'{path} is empty: it names its columns and has no samples')
-  if len(set(names)) < len(names):
-    raise DataError(f'{path}, row 1: a column is there twice in {names}')
-  return names, rows
+  return layout, lines, rows

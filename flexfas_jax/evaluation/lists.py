@@ -26,16 +26,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax import csv_dialect, label_mapping
+from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import naming
-from flexfas_jax.schema import LABELS, MODALITIES
+from flexfas_jax.schema import MODALITIES
 
 # What a header can name beside its pictures; each is otherwise read from the path, or ''.
 _SHARED = ('dataset', 'subject', 'video', 'split', 'attack_type', 'attack_category', 'ethnicity')
 COLUMNS = (*MODALITIES, 'label', 'id', 'frame', *_SHARED)
 
 _ALIASES = {'color': 'rgb', 'colour': 'rgb', 'infrared': 'ir'}
-_NUMBERS = {'1': 'bona_fide', '0': 'attack'}  # as in most lists; a mapping takes their place
 _SNIFFED = 20  # lines by which a list without a header tells its form
 _SHOWN = 100  # characters of a bad row that are quoted
 
@@ -72,7 +72,7 @@ class Form(NamedTuple):
 
   names: tuple[str, ...]  # of its columns, ours where they have another name there
   delimiter: str  # ' ' is any run of spaces and tabs
-  header: bool
+  header: int  # the rows above the first sample: the names, and perhaps a line sep=;
   crlf: int  # the first line that ends so; 0: none does
   bom: bool
   ended: bool  # whether the last line is
@@ -80,29 +80,6 @@ class Form(NamedTuple):
 
   def __str__(self) -> str:
     return {' ': ' ', '\t': '<tab>'}.get(self.delimiter, self.delimiter).join(self.names)
-
-
-def parse_labels(text: str) -> dict[str, str]:
-  """A mapping of labels as it is written on a command line.
-
-  >>> parse_labels('live=bona_fide,0=attack')
-  {'live': 'bona_fide', '0': 'attack'}
-
-  Raises:
-    ConfigError: anything else; a value mapped twice; a target that is no label.
-  """
-  labels = {}
-  for pair in filter(None, text.split(',')):
-    value, equals, label = (part.strip() for part in pair.partition('='))
-    if not equals or not value or label not in LABELS:
-      raise ConfigError(
-        f'{pair!r} in the labels: write VALUE=bona_fide or VALUE=attack, separated by commas, '
-        'e.g. live=bona_fide,0=attack'
-      )
-    if value in labels or (value in LABELS and value != label):
-      raise ConfigError(f'{pair!r} in the labels: {value!r} already means something')
-    labels[value] = label
-  return labels
 
 
 _SPLITS = {
@@ -141,7 +118,14 @@ def look(path: str | Path) -> Form:
     raise DataError(f'{path} cannot be read: {error.strerror}') from error
   if not first:
     raise DataError(f'{path} is empty: it has no rows')
-  return Form(*(_header(path, first[0]) or _no_header(path, first)), *facts)
+  separator = csv_dialect.separator(path, first[0])
+  if separator:
+    first = first[1:] or ['']
+  if form := _header(path, first[0], separator):
+    return Form(*form, 1 + bool(separator), *facts)
+  if separator or (first[0][0] == '#' and len(first) > 1 and _header(path, first[1])):
+    raise DataError(f'{path}, row 1: {first[0][:_SHOWN]!r} does not name the columns; remove it')
+  return Form(*_no_header(path, first), 0, *facts)
 
 
 def read(
@@ -151,13 +135,12 @@ def read(
 
   Args:
     path: the list.
-    labels: {value: 'bona_fide' or 'attack'} in place of {1: bona_fide, 0: attack}; the two names
-      always mean themselves.
+    labels: {value: 'bona_fide' or 'attack'}, see `label_mapping`; None: 1 is bona fide.
     dataset: of rows whose columns and paths do not say it.
 
   Raises:
     DataError: with file and row, for a list that cannot be read, a row that is not of its form, a
-      label that is not known, a path that leaves the root.
+      label without a meaning, a path that leaves the root.
   """
   return scan(path, labels, _refuse(path), dataset=dataset)
 
@@ -234,8 +217,7 @@ class _Maker:
     self._id, self._frame = at.get('id', -1), at.get('frame', -1)
     self._extra = [(name, i) for name, i in at.items() if name not in COLUMNS]
     self._split = split_of(path)
-    self._labels = {label: label for label in LABELS}
-    self._labels |= _NUMBERS if labels is None else dict(labels)
+    self._labels = label_mapping.Meaning(labels)
     if not form.header and len(form.names) == 2 and labels is None:
       self._label = None
       found(
@@ -260,8 +242,11 @@ class _Maker:
       self._found('row', line, 'names no picture')
       return None
     label = ''
-    if self._label is not None and not (label := self._labels.get(cells[self._label], '')):
-      self._found('label', line, self._refusal(cells[self._label]))
+    if self._label is not None:
+      try:
+        label = self._labels[cells[self._label]]
+      except KeyError:
+        self._found('label', line, self._labels.unknown(cells[self._label]))
     said = naming.read(next(iter(paths.values())))
     cells.append('')
     # Rows of a video follow each other, as a rule.
@@ -272,12 +257,6 @@ class _Maker:
     return _row(
       self._path, line, paths, label, cells[self._id], cells[self._frame], self._who, extra, said
     )
-
-  def _refusal(self, value: str) -> str:
-    if not value:
-      return 'the label is empty'
-    known = ', '.join(v for v in self._labels if v not in LABELS)
-    return f'label {value!r} is not known ({known or "none"} is); map it: --labels={value}=attack'
 
 
 def row_of(
@@ -308,7 +287,7 @@ def _who(given: Sequence[str], said: naming.Said | None, label: str, split: str,
     label: of the row.
     split, dataset: for want of anything better.
   """
-  own_dataset, subject, video, own_split, *kind = given
+  own_dataset, subject, video, own_split, *kind = map(str.strip, given)
   dataset = own_dataset or (said.dataset if said else dataset)
   subject = subject or (said.subject if said else '')
   subject = subject and _below(dataset, subject)
@@ -391,9 +370,9 @@ def _open(path) -> io.TextIOWrapper:
   return open(path, encoding='utf-8-sig', errors='surrogateescape', newline='')
 
 
-def _header(path: Path, first: str) -> tuple[tuple[str, ...], str, bool] | None:
-  """The columns that a first line names, its delimiter and True, or None."""
-  for delimiter in (',', ';', '\t', ' '):
+def _header(path: Path, first: str, separator: str = '') -> tuple[tuple[str, ...], str] | None:
+  """The columns that a first line names and its delimiter, or None."""
+  for delimiter in separator or (*csv_dialect.DELIMITERS, ' '):
     cells = (
       first.split()
       if delimiter == ' '
@@ -402,14 +381,15 @@ def _header(path: Path, first: str) -> tuple[tuple[str, ...], str, bool] | None:
     names = [cell.strip().lower() for cell in cells]
     names = tuple(_ALIASES.get(name, name) for name in names)
     if set(names) & {*MODALITIES, 'id'}:
-      if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f'{path}, row 1: the columns {", ".join(twice)} are there twice')
-      return names, delimiter, True
+      while not names[-1]:  # a delimiter behind the last name
+        names = names[:-1]
+      csv_dialect.check_names(path, 1, names)
+      return names, delimiter
   return None
 
 
-def _no_header(path: Path, first: list[str]) -> tuple[tuple[str, ...], str, bool]:
-  """The columns of a list without a header, by its first lines, ' ' and False."""
+def _no_header(path: Path, first: list[str]) -> tuple[tuple[str, ...], str]:
+  """The columns of a list without a header, by its first lines, and ' '."""
   counts = collections.Counter(len(_fields(line)) for line in first)
   width = max(counts, key=lambda n: (counts[n], n))
   names = {4: (*MODALITIES, 'label'), 3: MODALITIES, 2: ('rgb', 'label')}.get(width)
@@ -422,7 +402,7 @@ def _no_header(path: Path, first: list[str]) -> tuple[tuple[str, ...], str, bool
       '"rgb depth ir" or "rgb label", separated by spaces or tabs; or row 1 names the columns, '
       'e.g. rgb,depth,ir,label'
     )
-  return names, ' ', False
+  return names, ' '
 
 
 def _fields(text: str) -> list[str]:
@@ -444,7 +424,9 @@ def _cells(path, form: Form, found: Found) -> Iterator[tuple[int, list[str]]]:
     with _open(path) as file:
       rows = _plain(file) if form.delimiter == ' ' else _quoted(file, form.delimiter, found)
       n = len(form.names)
-      for line, cells in itertools.islice(rows, int(form.header), None):
+      for line, cells in itertools.islice(rows, form.header, None):
+        if len(cells) > n and not any(map(str.strip, cells[n:])):
+          cells = cells[:n]  # a delimiter behind the last cell
         if len(cells) != n:
           said = form.delimiter.join(cells)
           shown = f'{said[:_SHOWN]}...' if len(said) > _SHOWN else said
@@ -475,7 +457,7 @@ def _quoted(file, delimiter: str, found: Found) -> Iterator[tuple[int, list[str]
   while True:
     try:
       for cells in reader:
-        if len(cells) > 1 or (cells and cells[0].strip()):
+        if any(map(str.strip, cells)):
           yield line, cells
         line = reader.line_num + 1
       return

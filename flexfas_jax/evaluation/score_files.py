@@ -10,10 +10,10 @@ and 0 are read too, 1 being bona fide). An empty score is a failure to acquire; 
 column is empty throughout is one that the model cannot serve. `nan` is a number that went wrong,
 never an outcome: it is read, and remembered as such.
 
-Any framework's CSV with `id,label,score` is a score file, header or not, its cells separated by
-commas or tabs. It may have any of the columns above; others are ignored beside `score`, where no
-column but it holds scores. Labels of other names, and scores that are high for attacks, are read
-where the reader is told so; nothing is guessed.
+Any framework's CSV with `id,label,score` is a score file, header or not, in the dialects that
+`csv_dialect` reads. It may have any of the columns above; the scores are in `score`, or else in the
+columns that are subsets (SUBSET, or SUBSET@VIEW), and other columns are ignored. Labels of other
+names, and scores that are high for attacks, are read where the reader says so; nothing is guessed.
 """
 
 import csv
@@ -23,19 +23,29 @@ import io
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 import flexfas_jax
+from flexfas_jax import csv_dialect, label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.schema import LABELS, METADATA
 
 POLARITY = 'high is bona fide'
 
-_NUMBER_OF = {'attack': 0, 'bona_fide': 1, '0': 0, '1': 1}
-_ROWS_AT_ONCE = 2048  # few enough to stay in the cache while rows are turned to columns
+_SUBSETS = {
+  schema.subset_name(names)
+  for n in range(1, len(schema.MODALITIES) + 1)
+  for names in itertools.permutations(schema.MODALITIES, n)
+}
+# A damaged file is a header of ours if it has one of its keys, or ends before any key does.
+_OURS = re.compile('"(list_hash|polarity|code_version|weights_hash|bundle)"')
+_PAIR = re.compile('"[^"]*"\\s*:|^\\s*[^{\\s]')
+_NO_TEXT = {'', 'id', 'label', 'score'}
+_KNOWN = {'id', 'label', 'score', *METADATA, *_SUBSETS}  # read in capitals too
 _SHOWN = 5  # offenders that an error lists
 
 
@@ -62,6 +72,7 @@ class Scores:
   # What stands in the header: weights_hash, list_hash, config, polarity, code_version.
   header: dict = dataclasses.field(default_factory=dict)
   path: Path | None = None  # the file that these were read from
+  ignored: tuple[str, ...] = ()  # columns of that file that are neither scores nor known
   # By subset: [n] int64, the samples whose NaN is a fault of the model, not a failure to acquire.
   nan_samples: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
@@ -127,27 +138,22 @@ def header_path(path) -> Path:
 class Dialect:
   """How another framework's file is to be understood."""
 
-  labels: Mapping[str, str] = dataclasses.field(default_factory=dict)  # its name: one of LABELS
+  labels: Mapping[str, str] | None = None  # from `label_mapping.parse`; None: 1 is bona fide
   high_is_attack: bool = False  # scores become 1 - score
   text: tuple[str, ...] = ()  # columns that hold no scores
+  score_column: str = ''  # the column that is read as `score`
+  views: tuple[str, ...] = ()  # columns that hold scores, whatever they are called
 
 
 OURS = Dialect()
-
-
-def number_of(cell: str, dialect: Dialect = OURS) -> int | None:
-  """What a label's text means: 1 bona fide, 0 attack; None: it means nothing."""
-  of = dialect.labels.get(cell)
-  return _NUMBER_OF.get(cell) if of is None else LABELS.index(of)
 
 
 def read(path, dialect: Dialect = OURS) -> Scores:
   """Reads a score file and the header beside it, where there is one.
 
   Args:
-    path: the CSV, UTF-8 (a byte order mark and CRLF are fine). Errors count rows as lines of the
-      file: the row of names is row 1.
-    dialect: what is other than in our own files.
+    path: the CSV, UTF-8. Errors count rows as lines of the file.
+    dialect: what differs from our own files.
 
   Returns:
     `Scores`, in the order of the file.
@@ -157,28 +163,18 @@ def read(path, dialect: Dialect = OURS) -> Scores:
       other samples or of scores of the other polarity.
   """
   path = Path(path)
-  reader = None
-  number_of = _NUMBER_OF | {name: LABELS.index(of) for name, of in dialect.labels.items()}
   header = read_header(header_path(path))
-  try:
-    with path.open(encoding='utf-8-sig', newline='') as file:
-      reader = _reader(file)
-      names = next(reader, [])
-      text = [n for n in names if n in (*header.get('columns', ()), *dialect.text)]
-      subsets = _subsets(path, names, text)
-      chunks = list(_chunks(path, reader, names, subsets, text, number_of))
-  except UnicodeDecodeError as error:
-    raise DataError(f'{path} is not a CSV: it is not UTF-8 text ({error.reason})') from error
-  except csv.Error as error:
-    raise DataError(f'{path}, row {reader.line_num}: not a CSV ({error})') from error
-  except OSError as error:
-    raise DataError(f'{path} cannot be read: {error.strerror}') from error
+  layout = csv_dialect.sniff(path, _KNOWN)
+  text = {*header.get('columns', ()), *dialect.text} - _NO_TEXT - {dialect.score_column}
+  text = [name for name in layout.names if name in text]
+  subsets = _subsets(path, layout, text, dialect)
+  chunks = list(_chunks(path, layout, subsets, text, label_mapping.Meaning(dialect.labels)))
   if not chunks:
     raise DataError(f'{path} is empty: it names its columns and has no samples')
 
   column = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
   ids, label = column['id'], column['label']
-  _check_ids(path, ids, lambda sample: _row(path, sample))
+  _check_ids(path, ids, lambda sample: csv_dialect.line_of(path, layout, sample))
   if header and (found := list_hash(ids, label)) != header['list_hash']:
     raise DataError(
       f'{path}: its ids and labels are not those that {header_path(path)} was written for '
@@ -193,12 +189,19 @@ def read(path, dialect: Dialect = OURS) -> Scores:
   return Scores(
     ids=ids,
     label=label,
-    scores={name: turned(column[name]) for name in subsets},
+    scores={
+      'score' if name == dialect.score_column else name: turned(column[name]) for name in subsets
+    },
     **{name: column.get(name) for name in METADATA},
     extra={name: column[name] for name in text if name not in METADATA},
     header=header,
     path=path,
-    nan_samples={name: at for name in subsets if (at := np.flatnonzero(column['nan', name])).size},
+    ignored=_ignored(layout, subsets, text),
+    nan_samples={
+      'score' if name == dialect.score_column else name: at
+      for name in subsets
+      if (at := np.flatnonzero(column['nan', name])).size
+    },
   )
 
 
@@ -210,27 +213,15 @@ def read_columns(paths: Sequence[Path]) -> dict[str, dict[str, str]]:
   """
   found = {}
   for path in map(Path, paths):
-    try:
-      with path.open(encoding='utf-8-sig', newline='') as file:
-        reader = _reader(file)
-        names = next(reader, [])
-        if 'id' not in names:
-          raise DataError(f'{path}, row 1: no column id in {names}')
-        for row in filter(None, reader):
-          if len(row) != len(names):
-            raise DataError(
-              f'{path}, row {reader.line_num}: {len(row)} cells where row 1 has {len(names)}'
-            )
-          cells = dict(zip(names, row, strict=True))
-          id_ = cells.pop('id')
-          if found.setdefault(id_, cells) != cells:
-            raise DataError(
-              f'{path}, row {reader.line_num}: {id_} stands elsewhere with other cells'
-            )
-    except (UnicodeDecodeError, csv.Error) as error:
-      raise DataError(f'{path} is not a CSV: {error}') from error
-    except OSError as error:
-      raise DataError(f'{path} cannot be read: {error.strerror}') from error
+    layout = csv_dialect.sniff(path, ('id',))
+    if 'id' not in layout.names:
+      raise DataError(f'{path}, row {layout.line}: no column id in {list(layout.names)}')
+    for line, row in csv_dialect.records(path, layout):
+      cells = dict(zip(layout.names, row, strict=True))
+      cells.pop('', None)
+      id_ = cells.pop('id')
+      if found.setdefault(id_, cells) != cells:
+        raise DataError(f'{path}, row {line}: {id_} stands elsewhere with other cells')
   return found
 
 
@@ -337,97 +328,80 @@ def write_text(path: Path, text: str) -> None:
     temporary.unlink(missing_ok=True)
 
 
-def _reader(file):
-  """A CSV reader, of tabs where the first line has some and no comma."""
-  first = file.readline()
-  file.seek(0)
-  tabs = '\t' in first and ',' not in first
-  return csv.reader(file, strict=True, delimiter='\t' if tabs else ',')
+def _is_subset(name: str) -> bool:
+  """Whether a column's name says that it holds scores: SUBSET, SUBSET@VIEW or score."""
+  subset, at, view = name.partition('@')
+  return subset in {'score', *_SUBSETS} and bool(view) == bool(at)
 
 
-def _subsets(path: Path, names: list[str], text: Sequence[str] = ()) -> list[str]:
-  """The columns that hold scores, by the first row of a file."""
-  if not names:
-    raise DataError(f'{path} is empty: its first row must name the columns')
+def _subsets(
+  path: Path, layout: csv_dialect.Layout, text: Sequence[str], dialect: Dialect
+) -> list[str]:
+  """The columns that hold scores, by the names of all."""
+  names, where = [name for name in layout.names if name], f'{path}, row {layout.line}'
   if missing := {'id', 'label'} - set(names):
     raise DataError(
-      f'{path}, row 1: no column {sorted(missing)} in {names}; '
-      'id, label and a column per subset of modalities (or score), separated by commas'
+      f'{where}: no column {sorted(missing)} in {names}; id, label and a column per subset of '
+      'modalities (or score), separated by commas, semicolons or tabs'
     )
-  if twice := sorted({name for name in names if names.count(name) > 1}):
-    raise DataError(f'{path}, row 1: the columns {twice} are there twice')
+  if dialect.score_column:
+    if dialect.score_column not in names:
+      raise DataError(f'{where}: no column {dialect.score_column} (--score_column) in {names}')
+    return [dialect.score_column]
+  if views := [name for name in names if name in dialect.views]:
+    return views
   if 'score' in names:
     return ['score']
-  subsets = [name for name in names if name not in ('id', 'label', *METADATA, *text)]
-  if not subsets:
-    raise DataError(f'{path}, row 1: no column of scores in {names}')
-  return subsets
+  known = {'id', 'label', *METADATA, *text}
+  if subsets := [name for name in names if name not in known and _is_subset(name)]:
+    return subsets
+  others = [name for name in names if name not in known]
+  raise DataError(
+    f'{where}: no column of scores in {names}: it is called score, or by the modalities that the '
+    'model was given (rgb, rgb+depth, ...)'
+    + (
+      f'; if {" or ".join(others)} holds the scores, name it: --score_column=NAME' if others else ''
+    )
+  )
 
 
-def _chunks(path: Path, reader, names: list[str], subsets: list[str], text, number_of):
+def _ignored(layout: csv_dialect.Layout, subsets: Sequence[str], text) -> tuple[str, ...]:
+  known = {'', 'id', 'label', *METADATA, *text, *subsets}
+  return tuple(name for name in layout.names if name not in known)
+
+
+def _chunks(path: Path, layout: csv_dialect.Layout, subsets: Sequence[str], text, meaning):
   """Yields {column: [n] array} for some rows at a time, every cell checked.
 
   ('nan', subset) is added, [n] bool: true where a score is the text nan.
   """
-  metadata = [name for name in names if name in METADATA or name in text]
+  metadata = [name for name in layout.names if name in METADATA or name in text]
+  number = {label: LABELS.index(label) for label in LABELS}
+  styles = {name: {} for name in subsets}
   n_before = 0
-  while rows := list(itertools.islice(reader, _ROWS_AT_ONCE)):
-    rows = list(filter(None, rows))  # without empty lines
-    for i, row in enumerate(rows):
-      if len(row) != len(names):
-        at = _row(path, n_before + i)
-        raise DataError(f'{path}, row {at}: {len(row)} cells where row 1 has {len(names)}')
-    column = dict(zip(names, zip(*rows, strict=True), strict=False))  # rows may all be empty
-    column = {name: column.get(name, ()) for name in names}
+  for rows in csv_dialect.batches(path, layout):
+    if not rows:
+      continue
+    column = dict(zip(layout.names, zip(*rows, strict=True), strict=True))
     chunk = {name: np.array(column[name], np.str_) for name in ('id', *metadata)}
     try:
-      chunk['label'] = np.array([number_of[cell] for cell in column['label']], np.int8)
+      chunk['label'] = np.array([number[meaning[cell]] for cell in column['label']], np.int8)
     except KeyError as error:
-      at = _row(path, n_before + column['label'].index(error.args[0]))
-      raise DataError(
-        f'{path}, row {at}: label {error} is neither bona_fide or 1, nor attack or 0; what else '
-        'the labels mean has to be told, e.g. --labels=live=bona_fide,spoof=attack'
-      ) from None
+      cell = error.args[0]
+      at = csv_dialect.line_of(path, layout, n_before + column['label'].index(cell))
+      raise DataError(f'{path}, row {at}: {meaning.unknown(cell)}') from None
     for name in subsets:
-      numbers, nan, wrong = _numbers(column[name])
-      if wrong is not None:
+      try:
+        numbers = csv_dialect.numbers(column[name], layout.delimiter, styles[name], n_before)
+      except csv_dialect.CellError as error:
+        at = csv_dialect.line_of(path, layout, n_before + error.at)
         raise DataError(
-          f'{path}, row {_row(path, n_before + wrong)}: {name} is {column[name][wrong]!r}, not a '
-          'finite number (an empty cell is a failure to acquire; a column of text that is not to '
-          f'be judged: --group_by={name})'
-        )
-      chunk[name], chunk['nan', name] = numbers, nan
+          f'{path}, row {at}: {name} is {column[name][error.at]!r}, {error} (an empty cell is a '
+          'failure to acquire)'
+        ) from None
+      chunk[name], chunk['nan', name] = numbers
     yield chunk
     n_before += len(rows)
-
-
-def _numbers(cells: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, int | None]:
-  """A column's scores, [n] float64; where they are the text nan, [n] bool; a cell that is wrong."""
-  try:
-    numbers = np.array([float(cell or 'nan') for cell in cells], np.float64)
-  except ValueError:
-    return *np.empty((2, 0)), next(i for i, cell in enumerate(cells) if not _is_number(cell))
-  if (infinite := np.isinf(numbers)).any():
-    return numbers, infinite, int(np.argmax(infinite))
-  nan = np.isnan(numbers)
-  nan[nan] = [cells[i] != '' for i in np.flatnonzero(nan)]
-  return numbers, nan, None
-
-
-def _row(path: Path, sample: int) -> int:
-  """The line of a file that a sample ends on. Reading again costs only those who made an error."""
-  with path.open(encoding='utf-8-sig', newline='') as file:
-    reader = _reader(file)
-    next(itertools.islice(filter(None, reader), sample + 1, None))  # the names are no sample
-    return reader.line_num
-
-
-def _is_number(cell: str) -> bool:
-  try:
-    float(cell or 'nan')
-  except ValueError:
-    return False
-  return True
 
 
 def _check_ids(path: Path, ids: np.ndarray, row_of: Callable[[int], int]) -> None:
@@ -447,11 +421,28 @@ def _check_ids(path: Path, ids: np.ndarray, row_of: Callable[[int], int]) -> Non
 
 
 def read_header(path: Path) -> dict:
-  """The header in a file; {} where there is no such file, or it is a JSON of something else."""
+  """The header in a file; {} where there is no such file, or it is a JSON of something else.
+
+  Raises:
+    DataError: a file that cannot be read, or a header that is damaged.
+  """
   try:
-    header = json.loads(path.read_text(encoding='utf-8'))
+    text = path.read_bytes().decode('utf-8', 'replace')
   except FileNotFoundError:
     return {}
-  except (OSError, ValueError) as error:
-    raise DataError(f'{path}, the header of a score file, is damaged: {error}') from error
-  return header if isinstance(header, dict) and 'list_hash' in header else {}
+  except OSError as error:
+    raise DataError(f'{path} cannot be read: {error.strerror}') from error
+  try:
+    header = json.loads(text)
+  except (ValueError, RecursionError) as error:
+    if _OURS.search(text) or not _PAIR.search(text):
+      raise DataError(
+        f'{path}, the header of a score file, is damaged: {error}. Restore it, or remove it'
+      ) from None
+    return {}  # somebody else's
+  if not isinstance(header, dict) or 'list_hash' not in header:
+    return {}
+  columns = header.get('columns', [])
+  if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+    raise DataError(f'{path}: columns is {columns!r}, and must be a list of names')
+  return header

@@ -7,7 +7,6 @@ place that imports `data.<name>`: a set that needs no licence is built here when
 """
 
 import contextlib
-import csv
 import errno
 import functools
 import importlib
@@ -23,6 +22,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_data_source
 
+from flexfas_jax import csv_dialect
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation.lists import read_ids
 from flexfas_jax.input_pipeline import selection as selections
@@ -153,10 +153,9 @@ def open_source(
 
 @functools.lru_cache(maxsize=16)
 def _read_manifest(path: pathlib.Path, changed: float) -> dict[str, list[str]]:
-  with path.open(encoding='utf-8', newline='') as file:
-    reader = csv.reader(file)
-    names = next(reader, [])
-    rows = list(reader)
+  layout = csv_dialect.sniff(path, ('split', *FIELDS))
+  names = layout.names
+  rows = [row for some in csv_dialect.batches(path, layout) for row in some]
   # Interned: a million rows repeat few values.
   return {
     name: list(map(sys.intern, column))
@@ -170,7 +169,7 @@ def _manifest(name: str, folder: pathlib.Path, split: str, examples) -> dict[str
   if path.is_file():
     try:
       found = _read_manifest(path, path.stat().st_mtime)
-    except (ValueError, csv.Error) as error:
+    except (ValueError, DataError) as error:
       raise DataError(f'{path} is damaged: {error}; {_again(name, folder)}') from error
     if missing := [field for field in ('split', *FIELDS) if field not in found]:
       raise DataError(f'{path} has no column {missing[0]!r}; {_again(name, folder)}')

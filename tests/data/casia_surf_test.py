@@ -178,7 +178,7 @@ def test_lists_that_contradict_each_other(challenge, tmp_path):
     build('challenge', challenge, tmp_path / 'out')
   said = str(caught.value)
   assert 'label: casia_surf/Val/000001 is bona_fide here, and attack in' in said
-  assert "test_private_list.txt:1: label: label 'yes' is not known" in said
+  assert "test_private_list.txt:1: label: unknown label 'yes'" in said
   assert 'test_private_list.txt:2: missing-file: casia_surf/Testing/009999 is not there' in said
 
 

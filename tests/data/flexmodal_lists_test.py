@@ -137,7 +137,7 @@ def test_a_source_that_is_another_folder(source):
   'wrong, rule, words',
   [
     (row(_FAKE, 1), 'label', 'bona_fide, and the path of .*01_e_s/1 says attack'),
-    (row(_FAKE, 2), 'label', "label '2' is not known"),
+    (row(_FAKE, 2), 'label', "unknown label '2'"),
     (row(_FAKE, 0).replace('depth/1.', 'depth/2.'), 'triplet', 'is not of .*01_e_s/1'),
     (row(_FAKE, 0, ('color', 'ir', 'depth')), 'swapped', 'in the column of depth'),
     (row('../' + _FAKE, 0), 'outside-root', 'is not below the root'),

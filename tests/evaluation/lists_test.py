@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from flexfas_jax import label_mapping
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import lists
 
@@ -201,7 +202,7 @@ def test_paths_that_only_look_so(write):
     assert row.paths['rgb'] == path
 
 
-@pytest.mark.parametrize('value', ['-1', '2', 'live', 'Attack', '1.0', 'real', '""'])
+@pytest.mark.parametrize('value', ['-1', '2', 'live', '1.5', '0_1', 'real', '""'])
 def test_labels_that_are_not_known(write, value):
   path = write(f'rgb,label\na.jpg,1\nb.jpg,{value}\n')
   with pytest.raises(DataError, match=r'train.txt, row 3: .*label'):
@@ -210,9 +211,10 @@ def test_labels_that_are_not_known(write, value):
 
 def test_labels_that_are_mapped(write):
   path = write('rgb,label\na.jpg,live\nb.jpg,-1\nc.jpg,attack\n')
-  labels = lists.parse_labels('live=bona_fide, -1=attack')
+  labels = label_mapping.parse('live=bona_fide, -1=attack')
   assert [r.label for r in lists.read(path, labels)] == ['bona_fide', 'attack', 'attack']
-  with pytest.raises(DataError, match="label '1' is not known"):  # a mapping is the whole mapping
+  # A mapping is the whole mapping.
+  with pytest.raises(DataError, match="unknown label '1'; expected -1, live, bona_fide or attack"):
     list(lists.read(write('rgb,label\na.jpg,1\n'), labels))
   assert [r.label for r in lists.read(write(PLAIN), {'0': 'bona_fide', '1': 'attack'})] == [
     'attack', 'bona_fide',
@@ -223,7 +225,7 @@ def test_labels_that_are_mapped(write):
                                   'bona_fide=attack', '0=1'])  # fmt: skip
 def test_mappings_that_are_none(text):
   with pytest.raises(ConfigError, match='in the labels'):
-    lists.parse_labels(text)
+    label_mapping.parse(text)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexfas_jax import schema
+from flexfas_jax import csv_dialect, schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import score_files
 
@@ -141,20 +141,20 @@ def test_empty_is_a_failure_to_acquire_and_nan_a_fault(tmp_path):
 
 
 def test_rows_are_read_in_order_beyond_one_chunk(tmp_path):
-  n = 2 * score_files._ROWS_AT_ONCE + 5
+  n = 2 * csv_dialect._ROWS_AT_ONCE + 5
   label = np.arange(n) % 2
   score_files.write(
-    tmp_path / 'a.csv', score_files.Scores(np.arange(n), label, {'r': np.arange(n)})
+    tmp_path / 'a.csv', score_files.Scores(np.arange(n), label, {'rgb': np.arange(n)})
   )
   read = score_files.read(tmp_path / 'a.csv')
   np.testing.assert_array_equal(read.ids, np.arange(n).astype(str))
-  np.testing.assert_array_equal(read.scores['r'], np.arange(n))
+  np.testing.assert_array_equal(read.scores['rgb'], np.arange(n))
   np.testing.assert_array_equal(read.label, label)
 
   lines = (tmp_path / 'a.csv').read_text().splitlines()
   (tmp_path / 'a.json').unlink()
   lines[n] = lines[n].replace('4', 'four')  # the last row, in the third chunk
-  with pytest.raises(DataError, match=rf'row {n + 1}: r is .*four'):
+  with pytest.raises(DataError, match=rf'row {n + 1}: rgb is .*four'):
     score_files.read(save(tmp_path / 'a.csv', *lines))
 
 
@@ -165,17 +165,17 @@ def test_rows_are_read_in_order_beyond_one_chunk(tmp_path):
     (['id,label,score'], 'is empty'),
     (['id,score', 'x,.5'], r"row 1: no column \['label'\]"),
     (['label,score', '1,.5'], r"row 1: no column \['id'\]"),
-    (['id;label;score', 'x;1;.5'], 'row 1: no column .* separated by commas'),
+    (['id|label|score', 'x|1|.5'], 'row 1: no column .* separated by commas'),
     (['id,label', 'x,1'], 'row 1: no column of scores'),
     (['id,label,dataset', 'x,1,d'], 'row 1: no column of scores'),
-    (['id,label,score,score', 'x,1,.5,.5'], r"row 1: the columns \['score'\] are there twice"),
-    (['id,label,score', 'x,1,.5', 'y,1,high'], "row 3: score is 'high', not a finite number"),
+    (['id,label,score,score', 'x,1,.5,.5'], 'row 1: the columns score are there twice'),
+    (['id,label,score', 'x,1,.5', 'y,1,high'], "row 3: score is 'high', not a number"),
     (['id,label,score', 'x,1, ', 'y,1,.5'], "row 2: score is ' '"),
     (['id,label,rgb,depth', 'x,1,.5,', 'y,1,.5,-inf'], "row 3: depth is '-inf'"),
     (['id,label,score', '', 'x,1,.5', '"y', 'y",1,1e999'], "row 5: score is '1e999'"),
-    (['id,label,score', 'x,1,.5', 'y,live,.5'], "row 3: label 'live'"),
-    (['id,label,score', 'x,-1,.5'], "row 2: label '-1'"),
-    (['id,label,score', 'x,,.5'], "row 2: label ''"),
+    (['id,label,score', 'x,1,.5', 'y,live,.5'], "row 3: unknown label 'live'"),
+    (['id,label,score', 'x,-1,.5'], "row 2: unknown label '-1'"),
+    (['id,label,score', 'x,,.5'], 'row 2: the label is empty'),
     (['id,label,score', 'x,1,.5', 'y,1'], 'row 3: 2 cells where row 1 has 3'),
     (['id,label,score', 'x,1,.5', 'y,1,.5,.5'], 'row 3: 4 cells where row 1 has 3'),
     (['id,label,score', 'x,1,.5', 'x,1,.5'], 'every id must stand once: x in rows 2 and 3'),
@@ -206,7 +206,7 @@ def test_no_such_file_a_folder_and_a_picture(tmp_path):
   with pytest.raises(DataError, match='cannot be read: Is a directory'):
     score_files.read(tmp_path)
   (tmp_path / 'a.csv').write_bytes(b'\x89PNG\r\n\x1a\n\0\0')
-  with pytest.raises(DataError, match='not UTF-8'):
+  with pytest.raises(DataError, match='not text in UTF-8'):
     score_files.read(tmp_path / 'a.csv')
 
 
