@@ -191,3 +191,117 @@ def test_intervals_hold_the_truth():
     assert (low + high) / n <= 0.17, figure  # 95 % asked for; 4 standard deviations
   low, high, _, n = found['Clopper-Pearson', 'acer']
   assert (low + high) / n > 0.1  # and what takes frames for independent does not
+
+
+def draws_of(value, drawn, left_out, n, part=None):
+  part = np.zeros(len(left_out), int) if part is None else part
+  return bootstrap.Draws(value, np.asarray(drawn), np.asarray(left_out), part, n)
+
+
+def test_acceleration_is_that_of_a_mean():
+  """Efron's closed form, of a mean: a sixth of the skewness over the root of n; by stratum."""
+  x = np.random.default_rng(0).exponential(size=30)
+  left = (x.sum() - x) / (x.size - 1)
+  away = x - x.mean()
+  expected = np.sum(away**3) / (6 * np.sum(away**2) ** 1.5)
+  assert expected > 0.05  # the spread grows with the figure
+  skew, freedom = bootstrap._shape(draws_of(x.mean(), [0], left, 30))
+  assert skew == pytest.approx(expected, rel=1e-9)
+  kurtosis = 30 * np.sum(away**4) / np.sum(away**2) ** 2
+  assert freedom == pytest.approx(2 * 30 / (kurtosis - 1), rel=1e-9)
+  assert bootstrap._shape(draws_of(x.mean(), [0], -left, 30))[0] == pytest.approx(-expected)
+  # Every stratum has a mean of its own; a group without a figure does not count.
+  two = np.append(np.concatenate([left, left + 7]), NAN)
+  part = np.append(np.repeat([0, 1], 30), 1)
+  skew, _ = bootstrap._shape(draws_of(x.mean(), [0], two, 60, part))
+  assert skew == pytest.approx(expected / math.sqrt(2), rel=1e-9)
+
+
+def test_few_groups_tell_no_shape():
+  assert bootstrap._shape(draws_of(0.5, [0], [0.5], 9)) == (0, 1)
+  assert bootstrap._shape(draws_of(0.5, [0], [0.5, 0.5, 0.5], 9)) == (0, 3)
+  one = bootstrap._shape(draws_of(0.5, [0], [0.5] * 49 + [0.6], 50))  # hangs on one group
+  assert one[1] == pytest.approx(2, abs=0.2)
+  assert bootstrap._shape(draws_of(0.5, [0], [0.4, 0.6] * 25, 50))[1] == 50  # all of one weight
+
+
+@pytest.mark.parametrize('n', [6, 40])
+def test_the_interval_by_its_formula(n):
+  """BCa with the tails of Student's t, n / (n - 1) wider; ties with the figure count by half."""
+  from scipy.stats import norm, t
+
+  drawn = np.sort(np.random.default_rng(1).beta(3, 9, 2000)).round(2)
+  value, left = 0.28, 0.28 + np.array([0.03, 0.01, -0.01, -0.03, -0.02, 0.02] * 8 + [-0.2])
+  draws = draws_of(value, drawn, left, n)
+  away = left.mean() - left
+  skew = np.sum(away**3) / (6 * np.sum(away**2) ** 1.5)
+  freedom = 2 * left.size / (left.size * np.sum(away**4) / np.sum(away**2) ** 2 - 1)
+  assert (freedom < n - 1) == (n == 40)  # whichever is fewer counts
+  bias = norm.ppf(np.mean((drawn < value) + 0.5 * (drawn == value)))
+  for confidence in (0.95, 0.8):
+    tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+    z = bias + math.sqrt(n / (n - 1)) * t.ppf(tails, min(freedom, n - 1))
+    expected = np.quantile(drawn, norm.cdf(bias + z / (1 - skew * z)))
+    assert bootstrap.interval(draws, confidence) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_difference_by_its_formula():
+  """Student's t on the spread of the drawn differences, n / (n - 1) wider, n the fewer people."""
+  from scipy.stats import t
+
+  rng = np.random.default_rng(2)
+  apart, left = rng.normal(0.02, 0.02, 500), rng.choice([-0.01, 0.01], 60)
+  apart[7] = NAN  # nobody of a species was drawn
+  a = draws_of(0.1, rng.uniform(0.1, 0.2, 500), rng.uniform(size=60), 9)
+  b = draws_of(0.13, a.drawn + apart, a.left_out + left, 60)
+  spread = math.sqrt(9 / 8) * np.nanstd(apart, ddof=1)
+  for confidence in (0.95, 0.8):
+    value, span, p = bootstrap.difference(a, b, confidence)
+    half = t.ppf((1 + confidence) / 2, 8) * spread
+    assert value == pytest.approx(0.03)
+    assert span == pytest.approx((0.03 - half, 0.03 + half))
+    assert p == pytest.approx(2 * t.sf(0.03 / spread, 8))
+  value, span, same = bootstrap.difference(b, a)
+  assert value == pytest.approx(-0.03) and same == pytest.approx(p)
+
+
+def test_a_difference_without_p():
+  some = np.linspace(0, 0.1, 50)
+  a = draws_of(0.5, some, some, 20)
+  for b in (
+    draws_of(NAN, some + 0.1, some, 20),
+    draws_of(0.6, some * some, some, 1),
+    draws_of(0.6, np.full(50, NAN), some, 20),
+    draws_of(0.6, np.append(0.3, np.full(49, NAN)), some, 20),
+  ):
+    value, span, p = bootstrap.difference(a, b)
+    assert math.isnan(b.value) == math.isnan(value)
+    assert math.isnan(p) and all(map(math.isnan, span))
+  # It never varies, and is not 0: no draw tells how likely that is.
+  value, span, p = bootstrap.difference(
+    draws_of(0.5, np.full(50, 0.25), some, 20), draws_of(0.75, np.full(50, 0.5), some, 20)
+  )
+  assert (value, *span) == (0.25, 0.25, 0.25) and math.isnan(p)
+
+
+def test_how_many_subjects_a_figure_is_of():
+  """Of the part of it that has the fewest: three give bona fide samples, five give attacks."""
+  label = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
+  subject = np.array(['a', 'a', 'b', 'c', 'c', 'd', 'e', 'f', 'g', 'g'])
+  who = people_of(label, subject, draws=5)
+  score = np.linspace(1, 0, 10)
+  masks = np.arange(10) >= 8  # of one subject
+  figures = bootstrap.Figures(
+    who,
+    label,
+    score,
+    {'apcer': (score > 0.5, label == 0), 'bpcer': (score < 0.5, label == 1),
+     'apcer/mask': (score > 0.5, masks)},
+    maxima={'worst': ('apcer', 'apcer/mask')},
+    means={'acer': ('apcer', 'bpcer')},
+  )  # fmt: skip
+  found = bootstrap.draw(who, {'x': figures})['x']
+  assert {name: one.n for name, one in found.items()} == {
+    'apcer': 5, 'bpcer': 3, 'apcer/mask': 1, 'worst': 1, 'acer': 3, 'eer': 3, 'auc': 3,
+  }  # fmt: skip
+  assert all(map(math.isnan, bootstrap.interval(found['worst'])))

@@ -75,6 +75,15 @@ def test_the_published_leak_covers_its_own_person_alone():
     overlaps.check(A, val, {'intra': val}, ('flexmodal_v1',))
 
 
+def test_nothing_is_accepted_by_default():
+  """Each of the leaks that may be accepted is refused where nobody says so."""
+  attacks = side(('d/a', 'd/a/04', 'd/a/04/0')), side(('d/a', 'd/a/05', 'd/a/05/0'))
+  for train, val, tests in ((*attacks, {}), (A, side(LEAKED), {'intra': side(LEAKED)})):
+    assert overlaps.check(train, val, tests, overlaps.accepted_names())
+    with pytest.raises(DataError, match='^1 stand on both sides'):
+      overlaps.check(train, val, tests)
+
+
 def test_people_of_attacks_may_be_in_train_and_val_but_no_video():
   train, val = side(('d/a', 'd/a/04', 'd/a/04/0')), side(('d/a', 'd/a/05', 'd/a/05/0'))
   (accepted,) = overlaps.check(train, val, {}, (overlaps.PEOPLE_OF_ATTACKS,))

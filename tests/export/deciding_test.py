@@ -82,6 +82,16 @@ def test_scores_of_other_weights_dtypes_or_views_are_made_anew(
     assert (where, scores) == ('scored anew', {'weights_hash': 'w'})
 
 
+@pytest.mark.parametrize('folder', ['', 'scores', 'scores/val.csv'])
+def test_without_stored_scores_val_is_scored(tmp_path, monkeypatch, folder):
+  """No folder, an empty one, or a folder where the file should be."""
+  (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+  anew = lambda variables, batches, header: header  # noqa: E731
+  monkeypatch.setattr(deciding.scoring, 'make_scorer', lambda *_: anew)
+  found = deciding.val_scores(source_in(tmp_path), None)
+  assert found == ({'weights_hash': 'w'}, 'scored anew')
+
+
 def test_a_fitted_threshold_is_steadied_and_a_given_one_is_not(tmp_path):
   scores = score_files.Scores(['a', 'b'], [1, 0], {'rgb': [0.9, 0.1], 'rgb+ir': [np.nan] * 2})
   source = source_in(tmp_path)

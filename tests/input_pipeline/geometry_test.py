@@ -141,3 +141,98 @@ def test_views_of_a_test_by_hand():
 def test_what_is_no_view(names, said):
   with pytest.raises(ConfigError, match=said):
     geometry.named_views(names)
+
+
+def test_the_draws_by_hand():
+  """Area and ratio of the crop, its place, the angle's sign and range, the flip."""
+  fields = {'flip': 0.4, 'rotate': 30.0, 'crop': (0.3, 0.6), 'aspect': (0.5, 3.0)}
+  views = []
+  for seed in range(200):
+    view = geometry.draw_view(np.random.default_rng(seed), **fields)
+    area, ratio, x, y, turn, mirror = np.random.default_rng(seed).uniform(size=6)
+    left, top, right, bottom = view.box
+    width, height = right - left, bottom - top
+    ratio = 0.5 * 6**ratio
+    area = 0.3 + 0.3 * area
+    np.testing.assert_allclose(width, min(1, np.sqrt(area * ratio)))
+    np.testing.assert_allclose(height, min(1, np.sqrt(area / ratio)))
+    np.testing.assert_allclose((left, top), (x * (1 - width), y * (1 - height)), atol=1e-12)
+    np.testing.assert_allclose(view.angle, 60 * turn - 30)
+    assert view.flip == (mirror < 0.4)
+    assert 0 <= left < right <= 1 + 1e-12 and 0 <= top < bottom <= 1 + 1e-12
+    views.append(view)
+  angles = [view.angle for view in views]
+  assert -30 <= min(angles) < -28 and 28 < max(angles) <= 30
+  assert 0.3 < np.mean([view.flip for view in views]) < 0.5
+  assert geometry.draw_view(np.random.default_rng(0)) == View()
+
+
+def test_a_crop_of_a_picture_that_is_no_square():
+  """Left and right are of its width, top and bottom of its height; one pixel is left at least."""
+  image = np.arange(8 * 4, dtype=np.uint8).reshape(8, 4, 1)
+  found = geometry.apply_view(image, View((0.25, 0.5, 0.75, 0.75)), 2)
+  np.testing.assert_array_equal(found[..., 0], image[4:6, 1:3, 0])
+  tall = geometry.apply_view(image, View((0.25, 0.125, 0.5, 0.625)), 4, nearest=True)
+  np.testing.assert_array_equal(tall[..., 0], np.repeat(image[1:5, 1:2, 0], 4, 1))
+  one = geometry.apply_view(image, View((0.5, 0.5, 0.5, 0.5)), 3)
+  np.testing.assert_array_equal(one, image[4, 2, 0])
+
+
+@pytest.mark.parametrize('angle', [90.0, -90.0, 180.0])
+@pytest.mark.parametrize('nearest', [False, True])
+def test_which_way_is_counter_clockwise(angle, nearest):
+  image = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)
+  found = geometry.apply_view(image, View(angle=angle), 8, nearest)
+  np.testing.assert_array_equal(found, np.rot90(image, round(angle / 90)))
+  flipped = geometry.apply_view(image, View(angle=angle, flip=True), 8, nearest)
+  np.testing.assert_array_equal(flipped, np.rot90(image, round(angle / 90))[:, ::-1])
+
+
+def test_every_place_of_a_crop():
+  views = geometry.named_views(['five_crops=0.6'])
+  boxes = {
+    'centre': (0.2, 0.2, 0.8, 0.8),
+    'top_left': (0.0, 0.0, 0.6, 0.6),
+    'top_right': (0.4, 0.0, 1.0, 0.6),
+    'bottom_left': (0.0, 0.4, 0.6, 1.0),
+    'bottom_right': (0.4, 0.4, 1.0, 1.0),
+  }
+  assert list(views) == [f'{place}=0.6' for place in boxes]
+  for place, box in boxes.items():
+    np.testing.assert_allclose(views[f'{place}=0.6'].box, box)
+
+
+@pytest.mark.parametrize(
+  'name', ['centre=0', 'centre=0.0', 'centre=-0.5', 'centre=1.001', 'centre', 'centre=nan',
+           'turn=180.1', 'turn=-180.1', 'turn=nan', 'turn=inf', 'top_left=0']
+)  # fmt: skip
+def test_limits_of_a_view(name):
+  with pytest.raises(ConfigError, match='is no view'):
+    geometry.named_views([name])
+
+
+def test_views_at_the_limits():
+  for name, view in (
+    ('centre=1', View((0.0, 0.0, 1.0, 1.0))),
+    ('turn=180', View(angle=180.0)),
+    ('turn=-180', View(angle=-180.0)),
+    ('turn=0', View()),
+  ):
+    assert geometry.named_views([name]) == {name: view}
+
+
+def test_what_shrinks_is_averaged_and_what_grows_is_not():
+  halftone = np.zeros((64, 64, 1), np.uint8)
+  halftone[::2, ::2] = halftone[1::2, 1::2] = 200
+  np.testing.assert_array_equal(geometry.apply_view(halftone, View(), 32), 100)
+  # The shorter side counts: one that does not shrink has nothing to average.
+  image = np.zeros((2, 64, 1), np.uint8)
+  image[1] = 200
+  found = geometry.apply_view(image, View(), 4)[:, 0, 0]
+  np.testing.assert_array_equal(found, [0, 50, 150, 200])
+
+
+def test_an_image_with_alpha_has_three_channels():
+  image = np.full((2, 2, 4), (1, 2, 3, 99), np.uint8)
+  assert geometry.decode(encode(image), 'rgb', 'x')[0, 0].tolist() == [3, 2, 1]
+  assert geometry.decode(encode(image), 'ir', 'x').shape == (2, 2, 1)

@@ -101,3 +101,87 @@ def test_what_is_dim_in_one_channel_is_grey():
   image = np.zeros((8, 8, 3), np.uint8)
   image[:, :4, 2], image[:, 4:, 0] = 4, 4
   np.testing.assert_array_equal(transforms.live_mask(image, 2), [[0, 1], [0, 1]])
+
+
+def test_a_face_that_is_not_measured_takes_the_rest():
+  """The central half is empty: the window is about the median of what is measured elsewhere."""
+  depth = np.full((8, 8, 1), 800, np.uint16)
+  depth[2:6, 2:6] = 0
+  depth[0] = 700
+  found = transforms.to_unit(depth, 'depth')[..., 0]
+  np.testing.assert_allclose(found[0], 0.75, atol=1e-6)
+  np.testing.assert_allclose(found[7], 0.5, atol=1e-6)
+  assert not found[2:6, 2:6].any()
+  depth[3, 3] = 1000  # one measurement in the middle, and the window is about it
+  found = transforms.to_unit(depth, 'depth')[..., 0]
+  np.testing.assert_allclose([found[3, 3], found[7, 7]], [0.5, 1], atol=1e-6)
+
+
+def test_the_window_is_about_the_central_half():
+  """Rows and columns 2 to 5 of 8, and of 9 rows 2 to 6."""
+  for shape, centre in (((8, 8), np.s_[2:6, 2:6]), ((9, 4), np.s_[2:7, 1:3])):
+    depth = np.full((*shape, 1), 5000, np.uint16)
+    depth[centre] = 600
+    found = transforms.to_unit(depth, 'depth')[..., 0]
+    expected = np.full(shape, 1 / 255)
+    expected[centre] = 0.5
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_one_shift_for_all_channels():
+  image = np.full((4, 4, 3), 100, np.uint8)
+  for seed in range(5):
+    shifts = np.random.default_rng(seed).uniform(-1, 1, 3)
+    for per_channel, expected in ((False, shifts[[0, 0, 0]]), (True, shifts)):
+      rng = np.random.default_rng(seed)
+      change = transforms.draw_photometric(rng, 3, add=0.2, per_channel=per_channel)
+      found = transforms.to_unit(image, 'rgb', change)
+      np.testing.assert_allclose(found[0, 0], 100 / 255 + 0.2 * expected, atol=1e-6)
+  # It is not by channel unless one says so.
+  change = transforms.draw_photometric(np.random.default_rng(0), 3, add=0.2)
+  assert np.ptp(transforms.to_unit(image, 'rgb', change)) == 0
+
+
+def test_an_exponent_from_a_number_is_even_in_its_logarithm():
+  logs, dark = [], np.full(1, 0.25, np.float32)
+  for seed in range(400):
+    change = transforms.draw_photometric(np.random.default_rng(seed), 1, gamma=0.7)
+    logs.append(np.log(np.log(change(dark)[0]) / np.log(0.25)))
+  assert -0.7001 <= min(logs) < -0.68 and 0.68 < max(logs) <= 0.7001
+  np.testing.assert_allclose(np.mean(logs), 0, atol=0.07)
+
+
+def test_contrast_is_about_middle_grey():
+  levels = np.array([0.4, 0.5, 0.6], np.float32)
+  gaps = []
+  for seed in range(200):
+    change = transforms.draw_photometric(np.random.default_rng(seed), 1, contrast=0.3)
+    low, middle, high = change(levels)
+    assert middle == 0.5 and high - middle == pytest.approx(middle - low, abs=1e-6)
+    gaps.append((high - middle) / 0.1)
+  assert 0.7 <= min(gaps) < 0.72 and 1.28 < max(gaps) <= 1.3001
+
+
+def test_sizes_and_places_of_a_cutout():
+  """All from 1 to the largest, the middle anywhere, cut off at the border; black where one says."""
+  images = {'rgb': np.ones((12, 20, 3), np.float32), 'ir': np.ones((12, 20, 1), np.float32)}
+  sides, middles = set(), set()
+  for seed in range(600):
+    changed = transforms.cutout(images, np.random.default_rng(seed), 4, black=-0.5)
+    assert (changed['rgb'] == changed['ir']).all()
+    rows, columns = np.nonzero(changed['ir'][..., 0] == -0.5)
+    rng = np.random.default_rng(seed)
+    side, y, x = int(rng.integers(1, 5)), int(rng.integers(0, 12)), int(rng.integers(0, 20))
+    inside = lambda at, n: [k for k in range(at - side // 2, at - side // 2 + side) if 0 <= k < n]  # noqa: E731, B023
+    assert sorted(set(rows)) == inside(y, 12) and sorted(set(columns)) == inside(x, 20)
+    sides.add(side)
+    middles.add((y in (0, 11), x in (0, 19)))
+  assert sides == {1, 2, 3, 4} and len(middles) == 4
+  assert (transforms.cutout(images, np.random.default_rng(0), 1)['ir'] == 0).sum() == 1
+
+
+def test_a_live_mask_of_what_is_all_live():
+  for channels in (1, 3):
+    np.testing.assert_array_equal(
+      transforms.live_mask(np.full((8, 8, channels), 9, np.uint8), 4), np.ones((4, 4))
+    )

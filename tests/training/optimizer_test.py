@@ -18,6 +18,20 @@ def test_warmup_cosine_by_hand():
   )
 
 
+def test_warmup_is_of_so_many_steps():
+  """It begins at 0 and is at the peak after them; without, the first step has the peak."""
+  rate = optimizer.warmup_cosine(peak=3.0, steps=100, warmup=4)
+  np.testing.assert_allclose([rate(k) for k in range(5)], [0, 0.75, 1.5, 2.25, 3], rtol=1e-6)
+  assert rate(5) < 3 and optimizer.warmup_cosine(peak=3.0, steps=100)(0) == 3
+  # Of a cosine that outlasts the training, the warm-up is a part all the same.
+  rate = optimizer.warmup_cosine(peak=2.0, steps=4, warmup=10, until=110)
+  np.testing.assert_allclose([rate(5), rate(10), rate(60)], [1, 2, 1], atol=1e-6)
+  assert optimizer.warmup_cosine(peak=1.0, steps=5, warmup=4)(4) == 1
+  for steps, warmup, until in ((5, 5, 0), (5, 6, 0), (50, 5, 5)):
+    with pytest.raises(ConfigError, match='shorter than the training'):
+      optimizer.warmup_cosine(1.0, steps, warmup, until)
+
+
 def test_step_decay_is_the_references():
   """StepLR(20, 0.5), `scheduler.step()` first in the epoch: 19 epochs at 1e-5, 11 at 5e-6."""
   per_epoch = 7

@@ -1,6 +1,7 @@
 """The training step: the same on eight devices as on one, and modality dropout by its rates."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.training import losses, sharding
-from flexfas_jax.training.step import State, drop_modalities, named_key, train_step
+from flexfas_jax.training.step import State, _parts, drop_modalities, named_key, right, train_step
 from tests.toy import make, make_batch
 
 MODALITIES = ('rgb', 'depth', 'ir')
@@ -107,6 +108,75 @@ def test_a_batch_in_parts_gives_the_update_of_the_whole():
   assert 'all-to-all' not in text
   assert 'all-gather' not in text
   assert 'collective-permute' not in text
+
+
+def test_accuracy_is_of_the_batch_whole_and_in_parts():
+  """By hand: logits of both signs and 0, which is decided as bona fide; right or wrong."""
+  logit = jnp.array([2.0, -1.0, 0.0, 0.0, 3.0, -2.0, 1.0, 5.0])
+  label = jnp.array([1, 1, 1, 0, 0, 0, 1, 1], jnp.int32)
+  rightly = [1, 0, 1, 0, 0, 1, 1, 1]
+  np.testing.assert_array_equal(right({'logit': logit}, {'label': label}), rightly)
+  cosine = jnp.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.1]])
+  identity = {'identity': jnp.array([1, 1, 0])}
+  np.testing.assert_array_equal(right({'logit': None, 'cosine': cosine}, identity), [1, 0, 1])
+
+  model = types.SimpleNamespace(
+    modalities=('rgb',),
+    apply=lambda variables, batch, key: (
+      {'logit': variables['params']['w'] * batch['rgb'][:, 0, 0, 0]},
+      {'seen': variables['batch_stats']['seen'] + batch['label'].shape[0]},
+    ),
+  )
+  optimizer = optax.sgd(1.0)
+  params = {'w': jnp.ones(())}
+  state = State(
+    step=jnp.zeros((), jnp.int32), params=params, batch_stats={'seen': jnp.zeros(())},
+    opt_state=optimizer.init(params),
+  )  # fmt: skip
+  batch = {
+    'rgb': logit[:, None, None, None], 'present': jnp.ones((8, 1), bool), 'label': label,
+  }  # fmt: skip
+  sign = 2.0 * label - 1
+  losses_ = jnp.log1p(jnp.exp(-sign * logit))
+  slope = (-sign * logit / (1 + jnp.exp(sign * logit))).mean()
+  for accumulate in (1, 2, 4, 8):
+    step = functools.partial(make_step(model, optimizer), accumulate=accumulate)
+    after, found = step(state, batch, jax.random.key(0))
+    assert found['accuracy'] == pytest.approx(5 / 8)
+    assert found['loss'] == pytest.approx(float(losses_.mean()), rel=1e-6)
+    assert found['grad_norm'] == pytest.approx(abs(float(slope)), rel=1e-5)
+    assert after.params['w'] == pytest.approx(1 - float(slope), rel=1e-5)
+    assert after.batch_stats['seen'] == 8 and after.step == 1  # every part, one after the other
+
+
+def test_the_parts_of_a_batch():
+  """Every n-th sample is one part: each sample once, and each device has a share of each part."""
+  parts = _parts({'x': jnp.arange(12), 'y': jnp.arange(24).reshape(12, 2)}, 3)
+  np.testing.assert_array_equal(parts['x'], np.arange(12).reshape(4, 3).T)
+  assert parts['y'].shape == (3, 4, 2)
+  np.testing.assert_array_equal(parts['y'][1], [[2, 3], [8, 9], [14, 15], [20, 21]])
+
+
+def test_parts_have_dropout_of_their_own():
+  """Not the same draw for every part."""
+  model = types.SimpleNamespace(
+    modalities=('rgb',),
+    apply=lambda variables, batch, key: (
+      {'logit': variables['params']['w'] + 9 * jax.random.normal(key, batch['label'].shape)}, {},
+    ),
+  )  # fmt: skip
+  params = {'w': jnp.zeros(())}
+  optimizer = optax.sgd(1.0)
+  state = State(
+    step=jnp.zeros((), jnp.int32), params=params, batch_stats={}, opt_state=optimizer.init(params)
+  )
+  batch = {'rgb': jnp.zeros((8, 1, 1, 1)), 'present': jnp.ones((8, 1), bool),
+           'label': jnp.ones(8, jnp.int32)}  # fmt: skip
+  accuracies = []
+  for seed in range(4):
+    step = functools.partial(make_step(model, optimizer), accumulate=8)
+    accuracies.append(float(step(state, batch, jax.random.key(seed))[1]['accuracy']))
+  assert any(0 < accuracy < 1 for accuracy in accuracies)
 
 
 def test_modality_dropout_gives_each_sub_protocol_a_quarter():
