@@ -223,7 +223,7 @@ def test_bad_pictures_among_many_are_failures_and_told(bundle, files, capsys):
 def test_nan_among_many_is_told(bundle, files, capsys):
   write_set(files / 'set')
   white = np.full((24, 24, 3), 255, np.uint8)
-  white[0, 0] = 254
+  white[:8, :8] = 245
   (files / 'set/attack/p2/rgb/02.png').write_bytes(bundles.png(white))
   code, _, err = run(capsys, bundle, '--folder=set', '--out=o.csv')
   assert code == 4 and 'is nan for 1 samples (the first is attack/p2/02)' in err

@@ -99,6 +99,7 @@ class Builder(SourceBuilder):
       # Steps are no mm yet; shapes are looked at when pictures are upright.
       unit='steps' if scale else 'mm',
       sizes='any' if recipe else self.RULES.sizes,
+      frame=bool(recipe),
     )
     return cropping.Reader(
       str(self.source), read, self.RULES, recipe, self.options['yunet'], self._quality, scale,

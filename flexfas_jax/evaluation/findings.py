@@ -16,7 +16,7 @@ RULES = {
   'triplet': 'frame, video or subject disagree within a row',
   'swapped': 'a picture stands in the column of another modality',
   'same-image': 'a modality is a copy of another; the second sensor was never used',
-  'black': 'all pixels equal: nothing was acquired; treated as absent',
+  'black': 'no signal: one colour, noise, or hardly any depth measured; treated as absent',
   'missing-file': 'no such file below the root',
   'unreadable': 'not a whole picture: truncated, empty, or something else under its name',
   'bit-depth': 'not the bit depth that this data set has; nothing is cut down silently',

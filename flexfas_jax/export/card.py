@@ -9,7 +9,7 @@ import flexfas_jax
 from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.export import samples
-from flexfas_jax.input_pipeline import transforms
+from flexfas_jax.input_pipeline import signal, transforms
 from flexfas_jax.schema import subset_name
 
 BUNDLE = 1  # of the form; `prediction` refuses a larger one
@@ -124,12 +124,30 @@ def preprocessing(size: int, modalities, view: str = 'whole') -> list[str]:
     "it is stored in (8 or 16 bits). A camera's picture is first turned as its EXIF says.",
     'rgb: three channels in the order R, G, B; a grey picture is repeated. Others: one channel, '
     'the first.',
-    'A picture of one colour throughout is absent: its image is all 0, present is false.',
+    'A modality whose image carries no signal is absent: its image is all 0, present is false. '
+    'It is asked of the image as decoded, before it is resized:',
+    f'rgb, ir: each side becomes {signal.CELLS} cells of {signal.SAMPLES} samples (where it has '
+    f'fewer than {signal.CELLS * signal.SAMPLES} pixels, pixels // {signal.SAMPLES} cells, at '
+    'least 2) by the nearest pixel (INTER_NEAREST); rgb is made grey (RGB2GRAY). Sort the '
+    f'{signal.SAMPLES**2} samples of each cell: median and quartiles are those at index '
+    f'{signal.SAMPLES**2 // 2}, {signal.SAMPLES**2 // 4} and {signal.SAMPLES**2 * 3 // 4}, counted '
+    'from 0. Contrast is the largest median of a cell minus the smallest; spread is the upper '
+    'minus the lower quartile of the cell at index (cells // 2) when cells are sorted by it. No '
+    f'signal: contrast < {signal.CONTRAST}, or contrast < {256 // signal.NOISE} (16 bits: '
+    f'{65536 // signal.NOISE}) and contrast < {signal.CONTRAST_TO_SPREAD:g} x spread. Values are '
+    'as stored, 8 or 16 bits.',
     f'The {seen} becomes {size} x {size}, its aspect not kept. rgb, ir: {shrink}bilinear '
     '(INTER_LINEAR). depth: the nearest pixel (INTER_NEAREST), since a hole (0) is no distance.',
     'To [0, 1]: 8 bits are divided by 255, 16 bits by 65535.',
   ]
   if 'depth' in modalities:
+    steps.insert(
+      4,
+      f'depth: no signal where fewer than {signal.MEASURED_SHARE:.0%} of the pixels in the '
+      'central half (rows h // 4 to h - h // 4 - 1, columns likewise) are at least '
+      f'{signal.MEASURED}, or where all pixels of the image but {signal.ODD_SHARE:.1%} (rounded '
+      'down, at least 1) have one value.',
+    )
     steps.append(
       'Except 16-bit depth, which is distance in mm: m is the median of what is measured (> 0) in '
       f'the central half of the resized picture (rows and columns {size // 4} to '

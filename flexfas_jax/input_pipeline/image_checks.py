@@ -34,11 +34,13 @@ class Rules:
     bits: {modality: 8 or 16}; a modality that is not named may have either.
     unit: of 16-bit depth; 'mm' has the range of the middle of a face checked.
     sizes: of the modalities of one triplet: 'any', 'aspect' (within 5 %), or 'equal'.
+    frame: images are whole frames whose faces are cropped later, see `signal.no_signal`.
   """
 
   bits: Mapping[str, int] = dataclasses.field(default_factory=dict)
   unit: str = 'mm'
   sizes: str = 'any'
+  frame: bool = False
 
 
 class Unreadable(Exception):
@@ -150,10 +152,9 @@ def _one(modality: str, array: np.ndarray, rules: Rules) -> list[Problem]:
   bits, wanted = 8 * array.itemsize, rules.bits.get(modality)
   if wanted and bits != wanted:
     return [('bit-depth', f'has {bits} bits, and {wanted} are due')]
-  high = int(array.max())
-  if signal.constant(array):
-    return [('black', f'is {array[0, 0].tolist()} in every pixel')]
-  problems = []
+  if reason := signal.no_signal(array, modality, frame=rules.frame):
+    return [('black', reason)]
+  high, problems = int(array.max()), []
   if modality != 'rgb' and array.ndim == 3 and (apart := _apart(array)) > GREY:
     problems.append(('colour', f'has channels up to {apart} grey levels apart'))
   if bits == 16 and modality == 'depth' and rules.unit == 'mm':

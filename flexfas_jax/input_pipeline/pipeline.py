@@ -107,8 +107,8 @@ def eval_batches(
 
   The second list is of the global batch, the same in every process, with each one's `META` and
   `label`; it is as long as there are real examples. The last batch repeats its first example to
-  keep its shape. The arrays have 'constant' [b, M] bool besides: pictures of real examples that
-  show nothing.
+  keep its shape. The arrays have 'constant' [b, M] bool besides: images of real examples that
+  carry no signal.
 
   Args:
     source: what to read.

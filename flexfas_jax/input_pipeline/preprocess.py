@@ -17,9 +17,9 @@ from flexfas_jax.input_pipeline import geometry, signal, transforms
 class Preprocess:
   """A raw example to arrays.
 
-  A picture whose pixels are all equal, whatever their colour, shows nothing: its sensor failed to
-  acquire, and the modality is absent. (A sample of nothing else has no score in evaluation; in
-  training it stays as it is, for a step must look at something.)
+  A modality whose image carries no signal (`signal.no_signal`, asked before any view) is absent:
+  its sensor failed to acquire. A sample of nothing else has no score in evaluation; in training it
+  stays as it is, because a step needs an input.
 
   Attributes:
     image_size: pixels along a side.

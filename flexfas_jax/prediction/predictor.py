@@ -170,8 +170,9 @@ class Predictor:
     late = freshness.stale(named, times, max_skew, max_age)
     reasons = list(late.values())
     images = pictures.read_all(self.card, {m: given[m] for m in named if m not in late})
+    whole = self.framing is not None  # frames, whose faces are cropped below
     for modality in list(images):
-      if reason := signal.no_signal(images[modality], modality):
+      if reason := signal.no_signal(images[modality], modality, frame=whole):
         del images[modality]
         reasons.append(f'{modality} {reason}: it carries no signal')
     if self.framing is not None and images:

@@ -169,7 +169,7 @@ def score_whole(job: jobs.Job, score: Callable, name: str, source: sources.Sourc
     raise AssertionError(f'{name}: not every sample was scored once')  # a defect of ours
   counts = zip(job.model.modalities, distributed.total(constant), strict=True)
   return scores, [
-    f'{name}: {n} pictures of {modality} are one constant; treated as absent'
+    f'{name}: {n} images of {modality} carry no signal; treated as absent'
     for modality, n in counts
     if n
   ]

@@ -149,7 +149,7 @@ def harm(source):
     ('unreadable', 'ir.jpg: ir is an HTML page'),
     ('bit-depth', 'depth.png: depth has 8 bits, and 16 are due'),
     ('same-image', 'ir.jpg: ir is a copy of rgb'),
-    ('black', 'ir.jpg: ir is 0 in every pixel'),
+    ('black', 'ir.jpg: ir is one colour throughout'),
     ('unreadable', 'depth.png: depth is truncated: the PNG has no end'),
   ]
 

@@ -161,7 +161,7 @@ def make_example(label=1, size=64, **pictures):
   """RGB whose left half is black, depth whose top is, infrared without black; as PNG."""
   rgb, depth, ir = (np.full((size, size, c), 90, np.uint8) for c in (3, 1, 1))
   rgb[:, : size // 2], depth[: size // 2] = 0, 0
-  ir[0, 0] = 91  # one grey level alone would show nothing
+  ir[:, : size // 2] = 120  # one grey level alone is no signal
   pictures = {'rgb': rgb, 'depth': depth, 'ir': ir} | pictures
   encoded = {
     m: b'' if image is None else cv2.imencode('.png', image)[1].tobytes()

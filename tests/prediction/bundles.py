@@ -93,9 +93,12 @@ def write(folder, **changes):
 
 
 def picture(seed, mean=0.0, size=24, channels=1, dtype=np.uint8):
-  """[size, size, channels] of noise about a value whose unit in [-1, 1] is `mean`."""
+  """[size, size, channels] of patches about a value whose unit in [-1, 1] is `mean`, with noise."""
   rng = np.random.default_rng(seed)
-  levels = 127.5 + 128 * mean + rng.uniform(-20, 20, (size, size, channels))
+  n = size // 8
+  patches = rng.permuted(np.linspace(-30, 30, n * n)).reshape(n, n)
+  patches = cv2.resize(patches, (size, size), interpolation=cv2.INTER_NEAREST)
+  levels = 127.5 + 128 * mean + patches[..., None] + rng.uniform(-6, 6, (size, size, channels))
   return np.clip(levels, 0, 255).astype(dtype)
 
 
