@@ -209,6 +209,69 @@ def test_a_manifest(bundle, files, capsys):
   assert code == 3 and "row 10: unknown label 'nobody'" in err
 
 
+def cover(folder, covered):
+  """Replaces images of a folder by black ones: {id: modalities}."""
+  for id_, modalities in covered.items():
+    parent, _, name = id_.rpartition('/')
+    for m in modalities:
+      channels = 3 if m == 'rgb' else 1
+      (folder / parent / m / f'{name}.png').write_bytes(
+        bundles.png(np.zeros((24, 24, channels), np.uint8))
+      )
+
+
+@pytest.mark.parametrize('by', ['folder', 'manifest'])
+def test_a_covered_sensor_among_many(bundle, files, capsys, by):
+  has = write_set(files / 'set')
+  one, two = 'bona_fide/p1/01', 'attack/p2/02'
+  cover(files / 'set', {one: ['ir'], two: ['depth', 'ir']})
+  source = '--folder=set'
+  if by == 'manifest':
+    lines = ['rgb,depth,ir,label,subject,video']
+    for id_, own in has.items():
+      folder, _, name = id_.rpartition('/')
+      paths = [f'set/{folder}/{m}/{name}.png' if m in own else '' for m in bundles.MODALITIES]
+      lines.append(','.join([*paths, id_.partition('/')[0], folder, 'v']))
+    (files / 'm.csv').write_text('\n'.join(lines))
+    source = '--manifest=m.csv'
+  made = {}
+  for name, allow in (('strict', ''), ('ir', 'ir'), ('both', 'ir,depth')):
+    code, _, err = run(capsys, bundle, source, f'--out={name}.csv', f'--allow_absent={allow}')
+    assert (code, err) == (0, '')
+    made[name] = score_files.read(files / f'{name}.csv')
+    ids = made[name].ids.tolist()
+    at = [next(i for i, id_ in enumerate(ids) if id_.endswith(end)) for end in (one, two)]
+    unusable = made[name].extra['unusable'].tolist()
+    assert [unusable[i] for i in at] == ['ir', 'depth+ir'] and unusable.count('') == 6
+    assert made[name].header['unusable']['rule'] == 'failure to acquire'
+  missing = {
+    name: {s for s, column in of.scores.items() if np.isnan(column[at[1]])}
+    for name, of in made.items()
+  }
+  assert missing['strict'] == {s for s in bundles.SUBSETS if s != 'rgb'}
+  assert missing['ir'] == {s for s in bundles.SUBSETS if 'depth' in s} | {'ir'}
+  assert missing['both'] == {'depth', 'ir', 'depth+ir'}
+  outcomes = [[str(of.extra['decision'][i]) for i in at] for of in made.values()]
+  assert outcomes[0] == ['fta', 'fta'] and outcomes[1][1] == 'fta'
+  assert 'fta' not in (outcomes[1][0], *outcomes[2])
+  assert 'ir is given and unusable' in made['strict'].extra['reasons'][at[0]]
+  # What is not affected stays as it was.
+  for subset in bundles.SUBSETS:
+    others = np.delete(np.stack([of.scores[subset] for of in made.values()]), at, 1)
+    np.testing.assert_array_equal(others[0], others[1])
+    np.testing.assert_array_equal(others[0], others[2])
+  # The figures of these files have both rules.
+  for name in made:
+    assert score.main([f'{name}.csv', '--bootstrap=0', f'--json={name}_r.json']) == 0
+  said = capsys.readouterr().err
+  assert 'rgb+ir: 2 of 8 samples have a modality that was given and is unusable' in said
+  found = {name: json.loads((files / f'{name}_r.json').read_text()) for name in made}
+  for name, of in found.items():
+    assert 'n_unusable' not in of['rgb'] and of['rgb+ir']['n_unusable'] == 2
+    strict = found['strict']['rgb+ir']
+    assert of['rgb+ir']['bpcer_fta'] == strict['bpcer'] == strict['bpcer_fta'], name
+
+
 def test_bad_pictures_among_many_are_failures_and_told(bundle, files, capsys):
   write_set(files / 'set')
   broken = files / 'set/attack/p2/depth/02.png'

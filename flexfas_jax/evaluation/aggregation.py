@@ -8,9 +8,9 @@ import dataclasses
 import numpy as np
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import exact_mean, metrics
+from flexfas_jax.evaluation import exact_mean, metrics, unusable
 from flexfas_jax.evaluation.score_files import Scores
-from flexfas_jax.schema import METADATA
+from flexfas_jax.schema import METADATA, MODALITIES, subset_name
 
 RULES = {
   'mean': 'the mean of the frames that have a score',
@@ -30,7 +30,8 @@ def by_video(scores: Scores, rule: str = 'mean') -> Scores:
   Returns:
     `Scores`, a sample per (dataset, video), in the order of the first frames. Its id is the
     video's name; a video without any scored frame is a failure to acquire. A frame whose score
-    is nan by a fault of the model stains its video.
+    is nan by a fault of the model stains its video. A modality that is unusable in any frame is
+    unusable in the video.
 
   Raises:
     ConfigError: no such rule.
@@ -68,7 +69,8 @@ def by_video(scores: Scores, rule: str = 'mean') -> Scores:
     label=scores.label[first],
     scores={n: _joined(s, index, first.size, rule) for n, s in scores.scores.items()},
     **{field: getattr(scores, field)[first] for field in METADATA},
-    extra={field: values[first] for field, values in scores.extra.items()},
+    extra={field: values[first] for field, values in scores.extra.items()}
+    | _unusable(scores, index, first.size),
     nan_samples={n: np.unique(index[at]) for n, at in scores.nan_samples.items()},
   )
 
@@ -94,6 +96,17 @@ def distinct(scores: Scores) -> tuple[Scores, int]:
       pairs = [(s[first], s[i]) for s in scores.scores.values()]
       keep[i] = not np.allclose(*zip(*pairs, strict=True), rtol=1e-4, atol=1e-6, equal_nan=True)
   return (scores, 0) if keep.all() else (scores.only(keep), int((~keep).sum()))
+
+
+def _unusable(scores: Scores, index: np.ndarray, n: int) -> dict[str, np.ndarray]:
+  """The column of that name for [n] videos, {} where there is none: what any frame names."""
+  if unusable.COLUMN not in scores.extra:
+    return {}
+  of = [set() for _ in range(n)]
+  for video, names in zip(index.tolist(), scores.extra[unusable.COLUMN].tolist(), strict=True):
+    of[video].update(names.split('+') if names else ())
+  ordered = [[m for m in MODALITIES if m in names] for names in of]
+  return {unusable.COLUMN: np.array(list(map(subset_name, ordered)))}
 
 
 def _joined(score: np.ndarray, index: np.ndarray, n: int, rule: str) -> np.ndarray:

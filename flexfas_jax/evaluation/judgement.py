@@ -22,6 +22,7 @@ from flexfas_jax.evaluation import (
   results,
   score_files,
   thresholds,
+  unusable,
 )
 from flexfas_jax.evaluation.intervals import Interval
 from flexfas_jax.evaluation.metrics import Count
@@ -29,7 +30,12 @@ from flexfas_jax.evaluation.metrics import Count
 # Above so many samples the bootstrap takes minutes: then it has to be asked for.
 MOST_SAMPLES = 1_000_000
 WORST = 12  # mistakes that are shown, of each kind
-_MEANS = {'acer': 'apcer', 'hter': 'apcer', 'acer_max': 'apcer_max'}  # of this and BPCER
+_MEANS = {
+  'acer': ('apcer', 'bpcer'),
+  'hter': ('apcer', 'bpcer'),
+  'acer_max': ('apcer_max', 'bpcer'),
+  'acer_fta': ('apcer_fta', 'bpcer_fta'),
+}
 
 
 class Estimate(NamedTuple):
@@ -126,7 +132,7 @@ def judge(
   of_kinds = results.kinds(scores)
   with np.errstate(invalid='ignore'):
     accepted = {s: scores.scores[s] >= found[s]['threshold'] for s in served}
-  shares = {s: _shares(scores, accepted[s], scores.scores[s], of_kinds) for s in served}
+  shares = {s: _shares(scores, accepted[s], s, of_kinds) for s in served}
   by_group = {
     (s, column): fairness.shares(column, values, scores.label, accepted[s])
     for s in served
@@ -189,15 +195,18 @@ def _column(scores: score_files.Scores, column: str) -> np.ndarray:
   return known[column]
 
 
-def _shares(scores, accepted, score, of_kinds) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _shares(scores, accepted, subset, of_kinds) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   """{rate: (errors [N] bool, among [N] bool)} of everything that is a share of samples."""
-  bona_fide, missing = scores.label == 1, np.isnan(score)
+  bona_fide, missing = scores.label == 1, np.isnan(scores.scores[subset])
   found = {
     'apcer': (accepted, ~bona_fide),
     'bpcer': (~accepted, bona_fide),
     'apnrr': (missing, ~bona_fide),
     'bpnrr': (missing, bona_fide),
   }
+  if (without := unusable.affected(scores, subset)).any():
+    found['apcer_fta'] = (accepted & ~without, ~bona_fide)
+    found['bpcer_fta'] = (~accepted | without, bona_fide)
   category, species = of_kinds
   for prefix, kinds in (('apcer/', category or species), ('apcer_species/', species)):
     if kinds is None or (prefix == 'apcer_species/' and category is None):
@@ -221,7 +230,9 @@ def _figures(who, scores, subset, shares, parts) -> bootstrap.Figures:
     scores.scores[subset],
     shares,
     maxima={'apcer_max': parts} if parts else {},
-    means={n: (p, 'bpcer') for n, p in _MEANS.items() if parts or p != 'apcer_max'},
+    means={
+      n: of for n, of in _MEANS.items() if of[0] in shares or (of[0] == 'apcer_max' and parts)
+    },
     fprs={f'tpr@fpr={fpr}': float(fpr) for fpr in results.FPRS},
     apcers={f'bpcer@apcer={apcer}': float(thresholds.share(apcer)) for apcer in results.APCERS},
   )
@@ -235,23 +246,22 @@ def _estimates(found, shares, drawn) -> dict[str, Estimate]:
   of_max = [c for name, c in counts.items() if name.startswith(_of_max(shares))]
   exact = {name: intervals.clopper_pearson(count) for name, count in counts.items()}
   exact['apcer_max'] = intervals.of_max(of_max)
-  for name, part in _MEANS.items():
-    rates = (found[part], found['bpcer'])
+  means = {name: parts for name, parts in _MEANS.items() if name in found}
+  for name, parts in means.items():
+    rates = [found[part] for part in parts]
     if not any(map(math.isnan, rates)):
-      exact[name] = intervals.of_mean(rates, (exact[part], exact['bpcer']))
+      exact[name] = intervals.of_mean(rates, [exact[part] for part in parts])
   n = found['n_bona_fide']
   for name, value in found.items():  # at a threshold that is taken as given
     if name.startswith(('tpr@', 'bpcer@')) and not math.isnan(value):
       counts[name] = Count(round(value * n), n)
       exact[name] = intervals.clopper_pearson(counts[name])
   people = {name: bootstrap.interval(draws) for name, draws in (drawn or {}).items()}
-  for name, part in _MEANS.items():
+  for name, parts in means.items():
     # Where one of the two rates is the same in every draw (no error was seen), the draws of the
     # mean know nothing of it: its interval is made of theirs.
-    if name in people and any(np.ptp(drawn[x].drawn) == 0 for x in (part, 'bpcer')):
-      people[name] = intervals.of_mean(
-        (found[part], found['bpcer']), (people[part], people['bpcer'])
-      )
+    if name in people and any(np.ptp(drawn[x].drawn) == 0 for x in parts):
+      people[name] = intervals.of_mean([found[x] for x in parts], [people[x] for x in parts])
   named = [n for n in found if n not in ('threshold', 'ORACLE') and not n.startswith('n_')]
   return {
     name: Estimate(

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.evaluation import metrics, score_files, thresholds
+from flexfas_jax.evaluation import metrics, score_files, thresholds, unusable
 
 Results = dict[str, dict[str, float]]
 
@@ -39,7 +39,9 @@ def results(
     apcer_max, acer_max, hter, bpcer@apcer=10%, 5% and 1%, apnrr, bpnrr, n_bona_fide, n_attack,
     n_fta, and apcer/NAME and n_attack/NAME by attack category, or by species where no category is
     known; where both are, apcer_species/NAME besides. NaN is undefined. A subset without one score
-    is not served by the model: all of its rates are NaN.
+    is not served by the model: all of its rates are NaN. Where samples were given a modality of the
+    subset that is unusable: n_unusable of them, and acer_fta, apcer_fta, bpcer_fta, which count
+    these as failures to acquire; all other figures count that modality as absent.
 
   Raises:
     ConfigError: an unknown rule or subset.
@@ -79,6 +81,16 @@ def remarks(found: Results) -> list[str]:
       lines.append(
         f'{subset}: {values["n_fta"]} of {_n(values)} samples have no score (failure to acquire); '
         'they count as not accepted'
+      )
+    if is_served(values) and 'n_unusable' in values:
+      both = [
+        ', '.join(f'{n.upper()} {100 * values[n + end]:.2f}' for n in ('acer', 'apcer', 'bpcer'))
+        for end in ('', '_fta')
+      ]
+      lines.append(
+        f'{subset}: {values["n_unusable"]} of {_n(values)} samples have a modality that was given '
+        f'and is unusable. As scored, at {values["threshold"]:.6g}: {both[0]}. As failures to '
+        f'acquire, which is what prediction does by default: {both[1]}'
       )
     if values['auc'] < 0.3:
       lines.append(
@@ -192,6 +204,7 @@ def _judged(scores, subset, threshold, of_kinds) -> dict[str, float]:
     'n_fta': rates.n_fta,
     **by_name,
     **{f'n_attack/{name}': count.n for name, count in by_kind(rates).items()},
+    **unusable.figures(scores, subset, threshold),
   }
 
 

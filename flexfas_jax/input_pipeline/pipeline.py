@@ -107,8 +107,8 @@ def eval_batches(
 
   The second list is of the global batch, the same in every process, with each one's `META` and
   `label`; it is as long as there are real examples. The last batch repeats its first example to
-  keep its shape. The arrays have 'constant' [b, M] bool besides: images of real examples that
-  carry no signal.
+  keep its shape. The arrays have 'unusable' [b, M] bool besides: images of real examples that are
+  there and carry no signal; they count as absent.
 
   Args:
     source: what to read.
@@ -127,7 +127,7 @@ def eval_batches(
     example = source[index if real else batch * batch_size]
     arrays = preprocess(example)
     there = [bool(example.get(m)) for m in preprocess.modalities]
-    return {**arrays, 'constant': real & np.array(there) & ~arrays['present']}
+    return {**arrays, 'unusable': real & np.array(there) & ~arrays['present']}
 
   batches = -(-n // batch_size)
   threads = threads or threads_here()

@@ -23,7 +23,7 @@ import numpy as np
 
 from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import score_files
+from flexfas_jax.evaluation import score_files, unusable
 from flexfas_jax.prediction import decision as decisions
 from flexfas_jax.prediction.decision import Decision
 from flexfas_jax.prediction.predictor import Acquired, Predictor
@@ -166,13 +166,13 @@ def _decide(
 ) -> Decision:
   if isinstance(acquired, str):
     return Decision(decisions.FTA, reasons=(acquired,))
-  used, unusable = predictor.used(acquired), acquired.unusable
-  if refused := predictor.refusal(used, unusable, allowed):
+  used = predictor.used(acquired)
+  if refused := predictor.refusal(used, acquired.unusable, allowed):
     reasons = (*acquired.reasons, refused)
-    return Decision(decisions.FTA, used=used, reasons=reasons, unusable=unusable)
+    return Decision(decisions.FTA, used=used, reasons=reasons, unusable=acquired.unusable)
   subset = '+'.join(used)
   threshold = predictor.card.threshold(subset)
-  return decisions.of_score(scores[subset], threshold, used, acquired.reasons, unusable)
+  return decisions.of_score(scores[subset], threshold, used, acquired.reasons, acquired.unusable)
 
 
 def _header(predictor: Predictor, allowed: Sequence[str], as_evaluated: bool) -> dict:
@@ -209,7 +209,7 @@ def write(path: Path, table: Table) -> None:
     'reasons': ['; '.join(d.reasons).replace('\r', ' ') for d in table.decisions],
   }
   if any(d.unusable for d in table.decisions):
-    extra['unusable'] = [schema.subset_name(d.unusable) for d in table.decisions]
+    extra[unusable.COLUMN] = [schema.subset_name(d.unusable) for d in table.decisions]
   try:
     if not table.labelled:
       return _write_unlabelled(path, table, extra)

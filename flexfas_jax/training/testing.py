@@ -13,7 +13,7 @@ import numpy as np
 
 import flexfas_jax
 from flexfas_jax.errors import StateError
-from flexfas_jax.evaluation import judgement, results, score_files, scoring, tables
+from flexfas_jax.evaluation import judgement, results, score_files, scoring, tables, unusable
 from flexfas_jax.evaluation import views as looks
 from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.training import digests, distributed, inputs, sharding, workdir
@@ -145,7 +145,7 @@ def best_of(job: jobs.Job, folder: pathlib.Path, metric: str, remarks: list[str]
 
 
 def score_whole(job: jobs.Job, score: Callable, name: str, source: sources.Source, about):
-  """(a set's scores, what to say about its pictures).
+  """(a set's scores, notes on its images); the scores name the modalities that carry no signal.
 
   Args:
     job: whose model it is.
@@ -153,24 +153,31 @@ def score_whole(job: jobs.Job, score: Callable, name: str, source: sources.Sourc
     name, source: of the set.
     about: a header, or a member's each.
   """
-  constant = np.zeros(len(job.model.modalities), int)
+  B, modalities = job.config.eval_batch_size, job.model.modalities
+  rows = sharding.rows(job.mesh, B)
+  found = np.zeros((-(-len(source) // B) * B, len(modalities)), int)  # 1: given, without signal
 
-  def counted(batches):
-    for arrays, metas in batches:
-      constant[:] += arrays['constant'].sum(0)
+  def looked_at(batches):
+    for i, (arrays, metas) in enumerate(batches):
+      found[i * B + rows] = arrays['unusable']
       yield arrays, metas
 
   silent = not distributed.is_first()
   with Progress(f'score {name}', len(source), silent=silent) as progress:
     every = dataclasses.replace(job.preprocess, test_views=tuple(job.views.values()))
-    scores = score(counted(batches_of(job, source, every)), about, progress.update)
+    scores = score(looked_at(batches_of(job, source, every)), about, progress.update)
   one = scores[0] if isinstance(scores, list) else scores
   if one.ids.tolist() != list(source.columns['id']):
     raise AssertionError(f'{name}: not every sample was scored once')  # a defect of ours
-  counts = zip(job.model.modalities, distributed.total(constant), strict=True)
+  found = distributed.total(found)[: len(source)] > 0  # a row may be held by several processes
+  scores = (
+    [unusable.named(of_member, modalities, found) for of_member in scores]
+    if isinstance(scores, list)
+    else unusable.named(scores, modalities, found)
+  )
   return scores, [
     f'{name}: {n} images of {modality} carry no signal; treated as absent'
-    for modality, n in counts
+    for modality, n in zip(modalities, found.sum(0), strict=True)
     if n
   ]
 

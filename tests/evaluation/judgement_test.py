@@ -69,7 +69,7 @@ def test_what_is_drawn_computes_the_same_figures(judged):
   """The bootstrap's own way to a figure, everybody being drawn once."""
   subset = 'rgb+ir'
   accepted = TEST.scores[subset] >= judged.found[subset]['threshold']
-  shares = judgement._shares(TEST, accepted, TEST.scores[subset], results.kinds(TEST))
+  shares = judgement._shares(TEST, accepted, subset, results.kinds(TEST))
   figures = judgement._figures(
     judged.people, TEST, subset, shares, tuple(n for n in shares if n.startswith('apcer_species/'))
   )

@@ -291,11 +291,11 @@ class Examples(list):
     return known | {'label': labels}
 
 
-def test_constant_pictures_are_counted():
+def test_given_images_without_signal_are_unusable():
   nothing = make_example(ir=np.zeros((8, 8, 1), np.uint8), depth=None)
   (arrays, metas) = next(pipeline.eval_batches(Examples([nothing, make_example()]), PLAIN, 4))
   assert len(metas) == 2
-  assert arrays['constant'].tolist() == [[False, False, True]] + [[False] * 3] * 3  # padding: none
+  assert arrays['unusable'].tolist() == [[False, False, True]] + [[False] * 3] * 3  # padding: none
 
 
 def test_several_views_of_a_picture_are_those_of_each_alone(source):

@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from flexfas_jax.input_pipeline.preprocess import Preprocess
 from tests import toy
 from tests.prediction import bundles
 
+BLACK = cv2.imencode('.png', np.zeros((64, 64, 1), np.uint8))[1].tobytes()
 SETS = {
   'val': 'rendered_faces/surf_like_tiny:val',
   'test': 'rendered_faces/surf_like_tiny:test, rendered_faces/cefa_like_tiny:test'
@@ -34,7 +36,26 @@ def bundle(tmp_path_factory):
   return bundles.write(folder, models=[entry], image_size=model.image_size, inputs={})
 
 
-def test_it_is_as_evaluated(bundle, prepared, tmp_path, monkeypatch, capsys):
+class Covered:
+  """A source whose infrared sensor is covered in every fifth sample."""
+
+  def __init__(self, source):
+    self._source, self.columns = source, source.columns
+
+  def __len__(self):
+    return len(self._source)
+
+  def __getitem__(self, index):
+    example = self._source[index]
+    return {**example, 'ir': BLACK} if index % 5 == 0 else example
+
+
+@pytest.mark.parametrize('covered', [False, True])
+def test_it_is_as_evaluated(bundle, prepared, tmp_path, monkeypatch, capsys, covered):
+  """Also where sensors are covered: both count them as absent."""
+  if covered:
+    plain = sources.open_source
+    monkeypatch.setattr(sources, 'open_source', lambda *args: Covered(plain(*args)))
   monkeypatch.chdir(tmp_path)
   model, variables = toy.make()
   subsets = [tuple(name.split('+')) for name in bundles.SUBSETS]
@@ -56,7 +77,12 @@ def test_it_is_as_evaluated(bundle, prepared, tmp_path, monkeypatch, capsys):
       np.testing.assert_allclose(predicted[name].scores[subset], column, atol=1e-5)
   # The tiny pictures of one set lack depth: there is no score by depth alone, and none is made up.
   assert np.isnan(predicted['test'].scores['depth']).any()
-  assert set(predicted['test'].extra['used'].tolist()) == {'rgb+depth+ir', 'rgb+ir'}
+  used = {'rgb+depth+ir', 'rgb+ir'} | ({'rgb+depth', 'rgb'} if covered else set())
+  assert set(predicted['test'].extra['used'].tolist()) == used
+  for of in predicted.values():
+    assert of.header['unusable']['rule'] == 'absent, as in evaluation'
+    n = sum(i % 5 == 0 for i in range(of.ids.size)) if covered else 0
+    assert (of.extra.get('unusable', np.array([])) == 'ir').sum() == n
   by = [results.results(s['test'], 'dev_eer', s['val']) for s in (evaluated, predicted)]
   for subset, values in by[0].items():
     for metric, value in values.items():

@@ -26,6 +26,9 @@ NAMES = {
   'hter': 'HTER',
   'apnrr': 'APNRR',
   'bpnrr': 'BPNRR',
+  'acer_fta': 'ACER, unusable as FTA',
+  'apcer_fta': 'APCER, pooled, unusable as FTA',
+  'bpcer_fta': 'BPCER, unusable as FTA',
 }
 
 

@@ -1,0 +1,55 @@
+"""Many decisions at once: what a sample was given and could not be used, by either rule."""
+
+import numpy as np
+import pytest
+
+from flexfas_jax.evaluation import score_files
+from flexfas_jax.prediction import Predictor, card, score_table
+from flexfas_jax.prediction.samples import Sample
+from tests.prediction import bundles
+
+
+@pytest.fixture(scope='module')
+def bundle(tmp_path_factory):
+  return bundles.write(tmp_path_factory.mktemp('bundles') / 'toy')
+
+
+def covered(*modalities):
+  return {
+    m: np.zeros_like(image) if m in modalities else image for m, image in bundles.triplet().items()
+  }
+
+
+def test_as_evaluated_unusable_is_absent(bundle, tmp_path):
+  """Whatever the predictor allows; what it requires is still required."""
+  given = [Sample('a', covered(), 'attack'), Sample('b', covered('depth', 'ir'), 'attack')]
+  rgb_only = Predictor.load(bundle)(rgb=given[0].given['rgb'])
+  for allow_absent in ((), ('ir',)):
+    predictor = Predictor.load(bundle, allow_absent=allow_absent)
+    table = score_table.make(predictor, given, as_evaluated=True)
+    assert table.header['unusable']['rule'] == 'absent, as in evaluation'
+    assert table.decisions[1].accepted and table.decisions[1].unusable == ('depth', 'ir')
+    assert table.scores['rgb+depth+ir'][1] == pytest.approx(rgb_only.score, abs=1e-6)
+    assert np.isnan(table.scores['depth+ir'][1])
+    strict = score_table.make(predictor, given)
+    assert strict.decisions[1].outcome == 'fta' and np.isnan(strict.scores['rgb+depth+ir'][1])
+    assert strict.header['unusable'] == {
+      'rule': 'failure to acquire',
+      'allow_absent': list(allow_absent),
+    }
+  required = Predictor.load(bundle, require=['depth'])
+  assert score_table.make(required, given, as_evaluated=True).decisions[1].outcome == 'fta'
+  score_table.write(tmp_path / 'o.csv', table)
+  assert score_files.read(tmp_path / 'o.csv').extra['unusable'].tolist() == ['', 'depth+ir']
+  unaffected = score_table.make(predictor, given[:1])
+  score_table.write(tmp_path / 'p.csv', unaffected)
+  assert 'unusable' not in score_files.read(tmp_path / 'p.csv').extra
+
+
+def test_a_modality_that_the_model_does_not_have_is_reported(bundle):
+  entry = {'file': 'model', 'modalities': ['rgb', 'ir'], 'present': True}
+  run = lambda images, present: np.zeros(len(present), np.float32)  # noqa: E731
+  predictor = Predictor(card.read(bundle), entry, run)
+  (decision,) = score_table.make(predictor, [Sample('a', covered('depth'))]).decisions
+  assert decision.used == ('rgb', 'ir') and decision.outcome != 'fta'
+  assert decision.reasons == ('depth is not an input of this model: ignored',)

@@ -1,0 +1,83 @@
+"""Scoring a set: the scores name the modalities that were given and carry no signal."""
+
+import types
+
+import cv2
+import numpy as np
+import pytest
+
+from flexfas_jax.evaluation.score_files import Scores
+from flexfas_jax.input_pipeline import geometry, pipeline
+from flexfas_jax.input_pipeline.preprocess import Preprocess
+from flexfas_jax.training import testing
+
+MODALITIES = ('rgb', 'depth', 'ir')
+COVERED = {1: ('ir',), 4: ('rgb', 'depth')}
+NAMES = ['', 'ir', '', '', 'rgb+depth']
+N, BATCH = 5, 4  # the last batch has padding
+
+
+class Examples(list):
+  """A source in memory."""
+
+  @property
+  def columns(self):
+    known = {name: [example.get(name, '') for example in self] for name in pipeline.META}
+    return known | {'label': ['attack'] * len(self)}
+
+
+@pytest.fixture(scope='module')
+def source():
+  def encoded(i, modality):
+    if modality == 'depth' and i == 2:
+      return None  # not given is not unusable
+    shape = (32, 32, 3 if modality == 'rgb' else 1)
+    ramp = 7 * np.arange(32, dtype=np.uint8)[:, None, None] + np.uint8(10 + i)
+    image = np.broadcast_to(0 if modality in COVERED.get(i, ()) else ramp, shape).astype(np.uint8)
+    return cv2.imencode('.png', image)[1].tobytes()
+
+  return Examples(
+    {'id': f'id{i}', 'label': 0, **{m: encoded(i, m) for m in MODALITIES}} for i in range(N)
+  )
+
+
+def score(batches, about, progress):
+  """Stands in for a scorer: every sample's score is 0.5."""
+  ids = [known['id'] for _, metas in batches for known in metas]
+  one = Scores(ids=ids, label=[0] * len(ids), scores={'rgb': [0.5] * len(ids)}, header=about)
+  return [one, one] if isinstance(about, list) else one
+
+
+@pytest.fixture
+def job(monkeypatch):
+  monkeypatch.setattr(testing.sharding, 'rows', lambda mesh, B: np.arange(B))
+  return types.SimpleNamespace(
+    config=types.SimpleNamespace(eval_batch_size=BATCH),
+    model=types.SimpleNamespace(modalities=MODALITIES),
+    mesh=None,
+    preprocess=Preprocess(8, MODALITIES),
+    views={'whole': geometry.View(), 'flip': geometry.View(flip=True)},
+  )
+
+
+def test_the_scores_name_what_carries_no_signal(job, source):
+  scores, notes = testing.score_whole(job, score, 'val', source, {})
+  assert scores.extra['unusable'].tolist() == NAMES
+  assert notes == [f'val: 1 images of {m} carry no signal; treated as absent' for m in MODALITIES]
+  members, _ = testing.score_whole(job, score, 'val', source, [{}, {}])
+  assert [one.extra['unusable'].tolist() for one in members] == [NAMES] * 2
+  scores, notes = testing.score_whole(job, score, 'val', Examples(source[2:4]), {})
+  assert scores.extra == {} and notes == []
+
+
+def test_each_process_has_a_part_of_a_batch(job, source, monkeypatch):
+  """Whatever rows a process holds, all have the whole column; some rows are held twice."""
+  parts = []
+  monkeypatch.setattr(testing.distributed, 'total', lambda found: parts.append(found) or found)
+  for rows in ([0, 3], [1, 2], [3, 2]):
+    monkeypatch.setattr(testing.sharding, 'rows', lambda mesh, B, own=rows: np.array(own))
+    testing.score_whole(job, score, 'val', source, {})
+  whole = sum(parts)
+  monkeypatch.setattr(testing.distributed, 'total', lambda found: whole)
+  scores, _ = testing.score_whole(job, score, 'val', source, {})
+  assert scores.extra['unusable'].tolist() == NAMES
