@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from flexfas_jax import demo
-from flexfas_jax.errors import ConfigError
+from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.prediction import Predictor
 from flexfas_jax.prediction.page import answers, server
 from tests import browser
@@ -195,6 +195,25 @@ def test_what_cannot_be_served(bundle, capsys):
   ):
     assert demo.main([str(arg) for arg in args]) == code
     assert says in capsys.readouterr().err
+
+
+def test_a_model_that_fails_is_not_served(bundle, capsys, monkeypatch):
+  def fails(*_):
+    raise StateError('the model fails')
+
+  def serve(*_):
+    raise AssertionError('it is served')
+
+  monkeypatch.setattr(Predictor, 'scores', fails)
+  monkeypatch.setattr(server, 'make', serve)
+  assert demo.main([str(bundle), '--port=0']) == 4
+  assert 'the model fails' in capsys.readouterr().err
+
+
+def test_a_time_for_requests(bundle, capsys):
+  for given in ('0', '-1', 'nan', '4000'):
+    assert demo.main([str(bundle), f'--request_timeout={given}']) == 2
+    assert '--request_timeout=' in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not browser.CHROMIUM, reason='there is no chromium to open the page with')

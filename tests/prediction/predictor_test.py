@@ -314,6 +314,27 @@ def test_a_framing_that_cannot_be(bundle):
     Predictor.load(bundle)(rgb=bundles.picture(0, channels=3), box=(0, 0, 9, 9))
 
 
+def test_warming_up_runs_the_model_once_on_what_it_takes(bundle):
+  """A model that fails when it runs fails then, not at the first face."""
+  loaded, seen = Predictor.load(bundle), []
+
+  def run(images, present):
+    seen.append(({m: (x.shape, x.dtype.name) for m, x in images.items()}, present.tolist()))
+    return np.zeros(1, np.float32)
+
+  loaded._run = run
+  assert loaded.warm_up() is None
+  shapes = {m: ((1, 8, 8, 3 if m == 'rgb' else 1), 'float32') for m in bundles.MODALITIES}
+  assert seen == [(shapes, [[True] * 3])]
+
+  def fails(images, present):
+    raise StateError('the model fails')
+
+  loaded._run = fails
+  with pytest.raises(StateError, match='the model fails'):
+    loaded.warm_up()
+
+
 def test_a_decision_is_true_only_where_it_accepts():
   assert of_score(0.5, 0.5, ['rgb'])
   assert not of_score(np.nextafter(0.5, 0), 0.5, ['rgb'])
