@@ -3,7 +3,7 @@
 import pytest
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import overlaps
+from flexfas_jax.evaluation import overlaps, score_files
 
 
 def side(*examples):
@@ -118,3 +118,42 @@ def test_what_a_fold_leaves_out_is_not_trained_on():
 def test_only_attacks_are_left_out():
   live = {'attack_type': ['live', ''], 'label': ['bona_fide', 'attack']}
   overlaps.check_left_out(live, {'val': live})
+
+
+def test_who_was_pretrained_on_is_not_judged():
+  """By subject, with counts; who is not known is nobody."""
+  judged = {
+    'val': side(('p1', 'v', 'a'), ('p1', 'v', 'b'), ('', 'v', 'c')),
+    'intra': side(('p2', '', 'd')),
+  }
+  overlaps.check_pretraining({'p3', 'v', 'a', ''}, judged)
+  with pytest.raises(DataError) as caught:
+    overlaps.check_pretraining(['p2', 'p1', ''], judged)
+  lines = str(caught.value).splitlines()
+  assert lines[1:-1] == [
+    'leak: subject p1 in pretraining and val (2)',
+    'leak: subject p2 in pretraining and intra (1)',
+  ]
+  assert 'subject!=' in lines[-1] and 'more' not in lines[-1]
+  many = side(*((f'p{i}', '', str(i)) for i in range(13)))
+  with pytest.raises(DataError, match='and 3 more'):
+    overlaps.check_pretraining(many['subject'], {'val': many})
+
+
+def test_names_of_a_score_file_are_of_their_data_set():
+  scores = score_files.Scores(
+    ['a', 'b', 'c', 'd'], [1, 1, 0, 0], {'rgb': [0.1] * 4}, dataset=['x', 'y', 'x', ''],
+    subject=['p1', 'p1', 'x/p1', 'p1'], video=['v', '', 'x/p1/v', 'v'],
+  )  # fmt: skip
+  assert overlaps.columns_of(scores) == {
+    'id': ['a', 'b', 'c', 'd'],
+    'subject': ['x/p1', 'y/p1', 'x/p1', 'p1'],
+    'video': ['x/v', '', 'x/p1/v', 'v'],
+  }
+
+
+def test_many_left_out_species_fit_on_one_screen():
+  many = species(*(f'kind{i:02}' for i in range(12)))
+  with pytest.raises(DataError, match='kind00') as caught:
+    overlaps.check_left_out(many, {'val': many})
+  assert '... and 2 more' in str(caught.value) and 'kind10' not in str(caught.value)

@@ -226,6 +226,9 @@ def test_what_shrinks_is_averaged_and_what_grows_is_not():
   halftone[::2, ::2] = halftone[1::2, 1::2] = 200
   np.testing.assert_array_equal(geometry.apply_view(halftone, View(), 32), 100)
   # The shorter side counts: one that does not shrink has nothing to average.
+  wide = np.tile(np.array([0, 90, 0], np.uint8), (4, 4))[..., None]  # [4, 12, 1]
+  np.testing.assert_array_equal(geometry.apply_view(wide, View(), 4), 90)
+  np.testing.assert_array_equal(geometry.apply_view(np.repeat(wide, 3, 0), View(), 4), 30)
   image = np.zeros((2, 64, 1), np.uint8)
   image[1] = 200
   found = geometry.apply_view(image, View(), 4)[:, 0, 0]
@@ -236,3 +239,7 @@ def test_an_image_with_alpha_has_three_channels():
   image = np.full((2, 2, 4), (1, 2, 3, 99), np.uint8)
   assert geometry.decode(encode(image), 'rgb', 'x')[0, 0].tolist() == [3, 2, 1]
   assert geometry.decode(encode(image), 'ir', 'x').shape == (2, 2, 1)
+
+
+def test_opencv_starts_no_threads():
+  assert cv2.getNumThreads() <= 1

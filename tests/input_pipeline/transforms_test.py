@@ -43,11 +43,11 @@ def test_photometric_changes_by_hand():
 def test_an_exponent_from_a_range_is_drawn_evenly():
   draws = []
   for seed in range(400):
-    change = transforms.draw_photometric(np.random.default_rng(seed), 1, gamma=(0.5, 1.5))
+    change = transforms.draw_photometric(np.random.default_rng(seed), 1, gamma=(0.5, 2.5))
     draws.append(np.log(change(np.full(1, 0.5, np.float32))[0]) / np.log(0.5))
-  assert 0.5 <= min(draws) < 0.52
-  assert 1.48 < max(draws) <= 1.5001
-  np.testing.assert_allclose(np.mean(draws), 1.0, atol=0.05)
+  assert 0.5 <= min(draws) < 0.54
+  assert 2.46 < max(draws) <= 2.5001
+  np.testing.assert_allclose(np.mean(draws), 1.5, atol=0.1)
 
 
 def test_strong_changes_stay_in_range_and_none_is_none():
@@ -117,15 +117,19 @@ def test_a_face_that_is_not_measured_takes_the_rest():
   np.testing.assert_allclose([found[3, 3], found[7, 7]], [0.5, 1], atol=1e-6)
 
 
-def test_the_window_is_about_the_central_half():
-  """Rows and columns 2 to 5 of 8, and of 9 rows 2 to 6."""
-  for shape, centre in (((8, 8), np.s_[2:6, 2:6]), ((9, 4), np.s_[2:7, 1:3])):
-    depth = np.full((*shape, 1), 5000, np.uint16)
-    depth[centre] = 600
-    found = transforms.to_unit(depth, 'depth')[..., 0]
-    expected = np.full(shape, 1 / 255)
-    expected[centre] = 0.5
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+@pytest.mark.parametrize('shape, centre', [((8, 8), (2, 6, 2, 6)), ((11, 7), (2, 9, 1, 6))])
+def test_the_window_is_about_the_central_half(shape, centre):
+  """A quarter is left out on each side, rounded down; every measurement in it counts."""
+  top, bottom, left, right = centre
+  rng = np.random.default_rng(0)
+  depth = rng.permuted(np.arange(600, 600 + 3 * np.prod(shape), 3)).reshape(*shape, 1)
+  middle = np.median(depth[top:bottom, left:right])
+  depth[0, 0] = 0
+  found = transforms.to_unit(depth.astype(np.uint16), 'depth')
+  expected = np.clip(0.5 - (depth - middle) / 400, 1 / 255, 1)
+  np.testing.assert_allclose(found, np.where(depth > 0, expected, 0), atol=1e-6)
+  # Of the border alone it would be another.
+  assert abs(middle - np.median(depth)) > 1
 
 
 def test_one_shift_for_all_channels():
