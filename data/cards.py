@@ -14,7 +14,6 @@ import collections
 import csv
 import functools
 import hashlib
-import io
 import itertools
 import json
 import pathlib
@@ -27,7 +26,7 @@ from array_record.python import array_record_data_source
 from PIL import Image, ImageDraw, ImageFont
 
 import flexfas_jax
-from flexfas_jax.input_pipeline import geometry, transforms
+from flexfas_jax.input_pipeline import geometry, image_files, transforms
 from flexfas_jax.input_pipeline.progress import show_progress
 from flexfas_jax.input_pipeline.workers import Workers
 from flexfas_jax.schema import MODALITIES
@@ -37,7 +36,6 @@ FACTS += ('dataset', 'ethnicity')
 DIGESTS = tuple(f'{m}_sha256' for m in MODALITIES)
 _AT_ONCE = 256  # records of a task
 _WORTH_A_BAR = 20  # tasks
-_BITS = {'I;16': 16, 'I;16B': 16, 'I;16L': 16, 'I': 16}  # Pillow's modes; others have 8
 _TILE, _PEOPLE, _GAP, _LABEL, _TITLE = 92, 4, 8, 16, 32
 _HOLE = (58, 22, 74)  # colour of what a depth sensor did not measure
 _ABSENT = (235, 235, 235)
@@ -122,11 +120,9 @@ def _describe(split: str, task: tuple[pathlib.Path, int]) -> list[dict]:
 def _form(encoded: bytes) -> tuple[str, int, int, int, int]:
   """(file format, width, height, channels, bits), from the header alone."""
   try:
-    with Image.open(io.BytesIO(encoded)) as image:
-      width, height = image.size
-      bits = _BITS.get(image.mode, 8)
-      return image.format, width, height, 1 if bits == 16 else len(image.getbands()), bits
-  except OSError:  # a builder that checks nothing wrote it
+    found = image_files.header(encoded)
+    return found.kind, found.width, found.height, found.channels, max(8, found.bits)
+  except image_files.Unreadable:  # a builder that checks nothing wrote it
     return 'unreadable', 0, 0, 0, 0
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from flexfas_jax.evaluation import lists
-from flexfas_jax.input_pipeline import image_checks
+from flexfas_jax.input_pipeline import image_checks, image_files
 
 
 class Row(NamedTuple):
@@ -41,10 +41,12 @@ class Reader:
   Attributes:
     source: the root that paths are below.
     rules: what the pictures must be.
+    max_pixels: limit of each image's width times height, checked before it is decoded.
   """
 
   source: str
   rules: image_checks.Rules = image_checks.Rules()
+  max_pixels: int = dataclasses.field(default=image_files.MAX_PIXELS, kw_only=True)
 
   def pictures(self, row: Row) -> dict[str, bytes]:
     """The encoded pictures of a row, by modality.
@@ -56,9 +58,8 @@ class Reader:
     return {modality: self.file(path) for modality, path in row.files.items()}
 
   def file(self, path: str) -> bytes:
-    """The bytes of a file below the source."""
-    with open(os.path.join(self.source, path), 'rb') as file:
-      return file.read()
+    """The bytes of a regular file below the source, of at most `image_files.MAX_BYTES`."""
+    return image_files.read(os.path.join(self.source, path))
 
   def __call__(self, row: Row) -> Outcome:
     """Reads and checks one row; what is wrong is returned, never raised."""
@@ -78,7 +79,7 @@ class Reader:
       for modality, wanted in row.sha256.items()
       if modality in images and wanted and image_checks.digest(images[modality]) != wanted
     ]
-    found = image_checks.inspect(images, self.rules)
+    found = image_checks.inspect(images, self.rules, self.max_pixels)
     return Outcome(row, images, problems + [(rule, _where(row, text)) for rule, text in found])
 
   def exists(self, path: str) -> bool:

@@ -31,7 +31,7 @@ from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import list_checks, lists
 from flexfas_jax.evaluation.findings import RULES as MEANING
 from flexfas_jax.evaluation.findings import WARNINGS, Finding, write_csv
-from flexfas_jax.input_pipeline import image_checks
+from flexfas_jax.input_pipeline import image_checks, image_files
 from flexfas_jax.input_pipeline.workers import Workers
 
 _TASK = 16  # triplets that a worker reads at a time
@@ -68,6 +68,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     accept_known_leaks: names of `list_checks.KNOWN_LEAKS` that are let pass.
     manifest: of an earlier preparation of the same set; bytes that differ are wrong.
     options: fields of `OPTIONS`, e.g. what a source does not say of itself.
+    max_pixels: limit of each image's width times height, checked before it is decoded.
     workers: reading processes; None takes one per core.
     **kwargs: TFDS's own.
   """
@@ -84,6 +85,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     accept_known_leaks: Iterable[str] = (),
     manifest: str | None = None,
     options: Mapping[str, str] | None = None,
+    max_pixels: int = image_files.MAX_PIXELS,
     workers: int | None = None,
     **kwargs,
   ):
@@ -97,6 +99,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     self.on_bad, self.manifest = on_bad, manifest
     self.accept_known_leaks = tuple(accept_known_leaks)
     self.options = {**self.OPTIONS, **(options or {})}
+    self.max_pixels = image_files.pixel_limit(max_pixels)
     self._workers = workers
     super().__init__(**kwargs)
 
@@ -111,6 +114,9 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
   def reader(self) -> reading.Reader:
     """Reads one row; a subclass of `reading.Reader` where pictures are not files."""
     return reading.Reader(str(self.source), self.RULES)
+
+  def _reader(self) -> reading.Reader:
+    return dataclasses.replace(self.reader(), max_pixels=self.max_pixels)
 
   def download_and_prepare(self, **kwargs):
     """As in TFDS; the processes that read end with it.
@@ -152,7 +158,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     self.extra = {row.facts['id']: row.extra for rows in plan.splits.values() for row in rows}
     if self._beam_runner:
       return {
-        split: _on_beam(self.reader(), rows, f'{self.data_path}/{_FOUND}-{split}')
+        split: _on_beam(self._reader(), rows, f'{self.data_path}/{_FOUND}-{split}')
         for split, rows in plan.splits.items()
       }
     self._planned = {split: (len(rows), self._read(rows)) for split, rows in plan.splits.items()}
@@ -163,7 +169,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
 
   def _read(self, rows: list[Row]) -> Iterator[tuple[str, triplets.Example]]:
     tasks = (rows[i : i + _TASK] for i in range(0, len(rows), _TASK))
-    outcomes = self._pool.map(reading.task(self.reader()), tasks, few=8)
+    outcomes = self._pool.map(reading.task(self._reader()), tasks, few=8)
     good = 0
     for outcome in itertools.chain.from_iterable(outcomes):
       found = findings_of(outcome)
@@ -197,7 +203,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     recorded = {
       'source': self.source.name,
       'options': self.options,
-      'rules': dataclasses.asdict(self.RULES),
+      'rules': dataclasses.asdict(self.RULES) | {'max_pixels': self.max_pixels},
       **self._recorded,
       'notes': self._notes,
       'left_out': self._wanted - sum(split.num_examples for split in self.info.splits.values()),

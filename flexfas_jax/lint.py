@@ -13,6 +13,7 @@ from flexfas_jax import label_mapping
 from flexfas_jax.errors import ConfigError, DataError, exit_code_of
 from flexfas_jax.evaluation import list_checks
 from flexfas_jax.evaluation.findings import RULES, WARNINGS
+from flexfas_jax.input_pipeline import image_files
 
 _HELP = """\
 Checks protocol lists and manifests, each and together: duplicates, files, videos or people in two
@@ -100,7 +101,15 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     '--sizes',
     choices=('any', 'aspect', 'equal'),
-    help='how the shapes of a triplet must agree; default: any for CASIA-SURF, else aspect (5 %%)',
+    help='how the sizes of a triplet must agree; default: any for CASIA-SURF, CeFA and WMCA, whose '
+    'crops were made for each modality, else aspect (ratios within 5 %%)',
+  )
+  parser.add_argument(
+    '--max_pixels',
+    type=int,
+    metavar='N',
+    default=image_files.MAX_PIXELS,
+    help='of an image, checked before it is decoded; default: %(default)s',
   )
   parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
   return parser
@@ -119,7 +128,13 @@ def _lint(args: argparse.Namespace, found: list) -> None:
   gc.disable()  # nothing here goes round in circles, and looking for it takes a sixth of the time
   try:
     report = list_checks.check(
-      args.lists, labels=labels, splits=splits, accept=accept, root=args.root, sizes=args.sizes
+      args.lists,
+      labels=labels,
+      splits=splits,
+      accept=accept,
+      root=args.root,
+      sizes=args.sizes,
+      max_pixels=args.max_pixels,
     )
   finally:
     gc.enable()

@@ -10,6 +10,7 @@ from pathlib import Path
 from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError, StateError, exit_code_of
 from flexfas_jax.evaluation import score_files
+from flexfas_jax.input_pipeline import image_checks, image_files
 from flexfas_jax.input_pipeline.progress import show_progress
 from flexfas_jax.prediction import Decision, Predictor, formats, samples, score_table
 
@@ -110,6 +111,11 @@ def add_model_arguments(add) -> None:
   add('--allow_absent', metavar='NAME,...', default='',
       help='modalities that count as absent where they are given and unusable (no signal, stale); '
       'of the others, that is a failure to acquire')  # fmt: skip
+  add('--sizes', choices=image_checks.SIZES, default='aspect',
+      help='how the sizes of a sample agree; default: aspect (ratios within 5 %%); any: for crops '
+      'that were made for each modality')  # fmt: skip
+  add('--max_pixels', metavar='N', type=int, default=image_files.MAX_PIXELS,
+      help='of an image, checked before it is decoded; default: %(default)s')  # fmt: skip
   add('--sha256', metavar='HEX', default='', help="of the bundle's card.json, where it is known")
 
 
@@ -123,6 +129,8 @@ def load(args: argparse.Namespace) -> Predictor:
     yunet=args.yunet,
     require=_names(args.require),
     allow_absent=_names(args.allow_absent),
+    sizes=args.sizes,
+    max_pixels=args.max_pixels,
     sha256=args.sha256,
     margin=args.margin,
     align=args.align,

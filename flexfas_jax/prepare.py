@@ -44,6 +44,12 @@ def main(argv: list[str] | None = None) -> int:
     default=[],
     help="what a source does not say of itself; see the builder's README (may be repeated)",
   )
+  add(
+    '--max_pixels',
+    type=int,
+    metavar='N',
+    help='of an image, checked before it is decoded (default: 25 million)',
+  )
   add('--workers', type=int, metavar='N', help='reading processes (default: one per core)')
   add('--beam_runner', metavar='NAME', help='build on Apache Beam: DirectRunner, DataflowRunner')
   add('--beam_options', default='', metavar='"--A=B ..."', help="of Beam's runner")
@@ -65,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
       'accept_known_leaks': tuple(leaks.split(',')) if leaks else None,
       'manifest': flags.manifest,
       'options': dict(text.split('=', 1) for text in flags.option),
+      'max_pixels': flags.max_pixels,
       'workers': flags.workers,
     }
     beam = (flags.beam_runner, flags.beam_options) if flags.beam_runner else None

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -90,8 +91,25 @@ def test_every_subset_is_answered_as_the_predictor_decides(serving, bundle):
   np.testing.assert_allclose(seen, arrays['rgb'] * 128 + 127.5, atol=0.51)
 
 
+def test_images_outside_the_limits(serving):
+  """Refused by their headers: another request waits for none of them."""
+  large = bytearray(bundles.png(bundles.picture(0)))
+  large[16:24] = (60_000).to_bytes(4) * 2
+  wide = bundles.png(bundles.picture(1, size=48)[:27])
+  rgb = bundles.png(bundles.picture(2, channels=3))
+  start = time.process_time()
+  for pictures, says in (
+    ({'ir': bytes(large)}, 'is 60000 x 60000 pixels, more than the limit of 25,000,000'),
+    ({'ir': bundles.png(bundles.picture(0)[:8])}, 'is 24 x 8 pixels; each side must'),
+    ({'rgb': rgb, 'depth': wide}, 'rgb 24 x 24, depth 48 x 27: images of these sizes are not reg'),
+  ):
+    status, found = decide(serving, pictures)
+    assert status == 400 and says in found['error'], found
+  assert time.process_time() - start < 1
+
+
 def test_nothing_to_look_at_is_no_pass(serving):
-  black = bundles.png(np.zeros((8, 8, 3), np.uint8))
+  black = bundles.png(np.zeros((24, 24, 3), np.uint8))
   for pictures in ({}, {'rgb': black}):
     status, found = decide(serving, pictures)
     assert status == 200 and found['decision']['decision'] == 'fta'

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +53,38 @@ def test_the_command(bundle, files):
   assert found['score'] == Predictor.load(bundle)(rgb=files / 'rgb.png').score
 
 
+@pytest.mark.parametrize(
+  ('args', 'expected', 'says'),
+  [
+    (['--rgb=/dev/zero'], 3, 'rgb /dev/zero cannot be read: it is a device'),
+    (['--rgb=fifo'], 3, 'rgb fifo cannot be read: it is a named pipe'),
+    (['--rgb=rgb.png', '--depth=wide.png'], 3, 'rgb 24 x 24, depth 48 x 27: images of these sizes'),
+    (['--rgb=rgb.png', '--depth=wide.png', '--sizes=any'], 0, ''),
+    (['--rgb=rgb.png', '--max_pixels=575'], 3, '24 x 24 pixels, more than the limit of 575'),
+    (['--rgb=rgb.png', '--max_pixels=576'], 0, ''),
+    (['--rgb=rgb.png', '--max_pixels=9'], 2, 'max_pixels is 9'),
+    (['--rgb=rgb.png', '--crop=yunet', '--yunet=/dev/zero'], 3, 'it is a device'),
+    (['--rgb=rgb.png', '--crop=yunet', '--yunet=fifo'], 3, 'it is a named pipe'),
+    (['--manifest=limits.csv'], 3, '3 of 4 samples have bad pictures'),
+    (['--folder=limits'], 3, '1 of 1 samples have bad pictures'),
+  ],
+)
+def test_limits(bundle, files, capsys, args, expected, says):
+  """Nothing endless is read, nothing that is not registered is decided, nothing waits."""
+  os.mkfifo(files / 'fifo')
+  (files / 'wide.png').write_bytes(bundles.png(bundles.picture(5, size=48)[:27]))
+  rows = ['rgb.png,wide.png', 'zero,', 'fifo,', 'rgb.png,depth.png']
+  (files / 'zero').symlink_to('/dev/zero')
+  (files / 'limits.csv').write_text('rgb,depth\n' + '\n'.join(rows) + '\n')
+  for modality, name in (('rgb', 'rgb.png'), ('depth', 'wide.png')):
+    (files / 'limits' / modality).mkdir(parents=True)
+    shutil.copy(files / name, files / 'limits' / modality / '1.png')
+  code, out, err = run(capsys, bundle, *args)
+  assert code == expected and says in err, err
+  accepted = re.findall('^(?:decision +)?bona_fide', out, re.MULTILINE)
+  assert bool(accepted) == (code == 0 or 'manifest' in args[0])
+
+
 def test_one_sample(bundle, files, capsys):
   code, out, err = run(capsys, bundle, '--rgb=rgb.png', '--depth=depth.png', '--ir=ir.png')
   assert (code, err) == (0, '')
@@ -57,7 +92,7 @@ def test_one_sample(bundle, files, capsys):
   assert list(lines) == ['decision', 'score', 'threshold', 'used', 'time']
   assert lines['decision'] == 'bona_fide' and lines['used'] == 'rgb, depth, ir'
   assert lines['threshold'] == '0.450000 (dev_eer of rgb+depth+ir)'
-  (files / 'black.png').write_bytes(bundles.png(np.zeros((8, 8, 1), np.uint8)))
+  (files / 'black.png').write_bytes(bundles.png(np.zeros((24, 24, 1), np.uint8)))
   code, out, _ = run(capsys, bundle, '--ir=black.png')
   assert code == 0 and out.startswith('decision   fta\nused       nothing\n')  # not a pass
   late = ['--times=rgb=1.0,ir=1.2', '--max_skew=0.1']

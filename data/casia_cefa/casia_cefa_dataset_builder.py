@@ -35,7 +35,7 @@ _DESCRIPTIONS = {
 _PROTOCOL = re.compile(r'(?:.*@)?(p\d[\d.]*|\d@\d)_(?:(image|video)_)?(train|dev|test)\.txt')
 _CHOICES = {
   'incomplete_masks': ('leave_out', 'keep', 'report'),
-  'sizes': ('any', 'aspect', 'equal'),
+  'sizes': image_checks.SIZES,
 }
 
 
@@ -54,7 +54,11 @@ class Builder(SourceBuilder):
     '(flexmodal, flexmodal_published)'
   )
   RULES = image_checks.Rules(bits={'rgb': 8, 'depth': 8, 'ir': 8})
-  OPTIONS = {'frames': 'all', 'incomplete_masks': 'leave_out', 'sizes': 'any'}
+  OPTIONS = {
+    'frames': 'all',
+    'incomplete_masks': 'leave_out',
+    'sizes': image_checks.SIZES_OF['casia_cefa'],
+  }
 
   def __init__(self, **kwargs):
     super().__init__(**kwargs)

@@ -56,7 +56,9 @@ class Builder(SourceBuilder):
     '(flexmodal, flexmodal_published)'
   )
   # Crops: depth and infrared have other sizes than RGB.
-  RULES = image_checks.Rules(bits={'rgb': 8, 'depth': 8, 'ir': 8}, sizes='any')
+  RULES = image_checks.Rules(
+    bits={'rgb': 8, 'depth': 8, 'ir': 8}, sizes=image_checks.SIZES_OF['casia_surf']
+  )
   OPTIONS = {'resized': 'no'}
 
   def __init__(self, **kwargs):

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 from data import reading
 from flexfas_jax.errors import DataError
-from flexfas_jax.input_pipeline import image_checks
+from flexfas_jax.input_pipeline import image_files
 
 _MAGIC = 0xCED7230A
 _FRAME, _HEADER = struct.Struct('<II'), struct.Struct('<IfQQ')
@@ -31,7 +31,7 @@ def read(file, place: int) -> tuple[tuple[float, ...], bytes]:
   """The record at a place of an open file: (labels, encoded picture).
 
   Raises:
-    image_checks.Unreadable: there is none, or not a whole one.
+    image_files.Unreadable: there is none, not a whole one, or a larger one than images are.
   """
   file.seek(place)
   parts, part = [], 1
@@ -40,18 +40,19 @@ def read(file, place: int) -> tuple[tuple[float, ...], bytes]:
     magic, length = _FRAME.unpack(frame) if len(frame) == _FRAME.size else (0, 0)
     part, length = length >> 29, length & _LENGTH
     if magic != _MAGIC:
-      raise image_checks.Unreadable(f'there is no whole record at byte {place}')
+      raise image_files.Unreadable(f'there is no whole record at byte {place}')
+    image_files.check_bytes(length + sum(map(len, parts)))  # before memory is taken for them
     parts.append(file.read(length))
     if len(parts[-1]) < length:
-      raise image_checks.Unreadable(f'the record at byte {place} is cut off')
+      raise image_files.Unreadable(f'the record at byte {place} is cut off')
     file.seek(-length % 4, os.SEEK_CUR)
   payload = struct.pack('<I', _MAGIC).join(parts)
   if len(payload) < _HEADER.size:
-    raise image_checks.Unreadable(f'the record at byte {place} has no header')
+    raise image_files.Unreadable(f'the record at byte {place} has no header')
   flag, label, _, _ = _HEADER.unpack_from(payload)
   start = _HEADER.size + 4 * flag
   if start > len(payload):
-    raise image_checks.Unreadable(f'the record at byte {place} is shorter than its labels')
+    raise image_files.Unreadable(f'the record at byte {place} is shorter than its labels')
   labels = struct.unpack_from(f'<{flag}f', payload, _HEADER.size) if flag else (label,)
   return labels, payload[start:]
 
@@ -64,11 +65,16 @@ def index(rec: pathlib.Path) -> Iterator[tuple[int, int, str]]:
   """
   path = rec.with_suffix('.idx')
   try:
-    lines = path.read_text(encoding='ascii').split('\n')
+    with image_files.open_regular(path) as file:
+      lines = file.read().decode('ascii').splitlines()
     places = dict(sorted(tuple(map(int, line.split('\t'))) for line in lines if line.strip()))
   except (OSError, ValueError) as error:
     raise DataError(f'{path}: not the index of {rec.name}: {error}') from None
-  with open(rec, 'rb') as file:
+  try:
+    records = image_files.open_regular(rec)
+  except OSError as error:
+    raise DataError(f'{rec} cannot be read: {error.strerror}') from None
+  with records as file:
     try:
       end = None
       if 0 in places:
@@ -78,7 +84,7 @@ def index(rec: pathlib.Path) -> Iterator[tuple[int, int, str]]:
         if end is None or 0 < key < end:
           labels, _ = read(file, place)
           yield key, place, str(int(labels[0]))
-    except image_checks.Unreadable as error:
+    except image_files.Unreadable as error:
       raise DataError(f'{rec}: {error}; fetch it again') from None
 
 
@@ -91,5 +97,5 @@ class RecordReader(reading.Reader):
     name, mark, place = path.partition('#')
     if not mark:
       return super().file(path)
-    with open(pathlib.Path(self.source) / name, 'rb') as file:
+    with image_files.open_regular(pathlib.Path(self.source) / name) as file:
       return read(file, int(place))[1]

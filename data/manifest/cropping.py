@@ -14,7 +14,7 @@ from data import reading
 from data.reading import Outcome, Row
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.evaluation.findings import WARNINGS
-from flexfas_jax.input_pipeline import faces, geometry, image_checks
+from flexfas_jax.input_pipeline import faces, geometry, image_checks, image_files
 
 # {option: default}, as text from a command line.
 OPTIONS = {
@@ -127,7 +127,9 @@ class Reader(reading.Reader):
     read = read._replace(row=row)
     if any(rule not in WARNINGS for rule, _ in read.problems):
       return read
-    turned = {modality: faces.orientation(encoded) for modality, encoded in read.images.items()}
+    turned = {
+      modality: image_files.orientation(encoded) for modality, encoded in read.images.items()
+    }
     if not self.recipe and max(turned.values()) > 1:
       return Outcome(row, {}, [*read.problems, *_rotated(row, turned)])
     if not changes:
@@ -135,7 +137,7 @@ class Reader(reading.Reader):
     images, problems = self._changed(row, read.images, turned)
     if problems:
       return Outcome(row, {}, problems)
-    found = image_checks.inspect(images, self.stored)
+    found = image_checks.inspect(images, self.stored, self.max_pixels)
     problems = [(rule, f'{row.facts["id"]}, as it is stored: {text}') for rule, text in found]
     if self.pinned:
       problems += [
@@ -159,8 +161,8 @@ class Reader(reading.Reader):
     if not self.recipe:
       return {**encoded, **{m: encode(images[m]) for m in images if m == 'depth'}}, []
     images = {m: faces.upright(image, turned[m]) for m, image in images.items()}
-    if said := faces.disagree(images):
-      return {}, [('size', f'{row.facts["id"]}: {said}: one crop is for registered pictures')]
+    if found := image_checks.disagree(images):
+      return {}, [('size', f'{row.facts["id"]}: {found}: one crop requires registered images')]
     try:
       images = faces.crop(images, self._face(row, images), self.recipe)
     except faces.NoFace as error:

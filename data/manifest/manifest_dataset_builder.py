@@ -16,7 +16,7 @@ from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
-from flexfas_jax.input_pipeline import faces, image_checks
+from flexfas_jax.input_pipeline import faces, image_checks, image_files
 
 SPLIT = 'whole'  # of rows that name none; TFDS keeps "all" for all splits together
 _LOOKED_AT = 400  # headers by which the bit depth of a modality is settled
@@ -110,7 +110,7 @@ class Builder(SourceBuilder):
     options = self.options
     for name, choices in (
       ('video', ('folder', 'picture')),
-      ('sizes', ('any', 'aspect', 'equal')),
+      ('sizes', image_checks.SIZES),
       ('depth_bits', ('', '8', '16')),
     ):
       if options[name] not in choices:
@@ -324,7 +324,7 @@ def _bits(source: pathlib.Path, paths: Sequence[str]) -> collections.Counter:
   found = collections.Counter()
   for path in paths[:: max(1, len(paths) // _LOOKED_AT)]:
     try:
-      with open(source / path, 'rb') as file:
+      with image_files.open_regular(source / path) as file:
         header = file.read(_PNG_HEADER)
     except OSError:
       continue  # told when it is read

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from data import reading
-from flexfas_jax.input_pipeline.image_checks import Unreadable
+from flexfas_jax.input_pipeline import image_files
+from flexfas_jax.input_pipeline.image_files import Unreadable
 
 KEY = 'data'
 CHANNELS = 22  # blue, green, red, near infrared, depth, thermal, and more that are not read
@@ -75,7 +76,10 @@ class SampleReader(reading.Reader):
         is taken for what its header claims before that is known to be right.
     """
     try:
-      with zipfile.ZipFile(os.path.join(self.source, path)) as archive:
+      with (
+        image_files.open_regular(os.path.join(self.source, path)) as file,
+        zipfile.ZipFile(file) as archive,
+      ):
         if f'{KEY}.npy' not in archive.namelist():
           has = ', '.join(name.removesuffix('.npy') for name in archive.namelist()[:5]) or 'nothing'
           raise Unreadable(f'{path}: has no array {KEY!r}; it has {has}')

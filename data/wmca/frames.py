@@ -13,7 +13,8 @@ import numpy as np
 
 from data import reading
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.input_pipeline.image_checks import Unreadable
+from flexfas_jax.input_pipeline import image_files
+from flexfas_jax.input_pipeline.image_files import Unreadable
 
 CHANNELS = {'RGB': 3, 'CDIT': 4}  # of an array, by the half of the release
 _PLACES = {'color': ('RGB', slice(0, 3)), 'depth': ('CDIT', 1), 'ir': ('CDIT', 2)}
@@ -75,6 +76,11 @@ class FrameReader(reading.Reader):
       if len(found.shape) != 3 or found.shape[0] != CHANNELS[half] or 0 in found.shape:
         due = f'({CHANNELS[half]}, height, width) is due'
         raise Unreadable(f'{path}: {name} has the shape {found.shape}, and {due}')
+      _, height, width = found.shape
+      try:  # a file of a few bytes may claim any shape, which is filled when it is read
+        image_files.check_size(width, height, self.max_pixels)
+      except Unreadable as error:
+        raise Unreadable(f'{path}: {name} {error}') from None
       return found[()].astype(wanted, copy=False)
     except (OSError, RuntimeError, KeyError) as error:  # what h5py raises of damage
       raise Unreadable(f'{path}: {name} cannot be read ({error})') from None
@@ -94,6 +100,7 @@ def open_file(source: str, path: str):
   """
   place = os.path.join(source, path)
   stat = os.stat(place)
+  image_files.check_regular(stat, place)
   version = (stat.st_mtime_ns, stat.st_size)
   with _lock:
     known = _files.pop(place, None)

@@ -66,7 +66,8 @@ class Builder(SourceBuilder):
       if value != self.OPTIONS[option] and not frames_of:
         raise ConfigError(f'--option {option}: of wmca/preprocessed alone; the list names pictures')
     if not frames_of:
-      self.RULES = image_checks.Rules(bits=self.RULES.bits, unit='')
+      sizes = image_checks.SIZES_OF['wmca']
+      self.RULES = image_checks.Rules(bits=self.RULES.bits, unit='', sizes=sizes)
     elif self.options['bits'] == '16':
       bits = {'rgb': 8, 'depth': 16, 'ir': 16}
       self.RULES = image_checks.Rules(bits=bits, unit='', sizes='aspect')

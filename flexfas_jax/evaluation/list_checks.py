@@ -13,6 +13,7 @@ from flexfas_jax.evaluation.list_index import Codes, Index, read
 from flexfas_jax.evaluation.list_relations import relate
 from flexfas_jax.evaluation.list_report import EXCEPTIONS, KNOWN_LEAKS, Report
 from flexfas_jax.evaluation.list_table import Table
+from flexfas_jax.input_pipeline import image_files
 
 __all__ = ('EXCEPTIONS', 'KNOWN_LEAKS', 'Report', 'check', 'check_rows')
 
@@ -25,6 +26,7 @@ def check(
   accept: Collection[str] = (),
   root: str | Path | None = None,
   sizes: str | None = None,
+  max_pixels: int = image_files.MAX_PIXELS,
 ) -> Report:
   """Checks lists, each and together.
 
@@ -34,16 +36,19 @@ def check(
     splits: {list: split} where file names do not say it.
     accept: names of `KNOWN_LEAKS` whose leaks become notes.
     root: the folder that the lists' paths start at; given, all pictures are looked at.
-    sizes: how shapes within a triplet must agree, as in `image_checks.Rules`; by default 'any' for
-      CASIA-SURF, whose crops differ, and 'aspect' for the others.
+    sizes: how sizes within a triplet must agree, as in `image_checks.Rules`; None: as its builder
+      has it, in `image_checks.SIZES_OF`, and 'aspect' for other data sets.
+    max_pixels: limit of each image's width times height, checked before it is decoded.
 
   Returns:
     The report; what cannot be read is a finding of it.
 
   Raises:
-    ConfigError: an unknown name in `accept`, a root that is no folder, too many splits.
+    ConfigError: an unknown name in `accept`, a root that is no folder, too many splits, a
+      `max_pixels` that cannot be.
   """
   _check_names(accept)
+  image_files.pixel_limit(max_pixels)
   if root is not None and not Path(root).is_dir():
     raise ConfigError(f'the root {root} is no folder')
   report = Report(accepted=tuple(accept), root=None if root is None else str(root))
@@ -67,7 +72,7 @@ def check(
   if root is not None:
     from flexfas_jax.evaluation import list_pictures  # OpenCV: only who has a root pays for it
 
-    list_pictures.look(table, str(root), sizes, report)
+    list_pictures.look(table, str(root), sizes, max_pixels, report)
   order, place = list(RULES), {str(path): i for i, path in enumerate(paths)}
   report.findings.sort(key=lambda f: (order.index(f.rule), place.get(f.list, -1), f.row))
   return report

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from flexfas_jax.input_pipeline import image_files
 from flexfas_jax.schema import MODALITIES
 
 _ENDINGS = ('', '.jpg', '.jpeg', '.png', '.bmp')
@@ -23,7 +24,10 @@ def below(root: Path, columns: Mapping[str, Mapping[str, str]]) -> Pictures:
     for ending in _ENDINGS:
       path = (root / f'{name}{ending}').resolve()
       if path.is_relative_to(root) and path.is_file():
-        return path.read_bytes()
+        try:
+          return image_files.read(path)
+        except OSError:  # too large, or not to be read: a report does without it
+          return None
     return None
 
   def find(test: str, ids: Sequence[str]) -> dict[str, dict[str, bytes]]:

@@ -10,24 +10,23 @@ same crops in both:
 
 Images are {modality: [H, W, C]} as `geometry.decode` gives them, turned upright by `upright`. They
 may differ in size and are taken to be registered: the same fraction of their sides is the same
-place of the scene. Where that is not so, no crop is right, and `disagree` says as much as can be
-seen of it.
+place of the scene. Where that is not so, no crop is right; `image_checks.disagree` detects it by
+their sizes.
 """
 
 import contextlib
 import dataclasses
 import functools
 import hashlib
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.input_pipeline import image_files
 
 METHODS = ('box', 'landmarks', 'yunet')
 ALIGNMENTS = ('none', 'eyes')
@@ -37,7 +36,6 @@ MOUTH = ('mouth_left_x', 'mouth_left_y', 'mouth_right_x', 'mouth_right_y')
 
 INSIDE = 0.75  # share of a face's box that must lie in the picture
 EQUAL = 0.95  # faces whose sides are so near to the largest one's are as large
-ASPECT = 1.05  # by which the aspect ratios of registered pictures may differ
 LONGEST = (
   640  # pixels: larger pictures are made smaller for the detector, which they are too much for
 )
@@ -45,7 +43,6 @@ LONGEST = (
 # (where the head is turned, the eyes come near to each other, and the mouth stays where it is).
 _BY_EYES, _BY_MOUTH, _DOWN = 2.4, 2.07, 0.58
 _OVERLAP, _MOST = 0.3, 500  # of the detector's boxes: as OpenCV's own examples have it
-_EXIF_ORIENTATION = 0x0112
 
 Point = tuple[float, float]
 Images = Mapping[str, np.ndarray]
@@ -124,28 +121,6 @@ def size_of(images: Images) -> tuple[int, int]:
   """Width and height of the reference."""
   height, width = images[reference(images)].shape[:2]
   return width, height
-
-
-def disagree(images: Images) -> str:
-  """Says which shapes cannot be of registered pictures; '' where all can."""
-  shapes = {modality: image.shape[1::-1] for modality, image in images.items()}
-  ratios = [width / height for width, height in shapes.values()]
-  if max(ratios) <= ASPECT * min(ratios):
-    return ''
-  return ', '.join(f'{modality} {width} x {height}' for modality, (width, height) in shapes.items())
-
-
-def orientation(encoded: bytes) -> int:
-  """The EXIF orientation of an encoded picture, 1 (upright) to 8; 1 where it has none."""
-  mark = b'eXIf' if encoded[:4] == b'\x89PNG' else b'Exif\0'
-  if mark not in encoded:
-    return 1
-  try:
-    with Image.open(io.BytesIO(encoded)) as image:
-      found = image.getexif().get(_EXIF_ORIENTATION, 1)
-  except Exception:  # a damaged tag raises whatever its parser raises, and says nothing
-    return 1
-  return found if found in range(1, 9) else 1
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -241,8 +216,7 @@ def load_yunet(path: str, sha256: str) -> cv2.FaceDetectorYN:
     DataError: no such file, other bytes, or not YuNet.
   """
   try:
-    with open(path, 'rb') as file:
-      content = file.read()
+    content = image_files.read(path)
   except OSError as error:
     raise DataError(f'{path} cannot be read: {error.strerror}') from None
   found = hashlib.sha256(content).hexdigest()

@@ -8,20 +8,26 @@ import dataclasses
 import hashlib
 import io
 import itertools
-import warnings
 from collections.abc import Mapping
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import JpegImagePlugin, PngImagePlugin
 
-from flexfas_jax.input_pipeline import signal
+from flexfas_jax.input_pipeline import faces, image_files, signal
+from flexfas_jax.input_pipeline.image_files import Unreadable
 from flexfas_jax.schema import MODALITIES
 
 COPY = 0.999  # correlation above which two modalities are one picture
 NEAREST, FARTHEST = 50, 20_000  # mm: where the middle of a face's depth can be
 GREY = 12  # grey levels by which JPEG's chroma may part channels that were equal
+ASPECT = 1.05  # by which the aspect ratios of registered images may differ
+SIZES = ('any', 'aspect', 'equal')  # how the sizes of a triplet agree
+# Of data sets whose images are crops that were made for each modality, and so are not registered.
+SIZES_OF = {'casia_surf': 'any', 'casia_cefa': 'any', 'wmca': 'any'}
 COMPARED = 64  # pixels along a side when modalities are compared
+
+_FILES = {'JPEG': JpegImagePlugin.JpegImageFile, 'PNG': PngImagePlugin.PngImageFile}
 
 Problem = tuple[str, str]  # (a rule of `findings.RULES`, what is wrong)
 
@@ -33,7 +39,7 @@ class Rules:
   Attributes:
     bits: {modality: 8 or 16}; a modality that is not named may have either.
     unit: of 16-bit depth; 'mm' has the range of the middle of a face checked.
-    sizes: of the modalities of one triplet: 'any', 'aspect' (within 5 %), or 'equal'.
+    sizes: of the modalities of one triplet, of `SIZES`: 'any', 'aspect' (within 5 %), or 'equal'.
     frame: images are whole frames whose faces are cropped later, see `signal.no_signal`.
   """
 
@@ -43,45 +49,37 @@ class Rules:
   frame: bool = False
 
 
-class Unreadable(Exception):
-  """The bytes are no whole picture; the text says what they are."""
+def decode(encoded: bytes, max_pixels: int = image_files.MAX_PIXELS) -> np.ndarray:
+  """An encoded image, whole, as [h, w] or [h, w, C] uint8 or uint16, red first.
 
-
-def decode(encoded: bytes) -> np.ndarray:
-  """An encoded picture, whole, as [h, w] or [h, w, C] uint8 or uint16, red first.
+  Args:
+    encoded: JPEG or PNG.
+    max_pixels: limit of the width times the height, taken from the header before decoding.
 
   Raises:
-    Unreadable: anything but a whole JPEG or PNG of 8 or 16 bits.
+    Unreadable: anything but a whole JPEG or PNG of 8 or 16 bits within the limits of `image_files`.
   """
-  if not encoded:
-    raise Unreadable('is empty (0 bytes)')
-  kind = _kind(encoded)
-  if kind not in ('JPEG', 'PNG'):
-    raise Unreadable(f'is {kind}, not a JPEG or PNG')
+  header = image_files.header(encoded)
+  image_files.check_size(header.width, header.height, max_pixels)
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('error')  # a decompression bomb only warns
-      with Image.open(io.BytesIO(encoded), formats=(kind,)) as image:
-        image.load()
-        mode = image.mode
-        if mode == '1':
-          image = image.convert('L')
-        elif mode == 'P':
-          image = image.convert('RGBA').convert('RGB')  # straight to RGB, transparency warns
-        elif mode in ('RGBA', 'LA'):
-          image = image.convert('RGB' if mode == 'RGBA' else 'L')
-        elif mode not in ('L', 'RGB', 'I', 'I;16', 'I;16B', 'I;16L'):
-          raise Unreadable(f'has the colour mode {mode}, which is not read')
-        array = np.asarray(image)
+    # Not Image.open: its limit of pixels is global, and a warning of the whole process.
+    with _FILES[header.kind](io.BytesIO(image_files.without_metadata(encoded))) as image:
+      image.load()
+      mode = image.mode
+      if mode == '1':
+        image = image.convert('L')
+      elif mode == 'P':
+        image = image.convert('RGBA').convert('RGB')  # straight to RGB, transparency warns
+      elif mode in ('RGBA', 'LA'):
+        image = image.convert('RGB' if mode == 'RGBA' else 'L')
+      elif mode not in ('L', 'RGB', 'I', 'I;16', 'I;16B', 'I;16L'):
+        raise Unreadable(f'has the colour mode {mode}, which is not read')
+      array = np.asarray(image)
   except Unreadable:
     raise
   except Exception as error:  # Pillow raises whatever its decoders raise
     raise Unreadable(f'cannot be decoded ({error})') from None
-  if kind == 'JPEG' and b'\xff\xd9' not in encoded[-4096:]:
-    raise Unreadable('is truncated: the JPEG has no end')
-  if kind == 'PNG' and b'IEND' not in encoded[-4096:]:
-    raise Unreadable('is truncated: the PNG has no end')
-  if kind == 'PNG' and encoded[24] == 16 and array.dtype == np.uint8:
+  if header.bits == 16 and array.dtype == np.uint8:
     array = _deep(encoded)  # Pillow makes 8 bits of 16 where there are several channels
   return array if array.dtype == np.uint8 else array.astype(np.uint16)
 
@@ -93,25 +91,17 @@ def _deep(encoded: bytes) -> np.ndarray:
   return np.ascontiguousarray(array[..., 0] if grey else array[..., 2::-1])
 
 
-def _kind(encoded: bytes) -> str:
-  start = encoded[:512].lstrip().lower()
-  if encoded[:3] == b'\xff\xd8\xff':
-    return 'JPEG'
-  if encoded[:8] == b'\x89PNG\r\n\x1a\n':
-    return 'PNG'
-  if start.startswith((b'<!doctype html', b'<html', b'<head')):
-    return 'an HTML page (a login or error page that was saved?)'
-  if start.startswith(b'version https://git-lfs'):
-    return 'a Git LFS pointer (git lfs pull fetches the file)'
-  return f'something else, starting {encoded[:8]!r}'
-
-
-def inspect(images: Mapping[str, bytes], rules: Rules = Rules()) -> list[Problem]:  # noqa: B008
-  """What is wrong with the pictures of one triplet, each and together.
+def inspect(
+  images: Mapping[str, bytes],
+  rules: Rules = Rules(),  # noqa: B008
+  max_pixels: int = image_files.MAX_PIXELS,
+) -> list[Problem]:
+  """What is wrong with the images of one triplet, each and together, turned upright.
 
   Args:
     images: encoded, by modality; what is absent is left out.
     rules: of the data set.
+    max_pixels: of each image, see `decode`.
 
   Returns:
     (rule, text) of everything found; empty where nothing was.
@@ -119,7 +109,8 @@ def inspect(images: Mapping[str, bytes], rules: Rules = Rules()) -> list[Problem
   problems, arrays = [], {}
   for modality, encoded in images.items():
     try:
-      arrays[modality] = decode(encoded)
+      array = decode(encoded, max_pixels)
+      arrays[modality] = faces.upright(array, image_files.orientation(encoded))
     except Unreadable as error:
       problems.append(('unreadable', f'{modality} {error}'))
   return problems + inspect_arrays(arrays, rules, images)
@@ -188,14 +179,29 @@ def _together(files: Mapping, arrays: Mapping[str, np.ndarray], rules: Rules) ->
     for other in arrays:
       if other != 'rgb' and arrays[other].ndim == 3 and _apart(arrays[other]) > GREY:
         problems.append(('swapped', f'rgb has no colour, and {other} has'))
-  shapes = {m: a.shape[:2] for m, a in arrays.items()}
-  ratios = [w / h for h, w in shapes.values()]
-  said = ', '.join(f'{m} {w} x {h}' for m, (h, w) in shapes.items())
-  if (rules.sizes == 'equal' and len(set(shapes.values())) > 1) or (
-    rules.sizes == 'aspect' and ratios and max(ratios) > 1.05 * min(ratios)
-  ):
-    problems.append(('size', said))
+  if found := disagree(arrays, rules.sizes):
+    problems.append(('size', found))
   return problems
+
+
+def disagree(images: Mapping[str, np.ndarray], sizes: str = 'aspect') -> str:
+  """The sizes of images that cannot be registered; '' where they can be.
+
+  Images are registered where the same fraction of their sides is the same place of the scene.
+  Sensors may differ in resolution, so it is the aspect ratios that must agree.
+
+  Args:
+    images: {modality: [h, w] or [h, w, C]}, upright.
+    sizes: one of `SIZES`.
+  """
+  shapes = {modality: image.shape[:2] for modality, image in images.items()}
+  ratios = [width / height for height, width in shapes.values()]
+  if sizes == 'equal':
+    wrong = len(set(shapes.values())) > 1
+  else:
+    wrong = sizes == 'aspect' and bool(ratios) and max(ratios) > ASPECT * min(ratios)
+  found = ', '.join(f'{m} {width} x {height}' for m, (height, width) in shapes.items())
+  return found if wrong else ''
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float:

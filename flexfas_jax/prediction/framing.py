@@ -5,14 +5,13 @@ several faces the largest is taken; of equal ones the most central.
 """
 
 import dataclasses
-import pathlib
 import threading
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.input_pipeline import faces, image_checks
+from flexfas_jax.input_pipeline import faces, image_checks, image_files
 
 _DETECTING = threading.Lock()  # a detector is told a picture's size, then shown it
 
@@ -42,8 +41,8 @@ class Framing:
       faces.NoFace: there is none that could be judged.
       DataError: the box or landmarks are no such thing; the pictures cannot be registered.
     """
-    if said := faces.disagree(images):
-      raise DataError(f'{said}: one crop is for registered pictures')
+    if found := image_checks.disagree(images):
+      raise DataError(f'{found}: one crop requires registered images')
     if self.recipe.method == 'yunet':
       seen = next((images[m] for m in ('rgb', 'ir') if m in images), None)
       if seen is None:
@@ -108,6 +107,6 @@ def columns_of(box: Sequence[float] | Mapping[str, str] | None) -> dict[str, str
 
 def _digest(path: str) -> str:
   try:
-    return image_checks.digest(pathlib.Path(path).read_bytes())
+    return image_checks.digest(image_files.read(path))
   except OSError as error:
     raise DataError(f'{path} cannot be read: {error.strerror}') from None

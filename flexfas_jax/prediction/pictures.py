@@ -11,79 +11,106 @@ from typing import Any
 import numpy as np
 
 from flexfas_jax.errors import DataError
-from flexfas_jax.input_pipeline import faces, geometry, image_checks
+from flexfas_jax.input_pipeline import faces, geometry, image_checks, image_files
 from flexfas_jax.prediction.card import Card
 
-Given = str | os.PathLike | bytes | np.ndarray
+Given = str | os.PathLike | bytes | bytearray | memoryview | np.ndarray
 _LET_PASS = 'black'  # of `image_checks`: the absent-modality contract speaks of it
+_UNREGISTERED = (
+  'images of these sizes are not registered; register them, or give --sizes=any, sizes="any", '
+  'where each modality is a crop of its own'
+)
 
 
-def read_all(card: Card, given: Mapping[str, Given]) -> dict[str, np.ndarray]:
-  """Pictures, upright, as `geometry.decode` gives them.
+def read_all(
+  card: Card,
+  given: Mapping[str, Given],
+  sizes: str = 'aspect',
+  max_pixels: int = image_files.MAX_PIXELS,
+) -> dict[str, np.ndarray]:
+  """Images, upright, as `geometry.decode` gives them.
 
   Args:
-    card: says which bit depths are known, and what depth is in.
+    card: which bit depths the model accepts, and the unit of depth.
     given: by modality, each a path, the bytes of a JPEG or PNG, or an array [H, W], [H, W, 1] or
       [H, W, 3] (red first) of uint8 or uint16.
+    sizes: how the sizes of the images agree, one of `image_checks.SIZES`.
+    max_pixels: limit of the width times the height of each image, checked before decoding.
 
   Returns:
-    {modality: [H, W, 3] or [H, W, 1] uint8 or uint16}.
+    {modality: [H, W, 3] or [H, W, 1] uint8 or uint16}, no memory of which is the caller's.
 
   Raises:
-    DataError: what is no such picture, has other bits than the card says, or cannot be what its
-      modality promises: depth that is no millimetres, a colour map, a copy of another modality.
+    DataError: not an image, outside the limits of `image_files`, of other bits than the card has,
+      or not what its modality promises: depth that is no millimetres, a colour map, a copy of
+      another modality, images that cannot be registered.
   """
   raw, pixels, files = {}, {}, {}
   for modality, one in given.items():
     if isinstance(one, np.ndarray):
-      raw[modality], pixels[modality] = _of_array(one, modality)
+      raw[modality], pixels[modality] = _of_array(one, modality, max_pixels)
       continue
     where, encoded = _bytes(one, modality)
     try:
-      array = image_checks.decode(encoded)  # whole, which OpenCV does not tell
-    except image_checks.Unreadable as error:
+      array = image_checks.decode(encoded, max_pixels)  # whole, which OpenCV does not tell
+    except image_files.Unreadable as error:
       raise DataError(f'{where} {error}') from None
-    turn = faces.orientation(encoded)
+    turn = image_files.orientation(encoded)
     files[modality] = encoded
     raw[modality] = faces.upright(array, turn)
     pixels[modality] = faces.upright(geometry.decode(encoded, modality, where), turn)
   units = {m: card.unit(m) or 'mm' for m in raw}
-  rules = image_checks.Rules(unit=units.get('depth', 'mm'))
-  said = [_bits(card, m, array) for m, array in raw.items()]
-  found = image_checks.inspect_arrays(raw, rules, files)
-  said += [text for rule, text in found if rule != _LET_PASS]
-  if said := list(filter(None, said)):
-    raise DataError('; '.join(said))
+  rules = image_checks.Rules(unit=units.get('depth', 'mm'), sizes=sizes)
+  problems = [_bits(card, m, array) for m, array in raw.items()]
+  for rule, text in image_checks.inspect_arrays(raw, rules, files):
+    if rule == 'size':
+      problems.append(f'{text}: {_UNREGISTERED}')
+    elif rule != _LET_PASS:
+      problems.append(text)
+  if problems := list(filter(None, problems)):
+    raise DataError('; '.join(problems))
   return pixels
 
 
 def _bytes(one: Any, modality: str) -> tuple[str, bytes]:
   """(what it is called in messages, its bytes)."""
   if isinstance(one, bytes | bytearray | memoryview):
+    try:
+      image_files.check_bytes(memoryview(one).nbytes)  # before they are copied
+    except image_files.Unreadable as error:
+      raise DataError(f'{modality} {error}') from None
     return modality, bytes(one)
   if not isinstance(one, str | os.PathLike):
     raise DataError(
       f'{modality} is a {type(one).__name__}; give a path, the bytes of a JPEG or PNG, or a NumPy '
       'array of uint8 or uint16'
     )
+  where = f'{modality} {os.fsdecode(one)}'
   try:
-    with open(one, 'rb') as file:
-      return f'{modality} {os.fspath(one)}', file.read()
+    return where, image_files.read(one)
   except OSError as error:
-    raise DataError(f'{modality} {os.fspath(one)} cannot be read: {error.strerror}') from None
+    raise DataError(f'{where} cannot be read: {error.strerror}') from None
 
 
-def _of_array(array: np.ndarray, modality: str) -> tuple[np.ndarray, np.ndarray]:
-  """(as `image_checks.decode` gives it, as `geometry.decode` does)."""
+def _of_array(array: np.ndarray, modality: str, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
+  """(as `image_checks.decode` gives it, as `geometry.decode` does); both are copies."""
   shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3))
   if array.dtype not in (np.uint8, np.uint16) or not shaped or not array.size:
     raise DataError(
       f'{modality} is an array {list(array.shape)} of {array.dtype}; due are [H, W], [H, W, 1] or '
       '[H, W, 3] (red first) of uint8 or uint16'
     )
-  image = array[..., None] if array.ndim == 2 else array
+  if isinstance(array, np.ma.MaskedArray):
+    raise DataError(f'{modality} is a masked array: give array.filled(0), 0 being unmeasured')
+  try:
+    image_files.check_size(array.shape[1], array.shape[0], max_pixels)  # before it is copied
+  except image_files.Unreadable as error:
+    raise DataError(f'{modality} {error}') from None
+  # A copy: a camera may write the next frame to the same memory while this one is evaluated.
+  image = np.array(array, order='C', subok=False)
+  image = image[..., None] if image.ndim == 2 else image
   grey = image.shape[-1] == 1
-  raw = np.ascontiguousarray(image[..., 0] if grey else image)
+  raw = image[..., 0] if grey else image
   if modality != 'rgb':
     image = image[..., :1]
   elif grey:

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.special
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.input_pipeline import faces, geometry, signal
+from flexfas_jax.input_pipeline import faces, geometry, image_checks, image_files, signal
 from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.prediction import card as cards
 from flexfas_jax.prediction import decision as decisions
@@ -44,6 +44,8 @@ class Predictor:
     require: modalities without which nothing is decided here, though the model could.
     allow_absent: modalities that count as absent where they are given and unusable; of the others,
       that is a failure to acquire.
+    sizes: how the sizes of a sample's images agree.
+    max_pixels: limit of each image's width times height.
   """
 
   def __init__(
@@ -54,6 +56,8 @@ class Predictor:
     framing=None,
     require: Sequence[str] = (),
     allow_absent: Sequence[str] = (),
+    sizes: str = 'aspect',
+    max_pixels: int = image_files.MAX_PIXELS,
   ):
     self.card, self.entry, self.framing = card, entry, framing
     self.modalities = tuple(entry.get('modalities', card.modalities))
@@ -63,6 +67,9 @@ class Predictor:
     if unknown := [m for m in self.require if m not in self.modalities]:
       raise ConfigError(f'{unknown[0]} is required, and the model has {self._has()}')
     self.allow_absent = self._allowed(allow_absent)
+    if sizes not in image_checks.SIZES:
+      raise ConfigError(f'sizes is {sizes!r}; choose one of {", ".join(image_checks.SIZES)}')
+    self.sizes, self.max_pixels = sizes, image_files.pixel_limit(max_pixels)
     self._run = run
     looks = tuple(geometry.named_views([card.view]).values())
     self._preprocess = Preprocess(card.image_size, self.modalities, test_views=looks)
@@ -79,6 +86,8 @@ class Predictor:
     yunet: str = '',
     require: Sequence[str] = (),
     allow_absent: Sequence[str] = (),
+    sizes: str = 'aspect',
+    max_pixels: int = image_files.MAX_PIXELS,
     sha256: str = '',
     **fields,
   ) -> 'Predictor':
@@ -97,19 +106,25 @@ class Predictor:
         stale): the remaining ones decide, by their own threshold. Of any other modality that is a
         failure to acquire: if an attacker can cover a sensor, security drops to that of the weakest
         remaining subset. A modality that is not given is absent in either case.
+      sizes: how the sizes of a sample's images agree: 'aspect' (their aspect ratios, within 5 %),
+        'equal', or 'any', for crops that were made for each modality. Images that do not agree are
+        not registered, and refused.
+      max_pixels: limit of each image's width times height, checked before it is decoded.
       sha256: that the bundle's `card.json` must have, which names the bytes of all else.
       **fields: of `faces.Recipe`: margin, align, min_size, min_score.
 
     Raises:
       ConfigError: no such model, or its library is not installed (it is said what to install); a
-        modality in `require` or `allow_absent` that the model does not have, or that is in both.
+        modality in `require` or `allow_absent` that the model does not have, or that is in both;
+        `sizes` or `max_pixels` that cannot be.
       StateError: no bundle, damaged, of a newer version, or other than `sha256`.
       DataError: a detector that is none.
     """
     card = cards.read(bundle, sha256)
     entry = formats.choose(card, format, precision, tuple(modalities))
     how = framing.make(crop, yunet, **fields)
-    return cls(card, entry, formats.load(card, entry), how, require, allow_absent)
+    run = formats.load(card, entry)
+    return cls(card, entry, run, how, require, allow_absent, sizes, max_pixels)
 
   def __call__(
     self,
@@ -141,7 +156,8 @@ class Predictor:
       given, is unusable and is not in `allow_absent`.
 
     Raises:
-      DataError: a picture that is none, or not of the kind that the card says.
+      DataError: not an image of the kind that the card names, outside the limits of
+        `image_files`, or images that are not registered.
       ConfigError: a modality that the model does not have; times or a box that are missing; an
         `allow_absent` that `load` would refuse.
       StateError: no threshold for these modalities; a model that fails.
@@ -159,8 +175,12 @@ class Predictor:
     max_skew: float | None = None,
     max_age: float | None = None,
     box: Sequence[float] | Mapping[str, str] | None = None,
+    sizes: str | None = None,
   ) -> Acquired:
-    """What the model sees of a sample; the arguments and errors are those of a call."""
+    """What the model sees of a sample; the arguments and errors are those of a call.
+
+    `sizes` replaces the predictor's, where a data set's builder has checked them by its own rule.
+    """
     given = {m: one for m, one in given.items() if one is not None}
     if unknown := [m for m in given if m not in self.modalities]:
       raise ConfigError(f'there is no modality {unknown[0]!r} in this model; it has {self._has()}')
@@ -169,7 +189,12 @@ class Predictor:
     named = [m for m in self.modalities if m in given]
     late = freshness.stale(named, times, max_skew, max_age)
     reasons = list(late.values())
-    images = pictures.read_all(self.card, {m: given[m] for m in named if m not in late})
+    images = pictures.read_all(
+      self.card,
+      {m: given[m] for m in named if m not in late},
+      sizes or self.sizes,
+      self.max_pixels,
+    )
     whole = self.framing is not None  # frames, whose faces are cropped below
     for modality in list(images):
       if reason := signal.no_signal(images[modality], modality, frame=whole):

@@ -65,7 +65,8 @@ def make(
     samples: read as they are needed.
     max_skew: seconds, see `Predictor`.
     batch: samples that the model sees at once.
-    as_evaluated: a modality that is given and unusable is absent, whatever the predictor allows.
+    as_evaluated: a modality that is given and unusable is absent, whatever the predictor allows;
+      sizes are not compared: the set's builder has done so by the data set's own rule.
 
   Raises:
     ConfigError: as of the predictor.
@@ -75,12 +76,13 @@ def make(
   allowed = predictor.allow_absent
   if as_evaluated:
     allowed = tuple(m for m in predictor.modalities if m not in predictor.require)
+  sizes = 'any' if as_evaluated else None
   kept, said, faults = [], [], []
   columns = {subset: [] for subset in subsets}
   wrong = {subset: [] for subset in subsets}
   with ThreadPoolExecutor(_THREADS) as pool:
     for some in _batches(samples, batch):
-      acquired = list(pool.map(lambda one: _acquire(predictor, one, max_skew), some))
+      acquired = list(pool.map(lambda one: _acquire(predictor, one, max_skew, sizes), some))
       faults += [f'{s.id}: {a}' for s, a in zip(some, acquired, strict=True) if isinstance(a, str)]
       found = _scores(predictor, acquired, allowed, subsets, batch)
       for subset, (score, nan) in found.items():
@@ -108,13 +110,15 @@ def _batches(samples: Iterable[Sample], n: int) -> Iterator[list[Sample]]:
     yield some
 
 
-def _acquire(predictor: Predictor, sample: Sample, max_skew: float | None) -> Acquired | str:
+def _acquire(
+  predictor: Predictor, sample: Sample, max_skew: float | None, sizes: str | None
+) -> Acquired | str:
   """What the model sees, or what is wrong with the files."""
   given = {m: one for m, one in sample.given.items() if m in predictor.modalities}
   box = sample.box if predictor.framing is not None else None
   times = sample.times if max_skew is not None else None  # a list may have them for other uses
   try:
-    acquired = predictor.acquire(given, times, max_skew, box=box)
+    acquired = predictor.acquire(given, times, max_skew, box=box, sizes=sizes)
   except DataError as error:
     return str(error)
   ignored = [f'{m} is not an input of this model: ignored' for m in sample.given if m not in given]

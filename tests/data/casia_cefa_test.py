@@ -202,7 +202,7 @@ def test_what_is_wrong_is_told_at_once_and_can_be_left_out(ethnicity, tmp_path):
   wrong = [
     'missing-file: casia_cefa/CA-200/2_200_3_1_4/0001 has no depth',
     'row: 0001.jpg is of no form that casia_cefa has',  # a video of 300 in the folder of 499
-    'AF-300/1_300_1_1_1/ir/0001.jpg: ir cannot be decoded',
+    'AF-300/1_300_1_1_1/ir/0001.jpg: ir is truncated',
     'AF-300/1_300_1_1_1/depth/0002.jpg: depth has 16 bits, and 8 are due',
     'duplicate: casia_cefa/AF-000/1_000_1_1_1/0001: rgb is',
   ]

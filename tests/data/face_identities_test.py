@@ -1,6 +1,7 @@
 """Faces by identity, from folders and from a record file that the test writes."""
 
 import json
+import os
 import struct
 
 import cv2
@@ -16,7 +17,7 @@ PEOPLE = {'0000045': 3, '0000099': 2, '0000100': 4, '0000107': 1, 'm.0107_f': 2}
 
 
 def jpeg(seed):
-  picture = np.random.default_rng(seed).integers(0, 255, (12, 12, 3), np.uint8)
+  picture = np.random.default_rng(seed).integers(0, 255, (16, 16, 3), np.uint8)
   return cv2.imencode('.jpg', picture)[1].tobytes()
 
 
@@ -129,7 +130,9 @@ def test_an_index_of_pictures_alone(tmp_path):
   ]  # fmt: skip
 
 
-@pytest.mark.parametrize('harm', ['cut', 'moved', 'no index', 'words'])
+@pytest.mark.parametrize(
+  'harm', ['cut', 'moved', 'no index', 'words', 'pipe', 'pipe for index', 'large']
+)
 def test_records_that_are_damaged(harm, tmp_path):
   places = write_records(tmp_path / 'rec', [(i // 2, jpeg(i)) for i in range(4)])
   rec, idx = tmp_path / 'rec/train.rec', tmp_path / 'rec/train.idx'
@@ -137,11 +140,25 @@ def test_records_that_are_damaged(harm, tmp_path):
     rec.write_bytes(rec.read_bytes()[: places[4] + 40])
   elif harm == 'moved':
     idx.write_text(idx.read_text().replace(f'3\t{places[3]}', f'3\t{places[3] + 4}'))
+  elif harm.startswith('pipe'):
+    path = rec if harm == 'pipe' else idx
+    path.unlink()
+    os.mkfifo(path)
+  elif harm == 'large':  # a length that the file has not, and no memory is taken for
+    content = bytearray(rec.read_bytes())
+    content[places[4] + 4 : places[4] + 8] = struct.pack('<I', 2**29 - 1)
+    rec.write_bytes(content)
   elif harm == 'no index':
     idx.unlink()
   else:
     idx.write_text('not an index\n')
-  said = {'cut': 'is cut off', 'moved': 'no whole record at byte'}.get(harm, 'not the index of')
+  said = {
+    'cut': 'is cut off',
+    'moved': 'no whole record at byte',
+    'pipe': 'train.rec cannot be read: it is a named pipe',
+    'pipe for index': 'not the index of train.rec: .*it is a named pipe',
+    'large': 'has 536,870,911 bytes, and at most',
+  }.get(harm, 'not the index of')
   with pytest.raises(DataError, match=said):
     build(tmp_path / 'rec', tmp_path)
   assert not list(tmp_path.rglob('*.array_record*'))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -206,6 +207,11 @@ def _truncated(path):
   path.write_bytes(path.read_bytes()[:-100])
 
 
+def _pipe(path):
+  path.unlink()
+  os.mkfifo(path)
+
+
 def _damaged(path):
   content = bytearray(path.read_bytes())
   content[len(content) // 2] ^= 255
@@ -243,6 +249,7 @@ def _new_version(path):
     (lambda path: path.write_text('<html>log in</html>'), 'unreadable', 'not a whole npz file'),
     (lambda path: path.write_bytes(b'\x93NUMPY' * 99), 'unreadable', 'not a whole npz file'),
     (_cut_short, 'unreadable', 'is not a whole npz file'),
+    (_pipe, 'unreadable', 'it is a named pipe, not a regular file'),
     (
       _save(image=np.zeros(3), more=np.ones(1)),
       'unreadable',

@@ -144,7 +144,7 @@ def harm(source):
   at = source / 'val' / 'c'
   (at / '0/depth.png').write_bytes((at / '0/depth.png').read_bytes()[:-20])
   return [
-    ('unreadable', 'rgb.jpg: rgb cannot be decoded'),
+    ('unreadable', 'rgb.jpg: rgb is truncated'),
     ('unreadable', 'rgb.jpg: rgb is empty (0 bytes)'),
     ('unreadable', 'ir.jpg: ir is an HTML page'),
     ('bit-depth', 'depth.png: depth has 8 bits, and 16 are due'),
@@ -237,6 +237,32 @@ def test_a_second_run_leaves_what_stands(source, tmp_path):
   before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
   assert build(tmp_path / 'gone', tmp_path / 'out') == folder
   assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before
+
+
+def test_images_outside_the_limits(source, tmp_path):
+  """What predict refuses is refused here, and waits for nobody."""
+  at = source / 'train' / 'a'
+  (at / '0/rgb.jpg').unlink()
+  os.mkfifo(at / '0/rgb.jpg')
+  cv2.imwrite(str(at / '1/ir.jpg'), np.arange(300, dtype=np.uint8).reshape(2, 150))
+  (at / '2/rgb.jpg').unlink()
+  (at / '2/rgb.jpg').symlink_to('/dev/zero')
+  with pytest.raises(DataError):
+    build(source, tmp_path / 'out')
+  texts = [f.text for f in wrong(tmp_path / 'out')]
+  assert len(texts) == 3
+  assert '0/rgb.jpg: it is a named pipe, not a regular file' in texts[0]
+  assert 'ir is 150 x 2 pixels; each side must have at least 16' in texts[1]
+  assert '2/rgb.jpg: it is a device, not a regular file' in texts[2]
+
+
+def test_the_limit_of_pixels_can_be_changed(source, tmp_path):
+  with pytest.raises(DataError, match='pixels, more than the limit of 300 '):
+    build(source, tmp_path / 'low', max_pixels=300)
+  with pytest.raises(ConfigError, match='max_pixels is 3'):
+    build(source, tmp_path / 'out', max_pixels=3)
+  folder = build(source, tmp_path / 'out', max_pixels=10**9)
+  assert json.loads((folder / 'card.json').read_text())['rules']['max_pixels'] == 10**9
 
 
 @pytest.mark.parametrize(

@@ -325,9 +325,20 @@ def _damaged_block(source):
   path.write_bytes(content)
 
 
+def _endless(source):
+  """A shape that takes no room in the file, and is filled with zeros when it is read."""
+
+  def change(file):
+    del file['Frame_12/array']
+    file.create_dataset('Frame_12/array', (4, 10**6, 10**6), np.uint8, chunks=(4, 64, 64))
+
+  edit(wmca.path_of(source, 'CDIT', VIDEO), change)
+
+
 @pytest.mark.parametrize(
   'harm, words',
   [
+    (_endless, 'is 1000000 x 1000000 pixels, more than the limit of 25,000,000'),
     (_as(lambda a: a.astype(np.uint16)), 'is uint16, and uint8 is due (--option bits=16'),
     (_as(lambda a: a.astype(np.float32)), 'is float32, and uint8 is due'),
     (_as(lambda a: a[:3]), 'has the shape (3, 128, 128), and (4, height, width) is due'),

@@ -3,6 +3,7 @@
 import collections
 import io
 import itertools
+import os
 import random
 from pathlib import Path
 
@@ -423,7 +424,7 @@ def test_pictures(write, tmp_path):
   ]  # fmt: skip
   texts = [f.text for f in report.findings]
   assert f'depth {surf(2)[1]}' in texts
-  assert f'ir cannot be read (Is a directory): {surf(6)[2]}' in texts
+  assert f'ir cannot be read (it is a directory, not a regular file): {surf(6)[2]}' in texts
   assert any(t.startswith('rgb ') and surf(3)[0] in t for t in texts)
   assert report.root == str(root)
 
@@ -452,16 +453,39 @@ def test_a_wrong_root(write, tmp_path):
     list_checks.check([path], root=tmp_path / 'absent')
 
 
-def test_shapes_by_data_set(write, tmp_path):
+def test_sizes_by_data_set(write, tmp_path):
+  """Crops that were made for each modality may have any; the rules are those of the builders."""
   odd = picture(99, 1, (40, 20))
-  for paths in (surf(1), wmca('001_01_000_0_00')):
+  rows = surf(1), wmca('001_01_000_0_00'), ['a.jpg', 'b.jpg', 'c.jpg']
+  for paths in rows:
     put(tmp_path, paths, 1)
     (tmp_path / paths[2]).write_bytes(odd)
-  path = write('test.txt', row(1), ' '.join([*wmca('001_01_000_0_00'), '1']))
+  path = write('test.txt', *(' '.join([*paths, '1']) for paths in rows))
   check = lambda **options: where(list_checks.check([path], root=tmp_path, **options))  # noqa: E731
-  assert check() == [('size', 'test.txt', 2)]
+  assert check() == [('size', 'test.txt', 3)]
   assert check(sizes='any') == []
-  assert len(check(sizes='equal')) == 2
+  assert check(sizes='aspect') == [('size', 'test.txt', n) for n in (1, 2, 3)]
+  assert len(check(sizes='equal')) == 3
+
+
+def test_limits_of_images(write, tmp_path):
+  """What prepare and predict refuse, lint reports."""
+  put(tmp_path, surf(1), 1)
+  (tmp_path / surf(1)[0]).write_bytes(picture(3, size=(400, 12)))
+  (tmp_path / surf(1)[1]).unlink()
+  os.mkfifo(tmp_path / surf(1)[1])
+  path = write('test.txt', row(1))
+  found = [f.text for f in list_checks.check([path], root=tmp_path).findings]
+  assert [text.partition(':')[0] for text in found] == [
+    'depth cannot be read (it is a named pipe, not a regular file)',
+    'rgb is 400 x 12 pixels; each side must have at least 16',
+  ]
+  found = list_checks.check([path], root=tmp_path, max_pixels=1000).findings
+  assert [f.text for f in found][-1].startswith(
+    'ir is 40 x 32 pixels, more than the limit of 1,000'
+  )
+  with pytest.raises(ConfigError, match='max_pixels is 255'):
+    list_checks.check([path], root=tmp_path, max_pixels=255)
 
 
 def test_the_known_videos_of_wmca(write, tmp_path):

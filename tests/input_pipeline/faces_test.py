@@ -1,16 +1,14 @@
 """Where a face is, which one is meant, and the crop: by hand, with numbers worked out on paper."""
 
 import hashlib
-import io
 import re
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.input_pipeline import faces, geometry
+from flexfas_jax.input_pipeline import faces
 from flexfas_jax.input_pipeline.faces import Face, NoFace, Recipe
 from tests.miniatures import manifest
 
@@ -67,37 +65,6 @@ def test_a_recipe_is_recorded_with_all_that_decides():
   assert record['margin'] == 0.5 and record['size'] == 224 and record['model_sha256'] == 'ab'
   assert record['opencv'] == cv2.__version__ and 'largest' in record['several_faces']
   assert 'model_sha256' not in BOX.record()
-
-
-# EXIF.
-
-
-@pytest.mark.parametrize('form', ['JPEG', 'PNG'])
-@pytest.mark.parametrize('number', range(1, 9))
-def test_pictures_are_turned_as_exif_says(number, form):
-  source = Image.fromarray(cv2.resize(noise(3, 5, 3), (40, 24), interpolation=cv2.INTER_NEAREST))
-  exif = Image.Exif()
-  exif[0x0112] = number
-  out = io.BytesIO()
-  source.save(out, form, exif=exif, **({'quality': 95} if form == 'JPEG' else {}))
-  encoded = out.getvalue()
-  assert faces.orientation(encoded) == number
-  image = faces.upright(geometry.decode(encoded, 'rgb', ''), number)
-  wanted = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))
-  assert image.shape == wanted.shape
-  assert np.abs(image.astype(int) - wanted).max() < 20  # two JPEG decoders
-
-
-@pytest.mark.parametrize('encoded', [b'', b'\xff\xd8\xff\xe1\0\x10Exif\0\0broken', b'Exif\0' * 9])
-def test_what_has_no_orientation_is_upright(encoded):
-  assert faces.orientation(encoded) == 1
-
-
-def test_a_value_that_exif_does_not_have_is_upright():
-  exif, out = Image.Exif(), io.BytesIO()
-  exif[0x0112] = 77
-  Image.fromarray(noise(8, 8, 3)).save(out, 'JPEG', exif=exif)
-  assert faces.orientation(out.getvalue()) == 1
 
 
 # Faces that are named.
@@ -305,14 +272,6 @@ def test_no_alignment_without_eyes():
     faces.crop(triplet(), face(40, 20, 80, 60), EYES)
 
 
-def test_shapes_that_cannot_be_registered():
-  images = triplet()
-  assert not faces.disagree(images)
-  assert not faces.disagree({'rgb': noise(100, 100, 3), 'ir': noise(104, 100, 1)})
-  images['ir'] = noise(50, 50, 1)
-  assert faces.disagree(images) == 'rgb 200 x 100, depth 100 x 50, ir 50 x 50'
-
-
 # The detector: a graph with YuNet's outputs, run by OpenCV as YuNet is.
 
 
@@ -384,6 +343,11 @@ def test_a_model_of_other_bytes_is_refused(detector, tmp_path):
   assert faces.load_yunet(path, sha256.upper())
   with pytest.raises(DataError, match='cannot be read: No such file'):
     faces.load_yunet(str(tmp_path / 'none.onnx'), sha256)
+
+
+def test_a_model_that_is_no_regular_file_is_refused():
+  with pytest.raises(DataError, match='/dev/zero cannot be read: it is a device'):
+    faces.load_yunet('/dev/zero', 'ab' * 32)
 
 
 def test_what_is_not_yunet_is_refused(tmp_path):

@@ -2,12 +2,15 @@
 
 import hashlib
 import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from flexfas_jax import lint
 from flexfas_jax.input_pipeline import image_checks
 from flexfas_jax.input_pipeline.image_checks import Rules, Unreadable, decode, inspect
 
@@ -79,8 +82,8 @@ def test_a_png_cut_anywhere_is_refused():
     (b'<HTML><body>', 'HTML page'),
     (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'Git LFS'),
     (b'GIF89a' + bytes(20), 'something else'),
-    (b'\xff\xd8\xff', 'cannot be decoded'),
-    (b'\x89PNG\r\n\x1a\n', 'cannot be decoded'),
+    (b'\xff\xd8\xff', 'truncated'),
+    (b'\x89PNG\r\n\x1a\n', 'truncated'),
     (encode(np.zeros((4, 4, 4), np.uint8), 'TIFF'), 'something else'),
     (b'RIFF\0\0\0\0WEBPVP8 ', 'something else'),
   ],
@@ -206,8 +209,47 @@ def test_shapes():
   assert found[1] == 'rgb 96 x 80, depth 96 x 80, ir 96 x 60'
 
 
+def test_sizes_are_compared_upright():
+  """A camera on its side stores 80 x 96 and a tag; the other one is held upright."""
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  turned = encode(np.ascontiguousarray(RGB.swapaxes(0, 1)), exif=exif)
+  assert rules_of(SOUND | {'rgb': turned}, sizes='equal') == []
+  exif[0x0112] = 3
+  assert rules_of(SOUND | {'rgb': encode(RGB, exif=exif)}, sizes='equal') == []
+  exif[0x0112] = 8
+  assert rules_of(SOUND | {'rgb': encode(RGB, exif=exif)}, sizes='aspect') == ['size']
+
+
+def test_sizes_that_cannot_be_registered():
+  rgb, ir = np.zeros((100, 200, 3)), np.zeros((50, 100))
+  assert not image_checks.disagree({})
+  assert not image_checks.disagree({'rgb': rgb})
+  assert not image_checks.disagree({'rgb': rgb, 'ir': ir})
+  assert not image_checks.disagree({'rgb': rgb, 'ir': np.zeros((104, 200))})
+  wrong = {'rgb': rgb, 'ir': np.zeros((50, 50))}
+  assert image_checks.disagree(wrong) == 'rgb 200 x 100, ir 50 x 50'
+  assert image_checks.disagree({'rgb': rgb, 'ir': ir}, 'equal') == 'rgb 200 x 100, ir 100 x 50'
+  assert not image_checks.disagree(wrong, 'any')
+
+
+def test_lint_offers_the_rules_of_sizes():
+  """It names them itself: OpenCV is not loaded to parse a command line."""
+  for sizes in image_checks.SIZES:
+    assert lint._parser().parse_args(['a.txt', f'--sizes={sizes}']).sizes == sizes
+
+
+def test_threads_leave_the_filters_of_warnings_alone():
+  """They are the process's: two threads that set them aside leave them changed for ever."""
+  large = encode(np.tile(RGB, (8, 8, 1)))
+  before = list(warnings.filters)
+  with ThreadPoolExecutor(8) as pool:
+    list(pool.map(decode, [large] * 64))
+  assert warnings.filters == before
+
+
 def test_all_that_is_wrong_is_told():
-  images = {'rgb': b'', 'depth': b'<html>', 'ir': encode(np.zeros((9, 9), np.uint8))}
+  images = {'rgb': b'', 'depth': b'<html>', 'ir': encode(np.zeros((16, 16), np.uint8))}
   assert rules_of(images) == ['unreadable', 'unreadable', 'black']
 
 

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -201,7 +202,7 @@ def test_exif_turns_pictures(predictor, orientation):
     ({'rgb': [[0]]}, 'rgb is a list'),
     ({'rgb': b'<!DOCTYPE html><html>'}, 'rgb is an HTML page'),
     ({'rgb': b''}, 'rgb is empty'),
-    ({'rgb': bundles.png(bundles.picture(0, channels=3))[:-30]}, 'rgb cannot be decoded'),
+    ({'rgb': bundles.png(bundles.picture(0, channels=3))[:-30]}, 'rgb is truncated'),
     ({'rgb': 'absent.png'}, 'rgb absent.png cannot be read: No such file'),
     (dict.fromkeys(('rgb', 'ir'), bundles.picture(0, channels=3)), 'ir is a copy of rgb'),
     ({'depth': cv2.applyColorMap(bundles.picture(1), 2)}, 'depth has channels'),
@@ -210,6 +211,124 @@ def test_exif_turns_pictures(predictor, orientation):
 def test_bad_pictures_are_refused(predictor, pictures, says):
   with pytest.raises(DataError, match=says):
     predictor(**pictures)
+
+
+def test_images_that_are_not_registered_are_refused(predictor, bundle):
+  """RGB upright beside depth of a camera on its side, cropped or not."""
+  rgb = np.repeat(np.repeat(bundles.picture(0, channels=3), 8, 0), 5, 1)
+  depth = np.repeat(np.repeat(bundles.picture(1, size=8)[..., 0], 9, 0), 16, 1)
+  for one, other in itertools.product(
+    (rgb, bundles.png(rgb)), (depth, bundles.png(depth[..., None]))
+  ):
+    with pytest.raises(DataError, match='rgb 120 x 192, depth 128 x 72: .* not registered'):
+      predictor(rgb=one, depth=other)
+    with pytest.raises(DataError, match='not registered'):  # not hidden by what may be absent
+      predictor(rgb=one, depth=other, allow_absent=['depth'])
+  # EXIF turns before sizes are compared.
+  lying = np.concatenate([depth, depth[:8]])  # 128 x 80, as RGB on its side
+  turned = jpeg_turned(np.rot90(rgb), 6)
+  assert predictor(rgb=turned, depth=lying).used == ('rgb', 'depth')
+  with pytest.raises(DataError, match='rgb 120 x 192'):
+    predictor(rgb=jpeg_turned(rgb, 6), depth=lying)
+  # Crops that were made for each modality.
+  assert Predictor.load(bundle, sizes='any')(rgb=rgb, depth=depth).used == ('rgb', 'depth')
+  with pytest.raises(DataError, match='not registered'):
+    Predictor.load(bundle, sizes='equal')(rgb=np.tile(rgb, (2, 2, 1)), ir=rgb[..., 0])
+  with pytest.raises(ConfigError, match="sizes is 'same'; choose one of any, aspect, equal"):
+    Predictor.load(bundle, sizes='same')
+
+
+def constant(*shape):
+  """An array of any size that takes one byte."""
+  return np.broadcast_to(np.uint8(7), shape)
+
+
+LARGE = '5001 x 5000 pixels, more than the limit of 25,000,000'
+
+
+@pytest.mark.parametrize(
+  ('array', 'says'),
+  [
+    (constant(5000, 5001), LARGE),
+    (constant(5000, 5001, 3), LARGE),
+    (constant(10**6, 10**6, 1), 'more than the limit'),
+    (constant(15, 16), '16 x 15 pixels; each side must have at least 16'),
+    (constant(2, 300, 3), '300 x 2 pixels'),
+    (constant(24, 24).astype(object), 'of object; due are'),
+    (constant(24, 24).astype('>u2'), 'of >u2; due are'),
+    (constant(24, 24, 2), 'due are'),
+    (constant(24), 'due are'),
+    (np.zeros((0, 24), np.uint8), 'due are'),
+    (np.zeros((24, 24), [('a', np.uint8)]), 'due are'),
+    (np.ma.masked_less(bundles.picture(0)[..., 0], 120), 'is a masked array'),
+  ],
+)
+def test_arrays_outside_the_limits(predictor, array, says):
+  with pytest.raises(DataError, match=says):
+    predictor(ir=array)
+
+
+def test_arrays_of_any_layout(predictor):
+  """Read-only, strided, reversed, Fortran, of a subclass: the values alone count."""
+  image = bundles.picture(3)
+  expected = predictor(ir=image).score
+  frozen = image.copy()
+  frozen.flags.writeable = False
+  strided = np.repeat(np.repeat(image, 2, 0), 3, 1)[::2, ::3]
+  reverse = image[::-1].copy()[::-1]
+  fortran, memmap = np.asfortranarray(image), image.view(np.memmap)
+  for array in (frozen, strided, reverse, fortran, memmap, image[..., 0]):
+    assert predictor(ir=array).score == expected
+
+
+def test_the_callers_memory_is_copied(predictor):
+  """A camera writes its next frame to the buffer that the last one was given in."""
+  images = bundles.triplet(2)
+  sent = predictor.acquire(images).sent
+  for modality, image in images.items():
+    assert not np.shares_memory(sent[modality], image)
+
+
+@pytest.mark.parametrize('as_path', [True, False])
+def test_encoded_images_outside_the_limits(bundle, tmp_path, as_path):
+  predictor = Predictor.load(bundle, max_pixels=600)
+  for shape, says in (
+    ((24, 26), 'is 26 x 24 pixels, more than the limit of 600'),
+    ((12, 24), 'is 24 x 12 pixels; each side must have at least 16'),
+  ):
+    content = bundles.png(np.zeros((*shape, 1), np.uint8))
+    (tmp_path / 'ir.png').write_bytes(content)
+    with pytest.raises(DataError, match=says):
+      predictor(ir=tmp_path / 'ir.png' if as_path else content)
+  assert predictor(ir=bundles.picture(0)).used == ('ir',)  # 576
+  for value in (0, -1, 1.5, 'many'):
+    with pytest.raises(ConfigError, match='max_pixels is'):
+      Predictor.load(bundle, max_pixels=value)
+
+
+def test_too_many_bytes_are_not_copied(predictor):
+  huge = memoryview(np.broadcast_to(np.uint8(0), 2**27))
+  with pytest.raises(DataError, match='ir has 134,217,728 bytes, and at most 67,108,864 are read'):
+    predictor(ir=huge)
+
+
+@pytest.mark.parametrize(
+  ('path', 'says'),
+  [
+    ('/dev/zero', 'ir /dev/zero cannot be read: it is a device, not a regular file'),
+    ('fifo', 'it is a named pipe, not a regular file'),
+    ('.', 'it is a directory'),
+    ('sparse', 'it has 1,099,511,627,776 bytes, and at most'),
+    ('a\0b', 'null byte'),
+  ],
+)
+def test_files_that_are_no_files(predictor, tmp_path, monkeypatch, path, says):
+  monkeypatch.chdir(tmp_path)
+  os.mkfifo('fifo')
+  with open('sparse', 'wb') as file:
+    file.truncate(2**40)
+  with pytest.raises(DataError, match=says):
+    predictor(ir=path)
 
 
 def test_depth_in_millimetres(predictor):
@@ -274,8 +393,11 @@ def test_faces(bundle):
     assert found.outcome == 'fta' and says in found.reasons[0], box
   with pytest.raises(DataError, match='the box has no inside'):
     predictor(rgb=rgb, box=(60, 60, 60, 60))
-  with pytest.raises(DataError, match='one crop is for registered pictures'):
+  with pytest.raises(DataError, match='rgb 200 x 200, depth 100 x 50: .* not registered'):
     predictor(rgb=rgb, depth=depth[:50], box=inside)
+  unregistered = Predictor.load(bundle, crop='box', margin=0.0, sizes='any')
+  with pytest.raises(DataError, match='one crop requires registered images'):
+    unregistered(rgb=rgb, depth=depth[:50], box=inside)
   # What shows nothing where the face is shows nothing.
   hole = depth.copy()
   hole[20:50, 30:60] = 0

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flexfas_jax.input_pipeline import image_files
+
 SIDE = 112  # pixels, of the longer side
 _QUALITY = 80
 
@@ -32,6 +34,8 @@ def thumbnails(pictures: Mapping[str, bytes]) -> Sequence[Thumbnail]:
 def _url(encoded: bytes) -> str:
   import cv2  # not needed where no picture is given
 
+  if not _within_limits(encoded):
+    return ''
   try:
     picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     if picture is None:
@@ -49,3 +53,15 @@ def _url(encoded: bytes) -> str:
   except cv2.error:  # what is not a picture, or too large to be one
     return ''
   return 'data:image/jpeg;base64,' + base64.b64encode(small).decode() if ok else ''
+
+
+def _within_limits(encoded: bytes) -> bool:
+  """Whether an image is small enough to decode, by its header."""
+  if encoded[:2] == b'BM':  # a bitmap, which only reports show
+    width, height = (int.from_bytes(encoded[i : i + 4], 'little', signed=True) for i in (18, 22))
+    return abs(width * height) <= image_files.MAX_PIXELS
+  try:
+    header = image_files.header(encoded)
+  except image_files.Unreadable:
+    return False
+  return header.width * header.height <= image_files.MAX_PIXELS

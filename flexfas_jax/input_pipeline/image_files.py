@@ -1,0 +1,281 @@
+"""Image files before they are decoded: their bytes, and what their headers claim.
+
+A decoder takes the memory that a header asks for, and as long as the structure of the file asks
+for; both are chosen by whoever made the file. So everything is limited here first: what is opened
+is a regular file, and what is decoded has no more bytes, pixels, scans and parts than real images.
+"""
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+from flexfas_jax.errors import ConfigError
+
+MAX_BYTES = 64 * 2**20  # of an encoded image; 25 million pixels as PNG of three channels fit
+MAX_PIXELS = 25_000_000
+MIN_SIDE = 16  # pixels of the shorter side; the smallest face crops of real sets have about 30
+_MAX_PARTS = 65_536  # PNG chunks or JPEG segments: both are walked through in Python, Pillow's too
+_MAX_SCANS = 64  # of a progressive JPEG, each of which costs a pass over all pixels; usual are 10
+
+# FF and the code of a marker; FF00 is data, and FFD0 to FFD7 lie within a scan.
+_MARKER = re.compile(rb'\xff([^\x00\xff\xd0-\xd7])')
+_ALONE = (0x01, 0xD8, 0xD9)  # markers without a length
+_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_APP1, _SCAN, _END = 0xE1, 0xDA, 0xD9
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by PNG's colour type
+_ORIENTATION = 0x0112
+# Should a path become a pipe between looking and opening, opening must not wait for a writer.
+_FLAGS = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
+_KINDS = (
+  (stat.S_ISDIR, 'a directory'),
+  (stat.S_ISFIFO, 'a named pipe'),
+  (stat.S_ISSOCK, 'a socket'),
+  (stat.S_ISCHR, 'a device'),
+  (stat.S_ISBLK, 'a device'),
+)
+
+
+class Unreadable(Exception):
+  """The bytes are no image that is decoded here; the text says what they are."""
+
+
+class Header(NamedTuple):
+  """What a file claims to be."""
+
+  kind: str  # 'JPEG' or 'PNG'
+  width: int
+  height: int
+  channels: int  # as stored: 1 with a palette
+  bits: int  # of a channel as stored: 1 to 16
+
+
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+  """Opens a regular file for reading; symbolic links are followed.
+
+  Raises:
+    OSError: there is no such file, it may not be read, or it is a pipe, a device, a directory or a
+      socket. `strerror` says which.
+  """
+  try:
+    check_regular(os.stat(path), path)  # before opening, which may rewind a tape
+    descriptor = os.open(path, _FLAGS)
+  except ValueError as error:  # a NUL in the path
+    raise OSError(errno.EINVAL, str(error), os.fspath(path)) from None
+  try:
+    check_regular(os.fstat(descriptor), path)  # the path may lead elsewhere by now
+    return open(descriptor, 'rb')
+  except OSError:
+    os.close(descriptor)
+    raise
+
+
+def check_regular(found: os.stat_result, path: str | os.PathLike) -> None:
+  """Refuses what is not a regular file.
+
+  Raises:
+    OSError: `strerror` says what it is.
+  """
+  if not stat.S_ISREG(found.st_mode):
+    kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), 'something else')
+    raise OSError(errno.EINVAL, f'it is {kind}, not a regular file', os.fspath(path))
+
+
+def read(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
+  """The bytes of a regular file.
+
+  Raises:
+    OSError: as of `open_regular`; the file has more bytes than `max_bytes`, or grows.
+  """
+  with open_regular(path) as file:
+    size = os.fstat(file.fileno()).st_size
+    if size > max_bytes:
+      raise OSError(
+        errno.EFBIG, f'it has {size:,} bytes, and at most {max_bytes:,} are read', os.fspath(path)
+      )
+    content = file.read(size + 1)
+  if len(content) > size:
+    raise OSError(errno.EBUSY, f'it grows beyond {size:,} bytes while it is read', os.fspath(path))
+  return content
+
+
+def pixel_limit(value: int) -> int:
+  """A limit of an image's pixels, as a caller or a command line has it.
+
+  Raises:
+    ConfigError: not a whole number, or so small that no image passes.
+  """
+  if not isinstance(value, int) or value < MIN_SIDE**2:
+    raise ConfigError(f'max_pixels is {value!r}; it is a whole number of at least {MIN_SIDE**2}')
+  return value
+
+
+def check_bytes(n: int) -> None:
+  """Refuses an encoded image of more than `MAX_BYTES`.
+
+  Raises:
+    Unreadable: it has more.
+  """
+  if n > MAX_BYTES:
+    raise Unreadable(f'has {n:,} bytes, and at most {MAX_BYTES:,} are read')
+
+
+def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+  """Refuses an image that is too large to decode, or too small to show a face.
+
+  Raises:
+    Unreadable: it has more than `max_pixels`, or a side of less than `MIN_SIDE`.
+  """
+  if min(width, height) < MIN_SIDE:
+    raise Unreadable(f'is {width} x {height} pixels; each side must have at least {MIN_SIDE}')
+  if width * height > max_pixels:
+    raise Unreadable(
+      f'is {width} x {height} pixels, more than the limit of {max_pixels:,} (max_pixels)'
+    )
+
+
+def header(encoded: bytes) -> Header:
+  """What a JPEG or PNG claims to be, after a look at all its parts; no pixel is decoded.
+
+  Raises:
+    Unreadable: neither of the two, not whole, animated, or with more parts than real images have.
+  """
+  if not encoded:
+    raise Unreadable('is empty (0 bytes)')
+  check_bytes(len(encoded))
+  kind = _kind(encoded)
+  if kind == 'JPEG':
+    return _jpeg_header(encoded)
+  if kind == 'PNG':
+    return _png_header(encoded)
+  raise Unreadable(f'is {kind}, not a JPEG or PNG')
+
+
+def _kind(encoded: bytes) -> str:
+  start = encoded[:512].lstrip().lower()
+  if encoded[:3] == b'\xff\xd8\xff':
+    return 'JPEG'
+  if encoded[:8] == b'\x89PNG\r\n\x1a\n':
+    return 'PNG'
+  if start.startswith((b'<!doctype html', b'<html', b'<head')):
+    return 'an HTML page (a login or error page that was saved?)'
+  if start.startswith(b'version https://git-lfs'):
+    return 'a Git LFS pointer (git lfs pull fetches the file)'
+  return f'something else, starting {encoded[:8]!r}'
+
+
+def _jpeg_header(encoded: bytes) -> Header:
+  found, scans = None, 0
+  for n, (marker, start, end) in enumerate(_segments(encoded)):
+    if n > _MAX_PARTS:
+      raise Unreadable(f'is a JPEG of more than {_MAX_PARTS:,} segments')
+    if marker in _FRAME_HEADERS:
+      if found:  # which of them a decoder goes by is its own choice
+        raise Unreadable('is a JPEG with two frame headers')
+      body = encoded[start + 4 : end]
+      if len(body) < 6:
+        break
+      height, width = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
+      found = Header('JPEG', width, height, body[5], body[0])
+    elif marker == _SCAN:
+      scans += 1
+      if scans > _MAX_SCANS:
+        raise Unreadable(f'is a JPEG of more than {_MAX_SCANS} scans')
+    elif marker == _END and found and scans:
+      return found
+  raise Unreadable('is truncated: the JPEG has no end')
+
+
+def _segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:
+  """Yields (marker, start, end) of a JPEG's segments up to its end; a scan's data is in none."""
+  place = 2
+  while found := _MARKER.search(encoded, place):
+    marker, place = found[1][0], found.end()
+    if marker not in _ALONE:
+      place += max(2, int.from_bytes(encoded[place : place + 2]))
+    yield marker, found.start(), place
+    if marker == _END:
+      return
+
+
+def _png_header(encoded: bytes) -> Header:
+  found = None
+  for n, (name, start, end) in enumerate(_chunks(encoded)):
+    if n > _MAX_PARTS:
+      raise Unreadable(f'is a PNG of more than {_MAX_PARTS:,} chunks')
+    if (name == b'IHDR') != (n == 0):
+      raise Unreadable('is a PNG whose header is not its first chunk alone')
+    if name == b'IHDR':
+      body = encoded[start:end]
+      if len(body) < 13:
+        break
+      width, height = int.from_bytes(body[:4]), int.from_bytes(body[4:8])
+      found = Header('PNG', width, height, _CHANNELS.get(body[9], 0), body[8])
+    elif name == b'acTL':  # which of the images a decoder gives is its own choice
+      raise Unreadable('is an animated PNG, not one image')
+    elif name == b'IEND':
+      return found
+  raise Unreadable('is truncated: the PNG has no end')
+
+
+def _chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
+  """Yields (name, start, end) of the contents of a PNG's whole chunks."""
+  place = 8
+  while place + 12 <= len(encoded):
+    start = place + 8
+    end = start + int.from_bytes(encoded[place : place + 4])
+    if end + 4 > len(encoded):
+      return
+    yield encoded[place + 4 : start], start, end
+    place = end + 4  # after the check sum
+
+
+def without_metadata(encoded: bytes) -> bytes:
+  """A JPEG without the application segments that no decoder needs; anything else as it is.
+
+  Pillow parses EXIF while it opens a file, and copies what each tag points at: a segment of 64 kB
+  takes hundreds of megabytes.
+  """
+  if _kind(encoded) != 'JPEG':
+    return encoded
+  kept, place = [], 0
+  for marker, start, end in _segments(encoded):
+    if _APP1 <= marker <= 0xEF and marker != 0xEE:  # Adobe's says which colours are stored
+      kept.append(encoded[place:start])
+      place = end
+  return b''.join([*kept, encoded[place:]]) if kept else encoded
+
+
+def orientation(encoded: bytes) -> int:
+  """The EXIF orientation of a JPEG or PNG, 1 (upright) to 8; 1 where it has none."""
+  kind = _kind(encoded)
+  if kind == 'JPEG':
+    for marker, start, end in _segments(encoded):
+      if marker == _SCAN:
+        return 1
+      if marker == _APP1 and encoded[start + 4 : start + 8] == b'Exif':
+        return _of_exif(encoded[start + 10 : end])
+  if kind == 'PNG':
+    for name, start, end in _chunks(encoded):
+      if name == b'eXIf':
+        return _of_exif(encoded[start:end].removeprefix(b'Exif\0\0'))
+  return 1
+
+
+def _of_exif(exif: bytes) -> int:
+  """The orientation in the first directory of a TIFF structure."""
+  order = {b'II*\0': 'little', b'MM\0*': 'big'}.get(exif[:4])
+  if not order:
+    return 1
+  place = int.from_bytes(exif[4:8], order)
+  for n in range(int.from_bytes(exif[place : place + 2], order)):
+    entry = exif[place + 2 + 12 * n : place + 14 + 12 * n]
+    if len(entry) < 12:
+      return 1
+    if int.from_bytes(entry[:2], order) == _ORIENTATION:
+      width = {1: 1, 3: 2, 4: 4}.get(int.from_bytes(entry[2:4], order), 0)  # by the tag's type
+      found = int.from_bytes(entry[8 : 8 + width], order)
+      return found if found in range(1, 9) else 1
+  return 1
