@@ -18,6 +18,7 @@ from flexfas_jax.evaluation import (
   member_checks,
   members,
   overlaps,
+  scales,
   score_files,
   thresholds,
 )
@@ -114,7 +115,8 @@ def _parser() -> argparse.ArgumentParser:
   how(
     '--threshold',
     metavar='RULE',
-    help=f'of the table, and of piecewise. {rules}. Default: dev_eer with --dev, or else fixed=0.5',
+    help=f'of the table, and of piecewise. {rules}. Default: dev_eer with --dev, or else '
+    f'{thresholds.DEFAULT}',
   )
 
   read = parser.add_argument_group('how files are read').add_argument
@@ -129,7 +131,20 @@ def _parser() -> argparse.ArgumentParser:
   )
   read('--dev_labels_from', metavar='LIST.csv', type=Path, help='the same for --dev')
   read('--labels', metavar='VALUE=LABEL,...', help='as flexfas_jax.score has it')
-  read('--high_is', choices=schema.LABELS, default='bona_fide', help='likewise')
+  read(
+    '--high_is',
+    choices=schema.LABELS,
+    default='bona_fide',
+    help='what a high score means; attack: scores are negated',
+  )
+  read(
+    '--scale',
+    choices=scales.OPTIONS,
+    default='',
+    help='of the scores in the files; what is written is on the same scale, negated with '
+    '--high_is=attack, and its header states it. Calibrated scores are probabilities. Default: '
+    'probabilities',
+  )
   read(
     '--accept_known_leaks',
     metavar='NAME,...',
@@ -141,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _ensemble(args: argparse.Namespace) -> None:
-  rule = args.threshold or ('dev_eer' if args.dev else 'fixed=0.5')
+  rule = args.threshold or ('dev_eer' if args.dev else thresholds.DEFAULT)
   recipe = averaging.Recipe(args.space, args.weights, args.calibrate, rule)
   _check_usage(args, recipe)
   subsets = _listed(args.subsets)
@@ -210,6 +225,7 @@ def _read(args, paths: Sequence[Path], labels_from: Path | None):
     labels=label_mapping.parse(args.labels) if args.labels is not None else None,
     high_is_attack=args.high_is == 'attack',
     views=tuple(_listed(args.views)),
+    scale=args.scale,
   )
   reader = functools.partial(score_files.read, dialect=dialect)
   if labels_from:
@@ -271,11 +287,12 @@ def _write(args, recipe, own, devs, made, incomplete) -> None:
     calibrations = {s: one.calibration for s, one in made.items() if one.calibration}
   fitted_on = devs if recipe.fits else None
 
-  def write(path: Path, samples, of, scores, calibrated=None) -> None:
+  def write(path: Path, samples, of, scores, scale: str, calibrated=None) -> None:
     about = ensemble_files.header(of, recipe.space, weights, calibrated, fitted_on, incomplete)
-    ensemble_files.write(path, samples, scores, about)
+    ensemble_files.write(path, samples, scores, about, scale)
 
   first = next(iter(made.values()))
+  final_scale = next((one.final_scale for one in made.values() if one.served), first.scale)
   names = ensemble_files.names(first.tree) if args.intermediate else {}
   if args.intermediate:
     try:
@@ -291,9 +308,10 @@ def _write(args, recipe, own, devs, made, incomplete) -> None:
     for key, name in names.items():
       of = [member for member in side if member.at[: len(key)] == key]
       scores = {s: (one.dev_means if dev else one.means)[key] for s, one in made.items()}
-      write(args.intermediate / f'{name}{suffix}.csv', side, of, scores)
+      write(args.intermediate / f'{name}{suffix}.csv', side, of, scores, first.scale)
     if out:
-      write(out, side, side, {s: one.final(dev) for s, one in made.items()}, calibrations)
+      final = {s: one.final(dev) for s, one in made.items()}
+      write(out, side, side, final, final_scale, calibrations)
   print('\n' + _how_to_judge(args, own, made, names))
 
 

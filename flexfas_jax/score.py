@@ -16,6 +16,7 @@ from flexfas_jax.evaluation import (
   overlaps,
   pictures,
   results,
+  scales,
   score_files,
   tables,
   thresholds,
@@ -44,10 +45,11 @@ examples:
     --against_dev=theirs_val.csv
   python -m flexfas_jax.score test.csv --labels=live=bona_fide,spoof=attack --high_is=attack
   python -m flexfas_jax.score test.csv --dev=val.csv --by_video --group_by=ethnicity
+  python -m flexfas_jax.score logits.csv --scale=logit --threshold=fixed=0.9
 
-exit codes: 0 done; 2 wrong usage; 3 bad data (also a score that is nan, after the table; people in
-both files); 4 no threshold, or one of other weights, or one fitted on the samples that it would
-judge"""
+exit codes: 0 done; 2 wrong usage; 3 bad data (also a score that is nan, after the table; scores
+outside [0, 1] with the default threshold; subjects in both files); 4 no threshold, or one of other
+weights, or one fitted on the samples that it would be applied to"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
   add(
     '--threshold',
     metavar='RULE',
-    help=f'{rules}. Default: dev_eer with --dev or --oracle, otherwise fixed=0.5',
+    help=f'{rules}. Default: dev_eer with --dev or --oracle, otherwise {thresholds.DEFAULT}',
   )
   add(
     '--oracle',
@@ -169,7 +171,16 @@ def _parser() -> argparse.ArgumentParser:
     '--high_is',
     choices=schema.LABELS,
     default='bona_fide',
-    help='what a high score means; attack: scores become 1 - score',
+    help='what a high score means; attack: scores are negated, and so are thresholds: fixed=T '
+    'accepts where 1 - score >= T, which is shown as a threshold of T - 1',
+  )
+  read(
+    '--scale',
+    choices=scales.OPTIONS,
+    default='',
+    help='of the scores in the files, which are then compared with fixed=T as probabilities; '
+    'thresholds are shown on the scale. Default: not stated; scores outside [0, 1] need --dev or '
+    '--threshold',
   )
   read(
     '--score_column',
@@ -182,13 +193,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _score(args: argparse.Namespace) -> None:
-  rule = args.threshold or ('dev_eer' if args.dev or args.oracle else 'fixed=0.5')
-  needs_dev = thresholds.needs_dev(rule)  # what is wrong here is told before files are read
+  rule = args.threshold or ('dev_eer' if args.dev or args.oracle else thresholds.DEFAULT)
+  needs_dev = thresholds.needs_dev(rule)  # wrong usage is reported before files are read
   group_by = [name for name in args.group_by.split(',') if name]
   _check_usage(args, needs_dev)
   dialect = score_files.Dialect(
     labels=label_mapping.parse(args.labels) if args.labels is not None else None,
     high_is_attack=args.high_is == 'attack',
+    scale=args.scale,
     text=tuple(group_by),
     score_column=args.score_column,
   )
@@ -198,6 +210,8 @@ def _score(args: argparse.Namespace) -> None:
   others = zip(args.against, args.against_dev or [None] * len(args.against), strict=True)
   for path, dev_path in [(args.scores, args.dev), *others]:
     scores = score_files.joined(score_files.read(path, dialect), columns)
+    if not needs_dev:
+      results.rule_of(scores, args.threshold)
     dev = score_files.joined(score_files.read(dev_path, dialect), columns) if dev_path else None
     if needs_dev:
       results.fitted_on(scores, rule, dev, args.oracle)
@@ -305,7 +319,7 @@ def _references(scores, dev, rule) -> dict[str, dict[str, float]]:
   """The figures as the references' code counts them, by subset."""
   found = {}
   for subset, score in scores.scores.items():
-    threshold = 0.5
+    threshold = scales.threshold('0.5', scores.scale)
     if rule == 'dev_eer':
       of = dev or scores
       threshold = conventions.eer_threshold(metrics.curve(of.label, of.scores[subset]))

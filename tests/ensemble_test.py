@@ -1,6 +1,7 @@
 """The ensemble command as users call it, what it refuses, and MM-FAS's 21 real networks."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from flexfas_jax import ensemble, score
-from flexfas_jax.evaluation import bare_scores, metrics, score_files
+from flexfas_jax.evaluation import bare_scores, metrics, scales, score_files
 from flexfas_jax.evaluation.score_files import Scores
 
 ROOT = Path(__file__).parents[1]
@@ -279,6 +280,94 @@ def test_rounding_decides_nothing_at_a_threshold(tmp_path, names, capsys):
   assert values(tmp_path / 'one.csv').tolist() == values(own[0]).tolist()
 
 
+def on_scale(scores, folder, scale):
+  """Scores as files on another scale state them: (path, options)."""
+  folder.mkdir(exist_ok=True)
+  share = scores.scores['score']
+  stated, options = {
+    'percent': (100 * share, ['--scale=percent']),
+    'logit': (np.log(share / (1 - share)), ['--scale=logit']),
+    'attack': (1 - share, ['--high_is=attack']),
+    'attack_percent': (100 - 100 * share, ['--high_is=attack', '--scale=percent']),
+  }[scale]
+  return dataclasses.replace(scores, scores={'score': stated}), options
+
+
+@pytest.mark.parametrize('calibrate', ['', 'piecewise', 'platt', 'isotonic', 'piecewise=0.6'])
+@pytest.mark.parametrize('scale', ['percent', 'logit', 'attack', 'attack_percent'])
+@pytest.mark.parametrize('space', ['probability', 'logit'])
+def test_on_any_scale_the_ensemble_is_the_same(files, scale, space, calibrate, capsys):
+  """Up to rounding, as a probability, and in what the next command says of it."""
+  names = [f'{name}.csv' for name in RUNS[:3]]
+  folder = files / scale
+  for name in names:
+    for path in (name, f'dev/{name}'):
+      (folder / path).parent.mkdir(exist_ok=True, parents=True)
+      other, options = on_scale(score_files.read(path), folder, scale)
+      score_files.write(folder / path, other)
+  how = [f'--space={space}', '--weights=val', *([f'--calibrate={calibrate}'] if calibrate else [])]
+  for at, more in ((files, []), (folder, options)):
+    own = [at / name for name in names]
+    dev = ['--dev', *(at / 'dev' / name for name in names), f'--dev_out={at}/ed.csv']
+    assert run(*own, *dev, f'--out={at}/e.csv', '--allow_incomplete', *how, *more) == 0
+  ours, theirs = (score_files.read(at / 'e.csv') for at in (files, folder))
+  probability = scales.probability(theirs.scores['score'], theirs.scale)
+  np.testing.assert_allclose(probability, ours.scores['score'], rtol=1e-6, atol=1e-9)
+  shown = []
+  for at in (files, folder):
+    json_ = f'--json={at}/o.json'
+    assert score.main([f'{at}/e.csv', f'--dev={at}/ed.csv', '--bootstrap=0', json_]) == 0
+    assert score.main([f'{at}/e.csv', '--threshold=fixed=0.51', '--bootstrap=0']) == 0
+    found = json.loads((at / 'o.json').read_text())['score']
+    shown.append([found[name] for name in ('acer', 'apcer', 'bpcer', 'eer', 'auc')])
+    lines = capsys.readouterr().out.splitlines()
+    shown[-1].append(next(line for line in lines[-12:] if line.startswith('score')).split()[:3])
+  assert shown[0] == shown[1]
+
+
+def test_small_probabilities_of_attack_are_not_merged(tmp_path, capsys):
+  folder = CASES / 'high-is-attack-tiny'
+  own = score_files.read(folder / 'test.csv')
+  rng = np.random.default_rng(0)
+  for k in (1, 2):
+    moved = own.scores['score'] * (1 - 0.1 * rng.random(own.label.size))
+    score_files.write(
+      tmp_path / f'a_seed{k}.csv', dataclasses.replace(own, scores={'score': moved})
+    )
+  files = [tmp_path / f'a_seed{k}.csv' for k in (1, 2)]
+  assert run(*files, f'--out={tmp_path}/e.csv', '--high_is=attack') == 0
+  found = score_files.read(tmp_path / 'e.csv')
+  assert found.scale == 'attack_probability'
+  assert len(set(found.scores['score'].tolist())) == found.label.size
+  assert metrics.auc(metrics.curve(found.label, found.scores['score'])) == 1
+  score_files.write(tmp_path / 'again.csv', found)
+  assert values(tmp_path / 'again.csv').tolist() == found.scores['score'].tolist()
+
+
+def test_logits_that_are_1_in_float64_are_not_merged(tmp_path, capsys):
+  for k in (1, 2):
+    text = 'id,label,score\na,1,50\nb,1,45\nc,0,40\nd,0,-50\ne,0,-800\n'.replace('45', f'4{k + 4}')
+    (tmp_path / f'a_seed{k}.csv').write_text(text)
+  files = [tmp_path / f'a_seed{k}.csv' for k in (1, 2)]
+  for space in ('probability', 'logit'):
+    assert run(*files, f'--out={tmp_path}/e.csv', '--scale=logit', f'--space={space}') == 0
+    found = values(tmp_path / 'e.csv')
+    assert (np.diff(found) < 0).all()
+    assert found[[0, 2, 3]].tolist() == [50, 40, -50]
+    assert 45 < found[1] < 46
+
+
+def test_members_on_different_scales_are_refused(files, capsys):
+  scores = score_files.read('a_seed1_fold2.csv')
+  percent = {'score': 100 * scores.scores['score']}
+  score_files.write(
+    'a_seed1_fold2.csv', dataclasses.replace(scores, scores=percent, scale='percent')
+  )
+  assert run(*given(), '--out=e.csv') == 3
+  said = capsys.readouterr().err
+  assert 'a_seed1_fold2.csv and a_seed1_fold1.csv are on different scales (percent and not' in said
+
+
 @pytest.mark.parametrize('method', ['piecewise', 'platt', 'isotonic'])
 def test_a_calibrated_ensemble_ranks_as_before(files, method):
   dev = ['--dev', *given(folder='dev/'), '--dev_out=d.csv']
@@ -377,7 +466,7 @@ DEV = ['--dev', *given(folder='dev/')]
     (other_label, [], 3, 'label of id t7 is attack in b_seed1_fold1.csv and bona_fide in a_seed1'),
     (other_metadata, [], 3, 'attack_category of id t0 is replay in b_seed1_fold1.csv'),
     (nan, [], 3, 'b_seed1_fold1.csv: score is nan for 1 samples (the first is id t7)'),
-    (no_probability, [], 3, 'b_seed1_fold1.csv: score of id'),
+    (no_probability, [], 3, 'b_seed1_fold1.csv, row 2: score of t0 is'),
     (a_copy, [], 3, 'a_seed1_fold1.csv and b_seed1_fold1.csv have the same scores'),
     (same_weights, [], 4, 'are of the same weights (abc)'),
     (missing, [], 4, 'b, seed 1, fold 2 is missing'),

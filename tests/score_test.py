@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 import tempfile
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments.evaluation import published
@@ -340,6 +342,126 @@ def test_a_share_in_percent_is_the_same_share(capsys):
   for share in ('0.7%', '0.007'):
     found = rates(folder / 'test.csv', f'--dev={folder}/dev.csv', f'--threshold=dev_bpcer={share}')
     assert (found['threshold'], found['apcer'], found['bpcer']) == (0.37, 0, 0.007)
+
+
+RATES = ('acer', 'apcer', 'bpcer', 'eer', 'auc', 'tpr@fpr=1e-2', 'tpr@fpr=1e-3', 'bpcer@apcer=1%')
+
+
+def test_small_probabilities_of_attack_are_not_merged(capsys):
+  folder = CASES / 'high-is-attack-tiny'
+  found = rates(folder / 'test.csv', f'--dev={folder}/dev.csv', '--high_is=attack')
+  other = rates(folder / 'test_negated.csv', f'--dev={folder}/dev_negated.csv')
+  assert (found['auc'], found['eer'], found['tpr@fpr=1e-3']) == (1, 0, 1)
+  assert {name: found[name] for name in RATES} == {name: other[name] for name in RATES}
+  assert found['threshold'] == other['threshold'] < 0
+  assert found['scale'] == 'attack_probability'
+  assert 'negated probabilities of attack' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('threshold', 'bpcer'), [('0.1', 0), ('0.0999', 0), ('0.1000001', 1), ('1', 1), ('0', 0)]
+)
+def test_a_fixed_threshold_is_exact_where_high_is_attack(threshold, bpcer, capsys):
+  path = CASES / 'rounding-at-threshold' / 'attackscale.csv'
+  found = rates(path, '--high_is=attack', f'--threshold=fixed={threshold}')
+  assert found['bpcer'] == bpcer
+  assert found['threshold'] == float(Decimal(threshold) - 1)
+
+
+@pytest.mark.parametrize(
+  ('name', 'options'),
+  [
+    ('percent', ['--scale=percent']),
+    ('logit', ['--scale=logit']),
+    ('attack_percent', ['--scale=percent', '--high_is=attack']),
+    ('inverted', ['--high_is=attack']),
+    ('inverted', ['--high_is=attack', '--scale=probability']),
+    ('prob', ['--scale=probability']),
+  ],
+)
+@pytest.mark.parametrize('threshold', [None, '0.3'])
+def test_scores_on_another_scale_have_the_same_figures(name, options, threshold, capsys):
+  folder, more = CASES / 'percent-logits-default', []
+  if threshold:
+    more = [f'--threshold=fixed={threshold}']
+  found = rates(folder / f'{name}.csv', *options, *more)
+  expected = rates(folder / 'prob.csv', *more)
+  assert {n: found[n] for n in RATES} == {n: expected[n] for n in RATES}
+
+
+@pytest.mark.parametrize(
+  ('name', 'says'),
+  [
+    ('percent', 'row 2: score of p0 is 22.822183385994514, outside [0, 1], as are 200 of its 200'),
+    ('byte', 'row 2: score of p0 is 58.0, outside [0, 1]'),
+    ('logit', 'row 2: score of p0 is -1.2183790477063887, outside [0, 1]'),
+    ('cosine', 'row 2: score of p0 is -0.5435563322801098, outside [0, 1]'),
+  ],
+)
+def test_scores_outside_0_and_1_have_no_default_threshold(name, says, capsys):
+  path = CASES / 'percent-logits-default' / f'{name}.csv'
+  assert run(path) == 3
+  said = capsys.readouterr()
+  assert f'{path}, {says}' in said.err and 'the threshold is the default, fixed=0.5' in said.err
+  assert all(
+    way in said.err for way in ('--scale=percent', '--scale=logit', '--dev', '--threshold')
+  )
+  assert not said.out
+  assert run(path, '--threshold=fixed=0.3', '--bootstrap=0') == 0
+  assert run(CASES / 'percent-logits-default' / 'prob.csv', f'--against={path}') == 3
+  assert f'{path}, row 2' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('name', 'options', 'code', 'says'),
+  [
+    ('logit', ['--scale=probability'], 3, 'outside [0, 1]'),
+    ('byte', ['--scale=percent'], 3, 'outside [0, 100]'),
+    ('attack_percent', ['--high_is=attack', '--threshold=fixed=0.3'], 3, 'p0 is 77.17781661400548'),
+    ('logit', ['--scale=logit', '--threshold=fixed=1'], 2, 'a threshold is a probability'),
+    ('percent', ['--scale=percent', '--threshold=fixed=70'], 2, 'a threshold is a probability'),
+    ('prob', ['--threshold=fixed=70'], 2, 'rejects everything'),
+    ('prob', ['--threshold=fixed=-0.5'], 2, 'accepts everything'),
+  ],
+)
+def test_a_threshold_on_another_scale_is_refused(name, options, code, says, capsys):
+  assert run(CASES / 'percent-logits-default' / f'{name}.csv', *options) == code
+  assert says in capsys.readouterr().err
+
+
+def test_a_threshold_beyond_all_scores_is_reported(files, capsys):
+  (files / 'x.csv').write_text('id,label,score\na,1,30\nb,0,20\n')
+  assert run(files / 'x.csv', '--threshold=fixed=0.5') == 0
+  assert 'the threshold 0.5 accepts all of the scores, which are from 20 to 30' in (
+    capsys.readouterr().err
+  )
+  assert run(files / 'x.csv', '--threshold=fixed=70') == 0
+  assert 'accepts none of the scores' in capsys.readouterr().err
+  assert run(files / 'x.csv', '--threshold=fixed=25') == 0
+  assert not capsys.readouterr().err
+
+
+def test_logits_that_are_1_in_float64_are_not_merged(files, capsys):
+  (files / 'x.csv').write_text('id,label,score\na,1,50\nb,1,45\nc,0,40\nd,0,-50\n')
+  found = rates(files / 'x.csv', '--scale=logit', '--threshold=fixed=0.9')
+  assert (found['auc'], found['apcer']) == (1, 0.5)
+  assert found['threshold'] == pytest.approx(2.1972245773362196, rel=1e-15)
+
+
+def test_dev_on_another_scale_is_refused_and_systems_may_differ(tmp_path, capsys):
+  label = [1, 0] * 20
+  share = np.linspace(0.1, 0.9, 40)
+  for name, values, scale in (('p', share, ''), ('q', 100 * share, 'percent')):
+    for part in ('t', 'd'):
+      ids = [f'{part}{i}' for i in range(40)]
+      of = score_files.Scores(ids, label, {'score': values}, scale=scale)
+      score_files.write(tmp_path / f'{name}{part}.csv', of)
+  p, q, pd, qd = (tmp_path / f'{name}.csv' for name in ('pt', 'qt', 'pd', 'qd'))
+  assert run(p, f'--dev={qd}') == 4
+  assert 'are on different scales (percent and not stated)' in capsys.readouterr().err
+  assert run(p, f'--dev={pd}', f'--against={q}', f'--against_dev={qd}', '--bootstrap=0') == 0
+  assert run(p, f'--against={q}', '--bootstrap=0') == 2
+  assert 'the systems are on different scales' in capsys.readouterr().err
 
 
 def test_the_references_conventions_under_their_names(files, capsys):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.evaluation import calibration, ensembles, member_checks, thresholds
+from flexfas_jax.evaluation import calibration, ensembles, member_checks, scales, thresholds
 from flexfas_jax.evaluation.calibration import Calibration
 from flexfas_jax.evaluation.ensembles import Key
 from flexfas_jax.evaluation.members import Member
@@ -57,10 +57,16 @@ class Averaged(NamedTuple):
   dev_label: np.ndarray | None = None  # [M]
   weights: Mapping[Key, float] | None = None  # None: all alike
   calibration: Calibration | None = None  # of the ensemble alone
+  scale: str = ''  # of the means, as in `scales`
 
   @property
   def served(self) -> bool:
     return not np.isnan(self.means[()]).all()
+
+  @property
+  def final_scale(self) -> str:
+    """The scale of `final`."""
+    return self.calibration.result_scale if self.calibration else self.scale
 
   def final(self, dev: bool = False) -> np.ndarray:
     """The ensemble's scores, calibrated: [N], or [M] of dev."""
@@ -84,19 +90,20 @@ def average(
     StateError: development scores that give no weights, or no calibration.
   """
   scores = member_checks.keyed(members, subset)
-  found = Averaged(ensembles.tree(scores), {}, members[0].scores.label)
+  scale = members[0].scores.scale
+  found = Averaged(ensembles.tree(scores), {}, members[0].scores.label, scale=scale)
   weigh, served = None, not np.isnan([*scores.values()]).all()
   if devs:
     dev_scores, label = member_checks.keyed(devs, subset), devs[0].scores.label
     if recipe.weights == 'val' and served:
       try:
-        weights = ensembles.val_weights(label, dev_scores, recipe.space)
+        weights = ensembles.val_weights(label, dev_scores, recipe.space, scale)
       except ValueError as error:
         raise StateError(f'--weights=val, {subset}: {error}') from error
       found, weigh = found._replace(weights=weights), lambda key, _: weights[key]
-    dev_means = ensembles.means(dev_scores, recipe.space, weigh)
+    dev_means = ensembles.means(dev_scores, recipe.space, weigh, scale)
     found = found._replace(dev_means=dev_means, dev_label=label)
-  found = found._replace(means=ensembles.means(scores, recipe.space, weigh))
+  found = found._replace(means=ensembles.means(scores, recipe.space, weigh, scale))
   if recipe.calibrate and found.served:
     try:
       found = found._replace(calibration=_calibration(recipe, found))
@@ -108,8 +115,8 @@ def average(
 def _calibration(recipe: Recipe, found: Averaged) -> Calibration:
   method, known, value = recipe.calibrate.partition('=')
   if known:
-    return calibration.piecewise(float(value))
-  return calibration.fit(method, found.dev_label, found.dev_means[()], recipe.rule)
+    return calibration.piecewise(scales.threshold(value, found.scale), found.scale)
+  return calibration.fit(method, found.dev_label, found.dev_means[()], recipe.rule, found.scale)
 
 
 def _known(threshold: str) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from flexfas_jax import csv_dialect, label_mapping, schema
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import score_files
+from flexfas_jax.evaluation import scales, score_files
 
 
 def read_list(path, dialect: score_files.Dialect = score_files.OURS) -> score_files.Scores:
@@ -86,12 +86,12 @@ def read(
       ) from None
     if nan.any():
       faults[name] = np.flatnonzero(nan)
-  if dialect.high_is_attack:
-    scores = {name: 1 - score for name, score in scores.items()}
   header = score_files.read_header(score_files.header_path(path))
-  parts = {'scores': scores, 'header': header, 'path': path, 'nan_samples': faults}
+  scale, turn = score_files.scale_of(path, header, dialect)
+  scores = {name: scales.kept(score, turn) for name, score in scores.items()}
+  parts = {'scores': scores, 'header': header, 'path': path, 'scale': scale, 'nan_samples': faults}
   try:
-    return score_files.Scores(
+    found = score_files.Scores(
       samples.ids,
       samples.label,
       **parts,
@@ -99,6 +99,9 @@ def read(
     )
   except ValueError as error:
     raise DataError(f'{path}: {error}') from error
+  if dialect.scale:
+    score_files.require_scale(found, f'--scale={dialect.scale}')
+  return found
 
 
 def _rows(path: Path) -> tuple[csv_dialect.Layout, list[int], list[list[str]]]:

@@ -19,7 +19,9 @@ from 1). What changes is what a score says, and what a threshold of 0.5 does.
          (Annals of Mathematical Statistics, 1955).
   [G]    Guo et al., On calibration of modern neural networks (ICML 2017): the calibration error.
 
-A score here is a probability in [0, 1]; NaN, a failure to acquire, stays NaN and teaches nothing.
+The maps are of probabilities of bona fide in [0, 1]; scores of attacks (`scales.of_attack`) are
+mapped as probabilities of attack, so that the small ones are not rounded away. NaN, a failure to
+acquire, stays NaN and teaches nothing.
 """
 
 import dataclasses
@@ -29,7 +31,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from flexfas_jax.errors import StateError
-from flexfas_jax.evaluation import conventions, metrics, thresholds
+from flexfas_jax.evaluation import conventions, metrics, scales, thresholds
 from flexfas_jax.evaluation.ensembles import EPSILON
 
 METHODS = {
@@ -39,46 +41,68 @@ METHODS = {
 }
 BINS = 15  # of the calibration error [G]
 
+_NEAREST = 2.0**-53  # that float64 gets to 1
 # Applied, not fitted: as near to 0 and 1 as float64 gets, so that no two scores become one.
-_NEAREST = 2.0**-53
+_ENDS = (np.finfo(np.float64).smallest_subnormal, 1 - _NEAREST)
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-  """A fitted map; `parameters` is JSON: threshold, or slope and offset, or from and to."""
+  """A fitted map; `parameters` is JSON: threshold, or slope and offset, or from and to.
+
+  On a scale of attacks the parameters are of probabilities of attack.
+  """
 
   method: str
   parameters: dict
+  scale: str = ''  # of what is mapped, as in `scales`
+
+  @property
+  def result_scale(self) -> str:
+    if self.method == 'platt' and self.scale == 'logit':
+      return 'logit'
+    return 'attack_probability' if scales.of_attack(self.scale) else ''
 
   def __call__(self, score) -> np.ndarray:
-    """[N] float in [0, 1] to [N] float64 in [0, 1], NaN to NaN."""
+    """[N] float on `scale` to [N] float64 on `result_scale`, NaN to NaN."""
     score, of = np.asarray(score, np.float64), self.parameters
+    if self.result_scale == 'logit':
+      return of['slope'] * score + of['offset']
+    share = scales.share(score, self.scale)
     if self.method == 'piecewise':
-      return conventions.rescaled(score, of['threshold'])
-    if self.method == 'platt':
-      return expit(of['slope'] * _logit(score, _NEAREST) + of['offset'])
-    return np.where(np.isnan(score), np.nan, np.interp(score, of['from'], of['to']))
+      found = conventions.rescaled(share, of['threshold'])
+    elif self.method == 'platt':
+      found = expit(of['slope'] * logit(np.clip(share, *_ENDS)) + of['offset'])
+    else:
+      found = np.where(np.isnan(share), np.nan, np.interp(share, of['from'], of['to']))
+    return scales.kept(found, scales.of_attack(self.scale))
 
 
-def piecewise(threshold: float) -> Calibration:
+def piecewise(threshold: float, scale: str = '') -> Calibration:
   """The line in two pieces that brings a threshold to 0.5.
 
+  Args:
+    threshold: on the scale.
+    scale: of the scores, as in `scales`.
+
   Raises:
-    StateError: a threshold that is not between 0 and 1.
+    StateError: a threshold that is not between 0 and 1, as a probability.
   """
-  if not 0 < threshold < 1:
-    raise StateError(f'no line brings a threshold of {threshold:g} to 0.5: it must be in (0, 1)')
-  return Calibration('piecewise', {'threshold': float(threshold)})
+  share = float(scales.share(threshold, scale))
+  if not 0 < share < 1:
+    raise StateError(f'no line brings a threshold of {share:g} to 0.5: it must be in (0, 1)')
+  return Calibration('piecewise', {'threshold': share}, scale)
 
 
-def fit(method: str, label, score, rule: str = 'dev_eer') -> Calibration:
+def fit(method: str, label, score, rule: str = 'dev_eer', scale: str = '') -> Calibration:
   """The map that development scores give.
 
   Args:
     method: one of `METHODS`.
     label: [N] integer, 1 = bona fide.
-    score: [N] float in [0, 1], NaN = failure to acquire.
+    score: [N] float, NaN = failure to acquire.
     rule: how piecewise finds its threshold, as in `thresholds.RULES`.
+    scale: of the scores, as in `scales`; in [0, 1] if ''.
 
   Raises:
     StateError: scores of one class alone, or where high does not mean bona fide; a threshold that
@@ -100,15 +124,18 @@ def fit(method: str, label, score, rule: str = 'dev_eer') -> Calibration:
       'no monotone map mends that'
     )
   if method == 'piecewise':
-    return piecewise(thresholds.fit(rule, label, score))
-  return _platt(label, score) if method == 'platt' else _isotonic(label, score)
+    return piecewise(thresholds.fit(rule, label, score, scale), scale)
+  if scales.of_attack(scale):  # the same from the other end: how probable an attack is
+    label = 1 - label
+  parameters = (_platt if method == 'platt' else _isotonic)(label, scales.share(score, scale))
+  return Calibration(method, parameters, scale)
 
 
 def _logit(score: np.ndarray, nearest: float) -> np.ndarray:
   return logit(np.clip(score, nearest, 1 - nearest))
 
 
-def _platt(label: np.ndarray, score: np.ndarray) -> Calibration:
+def _platt(label: np.ndarray, score: np.ndarray) -> dict[str, float]:
   # A score of 1 in float32 pulls no harder than float32 can tell it from 1.
   x = _logit(score, EPSILON)
   n = (label == 1).sum(), (label == 0).sum()
@@ -135,10 +162,10 @@ def _platt(label: np.ndarray, score: np.ndarray) -> Calibration:
     line = line - size * step
   if not line[0] > 0:
     raise StateError('platt: the line that fits the development scores falls; they are no guide')
-  return Calibration('platt', {'slope': float(line[0]), 'offset': float(line[1])})
+  return {'slope': float(line[0]), 'offset': float(line[1])}
 
 
-def _isotonic(label: np.ndarray, score: np.ndarray) -> Calibration:
+def _isotonic(label: np.ndarray, score: np.ndarray) -> dict[str, list[float]]:
   at, index, count = np.unique(score, return_inverse=True, return_counts=True)  # ties are one
   bona_fide = np.bincount(index[label == 1], minlength=at.size)
   blocks = []  # [bona fide, all, first, last], the share of bona fide rising; compared in integers
@@ -149,9 +176,7 @@ def _isotonic(label: np.ndarray, score: np.ndarray) -> Calibration:
       of = blocks[-1]
       of[0], of[1], of[3] = of[0] + m, of[1] + w, last
   ends = [(k, m / w) for m, w, first, last in blocks for k in dict.fromkeys((first, last))]
-  return Calibration(
-    'isotonic', {'from': [float(at[k]) for k, _ in ends], 'to': [float(m) for _, m in ends]}
-  )
+  return {'from': [float(at[k]) for k, _ in ends], 'to': [float(m) for _, m in ends]}
 
 
 def brier(label, score) -> float:
@@ -185,17 +210,24 @@ def calibration_error(label, score, bins: int = BINS) -> float:
   return math.fsum(gaps) / label.size
 
 
-def told(label, score) -> dict[str, float]:
+def told(label, score, scale: str = '') -> dict[str, float]:
   """What calibration changes, and what it does not.
+
+  Args:
+    label: [N] integer, 1 = bona fide.
+    score: [N] float, NaN = failure to acquire.
+    scale: of the scores, as in `scales`; in [0, 1] if ''.
 
   Returns:
     brier, log_loss, calibration_error, acer, apcer and bpcer at 0.5; eer, auc.
   """
-  points, rates = metrics.curve(label, score), metrics.error_rates(label, score, 0.5)
+  points = metrics.curve(label, score)
+  rates = metrics.error_rates(label, score, scales.threshold('0.5', scale))
+  probability = scales.probability(np.asarray(score, np.float64), scale)
   return {
-    'brier': brier(label, score),
-    'log_loss': log_loss(label, score),
-    'calibration_error': calibration_error(label, score),
+    'brier': brier(label, probability),
+    'log_loss': log_loss(label, probability),
+    'calibration_error': calibration_error(label, probability),
     'acer': rates.acer,
     'apcer': rates.apcer,
     'bpcer': rates.bpcer,

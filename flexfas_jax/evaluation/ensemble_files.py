@@ -83,7 +83,11 @@ def _told(member: Member) -> dict:
 
 
 def write(
-  path: Path, members: Sequence[Member], scores: Mapping[str, np.ndarray], header: Mapping
+  path: Path,
+  members: Sequence[Member],
+  scores: Mapping[str, np.ndarray],
+  header: Mapping,
+  scale: str = '',
 ) -> None:
   """Writes a mean of members.
 
@@ -92,12 +96,17 @@ def write(
     members: of the ensemble, all in one order; their samples are written.
     scores: by subset: [N].
     header: from `header`.
+    scale: of the scores, as in `scales`.
 
   Raises:
     ConfigError: the file cannot be written.
   """
   base = dataclasses.replace(
-    member_checks.samples(members), scores=dict(scores), header=dict(header), nan_samples={}
+    member_checks.samples(members),
+    scores=dict(scores),
+    header=dict(header),
+    nan_samples={},
+    scale=scale,
   )
   try:
     score_files.write(path, base)

@@ -48,7 +48,7 @@ def text(made: Averaged, rule: str) -> str:
   if made.calibration:
     dev = made.final(dev=True) if made.dev_means is not None else None
     own = ['ensemble, calibrated', '', *([''] if made.weights else [])]
-    rows.append([*own, *_figures(made, made.final(), dev, rule)])
+    rows.append([*own, *_figures(made, made.final(), dev, rule, made.final_scale)])
   for key in _walk(made.tree, ()):
     if key and not key[-1]:
       continue  # a coordinate that is not known is no level
@@ -57,7 +57,7 @@ def text(made: Averaged, rule: str) -> str:
     weight = [f'{_weight(made, key):.3f}' if key else ''] if made.weights else []
     dev = made.dev_means[key] if made.dev_means is not None else None
     rows.append([name, _parts(made.tree, key), *weight])
-    rows[-1] += _figures(made, made.means[key], dev, rule)
+    rows[-1] += _figures(made, made.means[key], dev, rule, made.scale)
   return tables.aligned(rows)
 
 
@@ -76,8 +76,9 @@ def effect_text(made: Averaged, fitted: bool) -> str:
     of = {name: (made.dev_label, made.dev_means[()]), **of}
   rows = [['', *_TOLD.values()]]
   for name, (label, score) in of.items():
-    for when, values in (('before', score), ('after', made.calibration(score))):
-      told = calibration.told(label, values)
+    after = made.calibration(score)
+    for when, values, scale in (('before', score, made.scale), ('after', after, made.final_scale)):
+      told = calibration.told(label, values, scale)
       cells = [f'{told[n]:.6f}' if n in _AS_THEY_ARE else _percent(told[n]) for n in _TOLD]
       rows.append([f'{name}, {when}', *cells])
   first = ', '.join([f'calibration: {method}', *said, f'ECE of {calibration.BINS} equal bins'])
@@ -88,8 +89,8 @@ def _percent(value: float) -> str:
   return 'undefined' if np.isnan(value) else f'{100 * value:.2f}'
 
 
-def _figures(made: Averaged, score, dev, rule: str) -> list[str]:
-  threshold = thresholds.fit(rule, made.dev_label, dev)
+def _figures(made: Averaged, score, dev, rule: str, scale: str) -> list[str]:
+  threshold = thresholds.fit(rule, made.dev_label, dev, scale)
   rates = metrics.error_rates(made.label, score, threshold)
   points = metrics.curve(made.label, score)
   values = (rates.acer, rates.apcer, rates.bpcer, metrics.eer(points)[0], metrics.auc(points))

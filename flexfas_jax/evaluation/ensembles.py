@@ -18,9 +18,9 @@ that is judged is all networks together, and one of them gave no answer.
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
-from scipy.special import expit, logit
+from scipy.special import expit
 
-from flexfas_jax.evaluation import exact_mean, metrics
+from flexfas_jax.evaluation import exact_mean, metrics, scales
 
 Key = tuple[str, ...]  # up to (network, seed, fold, view)
 
@@ -72,17 +72,19 @@ def means(
   scores: Mapping[Key, np.ndarray],
   space: str = 'probability',
   weigh: Callable[[Key, np.ndarray], float] | None = None,
+  scale: str = '',
 ) -> dict[Key, np.ndarray]:
   """All means, up to the ensemble.
 
   Args:
-    scores: by (network, seed, fold, view): [N] float in [0, 1], NaN = failure to acquire.
+    scores: by (network, seed, fold, view): [N] float, NaN = failure to acquire.
     space: one of `SPACES`. In logits, scores are first kept `EPSILON` away from 0 and 1.
     weigh: (key, its scores [N]) -> weight of a fold, seed or network in the mean that it is a part
       of; all alike if None. Views are always alike: they are of the same weights.
+    scale: of the scores, as in `scales`; in [0, 1] if ''.
 
   Returns:
-    By key, `()` being the ensemble: [N] float64 in [0, 1]. A mean of one part is that part.
+    By key, `()` being the ensemble: [N] float64 on the same scale. A mean of one part is that part.
 
   Raises:
     ValueError: as `tree`; no such space; weights that are no weights.
@@ -98,18 +100,31 @@ def means(
     weights = None
     if weigh is not None and over(key) != 'view':
       weights = _normalised([weigh(part, found[part]) for part in parts])
-    if space == 'logit':
-      values = np.clip(values, EPSILON, 1 - EPSILON)
-      mean = expit(exact_mean.of_columns(logit(values), weights))
-      # Where all parts agree, rounding of the logits must not change what they agree on.
-      found[key] = np.clip(mean, values.min(0), values.max(0))
-    else:
-      found[key] = exact_mean.of_columns(values, weights)
+    found[key] = _mean(values, weights, space, scale)
   return {key: score for key, score in found.items() if key not in scores}
 
 
+def _mean(values: np.ndarray, weights: np.ndarray | None, space: str, scale: str) -> np.ndarray:
+  """[P, N] to [N], on the scale of the values."""
+  if space == 'logit':
+    mean = exact_mean.of_columns(scales.logits(values, scale, EPSILON), weights)
+    mean = scales.of_logits(mean, scale)
+    if scale != 'logit':
+      percent = 100 if scale.endswith('percent') else 1
+      near, far = percent * EPSILON, percent * (1 - EPSILON)
+      values = np.clip(values, *((-far, -near) if scales.of_attack(scale) else (near, far)))
+  elif scale == 'logit':
+    # The mean of the probabilities as a logit, from either end: near 1 they would become one.
+    sides = [exact_mean.of_columns(expit(x), weights) for x in (values, -values)]
+    mean = np.subtract(*(np.log(np.maximum(side, np.finfo(np.float64).tiny)) for side in sides))
+  else:
+    return exact_mean.of_columns(values, weights)  # a mean is of no scale
+  # Where all parts agree, rounding must not change what they agree on.
+  return np.clip(mean, values.min(0), values.max(0))
+
+
 def val_weights(
-  label: np.ndarray, scores: Mapping[Key, np.ndarray], space: str = 'probability'
+  label: np.ndarray, scores: Mapping[Key, np.ndarray], space: str = 'probability', scale: str = ''
 ) -> dict[Key, float]:
   """What every fold, seed and network weighs, by its development scores: see `WEIGHING`.
 
@@ -118,7 +133,7 @@ def val_weights(
   Args:
     label: [N] integer, 1 = bona fide, both classes.
     scores: development scores, as `means` takes them.
-    space: as in `means`.
+    space, scale: as in `means`.
 
   Returns:
     {key: weight}, the parts of each mean summing to 1.
@@ -136,7 +151,7 @@ def val_weights(
     found[key] = 1 / (metrics.eer(metrics.curve(label, score))[0] + 1 / rarer)
     return found[key]
 
-  means(scores, space, weigh)
+  means(scores, space, weigh, scale)
   weights = {}
   for key, parts in tree(scores).items():
     if over(key) != 'view':

@@ -20,6 +20,7 @@ from flexfas_jax.evaluation import (
   intervals,
   metrics,
   results,
+  scales,
   score_files,
   thresholds,
   unusable,
@@ -95,7 +96,7 @@ class Judgement:
 def judge(
   name: str,
   scores: score_files.Scores,
-  rule: str,
+  rule: str | None = None,
   dev: score_files.Scores | None = None,
   oracle: bool = False,
   draws: int | None = None,
@@ -117,10 +118,11 @@ def judge(
 
   Raises:
     ConfigError, StateError: as `results.results`.
-    DataError: a column to group by that is not there, or empty.
+    DataError: likewise; a column to group by that is not there, or empty.
   """
+  rule = results.rule_of(scores, rule, dev, oracle)
   found = results.results(scores, rule, dev, oracle)
-  remarks = [*remarks, *results.remarks(found)]
+  remarks = [*remarks, *results.remarks(found), *results.scale_remarks(scores, found, rule)]
   if draws is None:
     draws = bootstrap.DRAWS if scores.label.size <= MOST_SAMPLES else 0
     if not draws:
@@ -293,9 +295,13 @@ def _mistakes(scores, subset, accepted, of_kinds) -> tuple[list[Mistake], list[M
 
 
 def as_json(judged: Judgement) -> dict[str, dict]:
-  """`Judgement.found`, and by subset besides: `intervals` {metric: its counts and limits},
-  `against` {the subset it is compared with: ...}, `groups` {column: {rate: ...}}."""
+  """`Judgement.found`, and by subset besides: `scale`, where it is stated, `intervals`
+  {metric: its counts and limits}, `against` {the subset it is compared with: ...}, `groups`
+  {column: {rate: ...}}."""
   found = {subset: dict(values) for subset, values in judged.found.items()}
+  if judged.scores.scale:
+    for values in found.values():
+      values['scale'] = judged.scores.scale
   span = lambda i: None if math.isnan(i.low) else [i.low, i.high]  # noqa: E731
   for subset, of in judged.estimates.items():
     found[subset]['intervals'] = {
@@ -374,4 +380,6 @@ def merged(systems: Mapping[str, score_files.Scores]) -> score_files.Scores:
       columns[f'{name}: {subset}'] = values[order]
       if subset in scores.nan_samples:
         faults[f'{name}: {subset}'] = np.sort(place[scores.nan_samples[subset]])
-  return dataclasses.replace(base, scores=columns, nan_samples=faults)
+  of = {scores.scale for scores in systems.values()}
+  scale = of.pop() if len(of) == 1 else scales.MIXED
+  return dataclasses.replace(base, scores=columns, nan_samples=faults, scale=scale)

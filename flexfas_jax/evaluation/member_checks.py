@@ -26,13 +26,19 @@ def agreed(members: Sequence[Member], subsets: Sequence[str] = ()) -> list[Membe
   Raises:
     ConfigError: a subset that a member lacks, by `subsets`.
     DataError: ids that one lacks; another label or other metadata; other subsets than the first's;
-      a score that is nan or no probability; each by file and id.
+      a score that is nan, or that its scale cannot have; another scale; each by file and id.
   """
   first, found = members[0], []
   place = {id_: i for i, id_ in enumerate(first.scores.ids.tolist())}
   for member in members:
     member = _only(member, subsets)
     _check_scores(member)
+    if member.scores.scale != first.scores.scale:
+      raise DataError(
+        f'{member.path} and {first.path} are on different scales '
+        f'({member.scores.scale or "not stated"} and {first.scores.scale or "not stated"}): no '
+        'mean is of both'
+      )
     order = _order(first, member, place)
     scores = member.scores
     scores = dataclasses.replace(
@@ -81,12 +87,11 @@ def _check_scores(member: Member) -> None:
       f'{scores.ids[samples[0]]}): the model computed nan, and a mean with it is none. Leave the '
       'cell empty if it was a failure to acquire, which it then is for the whole ensemble'
     )
-  for name, score in scores.scores.items():
-    if (wrong := np.flatnonzero((score < 0) | (score > 1))).size:
-      raise DataError(
-        f'{member.path}: {name} of id {scores.ids[wrong[0]]} is {score[wrong[0]]:g}, no '
-        'probability; scores are averaged as probabilities of bona fide (the sigmoid of a logit)'
-      )
+  score_files.require_scale(
+    scores,
+    'scores are averaged as probabilities',
+    'State the scale: --scale=percent or --scale=logit',
+  )
 
 
 def _order(first: Member, member: Member, place: dict[str, int]) -> np.ndarray:
@@ -210,7 +215,7 @@ def matched(members: Sequence[Member], devs: Sequence[Member], known: bool) -> l
   Raises:
     ConfigError: a member without development scores, or development scores without a member.
     StateError: the same list of samples; other weights.
-    DataError: other subsets or views.
+    DataError: other subsets or views; another scale.
   """
   test, dev = members[0].scores, devs[0].scores
   if score_files.list_hash(test.ids, test.label) == score_files.list_hash(dev.ids, dev.label):
@@ -239,6 +244,8 @@ def matched(members: Sequence[Member], devs: Sequence[Member], known: bool) -> l
         f'{dev.path} was scored by weights {hashes[0]}, {member.path} by {hashes[1]}: what is '
         'fitted on one says nothing of the other'
       )
+    if dev.scores.scale != member.scores.scale:
+      raise DataError(f'{dev.path} and {member.path} are on different scales')
     if set(dev.scores.scores) != set(member.scores.scores):
       raise DataError(
         f'{dev.path} has scores of {", ".join(dev.scores.scores)}, and {member.path} of '

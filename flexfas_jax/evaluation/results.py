@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.evaluation import metrics, score_files, thresholds, unusable
+from flexfas_jax.evaluation import metrics, scales, score_files, thresholds, unusable
 
 Results = dict[str, dict[str, float]]
 
@@ -19,7 +19,7 @@ APCERS = ('10%', '5%', '1%')
 
 def results(
   scores: score_files.Scores,
-  rule: str,
+  rule: str | None = None,
   dev: score_files.Scores | None = None,
   oracle: bool = False,
   subsets=None,
@@ -28,7 +28,7 @@ def results(
 
   Args:
     scores: what is judged.
-    rule: how the thresholds are found, as in `thresholds.RULES`.
+    rule: how the thresholds are found, as in `thresholds.RULES`; None: as `rule_of`.
     dev: the scores of the development set, under the same subsets; a `fixed` rule needs none.
     oracle: fit on the judged scores if `dev` is them or missing. Every subset's results then have
       the key `ORACLE`, and everything made of them says so.
@@ -46,8 +46,11 @@ def results(
   Raises:
     ConfigError: an unknown rule or subset.
     StateError: no dev for a rule that needs it; dev of the same list of samples, or of other
-      weights, or without such a subset; a threshold that its scores cannot give.
+      weights, or on another scale, or without such a subset; a threshold that its scores cannot
+      give.
+    DataError: as `rule_of`.
   """
+  rule = rule_of(scores, rule, dev, oracle)
   if unknown := set(subsets or ()) - scores.scores.keys():
     raise ConfigError(f'no subset {sorted(unknown)} in the scores; they have {list(scores.scores)}')
   # A fixed rule looks at nothing, and any scores will do.
@@ -62,6 +65,42 @@ def results(
     if oracle:
       found[subset]['ORACLE'] = True
   return found
+
+
+def rule_of(
+  scores: score_files.Scores,
+  rule: str | None,
+  dev: score_files.Scores | None = None,
+  oracle: bool = False,
+) -> str:
+  """The rule of the thresholds, and whether scores and a fixed threshold are on one scale.
+
+  Args:
+    scores, dev, oracle: as in `results`.
+    rule: None: `dev_eer` with dev or oracle, otherwise `thresholds.DEFAULT`, which is refused for
+      scores outside [0, 1]: percentages, logits and cosines are on no scale that it is of.
+
+  Raises:
+    ConfigError: an unknown rule; a fixed threshold that is no probability, where all scores are.
+    DataError: a score that its scale cannot have, with file and row.
+  """
+  if rule is None and (dev is not None or oracle):
+    return 'dev_eer'
+  if thresholds.needs_dev(rule or thresholds.DEFAULT) or scores.scale == scales.MIXED:
+    return rule or thresholds.DEFAULT
+  if rule is None:
+    score_files.require_scale(scores, f'the threshold is the default, {thresholds.DEFAULT}')
+  elif scores.scale:
+    score_files.require_scale(scores, f'--threshold={rule}')
+  else:
+    value = float(rule.partition('=')[2])
+    beyond = any(scales.outside(score, '').size for score in scores.scores.values())
+    if not 0 <= value <= 1 and not beyond:
+      raise ConfigError(
+        f'--threshold={rule}: all scores of {scores.path or "the test"} are in [0, 1], so that a '
+        f'threshold of {value:g} {"accepts" if value < 0 else "rejects"} everything'
+      )
+  return rule or thresholds.DEFAULT
 
 
 def json_safe(found):
@@ -99,6 +138,22 @@ def remarks(found: Results) -> list[str]:
   return lines
 
 
+def scale_remarks(scores: score_files.Scores, found: Results, rule: str) -> list[str]:
+  """The scale of scores and thresholds, where it is stated; a fixed threshold beyond all scores."""
+  lines = [scales.NOTES[scores.scale]] if scores.scale in scales.NOTES else []
+  for subset, values in found.items():
+    if thresholds.needs_dev(rule) or not is_served(values):
+      continue
+    low, high = np.nanmin(scores.scores[subset]), np.nanmax(scores.scores[subset])
+    for beyond, what in ((values['threshold'] <= low, 'all'), (values['threshold'] > high, 'none')):
+      if beyond and low < high:
+        lines.append(
+          f'{subset}: the threshold {values["threshold"]:.6g} accepts {what} of the scores, which '
+          f'are from {low:.6g} to {high:.6g}; is it on their scale?'
+        )
+  return lines
+
+
 def fitted_on(
   scores: score_files.Scores, rule: str, dev: score_files.Scores | None, oracle: bool
 ) -> score_files.Scores:
@@ -112,6 +167,11 @@ def fitted_on(
     raise StateError(
       f'{names[0]} and {names[1]} are the same list of samples: a threshold is never fitted on '
       'what it judges (to see the best that it could be, ask for --oracle)'
+    )
+  if dev.scale != scores.scale:
+    raise StateError(
+      f'{names[0]} and {names[1]} are on different scales ({dev.scale or "not stated"} and '
+      f'{scores.scale or "not stated"}): a threshold holds on its own scale'
     )
   weights = [x.header.get('weights_hash') for x in (dev, scores)]
   if all(weights) and weights[0] != weights[1]:
@@ -133,7 +193,7 @@ def _threshold(rule, dev, subset) -> float:
       'modalities has a threshold of its own'
     )
   try:
-    return thresholds.fit(rule, dev.label, dev.scores[subset])
+    return thresholds.fit(rule, dev.label, dev.scores[subset], dev.scale)
   except StateError as error:
     raise StateError(f'{dev.path or "dev"}, {subset}: {error}') from error
 

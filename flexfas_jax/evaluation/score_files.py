@@ -5,7 +5,8 @@
 beside it is the header: which weights, which list of samples, which config, and under `columns` the
 names of further columns of text, which people may be grouped by.
 
-A score is the probability of bona fide: high means accept. A label is `bona_fide` or `attack` (1
+A score is the probability of bona fide: high means accept. Scores on another scale are kept on it,
+and the header states it as `scale` (see `scales`). A label is `bona_fide` or `attack` (1
 and 0 are read too, 1 being bona fide). An empty score is a failure to acquire; a subset whose
 column is empty throughout is one that the model cannot serve. `nan` is a number that went wrong,
 never an outcome: it is read, and remembered as such.
@@ -32,9 +33,14 @@ import numpy as np
 import flexfas_jax
 from flexfas_jax import csv_dialect, label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.evaluation import scales
 from flexfas_jax.schema import LABELS, METADATA
 
 POLARITY = 'high is bona fide'
+WAY_OUT = (
+  'State the scale (--scale=percent, --scale=logit), fit the threshold (--dev), or give one on the '
+  'scale of the scores (--threshold=fixed=T)'
+)
 
 _SUBSETS = {
   schema.subset_name(names)
@@ -73,6 +79,7 @@ class Scores:
   header: dict = dataclasses.field(default_factory=dict)
   path: Path | None = None  # the file that these were read from
   ignored: tuple[str, ...] = ()  # columns of that file that are neither scores nor known
+  scale: str = ''  # as in `scales`; '' = not stated
   # By subset: [n] int64, the samples whose NaN is a fault of the model, not a failure to acquire.
   nan_samples: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
@@ -139,7 +146,8 @@ class Dialect:
   """How another framework's file is to be understood."""
 
   labels: Mapping[str, str] | None = None  # from `label_mapping.parse`; None: 1 is bona fide
-  high_is_attack: bool = False  # scores become 1 - score
+  high_is_attack: bool = False  # scores are negated
+  scale: str = ''  # one of `scales.OPTIONS`; '' = not stated
   text: tuple[str, ...] = ()  # columns that hold no scores
   score_column: str = ''  # the column that is read as `score`
   views: tuple[str, ...] = ()  # columns that hold scores, whatever they are called
@@ -185,17 +193,19 @@ def read(path, dialect: Dialect = OURS) -> Scores:
       f'{header_path(path)}: polarity is {header["polarity"]!r}, and must be {POLARITY!r}; '
       'turn the scores round, so that high means accept'
     )
-  turned = (lambda score: 1 - score) if dialect.high_is_attack else (lambda score: score)
-  return Scores(
+  scale, turn = scale_of(path, header, dialect)
+  scores = Scores(
     ids=ids,
     label=label,
     scores={
-      'score' if name == dialect.score_column else name: turned(column[name]) for name in subsets
+      'score' if name == dialect.score_column else name: scales.kept(column[name], turn)
+      for name in subsets
     },
     **{name: column.get(name) for name in METADATA},
     extra={name: column[name] for name in text if name not in METADATA},
     header=header,
     path=path,
+    scale=scale,
     ignored=_ignored(layout, subsets, text),
     nan_samples={
       'score' if name == dialect.score_column else name: at
@@ -203,6 +213,50 @@ def read(path, dialect: Dialect = OURS) -> Scores:
       if (at := np.flatnonzero(column['nan', name])).size
     },
   )
+  if dialect.scale:
+    require_scale(scores, f'--scale={dialect.scale}')
+  return scores
+
+
+def scale_of(path: Path, header: Mapping, dialect: Dialect) -> tuple[str, bool]:
+  """(scale of a file's scores as they are kept, whether they have to be negated for it).
+
+  A header that states the scale is of scores that were kept on it: the dialect is that of others.
+
+  Raises:
+    DataError: a header with an unknown scale.
+  """
+  if 'scale' not in header:
+    return scales.scale_of(dialect.scale, dialect.high_is_attack), dialect.high_is_attack
+  if not scales.is_known(header['scale']):
+    raise DataError(f'{header_path(path)}: unknown scale {header["scale"]!r}')
+  return header['scale'], False
+
+
+def row_of(path: Path, sample: int) -> int:
+  """The row of a file that a sample stands in; reading again costs only those who made an error."""
+  return csv_dialect.line_of(path, csv_dialect.sniff(path, _KNOWN), sample)
+
+
+def require_scale(scores: Scores, why: str, way_out: str = WAY_OUT) -> None:
+  """Raises DataError, by file and row, for a score that its scale cannot have.
+
+  Args:
+    scores: in the order of their file.
+    why: they have to be on that scale.
+    way_out: what to do about it.
+  """
+  for subset, values in scores.scores.items():
+    if not (at := scales.outside(values, scores.scale)).size:
+      continue
+    first = int(at[0])
+    row = f', row {row_of(scores.path, first)}' if scores.path else ''
+    stated = scales.as_stated(float(values[first]), scores.scale)
+    limits = '[0, 100]' if scores.scale.endswith('percent') else '[0, 1]'
+    raise DataError(
+      f'{scores.path or "the scores"}{row}: {subset} of {scores.ids[first]} is {stated!r}, outside '
+      f'{limits}, as are {at.size} of its {values.size} scores ({why}). {way_out}'
+    )
 
 
 def read_columns(paths: Sequence[Path]) -> dict[str, dict[str, str]]:
@@ -284,6 +338,9 @@ def write(path, scores: Scores) -> None:
   if header['polarity'] != POLARITY:
     raise DataError(f'{path}: polarity is {header["polarity"]!r}, and must be {POLARITY!r}')
   header.pop('columns', None)
+  header.pop('scale', None)
+  if scores.scale:
+    header['scale'] = scores.scale
   if scores.extra:
     header['columns'] = list(scores.extra)
 

@@ -11,13 +11,14 @@ from fractions import Fraction
 import numpy as np
 
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.evaluation import metrics
+from flexfas_jax.evaluation import metrics, scales
 
 RULES = {
   'dev_eer': 'dev APCER and BPCER as near to each other as they get',
   'dev_bpcer=1%': 'the largest threshold whose dev BPCER is at most 1 % (any share below 100 %)',
-  'fixed=0.5': 'this number, whatever the scores',
+  'fixed=0.5': 'this probability of bona fide; this number, if the scale is not stated',
 }
+DEFAULT = 'fixed=0.5'  # without development scores
 
 
 def needs_dev(rule: str) -> bool:
@@ -51,7 +52,7 @@ def share(text: str) -> Fraction:
   return Fraction(value) / (100 if percent else 1)
 
 
-def fit(rule: str, label, score) -> float:
+def fit(rule: str, label, score, scale: str = '') -> float:
   """The threshold that a rule gives; accept when score >= threshold.
 
   `dev_eer` and `dev_bpcer` give one of the scores. All thresholds between two neighbouring scores
@@ -63,9 +64,10 @@ def fit(rule: str, label, score) -> float:
     rule: as in `RULES`.
     label: [N] integer, 1 = bona fide, of the development set; `fixed` does not look at it.
     score: [N] float, NaN = failure to acquire, of the development set.
+    scale: of the scores, as in `scales`; only `fixed` depends on it.
 
   Returns:
-    The threshold, finite.
+    The threshold on the scale of the scores, finite.
 
   Raises:
     ConfigError: not a rule.
@@ -73,7 +75,7 @@ def fit(rule: str, label, score) -> float:
   """
   name, value = _parse(rule)
   if name == 'fixed':
-    return value
+    return scales.threshold(value, scale)
   points = metrics.curve(label, score)
   if name == 'dev_eer':
     _, threshold = metrics.eer(points)
@@ -94,7 +96,7 @@ def fit(rule: str, label, score) -> float:
   return float(points.threshold[1 + within[0]])
 
 
-def _parse(rule: str) -> tuple[str, float | Fraction]:
+def _parse(rule: str) -> tuple[str, str | float | Fraction]:
   name, equals, text = rule.partition('=')
   try:
     if name == 'dev_eer' and not equals:
@@ -104,7 +106,7 @@ def _parse(rule: str) -> tuple[str, float | Fraction]:
       if 0 <= value < 1:
         return name, value
     if name == 'fixed' and math.isfinite(float(text)):
-      return name, float(text)
+      return name, text
   except ValueError:
     pass
   raise ConfigError(
