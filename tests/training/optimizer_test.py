@@ -75,6 +75,26 @@ def test_all_decay_where_the_original_decays_all(name):
   assert all((u < 0).all() for u in updates.values())
 
 
+def test_what_an_optimizer_does_unless_one_says_otherwise():
+  """AdamW decays by 0.05, the others do not; SGD's momentum is 0.9, Adam's means 0.9 and 0.999."""
+  for fields, slopes, expected in (
+    ({'name': 'adamw'}, (0.0, 0.0), (-0.005, -0.005 * 0.995)),
+    ({'name': 'adam'}, (0.0, 0.0), (0.0, 0.0)),
+    ({'name': 'sgd'}, (1.0, 1.0), (-0.1, -0.19)),
+    ({'name': 'sgd'}, (0.0, 0.0), (0.0, 0.0)),
+    # (0.1 * -1 + 0.09) / 0.19 over the root of (0.001 + 0.000999) / 0.001999
+    ({'name': 'adam'}, (1.0, -1.0), (-0.1, 0.1 * 0.01 / 0.19)),
+    ({'name': 'adamw', 'weight_decay': 0.0}, (1.0, -1.0), (-0.1, 0.1 * 0.01 / 0.19)),
+  ):
+    tx, _ = optimizer.build(fields, {'name': 'constant', 'peak': 0.1}, steps=10)
+    params = {'kernel': jnp.ones(1)}
+    state = tx.init(params)
+    for slope, wanted in zip(slopes, expected, strict=True):
+      updates, state = tx.update({'kernel': jnp.array([slope])}, state, params)
+      np.testing.assert_allclose(updates['kernel'][0], wanted, rtol=1e-4, atol=1e-7)
+      params = optax.apply_updates(params, updates)
+
+
 def test_adam_adds_the_decay_to_the_gradient():
   """Two steps by hand; PyTorch's Adam(weight_decay), not AdamW."""
   b1, b2, rate, decay, p, m, v = 0.5, 0.999, 0.1, 0.2, 3.0, 0.0, 0.0

@@ -17,6 +17,7 @@ from flexfas_jax.prediction.decision import Decision
 from flexfas_jax.prediction.predictor import Predictor
 
 _SAMPLES = 'samples/samples.json'
+_MOST = 200  # brackets, commas and quotes of a request: each may become an object of 64 bytes
 _DUE = 'send {"pictures": {modality: base64}, "allow_absent": [modality]}'
 
 
@@ -134,10 +135,10 @@ def parse(content: bytes | bytearray) -> Asked:
   Raises:
     DataError: it is something else; a key comes twice, which readers understand differently.
   """
+  if sum(map(content.count, (b'[', b'{', b',', b'"'))) > _MOST:
+    raise DataError(f'the JSON is nested too deep or has too many values; {_DUE}')
   try:
     found = json.loads(content.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
-  except RecursionError:
-    raise DataError('the JSON is nested too deep') from None
   except ValueError as error:  # of JSON, of UTF-8, of an int with too many digits
     raise DataError(f'the content is not JSON in UTF-8: {error}') from None
   if not isinstance(found, dict) or not {'pictures'} <= set(found) <= {'pictures', 'allow_absent'}:

@@ -188,9 +188,9 @@ class _Handler(socketserver.BaseRequestHandler):
     try:
       connections.waits(self.request)
       self.request.shutdown(socket.SHUT_WR)
-      while not connections.gave_way(self.request) and (left := end - time.monotonic()) > 0:
+      while (left := end - time.monotonic()) > 0:
         self.request.settimeout(left)
-        if not self.request.recv(1 << 20):
+        if not self.request.recv(1 << 20) or connections.gave_way(self.request):
           break
     except OSError:
       pass

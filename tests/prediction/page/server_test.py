@@ -230,6 +230,8 @@ def test_a_length(serving, status, headers):
     (b'[' * 100_000, 'nested too deep'),
     (b'{"pictures":' * 100_000, 'nested too deep'),
     (b'[' * 100_000 + b']' * 100_000, 'nested too deep'),
+    (b'[' * 150 + b']' * 150, 'send {'),
+    (b'[' + b'[],' * 5_000_000 + b'[]]', 'too many values'),  # 350 MB as objects
     (b'9' * 5000, 'not JSON'),
     (b'\xff', 'not JSON'),
     ('{"pictures": {}}'.encode('utf-16'), 'not JSON'),
