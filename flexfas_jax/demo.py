@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     prog='python -m flexfas_jax.demo',
     description=_HELP,
     epilog='exit codes: 0 ended by Ctrl-C or SIGTERM; 2 wrong usage, a library not installed; 3 no '
-    'such detector; 4 a bundle that is damaged or from a newer version',
+    'such detector; 4 a bundle that is damaged, unsigned or from another version',
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )

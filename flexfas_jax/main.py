@@ -68,6 +68,28 @@ _MODALITIES = flags.DEFINE_string(
   'With --mode=export: subsets that get graphs of their own, e.g. rgb+depth+ir,rgb; all of them '
   'gets one that takes any subset.',
 )
+_SIGN_KEY = flags.DEFINE_string(
+  'sign_key',
+  None,
+  'With --mode=export: PEM file of the private Ed25519 key that signs the bundle; --public_key of '
+  'predict and demo verifies it. To make the two: openssl genpkey -algorithm ed25519 '
+  '-out key.pem; openssl pkey -in key.pem -pubout -out key.pub',
+)
+_SEQUENCE = flags.DEFINE_integer(
+  'sequence',
+  None,
+  'With --mode=export: the number of the bundle, larger than that of the last one, so that '
+  '--min_sequence of predict and demo refuses older ones; else the seconds since 1970.',
+)
+_MIN_SCORES = flags.DEFINE_integer(
+  'min_val_scores',
+  None,
+  'With --mode=export: how many scores of each class val must have under a subset of modalities, '
+  'all of them with signal, for that subset to get a threshold; else 30.',
+)
+_MIN_SUBJECTS = flags.DEFINE_integer(
+  'min_val_subjects', None, 'With --mode=export: of how many subjects these scores are; else 10.'
+)
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show tracebacks.')
 
 
@@ -133,13 +155,15 @@ def _job() -> None:
   if _TOPOLOGY.value is not None:
     raise errors.ConfigError('--topology is of --mode=preflight')
   of_export = (_EXPORT_DIR, _FORMATS, _MODALITIES)
+  of_export += (_SIGN_KEY, _SEQUENCE, _MIN_SCORES, _MIN_SUBJECTS)
   if _MODE.value == 'export':
     if _DISTRIBUTED.value:
       raise errors.ConfigError('--mode=export runs in one process, without --distributed')
     from flexfas_jax.export import bundle
 
     with _disk_errors():
-      bundle.run(_CONFIG.value, _WORKDIR.value, *(flag.value for flag in of_export))
+      given = {flag.name: flag.value for flag in of_export if flag.value is not None}
+      bundle.run(_CONFIG.value, _WORKDIR.value, **given)
     return
   if given := [f'--{flag.name}' for flag in of_export if flag.value is not None]:
     raise errors.ConfigError(f'{given[0]} is of --mode=export')

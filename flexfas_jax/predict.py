@@ -42,8 +42,8 @@ examples:
     --out=test.csv && python -m flexfas_jax.score test.csv --dev=val.csv
 
 exit codes: 0 decided, whatever the decision is (read it, or --json's "accepted"); 2 wrong usage, a
-library that is not installed; 3 bad pictures; 4 a bundle that is damaged, from a newer version, or
-without the threshold, or a model that computed nan"""
+library that is not installed; 3 bad pictures; 4 a bundle that is damaged, from another version,
+unsigned, or without the threshold, or a model that computed nan"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -116,7 +116,11 @@ def add_model_arguments(add) -> None:
       'that were made for each modality')  # fmt: skip
   add('--max_pixels', metavar='N', type=int, default=image_files.MAX_PIXELS,
       help='of an image, checked before it is decoded; default: %(default)s')  # fmt: skip
-  add('--sha256', metavar='HEX', default='', help="of the bundle's card.json, where it is known")
+  add('--sha256', metavar='HEX', help="that the bundle's card.json must have: sha256sum card.json")
+  add('--public_key', metavar='FILE', help='PEM file of an Ed25519 key: refuse a bundle that its '
+      'private key did not sign (--mode=export --sign_key); requires the `sign` extra')  # fmt: skip
+  add('--min_sequence', metavar='N', type=int, help='refuse a bundle whose sequence number is '
+      'lower, though it is signed: an older export')  # fmt: skip
 
 
 def load(args: argparse.Namespace) -> Predictor:
@@ -132,6 +136,8 @@ def load(args: argparse.Namespace) -> Predictor:
     sizes=args.sizes,
     max_pixels=args.max_pixels,
     sha256=args.sha256,
+    public_key=args.public_key,
+    min_sequence=args.min_sequence,
     margin=args.margin,
     align=args.align,
   )

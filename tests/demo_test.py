@@ -38,10 +38,10 @@ def bundle(tmp_path_factory):
       (folder / names[modality]).write_bytes(bundles.png(image))
     label = ('bona_fide', 'attack')[i]
     told.append({'id': f'<b>{label}</b>', 'label': label, 'files': names})
-  (folder / 'samples/samples.json').write_text(json.dumps({'samples': told}))
+  about = {'weights_hash': bundles.WEIGHTS, 'samples': told}
+  (folder / 'samples/samples.json').write_text(json.dumps(about))
   for path in sorted((folder / 'samples').iterdir()):
-    sha256 = bundles.hashlib.sha256(path.read_bytes()).hexdigest()
-    files[f'samples/{path.name}'] = {'sha256': sha256}
+    files[f'samples/{path.name}'] = bundles.about(path.read_bytes())
   return bundles.write(folder, files=files, remarks=['</script><script>alert(1)</script>'])
 
 

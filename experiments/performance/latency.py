@@ -21,7 +21,7 @@ def runner(folder: pathlib.Path, entry: dict, threads: int):
   """A function of nothing that runs a file on noise, batch 1."""
   of = importlib.import_module(f'flexfas_jax.prediction.runners.{entry["format"]}')
   options = {'threads': threads} if entry['format'] in ('onnx', 'tflite') else {}
-  run = of.load(folder / entry['file'], entry, **options)
+  run = of.load((folder / entry['file']).read_bytes(), entry, **options)
   rng = np.random.default_rng(0)
   images = {
     one['name']: rng.uniform(-1, 1, (1, *one['shape'][1:])).astype(np.float32)

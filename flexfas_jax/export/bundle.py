@@ -10,14 +10,17 @@ import json
 import os
 import pathlib
 import shutil
+import sys
+import time
 from collections.abc import Iterator, Sequence
 
 from ml_collections import ConfigDict
 
-from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.evaluation import score_files
-from flexfas_jax.export import card, card_text, deciding, graph, parity, samples
+from flexfas_jax.errors import ConfigError, ExportError, StateError
+from flexfas_jax.evaluation import evidence, score_files
+from flexfas_jax.export import card, card_text, deciding, graph, parity, samples, signing
 from flexfas_jax.export import source as sources
+from flexfas_jax.prediction import card as reader
 from flexfas_jax.schema import subset_name
 
 FORMATS = ('stablehlo', 'onnx', 'tflite', 'weights')
@@ -29,6 +32,11 @@ def run(
   export_dir: str | None = None,
   formats: str | None = None,
   modalities: str | None = None,
+  *,
+  sign_key: str | None = None,
+  sequence: int | None = None,
+  min_val_scores: int = evidence.MIN_SCORES,
+  min_val_subjects: int = evidence.MIN_SUBJECTS,
 ) -> None:
   """Exports the best step of a workdir.
 
@@ -39,9 +47,13 @@ def run(
     formats: of `FORMATS`, separated by commas; None: all.
     modalities: subsets that get graphs of their own, as in 'rgb+depth+ir,rgb'; all of them gets
       one that takes any subset. None: all, and RGB alone where it is served.
+    sign_key: a PEM file with the private Ed25519 key that signs the card; None: it is not signed.
+    sequence: of the bundle, see `prediction.card.read`; None: the seconds since 1970, which are
+      more for every later export.
+    min_val_scores, min_val_subjects: that val must have of each class for a threshold.
 
   Raises:
-    ConfigError: an unknown format or subset, one that is not served, a missing extra.
+    ConfigError: an unknown format or subset, one that is not served, a missing extra, no such key.
     StateError: no run, results or thresholds; the folder is there.
     ExportError: an exported file does not do what the checkpoint does.
   """
@@ -52,12 +64,26 @@ def run(
     raise StateError(f'{target} is there already; name another --export_dir, or delete it')
   source = sources.of_workdir(config, folder)
   fixed, whole = subsets_of(source, modalities)
+  if sequence is None:
+    sequence = int(time.time())
+  if not 0 <= sequence < 10**18:
+    raise ConfigError(f'--sequence={sequence}: a number from 0, larger than the last bundle had')
+  key = None if sign_key is None else signing.read_key(sign_key)
   found = card.results_of(source)
   for writer in writers.values():
     writer.check()
   val = sources.open_val(source)
   scores, origin = deciding.val_scores(source, val)
-  thresholds = deciding.fit(source, scores, deciding.rule_of(source.config))
+  fitted = deciding.fit(
+    source,
+    scores,
+    deciding.presence(source, val),
+    deciding.rule_of(source.config),
+    min_val_scores,
+    min_val_subjects,
+  )
+  for note in fitted.notes:
+    print(f'warning: {note}', file=sys.stderr)
   with beside(target) as temporary:
     graphs = [graph.make(source.model, source.variables, subset) for subset in fixed]
     everything = graph.make(source.model, source.variables)
@@ -66,14 +92,15 @@ def run(
       of = [everything] * (whole or not writer.SUBSETS) + graphs * writer.SUBSETS
       for one in of:
         print(f'{name}: {"+".join(one.modalities)}', flush=True)
-        entries += writer.write(one, source, temporary)
+        for entry in writer.write(one, source, temporary):
+          entries.append({**entry, 'weights_hash': source.weights_hash})
     some = sources.Some(val, parity.MOST // len(source.subsets))
     for entry, told in zip(
-      entries, parity.measure(source, entries, temporary, thresholds, some), strict=True
+      entries, parity.measure(source, entries, temporary, fitted.thresholds, some), strict=True
     ):
       entry |= _file(temporary / entry['file']) | {'parity': told}
-    samples.write(source, val, thresholds, temporary)
-    about = card.contents(source, entries, thresholds, found, val, origin)
+    samples.write(source, val, fitted.thresholds, temporary)
+    about = card.contents(source, entries, fitted, found, val, origin, sequence)
     (temporary / 'CARD.md').write_text(card_text.text(about), encoding='utf-8')
     models = {entry['file'] for entry in entries}
     about['files'] = {
@@ -82,6 +109,12 @@ def run(
       if path.is_file() and (name := path.relative_to(temporary).as_posix()) not in models
     }
     score_files.write_text(temporary / 'card.json', json.dumps(about, indent=1) + '\n')
+    if key is not None:
+      signing.write(temporary, key)
+    try:
+      reader.read(temporary).samples()
+    except StateError as error:  # before anybody has it
+      raise ExportError(f'the bundle would be refused by prediction: {error}') from error
   print(card_text.summary(about) + f'\nWritten: {target}/')
 
 

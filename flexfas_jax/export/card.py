@@ -10,9 +10,9 @@ from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.export import samples
 from flexfas_jax.input_pipeline import signal, transforms
+from flexfas_jax.prediction.card import BUNDLE
 from flexfas_jax.schema import subset_name
 
-BUNDLE = 1  # of the form; `prediction` refuses a larger one
 _LIBRARIES = ('jax', 'flax', 'jax2onnx', 'onnx', 'onnxruntime', 'litert-converter')
 _LIBRARIES += ('ai-edge-litert', 'safetensors', 'numpy', 'opencv-python-headless')
 _METRICS = ('acer', 'apcer', 'bpcer', 'apcer_max', 'acer_max', 'eer', 'auc', 'threshold')
@@ -43,22 +43,24 @@ def results_of(source) -> dict[str, Any]:
   return found
 
 
-def contents(source, entries, thresholds, results, val, origin: str) -> dict[str, Any]:
+def contents(source, entries, fitted, results, val, origin: str, sequence: int) -> dict[str, Any]:
   """The card.
 
   Args:
     source: what is exported.
     entries: of `models`, with their parity.
-    thresholds: by subset.
+    fitted: thresholds, see `deciding.Fitted`.
     results: of the workdir.
     val: the val set.
     origin: of the scores that the thresholds are from.
+    sequence: larger than that of every earlier bundle of the same model's line.
   """
   model, config = source.model, source.config
   rendered = samples.is_rendered(config)
   bits = samples.bits_of(val, source)
   return {
     'bundle': BUNDLE,
+    'sequence': sequence,
     'name': source.folder.absolute().name,
     'made': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     'version': flexfas_jax.__version__,
@@ -74,7 +76,8 @@ def contents(source, entries, thresholds, results, val, origin: str) -> dict[str
     'subsets': [subset_name(s) for s in source.subsets],
     'inputs': {m: _input(m, model.image_size, bits[m]) for m in model.modalities},
     'preprocessing': preprocessing(model.image_size, model.modalities, source.view),
-    'thresholds': {name: {**one, 'scores': origin} for name, one in thresholds.items()},
+    'thresholds': {name: {**one, 'scores': origin} for name, one in fitted.thresholds.items()},
+    'evidence': fitted.evidence,
     'metrics': {
       test: {subset: _trimmed(of) for subset, of in subsets.items()}
       for test, subsets in results.items()
@@ -87,7 +90,7 @@ def contents(source, entries, thresholds, results, val, origin: str) -> dict[str
       'rules': config.threshold.to_dict(),
     },
     'licence': licence(rendered),
-    'remarks': _remarks(source, rendered),
+    'remarks': _remarks(source, rendered) + fitted.notes,
     'models': entries,
   }
 

@@ -15,7 +15,7 @@ def text(card: dict[str, Any]) -> str:
     'in the score): the largest over fixed, random and masked inputs, one by one and in a batch, '
     'and over the val set under every subset. The loss is in ACER on val, at the thresholds below: '
     'the worst subset.',
-    '## Thresholds\n\n' + _thresholds(card['thresholds']),
+    '## Thresholds\n\n' + _thresholds(card),
     '## Inputs\n\n' + _inputs(card),
     '## Preprocessing\n\n' + '\n'.join(f'{i}. {s}' for i, s in enumerate(card['preprocessing'], 1)),
     'The pictures in `samples/`, with the hashes of what becomes of them and the scores that are '
@@ -67,12 +67,26 @@ def _models(entries) -> str:
   return _table(names, rows)
 
 
-def _thresholds(thresholds) -> str:
-  rows = [
-    [name, f'{one["value"]:.6f}', one['rule'], f'{one["val"]} ({one["n"]})', one['list_hash'][:12]]
-    for name, one in thresholds.items()
-  ]
-  return _table(['sensors', 'threshold', 'rule', 'fitted on (samples)', 'list'], rows)
+def _thresholds(card) -> str:
+  rows = []
+  for name in card['subsets']:
+    one = card['thresholds'].get(name)
+    if one is None:
+      rows.append([name, 'none: refused', *[''] * 5])
+      continue
+    counts = [f'{of["scores"]} of {of["subjects"]}' for of in one['counts'].values()]
+    fitted_on = f'{one["val"]} ({one["n"]})'
+    rows.append(
+      [name, f'{one["value"]:.6f}', one['rule'], fitted_on, *counts, one['list_hash'][:12]]
+    )
+  classes = [f'{name} scores of subjects' for name in ('attack', 'bona fide')]
+  names = ['sensors', 'threshold', 'rule', 'fitted on (samples)', *classes, 'list']
+  least = card['evidence']
+  return (
+    f'{_table(names, rows)}\n\nA subset has a threshold if each class has at least '
+    f'{least["min_scores"]} scores of {least["min_subjects"]} subjects on val, in which all its '
+    'modalities carry signal. With any other subset, prediction is refused.'
+  )
 
 
 def _inputs(card) -> str:
@@ -130,6 +144,7 @@ def _origin(card) -> str:
     f'- made {card["made"]} by flexfas_jax {card["version"]}; '
     + ', '.join(f'{name} {version}' for name, version in card['libraries'].items()),
     f'- absent modalities: {card["absent"]}; what was trained, under `model` in card.json',
-    '- hashes of all files: card.json',
+    f'- sequence number: {card["sequence"]}; a later export has a larger one',
+    '- hashes of all files: card.json; its signature, where it was signed: card.json.sig',
   ]
   return '\n'.join(lines)

@@ -76,7 +76,7 @@ class _Answers:
 
   def __init__(self, source, entry: Mapping[str, Any], folder: Path):
     runner = importlib.import_module(f'flexfas_jax.prediction.runners.{entry["format"]}')
-    self.run = runner.load(folder / entry['file'], entry)
+    self.run = runner.load((folder / entry['file']).read_bytes(), entry)
     self.entry, self.model = entry, source.model
     own = tuple(entry['modalities'])
     self.subsets = source.subsets if entry['present'] else (own,)

@@ -76,6 +76,7 @@ def write(source, val, thresholds, folder: Path) -> None:
         one.setdefault('expected', {})[name] = decided
   about = {
     'rendered': rendered,
+    'weights_hash': source.weights_hash,
     'arrays': 'SHA-256 of the float32 values, little-endian, [S, S, C] in C order',
     'samples': told,
   }

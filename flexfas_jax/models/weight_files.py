@@ -82,6 +82,22 @@ def read(path, sha256: str | None = None) -> dict[str, np.ndarray]:
   return tensors
 
 
+def parse(content: bytes, name: str) -> dict[str, np.ndarray]:
+  """The weights in the bytes of a safetensors file: {the name that each has there: array}.
+
+  Args:
+    content: all of the file.
+    name: of the file, for messages.
+
+  Raises:
+    StateError: these are no such bytes.
+  """
+  with _blaming(f'weights {name} cannot be read', 'get the file again'):
+    length = int.from_bytes(content[:8], 'little')
+    _check_names(name, content[8 : 8 + length])
+    return safetensors.numpy.load(content)
+
+
 def from_hub(
   repo: str,
   filename: str = 'model.safetensors',
@@ -219,7 +235,7 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
   tensors = {}
   # Opening allocates nothing, and compares the header with itself and with the file's size.
   with safetensors.safe_open(path, framework='np') as file:
-    _check_names(path)
+    _check_names(path, _header(path))
     for name in file.keys():  # noqa: SIM118  # it is no dict
       with _blaming(f'weights {path}: tensor {name[:100]!r} cannot be read', 'get the file again'):
         dtype = file.get_slice(name).get_dtype()
@@ -232,7 +248,12 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
   return tensors
 
 
-def _check_names(path: Path) -> None:
+def _header(path: Path) -> bytes:
+  with path.open('rb') as file:
+    return file.read(int.from_bytes(file.read(8), 'little'))
+
+
+def _check_names(path: Path | str, header: bytes) -> None:
   """That no tensor stands in a header twice: readers differ in which one they take."""
 
   def once(pairs):
@@ -243,9 +264,7 @@ def _check_names(path: Path) -> None:
       entries[name] = value
     return entries
 
-  with path.open('rb') as file:
-    length = int.from_bytes(file.read(8), 'little')
-    json.loads(file.read(length).decode(), object_pairs_hook=once)
+  json.loads(header.decode(), object_pairs_hook=once)
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:

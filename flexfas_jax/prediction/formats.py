@@ -92,17 +92,18 @@ def _missing(format: str, error: Exception | None = None) -> ConfigError:
 
 
 def load(card: Card, entry: Mapping) -> Run:
-  """The function of a model, its file's bytes proven first.
+  """The function of a model: the bytes that were verified are the bytes that run.
 
   Raises:
     ConfigError: its library is not installed.
     StateError: the file is damaged, or does not do what the card says.
   """
-  path, format = card.path(entry['file']), entry['format']
+  path, format = card.folder / entry['file'], entry['format']
+  content = card.read_file(entry['file'])
   runner = importlib.import_module(f'flexfas_jax.prediction.runners.{format}')
   try:
     # Weights alone are no graph: what runs them is the model that the card describes.
-    run = runner.load(path, {**entry, 'model': card.contents['model']})
+    run = runner.load(content, {**entry, 'model': card.contents['model']})
   except ImportError as error:
     raise _missing(format, error) from error
   except FlexfasError:

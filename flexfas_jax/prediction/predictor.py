@@ -88,10 +88,13 @@ class Predictor:
     allow_absent: Sequence[str] = (),
     sizes: str = 'aspect',
     max_pixels: int = image_files.MAX_PIXELS,
-    sha256: str = '',
+    sha256: str | None = None,
+    public_key: str | os.PathLike | None = None,
+    require_signature: bool = False,
+    min_sequence: int | None = None,
     **fields,
   ) -> 'Predictor':
-    """A predictor of a bundle, the bytes of its model proven.
+    """A predictor of a bundle; the bytes that were verified are the bytes that run.
 
     Args:
       bundle: the folder that an export made.
@@ -110,17 +113,31 @@ class Predictor:
         'equal', or 'any', for crops that were made for each modality. Images that do not agree are
         not registered, and refused.
       max_pixels: limit of each image's width times height, checked before it is decoded.
-      sha256: that the bundle's `card.json` must have, which names the bytes of all else.
+      sha256: that the bundle's `card.json` must have, which names the bytes of all else; None: any.
+      public_key: a PEM file with the public Ed25519 key whose private key signed the bundle at its
+        export: an unsigned or changed bundle is refused before it is parsed. None: signatures are
+        not read.
+      require_signature: refuse to load without `public_key`.
+      min_sequence: the bundle's sequence number must be at least this, so that an older bundle,
+        though signed, is refused. Without a signature or `sha256` whoever edits the bundle can
+        edit its number. None: any.
       **fields: of `faces.Recipe`: margin, align, min_size, min_score.
 
     Raises:
       ConfigError: no such model, or its library is not installed (it is said what to install); a
         modality in `require` or `allow_absent` that the model does not have, or that is in both;
-        `sizes` or `max_pixels` that cannot be.
-      StateError: no bundle, damaged, of a newer version, or other than `sha256`.
+        no usable `public_key`; `sizes` or `max_pixels` that cannot be.
+      StateError: no bundle, or one that is damaged, of another version, other than `sha256`, not
+        signed by the key, or older than `min_sequence`.
       DataError: a detector that is none.
     """
-    card = cards.read(bundle, sha256)
+    card = cards.read(
+      bundle,
+      sha256,
+      public_key=public_key,
+      require_signature=require_signature,
+      min_sequence=min_sequence,
+    )
     entry = formats.choose(card, format, precision, tuple(modalities))
     how = framing.make(crop, yunet, **fields)
     run = formats.load(card, entry)

@@ -7,9 +7,8 @@ import hashlib
 import json
 import pathlib
 
-import jax
-
 from flexfas_jax.evaluation import score_files
+from flexfas_jax.models import weights_hash
 from flexfas_jax.training import distributed
 
 NAME = 'digests.json'
@@ -42,11 +41,7 @@ def damage(folder: pathlib.Path) -> str:
 
 def of_weights(variables) -> str:
   """SHA-256 of a model's names and numbers."""
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-    digest.update(jax.tree_util.keystr(path).encode())
-    digest.update(distributed.whole(leaf).tobytes())
-  return digest.hexdigest()
+  return weights_hash.of(variables, distributed.whole)
 
 
 def _files(folder: pathlib.Path) -> list[str]:

@@ -13,7 +13,16 @@ import numpy as np
 
 import flexfas_jax
 from flexfas_jax.errors import StateError
-from flexfas_jax.evaluation import judgement, results, score_files, scoring, tables, unusable
+from flexfas_jax.evaluation import (
+  evidence,
+  judgement,
+  results,
+  score_files,
+  scoring,
+  tables,
+  thresholds,
+  unusable,
+)
 from flexfas_jax.evaluation import views as looks
 from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.training import digests, distributed, inputs, sharding, workdir
@@ -195,12 +204,17 @@ def _write(job, folder, data, step, scored) -> None:
   scored = {name: score_files.read(folder / 'scores' / f'{name}.csv') for name in scored}
   for remark in results.remarks(results.results(scored['val'], 'fixed=0.5')):
     print(f'val, {remark}', file=sys.stderr)
+  fitted = any(thresholds.needs_dev(job.config.threshold[name]) for name in data.test)
+  few = evidence.notes(scored['val']) if fitted else []
+  for note in few:
+    print(note, file=sys.stderr)
   found, judged = {}, []
   for name in data.test:
     rule = job.config.threshold[name]
     of_test = scored[name], rule, scored['val']
     if report:
-      one = judgement.judge(name, *of_test, group_by=_groups(scored[name]), remarks=data.remarks)
+      told = [*data.remarks, *(few if thresholds.needs_dev(rule) else ())]
+      one = judgement.judge(name, *of_test, group_by=_groups(scored[name]), remarks=told)
       judged.append(one)
       found[name] = judgement.as_json(one)
     else:

@@ -123,7 +123,7 @@ def test_thresholds_decide_as_the_score_files_do(card, run):
 def test_whoever_follows_the_samples_gets_their_scores(exported, card):
   """From the pictures, by the preprocessing and one of the files, to the scores."""
   entry = next(e for e in card['models'] if e['format'] == 'stablehlo')
-  model = stablehlo.load(exported / entry['file'], entry)
+  model = stablehlo.load((exported / entry['file']).read_bytes(), entry)
   preprocess = Preprocess(card['image_size'], card['modalities'])
   told = json.loads((exported / 'samples' / 'samples.json').read_text())['samples']
   assert {one['label'] for one in told} == {'bona_fide', 'attack'}

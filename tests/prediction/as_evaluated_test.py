@@ -32,8 +32,8 @@ def bundle(tmp_path_factory):
   folder.mkdir()
   (entry,) = stablehlo.write(graph.make(model, variables), None, folder)
   content = (folder / entry['file']).read_bytes()
-  entry['sha256'] = bundles.hashlib.sha256(content).hexdigest()
-  return bundles.write(folder, models=[entry], image_size=model.image_size, inputs={})
+  entry |= bundles.about(content) | {'weights_hash': bundles.WEIGHTS}
+  return bundles.write(folder, models=[entry], image_size=model.image_size)
 
 
 class Covered:

@@ -14,6 +14,12 @@ MODALITIES = ('rgb', 'depth', 'ir')
 SIZE = 8
 WEIGHT = {'rgb': 2.0, 'depth': -3.0, 'ir': 4.0}  # of a picture's mean
 SUBSETS = ('rgb', 'rgb+depth', 'rgb+ir', 'rgb+depth+ir', 'depth', 'ir', 'depth+ir')
+WEIGHTS = 'w' * 8
+INPUTS = {
+  'rgb': {'channels': 3, 'bits': [8]},
+  'depth': {'channels': 1, 'bits': [8, 16], 'unit': 'mm'},
+  'ir': {'channels': 1, 'bits': [8]},
+}
 THRESHOLDS = {name: 0.3 + 0.05 * i for i, name in enumerate(SUBSETS)}
 
 
@@ -37,12 +43,23 @@ def program():
   return jax.export.export(jax.jit(logit), platforms=('cpu',))(*shapes, present).serialize()
 
 
-def entry(content, **fields):
+def threshold(value):
+  counts = {label: {'scores': 30, 'subjects': 10} for label in ('attack', 'bona_fide')}
+  return {'value': value, 'rule': 'dev_eer', 'weights_hash': WEIGHTS, 'counts': counts}
+
+
+def about(content):
+  """What a card says of a file."""
+  return {'bytes': len(content), 'sha256': hashlib.sha256(content).hexdigest()}
+
+
+def entry(content, size=SIZE, **fields):
   inputs = [
-    {'name': m, 'shape': ['B', SIZE, SIZE, 3 if m == 'rgb' else 1], 'dtype': 'float32'}
+    {'name': m, 'shape': ['B', size, size, 3 if m == 'rgb' else 1], 'dtype': 'float32'}
     for m in MODALITIES
   ]
   return {
+    'weights_hash': WEIGHTS,
     'file': 'model.stablehlo',
     'format': 'stablehlo',
     'precision': 'float32',
@@ -50,8 +67,7 @@ def entry(content, **fields):
     'present': True,
     'inputs': [*inputs, {'name': 'present', 'shape': ['B', 3], 'dtype': 'bool'}],
     'outputs': [{'name': 'logit', 'shape': ['B'], 'dtype': 'float32'}],
-    'bytes': len(content),
-    'sha256': hashlib.sha256(content).hexdigest(),
+    **about(content),
     **fields,
   }
 
@@ -60,26 +76,25 @@ def write(folder, **changes):
   """Writes a bundle; `changes` are of its card, None taking a field out."""
   folder.mkdir(parents=True, exist_ok=True)
   content = bytes(program())
+  subsets = changes.get('subsets') or SUBSETS
   if 'models' not in changes:
     (folder / 'model.stablehlo').write_bytes(content)
   card = {
-    'bundle': 1,
+    'bundle': 2,
+    'sequence': 7,
     'name': 'toy',
     'version': '0.1.0',
     'model': {},
     'step': 1,
-    'weights_hash': 'w' * 8,
+    'weights_hash': WEIGHTS,
     'modalities': list(MODALITIES),
     'requires': [],
     'absent': 'token',
     'image_size': SIZE,
     'subsets': list(SUBSETS),
-    'inputs': {
-      'rgb': {'channels': 3, 'bits': [8]},
-      'depth': {'channels': 1, 'bits': [8, 16], 'unit': 'mm'},
-      'ir': {'channels': 1, 'bits': [8]},
-    },
-    'thresholds': {name: {'value': v, 'rule': 'dev_eer'} for name, v in THRESHOLDS.items()},
+    'inputs': INPUTS,
+    'thresholds': {n: threshold(v) for n, v in THRESHOLDS.items() if n in subsets},
+    'evidence': {'min_scores': 30, 'min_subjects': 10},
     'metrics': {},
     'licence': 'none',
     'remarks': [],

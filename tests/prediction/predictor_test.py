@@ -346,7 +346,7 @@ def test_what_the_model_does_not_serve(tmp_path):
   # Covering the camera is no way in either.
   found = one(**{**pictures, 'rgb': np.zeros((24, 24, 3), np.uint8)})
   assert found.outcome == 'fta' and found.used == ('depth', 'ir')
-  two = of(tmp_path, subsets=['rgb'])
+  two = of(tmp_path, subsets=['rgb', 'ir'])
   found = two(rgb=pictures['rgb'], ir=pictures['ir'])
   assert found.outcome == 'fta' and 'rgb+ir is not served by this model' in found.reasons[0]
   with pytest.raises(ConfigError, match="no modality 'thermal' in this model; it has rgb"):
@@ -364,12 +364,9 @@ def test_what_the_operator_requires(bundle):
     Predictor.load(bundle, require=['thermal'])
 
 
-@pytest.mark.parametrize(
-  'bad', [None, {}, {'value': None}, {'value': float('nan')}, {'value': '1'}]
-)
-def test_no_threshold_no_decision(tmp_path, bad):
-  thresholds = {name: {'value': v} for name, v in bundles.THRESHOLDS.items()} | {'rgb': bad}
-  predictor = of(tmp_path, thresholds=thresholds)
+def test_no_threshold_no_decision(tmp_path):
+  values = {name: v for name, v in bundles.THRESHOLDS.items() if name != 'rgb'}
+  predictor = of(tmp_path, thresholds={n: bundles.threshold(v) for n, v in values.items()})
   pictures = bundles.triplet()
   assert predictor(**pictures).accepted
   with pytest.raises(StateError, match='no threshold for rgb '):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from safetensors.numpy import save
 
-from flexfas_jax.models import pretrained
+from flexfas_jax.models import pretrained, weights_hash
 
 SUBSETS = False
 
@@ -34,7 +34,11 @@ def write(graph, source, folder: Path) -> list[dict]:
   (folder / 'model.safetensors').write_bytes(save(tensors, about))
   for stream in sorted(k for k in source.variables['params'] if k.startswith('streams_')):
     _write_timm(stream.removeprefix('streams_'), source, folder)
-  return [graph.about('weights', 'model.safetensors') | {'model': source.fields}]
+  entry = {'model': source.fields, 'weights_hash': source.weights_hash}
+  # Blocks that were trained in a loop are unrolled here: the same numbers under other names.
+  if (found := weights_hash.of(source.variables)) != source.weights_hash:
+    entry['variables_hash'] = found
+  return [graph.about('weights', 'model.safetensors') | entry]
 
 
 def timm_name(backbone: dict) -> str | None:

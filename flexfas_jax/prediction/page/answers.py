@@ -16,7 +16,6 @@ from flexfas_jax.prediction import decision as decisions
 from flexfas_jax.prediction.decision import Decision
 from flexfas_jax.prediction.predictor import Predictor
 
-_SAMPLES = 'samples/samples.json'
 _MOST = 200  # brackets, commas and quotes of a request: each may become an object of 64 bytes
 _DUE = 'send {"pictures": {modality: base64}, "allow_absent": [modality]}'
 
@@ -73,7 +72,7 @@ class Answers:
     """
     if not any(name in one['files'].values() for one in self.samples):
       return None
-    return self.predictor.card.path(name).read_bytes()
+    return self.predictor.card.read_file(name)
 
   def decide(self, asked: Asked) -> dict[str, Any]:
     """The decision about some images, and the decision that each subset of them leads to.
@@ -181,14 +180,7 @@ def _data_url(array: np.ndarray) -> str:
 
 def _samples(predictor: Predictor) -> list[dict]:
   """Those of the bundle, with the files of the modalities that the predictor has."""
-  if _SAMPLES not in predictor.card.contents['files']:
-    return []
-  path = predictor.card.path(_SAMPLES)
-  try:
-    found = json.loads(path.read_bytes())['samples']
-    for one in found:
-      one['files'] = {m: one['files'][m] for m in predictor.modalities if m in one['files']}
-      one['id'] = str(one['id'])
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise StateError(f'{path} is damaged: {error!r}') from None
-  return found
+  samples = predictor.card.samples()
+  for one in samples:
+    one['files'] = {m: one['files'][m] for m in predictor.modalities if m in one['files']}
+  return samples

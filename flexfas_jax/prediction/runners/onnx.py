@@ -1,29 +1,29 @@
 """Runs an ONNX file by onnxruntime (extra `onnx`)."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.prediction.runners import _inputs
+from flexfas_jax.prediction.runners import _inputs, _onnx_tensors
 
 _ERRORS = 3  # onnxruntime's level: it warns of every constant that it folds
 
 
 def load(
-  path: str | Path, entry: Mapping[str, Any], threads: int | None = None
+  content: bytes, entry: Mapping[str, Any], threads: int | None = None
 ) -> Callable[..., np.ndarray]:
   """`run({modality: [B, S, S, C] float32}, present [B, M] bool) -> logit [B] float32`.
 
   Args:
-    path: the file.
+    content: the file's bytes, already verified: no file is opened here.
     entry: of the card's `models`.
     threads: of the CPU; None: as many as onnxruntime takes.
 
   Raises:
     ConfigError: onnxruntime is not installed.
+    ValueError: it is no ONNX file, or has tensors in other files.
   """
   try:
     import onnxruntime
@@ -33,7 +33,8 @@ def load(
   options.log_severity_level = _ERRORS
   if threads:
     options.intra_op_num_threads = threads
-  session = onnxruntime.InferenceSession(str(path), options, ['CPUExecutionProvider'])
+  _onnx_tensors.refuse_external(content)
+  session = onnxruntime.InferenceSession(content, options, ['CPUExecutionProvider'])
 
   def run(images, present=None) -> np.ndarray:
     arrays = _inputs.feed(entry, images, present)

@@ -1,7 +1,6 @@
 """Runs `model.stablehlo`: a serialised program of jax.export, on what jax finds."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,16 +8,16 @@ import numpy as np
 from flexfas_jax.prediction.runners import _inputs
 
 
-def load(path: str | Path, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
+def load(content: bytes, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
   """`run({modality: [B, S, S, C] float32}, present [B, M] bool) -> logit [B] float32`.
 
   Args:
-    path: the file.
+    content: the file's bytes, already verified: no file is opened here.
     entry: of the card's `models`.
   """
   import jax
 
-  exported = jax.export.deserialize(bytearray(Path(path).read_bytes()))
+  exported = jax.export.deserialize(bytearray(content))
   call = jax.jit(exported.call)  # compiled once per batch size
 
   def run(images, present=None) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from flexfas_jax.prediction.runners import _inputs
 
 
 def load(
-  path: str | Path, entry: Mapping[str, Any], threads: int | None = None
+  content: bytes, entry: Mapping[str, Any], threads: int | None = None
 ) -> Callable[..., np.ndarray]:
   """`run({modality: [B, S, S, C] float32}, present [B, M] bool) -> logit [B] float32`.
 
@@ -20,7 +19,7 @@ def load(
   inputs of the first. One interpreter per thread would copy the weights for each of them.
 
   Args:
-    path: the file.
+    content: the file's bytes, already verified: no file is opened here.
     entry: of the card's `models`.
     threads: of the CPU; None: as many as LiteRT takes.
 
@@ -31,7 +30,7 @@ def load(
     from ai_edge_litert.interpreter import Interpreter
   except ImportError:
     raise ConfigError("a TFLite model needs the extra `tflite`: pip install '.[tflite]'") from None
-  interpreter = Interpreter(model_path=str(path), num_threads=threads)
+  interpreter = Interpreter(model_content=content, num_threads=threads)
   call = interpreter.get_signature_runner()
   lock = threading.Lock()
 

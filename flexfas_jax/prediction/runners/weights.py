@@ -4,7 +4,6 @@ The other runners run a graph and import nothing of ours but their inputs' check
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,31 +12,38 @@ from flexfas_jax.errors import StateError
 from flexfas_jax.prediction.runners import _inputs
 
 
-def load(path: str | Path, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
+def load(content: bytes, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
   """`run({modality: [B, S, S, C] float32}, present [B, M] bool) -> logit [B] float32`.
 
   Args:
-    path: the file; names as in our variables, joined by '/'.
-    entry: of the card's `models`; its 'model' has the fields of `flexmodal.build`.
+    content: the file's bytes, already verified; names as in our variables, joined by '/'.
+    entry: of the card's `models`; its 'model' has the fields of `flexmodal.build`, its
+      'weights_hash' is that of the tensors, or its 'variables_hash' where it has one.
 
   Raises:
-    StateError: the file is damaged, or of another model.
+    StateError: the tensors are damaged, or of another model.
   """
   import jax
 
-  from flexfas_jax.models import flexmodal, weight_files
+  from flexfas_jax.models import flexmodal, weight_files, weights_hash
 
   model = flexmodal.build(**{**entry['model'], 'dtype': 'float32'})
-  tensors = weight_files.read(str(path))
+  tensors = weight_files.parse(content, entry['file'])
   abstract = jax.eval_shape(model.init, jax.random.key(0))
   wanted = {_name(p): v.shape for p, v in jax.tree_util.tree_leaves_with_path(abstract)}
   found = {name: value.shape for name, value in tensors.items()}
   if wrong := sorted(name for name in wanted | found if wanted.get(name) != found.get(name)):
     raise StateError(
-      f'{path} is of another model: {wrong[0]} is {found.get(wrong[0], "missing")}, and '
+      f'{entry["file"]} is of another model: {wrong[0]} is {found.get(wrong[0], "missing")}, and '
       f"{wanted.get(wrong[0], 'nothing')} in the card's; get the bundle again"
     )
   variables = jax.tree_util.tree_map_with_path(lambda p, _: tensors[_name(p)], abstract)
+  due = entry.get('variables_hash', entry['weights_hash'])
+  if (hash_ := weights_hash.of(variables)) != due:
+    raise StateError(
+      f'{entry["file"]} holds other weights than the card says: their hash is {hash_}, not {due}; '
+      'export the bundle again'
+    )
 
   @jax.jit
   def call(variables, images, present):

@@ -11,6 +11,7 @@ from flexfas_jax.export.formats import tflite as tflite_writer
 from flexfas_jax.export.formats import weights as weights_writer
 from flexfas_jax.export.graph import Graph
 from flexfas_jax.prediction.runners import onnx, stablehlo, tflite, weights
+from flexfas_jax.training import digests
 from tests.export.parity_test import source_of
 
 
@@ -27,7 +28,7 @@ WANTED = [23.5, -1, 119.5]
 
 def test_stablehlo(tmp_path):
   (entry,) = stablehlo_writer.write(GRAPH, None, tmp_path)
-  run = stablehlo.load(tmp_path / entry['file'], entry)
+  run = stablehlo.load((tmp_path / entry['file']).read_bytes(), entry)
   np.testing.assert_allclose(run(IMAGES, PRESENT), WANTED)
   one = {'rgb': IMAGES['rgb'][:1]}
   np.testing.assert_allclose(run(one), WANTED[:1])
@@ -38,11 +39,11 @@ def test_stablehlo(tmp_path):
 def test_tflite(tmp_path):
   pytest.importorskip('litert_converter', reason='needs the extra tflite')
   for entry in tflite_writer.write(GRAPH, None, tmp_path):
-    run = tflite.load(tmp_path / entry['file'], entry, threads=1)
+    run = tflite.load((tmp_path / entry['file']).read_bytes(), entry, threads=1)
     np.testing.assert_allclose(run(IMAGES, PRESENT), WANTED)
 
 
-def test_onnx(tmp_path):
+def test_onnx():
   onnxruntime = pytest.importorskip('onnxruntime', reason='needs the extra onnx')
   from onnx import TensorProto, helper
 
@@ -57,9 +58,8 @@ def test_onnx(tmp_path):
     opset_imports=[helper.make_opsetid('', 13)],
     ir_version=8,
   )
-  (tmp_path / 'model.onnx').write_bytes(model.SerializeToString())
   entry = GRAPH._replace(present=False).about('onnx', 'model.onnx', B=1)
-  run = onnx.load(tmp_path / 'model.onnx', entry, threads=1)
+  run = onnx.load(model.SerializeToString(), entry, threads=1)
   np.testing.assert_allclose(run(IMAGES), [23.5, 71.5, 119.5])
 
 
@@ -70,13 +70,32 @@ def test_onnx(tmp_path):
 def test_a_missing_library(monkeypatch, runner, module, said):
   monkeypatch.setitem(__import__('sys').modules, module, None)
   with pytest.raises(ConfigError, match=said):
-    runner.load('model', {})
+    runner.load(b'', {})
 
 
 def test_weights_of_another_model(tmp_path):
   source = source_of()
   graph = Graph('model', source.model.modalities, True, 16, None)
   (entry,) = weights_writer.write(graph, source._replace(weights_hash='0'), tmp_path)
+  content = (tmp_path / entry['file']).read_bytes()
   other = {**entry['model'], 'image_size': 24}
   with pytest.raises(StateError, match='streams_shared/pos_embed'):
-    weights.load(tmp_path / entry['file'], {**entry, 'model': other})
+    weights.load(content, {**entry, 'model': other})
+
+
+def test_weights_are_those_of_their_hash(tmp_path):
+  """It is computed again from the tensors: of trained blocks as they are, the checkpoint's."""
+  source = source_of()
+  source = source._replace(
+    weights_hash=digests.of_weights(jax.tree.map(jnp.asarray, source.variables))
+  )
+  graph = Graph('model', source.model.modalities, True, 16, None)
+  (entry,) = weights_writer.write(graph, source, tmp_path)
+  assert 'variables_hash' not in entry
+  content = (tmp_path / entry['file']).read_bytes()
+  weights.load(content, entry)
+  with pytest.raises(StateError, match='holds other weights than the card says'):
+    weights.load(content, {**entry, 'weights_hash': '0' * 64})
+  changed = content[:-1] + bytes([content[-1] ^ 1])
+  with pytest.raises(StateError, match='holds other weights than the card says'):
+    weights.load(changed, entry)

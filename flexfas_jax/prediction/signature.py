@@ -1,0 +1,83 @@
+"""Whether a card was signed by the holder of a private key: Ed25519, over its exact bytes.
+
+`card.json.sig` beside `card.json` is the signature, 64 bytes. The card names every other file of
+the bundle with its SHA-256, so that the signature covers the whole bundle.
+"""
+
+import os
+from pathlib import Path
+
+from flexfas_jax.errors import ConfigError, StateError
+from flexfas_jax.input_pipeline import image_files
+
+NAME = 'card.json.sig'
+MAKE_KEYS = (
+  'openssl genpkey -algorithm ed25519 -out key.pem && openssl pkey -in key.pem -pubout -out key.pub'
+)
+INSTALL = "signatures require the `sign` extra: pip install 'flexfas_jax[sign]'"
+_LENGTH = 64
+_LARGEST_KEY = 1 << 16  # bytes of a PEM file
+
+
+def read_key(path: str | os.PathLike, load, kind: str) -> object:
+  """A key from a PEM file.
+
+  Args:
+    path: the file.
+    load: parses its bytes.
+    kind: 'public' or 'private', for messages.
+
+  Raises:
+    ConfigError: the file cannot be read, or holds no such key.
+  """
+  try:
+    return load(image_files.read(path, _LARGEST_KEY))
+  except OSError as error:
+    raise ConfigError(f'the {kind} key {path} cannot be read: {error.strerror}') from None
+  except ConfigError:
+    raise
+  except Exception as error:  # cryptography raises several kinds
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+    raise ConfigError(
+      f'{path} is not the PEM file of a {kind} Ed25519 key ({line}). {MAKE_KEYS}'
+    ) from None
+
+
+def verify(card: bytes, folder: Path, public_key: str | os.PathLike) -> None:
+  """Checks the signature of a card; nothing of the card is parsed.
+
+  Args:
+    card: the bytes of `card.json`.
+    folder: the bundle.
+    public_key: a PEM file.
+
+  Raises:
+    ConfigError: no public Ed25519 key is in the file, or `cryptography` is not installed.
+    StateError: the signature is missing, or of other bytes or another key.
+  """
+  try:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+  except ImportError:
+    raise ConfigError(INSTALL) from None
+  key = read_key(public_key, serialization.load_pem_public_key, 'public')
+  if not isinstance(key, Ed25519PublicKey):
+    raise ConfigError(f'{public_key} is a key of another kind than Ed25519. {MAKE_KEYS}')
+  path = folder / NAME
+  try:
+    signature = image_files.read(path, _LENGTH)
+  except FileNotFoundError:
+    raise StateError(
+      f'{folder} is not signed: there is no {NAME}, and a public key was given. Export it again '
+      'with --sign_key'
+    ) from None
+  except OSError as error:
+    raise StateError(f'{path} cannot be read: {error.strerror}') from None
+  try:
+    key.verify(signature, card)
+  except InvalidSignature:
+    raise StateError(
+      f'{folder}: {NAME} is not the signature of card.json by the key of {public_key}: the card '
+      'was changed, or signed by another key. Fetch the bundle again from where it was exported'
+    ) from None
