@@ -25,6 +25,8 @@ from flexfas_jax.training import loop
 from tests import small_job
 
 EXTRAS = {'onnx': 'jax2onnx', 'tflite': 'litert_converter'}
+# A set of a few subjects, which the defaults of an export refuse.
+TINY = {'min_val_scores': 12, 'min_val_subjects': 2}
 HERE = [f for f in bundle.FORMATS if importlib.util.find_spec(EXTRAS.get(f, 'jax'))]
 
 
@@ -54,7 +56,7 @@ def run(config, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def exported(config, run):
-  bundle.run(config, str(run), formats=','.join(HERE))
+  bundle.run(config, str(run), formats=','.join(HERE), **TINY)
   return run / 'bundle'
 
 
@@ -148,7 +150,7 @@ def test_a_weight_that_is_off_ends_with_5_and_leaves_nothing(config, run, tmp_pa
 
   monkeypatch.setattr(graph, 'make', off)
   target = tmp_path / 'bundle'
-  code = errors.exit_code_of(lambda: bundle.run(config, str(run), str(target), 'stablehlo'))
+  code = errors.exit_code_of(lambda: bundle.run(config, str(run), str(target), 'stablehlo', **TINY))
   assert code == 5
   assert list(tmp_path.iterdir()) == []
 
@@ -228,7 +230,7 @@ def test_of_several_views_the_first_is_exported(config, run, tmp_path):
   """By which a device looks once; its thresholds are of that, not of the mean of the run's."""
   config = config.copy_and_resolve_references()
   config.views = ('centre=0.8', 'flip')
-  bundle.run(config, str(run), str(tmp_path / 'bundle'), formats='weights')
+  bundle.run(config, str(run), str(tmp_path / 'bundle'), formats='weights', **TINY)
   card = json.loads((tmp_path / 'bundle' / 'card.json').read_text())
   assert card['view'] == 'centre=0.8' and "view 'centre=0.8'" in ' '.join(card['preprocessing'])
   assert any('mean over the views centre=0.8, flip' in remark for remark in card['remarks'])

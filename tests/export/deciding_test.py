@@ -7,9 +7,10 @@ import pytest
 from ml_collections import ConfigDict
 from scipy.special import expit, logit
 
-from flexfas_jax.errors import StateError
-from flexfas_jax.evaluation import score_files
+from flexfas_jax.errors import ConfigError, StateError
+from flexfas_jax.evaluation import results, score_files
 from flexfas_jax.export import deciding
+from flexfas_jax.schema import LABELS
 
 
 def test_steadied_is_a_hair_below():
@@ -25,7 +26,11 @@ def test_steadied_is_halfway_where_scores_are_close():
 
 def test_steadied_of_the_lowest_score_and_of_certainty():
   assert logit(deciding.steadied(0.5, [0.5, 0.9])) == pytest.approx(-deciding.HAIR, rel=1e-6)
-  assert deciding.steadied(1.0, [0.5, 1.0]) == 1.0
+  certain = deciding.steadied(1.0, [0.5, 1.0])
+  assert 1 - 1e-15 < certain < 1  # a threshold of 1 would leave the decision to rounding
+  below = np.nextafter(1, 0)
+  assert deciding.steadied(1.0, [below, 1.0]) == 1.0  # no number lies between
+  assert deciding.steadied(below, [np.nextafter(below, 0), below]) == below
 
 
 @pytest.mark.parametrize(
@@ -47,7 +52,7 @@ def source_in(folder):
     folder=folder,
     weights_hash='w',
     view='whole',
-    model=None,
+    model=SimpleNamespace(modalities=('rgb', 'ir')),
     variables={},
     subsets=[('rgb',), ('rgb', 'ir')],
     preprocess=None,
@@ -95,12 +100,114 @@ def test_without_stored_scores_val_is_scored(tmp_path, monkeypatch, folder):
 def test_a_fitted_threshold_is_steadied_and_a_given_one_is_not(tmp_path):
   scores = score_files.Scores(['a', 'b'], [1, 0], {'rgb': [0.9, 0.1], 'rgb+ir': [np.nan] * 2})
   source = source_in(tmp_path)
-  given = deciding.fit(source, scores, 'fixed=0.9')
+  present = dict.fromkeys('ab', np.array([True, True]))
+  given = deciding.fit(source, scores, present, 'fixed=0.9', 1, 0).thresholds
   assert list(given) == ['rgb']
   assert given['rgb']['value'] == given['rgb']['fitted'] == 0.9
-  fitted = deciding.fit(source, scores, 'dev_eer')['rgb']
+  fitted = deciding.fit(source, scores, present, 'dev_eer', 1, 0).thresholds['rgb']
   assert 0 < fitted['fitted'] - fitted['value'] < 1e-3
   assert (fitted['rule'], fitted['val'], fitted['n']) == ('dev_eer', 'a/b:val', 2)
+  assert fitted['weights_hash'] == 'w'
   nothing = score_files.Scores(['a', 'b'], [1, 0], {'rgb': [np.nan] * 2})
   with pytest.raises(StateError, match='run --mode=evaluate'):
-    deciding.fit(source, nothing, 'dev_eer')
+    deciding.fit(source, nothing, present, 'dev_eer', 1, 0)
+
+
+N = 40  # samples of each class, of 20 subjects
+
+
+def val(without_ir=(), **scores):
+  """(scores of 2 N samples, which modalities each has); those of `without_ir` have RGB alone."""
+  rng = np.random.default_rng(0)
+  label = np.repeat([1, 0], N)
+  ids = [f's{i:02}' for i in range(2 * N)]
+  present = {id_: np.array([True, i not in without_ir]) for i, id_ in enumerate(ids)}
+  columns = {name: 0.4 * label + rng.uniform(0.05, 0.55, 2 * N) for name in ('rgb', 'rgb+ir', 'ir')}
+  columns['ir'][list(without_ir)] = np.nan
+  columns |= scores
+  subject = [f'p{i // 2:02}' for i in range(2 * N)]
+  return score_files.Scores(ids, label, columns, subject=subject), present
+
+
+def source_of_three(folder):
+  source = source_in(folder)
+  source.subsets = [('rgb',), ('rgb', 'ir'), ('ir',)]
+  return source
+
+
+def test_where_all_modalities_are_there_thresholds_are_those_of_evaluation(tmp_path):
+  scores, present = val()
+  found = deciding.fit(source_of_three(tmp_path), scores, present, 'dev_bpcer=5%')
+  assert found.notes == []
+  assert found.evidence == {'min_scores': 30, 'min_subjects': 10}
+  judged = results.results(scores.only(np.arange(2 * N) % 2 == 0), 'dev_bpcer=5%', scores)
+  for name, one in found.thresholds.items():
+    assert one['fitted'] == judged[name]['threshold']
+    assert one['counts'] == {label: {'scores': N, 'subjects': N // 2} for label in LABELS}
+
+
+def test_a_subset_that_no_bona_fide_sample_has_gets_no_threshold(tmp_path):
+  """Under rgb+ir these samples have scores, by RGB alone: they are no evidence for rgb+ir."""
+  scores, present = val(without_ir=range(N))
+  assert np.isfinite(scores.scores['rgb+ir']).all()
+  found = deciding.fit(source_of_three(tmp_path), scores, present, 'dev_eer')
+  assert list(found.thresholds) == ['rgb']
+  text = ' '.join(found.notes)
+  assert 'No threshold for rgb+ir (0 bona_fide scores of 0 subjects): prediction' in text
+  assert 'No threshold for ir (0 bona_fide scores of 0 subjects)' in text
+  assert '30 scores of 10 subjects of each class' in text
+
+
+def test_the_fit_is_of_the_samples_that_count(tmp_path):
+  """Bona fide samples without infrared, whose scores would pull the threshold down."""
+  without = range(8)
+  scores, present = val(without)
+  scores.scores['rgb+ir'][:8] = 0.001
+  found = deciding.fit(source_of_three(tmp_path), scores, present, 'dev_bpcer=1%')
+  one = found.thresholds['rgb+ir']
+  assert one['counts']['bona_fide'] == {'scores': N - 8, 'subjects': (N - 8) // 2}
+  assert one['counts']['attack'] == {'scores': N, 'subjects': N // 2}
+  assert one['n'] == 2 * N - 8
+  assert one['fitted'] == scores.scores['rgb+ir'][8:N].min()
+  assert any('8 of 80 val samples lack one of these modalities' in note for note in found.notes)
+  # By infrared alone they are failures to acquire, which count in the fit as evaluation has it.
+  assert found.thresholds['rgb']['counts']['bona_fide']['scores'] == N
+
+
+@pytest.mark.parametrize(
+  ('minimums', 'got'),
+  [((30, 10), True), ((40, 20), True), ((41, 20), False), ((40, 21), False), ((1, 0), True)],
+)
+def test_the_minimums(tmp_path, minimums, got):
+  scores, present = val()
+  if not got:
+    with pytest.raises(StateError, match='no subset .* lower --min_val_scores'):
+      deciding.fit(source_of_three(tmp_path), scores, present, 'dev_eer', *minimums)
+    return
+  found = deciding.fit(source_of_three(tmp_path), scores, present, 'dev_eer', *minimums)
+  assert len(found.thresholds) == 3
+  lowered = minimums == (1, 0)
+  assert any('the default is 30 of 10' in note for note in found.notes) == lowered
+
+
+@pytest.mark.parametrize('minimums', [(0, 10), (30, -1)])
+def test_minimums_that_cannot_be(tmp_path, minimums):
+  with pytest.raises(ConfigError, match='--min_val_scores'):
+    deciding.fit(source_of_three(tmp_path), *val(), 'dev_eer', *minimums)
+
+
+def test_scores_of_another_val_are_refused(tmp_path):
+  scores, present = val()
+  del present['s00']
+  with pytest.raises(StateError, match='of other samples than a/b:val has now'):
+    deciding.fit(source_of_three(tmp_path), scores, present, 'dev_eer')
+
+
+def test_a_threshold_that_accepts_all_is_none(tmp_path):
+  scores, present = val()
+  scores.scores['ir'][:] = 0.0
+  scores.scores['rgb'][:] = 1.0
+  found = deciding.fit(source_of_three(tmp_path), scores, present, 'dev_eer')
+  assert 0 < found.thresholds['rgb']['value'] < 1
+  assert 'ir' not in found.thresholds
+  assert any('ir (its threshold would be 0.0)' in note for note in found.notes)

@@ -39,12 +39,10 @@ def bundle(tmp_path_factory):
     for one in (whole, rgb) if writer.SUBSETS else (whole,):
       entries += writer.write(one, source, folder)
   for entry in entries:
-    entry['sha256'] = card.file_sha256(folder / entry['file'])
-    entry['bytes'] = (folder / entry['file']).stat().st_size
+    entry |= bundles.about((folder / entry['file']).read_bytes())
+    entry['weights_hash'] = bundles.WEIGHTS
   fields = json.loads(json.dumps(source.fields))
-  return bundles.write(
-    folder, models=entries, model=fields, image_size=16, weights_hash=source.weights_hash
-  )
+  return bundles.write(folder, models=entries, model=fields, image_size=16)
 
 
 @pytest.fixture

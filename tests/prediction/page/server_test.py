@@ -460,7 +460,7 @@ def test_a_sensor_that_is_required_may_not_be_absent(tmp_path):
 
 
 def test_a_subset_without_threshold_and_a_model_that_fails(tmp_path):
-  thresholds = {n: {'value': v} for n, v in bundles.THRESHOLDS.items() if n != 'ir'}
+  thresholds = {n: bundles.threshold(v) for n, v in bundles.THRESHOLDS.items() if n != 'ir'}
   predictor = Predictor.load(bundles.write(tmp_path, thresholds=thresholds))
   asked = answers.parse(json.dumps({'pictures': pictures(**bundles.triplet(1))}).encode())
   found = answers.Answers(predictor).decide(asked)
