@@ -162,7 +162,7 @@ def test_fields_of_a_later_version_are_allowed(tmp_path):
     ),
     (lambda text: text.replace(b'0.45', b'1e999'), '1e999 is not a finite number'),
     (lambda text: text.replace(b'0.45', b'9' * 5000), 'more than 18 digits'),
-    (lambda text: text + b' ' * (4 << 20), 'bytes; at most 4,194,304 are read'),
+    (lambda text: text + b' ' * (4 << 20), 'bytes, and at most 4,194,304 are read'),
   ],
 )
 def test_json_that_is_no_card(bundle, change, says):
@@ -188,15 +188,15 @@ def test_only_regular_files_are_read(bundle):
     content = path.read_bytes()
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(StateError, match='is not a regular file'):
+    with pytest.raises(StateError, match='not a regular file'):
       Predictor.load(bundle)
     path.unlink()
     path.symlink_to('/dev/zero')
-    with pytest.raises(StateError, match='is not a regular file|outside the bundle'):
+    with pytest.raises(StateError, match='not a regular file|outside the bundle'):
       Predictor.load(bundle)
     path.unlink()
     path.mkdir()
-    with pytest.raises(StateError, match='is not a regular file'):
+    with pytest.raises(StateError, match='not a regular file'):
       Predictor.load(bundle)
     path.rmdir()
     path.write_bytes(content)
