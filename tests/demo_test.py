@@ -421,6 +421,8 @@ def test_a_sensor_that_may_be_absent(serving, tmp_path):
     page.choose('#sensor-ir input[type=file]', tmp_path / 'dark.png')
     page.until(f'{word} == "No decision"')
     assert 'ir is given and unusable' in page.run('document.getElementById("reasons").textContent')
+    saying = page.run('document.getElementById("saying").textContent')
+    assert 'not accepted. Capture Infrared again, or decide without.' in saying
     assert page.run('document.getElementById("compare").hidden')
     assert page.run('document.querySelector("#sensor-ir").classList.contains("off")')
     page.run('document.querySelectorAll("#absent input")[2].click()')

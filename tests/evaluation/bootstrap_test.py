@@ -305,3 +305,20 @@ def test_how_many_subjects_a_figure_is_of():
     'apcer': 5, 'bpcer': 3, 'apcer/mask': 1, 'worst': 1, 'acer': 3, 'eer': 3, 'auc': 3,
   }  # fmt: skip
   assert all(map(math.isnan, bootstrap.interval(found['worst'])))
+
+
+def test_the_largest_rate_of_a_draw_is_of_the_species_that_were_drawn():
+  label = np.array([1, 0, 0, 0])
+  who = people_of(label, np.array(['a', 'b', 'c', 'd']))
+  accepted = np.array([True, False, True, False])
+  kinds = {'apcer/print': [0, 1, 1, 0], 'apcer/mask': [0, 0, 0, 1]}
+  shares = {name: (accepted, np.array(which, bool)) for name, which in kinds.items()}
+  figures = bootstrap.Figures(
+    who, label, np.arange(4.0), shares, maxima={'worst': tuple(kinds)}, curves=False
+  )
+  # Everybody; twice who was accepted; no mask; a mask alone, which was rejected.
+  weights = np.array([[1, 1, 1, 1], [1, 1, 2, 0], [1, 2, 1, 0], [1, 0, 0, 3]], np.int32)
+  found = figures(weights)
+  np.testing.assert_allclose(found['apcer/print'], [1 / 2, 2 / 3, 1 / 3, NAN])
+  np.testing.assert_allclose(found['apcer/mask'], [0, NAN, NAN, 0])
+  np.testing.assert_allclose(found['worst'], [1 / 2, 2 / 3, 1 / 3, 0])

@@ -177,10 +177,11 @@ function current() {
 }
 
 function show() {
+  // Where a sensor is unusable and may not be absent, no subset of the others decides.
+  const decided = answer && Object.keys(answer.subsets).length > 0;
   for (const [m, sensor] of Object.entries(sensors)) {
-    // A sensor that is unusable and may not be absent: no subset of the others decides.
-    const there = answer && answer.present.includes(m) && Object.keys(answer.subsets).length > 0;
-    sensor.toggle.disabled = !there;
+    const there = answer && answer.present.includes(m);
+    sensor.toggle.disabled = !there || !decided;
     sensor.element.classList.toggle('off', !!answer && !!sensor.data && (!there || !sensor.toggle.checked));
     // Browsers show 16 bits as black: what the model sees says more.
     const source = m !== 'rgb' && answer && answer.seen[m] || sensor.url;
@@ -190,16 +191,18 @@ function show() {
   let decision = null;
   if (answer) {
     const subset = current();
-    decision = Object.keys(answer.subsets).length ? answer.subsets[subset] : answer.decision;
+    decision = decided ? answer.subsets[subset] : answer.decision;
     decision ||= { decision: 'fta', score: null, threshold: null, used: [], reasons: ['no sensor is switched on'] };
   }
   const outcome = decision ? decision.decision : failed ? 'fta' : 'none';
   $('verdict').dataset.outcome = outcome;
   $('word').textContent = decision ? WORDS[outcome] : failed ? 'No decision' : 'Waiting for a picture';
   const looked = decision && decision.used.length ? `by ${decision.used.map(nameOf).join(' + ')}` : '';
+  const unusable = answer && !decided ? answer.unusable.map(nameOf) : [];
+  const blocked = unusable.length ? ` Capture ${unusable.join(' and ')} again, or decide without.` : '';
   $('saying').textContent = !decision ? (failed ? '' : 'A score at or above the threshold is accepted.')
     : outcome === 'bona_fide' ? `Accepted, ${looked}.`
-    : outcome === 'attack' ? `Rejected, ${looked}.` : 'Failure to acquire: not accepted.';
+    : outcome === 'attack' ? `Rejected, ${looked}.` : `Failure to acquire: not accepted.${blocked}`;
   const scored = decision && decision.score !== null;
   $('scale').classList.toggle('none', !scored);
   if (scored) {
