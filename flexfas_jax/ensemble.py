@@ -9,6 +9,7 @@ from pathlib import Path
 from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, exit_code_of
 from flexfas_jax.evaluation import (
+  aggregation,
   averaging,
   bare_scores,
   calibration,
@@ -238,16 +239,16 @@ def _read(args, paths: Sequence[Path], labels_from: Path | None):
 def _proven_apart(dev: Scores, scores: Scores, args) -> list[str]:
   """Remarks on who is in both by a published leak; anybody else is an error."""
   nobody = {'id': (), 'video': (), 'subject': ()}
+  sides = nobody, overlaps.columns_of(dev), {str(scores.path): overlaps.columns_of(scores)}
   found = overlaps.check(
-    nobody,
-    overlaps.columns_of(dev),
-    {str(scores.path): overlaps.columns_of(scores)},
+    *sides,
     _listed(args.accept_known_leaks),
     val_name=str(dev.path),
     way_out='Take them out of one side; a leak that published lists have: '
     '--accept_known_leaks=NAME',
   )
-  return overlaps.told(found)
+  notes = [note for one in (dev, scores) for note in aggregation.video_notes(one, by_name=False)]
+  return [*overlaps.told(found), *overlaps.similar(*sides, str(dev.path)), *notes]
 
 
 def _headline(args, own, known: bool) -> str:

@@ -217,6 +217,8 @@ def _score(args: argparse.Namespace) -> None:
       results.fitted_on(scores, rule, dev, args.oracle)
     if dev is not None:
       remarks += _proven_apart(dev, scores, args)
+    for one in filter(None, (scores, dev)):
+      remarks += _notes(one, bool(args.by_video))
     name = path.stem if path.stem not in systems else str(path)
     systems[name], devs[name] = scores, dev
   scores, dev = systems[args.scores.stem], devs[args.scores.stem]
@@ -258,6 +260,17 @@ def _score(args: argparse.Namespace) -> None:
       )
 
 
+def _notes(scores, by_video: bool) -> list[str]:
+  """What a reader of the figures should know of how a file was read."""
+  notes = aggregation.video_notes(scores, by_video)
+  if scores.ignored and 'score' not in scores.scores:
+    notes.append(
+      f'{scores.path}: the columns {", ".join(scores.ignored)} are ignored: a column of scores is '
+      'called by the modalities that the model was given'
+    )
+  return notes
+
+
 def _check_usage(args: argparse.Namespace, needs_dev: bool) -> None:
   if args.against_dev and len(args.against_dev) != len(args.against):
     raise ConfigError('--against_dev: one for each --against, in their order')
@@ -289,16 +302,15 @@ def _proven_apart(dev, scores, args) -> list[str]:
   ):
     return []
   nobody = {'id': (), 'video': (), 'subject': ()}
+  sides = nobody, overlaps.columns_of(dev), {str(scores.path): overlaps.columns_of(scores)}
   found = overlaps.check(
-    nobody,
-    overlaps.columns_of(dev),
-    {str(scores.path): overlaps.columns_of(scores)},
+    *sides,
     [name for name in args.accept_known_leaks.split(',') if name],
     val_name=str(dev.path),
     way_out='Take them out of one of the files; a leak that published lists have: '
     '--accept_known_leaks=NAME',
   )
-  return overlaps.told(found)
+  return [*overlaps.told(found), *overlaps.similar(*sides, str(dev.path))]
 
 
 def _without_redundant(scores, dev, rule, oracle):

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexfas_jax import schema
+from flexfas_jax import identity, schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import (
+  aggregation,
   bootstrap,
   comparisons,
   fairness,
@@ -144,7 +145,9 @@ def judge(
   who, drawn = None, dict.fromkeys(served)
   if draws and served:
     progress(f'drawing people {draws} times')
-    who = bootstrap.people(scores.label, scores.dataset, scores.subject, scores.video, draws, seed)
+    subject = identity.subjects(scores.dataset.tolist(), scores.subject.tolist())
+    video = aggregation.videos_of(scores).names
+    who = bootstrap.people(scores.label, scores.dataset, subject, video, draws, seed)
     drawn = bootstrap.draw(
       who,
       {

@@ -11,7 +11,7 @@ from flexfas_jax.evaluation import lists
 from flexfas_jax.evaluation.findings import RULES, Finding
 from flexfas_jax.evaluation.list_index import Codes, Index, read
 from flexfas_jax.evaluation.list_relations import relate
-from flexfas_jax.evaluation.list_report import EXCEPTIONS, KNOWN_LEAKS, Report
+from flexfas_jax.evaluation.list_report import EXCEPTIONS, KNOWN_LEAKS, SIMILAR, Report
 from flexfas_jax.evaluation.list_table import Table
 from flexfas_jax.input_pipeline import image_files
 
@@ -110,7 +110,10 @@ def check_rows(
   table.leaks(report)
   table.tell(report)
   found = sorted(report.findings, key=lambda f: (list(RULES).index(f.rule), f.list, f.row))
-  return found, [f'accepted: {note.exception}: {note.finding}' for note in report.notes]
+  return found, [
+    f'{"note" if note.exception == SIMILAR else "accepted"}: {note.exception}: {note.finding}'
+    for note in report.notes
+  ]
 
 
 def _check_names(accept: Collection[str]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from flexfas_jax import schema
+from flexfas_jax import identity, schema
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.evaluation import lists
 from flexfas_jax.evaluation.findings import Finding
@@ -31,6 +31,7 @@ COLUMNS = (
   'id',
   'video',
   'subject',
+  'resembling',
   *schema.MODALITIES,
 )
 
@@ -62,8 +63,8 @@ class Index:
 
   def add(self, row: lists.Row, split: int) -> None:
     paths, said, subject = row.paths, row.said, row.subject
-    path_of = paths.get
-    rgb, depth, ir = hash(path_of('rgb', '')), hash(path_of('depth', '')), hash(path_of('ir', ''))
+    rgb, depth, ir = (hash(identity.path(paths.get(m, ''))) for m in schema.MODALITIES)
+    id_, video, subject = identity.canonical((row.id, row.video, subject))
     triplet = hash((rgb, depth, ir))
     self._flat.extend(
       (
@@ -72,10 +73,11 @@ class Index:
         split,
         hash(said.id) if said else triplet,
         triplet,
-        hash(row.id),
+        hash(id_),
         # A layout that does not tell subjects does not tell videos either: its folder is a phase.
-        hash(row.video) if subject or not said else 0,
+        hash(video) if subject or not said else 0,
         hash(subject),
+        hash(identity.resembling(subject)),
         rgb,
         depth,
         ir,

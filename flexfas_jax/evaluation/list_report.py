@@ -21,6 +21,7 @@ EXCEPTIONS = {
   # WMCA's depth and infrared have other frames than its colour there.
   'wmca_frame_indices': ('wmca/100/100_03_015_2_10', 'wmca/101/101_06_067_1_02'),
 }
+SIMILAR = 'similar names'  # of a note: names that may be one person's
 _EXCEPTED = ('triplet', 'missing-file')
 
 

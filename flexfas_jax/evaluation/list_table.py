@@ -10,7 +10,7 @@ from flexfas_jax import schema
 from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.evaluation.list_index import COLUMNS, Codes, Index, first_path
-from flexfas_jax.evaluation.list_report import KNOWN_LEAKS, Leak, Note, Report
+from flexfas_jax.evaluation.list_report import KNOWN_LEAKS, SIMILAR, Leak, Note, Report
 
 
 class Table:
@@ -29,6 +29,7 @@ class Table:
       joined[name] for name in ('line', 'label', 'split', 'same', 'triplet')
     )
     self._id, self._video, self._subject = (joined[name] for name in ('id', 'video', 'subject'))
+    self._resembling = joined['resembling']
     self._files = [joined[m] for m in schema.MODALITIES]
     self._bit = np.where(self._split > 0, np.int64(1) << np.maximum(self._split - 1, 0), 0)
 
@@ -89,6 +90,7 @@ class Table:
     self._group_leaks('leak-video', self._video, told, lambda r: f'video {r.video}')
     self._group_leaks('leak-subject', self._subject, told, lambda r: f'subject {r.subject}')
     self._leaking_subjects(report)
+    self._similar_subjects(report)
 
   def _file_leaks(self, report: Report, told: np.ndarray) -> None:
     rows = np.flatnonzero(self._bit)
@@ -177,6 +179,33 @@ class Table:
       in_splits = dict(sorted(zip(names, counts.tolist(), strict=True), key=_usual_order))
       self._pending[int(group.min())].append(
         lambda r, rows=in_splits: report.leaks.append(Leak(r.subject, rows))
+      )
+
+  def _similar_subjects(self, report: Report) -> None:
+    """Notes on subjects of two splits whose names differ in capitals or leading zeros alone."""
+    rows = np.flatnonzero((self._bit != 0) & (self._subject != 0))
+    found, (rows, _), _ = _shared(self._resembling[rows], rows, rows, self._bit)
+    for group in np.split(rows, np.flatnonzero(np.diff(found)) + 1) if len(rows) else ():
+      pairs = {}  # the first row of every subject and split
+      for row in group.tolist():
+        pairs.setdefault((self._subject[row], self._split[row]), row)
+      subjects, splits = zip(*pairs, strict=True)
+      if len(set(subjects)) < 2 or len(set(splits)) < 2:
+        continue
+      row, *others = pairs.values()
+      also = ', '.join(f'{self._where(o)} ({self._split_of(o)})' for o in others)
+      self._pending[row].append(
+        lambda r, also=also: report.notes.append(
+          Note(
+            SIMILAR,
+            Finding(
+              'leak-subject',
+              r.list,
+              r.line,
+              f'subject {r.subject} may be that of {also}: capitals or leading zeros differ',
+            ),
+          )
+        )
       )
 
   def tell(self, report: Report) -> None:

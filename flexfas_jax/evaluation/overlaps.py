@@ -5,17 +5,29 @@ Training, val and each test must share no triplet, video or person. Tests may sh
 
 import collections
 import itertools
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from flexfas_jax import identity
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import naming, score_files
+from flexfas_jax.evaluation import aggregation, naming, score_files
 from flexfas_jax.evaluation.list_checks import KNOWN_LEAKS
 
 # Leaks by construction: how a protocol parts its data, whatever the lists.
 PEOPLE_OF_ATTACKS = 'people_of_attacks'
 _SHOWN = 10  # leaks that an error lists
-_FIELDS = ('subject', 'video', 'id')  # the widest first: it includes the others
+ALONE, WITHOUT_SUBJECT = 'video alone', 'video without subject'  # of `columns_of`
+# Which columns of two sides are compared; the widest first: it includes the others.
+_COMPARISONS = (
+  ('subject', 'subject'),
+  ('video', 'video'),
+  (WITHOUT_SUBJECT, ALONE),
+  (ALONE, WITHOUT_SUBJECT),
+  ('id', 'id'),
+)
+_COMPARED = {field for pair in _COMPARISONS for field in pair}
+_DIGITS = re.compile('[0-9]{1,18}')
 
 _WAY_OUT = (
   'Take them out of one side with a selection: set/config:split[subject!=...]. A leak that the '
@@ -54,8 +66,11 @@ def check(
 ) -> list[Overlap]:
   """Finds what training, val and tests share.
 
+  Names are compared as `identity` has them, whatever their spelling.
+
   Args:
-    train, val: {'id', 'video', 'subject': [N] str}, '' where it is not known.
+    train, val: {'id', 'video', 'subject': [N] str}, '' where it is unknown; and perhaps `ALONE`,
+      `WITHOUT_SUBJECT`, see `columns_of`.
     tests: the same by name.
     accept: of `accepted_names`. A published leak covers its own person alone; 'people_of_attacks'
       a person with one attack in train and another in val, as long as no video is in both.
@@ -73,10 +88,21 @@ def check(
     raise ConfigError(
       f'no known leak is called {sorted(unknown)[0]!r}; there are: {", ".join(accepted_names())}'
     )
-  sides = {'train': train, val_name: val, **tests}
+  sides = {name: _canonical(side) for name, side in _sides(train, val, tests, val_name).items()}
   pairs = [('train', val_name), *itertools.product(('train', val_name), tests)]
   found = [o for pair in pairs for o in _shared(pair, sides, accept)]
   if wrong := [overlap for overlap in found if not overlap.accepted]:
+    pairs = {o.sides for o in wrong}
+    if all(o.field == 'id' for o in wrong) and all(
+      _are_row_numbers(sides[name]['id']) for pair in pairs for name in pair
+    ):
+      names = ' and '.join(next(iter(pairs)))
+      raise DataError(
+        f'the ids of {names} are row numbers, so that equal ids are of different samples and what '
+        'is in both files cannot be proven; make ids of your own, e.g. by the name of the split '
+        'before them: awk -F, -v OFS=, \'NR > 1 {$1 = "test/" $1} 1\' test.csv, if ids are the '
+        'first column'
+      )
     lines = list(map(str, wrong[:_SHOWN]))
     more = [f'... and {len(wrong) - _SHOWN} more'] if len(wrong) > _SHOWN else []
     names = ', '.join(accepted_names())
@@ -91,6 +117,25 @@ def check(
   return found
 
 
+def similar(
+  train: Columns, val: Columns, tests: Mapping[str, Columns], val_name: str = 'val'
+) -> list[str]:
+  """Notes on subjects of two sides whose names differ in capitals or leading zeros alone.
+
+  Args: as of `check`.
+  """
+  sides = _sides(train, val, tests, val_name)
+  names = {side: set(identity.canonical(columns['subject'])) for side, columns in sides.items()}
+  lines = []
+  for one, other in itertools.product(('train', val_name), (val_name, *tests)):
+    resembling = {identity.resembling(name): name for name in names[one] - {''}}
+    for name in sorted(names[other] - names[one] - {''}):
+      if (alike := resembling.get(identity.resembling(name))) and alike not in names[other]:
+        lines.append(f'the subjects {alike} in {one} and {name} in {other} may be one person')
+  more = [f'... and {len(lines) - _SHOWN} more'] if len(lines) > _SHOWN else []
+  return lines[:_SHOWN] + more
+
+
 def check_pretraining(people: Collection[str], judged: Mapping[str, Columns]) -> None:
   """Refuses to judge by people whom the weights that a training started from have seen.
 
@@ -101,9 +146,10 @@ def check_pretraining(people: Collection[str], judged: Mapping[str, Columns]) ->
   Raises:
     DataError: some of them are there; the text names them.
   """
-  people, wrong = set(people) - {''}, []
+  people, wrong = set(identity.canonical(people)) - {''}, []
   for side, columns in judged.items():
-    counts = collections.Counter(name for name in columns['subject'] if name in people)
+    names = identity.canonical(columns['subject'])
+    counts = collections.Counter(name for name in names if name in people)
     wrong += [
       f'leak: subject {name} in pretraining and {side} ({n})' for name, n in sorted(counts.items())
     ]
@@ -150,22 +196,28 @@ def check_left_out(train: Columns, judged: Mapping[str, Columns]) -> None:
 
 
 def _species(columns: Columns) -> collections.Counter:
-  pairs = zip(columns['label'], columns['attack_type'], strict=True)
+  pairs = zip(columns['label'], identity.canonical(columns['attack_type']), strict=True)
   return collections.Counter(kind for label, kind in pairs if label == 'attack' and kind)
 
 
 def columns_of(scores: score_files.Scores) -> Columns:
-  """Who is in a score file: people and videos are of their data set, ids are their own."""
+  """What identifies the samples of a score file; ids are their own.
 
-  def of(field: str) -> list[str]:
-    pairs = zip(scores.dataset.tolist(), getattr(scores, field).tolist(), strict=True)
-    # Ours name the data set already.
-    return [
-      name if not name or not set_ or name.startswith(f'{set_}/') else f'{set_}/{name}'
-      for set_, name in pairs
-    ]
-
-  return {'id': scores.ids.tolist(), 'video': of('video'), 'subject': of('subject')}
+  Besides 'id', 'video' and 'subject', `ALONE` has what videos are called without their subjects
+  (see `identity.Videos`), and `WITHOUT_SUBJECT` the same where nothing else is known: there, and
+  there alone, videos of two files are compared by it.
+  """
+  videos = aggregation.videos_of(scores)
+  return {
+    'id': scores.ids.tolist(),
+    'video': videos.names,
+    'subject': identity.subjects(scores.dataset.tolist(), scores.subject.tolist()),
+    ALONE: videos.alone,
+    WITHOUT_SUBJECT: [
+      name if without else ''
+      for name, without in zip(videos.alone, videos.without_subject, strict=True)
+    ],
+  }
 
 
 def told(accepted: Sequence[Overlap]) -> list[str]:
@@ -177,12 +229,22 @@ def told(accepted: Sequence[Overlap]) -> list[str]:
   ]
 
 
+def _sides(train: Columns, val: Columns, tests: Mapping[str, Columns], val_name: str) -> dict:
+  return {'train': train, val_name: val, **tests}
+
+
+def _canonical(columns: Columns) -> Columns:
+  return {field: identity.canonical(columns[field]) for field in columns if field in _COMPARED}
+
+
 def _shared(pair: tuple[str, str], sides: Mapping[str, Columns], accept) -> list[Overlap]:
   found, told = [], [set(), set()]
   columns = [sides[name] for name in pair]
-  for field in _FIELDS:
-    both = (set(columns[0][field]) & set(columns[1][field])) - {''}
-    places = [_places(side[field], both) for side in columns]
+  for fields in _COMPARISONS:
+    values = [side.get(field, ()) for side, field in zip(columns, fields, strict=True)]
+    both = (set(values[0]) & set(values[1])) - {''}
+    places = [_places(some, both) for some in values]
+    field = 'video' if fields[0] != fields[1] else fields[0]
     for name in sorted(both):
       at = [of[name] for of in places]
       if told[0].issuperset(at[0]) and told[1].issuperset(at[1]):
@@ -193,6 +255,14 @@ def _shared(pair: tuple[str, str], sides: Mapping[str, Columns], accept) -> list
       for k in (0, 1):
         told[k].update(at[k])
   return found
+
+
+def _are_row_numbers(ids: Sequence[str]) -> bool:
+  """Whether ids are 0 to N - 1 or 1 to N, in any order."""
+  if not all(map(_DIGITS.fullmatch, ids)):
+    return False
+  numbers = sorted(map(int, ids))
+  return numbers in (list(range(len(ids))), list(range(1, len(ids) + 1)))
 
 
 def _places(values: Sequence[str], wanted: set[str]) -> dict[str, list[int]]:

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flexfas_jax import identity
 from flexfas_jax.errors import ConfigError
 
 _SHOWN = 12  # values that an error lists
@@ -85,6 +86,7 @@ def parse(text: str) -> Selection:
 
 def part_of(subject: str, parts: int) -> int:
   """The part, 0 to parts - 1, that a person is in; depends on nothing but the name."""
+  (subject,) = identity.canonical([subject])  # two spellings of a name are in one part
   return int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8], 'big') % parts
 
 
@@ -118,9 +120,9 @@ def choose(
 
 def _meets(selection, condition: Condition, columns, known, read_ids) -> np.ndarray:
   if condition.field == 'in':
-    ids = set().union(*map(read_ids, condition.values))
+    ids = set(identity.canonical([*set().union(*map(read_ids, condition.values))]))
     # Whoever writes a list of one's own need not put the data set's name before the ids.
-    own = zip(columns['id'], columns['dataset'], strict=True)
+    own = zip(*map(identity.canonical, (columns['id'], columns['dataset'])), strict=True)
     return np.array([one in ids or one.removeprefix(f'{of}/') in ids for one, of in own], bool)
   if condition.parts:
     if wrong := [v for v in condition.values if not v.isdigit() or int(v) >= condition.parts]:
@@ -131,15 +133,16 @@ def _meets(selection, condition: Condition, columns, known, read_ids) -> np.ndar
     wanted = set(map(int, condition.values))
     of = {s: part_of(s, condition.parts) in wanted for s in set(columns['subject'])}
     return np.array([of[s] for s in columns['subject']], bool)
-  everywhere = set(_values(selection, condition.field, known))
-  if wrong := [v for v in condition.values if v not in everywhere]:
+  everywhere = set(identity.canonical(_values(selection, condition.field, known)))
+  wanted = set(identity.canonical(condition.values))
+  if wrong := sorted(wanted - everywhere):
     has = sorted(everywhere)
     more = f' and {len(has) - _SHOWN} more' if len(has) > _SHOWN else ''
     raise ConfigError(
       f'{selection.text}: {selection.dataset} has no {condition.field} {wrong[0]!r}; it has: '
       f'{", ".join(v or "(empty)" for v in has[:_SHOWN])}{more}'
     )
-  values, wanted = _values(selection, condition.field, columns), set(condition.values)
+  values = identity.canonical(_values(selection, condition.field, columns))
   return np.array([value in wanted for value in values], bool)
 
 

@@ -67,15 +67,15 @@ def open_all(
     sides = {name: source for name, source in {'val': val, **tests}.items() if source}
     left_out = {name: sides[name].columns for name in _left_out(config) if name in sides}
     overlaps.check_left_out(train_source.columns, left_out)
-  leaks = overlaps.check(
+  sides = (
     train_source.columns if train_source else nobody,
     val.columns,
     {name: source.columns for name, source in tests.items() if source},
-    config.get('accept_known_leaks', ()),
   )
+  leaks = overlaps.check(*sides, config.get('accept_known_leaks', ()))
   here = {name: source for name, source in {'val': val, **tests}.items() if source}
   overlaps.check_pretraining(pretraining, {name: s.columns for name, s in here.items()})
-  remarks += overlaps.told(leaks)
+  remarks += overlaps.told(leaks) + overlaps.similar(*sides)
   if known is None and train_source:
     known = identities.know(train_source, target)
     identities.check_count(config, known)

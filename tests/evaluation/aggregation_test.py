@@ -1,5 +1,6 @@
 """Frames to videos by hand, and rows that a list has twice."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -88,3 +89,25 @@ def test_redundant_rows_are_like_the_first():
   assert kept.ids.tolist() == ['a', 'a#3', 'b#2', 'c', 'c#2', 'd', 'd#x']
   assert kept.nan_samples['rgb'].tolist() == [3]
   assert aggregation.distinct(kept) == (kept, 0)
+
+
+def test_attacks_that_are_nearly_equal_are_not_one():
+  """60 attacks whose scores agree to 1e-6 are 60 attacks."""
+  ids = ['live', 'a', *(f'a#{i}' for i in range(2, 62))]
+  score = [0.9, *(0.8 + i * 1e-8 for i in range(61))]
+  scores = Scores(ids, [1] + [0] * 61, {'rgb': score})
+  assert aggregation.distinct(scores) == (scores, 0)
+  # In a file with a header the ids are the builders' own, and batches round.
+  own = dataclasses.replace(scores, header={'code_version': '1'})
+  assert aggregation.distinct(own)[1] == 60
+
+
+@pytest.mark.parametrize('changes', [{'attack_type': ['a', 'b']}, {'subject': ['a', 'b']},
+                                     {'ids': ['a', 'a#1']}, {'ids': ['a', 'a#0']},
+                                     {'ids': ['a', 'a#02']}, {'ids': ['a', 'a#²']},
+                                     {'scores': {'rgb': [0.5, 0.5], 'ir': [NAN, 0.5]}},
+                                     {'extra': {'lamp': ['on', 'off']}}])  # fmt: skip
+def test_rows_that_differ_in_anything_are_two(changes):
+  fields = {'ids': ['a', 'a#2'], 'label': [0, 0], 'scores': {'rgb': [0.5, 0.5], 'ir': [NAN, NAN]}}
+  assert aggregation.distinct(Scores(**fields))[1] == 1
+  assert aggregation.distinct(Scores(**{**fields, **changes}))[1] == 0

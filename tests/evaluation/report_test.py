@@ -309,7 +309,7 @@ def test_checks_see_what_is_wrong():
   made = dataclasses.replace(made, header=known)
   found = checked(judged(made, rule='dev_eer', dev=dataclasses.replace(leak, header=known)))
   assert found['People of development and test apart'] == (
-    checks.FAIL, 'People of development and test apart', '1 people are in both: 1-0'
+    checks.FAIL, 'People of development and test apart', '1 people are in both: made/1-0'
   )  # fmt: skip
   assert found['Development and test scored by the same weights'].sign == checks.OK
   nobody = dataclasses.replace(

@@ -236,9 +236,21 @@ def test_a_damaged_header_is_an_error_and_another_json_is_none(tmp_path):
   path = save(tmp_path / 'a.csv', 'id,label,score', 'x,1,.5')
   (tmp_path / 'a.json').write_text('{"score": {"acer": 0.1}}')
   assert score_files.read(path).header == {}
-  (tmp_path / 'a.json').write_text('{"list_ha')
-  with pytest.raises(DataError, match='a.json.*damaged'):
-    score_files.read(path)
+  for text in ('{"list_ha', '', ' ', '{', '{\n  "bundle": "x",\n  "list', '{"list_hash": "0",}',
+               '{"code_version": 1', '{"polarity": "high is att'):  # fmt: skip
+    (tmp_path / 'a.json').write_text(text)
+    with pytest.raises(DataError, match='a.json.*damaged'):
+      score_files.read(path)
+  for text in ('[1, 2', '[]', '{"a": 1}\n{"a": 2}\n', '{"epochs": 3,}', 'null', 'n', '// json5',
+               '[' * 100_000, '{"lr": 1e-3 /* low */}'):  # fmt: skip
+    (tmp_path / 'a.json').write_text(text)
+    assert score_files.read(path).header == {}, text
+  (tmp_path / 'a.json').write_bytes('{"a": 1}'.encode('utf-16'))
+  assert score_files.read(path).header == {}
+  for columns in (3, None, 'x', [1], {'x': 1}):
+    (tmp_path / 'a.json').write_text(json.dumps({'list_hash': '0', 'columns': columns}))
+    with pytest.raises(DataError, match='columns is .*, and must be a list of names'):
+      score_files.read(path)
 
 
 def test_list_hash_is_of_ids_and_labels_in_any_order():

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flexfas_jax import identity
 from flexfas_jax.evaluation import intervals, metrics, results, score_files, thresholds
 from flexfas_jax.evaluation.judgement import Judgement
 from flexfas_jax.evaluation.report import words
@@ -37,11 +38,11 @@ def checks(judgement: Judgement) -> list[Check]:
   ]
 
 
-def people_of(scores: Scores) -> set[tuple[str, str]] | None:
-  """(data set, person) of all samples; None where a person is not known."""
+def people_of(scores: Scores) -> set[str] | None:
+  """The subjects of all samples; None where one is unknown."""
   if not scores.ids.size or (scores.subject == '').any():
     return None
-  return set(zip(scores.dataset.tolist(), scores.subject.tolist(), strict=True))
+  return set(identity.subjects(scores.dataset.tolist(), scores.subject.tolist()))
 
 
 def _threshold(judgement) -> Check:
@@ -69,7 +70,7 @@ def _people_apart(judgement) -> Check:
   dev, test = people_of(judgement.dev), people_of(judgement.scores)
   if dev is None or test is None:
     return Check(WARN, question, 'not known: there are samples whose person is not told')
-  if both := sorted(name for _, name in dev & test):
+  if both := sorted(dev & test):
     return Check(FAIL, question, f'{len(both)} people are in both: {_some(both)}')
   return Check(OK, question, f'{len(dev)} and {len(test)} people, none in both')
 
