@@ -148,7 +148,9 @@ def test_names_of_a_score_file_are_of_their_data_set():
   assert overlaps.columns_of(scores) == {
     'id': ['a', 'b', 'c', 'd'],
     'subject': ['x/p1', 'y/p1', 'x/p1', 'p1'],
-    'video': ['x/v', '', 'x/p1/v', 'v'],
+    'video': ['x/p1/v', '', 'x/p1/v', 'p1/v'],
+    overlaps.ALONE: ['x/v', '', 'x/p1/v', 'v'],
+    overlaps.WITHOUT_SUBJECT: [''] * 4,
   }
 
 
