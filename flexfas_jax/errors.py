@@ -65,6 +65,9 @@ def exit_code_of(command: Callable[[], None], debug: bool = False, broken_pipe: 
   Returns:
     0, the exit code of the `FlexfasError` that was raised, or 130 after Ctrl-C.
   """
+  for stream in (sys.stdout, sys.stderr):
+    if hasattr(stream, 'reconfigure'):  # a name that a terminal cannot show is no error
+      stream.reconfigure(errors='backslashreplace')
   try:
     command()
   except Stopped as stop:

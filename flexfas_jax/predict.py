@@ -5,14 +5,25 @@ import collections
 import json
 import math
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError, StateError, exit_code_of
 from flexfas_jax.evaluation import score_files
+from flexfas_jax.evaluation.findings import Finding, write_csv
 from flexfas_jax.input_pipeline import image_checks, image_files
 from flexfas_jax.input_pipeline.progress import show_progress
-from flexfas_jax.prediction import Decision, Predictor, formats, samples, score_table
+from flexfas_jax.prediction import (
+  Decision,
+  Predictor,
+  folders,
+  formats,
+  samples,
+  score_table,
+)
+
+_SHOWN = 20  # bad samples that are printed
 
 _HELP = """\
 Decides about a face: bona_fide, attack, or fta (failure to acquire: no face, a modality that is
@@ -28,6 +39,11 @@ bundle knows is refused, never converted.
 --folder and --manifest follow the same rule. --data counts a modality that is given and unusable as
 absent, as evaluation does, so that its figures equal those of results.json.
 
+--folder finds the images of a sample by their paths: they differ by the sensor's name alone, as in
+a/rgb/1.jpg, a/depth/1.png, a/ir/1.png or 1_rgb.jpg, 1_ir.png; a path without one is of RGB. Names
+of sensors that are not read (ir1, thermal, depth_map) are refused. A file that is not a JPEG or PNG
+and may be the image of a sensor makes its sample a bad one; other files are counted and named.
+
 With --crop the face is cut out first. Of several faces the largest is taken; of equal ones the most
 central. One that is too small or cut by the border is no face."""
 
@@ -42,8 +58,8 @@ examples:
     --out=test.csv && python -m flexfas_jax.score test.csv --dev=val.csv
 
 exit codes: 0 decided, whatever the decision is (read it, or --json's "accepted"); 2 wrong usage, a
-library that is not installed; 3 bad pictures; 4 a bundle that is damaged, from another version,
-unsigned, or without the threshold, or a model that computed nan"""
+library that is not installed; 3 bad images or names of files; 4 a bundle that is damaged, from
+another version, unsigned, or without the threshold, or a model that computed nan"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
   one('--max_age', metavar='S', type=float, help='seconds that a picture may be older than now')
 
   many = parser.add_argument_group('many samples').add_argument
-  many('--folder', metavar='DIR', type=Path, help='a/rgb/1.jpg, a/depth/1.png are one sample')
+  many('--folder', metavar='DIR', type=Path, help='a/rgb/1.jpg, a/depth/1.png, ... are one sample')
   many('--manifest', metavar='FILE.csv', type=Path, help='columns as in data/manifest/README.md, '
        'and perhaps rgb_time, depth_time, ir_time (seconds)')  # fmt: skip
   many('--root', metavar='DIR', type=Path, help="where its paths start; default: the manifest's")
@@ -86,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
   many('--data', metavar='SET:SPLIT', help='a prepared set, as configs name it; unusable is absent')
   many('--data_dir', metavar='DIR', default='prepared', help='default: prepared')
   many('--out', metavar='FILE.csv', type=Path, help='a score file: every subset, and decisions')
+  many('--on_bad', choices=('fail', 'skip'), default='fail', help='samples with files that cannot '
+       'be used: end with exit code 3 (default), or leave them out and list them in '
+       'FILE.bad_files.csv beside --out')  # fmt: skip
 
   how = parser.add_argument_group('how').add_argument
   add_model_arguments(how)
@@ -161,8 +180,12 @@ def _predict(args: argparse.Namespace) -> None:
     raise ConfigError(f'--crop={args.crop}: nothing says where the face is: --box, or a --manifest')
   if given and args.out:
     raise ConfigError('--out is of --folder, --manifest and --data')
+  if given and args.on_bad != 'fail':
+    raise ConfigError('--on_bad is of --folder, --manifest and --data')
   if args.out and (args.out.suffix != '.csv' or not args.out.parent.is_dir()):
     raise ConfigError(f'--out={args.out}: write NAME.csv, in a folder that is there')
+  if args.out and args.manifest and args.out.resolve() == args.manifest.resolve():
+    raise ConfigError(f'--out={args.out} would overwrite the manifest')
   predictor = load(args)
   if given:
     _one(predictor, given, args)
@@ -221,30 +244,43 @@ def _numbers(option: str, text: str) -> list[float]:
     raise ConfigError(f'{option}={text}: these are no numbers') from None
 
 
-def _samples(predictor: Predictor, args: argparse.Namespace):
-  """(samples, how many there are)."""
-  if args.folder:
-    found = samples.of_folder(args.folder)
-  elif args.manifest:
-    labels = label_mapping.parse(args.labels) if args.labels is not None else None
-    found = samples.of_manifest(args.manifest, args.root, labels)
-    if args.crop in ('box', 'landmarks') and not any(sample.box for sample in found):
-      raise ConfigError(f'--crop={args.crop}: {args.manifest} has no columns that say where')
-  else:
+def _samples(
+  predictor: Predictor, args: argparse.Namespace
+) -> tuple[Iterable[samples.Sample], int, list[Finding]]:
+  """(samples, how many there are, those that are left out)."""
+  if args.data:
     from flexfas_jax.input_pipeline import sources  # TFDS: only for sets that it prepared
 
     source = sources.open_source(args.data, args.data_dir)
     examples = (source[i] for i in range(len(source)))
-    return samples.of_examples(examples, predictor.modalities), len(source)
-  return found, len(found)
+    return samples.of_examples(examples, predictor.modalities), len(source), []
+  if args.folder:
+    found = folders.of_folder(args.folder, args.on_bad)
+  else:
+    labels = label_mapping.parse(args.labels) if args.labels is not None else None
+    found = samples.of_manifest(args.manifest, args.root, labels, args.on_bad)
+    if args.crop in ('box', 'landmarks') and not any(sample.box for sample in found.samples):
+      raise ConfigError(f'--crop={args.crop}: {args.manifest} has no columns that say where')
+    if args.max_skew is not None and not any(sample.times for sample in found.samples):
+      raise ConfigError(f'--max_skew: {args.manifest} has no columns rgb_time, depth_time, ir_time')
+  for note in found.notes:
+    print(f'note: {note}', file=sys.stderr)
+  return found.samples, len(found.samples), found.bad
 
 
-def _many(predictor: Predictor, found, n: int, args: argparse.Namespace) -> None:
+def _many(
+  predictor: Predictor,
+  found: Iterable[samples.Sample],
+  n: int,
+  bad: list[Finding],
+  args: argparse.Namespace,
+) -> None:
   table = score_table.make(
     predictor,
     show_progress(found, n, 'samples', passing=True),
     args.max_skew,
     as_evaluated=bool(args.data),
+    on_bad=args.on_bad,
   )
   if args.out:
     score_table.write(args.out, table)
@@ -264,21 +300,54 @@ def _many(predictor: Predictor, found, n: int, args: argparse.Namespace) -> None
     header = score_files.header_path(args.out).name
     print(f'{args.out}, {header}: {what}', file=sys.stderr if args.json else sys.stdout)
   sys.stdout.flush()
-  _tell_faults(table)
+  if args.on_bad == 'skip':
+    where = str(args.folder or args.manifest or args.data)
+    bad = bad + [Finding('row', where, s.row, f'{s.id}: {text}') for s, text in table.faults]
+    _report_skipped(bad, len(table.samples), args.out)
+  else:
+    _report_faults(table)
+  _report_nan(table)
 
 
-def _tell_faults(table: score_table.Table) -> None:
-  """At the end: the other decisions stand, and yet nobody may take them for all."""
-  if table.faults:
-    more = f'\n... and {len(table.faults) - 20} more' if len(table.faults) > 20 else ''
-    raise DataError(
-      f'{len(table.faults)} of {len(table.samples)} samples have bad pictures (their decision is '
-      'fta):\n' + '\n'.join(table.faults[:20]) + more
+def _report_skipped(bad: list[Finding], n: int, out: Path | None) -> None:
+  """Lists the samples that were left out, on stderr and beside the score file."""
+  file = out and out.with_suffix('.bad_files.csv')
+  try:
+    if file and bad:
+      write_csv(file, bad)
+    elif file:
+      file.unlink(missing_ok=True)  # of a run before this one
+  except OSError as error:
+    raise ConfigError(f'{file} cannot be written: {error.strerror}') from None
+  if bad:
+    texts = [finding.text for finding in bad]
+    where = f', all in {file}' if file else ''
+    print(
+      f'{len(bad)} of {n + len(bad)} samples are left out{where}:\n{_first(texts)}', file=sys.stderr
     )
+
+
+def _report_faults(table: score_table.Table) -> None:
+  """Raises DataError where images are bad: the other decisions stand, and are not all."""
+  if table.faults:
+    texts = [f'{sample.id}: {text}' for sample, text in table.faults]
+    raise DataError(
+      f'{len(texts)} of {len(table.samples)} samples have bad images (their decision is fta; '
+      f'--on_bad=skip leaves them out):\n{_first(texts)}'
+    )
+
+
+def _report_nan(table: score_table.Table) -> None:
+  """Raises StateError where the model computed no number."""
   for subset, nan in table.nan.items():
     if nan.any():
       first = table.samples[int(nan.argmax())].id
       raise StateError(f'{subset} is nan for {int(nan.sum())} samples (the first is {first})')
+
+
+def _first(texts: list[str]) -> str:
+  more = f'\n... and {len(texts) - _SHOWN} more' if len(texts) > _SHOWN else ''
+  return '\n'.join(texts[:_SHOWN]) + more
 
 
 if __name__ == '__main__':

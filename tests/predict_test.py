@@ -112,6 +112,9 @@ def test_one_sample(bundle, files, capsys):
     (['--folder=.', '--manifest=a.csv'], 2, 'give pictures'),
     (['--folder=.', '--box=1,2,3,4'], 2, '--box, --times'),
     (['--rgb=rgb.png', '--out=a.csv'], 2, '--out is of'),
+    (['--rgb=rgb.png', '--on_bad=skip'], 2, '--on_bad is of'),
+    (['--manifest=boxless.csv', '--out=./boxless.csv'], 2, 'would overwrite the manifest'),
+    (['--manifest=boxless.csv', '--max_skew=1'], 2, 'has no columns rgb_time'),
     (['--folder=.', '--out=absent/a.csv'], 2, 'a folder that is there'),
     (['--rgb=rgb.png', '--times=rgb=x'], 2, 'these are no numbers'),
     (['--rgb=rgb.png', '--times=rgb=1,rgb=9', '--max_skew=1'], 2, 'rgb has two times'),
@@ -129,7 +132,7 @@ def test_one_sample(bundle, files, capsys):
     (['--rgb=rgb.png', '--format=onnx'], 2, 'has no onnx model'),
     (['--rgb=absent.png'], 3, 'absent.png cannot be read'),
     (['--rgb=rgb.png', '--ir=rgb.png'], 3, 'ir is the same file as rgb'),
-    (['--folder=absent'], 3, 'absent is no folder'),
+    (['--folder=absent'], 3, 'absent is not a folder'),
     (['--rgb=rgb.png', '--sha256=00'], 4, 'is another one'),
     (['--rgb=rgb.png', '--require=depth'], 2, 'depth is needed, and absent'),
     (['--rgb=rgb.png', '--allow_absent=deph'], 2, "no modality 'deph' in this model"),
@@ -186,7 +189,11 @@ def write_set(folder, labels=True):
 def test_a_folder_becomes_a_score_file(bundle, files, capsys):
   has = write_set(files / 'set')
   code, out, err = run(capsys, bundle, '--folder=set', '--out=o.csv')
-  assert (code, err) == (0, '') and out.startswith('8 samples: ')
+  assert code == 0 and out.startswith('8 samples: ')
+  assert err.splitlines() == [
+    'note: 1 of 8 samples have no depth, which counts as absent: bona_fide/p3/03',
+    'note: 1 of 8 samples have no ir, which counts as absent: attack/p4/04',
+  ]
   found = score_files.read(files / 'o.csv')
   assert found.header['weights_hash'] == 'w' * 8 and len(found.header['bundle_hash']) == 64
   assert dict(zip(found.ids.tolist(), found.extra['used'].tolist(), strict=True)) == {
@@ -312,10 +319,94 @@ def test_bad_pictures_among_many_are_failures_and_told(bundle, files, capsys):
   broken = files / 'set/attack/p2/depth/02.png'
   broken.write_bytes(broken.read_bytes()[:-40])
   code, _, err = run(capsys, bundle, '--folder=set', '--out=o.csv')
-  assert code == 3 and '1 of 8 samples have bad pictures' in err and 'attack/p2/02' in err
+  assert code == 3 and '1 of 8 samples have bad images' in err and 'attack/p2/02' in err
   found = score_files.read(files / 'o.csv')
   assert found.extra['decision'][found.ids.tolist().index('attack/p2/02')] == 'fta'
   assert all(np.isnan(x).sum() <= 3 for x in found.scores.values())
+
+
+def test_bad_samples_are_left_out(bundle, files, capsys):
+  """Damaged files, another suffix, a name that is not UTF-8: counted, listed, and exit code 0."""
+  write_set(files / 'set')
+  broken = files / 'set/attack/p2/depth/02.png'
+  broken.write_bytes(broken.read_bytes()[:-40])
+  (files / 'set/attack/p6/ir/06.png').rename(files / 'set/attack/p6/ir/06.tiff')
+  os.rename('set/attack/p0/rgb/00.png', b'set/attack/p0/rgb/0\xff.png')
+  code, out, err = run(capsys, bundle, '--folder=set', '--out=o.csv')
+  assert code == 3 and '2 samples cannot be decided (--on_bad=skip leaves them out)' in err
+  assert (
+    not out and not (files / 'o.csv').exists()
+  )  # the names are known before anything is decided
+  code, out, err = run(capsys, bundle, '--folder=set', '--out=o.csv', '--on_bad=skip')
+  assert code == 0 and out.startswith('6 samples: ')
+  assert '3 of 9 samples are left out, all in o.bad_files.csv' in err
+  found = score_files.read(files / 'o.csv')
+  assert not {'attack/p2/02', 'attack/p6/06'} & set(found.ids.tolist())
+  with open('o.bad_files.csv', newline='', encoding='utf-8') as file:
+    rows = list(csv.DictReader(file))
+  assert [row['rule'] for row in rows] == ['row', 'unreadable', 'row']
+  assert all(row['list'] == 'set' for row in rows)
+  for row, text in zip(rows, ['0\\xff.png', 'ir/06.tiff', 'attack/p2/02: depth'], strict=True):
+    assert text in row['text'] and text in err
+  # What is left is decided as it is without them, and an old list is not left behind.
+  before = dict(zip(found.ids.tolist(), found.scores['rgb'].tolist(), strict=True))
+  for path in ('set/attack/p2', 'set/attack/p6'):
+    shutil.rmtree(path)
+  os.unlink(b'set/attack/p0/rgb/0\xff.png')
+  assert run(capsys, bundle, '--folder=set', '--out=o.csv', '--on_bad=skip')[0] == 0
+  found = score_files.read(files / 'o.csv')
+  after = dict(zip(found.ids.tolist(), found.scores['rgb'].tolist(), strict=True))
+  np.testing.assert_equal(after, before)
+  assert not (files / 'o.bad_files.csv').exists()
+
+
+def test_nothing_but_bad_samples(bundle, files, capsys):
+  (files / 'set').mkdir()
+  (files / 'set/1.png').write_bytes(b'')
+  code, _, err = run(capsys, bundle, '--folder=set', '--out=o.csv', '--on_bad=skip')
+  assert code == 3 and 'no samples that can be decided: 1: rgb set/1.png is empty' in err
+  assert not (files / 'o.csv').exists()
+
+
+def test_bad_rows_of_a_manifest(bundle, files, capsys):
+  rows = ['rgb.png,ir.png,attack', 'rgb.png,ir.tiff,attack', '../rgb.png,,attack']
+  (files / 'ir.tiff').write_bytes(b'II*\0')
+  lines = [f'{row},{i}' for i, row in enumerate(rows)]
+  (files / 'm.csv').write_text('\n'.join(['rgb,ir,label,id', *lines]))
+  code, _, err = run(capsys, bundle, '--manifest=m.csv', '--out=o.csv')
+  assert code == 3 and 'row 4: rgb ../rgb.png is not below the root' in err
+  code, _, err = run(capsys, bundle, '--manifest=m.csv', '--out=o.csv', '--on_bad=skip')
+  assert code == 0 and score_files.read(files / 'o.csv').ids.tolist() == ['0']
+  with open('o.bad_files.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert [(row['list'], row['row']) for row in rows] == [('m.csv', '4'), ('m.csv', '3')]
+  # Without skipping, a file that is no image does not let the other sensor decide.
+  (files / 'm.csv').write_text('\n'.join(['rgb,ir,label,id', *lines[:2]]))
+  code, _, err = run(capsys, bundle, '--manifest=m.csv', '--out=o.csv')
+  assert code == 3 and score_files.read(files / 'o.csv').extra['decision'].tolist()[1] == 'fta'
+
+
+def test_a_folder_whose_own_name_is_not_utf8(bundle, files, capsys):
+  """Reasons name paths: they are written all the same."""
+  write_set(files / 'set')
+  (files / 'set/attack/p2/depth/02.png').write_bytes(b'')
+  os.rename('set', b's\xff')
+  code, _, err = run(capsys, bundle, f'--folder={os.fsdecode(b"s" + bytes([255]))}', '--out=o.csv')
+  assert code == 3 and '1 of 8 samples have bad images' in err
+  reasons = score_files.read(files / 'o.csv').extra['reasons'].tolist()
+  assert any('s\\udcff/attack/p2/depth/02.png is empty' in reason for reason in reasons)
+
+
+def test_a_terminal_that_cannot_show_a_name(bundle, files):
+  (files / 'set').mkdir()
+  for i, name in enumerate(('Zoë', '王')):
+    (files / f'set/{name}.png').write_bytes(bundles.png(bundles.picture(i, channels=3)))
+  done = subprocess.run(
+    [sys.executable, '-m', 'flexfas_jax.predict', bundle, f'--folder={files}/set'],
+    cwd=ROOT, capture_output=True, timeout=60, env={**os.environ, 'PYTHONIOENCODING': 'ascii'},
+  )  # fmt: skip
+  assert (done.returncode, done.stderr) == (0, b'')
+  assert b'Zo\\xeb' in done.stdout and b'\\u738b' in done.stdout
 
 
 def test_nan_among_many_is_told(bundle, files, capsys):

@@ -1,18 +1,28 @@
-"""Many samples: from a folder, a manifest, or examples of a prepared set."""
+"""Many samples: from a manifest, or examples of a prepared set; `folders` reads folders."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from flexfas_jax import schema
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import lists, naming
+from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.input_pipeline import faces
+from flexfas_jax.prediction import sensor_names
 from flexfas_jax.prediction.pictures import Given
 from flexfas_jax.schema import LABELS, METADATA
 
-_SUFFIXES = ('.jpg', '.jpeg', '.png')
+READ = ('.jpg', '.jpeg', '.png')
+# Suffixes of images and arrays, read or not.
+IMAGES = frozenset((
+  *READ,
+  *('.avif', '.bmp', '.cr2', '.dng', '.exr', '.gif', '.hdr', '.heic', '.heif', '.jfif', '.jp2'),
+  *('.jpe', '.jxl', '.mat', '.nef', '.npy', '.npz', '.pfm', '.pgm', '.pnm', '.ppm', '.raw'),
+  *('.tga', '.tif', '.tiff', '.webp'),
+))  # fmt: skip
 _SHOWN = 10  # faults that an error lists
 _TIME = '_time'  # a column rgb_time has the seconds at which rgb was taken
 
@@ -26,72 +36,77 @@ class Sample(NamedTuple):
   facts: Mapping[str, str] = {}  # of `METADATA`
   box: Mapping[str, str] | None = None  # the cells that say where the face is
   times: Mapping[str, float] | None = None
+  row: int = 0  # the line of the list that it is from
 
 
-def of_folder(folder: str | os.PathLike) -> list[Sample]:
-  """The samples of a folder: pictures whose paths differ by nothing but the modality's name.
+class Listing(NamedTuple):
+  """The samples that a folder or a list has, and what it has besides."""
 
-  `a/rgb/1.jpg`, `a/depth/1.png`, `a/ir/1.png` are one, and so are `1_rgb.jpg`, `1_depth.png`. A
-  path without such a word is of RGB. A folder called `bona_fide` or `attack` is a label.
-
-  Raises:
-    DataError: no such folder, no picture in it, two pictures of one modality of one sample.
-  """
-  folder = Path(folder)
-  if not folder.is_dir():
-    raise DataError(f'{folder} is no folder')
-  found: dict[str, dict[str, str]] = {}
-  for path in sorted(folder.rglob('*')):
-    if path.suffix.lower() not in _SUFFIXES or not path.is_file():
-      continue
-    name = path.relative_to(folder).as_posix()
-    pictures = found.setdefault(naming.without_modality(name), {})
-    modality = naming.modality_of(name) or 'rgb'
-    if modality in pictures:
-      raise DataError(
-        f'{folder}: {pictures[modality]} and {name} are both {modality} of one sample'
-      )
-    pictures[modality] = name
-  if not found:
-    raise DataError(f'{folder} has no picture ({", ".join(_SUFFIXES)})')
-  rows = []
-  for pictures in found.values():
-    paths = {m: pictures[m] for m in schema.MODALITIES if m in pictures}
-    parts = next(iter(paths.values())).split('/')
-    label = next((part for part in reversed(parts) if part in LABELS), '')
-    rows.append(lists.row_of(paths, label))
-  return [_of_row(row, folder) for row in rows]
+  samples: list[Sample]
+  bad: list[Finding]  # samples that cannot be decided by what is there; not among `samples`
+  notes: list[str]  # for the user to know
 
 
 def of_manifest(
-  path: str | os.PathLike, root: str | os.PathLike | None = None, labels: Mapping | None = None
-) -> list[Sample]:
+  path: str | os.PathLike,
+  root: str | os.PathLike | None = None,
+  labels: Mapping | None = None,
+  on_bad: str = 'fail',
+) -> Listing:
   """The samples of a list with the columns of `data/manifest`; a label may be missing.
 
-  Columns `rgb_time`, `depth_time`, `ir_time` are seconds at which the pictures were taken.
+  Columns `rgb_time`, `depth_time`, `ir_time` are seconds at which the images were taken; an empty
+  cell is a sensor that has lost its clock.
 
   Args:
     path: the list.
     root: where its paths start; None: its own folder.
     labels: {value: 'bona_fide' or 'attack'} of other words.
+    on_bad: 'fail', or 'skip': rows with faults are left out.
 
   Raises:
-    DataError: a list that cannot be read, or rows that are no such thing, listed.
+    DataError: a list that cannot be read, or with columns of sensors that are not read; with 'fail'
+      also rows with faults, listed.
   """
-  faults = []
-  rows = list(
-    lists.scan(path, labels, lambda rule, line, text: faults.append(f'row {line}: {text}'))
-  )
-  samples = []
+  bad = []
+
+  def found(rule: str, line: int, text: str) -> None:
+    bad.append(Finding(rule, str(path), line, text))
+
+  root = Path(root) if root is not None else Path(path).parent
+  rows = list(lists.scan(path, labels, found))
+  if rows and (unread := _unread_columns(rows)):
+    raise DataError(
+      f'{path}, row 1: {unread[0]} is not a column of images that is read; call it '
+      f'{", ".join(schema.MODALITIES)}, or take it out'
+    )
+  wrong = {finding.row for finding in bad}
+  samples, lines = [], {}
   for row in rows:
+    if row.line in wrong:
+      continue
     try:
-      samples.append(_of_row(row, Path(root) if root is not None else Path(path).parent))
+      sample = of_row(row, root)
     except ValueError as error:
-      faults.append(f'row {row.line}: {error}')
-  if faults:
-    more = f'; and {len(faults) - _SHOWN} more' if len(faults) > _SHOWN else ''
-    raise DataError(f'{path}: {"; ".join(faults[:_SHOWN])}{more}')
-  return samples
+      found('row', row.line, str(error))
+      continue
+    if sample.id in lines:
+      found('row', row.line, f'the id {sample.id} is that of row {lines[sample.id]} too')
+      continue
+    lines[sample.id] = row.line
+    samples.append(sample)
+  bad.sort(key=lambda finding: finding.row)
+  if bad and (on_bad == 'fail' or not bad[0].row):  # row 0: a fault of the whole list
+    raise DataError(
+      f'{path}: {listed([f"row {f.row}: {f.text}" if f.row else f.text for f in bad])}'
+    )
+  return Listing(samples, bad, [])
+
+
+def listed(faults: Sequence[str]) -> str:
+  """Some faults as one line."""
+  more = f'; and {len(faults) - _SHOWN} more' if len(faults) > _SHOWN else ''
+  return '; '.join(faults[:_SHOWN]) + more
 
 
 def of_examples(examples: Iterable[Mapping], modalities) -> Iterator[Sample]:
@@ -105,16 +120,69 @@ def of_examples(examples: Iterable[Mapping], modalities) -> Iterator[Sample]:
     )
 
 
-def _of_row(row: lists.Row, root: Path) -> Sample:
-  facts = row.facts()
+def of_row(row: lists.Row, root: Path) -> Sample:
+  """The sample of a list's row.
+
+  Args:
+    row: from `lists`.
+    root: where its paths start.
+
+  Raises:
+    ValueError: a time that is not a number; one file for two sensors; text that a score file cannot
+      hold.
+  """
+  facts = {name: row.facts()[name] for name in METADATA}
+  for name, text in {'id': row.id, **facts}.items():
+    if why := unwritable(text):
+      raise ValueError(f'{name} {text!r} {why}')
+  files = {}
+  for modality, path in row.paths.items():
+    if path in files:
+      raise ValueError(f'{files[path]} and {modality} are the same file, {path}')
+    files[path] = modality
   names = (*faces.BOX, *faces.EYES, *faces.MOUTH)
   box = {name: row.extra[name] for name in names if name in row.extra}
-  times = {m: cell for m in row.paths if (cell := row.extra.get(m + _TIME))}
   return Sample(
     row.id,
     {m: root / path for m, path in row.paths.items()},
     row.label,
-    {name: facts[name] for name in METADATA},
+    facts,
     box or None,
-    {m: float(cell) for m, cell in times.items()} or None,
+    _times(row),
+    row.line,
   )
+
+
+def _times(row: lists.Row) -> dict[str, float] | None:
+  times = {}
+  for name, cell in row.extra.items():
+    if not name.endswith(_TIME) or not (modality := naming.modality_of(name)):
+      continue
+    if modality in times:
+      raise ValueError(f'there are two columns with the time of {modality}')
+    try:
+      times[modality] = float(cell or 'nan')
+    except ValueError:
+      raise ValueError(f'{name} is {cell!r}, not a number of seconds') from None
+  return {m: times[m] for m in row.paths if m in times} or None
+
+
+def _unread_columns(rows: Sequence[lists.Row]) -> list[str]:
+  """Columns that are called as sensors are and hold files of images, and are not read."""
+  of_sensors = [name for name in rows[0].extra if sensor_names.is_sensor(name)]
+  return [
+    name
+    for name in of_sensors
+    if any(Path(row.extra[name]).suffix.lower() in IMAGES for row in rows)
+  ]
+
+
+def unwritable(text: str) -> str:
+  """Why a score file cannot hold a name; '' where it can."""
+  for character in text:
+    kind = unicodedata.category(character)
+    if kind == 'Cs':
+      return 'is not UTF-8'
+    if kind in ('Cc', 'Zl', 'Zp'):
+      return 'has a line break or another control character'
+  return ''

@@ -40,7 +40,7 @@ class Table(NamedTuple):
   decisions: list[Decision]
   scores: dict[str, np.ndarray]  # by subset: [N] float64, NaN = failure to acquire
   nan: dict[str, np.ndarray]  # by subset: [N] bool, where the model computed no number
-  faults: list[str]  # pictures that could not be read or are of another kind, by sample
+  faults: list[tuple[Sample, str]]  # samples with images that cannot be used, and why
   header: dict  # of the score file
 
   @property
@@ -54,11 +54,12 @@ def make(
   max_skew: float | None = None,
   batch: int = BATCH,
   as_evaluated: bool = False,
+  on_bad: str = 'fail',
 ) -> Table:
   """Scores samples under every subset that is served, and decides about each.
 
-  A picture that is damaged or of another kind makes its sample a failure to acquire, and stands in
-  `faults`: the others are judged all the same, and nobody takes the file for a sound one.
+  An image that is damaged or of another kind makes its sample a failure to acquire, or leaves it
+  out; it is in `faults` in either case, and the other samples are scored.
 
   Args:
     predictor: that decides.
@@ -67,9 +68,11 @@ def make(
     batch: samples that the model sees at once.
     as_evaluated: a modality that is given and unusable is absent, whatever the predictor allows;
       sizes are not compared: the set's builder has done so by the data set's own rule.
+    on_bad: 'fail': a sample with a bad image is a failure to acquire; 'skip': it is left out.
 
   Raises:
     ConfigError: as of the predictor.
+    DataError: no sample, or with 'skip' none but bad ones.
     StateError: a sample has modalities that the bundle has no threshold for.
   """
   subsets = [s for s in predictor.card.subsets if set(s.split('+')) <= set(predictor.modalities)]
@@ -83,7 +86,11 @@ def make(
   with ThreadPoolExecutor(_THREADS) as pool:
     for some in _batches(samples, batch):
       acquired = list(pool.map(lambda one: _acquire(predictor, one, max_skew, sizes), some))
-      faults += [f'{s.id}: {a}' for s, a in zip(some, acquired, strict=True) if isinstance(a, str)]
+      some = [sample._replace(given={}) for sample in some]
+      faults += [(s, a) for s, a in zip(some, acquired, strict=True) if isinstance(a, str)]
+      if on_bad == 'skip':
+        some = [s for s, a in zip(some, acquired, strict=True) if not isinstance(a, str)]
+        acquired = [a for a in acquired if not isinstance(a, str)]
       found = _scores(predictor, acquired, allowed, subsets, batch)
       for subset, (score, nan) in found.items():
         columns[subset].append(score)
@@ -91,9 +98,10 @@ def make(
       for i, one in enumerate(acquired):
         scores = {s: float(x[i]) for s, (x, _) in found.items()}
         said.append(_decide(predictor, one, allowed, scores))
-      kept += [sample._replace(given={}) for sample in some]
+      kept += some
   if not kept:
-    raise DataError('there are no samples')
+    first = f': {faults[0][0].id}: {faults[0][1]}' if faults else ''
+    raise DataError(f'there are no samples that can be decided{first}')
   return Table(
     kept,
     said,
@@ -210,7 +218,7 @@ def write(path: Path, table: Table) -> None:
   extra = {
     'used': [d.subset for d in table.decisions],
     'decision': [d.outcome for d in table.decisions],
-    'reasons': ['; '.join(d.reasons).replace('\r', ' ') for d in table.decisions],
+    'reasons': [_writable('; '.join(d.reasons)) for d in table.decisions],
   }
   if any(d.unusable for d in table.decisions):
     extra[unusable.COLUMN] = [schema.subset_name(d.unusable) for d in table.decisions]
@@ -229,6 +237,12 @@ def write(path: Path, table: Table) -> None:
     score_files.write(path, scores)
   except OSError as error:
     raise ConfigError(f'{path} cannot be written: {error.strerror}') from error
+
+
+def _writable(text: str) -> str:
+  """Text that a UTF-8 file of one row per line can hold: reasons may name paths."""
+  text = text.encode('utf-8', 'backslashreplace').decode()
+  return ' '.join(text.splitlines())
 
 
 def _write_unlabelled(path: Path, table: Table, extra: Mapping[str, Sequence[str]]) -> None:

@@ -1,0 +1,212 @@
+"""The samples of a folder: which files are images of one sample, by their paths alone."""
+
+import collections
+import os
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from flexfas_jax import schema
+from flexfas_jax.errors import DataError
+from flexfas_jax.evaluation import lists, naming
+from flexfas_jax.evaluation.findings import Finding
+from flexfas_jax.prediction import sensor_names
+from flexfas_jax.prediction.samples import IMAGES, READ, Listing, listed, of_row, unwritable
+from flexfas_jax.schema import LABELS
+
+# What stands beside images and is none; in a sensor's folder too: 'depth/calibration.json'.
+_TEXTS = frozenset((
+  *('.csv', '.db', '.htm', '.html', '.ini', '.json', '.jsonl', '.log', '.md', '.pdf', '.py'),
+  *('.sh', '.toml', '.tsv', '.txt', '.xml', '.yaml', '.yml'),
+))  # fmt: skip
+_SYSTEM = frozenset(('__macosx', '@eadir', 'desktop.ini', 'thumbs.db'))
+_NAMED = 5  # files or samples that a note names
+
+_WAY_OUT = 'call them a/rgb/1.jpg, a/depth/1.png, a/ir/1.png, or list them in a --manifest'
+_ONE = f'If they are of one sample, {_WAY_OUT}'
+
+
+def of_folder(folder: str | os.PathLike, on_bad: str = 'fail') -> Listing:
+  """The samples of a folder: images whose paths differ by nothing but the sensor's name.
+
+  `a/rgb/1.jpg`, `a/depth/1.png`, `a/ir/1.png` are one, and so are `1_rgb.jpg`, `1_depth.png`. A
+  path without such a word is of RGB. A folder called `bona_fide` or `attack` is a label. JPEG and
+  PNG are read; hidden and system files are ignored; of all else, what may be an image of a sample
+  makes that sample a bad one, and the rest is named in a note.
+
+  Args:
+    folder: where to look; links are followed.
+    on_bad: 'fail', or 'skip': bad samples are left out.
+
+  Raises:
+    DataError: no such folder, or no image in it; names that do not say of which sensor or sample an
+      image is; two images of one sensor of one sample; with 'fail' also bad samples, listed.
+  """
+  folder = Path(folder)
+  if not folder.is_dir():
+    raise DataError(f'{_shown(folder)} is not a folder')
+  files = sorted(_files(folder))
+  found: dict[str, dict[str, str]] = {}
+  unclear = []
+  for name, _ in files:
+    if Path(name).suffix.lower() not in READ:
+      continue
+    try:
+      sensor = sensor_names.of_path(name)
+    except sensor_names.Unclear as error:
+      unclear.append(f'{_shown(name)}: {error}')
+      continue
+    images = found.setdefault(_key(name), {})
+    if other := images.get(sensor.modality):
+      raise DataError(
+        f'{_shown(folder)}: {_shown(other)} and {_shown(name)} are both {sensor.modality} of one '
+        'sample'
+      )
+    images[sensor.modality] = name
+  if unclear:
+    raise DataError(f'{_shown(folder)}: {listed(unclear)}: {_WAY_OUT}')
+  faults, skipped = _faults(files, found)
+  if not found:
+    told = listed([text for _, text in faults.values()] or _note_skipped(skipped))
+    none = f'{_shown(folder)} has no image ({", ".join(READ)})'
+    raise DataError(f'{none}: {told}' if told else none)
+  _check_pairs(folder, found)
+  bad = [Finding(rule, str(folder), 0, text) for rule, text in faults.values()]
+  if bad and on_bad == 'fail':
+    raise DataError(
+      f'{_shown(folder)}: {len(bad)} samples cannot be decided (--on_bad=skip leaves them out): '
+      + listed([finding.text for finding in bad])
+    )
+  rows = [_row(images) for key, images in found.items() if key not in faults]
+  if twice := [id_ for id_, n in collections.Counter(row.id for row in rows).items() if n > 1]:
+    raise DataError(f'{_shown(folder)}: several samples have the id {twice[0]}')
+  notes = _note_skipped(skipped) + _note_missing(rows)
+  return Listing([of_row(row, folder) for row in rows], bad, notes)
+
+
+def _files(folder: Path) -> Iterator[tuple[str, bool]]:
+  """(path below the folder, whether it is a regular file) of all but hidden and system files."""
+
+  def fail(error: OSError) -> None:
+    raise DataError(f'{_shown(error.filename)} cannot be read: {error.strerror}')
+
+  for base, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+    here = os.path.realpath(base)
+    folders[:] = [name for name in folders if not _ignored(name)]
+    for name in folders:
+      path = os.path.join(base, name)
+      if os.path.islink(path) and f'{here}/'.startswith(f'{os.path.realpath(path)}/'):
+        raise DataError(f'{_shown(path)} is a link to a folder that it is in')
+    for name in names:
+      if not _ignored(name):
+        path = Path(base, name)
+        yield path.relative_to(folder).as_posix(), path.is_file()
+
+
+def _ignored(name: str) -> bool:
+  return name.startswith('.') or name.lower() in _SYSTEM
+
+
+def _key(name: str) -> str:
+  """The same for the files of a sample; composed, for file systems differ in how they write é."""
+  return unicodedata.normalize('NFC', naming.without_modality(name))
+
+
+def _faults(
+  files: Sequence[tuple[str, bool]], found: Mapping[str, Mapping[str, str]]
+) -> tuple[dict[str, tuple[str, str]], list[str]]:
+  """What makes samples bad, {key: (rule, text)}, and the files that are no part of any."""
+  faults, skipped = {}, []
+  for name, regular in files:
+    key, suffix = _key(name), Path(name).suffix.lower()
+    if suffix in READ:
+      if why := unwritable(name):
+        faults[key] = 'row', f'the name {_shown(name)} {why}'
+      elif not regular:
+        faults[key] = 'unreadable', f'{name} is not a file: a broken link, or a device'
+    elif _is_missing_image(name, key, suffix, found):
+      faults[key] = 'unreadable', f'{_shown(name)} is not read: JPEG and PNG are'
+    else:
+      skipped.append(name)
+  return faults, skipped
+
+
+def _is_missing_image(
+  name: str, key: str, suffix: str, found: Mapping[str, Mapping[str, str]]
+) -> bool:
+  """Whether a file that is not read may be the image of a sensor that its sample lacks."""
+  modality = naming.modality_of(name)
+  of_sample = key in found
+  if suffix in _TEXTS:  # a table of depths; not 'depth/calibration.json'
+    return of_sample and bool(modality) and modality not in found[key]
+  if not (of_sample or modality or sensor_names.is_sensor(name) or suffix in IMAGES):
+    return False
+  return (modality or 'rgb') not in found.get(key, {})
+
+
+def _check_pairs(folder: Path, found: Mapping[str, Mapping[str, str]]) -> None:
+  """Refuses names by which images of one sample became samples of their own.
+
+  Raises:
+    DataError: a sensor that never comes with another though there are others; a name such as
+      'depth_map', whose image has no partner.
+  """
+  several = {modality for images in found.values() for modality in images}
+  for modality in schema.MODALITIES:
+    having = [images for images in found.values() if modality in images]
+    others = [images for images in found.values() if modality not in images]
+    if having and others and all(len(images) == 1 for images in having):
+      other = next(iter(others[0].values()))
+      raise DataError(
+        f'{_shown(folder)}: no sample has {modality} and another sensor; '
+        f'{_shown(having[0][modality])} and {_shown(other)} are taken for two samples. {_ONE}'
+      )
+  for images in found.values():
+    (modality, name), *partners = images.items()
+    if partners or (modality == 'rgb' and several == {'rgb'}):
+      continue
+    sensor = sensor_names.of_path(name)
+    if not sensor.plain:
+      raise DataError(
+        f'{_shown(folder)}: {_shown(name)} would be a sample of its own: {_shown(sensor.name)} is '
+        f'more than the name of a sensor ({sensor_names.READ}). {_ONE}'
+      )
+
+
+def _row(images: Mapping[str, str]) -> lists.Row:
+  paths = {m: images[m] for m in schema.MODALITIES if m in images}
+  parts = next(iter(paths.values())).split('/')
+  label = next((part for part in reversed(parts) if part in LABELS), '')
+  return lists.row_of(paths, label)
+
+
+def _note_skipped(names: Sequence[str]) -> list[str]:
+  if not names:
+    return []
+  counts = collections.Counter(Path(name).suffix.lower() or 'no suffix' for name in names)
+  said = ', '.join(f'{_shown(suffix)} {n}' for suffix, n in counts.most_common(_NAMED))
+  return [f'{len(names)} files are not read ({said}): {_some(names)}']
+
+
+def _note_missing(rows: Sequence[lists.Row]) -> list[str]:
+  """Which samples lack a sensor that others have."""
+  notes = []
+  for modality in schema.MODALITIES:
+    lacking = [row.id for row in rows if modality not in row.paths]
+    if 0 < len(lacking) < len(rows):
+      notes.append(
+        f'{len(lacking)} of {len(rows)} samples have no {modality}, which counts as absent: '
+        + _some(lacking)
+      )
+  return notes
+
+
+def _some(names: Sequence[str]) -> str:
+  more = f', and {len(names) - _NAMED} more' if len(names) > _NAMED else ''
+  return ', '.join(map(_shown, names[:_NAMED])) + more
+
+
+def _shown(path: str | os.PathLike) -> str:
+  """A name that a terminal and a UTF-8 file can show: 'a\\xff.png'."""
+  text = os.fspath(path)
+  return ''.join(c if not unwritable(c) else repr(os.fsencode(c))[2:-1] for c in text)

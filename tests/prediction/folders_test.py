@@ -1,0 +1,176 @@
+"""Folders: what is one sample, what is bad, what is named, and what is refused."""
+
+import os
+
+import pytest
+
+from flexfas_jax.errors import DataError
+from flexfas_jax.prediction import folders
+
+TRIPLET = ('rgb/1.jpg', 'depth/1.png', 'ir/1.png')
+
+
+def write(folder, *names):
+  """Files with these names; their bytes do not matter, for nothing is decoded."""
+  for name in names:
+    path = os.path.join(os.fsencode(folder), os.fsencode(name))
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, 'wb') as file:
+      file.write(b'an image')
+  return folder
+
+
+def of(found):
+  return {sample.id: '+'.join(sample.given) for sample in found.samples}
+
+
+def test_what_is_one_sample(tmp_path):
+  write(tmp_path, *TRIPLET, 'attack/2_rgb.png', 'attack/2_ir.PNG', 'bona_fide/x/depth/3.jpeg')
+  found = folders.of_folder(tmp_path)
+  assert of(found) == {'1': 'rgb+depth+ir', 'attack/2': 'rgb+ir', 'bona_fide/x/3': 'depth'}
+  assert [sample.label for sample in found.samples] == ['attack', 'bona_fide', '']
+  assert not found.bad
+  assert found.notes == [
+    '1 of 3 samples have no rgb, which counts as absent: bona_fide/x/3',
+    '1 of 3 samples have no depth, which counts as absent: attack/2',
+    '1 of 3 samples have no ir, which counts as absent: bona_fide/x/3',
+  ]
+
+
+def test_hidden_and_system_files_are_no_images(tmp_path):
+  write(tmp_path, *TRIPLET)
+  write(tmp_path, '._1.png', 'rgb/._1.jpg', '__MACOSX/rgb/2.jpg', '.cache/rgb/2.jpg', '.DS_Store')
+  write(tmp_path, 'Thumbs.db', 'rgb/@eaDir/1.jpg')
+  found = folders.of_folder(tmp_path)
+  assert of(found) == {'1': 'rgb+depth+ir'} and not found.notes
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    *('depth/1.tiff', 'depth/1.TIF', 'depth/1.npy', 'depth/1.webp', 'depth/1.heic', 'depth/1.raw'),
+    *('depth/1.z16', 'depth/1', 'depth/1.txt', 'depth/1.csv', '1_depth.exr'),
+  ],
+)
+def test_a_sensor_is_never_left_out_for_its_suffix(tmp_path, name):
+  write(tmp_path, 'rgb/1.jpg', 'ir/1.png', name, 'rgb/2.jpg', 'ir/2.png')
+  with pytest.raises(DataError, match=r'1 samples cannot be decided.*is not read: JPEG and PNG'):
+    folders.of_folder(tmp_path)
+  found = folders.of_folder(tmp_path, on_bad='skip')
+  assert of(found) == {'2': 'rgb+ir'}
+  (bad,) = found.bad
+  assert (bad.rule, bad.list) == ('unreadable', str(tmp_path)) and bad.text.startswith(name)
+
+
+@pytest.mark.parametrize(
+  'name', ['3.webp', 'p/rgb/3.heic', 'p/ir/3.raw', 'ir/3.png.part', 'ir.zip']
+)
+def test_a_sample_is_never_left_out_for_its_suffix(tmp_path, name):
+  with pytest.raises(DataError, match='is not read: JPEG and PNG'):
+    folders.of_folder(write(tmp_path, *TRIPLET, name))
+
+
+def test_what_is_no_image_is_named(tmp_path):
+  write(tmp_path, *TRIPLET, 'rgb/1.webp')  # 1 has its RGB
+  write(tmp_path, 'README.md', 'scores.csv', 'depth/calibration.json', '1.json', 'model.onnx')
+  write(tmp_path, b'caf\xe9.txt')
+  found = folders.of_folder(tmp_path)
+  assert of(found) == {'1': 'rgb+depth+ir'} and not found.bad
+  (note,) = found.notes
+  assert note.startswith('7 files are not read (.json 2, ')
+  assert note.endswith(
+    '1.json, README.md, caf\\xe9.txt, depth/calibration.json, model.onnx, and 2 more'
+  )
+
+
+@pytest.mark.parametrize('name', ['ir1', 'infra1', 'thermal', 'depthmap', 'infrared2', 'Depth Map'])
+def test_unknown_sensors_are_refused(tmp_path, name):
+  write(tmp_path, 'rgb/1.jpg', 'ir/1.png', f'{name}/1.png')
+  for on_bad in ('fail', 'skip'):
+    with pytest.raises(DataError, match=rf'{name} is not a name of a sensor.*--manifest'):
+      folders.of_folder(tmp_path, on_bad)
+
+
+@pytest.mark.parametrize(
+  ('names', 'says'),
+  [
+    (['rgb/1.png', 'depth_map/1.png'], 'no sample has rgb and another sensor'),
+    (['rgb/1.png', 'ir/1.png', 'depth_map/1.png'], 'no sample has depth and another sensor'),
+    (['rgb/1.png', 'ir/1.png', 'aligned_depth/1.png'], 'no sample has depth and another'),
+    (['image/1.png', 'depth/1.png'], 'image/1.png are taken for two samples|depth/1.png are taken'),
+    (['visible/1.png', 'depth/1.png', 'ir/1.png'], 'no sample has rgb and another sensor'),
+    (['depth_map/1.png'], 'depth_map is more than the name of a sensor'),
+    (['IR_0/1.png', 'IR_1/1.png'], 'IR_0 is more than the name of a sensor'),
+    # Where others pair, one that does not is still seen.
+    ([*TRIPLET, 'p/rgb/2.png', 'p/ir/2.png', 'p/depth_map/2.png'], 'depth_map is more than'),
+    (['rgb/1.png', 'rgb/1.jpg'], 'are both rgb of one sample'),
+    (['rgb/1.png', 'color/1.png'], 'are both rgb of one sample'),
+  ],
+)
+def test_images_of_one_sample_do_not_become_two(tmp_path, names, says):
+  with pytest.raises(DataError, match=says):
+    folders.of_folder(write(tmp_path, *names))
+
+
+def test_longer_names_that_pair_are_fine(tmp_path):
+  write(tmp_path, 'rgb_alice_1.jpg', 'depth_alice_1.png', 'rgb_aligned/2.png', 'ir_aligned/2.png')
+  assert list(of(folders.of_folder(tmp_path)).values()) == ['rgb+depth', 'rgb+ir']
+  only_rgb = write(tmp_path / 'other', 'profile_pictures/1.jpg', 'color-study/2.jpg')
+  assert list(of(folders.of_folder(only_rgb)).values()) == ['rgb', 'rgb']
+
+
+@pytest.mark.parametrize(
+  ('name', 'says'),
+  [
+    (b'rgb/\xff.png', r'rgb/\\xff.png is not UTF-8'),
+    (b'a\xe9/rgb/2.png', r'a\\xe9/rgb/2.png is not UTF-8'),
+    ('rgb/a\nb.png', r'rgb/a\\nb.png has a line break'),
+    ('rgb/a\rb.png', r'rgb/a\\rb.png has a line break'),
+    ('rgb/a\x1b[2Jb.png', r'rgb/a\\x1b\[2Jb.png has a line break or another control'),
+    ('rgb/a\u2028b.png', 'has a line break'),
+  ],
+)
+def test_names_that_a_score_file_cannot_hold(tmp_path, name, says):
+  write(tmp_path, *TRIPLET, name)
+  with pytest.raises(DataError, match=says):
+    folders.of_folder(tmp_path)
+  found = folders.of_folder(tmp_path, on_bad='skip')
+  assert of(found) == {'1': 'rgb+depth+ir'} and len(found.bad) == 1
+  found.bad[0].text.encode()  # UTF-8
+
+
+def test_names_that_it_can(tmp_path):
+  write(tmp_path, 'rgb/a, b;"c".png', 'ir/a, b;"c".png', 'rgb/Zoë 王.png', 'ir/Zoë 王.png')
+  assert of(folders.of_folder(tmp_path)) == {'a, b;"c"': 'rgb+ir', 'Zoë 王': 'rgb+ir'}
+
+
+def test_composed_and_decomposed_names_are_one_sample(tmp_path):
+  """Written by macOS and by Linux."""
+  write(tmp_path, 'rgb/Zo\u00eb.png', 'ir/Zoe\u0308.png')
+  assert list(of(folders.of_folder(tmp_path)).values()) == ['rgb+ir']
+
+
+def test_links_and_what_is_no_file(tmp_path):
+  write(tmp_path / 'set', 'rgb/1.png', 'rgb/2.png', 'ir/1.png', 'ir/2.png')
+  write(tmp_path / 'other', '1.png', '2.png')
+  os.symlink(tmp_path / 'other', tmp_path / 'set/depth')  # a folder elsewhere is read
+  assert set(of(folders.of_folder(tmp_path / 'set')).values()) == {'rgb+depth+ir'}
+  (tmp_path / 'other/2.png').unlink()
+  os.symlink('nowhere.png', tmp_path / 'other/2.png')
+  with pytest.raises(DataError, match='depth/2.png is not a file'):
+    folders.of_folder(tmp_path / 'set')
+  (tmp_path / 'other/2.png').unlink()
+  os.mkfifo(tmp_path / 'other/2.png')
+  assert list(of(folders.of_folder(tmp_path / 'set', 'skip'))) == ['1']
+  os.symlink('..', tmp_path / 'set/rgb/again')
+  with pytest.raises(DataError, match='is a link to a folder that it is in'):
+    folders.of_folder(tmp_path / 'set')
+
+
+def test_no_folder_and_no_image(tmp_path):
+  with pytest.raises(DataError, match='absent is not a folder'):
+    folders.of_folder(tmp_path / 'absent')
+  with pytest.raises(DataError, match=r'has no image \(.jpg, .jpeg, .png\)$'):
+    folders.of_folder(tmp_path)
+  with pytest.raises(DataError, match='has no image.*: rgb/1.tiff is not read'):
+    folders.of_folder(write(tmp_path, 'rgb/1.tiff'))
