@@ -11,7 +11,7 @@ from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.prediction import sensor_names
-from flexfas_jax.prediction.samples import IMAGES, READ, Listing, listed, of_row, unwritable
+from flexfas_jax.prediction.samples import IMAGES, READ, Listing, Sample, listed, of_row, unwritable
 from flexfas_jax.schema import LABELS
 
 # What stands beside images and is none; in a sensor's folder too: 'depth/calibration.json'.
@@ -77,11 +77,11 @@ def of_folder(folder: str | os.PathLike, on_bad: str = 'fail') -> Listing:
       f'{_shown(folder)}: {len(bad)} samples cannot be decided (--on_bad=skip leaves them out): '
       + listed([finding.text for finding in bad])
     )
-  rows = [_row(images) for key, images in found.items() if key not in faults]
-  if twice := [id_ for id_, n in collections.Counter(row.id for row in rows).items() if n > 1]:
-    raise DataError(f'{_shown(folder)}: several samples have the id {twice[0]}')
-  notes = _note_skipped(skipped) + _note_missing(rows)
-  return Listing([of_row(row, folder) for row in rows], bad, notes)
+  samples = [of_row(_row(images), folder) for key, images in found.items() if key not in faults]
+  ids = collections.Counter(sample.id for sample in samples)
+  if twice := [id_ for id_, n in ids.items() if n > 1]:
+    raise DataError(f'{_shown(folder)}: {ids[twice[0]]} samples have the id {twice[0]}')
+  return Listing(samples, bad, _note_skipped(skipped) + _note_missing(samples))
 
 
 def _files(folder: Path) -> Iterator[tuple[str, bool]]:
@@ -188,14 +188,14 @@ def _note_skipped(names: Sequence[str]) -> list[str]:
   return [f'{len(names)} files are not read ({said}): {_some(names)}']
 
 
-def _note_missing(rows: Sequence[lists.Row]) -> list[str]:
+def _note_missing(samples: Sequence[Sample]) -> list[str]:
   """Which samples lack a sensor that others have."""
   notes = []
   for modality in schema.MODALITIES:
-    lacking = [row.id for row in rows if modality not in row.paths]
-    if 0 < len(lacking) < len(rows):
+    lacking = [sample.id for sample in samples if modality not in sample.given]
+    if 0 < len(lacking) < len(samples):
       notes.append(
-        f'{len(lacking)} of {len(rows)} samples have no {modality}, which counts as absent: '
+        f'{len(lacking)} of {len(samples)} samples have no {modality}, which counts as absent: '
         + _some(lacking)
       )
   return notes

@@ -132,7 +132,9 @@ def of_row(row: lists.Row, root: Path) -> Sample:
       hold.
   """
   facts = {name: row.facts()[name] for name in METADATA}
-  for name, text in {'id': row.id, **facts}.items():
+  # A path of nothing but the sensor's name, 'rgb.png', leaves none.
+  id_ = row.id or next(iter(row.paths.values())).rpartition('.')[0]
+  for name, text in {'id': id_, **facts}.items():
     if why := unwritable(text):
       raise ValueError(f'{name} {text!r} {why}')
   files = {}
@@ -143,7 +145,7 @@ def of_row(row: lists.Row, root: Path) -> Sample:
   names = (*faces.BOX, *faces.EYES, *faces.MOUTH)
   box = {name: row.extra[name] for name in names if name in row.extra}
   return Sample(
-    row.id,
+    id_,
     {m: root / path for m, path in row.paths.items()},
     row.label,
     facts,

@@ -174,3 +174,14 @@ def test_no_folder_and_no_image(tmp_path):
     folders.of_folder(tmp_path)
   with pytest.raises(DataError, match='has no image.*: rgb/1.tiff is not read'):
     folders.of_folder(write(tmp_path, 'rgb/1.tiff'))
+
+
+def test_a_folder_that_is_one_sample(tmp_path):
+  assert of(folders.of_folder(write(tmp_path, 'rgb.png', 'ir.png'))) == {'rgb': 'rgb+ir'}
+
+
+def test_two_samples_of_one_id(tmp_path):
+  """Two copies of one data set, whose layout gives the ids."""
+  path = 'real_part/CLKJ_AS0005/real.rssdk/color/1.jpg'
+  with pytest.raises(DataError, match='2 samples have the id casia_surf/CLKJ_AS0005/real/1'):
+    folders.of_folder(write(tmp_path, f'a/{path}', f'b/{path}'))
