@@ -89,6 +89,26 @@ def test_lines_are_those_of_the_file(write):
   ]  # fmt: skip
 
 
+BLANKS = {
+  'of a header': 'rgb,depth,label\n{}a.jpg, b.png ,1\n{}  c.jpg\t,\td.png,0  \n{}',
+  'of quotes': '"rgb","depth","label"\n{}"a.jpg"," b.png ",1\n{}" c.jpg",d.png, 0\n{}',
+  'of tabs': 'rgb\tdepth\tlabel\n{}a.jpg\t b.png\t1\n{}c.jpg \td.png\t0 \n{}',
+  'of none': '{}a.jpg b.png  x.jpg 1\n{}  c.jpg\td.png x.jpg 0  \n{}',
+}
+
+
+@pytest.mark.parametrize('blank', ['', '\n', '  \n', '\t\n', ' \t \n\n'])
+@pytest.mark.parametrize('form', BLANKS)
+def test_blanks_are_no_rows_and_no_part_of_a_cell(write, form, blank):
+  """Between rows and at the end; rows are still named by their lines."""
+  rows = list(lists.read(write(BLANKS[form].replace('{}', blank))))
+  assert [(row.paths['rgb'], row.paths['depth'], row.label) for row in rows] == [
+    ('a.jpg', 'b.png', 'bona_fide'), ('c.jpg', 'd.png', 'attack'),
+  ]  # fmt: skip
+  lines, header = blank.count('\n'), form != 'of none'
+  assert [row.line for row in rows] == [header + lines + 1, header + 2 * lines + 2]
+
+
 def test_no_labels(write):
   (row,) = lists.read(write(three(LIVE) + '\n', 'val_public_list.txt'))
   assert (row.label, row.split, row.id) == ('', 'val', IDS[0])
