@@ -90,7 +90,7 @@ def test_lines_are_those_of_the_file(write):
 
 
 BLANKS = {
-  'of a header': 'rgb,depth,label\n{}a.jpg, b.png ,1\n{}  c.jpg\t,\td.png,0  \n{}',
+  'of a header': 'rgb,depth,label\n{}a.jpg, b.png ,1\n{}\tc.jpg\t,\td.png,0\n{}',
   'of quotes': '"rgb","depth","label"\n{}"a.jpg"," b.png ",1\n{}" c.jpg",d.png, 0\n{}',
   'of tabs': 'rgb\tdepth\tlabel\n{}a.jpg\t b.png\t1\n{}c.jpg \td.png\t0 \n{}',
   'of none': '{}a.jpg b.png  x.jpg 1\n{}  c.jpg\td.png x.jpg 0  \n{}',
