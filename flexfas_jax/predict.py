@@ -34,7 +34,9 @@ modality that is not given is absent, as it was in training, and the threshold i
 modalities that were used, from the bundle. A modality that is given and unusable (no signal, too
 late) makes the sample an fta, unless --allow_absent names it: if an attacker can cover a sensor,
 security drops to that of the weakest remaining subset. An image of another bit depth than the
-bundle knows is refused, never converted.
+bundle knows is refused, never converted. So are images that are not registered, by their sizes
+(--sizes), and what is no regular file of at most 64 MB, has a side of less than 16 pixels or more
+pixels than --max_pixels.
 
 --folder and --manifest follow the same rule. --data counts a modality that is given and unusable as
 absent, as evaluation does, so that its figures equal those of results.json.

@@ -59,8 +59,7 @@ def decode(encoded: bytes, max_pixels: int = image_files.MAX_PIXELS) -> np.ndarr
   Raises:
     Unreadable: anything but a whole JPEG or PNG of 8 or 16 bits within the limits of `image_files`.
   """
-  header = image_files.header(encoded)
-  image_files.check_size(header.width, header.height, max_pixels)
+  header = image_files.check(encoded, max_pixels)
   try:
     # Not Image.open: its limit of pixels is global, and a warning of the whole process.
     with _FILES[header.kind](io.BytesIO(image_files.without_metadata(encoded))) as image:

@@ -6,9 +6,11 @@ is a regular file, and what is decoded has no more bytes, pixels, scans and part
 """
 
 import errno
+import numbers
 import os
 import re
 import stat
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
@@ -18,7 +20,8 @@ MAX_BYTES = 64 * 2**20  # of an encoded image; 25 million pixels as PNG of three
 MAX_PIXELS = 25_000_000
 MIN_SIDE = 16  # pixels of the shorter side; the smallest face crops of real sets have about 30
 _MAX_PARTS = 65_536  # PNG chunks or JPEG segments: both are walked through in Python, Pillow's too
-_MAX_SCANS = 64  # of a progressive JPEG, each of which costs a pass over all pixels; usual are 10
+_MAX_SCANS = 20  # of a progressive JPEG, each of which costs a pass over all pixels; usual are 10
+_SHORT = 2**16  # bytes of compressed data that inflate to little, whatever they are
 
 # FF and the code of a marker; FF00 is data, and FFD0 to FFD7 lie within a scan.
 _MARKER = re.compile(rb'\xff([^\x00\xff\xd0-\xd7])')
@@ -107,9 +110,9 @@ def pixel_limit(value: int) -> int:
   Raises:
     ConfigError: not a whole number, or so small that no image passes.
   """
-  if not isinstance(value, int) or value < MIN_SIDE**2:
+  if not isinstance(value, numbers.Integral) or value < MIN_SIDE**2:
     raise ConfigError(f'max_pixels is {value!r}; it is a whole number of at least {MIN_SIDE**2}')
-  return value
+  return int(value)
 
 
 def check_bytes(n: int) -> None:
@@ -134,6 +137,19 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
     raise Unreadable(
       f'is {width} x {height} pixels, more than the limit of {max_pixels:,} (max_pixels)'
     )
+
+
+def check(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Header:
+  """Refuses what would take a decoder more memory or time than an image of `max_pixels`.
+
+  Raises:
+    Unreadable: as of `header` and `check_size`; a PNG that holds more than its pixels.
+  """
+  found = header(encoded)
+  check_size(found.width, found.height, max_pixels)
+  if found.kind == 'PNG':
+    _check_data(encoded, found)
+  return found
 
 
 def header(encoded: bytes) -> Header:
@@ -218,6 +234,28 @@ def _png_header(encoded: bytes) -> Header:
     elif name == b'IEND':
       return found
   raise Unreadable('is truncated: the PNG has no end')
+
+
+def _check_data(encoded: bytes, claimed: Header) -> None:
+  """Refuses a PNG that holds more than the pixels that its header claims.
+
+  libpng inflates all of it to see whether check sums agree: 3 MB of file can be 3 GB of zeros.
+  """
+  data = [encoded[start:end] for name, start, end in _chunks(encoded) if name == b'IDAT']
+  if sum(map(len, data)) < _SHORT:
+    return
+  row = 1 + -(-claimed.width * claimed.channels * claimed.bits // 8)
+  left = 2 * row * claimed.height + _SHORT  # twice: interlaced rows are shorter, and more
+  inflate = zlib.decompressobj()
+  try:
+    for part in data:
+      while part and left > 0:
+        left -= len(inflate.decompress(part, _SHORT))
+        part = inflate.unconsumed_tail
+  except zlib.error:
+    return  # its decoder says what is wrong
+  if left <= 0:
+    raise Unreadable('is a PNG of more data than its pixels have')
 
 
 def _chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:

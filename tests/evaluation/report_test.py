@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from flexfas_jax.evaluation import intervals, judgement, score_files
-from flexfas_jax.evaluation.report import chapter, checks, curves, figures, page, words
+from flexfas_jax.evaluation.report import chapter, checks, curves, figures, page, pictures, words
 
 SUBSETS = ('rgb', 'rgb+depth', 'rgb+depth+ir')
 SCRIPT = '<script>alert(1)</script>'
@@ -407,3 +407,15 @@ def _browse(folder, *arguments):
      '--enable-logging=stderr', f'--user-data-dir={folder / "browser"}', *arguments],
     check=True, capture_output=True, text=True, timeout=120,
   )  # fmt: skip
+
+
+def test_thumbnails_of_images_within_the_limits():
+  """A report shows what can be decoded safely, and goes on without the rest."""
+  image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+  png, bitmap = (cv2.imencode(form, image)[1].tobytes() for form in ('.png', '.bmp'))
+  large, large_bitmap = bytearray(png), bytearray(bitmap)
+  large[16:24] = (60_000).to_bytes(4) * 2
+  large_bitmap[18:26] = (60_000).to_bytes(4, 'little') * 2
+  encoded = {'png': png, 'bitmap': bitmap, 'a': bytes(large), 'b': bytes(large_bitmap), 'c': b'BM'}
+  shown = {one.modality: bool(one.url) for one in pictures.thumbnails(encoded)}
+  assert shown == {'png': True, 'bitmap': True, 'a': False, 'b': False, 'c': False}

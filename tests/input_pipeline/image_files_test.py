@@ -188,9 +188,13 @@ BOMBS = {  # name: (encoded, what is said)
   'two JPEG headers': (lambda: with_segments(segment(0xC0, bytes(15))), 'two frame headers'),
   'chunks': (lambda: png(chunk(b'teST') * 70_000), 'more than 65,536 chunks'),
   'segments': (lambda: with_segments(segment(0xFE) * 70_000), 'more than 65,536 segments'),
-  'scans': (lambda: before_end(segment(0xDA, bytes(10)) * 70), 'more than 64 scans'),
+  'scans': (lambda: before_end(segment(0xDA, bytes(10)) * 20), 'more than 20 scans'),
   'text': (lambda: png(chunk(b'zTXt', b'a\0\0' + TEN_MEGABYTES)), 'cannot be decoded .*large'),
   'profile': (lambda: png(chunk(b'iCCP', b'a\0\0' + TEN_MEGABYTES)), 'cannot be decoded .*large'),
+  'data': (
+    lambda: png(data=zlib.compress(bytes(10**8))),
+    'more data than its pixels have',
+  ),
   'all FF': (lambda: JPEG[:2] + b'\xff' * 10**6, 'truncated'),
   'bytes': (lambda: JPEG + bytes(image_files.MAX_BYTES), 'at most 67,108,864 are read'),
 }
@@ -203,6 +207,34 @@ def test_bombs_are_refused_before_they_go_off(name):
   with pytest.raises(Unreadable, match=says):
     image_checks.decode(encoded)
   assert time.process_time() - start < 0.5
+
+
+@pytest.mark.parametrize('bits', [1, 8, 16])
+@pytest.mark.parametrize('interlaced', [False, True])
+def test_pixels_that_do_not_compress_are_no_bomb(bits, interlaced):
+  """Noise of the largest size that its header allows; a decoder sees the same in both."""
+  noise = np.random.default_rng(1).integers(0, 2, (700, 900), np.uint8) * 255
+  if bits > 1:
+    noise = np.random.default_rng(1).integers(0, 2**bits, (190, 300), f'u{bits // 8}')
+  encoded = cv2.imencode('.png', noise, [cv2.IMWRITE_PNG_BILEVEL, int(bits == 1)])[1].tobytes()
+  if interlaced:
+    encoded = adam7(noise, bits)
+  assert header(encoded).bits == bits
+  np.testing.assert_array_equal(image_checks.decode(encoded), noise)
+
+
+def adam7(image, bits):
+  """[h, w] as an interlaced PNG, by hand."""
+  data = b''
+  for x, y, dx, dy in ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
+                       (1, 0, 2, 2), (0, 1, 1, 2)):  # fmt: skip
+    rows = image[y::dy, x::dx]
+    rows = np.packbits(rows > 0, 1) if bits == 1 else rows.astype(f'>u{bits // 8}')
+    data += b''.join(b'\0' + row.tobytes() for row in rows)
+  h, w = image.shape
+  start = struct.pack('>IIBBBBB', w, h, bits, 0, 0, 0, 1)
+  parts = chunk(b'IHDR', start), chunk(b'IDAT', zlib.compress(data)), chunk(b'IEND')
+  return b'\x89PNG\r\n\x1a\n' + b''.join(parts)
 
 
 def tiff(*entries, order='<', after=b''):

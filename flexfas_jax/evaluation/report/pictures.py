@@ -61,7 +61,7 @@ def _within_limits(encoded: bytes) -> bool:
     width, height = (int.from_bytes(encoded[i : i + 4], 'little', signed=True) for i in (18, 22))
     return abs(width * height) <= image_files.MAX_PIXELS
   try:
-    header = image_files.header(encoded)
+    image_files.check(encoded)
   except image_files.Unreadable:
     return False
-  return header.width * header.height <= image_files.MAX_PIXELS
+  return True
