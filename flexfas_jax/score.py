@@ -36,7 +36,8 @@ A sample is accepted when its score is at least the threshold, which is fitted o
 scores under the same subset and never on the scores that it judges. Nobody may be in both files.
 
 Intervals are Clopper and Pearson's over samples, and a bootstrap over people (over videos or
-samples where people are not known). A rate of fewer than 29 samples is not stated."""
+samples where people are not known). A rate of fewer than 29 samples, or of fewer than 10 subjects
+(videos where subjects are not known), is not stated."""
 
 _EXAMPLE = """\
 examples:
@@ -374,7 +375,7 @@ def _write(args: argparse.Namespace, judged: judgement.Judgement, references: di
 
 def _show(judged: judgement.Judgement, title: str, references: dict) -> None:
   if not sys.stdout.isatty():
-    print(tables.text(judged.found, title))
+    print(tables.text(judged.found, title, insufficient=judged.insufficient))
     print(tables.interval_text(judged))
     if references:
       print('\n' + tables.reference_text(references))
@@ -384,7 +385,8 @@ def _show(judged: judgement.Judgement, title: str, references: dict) -> None:
 
   console = Console()
   # A terminal that is too narrow wraps the lines itself; nothing is left out.
-  for part in (*tables.drawn(judged.found, title), *tables.interval_tables(judged)):
+  table = tables.drawn(judged.found, title, judged.insufficient)
+  for part in (*table, *tables.interval_tables(judged)):
     console.print(part, crop=False, markup=False, highlight=False)
   if references:
     console.print(tables.reference_text(references), markup=False, highlight=False)

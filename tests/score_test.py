@@ -47,7 +47,7 @@ def test_the_command(files):
   assert '95 % intervals: bootstrap over 4 samples' in done.stdout
   assert first == f'{files}/test.csv: percent, threshold dev_eer on {files}/dev.csv'
   assert heading.split()[:5] == ['subset', 'ACER', 'APCER', 'APCER', 'max']
-  assert row.split()[:7] == ['score', '25.00', '0.00', 'undefined', '50.00', '50.00', '75.00']
+  assert ' '.join(row.split()).startswith('score n too small n too small undefined n too small')
   assert all(c.isprintable() or c == '\n' for c in done.stdout)
   found = json.loads((files / 'o.json').read_text())
   assert list(found) == ['score']
@@ -95,7 +95,7 @@ def test_on_a_terminal_the_table_is_drawn(files, capsys, monkeypatch):
   assert run(files / 'test.csv') == 0
   said = capsys.readouterr().out
   assert '─' in said
-  assert '50.00' in said
+  assert 'n too small' in said
 
 
 def test_the_default_rule(files, capsys):

@@ -313,7 +313,8 @@ def difference(a: Draws, b: Draws, confidence: float = CONFIDENCE) -> tuple[floa
   freedom = min(_shape(both)[1], n - 1)
   away = float(stdtrit(freedom, (1 + confidence) / 2)) * spread
   p = 2 * float(stdtr(freedom, -abs(both.value) / spread))
-  return both.value, Interval(both.value - away, both.value + away), p
+  # Both are rates, from 0 to 1: their difference is from -1 to 1.
+  return both.value, Interval(max(both.value - away, -1.0), min(both.value + away, 1.0)), p
 
 
 def _quantiles(draws: Draws, drawn: np.ndarray, confidence: float) -> tuple[float, float]:

@@ -12,12 +12,12 @@ for independent; where there are several frames of a person, the bootstrap is th
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from flexfas_jax.evaluation import bootstrap, metrics
+from flexfas_jax.evaluation import bootstrap, intervals, metrics
 from flexfas_jax.evaluation.intervals import Interval
 
 # That are compared.
@@ -155,6 +155,7 @@ class Gain(NamedTuple):
   wrong_before: int
   mended: int  # of those
   broken: int  # of the others
+  too_few: bool = False  # samples or subjects, see `sufficiency`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +177,7 @@ def sensors(
   label: np.ndarray,
   accepted: Mapping[str, np.ndarray],
   kinds: metrics.Groups | None,
+  too_few: Callable[[np.ndarray], bool] = lambda among: intervals.too_few(int(among.sum())),
 ) -> list[Sensor]:
   """What each added sensor stops, by kind of attack.
 
@@ -184,6 +186,7 @@ def sensors(
     label: [N] integer, 1 = bona fide.
     accepted: by subset: [N] bool.
     kinds: of the attacks; None where none is known.
+    too_few: whether samples, [N] bool, are too few for a rate, as `sufficiency.Units` has it.
   """
   bona_fide = np.asarray(label) == 1
   members = {'bona fide': bona_fide}
@@ -194,6 +197,7 @@ def sensors(
         members[name or metrics.UNKNOWN] = of
   else:
     members['attacks'] = ~bona_fide
+  few = {kind: too_few(of) for kind, of in members.items()}
   found = []
   for a, b in pairs(names):
     (system, before), (other, after) = _system_and_sensors(a), _system_and_sensors(b)
@@ -207,6 +211,7 @@ def sensors(
         int((of & wrong_a).sum()),
         int((of & wrong_a & ~wrong_b).sum()),
         int((of & ~wrong_a & wrong_b).sum()),
+        few[kind],
       )
       for kind, of in members.items()
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -21,10 +21,7 @@ class Group:
   count: Count
   exact: Interval  # Clopper-Pearson
   people: Interval  # bootstrap
-
-  @property
-  def too_few(self) -> bool:
-    return intervals.too_few(self.count.n)
+  too_few: bool  # samples or subjects, see `sufficiency`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +62,7 @@ def gap(
   column: str,
   counts: Mapping[str, tuple[np.ndarray, np.ndarray]],
   drawn: Mapping[str, bootstrap.Draws] | None,
+  too_few: Callable[[np.ndarray], bool] = lambda among: intervals.too_few(int(among.sum())),
 ) -> Gap:
   """One rate, by group.
 
@@ -74,10 +72,11 @@ def gap(
     counts: from `shares`.
     drawn: the figures of these names; None without a bootstrap, and then intervals are over
       samples.
+    too_few: whether samples, [N] bool, are too few for a rate, as `sufficiency.Units` has it.
   """
   prefix = _key(rate, column, '')[:-1]
   names = [key for key in counts if key.startswith(prefix)]
-  judged = [key for key in names if not intervals.too_few(int(counts[key][1].sum()))]
+  judged = [key for key in names if not too_few(counts[key][1])]
   each = 1 - (1 - intervals.CONFIDENCE) / max(len(judged), 1)
   groups, spans = [], {}
   for key in names:
@@ -85,7 +84,13 @@ def gap(
     count = Count(int((which & among).sum()), int(among.sum()))
     people = bootstrap.interval(drawn[key]) if drawn else intervals.UNDEFINED
     groups.append(
-      Group(key.removeprefix(prefix)[:-1], count, intervals.clopper_pearson(count), people)
+      Group(
+        key.removeprefix(prefix)[:-1],
+        count,
+        intervals.clopper_pearson(count),
+        people,
+        key not in judged,
+      )
     )
     if key in judged:
       by_people = bootstrap.interval(drawn[key], each) if drawn else intervals.UNDEFINED

@@ -16,8 +16,11 @@ from typing import NamedTuple
 from flexfas_jax.evaluation.metrics import Count
 
 CONFIDENCE = 0.95
-# So few samples cannot show a rate of at most 10 %, even if no error is seen among them.
+# Fewer samples cannot show a rate of at most 10 %, even if no error is seen among them. Samples of
+# one subject are not independent: an interval over fewer subjects depends on each single one, and
+# says little however many samples they gave. These are the least that a figure is stated of.
 TOO_FEW = 29
+TOO_FEW_SUBJECTS = 10
 
 
 class Interval(NamedTuple):
@@ -83,6 +86,12 @@ def of_max(counts: Iterable[Count], confidence: float = CONFIDENCE) -> Interval:
   )
 
 
-def too_few(n: int) -> bool:
-  """Whether a rate of so many samples says nothing: see `TOO_FEW`."""
-  return 0 < n < TOO_FEW
+def too_few(n: int, n_subjects: int | None = None) -> bool:
+  """Whether a rate is of too little evidence to be stated: see `TOO_FEW`.
+
+  Args:
+    n: samples.
+    n_subjects: that they are of; of videos, where subjects are not known; None: neither is known,
+      and the samples are taken to be independent.
+  """
+  return 0 < n < TOO_FEW or (n > 0 and n_subjects is not None and n_subjects < TOO_FEW_SUBJECTS)

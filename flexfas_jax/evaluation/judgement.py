@@ -23,6 +23,7 @@ from flexfas_jax.evaluation import (
   results,
   scales,
   score_files,
+  sufficiency,
   thresholds,
   unusable,
 )
@@ -48,10 +49,7 @@ class Estimate(NamedTuple):
   exact: Interval  # Clopper-Pearson, or made of such; over samples
   people: Interval  # bootstrap; over people
   n_people: int  # who have a say in it
-
-  @property
-  def too_few(self) -> bool:
-    return self.count is not None and intervals.too_few(self.count.n)
+  too_few: bool  # samples or subjects, by `sufficiency`: the figure is not stated
 
 
 class Mistake(NamedTuple):
@@ -84,6 +82,14 @@ class Judgement:
   @property
   def served(self) -> list[str]:
     return list(self.estimates)
+
+  @property
+  def insufficient(self) -> dict[str, frozenset[str]]:
+    """The metrics with too few samples or subjects, by subset."""
+    return {
+      subset: frozenset(name for name, estimate in of.items() if estimate.too_few)
+      for subset, of in self.estimates.items()
+    }
 
   def species_of_max(self, subset: str) -> str:
     """The species, or category, whose APCER is the largest."""
@@ -162,6 +168,7 @@ def judge(
       },
     )
   progress('counting')
+  units, few = sufficiency.Units(scores), sufficiency.insufficient(scores, found)
   compared = []
   for a, b in comparisons.pairs(served):
     both = {a: drawn[a], b: drawn[b]} if who else None
@@ -173,13 +180,16 @@ def judge(
     rule=rule,
     oracle=oracle,
     found=found,
-    estimates={s: _estimates(found[s], shares[s], drawn[s]) for s in served},
+    estimates={s: _estimates(found[s], shares[s], drawn[s], few[s]) for s in served},
     people=who,
     comparisons=tuple(comparisons.with_holm(compared)),
-    sensors=tuple(comparisons.sensors(served, scores.label, accepted, of_kinds[0] or of_kinds[1])),
+    sensors=tuple(
+      comparisons.sensors(served, scores.label, accepted, of_kinds[0] or of_kinds[1], units.too_few)
+    ),
     gaps={
       f'{s}, {column}': tuple(
-        fairness.gap(rate, column, by_group[s, column], drawn[s]) for rate in fairness.RATES
+        fairness.gap(rate, column, by_group[s, column], drawn[s], units.too_few)
+        for rate in fairness.RATES
       )
       for s, column in by_group
     },
@@ -243,7 +253,7 @@ def _figures(who, scores, subset, shares, parts) -> bootstrap.Figures:
   )
 
 
-def _estimates(found, shares, drawn) -> dict[str, Estimate]:
+def _estimates(found, shares, drawn, few) -> dict[str, Estimate]:
   counts = {
     name: Count(int((which & among).sum()), int(among.sum()))
     for name, (which, among) in shares.items()
@@ -275,6 +285,7 @@ def _estimates(found, shares, drawn) -> dict[str, Estimate]:
       exact.get(name, intervals.UNDEFINED),
       people.get(name, intervals.UNDEFINED),
       drawn[name].n if drawn and name in drawn else 0,
+      name in few,
     )
     for name in named
   }
@@ -290,11 +301,20 @@ def _mistakes(scores, subset, accepted, of_kinds) -> tuple[list[Mistake], list[M
     return Mistake(str(scores.ids[i]), int(scores.label[i]), kind, float(score[i]))
 
   wrong = np.flatnonzero(accepted & ~bona_fide)
-  attacks = wrong[np.argsort(-score[wrong], kind='stable')[:WORST]]
+  attacks = wrong[_lowest(-score[wrong], scores.ids[wrong])]
   wrong = np.flatnonzero(~accepted & bona_fide)
   height = np.where(np.isnan(score[wrong]), -np.inf, score[wrong])  # without one, lowest
-  others = wrong[np.argsort(height, kind='stable')[:WORST]]
+  others = wrong[_lowest(height, scores.ids[wrong])]
   return list(map(told, attacks)), list(map(told, others))
+
+
+def _lowest(height: np.ndarray, ids: np.ndarray) -> np.ndarray:
+  """Places of the `WORST` lowest, rising; of equals the first id, whatever the order of rows."""
+  if height.size > WORST:  # without sorting the ids of all
+    some = np.flatnonzero(height <= np.partition(height, WORST - 1)[WORST - 1])
+  else:
+    some = np.arange(height.size)
+  return some[np.lexsort((ids[some], height[some]))[:WORST]]
 
 
 def as_json(judged: Judgement) -> dict[str, dict]:

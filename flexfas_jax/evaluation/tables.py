@@ -1,9 +1,9 @@
 """Results and judgements as tables: for a terminal, as plain text, Markdown and LaTeX."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from flexfas_jax.evaluation import comparisons, intervals, results
+from flexfas_jax.evaluation import comparisons, results, sufficiency
 from flexfas_jax.evaluation.judgement import Judgement
 
 COLUMNS = {  # heading: metric, in percent
@@ -16,6 +16,7 @@ COLUMNS = {  # heading: metric, in percent
   **{f'TPR@ FPR={fpr}': f'tpr@fpr={fpr}' for fpr in results.FPRS},
 }
 _HEADINGS = {metric: heading for heading, metric in COLUMNS.items()}
+TOO_SMALL = 'n too small'
 _WITH_INTERVALS = ('acer', 'apcer', 'apcer_max', 'bpcer', 'eer', 'auc')
 ORACLE = 'ORACLE: the thresholds were fitted on the scores that they judge'
 
@@ -25,25 +26,40 @@ def shown(subset: str) -> str:
   return subset.removesuffix(': score')
 
 
-def text(found: results.Results, title: str = '', metrics: Sequence[str] = ()) -> str:
+def text(
+  found: results.Results,
+  title: str = '',
+  metrics: Sequence[str] = (),
+  insufficient: Mapping[str, Collection[str]] | None = None,
+) -> str:
   """The benchmark's table, and APCER by category, as plain lines of text, in percent.
 
   Args:
     found: as `results.results` gives them.
     title: what was judged, and how.
     metrics: names of the columns, in place of the usual ones.
+    insufficient: by subset, the metrics that are not stated, from `sufficiency`; None: by the
+      numbers of samples alone.
   """
   columns = {_HEADINGS.get(name, name.upper()): name for name in metrics} or COLUMNS
-  blocks = [_title(found, title), aligned(_rows(found, columns))]
-  if rows := _category_rows(found):
+  if insufficient is None:
+    insufficient = sufficiency.by_counts(found)
+  blocks = [_title(found, title), aligned(_rows(found, columns, insufficient))]
+  if rows := _category_rows(found, insufficient):
     blocks += ['', 'APCER by attack category', aligned(rows)]
   return '\n'.join(block for i, block in enumerate(blocks) if block or i)
 
 
-def drawn(found: results.Results, title: str = '') -> list:
+def drawn(
+  found: results.Results,
+  title: str = '',
+  insufficient: Mapping[str, Collection[str]] | None = None,
+) -> list:
   """The same as a list of `rich.table.Table`, for a terminal."""
-  tables = [_rich_table(_rows(found), _title(found, title))]
-  if rows := _category_rows(found):
+  if insufficient is None:
+    insufficient = sufficiency.by_counts(found)
+  tables = [_rich_table(_rows(found, COLUMNS, insufficient), _title(found, title))]
+  if rows := _category_rows(found, insufficient):
     tables.append(_rich_table(rows, _title(found, 'APCER by attack category')))
   return tables
 
@@ -195,7 +211,8 @@ def _with_interval(estimate) -> str:
   if estimate is None or math.isnan(estimate.value):
     return 'undefined'
   if estimate.too_few:
-    return f'n too small ({estimate.count.errors}/{estimate.count.n})'
+    count = f' ({estimate.count.errors}/{estimate.count.n})' if estimate.count else ''
+    return TOO_SMALL + count
   span = estimate.exact if math.isnan(estimate.people.low) else estimate.people
   low, high = (100 * x for x in span)
   value = f'{100 * estimate.value:.2f}'
@@ -212,7 +229,7 @@ def _gap_rows(gaps) -> list[list[str]]:
       if name not in of:
         cells.append('-')
       elif of[name].too_few:
-        cells.append(f'n too small ({of[name].count.errors}/{of[name].count.n})')
+        cells.append(f'{TOO_SMALL} ({of[name].count.errors}/{of[name].count.n})')
       else:
         span = of[name].exact if math.isnan(of[name].people.low) else of[name].people
         low, high = (100 * x for x in span)
@@ -230,12 +247,13 @@ def _title(found: results.Results, title: str) -> str:
   return title
 
 
-def _rows(found: results.Results, columns: Mapping[str, str] = COLUMNS) -> list[list[str]]:
+def _rows(found: results.Results, columns: Mapping[str, str], insufficient) -> list[list[str]]:
   """The benchmark's table as text, the headings first."""
   rows = [['subset', *columns, 'threshold', 'bona fide', 'attack', 'FTA']]
   for subset, values in found.items():
     served = results.is_served(values)
-    rates = [_percent(values[metric], served) for metric in columns.values()]
+    few = insufficient.get(subset, ())
+    rates = [_stated(values[metric], served, metric in few) for metric in columns.values()]
     threshold = f'{values["threshold"]:.6g}' if served else '-'
     counts = [str(values[name]) for name in ('n_bona_fide', 'n_attack', 'n_fta')]
     name = shown(subset) if served else f'{shown(subset)} (not served)'
@@ -243,7 +261,7 @@ def _rows(found: results.Results, columns: Mapping[str, str] = COLUMNS) -> list[
   return rows
 
 
-def _category_rows(found: results.Results) -> list[list[str]]:
+def _category_rows(found: results.Results, insufficient) -> list[list[str]]:
   """APCER by category and subset as text, the headings first; [] where no category is known."""
   prefix = 'apcer/'
   names = sorted({name for values in found.values() for name in values if name.startswith(prefix)})
@@ -251,16 +269,19 @@ def _category_rows(found: results.Results) -> list[list[str]]:
   for name in names:
     kind = name.removeprefix(prefix)
     n = max(values.get(f'n_attack/{kind}', 0) for values in found.values())
-    few = intervals.too_few(n)
     rows.append([
       kind,
       str(n),
       *(
-        'n too small' if few else _percent(v.get(name, math.nan), results.is_served(v))
-        for v in found.values()
+        _stated(v.get(name, math.nan), results.is_served(v), name in insufficient.get(s, ()))
+        for s, v in found.items()
       ),
     ])  # fmt: skip
   return [['attack', 'n', *map(shown, found)], *rows] if rows else []
+
+
+def _stated(value: float, served: bool, few: bool) -> str:
+  return TOO_SMALL if served and few and not math.isnan(value) else _percent(value, served)
 
 
 def _percent(value: float, served: bool) -> str:

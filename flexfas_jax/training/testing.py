@@ -19,6 +19,7 @@ from flexfas_jax.evaluation import (
   results,
   score_files,
   scoring,
+  sufficiency,
   tables,
   thresholds,
   unusable,
@@ -220,7 +221,8 @@ def _write(job, folder, data, step, scored) -> None:
     else:
       found[name] = results.results(*of_test)
     title = f'{name}: {job.config.test[name]}, step {step}, threshold {rule}'
-    print(tables.text(found[name], title, job.metrics) + '\n')
+    few = sufficiency.insufficient(scored[name], found[name])
+    print(tables.text(found[name], title, job.metrics, few) + '\n')
     for remark in results.remarks(found[name]):
       print(remark, file=sys.stderr)
   for line in data.remarks:

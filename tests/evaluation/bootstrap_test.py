@@ -179,6 +179,18 @@ def test_a_difference_is_paired():
   assert same[0] == 0 and same[2] == 1
 
 
+@pytest.mark.parametrize('sign', [1, -1])
+def test_a_difference_of_rates_is_within_100_points(sign):
+  part, n = np.zeros(4, int), 4
+  left_out, drawn = np.array([0.1, 0.0, 0.1, 0.0]), np.array([0.3, 0.0, 0.2, 0.1] * 50)
+  zero = bootstrap.Draws(0.02, drawn, left_out, part, n)
+  one = bootstrap.Draws(0.98, 1 - drawn, 1 - left_out, part, n)
+  value, span, _ = bootstrap.difference(*((zero, one) if sign > 0 else (one, zero)))
+  assert value == pytest.approx(sign * 0.96)
+  assert -1 <= span.low <= value <= span.high <= 1
+  assert sign in span
+
+
 def test_intervals_hold_the_truth():
   """Few tests here; `experiments/evaluation` does it with 2,000 of each kind."""
   from experiments.evaluation import coverage

@@ -82,9 +82,9 @@ def test_what_a_sensor_stops_by_hand():
   assert (ir.before, ir.after, ir.added) == ('rgb', 'rgb+ir', 'ir')
   assert depth.added == 'depth'
   assert [tuple(gain) for gain in ir.gains] == [
-    ('bona fide', 3, 1, 1, 1),
-    ('mask', 2, 1, 0, 1),
-    ('print', 2, 2, 1, 0),
+    ('bona fide', 3, 1, 1, 1, True),
+    ('mask', 2, 1, 0, 1, True),
+    ('print', 2, 2, 1, 0, True),
   ]
   [ir, _] = comparisons.sensors(list(accepted), label, accepted, None)
   assert [gain.kind for gain in ir.gains] == ['bona fide', 'attacks']

@@ -62,3 +62,8 @@ def test_too_few_is_what_cannot_show_ten_percent():
   assert intervals.upper_bound(Count(0, intervals.TOO_FEW)) <= 0.1
   assert intervals.upper_bound(Count(0, intervals.TOO_FEW - 1)) > 0.1
   assert [intervals.too_few(n) for n in (0, 1, 28, 29)] == [False, True, True, False]
+
+
+def test_samples_of_few_subjects_are_too_few():
+  of = [(0, 0), (1, 1), (28, 28), (29, 9), (10**6, 9), (29, 10), (36, 6)]
+  assert [intervals.too_few(*pair) for pair in of] == [False] + [True] * 4 + [False, True]

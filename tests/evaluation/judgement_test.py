@@ -134,6 +134,15 @@ def test_the_surest_mistakes_come_first(judged):
   assert [m.score for m in others] == sorted(m.score for m in others)
 
 
+def test_equally_sure_mistakes_are_told_by_id_whatever_the_order_of_rows():
+  n = 40
+  scores = Scores([f'{i:02}' for i in range(n)], [0, 1] * 20, {'rgb': [0.9, 0.1] * 20})
+  turned = Scores(scores.ids[::-1], scores.label[::-1], {'rgb': scores.scores['rgb'][::-1]})
+  found = [judgement.judge('t', s, 'fixed=0.5', draws=0).mistakes['rgb'] for s in (scores, turned)]
+  assert found[0] == found[1]
+  assert [m.id for m in found[0][0]] == [f'{2 * i:02}' for i in range(judgement.WORST)]
+
+
 def test_a_failure_to_acquire_is_the_first_mistake():
   score = TEST.scores['rgb'].copy()
   score[0] = NAN

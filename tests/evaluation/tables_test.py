@@ -17,9 +17,8 @@ def test_text_is_in_percent():
   lines = tables.text(results.results(TEST, 'dev_eer', DEV), 'WMCA').splitlines()
   assert lines[0] == 'WMCA'
   assert lines[1].split()[:7] == ['subset', 'ACER', 'APCER', 'APCER', 'max', 'BPCER', 'EER']
-  assert ' '.join(lines[2].split()) == (
-    'rgb 50.00 33.33 50.00 66.67 33.33 77.78 33.33 33.33 33.33 0.65 3 3 0'
-  )
+  # Three samples of each class say nothing, whatever the column.
+  assert ' '.join(lines[2].split()) == f'rgb {" ".join(["n too small"] * 9)} 0.65 3 3 0'
   assert lines[5] == 'APCER by attack category'
   assert lines[6].split() == ['attack', 'n', 'rgb', 'rgb+depth']
   # Two prints and a replay say nothing of their kinds.
@@ -41,6 +40,40 @@ def test_a_kind_with_enough_samples_has_its_rate():
   )
   text = tables.text(results.results(scores, 'fixed=0.5'))
   assert text.splitlines()[-1].split() == ['print', '40', '7.50']
+
+
+def of_subjects(n):
+  """36 bona fide samples and 36 attacks of n subjects each; 9 of the attacks are accepted."""
+  label = [1] * 36 + [0] * 36
+  return Scores(
+    ids=[str(i) for i in range(72)],
+    label=label,
+    scores={'rgb': [0.9] * 45 + [0.1] * 27},
+    subject=[f'{of}{i % n}' for i, of in zip(range(72), label, strict=True)],
+    attack_category=[''] * 36 + ['print'] * 36,
+  )
+
+
+@pytest.mark.parametrize(('n', 'stated'), [(9, False), (10, True)])
+def test_frames_of_few_subjects_have_no_rate_in_any_table(n, stated):
+  judged = judgement.judge('t', of_subjects(n), 'fixed=0.5', draws=50)
+  main = tables.text(judged.found, insufficient=judged.insufficient)
+  texts = [main, tables.interval_text(judged), tables.markdown([judged]), tables.latex([judged])]
+  for drawn in (
+    tables.drawn(judged.found, '', judged.insufficient),
+    tables.interval_tables(judged),
+  ):
+    console = Console(file=io.StringIO(), width=300)
+    console.print(*drawn)
+    texts.append(console.file.getvalue())
+  for text in texts:
+    assert ('25.00' in text, '12.50' in text) == (stated, stated)
+    assert ('n too small' in text) != stated
+  flags = {
+    name: of['too_few'] for name, of in judgement.as_json(judged)['rgb']['intervals'].items()
+  }
+  assert set(flags.values()) == {not stated}
+  assert tables.text(judged.found) != main or stated  # by the samples alone, 36 are enough
 
 
 @pytest.mark.parametrize('width', [40, 200])

@@ -150,7 +150,7 @@ def _headline(judgement: Judgement, subset: str) -> Headline:
     if not any(c.errors for c in by_species.values()):
       of = f'no attack of {len(by_species)} species accepted'
     if not cells['apcer_max'].plain:
-      large = {k: c for k, c in by_species.items() if not intervals.too_few(c.n)}
+      large = words.counts_of_species(judgement, subset, enough=True)
       if large:
         name = max(large, key=lambda k: large[k].rate)
         rate = words.percent(large[name].rate, digits)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from flexfas_jax.evaluation import intervals
 from flexfas_jax.evaluation.comparisons import Sensor
 from flexfas_jax.evaluation.intervals import Interval
-from flexfas_jax.evaluation.judgement import Judgement
+from flexfas_jax.evaluation.judgement import Estimate, Judgement
 from flexfas_jax.evaluation.metrics import Count
 from flexfas_jax.evaluation.report import svg, words
 
@@ -20,6 +20,7 @@ class Dot(NamedTuple):
   count: Count
   exact: Interval
   people: Interval
+  too_few: bool  # samples or subjects
 
 
 def species_dots(judgement: Judgement, salt: str) -> svg.Drawing | None:
@@ -29,7 +30,7 @@ def species_dots(judgement: Judgement, salt: str) -> svg.Drawing | None:
     prefix = kind_prefix(judgement, subset)
     for name, estimate in judgement.estimates[subset].items():
       if prefix and name.startswith(prefix):
-        dot = Dot(estimate.count, estimate.exact, estimate.people)
+        dot = Dot(estimate.count, estimate.exact, estimate.people, estimate.too_few)
         rows.setdefault(name.removeprefix(prefix), {})[subset] = dot
   what = 'PAI species' if kind_prefix(judgement) == 'apcer_species/' else 'attack'
   return dots(judgement, 'species', salt, f'APCER by {what}', 'APCER (%)', rows)
@@ -73,7 +74,7 @@ def dots(
     max(d.exact.high, 0 if math.isnan(d.people.high) else d.people.high)
     for of in rows.values()
     for d in of.values()
-    if not intervals.too_few(d.count.n)
+    if not d.too_few
   ]
   high = max(ends, default=0.1)
   high = min(1.0, max(0.02, 1.05 * high))
@@ -116,7 +117,7 @@ def dots(
 
 def _dot(axes, y: float, i: int, dot: Dot, name: str) -> None:
   look = svg.style(i)
-  if intervals.too_few(dot.count.n):
+  if dot.too_few:
     axes.annotate(
       f'{svg.short(name)}: {words.too_small(dot.count)}',
       (0, y),
@@ -141,7 +142,7 @@ def _dot(axes, y: float, i: int, dot: Dot, name: str) -> None:
 
 
 def _rate(dot: Dot, digits: int) -> str:
-  if intervals.too_few(dot.count.n):
+  if dot.too_few:
     return words.too_small(dot.count)
   interval = dot.exact if math.isnan(dot.people.low) else dot.people
   return f'{words.percent(dot.count.rate, digits)} % {words.span(interval, digits)}'
@@ -174,12 +175,12 @@ def matrix(judgement: Judgement, salt: str) -> svg.Drawing | None:
       axes.text(-8, y + tall / 2, f'n {n}', ha='right', va='center', color=svg.MUTED, fontsize=11)
       axes.text(-left + 4, y + tall / 2, labels[row], ha='left', va='center')
       for j, subset in enumerate(subsets):
-        _shade(axes, j * wide, y, wide, tall, judgement.estimates[subset][row].count, digits)
+        _shade(axes, j * wide, y, wide, tall, judgement.estimates[subset][row], digits)
 
   told = '; '.join(
     f'{labels[row]}: '
     + ', '.join(
-      f'{words.shown(s)} {_short_rate(judgement.estimates[s][row].count, digits)}' for s in subsets
+      f'{words.shown(s)} {_short_rate(judgement.estimates[s][row], digits)}' for s in subsets
     )
     for row in rows
   )
@@ -187,10 +188,11 @@ def matrix(judgement: Judgement, salt: str) -> svg.Drawing | None:
   return svg.draw('matrix', salt, 'Modalities and attacks', text, (width, height), paint)
 
 
-def _shade(axes, x, y, wide, tall, count: Count, digits: int) -> None:
+def _shade(axes, x, y, wide, tall, estimate: Estimate, digits: int) -> None:
   from matplotlib.patches import Rectangle
 
-  small = intervals.too_few(count.n) or not count.n
+  count = estimate.count
+  small = estimate.too_few or not count.n
   shade = 0 if small else sum(count.rate > limit for limit in _HEAT)
   axes.add_patch(
     Rectangle(
@@ -204,17 +206,18 @@ def _shade(axes, x, y, wide, tall, count: Count, digits: int) -> None:
     )  # fmt: skip
   )
   colour = svg.MUTED if small else svg.PAPER if shade >= _DARK_FROM else svg.INK
-  text = f'n<{intervals.TOO_FEW}: {words.fraction(count)}' if small else None
+  few = f'n<{intervals.TOO_FEW}' if count.n < intervals.TOO_FEW else 'few'
+  text = f'{few}: {words.fraction(count)}' if small else None
   axes.text(
     x + wide / 2, y + tall / 2, text or words.percent(count.rate, digits), ha='center',
     va='center', color=colour, fontsize=10 if small else 12,
   )  # fmt: skip
 
 
-def _short_rate(count: Count, digits: int) -> str:
-  if intervals.too_few(count.n):
-    return words.too_small(count)
-  return words.percent(count.rate, digits)
+def _short_rate(estimate: Estimate, digits: int) -> str:
+  if estimate.too_few:
+    return words.too_small(estimate.count)
+  return words.percent(estimate.count.rate, digits)
 
 
 def sensor(judgement: Judgement, added: Sensor, salt: str) -> svg.Drawing:
@@ -224,8 +227,8 @@ def sensor(judgement: Judgement, added: Sensor, salt: str) -> svg.Drawing:
   gains = [gain for gain in added.gains if gain.n]
   labels = [svg.short(gain.kind, 18) for gain in gains]
   left = max(svg.width_of(text) for text in labels) + 12
-  most = max([g.wrong_before / g.n for g in gains if not intervals.too_few(g.n)] + [0.01])
-  least = max([g.broken / g.n for g in gains if not intervals.too_few(g.n)] + [0])
+  most = max([g.wrong_before / g.n for g in gains if not g.too_few] + [0.01])
+  least = max([g.broken / g.n for g in gains if not g.too_few] + [0])
   right = 150
 
   def paint(figure):
@@ -244,7 +247,7 @@ def sensor(judgement: Judgement, added: Sensor, salt: str) -> svg.Drawing:
         annotation_clip=False, xytext=(8 if x else -8, 0), textcoords='offset points', **how,
       )  # fmt: skip
       beside(label, 0, 'right')
-      if intervals.too_few(gain.n):
+      if gain.too_few:
         small = Count(gain.wrong_before, gain.n)
         beside(words.too_small(small), 1, 'left', color=svg.MUTED, fontsize=11, style='italic')
         continue
@@ -266,7 +269,7 @@ def sensor(judgement: Judgement, added: Sensor, salt: str) -> svg.Drawing:
   told = '; '.join(
     f'{g.kind}: {g.wrong_before} of {g.n} wrong under {before}, of which {g.mended} are mended, '
     f'and {g.broken} new errors'
-    if not intervals.too_few(g.n)
+    if not g.too_few
     else f'{g.kind}: {words.too_small(Count(g.wrong_before, g.n))}'
     for g in gains
   )

@@ -6,7 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 from flexfas_jax import identity
-from flexfas_jax.evaluation import intervals, metrics, results, score_files, thresholds
+from flexfas_jax.evaluation import (
+  intervals,
+  metrics,
+  results,
+  score_files,
+  sufficiency,
+  thresholds,
+)
 from flexfas_jax.evaluation.judgement import Judgement
 from flexfas_jax.evaluation.report import words
 from flexfas_jax.evaluation.score_files import Scores
@@ -103,7 +110,8 @@ def _classes(judgement) -> Check:
   counts = f'{n_bona_fide} bona fide samples, {n_attack} attacks'
   if not (n_bona_fide and n_attack):
     return Check(FAIL, question, f'{counts}: what needs both is undefined')
-  few = intervals.too_few(n_bona_fide) or intervals.too_few(n_attack)
+  units, bona_fide = sufficiency.Units(judgement.scores), judgement.scores.label == 1
+  few = units.too_few(bona_fide) or units.too_few(~bona_fide)
   return Check(WARN if few else OK, question, f'{counts}{": n too small" if few else ""}')
 
 
@@ -120,8 +128,17 @@ def _species(judgement) -> Check:
   notes = [] if species else ['categories only: no species is known']
   if unknown := of.get(metrics.UNKNOWN):
     notes.append(f'{unknown} attacks are of no known species')
-  if small := [f'{name} ({k})' for name, k in of.items() if intervals.too_few(k)]:
-    notes.append(f'n too small (below {intervals.TOO_FEW}): {_some(small)}')
+  units = sufficiency.Units(judgement.scores)
+  small = [
+    f'{name or metrics.UNKNOWN} ({k})'
+    for i, (name, k) in enumerate(zip(kinds.names, n, strict=True))
+    if units.too_few(attack & (kinds.index == i))
+  ]
+  if small:
+    notes.append(
+      f'n too small (below {intervals.TOO_FEW} samples or {intervals.TOO_FEW_SUBJECTS} subjects): '
+      + _some(small)
+    )
   every = f'{len(of)} with {min(of.values())} to {max(of.values())} samples'
   return Check(WARN if notes else OK, question, '; '.join([*notes, every]))
 

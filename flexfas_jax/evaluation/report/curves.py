@@ -89,12 +89,11 @@ def det(judgement: Judgement, points: Mapping[str, metrics.Curve], salt: str) ->
     axes.set_xlabel('APCER, all attacks pooled (%)')
     axes.set_ylabel('BPCER (%)')
 
+  rate = lambda s, name: words.rate(judgement, s, name, digits)  # noqa: E731
   told = '; '.join(
-    f'{words.shown(s)}: BPCER {words.percent(found[s]["bpcer@apcer=1%"], digits)} % at APCER 1 %, '
-    f'{words.percent(found[s]["bpcer@apcer=10%"], digits)} % at APCER 10 %, '
-    f'EER {words.percent(found[s]["eer"], digits)} %; at its threshold APCER '
-    f'{words.percent(found[s]["apcer"], digits)} %, '
-    f'BPCER {words.percent(found[s]["bpcer"], digits)} %'
+    f'{words.shown(s)}: BPCER {rate(s, "bpcer@apcer=1%")} at APCER 1 %, '
+    f'{rate(s, "bpcer@apcer=10%")} at APCER 10 %, EER {rate(s, "eer")}; at its threshold APCER '
+    f'{rate(s, "apcer")}, BPCER {rate(s, "bpcer")}'
     for s in points
   )
   text = f'DET curves on probit axes. {told}.'
@@ -138,11 +137,11 @@ def roc(judgement: Judgement, points: Mapping[str, metrics.Curve], salt: str) ->
     axes.set_xlabel(f'FPR: pooled APCER, down to one attack in {n}')
     axes.set_ylabel('TPR: 1 \N{MINUS SIGN} BPCER')
 
-  rates = ('tpr@fpr=1e-2', 'tpr@fpr=1e-3')
+  rate = lambda s, name: words.rate(judgement, s, name, digits)  # noqa: E731
   told = '; '.join(
     f'{words.shown(s)}: TPR '
-    + ', '.join(f'{words.percent(found[s][r], digits)} % at FPR {r[-4:]}' for r in rates)
-    + f', AUC {words.percent(found[s]["auc"], digits)} %'
+    + ', '.join(f'{rate(s, f"tpr@fpr={fpr}")} at FPR {fpr}' for fpr in ('1e-2', '1e-3'))
+    + f', AUC {rate(s, "auc")}'
     for s in points
   )
   text = f'ROC curves with a logarithmic FPR axis. {told}.'

@@ -61,7 +61,7 @@ def _groups(judgement: Judgement, salt: str) -> tuple[Drawing, ...]:
     for gap in gaps:
       rows = found.setdefault((column, gap.rate), {})
       for group in gap.groups:
-        dot = charts.Dot(group.count, group.exact, group.people)
+        dot = charts.Dot(group.count, group.exact, group.people, group.too_few)
         rows.setdefault(group.name, {})[subset] = dot
   drawn = []
   for i, ((column, rate), rows) in enumerate(found.items()):

@@ -67,4 +67,5 @@ def html(
     style=Markup((_FOLDER / 'style.css').read_text(encoding='utf-8')),
     version=flexfas_jax.__version__,
     too_few=intervals.TOO_FEW,
+    too_few_subjects=intervals.TOO_FEW_SUBJECTS,
   )

@@ -4,7 +4,7 @@ import math
 import unicodedata
 from typing import NamedTuple
 
-from flexfas_jax.evaluation import intervals
+from flexfas_jax.evaluation import tables
 from flexfas_jax.evaluation.intervals import Interval
 from flexfas_jax.evaluation.judgement import Judgement
 from flexfas_jax.evaluation.metrics import Count
@@ -13,7 +13,7 @@ MINUS = '\N{MINUS SIGN}'
 NOTHING = '\N{EN DASH}'
 NOT_SERVED = 'not served'
 UNDEFINED = 'undefined'
-TOO_SMALL = 'n too small'
+TOO_SMALL = tables.TOO_SMALL
 
 NAMES = {
   'acer': 'ACER',
@@ -121,27 +121,25 @@ def too_small(count: Count) -> str:
   return f'{TOO_SMALL} ({fraction(count)})'
 
 
-def counts_of_species(judgement: Judgement, subset: str) -> dict[str, Count]:
-  """Accepted attacks by PAI species, by category where no species is known."""
+def counts_of_species(judgement: Judgement, subset: str, enough: bool = False) -> dict[str, Count]:
+  """Accepted attacks by PAI species, by category where no species is known; with `enough`, of those
+  with enough samples and subjects alone."""
   found = judgement.estimates[subset]
   for prefix in ('apcer_species/', 'apcer/'):
-    if of := {n.removeprefix(prefix): e.count for n, e in found.items() if n.startswith(prefix)}:
-      return of
+    if of := {n.removeprefix(prefix): e for n, e in found.items() if n.startswith(prefix)}:
+      return {n: e.count for n, e in of.items() if not (enough and e.too_few)}
   return {}
 
 
 def is_small(judgement: Judgement, subset: str, name: str) -> bool:
   """Whether too few samples were judged for a figure to say anything."""
-  estimate = judgement.estimates[subset][name]
-  if estimate.count is not None:
-    return estimate.too_few
-  if name in ('apcer_max', 'acer_max'):
-    count = counts_of_species(judgement, subset).get(judgement.species_of_max(subset))
-    if count and intervals.too_few(count.n):
-      return True
-    if name == 'apcer_max':
-      return False
-  return any(map(intervals.too_few, class_sizes(judgement)))
+  return judgement.estimates[subset][name].too_few
+
+
+def rate(judgement: Judgement, subset: str, name: str, digits: int) -> str:
+  """'3.2 %', or why there is no figure."""
+  one = cell(judgement, subset, name, digits)
+  return f'{one.text} %' if one.plain else one.text
 
 
 def cell(judgement: Judgement, subset: str, name: str, digits: int | None = None) -> Cell:

@@ -1,0 +1,81 @@
+"""Which figures rest on too few samples or subjects to be stated: one rule for every table.
+
+The rule itself is `intervals.too_few`. A figure made of several rates has too few if one of them
+does; a maximum over species, if the species that attain it do.
+"""
+
+import numpy as np
+
+from flexfas_jax.evaluation import bootstrap, intervals, metrics, results
+from flexfas_jax.evaluation.score_files import Scores
+
+_BONA_FIDE, _ATTACK = ('bpcer', 'bpnrr'), ('apcer', 'apnrr')
+
+
+class Units:
+  """The independent units that the samples are of: subjects, or else videos, or else samples.
+
+  Args:
+    scores: of N samples.
+  """
+
+  def __init__(self, scores: Scores):
+    who = bootstrap.people(scores.label, scores.dataset, scores.subject, scores.video, 0)
+    self._of, self._n = who.of, who.n
+    self._independent = who.unit == 'samples'
+
+  def too_few(self, among: np.ndarray) -> bool:
+    """Whether the samples `among` [N] bool are too few for a rate."""
+    n = int(np.count_nonzero(among))
+    if self._independent:
+      return intervals.too_few(n)
+    return intervals.too_few(n, int(np.count_nonzero(np.bincount(self._of[among]))))
+
+
+def insufficient(scores: Scores, found: results.Results) -> dict[str, frozenset[str]]:
+  """The metrics that have too few samples or subjects, by subset.
+
+  Args:
+    scores: that were evaluated.
+    found: their figures.
+  """
+  units, bona_fide = Units(scores), scores.label == 1
+  few = {name: units.too_few(bona_fide) for name in _BONA_FIDE}
+  few |= {name: units.too_few(~bona_fide) for name in _ATTACK}
+  category, species = results.kinds(scores)
+  for prefix, kinds in (('apcer/', category or species), ('apcer_species/', species)):
+    for i, name in enumerate(kinds.names if kinds else ()):
+      few[f'{prefix}{name or metrics.UNKNOWN}'] = units.too_few(~bona_fide & (kinds.index == i))
+  return {
+    subset: frozenset(name for name in values if _is_few(name, values, few))
+    for subset, values in found.items()
+  }
+
+
+def by_counts(found: results.Results) -> dict[str, frozenset[str]]:
+  """The same by the numbers of samples, where nothing else is known."""
+  of = {}
+  for subset, values in found.items():
+    few = dict.fromkeys(_BONA_FIDE, intervals.too_few(values['n_bona_fide']))
+    few |= dict.fromkeys(_ATTACK, intervals.too_few(values['n_attack']))
+    for name, n in values.items():
+      if name.startswith('n_attack/'):
+        few[f'apcer/{name.removeprefix("n_attack/")}'] = intervals.too_few(n)
+    of[subset] = frozenset(name for name in values if _is_few(name, values, few))
+  return of
+
+
+def _is_few(name: str, values: dict[str, float], few: dict[str, bool]) -> bool:
+  name = name.removesuffix('_fta')
+  if name in few:
+    return few[name]
+  if name == 'apcer_max':
+    of = [n for n in values if n.startswith('apcer_species/')]
+    of = of or [n for n in values if n.startswith('apcer/')]
+    most = max((values[n] for n in of), default=0)
+    return bool(of) and all(few.get(n, few['apcer']) for n in of if values[n] == most)
+  if name == 'acer_max':
+    return few['bpcer'] or _is_few('apcer_max', values, few)
+  if name in ('acer', 'hter', 'eer', 'auc') or '@' in name:
+    return few['apcer'] or few['bpcer']
+  return False  # a threshold, a count
