@@ -120,8 +120,8 @@ def test_only_attacks_are_left_out():
   overlaps.check_left_out(live, {'val': live})
 
 
-def test_who_was_pretrained_on_is_not_judged():
-  """By subject, with counts; who is not known is nobody."""
+def test_subjects_of_a_pretraining_are_not_evaluated():
+  """By subject, with counts; an unknown subject never matches."""
   judged = {
     'val': side(('p1', 'v', 'a'), ('p1', 'v', 'b'), ('', 'v', 'c')),
     'intra': side(('p2', '', 'd')),

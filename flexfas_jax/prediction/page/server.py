@@ -62,8 +62,8 @@ def page(facts: dict) -> tuple[str, str]:
   text, style, script = (
     (_HERE / name).read_text(encoding='utf-8') for name in ('page.html', 'style.css', 'script.js')
   )
-  told = json.dumps(facts, allow_nan=False).replace('<', '\\u003c')  # no name ends its element
-  parts = {'STYLE': style, 'SCRIPT': script, 'FACTS': told}
+  data = json.dumps(facts, allow_nan=False).replace('<', '\\u003c')  # no name ends its element
+  parts = {'STYLE': style, 'SCRIPT': script, 'FACTS': data}
   for name, part in parts.items():
     text = text.replace(f'/*{name}*/', part)
   policy = (
@@ -99,8 +99,9 @@ class _Server(socketserver.ThreadingTCPServer):
 
   def process_request(self, request, client_address) -> None:
     if self.connections.admit(request):
-      super().process_request(request, client_address)
-      return
+      with contextlib.suppress(RuntimeError):  # no further thread can be started
+        super().process_request(request, client_address)
+        return
     # Here, in the thread that accepts, nothing may wait for a client.
     request.setblocking(False)
     with contextlib.suppress(OSError):
@@ -108,6 +109,10 @@ class _Server(socketserver.ThreadingTCPServer):
     with contextlib.suppress(OSError):
       request.send(self.reply(*_error(_busy()), keep_alive=False))
     self.shutdown_request(request)
+
+  def shutdown_request(self, request) -> None:
+    super().shutdown_request(request)
+    self.connections.leave(request)
 
   def handle_error(self, request, client_address) -> None:
     self.report(sys.exception())
@@ -146,10 +151,10 @@ class _Handler(socketserver.BaseRequestHandler):
   request: socket.socket
 
   def handle(self) -> None:
-    # Small answers leave at once: without this a kept connection waits for acknowledgements.
-    self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     self.stream = http_request.Stream(self.request, self.server.patience)
     try:
+      # Small answers leave at once: without this a kept connection waits for acknowledgements.
+      self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
       while self._one():
         self.server.connections.waits(self.request)
         self.stream.restart()
@@ -185,17 +190,13 @@ class _Handler(socketserver.BaseRequestHandler):
   def finish(self) -> None:
     """Reads what the client still sends: closing before would take the answer from it."""
     connections, end = self.server.connections, time.monotonic() + _LINGER
-    try:
+    with contextlib.suppress(OSError):
       connections.waits(self.request)
       self.request.shutdown(socket.SHUT_WR)
       while (left := end - time.monotonic()) > 0:
         self.request.settimeout(left)
         if not self.request.recv(1 << 20) or connections.gave_way(self.request):
           break
-    except OSError:
-      pass
-    finally:
-      connections.leave(self.request)
 
   def _answer(self, head: http_request.Head):
     """(status, content, headers) of what a request asks for.

@@ -340,8 +340,8 @@ def test_what_fails_is_answered_and_is_no_decision(capfd, error, status, says):
     for _ in range(2):
       found, head, content = exchange(made, post(made, {'pictures': {}}))
       assert found == status and ('Retry-After: 1' in head) == (status == 503)
-      told = json.loads(content)
-      assert list(told) == ['error'] and says in told['error'] and len(content) < 1000
+      body = json.loads(content)
+      assert list(body) == ['error'] and says in body['error'] and len(content) < 1000
     assert exchange(made, get(made))[0] == 200
   printed = capfd.readouterr().err
   assert 'Traceback' not in printed and (says[-8:] in printed) == ('program failed' in says)
@@ -403,6 +403,21 @@ def test_when_all_connections_have_work(monkeypatch):
     go.set()
     assert all(b'{"went": true}' in connection.recv(1 << 16) for connection in waiting)
     assert exchange(made, get(made))[0] == 200
+
+
+def test_a_thread_that_cannot_start_costs_no_place(monkeypatch, capfd):
+  monkeypatch.setattr(server, 'CONNECTIONS', 1)
+  with served(server.make(Stub(lambda asked: {}), 0)) as made:
+
+    def fails(*_, **__):
+      raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+      patch.setattr(server.socketserver.threading, 'Thread', fails)
+      with connect(made, get(made)) as connection:
+        assert read(connection).startswith(b'HTTP/1.1 503 ')
+    assert exchange(made, get(made))[0] == 200
+  assert capfd.readouterr().err == ''
 
 
 def test_contents_have_a_limit_together(monkeypatch):
