@@ -228,6 +228,7 @@ def test_lists_in_many_dialects(tmp_path, text):
     ('sep=;\na.png;1\n', 'row 1: .*does not name the columns'),
     ('sep=|\nrgb|label\na.png|1\n', 'commas, semicolons or tabs'),
     ('rgb,label\na.png,1,0\n', 'row 2: has 3 fields'),
+    ('rgb,label,' + 'x' * 140_000 + '\na.png,1,0\n', 'row 1: not a CSV'),
   ],
 )
 def test_lists_that_are_refused(tmp_path, text, says):

@@ -373,11 +373,11 @@ def _open(path) -> io.TextIOWrapper:
 def _header(path: Path, first: str, separator: str = '') -> tuple[tuple[str, ...], str] | None:
   """The columns that a first line names and its delimiter, or None."""
   for delimiter in separator or (*csv_dialect.DELIMITERS, ' '):
-    cells = (
-      first.split()
-      if delimiter == ' '
-      else next(csv.reader([first], delimiter=delimiter, skipinitialspace=True))
-    )
+    try:
+      quoted = csv.reader([first], delimiter=delimiter, skipinitialspace=True)
+      cells = first.split() if delimiter == ' ' else next(quoted)
+    except csv.Error as error:  # a cell of more than 131,072 characters
+      raise DataError(f'{path}, row 1: not a CSV ({error})') from error
     names = [cell.strip().lower() for cell in cells]
     names = tuple(_ALIASES.get(name, name) for name in names)
     if set(names) & {*MODALITIES, 'id'}:
