@@ -124,13 +124,16 @@ def test_accuracy_is_of_the_batch_whole_and_in_parts():
     modalities=('rgb',),
     apply=lambda variables, batch, key: (
       {'logit': variables['params']['w'] * batch['rgb'][:, 0, 0, 0]},
-      {'seen': variables['batch_stats']['seen'] + batch['label'].shape[0]},
+      {
+        'seen': variables['batch_stats']['seen'] + batch['label'].shape[0],
+        'largest': jnp.maximum(variables['batch_stats']['largest'], batch['label'].shape[0]),
+      },
     ),
   )
   optimizer = optax.sgd(1.0)
   params = {'w': jnp.ones(())}
   state = State(
-    step=jnp.zeros((), jnp.int32), params=params, batch_stats={'seen': jnp.zeros(())},
+    step=jnp.zeros((), jnp.int32), params=params, batch_stats={'seen': jnp.zeros(()), 'largest': jnp.zeros(())},
     opt_state=optimizer.init(params),
   )  # fmt: skip
   batch = {
@@ -147,6 +150,7 @@ def test_accuracy_is_of_the_batch_whole_and_in_parts():
     assert found['grad_norm'] == pytest.approx(abs(float(slope)), rel=1e-5)
     assert after.params['w'] == pytest.approx(1 - float(slope), rel=1e-5)
     assert after.batch_stats['seen'] == 8 and after.step == 1  # every part, one after the other
+    assert after.batch_stats['largest'] == 8 / accumulate  # which is all that is in memory at once
 
 
 def test_the_parts_of_a_batch():
