@@ -133,9 +133,11 @@ def test_accuracy_is_of_the_batch_whole_and_in_parts():
   optimizer = optax.sgd(1.0)
   params = {'w': jnp.ones(())}
   state = State(
-    step=jnp.zeros((), jnp.int32), params=params, batch_stats={'seen': jnp.zeros(()), 'largest': jnp.zeros(())},
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    batch_stats={'seen': jnp.zeros(()), 'largest': jnp.zeros(())},
     opt_state=optimizer.init(params),
-  )  # fmt: skip
+  )
   batch = {
     'rgb': logit[:, None, None, None], 'present': jnp.ones((8, 1), bool), 'label': label,
   }  # fmt: skip
