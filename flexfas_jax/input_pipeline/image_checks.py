@@ -14,18 +14,16 @@ import cv2
 import numpy as np
 from PIL import JpegImagePlugin, PngImagePlugin
 
-from flexfas_jax.input_pipeline import faces, image_files, signal
+from flexfas_jax.input_pipeline import copies, faces, image_files, signal
 from flexfas_jax.input_pipeline.image_files import Unreadable
 from flexfas_jax.schema import MODALITIES
 
-COPY = 0.999  # correlation above which two modalities are one picture
 NEAREST, FARTHEST = 50, 20_000  # mm: where the middle of a face's depth can be
 GREY = 12  # grey levels by which JPEG's chroma may part channels that were equal
 ASPECT = 1.05  # by which the aspect ratios of registered images may differ
 SIZES = ('any', 'aspect', 'equal')  # how the sizes of a triplet agree
 # Of data sets whose images are crops that were made for each modality, and so are not registered.
 SIZES_OF = {'casia_surf': 'any', 'casia_cefa': 'any', 'wmca': 'any'}
-COMPARED = 64  # pixels along a side when modalities are compared
 
 _FILES = {'JPEG': JpegImagePlugin.JpegImageFile, 'PNG': PngImagePlugin.PngImageFile}
 
@@ -167,13 +165,13 @@ def _apart(array: np.ndarray) -> int:
 
 def _together(files: Mapping, arrays: Mapping[str, np.ndarray], rules: Rules) -> list[Problem]:
   problems = []
-  # Without those that are black: found above, and equal to anything black.
-  small = {m: _small(array) for m, array in arrays.items() if not signal.constant(array)}
-  for one, other in itertools.combinations(small, 2):
+  # Without constant images: reported above, and equal to any other constant one.
+  looks = {m: copies.look(array) for m, array in arrays.items() if not signal.constant(array)}
+  for one, other in itertools.combinations(looks, 2):
     if one in files and files[one] == files.get(other):  # an array has no file
       problems.append(('same-image', f'{other} is the same file as {one}'))
-    elif (alike := _correlation(small[one], small[other])) > COPY:
-      problems.append(('same-image', f'{other} is a copy of {one} (correlation {alike:.5f})'))
+    elif how := copies.describe(looks[one], looks[other]):
+      problems.append(('same-image', f'{other} is a copy of {one} ({how})'))
   if 'rgb' in arrays and (arrays['rgb'].ndim == 2 or _apart(arrays['rgb']) == 0):
     for other in arrays:
       if other != 'rgb' and arrays[other].ndim == 3 and _apart(arrays[other]) > GREY:
@@ -201,24 +199,6 @@ def disagree(images: Mapping[str, np.ndarray], sizes: str = 'aspect') -> str:
     wrong = sizes == 'aspect' and bool(ratios) and max(ratios) > ASPECT * min(ratios)
   found = ', '.join(f'{m} {width} x {height}' for m, (height, width) in shapes.items())
   return found if wrong else ''
-
-
-def correlation(one: np.ndarray, other: np.ndarray) -> float:
-  """Pearson's, of two pictures made grey and small; 0 where one is constant."""
-  return _correlation(_small(one), _small(other))
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-  a, b = a - a.mean(), b - b.mean()
-  scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-  return float((a * b).sum()) / scale if scale > 0 else 0.0
-
-
-def _small(image: np.ndarray) -> np.ndarray:
-  small = cv2.resize(image, (COMPARED, COMPARED), interpolation=cv2.INTER_AREA).astype(np.float32)
-  if small.ndim == 3:
-    small = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-  return small.astype(np.float64)
 
 
 def digest(encoded: bytes) -> str:
