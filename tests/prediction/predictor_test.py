@@ -14,7 +14,7 @@ from PIL import Image
 
 from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.input_pipeline import faces
-from flexfas_jax.prediction import Predictor
+from flexfas_jax.prediction import Predictor, samples, score_table
 from flexfas_jax.prediction.decision import Decision, of_score
 from tests.prediction import bundles
 
@@ -230,6 +230,13 @@ def test_images_that_are_not_registered_are_refused(predictor, bundle):
   assert predictor(rgb=turned, depth=lying).used == ('rgb', 'depth')
   with pytest.raises(DataError, match='rgb 120 x 192'):
     predictor(rgb=jpeg_turned(rgb, 6), depth=lying)
+  # A prepared set was checked by its builder's own rule; in a folder or a list nobody has.
+  sample = samples.Sample('1', {'rgb': rgb, 'depth': depth})
+  for as_evaluated, used in ((False, ()), (True, ('rgb', 'depth'))):
+    table = score_table.make(predictor, [sample], batch=1, as_evaluated=as_evaluated)
+    assert table.decisions[0].used == used
+    assert (table.decisions[0].outcome == 'fta') == (not used)
+    assert ['not registered' in text for _, text in table.faults] == [True] * (not as_evaluated)
   # Crops that were made for each modality.
   assert Predictor.load(bundle, sizes='any')(rgb=rgb, depth=depth).used == ('rgb', 'depth')
   with pytest.raises(DataError, match='not registered'):
