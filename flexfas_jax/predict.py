@@ -177,6 +177,8 @@ def _predict(args: argparse.Namespace) -> None:
     )
   if many and (args.box or args.times or args.max_age is not None):
     raise ConfigError(f'--box, --times and --max_age are of one sample, not of --{many[0]}')
+  if many and args.max_skew is not None and not args.manifest:
+    raise ConfigError(f'--max_skew needs times: a --manifest has them, --{many[0]} does not')
   told = args.box if given else args.manifest and args.crop
   if args.crop in ('box', 'landmarks') and (not told or (given and args.crop != 'box')):
     raise ConfigError(f'--crop={args.crop}: nothing says where the face is: --box, or a --manifest')

@@ -116,6 +116,7 @@ def test_one_sample(bundle, files, capsys):
     (['--rgb=rgb.png', '--on_bad=skip'], 2, '--on_bad is of'),
     (['--manifest=boxless.csv', '--out=./boxless.csv'], 2, 'would overwrite the manifest'),
     (['--manifest=boxless.csv', '--max_skew=1'], 2, 'has no columns rgb_time'),
+    (['--folder=.', '--max_skew=1'], 2, '--max_skew needs times'),
     (['--folder=.', '--out=absent/a.csv'], 2, 'a folder that is there'),
     (['--rgb=rgb.png', '--times=rgb=x'], 2, 'these are no numbers'),
     (['--rgb=rgb.png', '--times=rgb=1,rgb=9', '--max_skew=1'], 2, 'rgb has two times'),
@@ -334,7 +335,7 @@ def test_bad_samples_are_left_out(bundle, files, capsys):
   (files / 'set/attack/p6/ir/06.png').rename(files / 'set/attack/p6/ir/06.tiff')
   os.rename('set/attack/p0/rgb/00.png', b'set/attack/p0/rgb/0\xff.png')
   code, out, err = run(capsys, bundle, '--folder=set', '--out=o.csv')
-  assert code == 3 and '2 samples cannot be decided (--on_bad=skip leaves them out)' in err
+  assert code == 3 and 'samples that cannot be decided: 2 (--on_bad=skip leaves them out)' in err
   assert (
     not out and not (files / 'o.csv').exists()
   )  # the names are known before anything is decided

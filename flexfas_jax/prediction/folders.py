@@ -64,7 +64,9 @@ def of_folder(folder: str | os.PathLike, on_bad: str = 'fail') -> Listing:
       )
     images[sensor.modality] = name
   if unclear:
-    raise DataError(f'{_shown(folder)}: {listed(unclear)}: {_WAY_OUT}')
+    raise DataError(
+      f'{_shown(folder)}: {listed(unclear)}. Move other sensors away; ours: {_WAY_OUT}'
+    )
   faults, skipped = _faults(files, found)
   if not found:
     told = listed([text for _, text in faults.values()] or _note_skipped(skipped))
@@ -74,7 +76,7 @@ def of_folder(folder: str | os.PathLike, on_bad: str = 'fail') -> Listing:
   bad = [Finding(rule, str(folder), 0, text) for rule, text in faults.values()]
   if bad and on_bad == 'fail':
     raise DataError(
-      f'{_shown(folder)}: {len(bad)} samples cannot be decided (--on_bad=skip leaves them out): '
+      f'{_shown(folder)}: samples that cannot be decided: {len(bad)} (--on_bad=skip leaves them out): '
       + listed([finding.text for finding in bad])
     )
   samples = [of_row(_row(images), folder) for key, images in found.items() if key not in faults]
@@ -185,7 +187,7 @@ def _note_skipped(names: Sequence[str]) -> list[str]:
     return []
   counts = collections.Counter(Path(name).suffix.lower() or 'no suffix' for name in names)
   said = ', '.join(f'{_shown(suffix)} {n}' for suffix, n in counts.most_common(_NAMED))
-  return [f'{len(names)} files are not read ({said}): {_some(names)}']
+  return [f'files that are not read: {len(names)} ({said}): {_some(names)}']
 
 
 def _note_missing(samples: Sequence[Sample]) -> list[str]:

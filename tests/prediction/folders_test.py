@@ -54,7 +54,9 @@ def test_hidden_and_system_files_are_no_images(tmp_path):
 )
 def test_a_sensor_is_never_left_out_for_its_suffix(tmp_path, name):
   write(tmp_path, 'rgb/1.jpg', 'ir/1.png', name, 'rgb/2.jpg', 'ir/2.png')
-  with pytest.raises(DataError, match=r'1 samples cannot be decided.*is not read: JPEG and PNG'):
+  with pytest.raises(
+    DataError, match=r'samples that cannot be decided: 1 .*is not read: JPEG and PNG'
+  ):
     folders.of_folder(tmp_path)
   found = folders.of_folder(tmp_path, on_bad='skip')
   assert of(found) == {'2': 'rgb+ir'}
@@ -77,7 +79,7 @@ def test_what_is_no_image_is_named(tmp_path):
   found = folders.of_folder(tmp_path)
   assert of(found) == {'1': 'rgb+depth+ir'} and not found.bad
   (note,) = found.notes
-  assert note.startswith('7 files are not read (.json 2, ')
+  assert note.startswith('files that are not read: 7 (.json 2, ')
   assert note.endswith(
     '1.json, README.md, caf\\xe9.txt, depth/calibration.json, model.onnx, and 2 more'
   )
