@@ -76,8 +76,8 @@ def of_folder(folder: str | os.PathLike, on_bad: str = 'fail') -> Listing:
   bad = [Finding(rule, str(folder), 0, text) for rule, text in faults.values()]
   if bad and on_bad == 'fail':
     raise DataError(
-      f'{_shown(folder)}: samples that cannot be decided: {len(bad)} (--on_bad=skip leaves them out): '
-      + listed([finding.text for finding in bad])
+      f'{_shown(folder)}: samples that cannot be decided: {len(bad)} (--on_bad=skip leaves them '
+      'out): ' + listed([finding.text for finding in bad])
     )
   samples = [of_row(_row(images), folder) for key, images in found.items() if key not in faults]
   ids = collections.Counter(sample.id for sample in samples)
