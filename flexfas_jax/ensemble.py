@@ -21,6 +21,7 @@ from flexfas_jax.evaluation import (
   overlaps,
   scales,
   score_files,
+  sufficiency,
   thresholds,
 )
 from flexfas_jax.evaluation.score_files import Scores
@@ -184,7 +185,7 @@ def _ensemble(args: argparse.Namespace) -> None:
   made = {s: averaging.average(recipe, own, devs, s) for s in own[0].subsets}
   print(_headline(args, own, known))
   for subset, one in made.items():
-    _show(recipe, subset, one)
+    _show(recipe, subset, one, sufficiency.rates_of_classes(own[0].scores))
   _write(args, recipe, own, devs, made, incomplete)
   for line in remarks:
     print(line, file=sys.stderr)
@@ -267,17 +268,17 @@ def _headline(args, own, known: bool) -> str:
   return f'{len(own)} files; {how}{weighted}{seen}'
 
 
-def _show(recipe: averaging.Recipe, subset: str, one: averaging.Averaged) -> None:
+def _show(recipe, subset: str, one: averaging.Averaged, insufficient) -> None:
   if not one.served:
     print(f'\n{subset}: no sample has a score of every member; not served')
     return
   dev = one.dev_means is not None
   on = ' on dev' if thresholds.needs_dev(recipe.rule) else ''
   print(f'\n{subset}: percent, threshold {recipe.rule}{on}')
-  print(ensemble_tables.text(one, recipe.rule))
+  print(ensemble_tables.text(one, recipe.rule, insufficient))
   print(f'* the member of the least EER {"on dev" if dev else "on these very scores (ORACLE)"}')
   if one.calibration:
-    print('\n' + ensemble_tables.effect_text(one, recipe.fits_calibration))
+    print('\n' + ensemble_tables.effect_text(one, recipe.fits_calibration, insufficient))
 
 
 def _write(args, recipe, own, devs, made, incomplete) -> None:

@@ -18,6 +18,7 @@ from flexfas_jax.evaluation import (
   results,
   scales,
   score_files,
+  sufficiency,
   tables,
   thresholds,
 )
@@ -320,9 +321,12 @@ def _without_redundant(scores, dev, rule, oracle):
   if not n:
     return scores, dev, []
   told = [f'{n} redundant rows (ids that end in #2, #3, ...) are left out']
-  for subset, values in results.results(scores, rule, dev, oracle).items():
+  found = results.results(scores, rule, dev, oracle)
+  few = sufficiency.insufficient(scores, found)
+  for subset, values in found.items():
     said = ', '.join(
-      f'{name.upper()} {100 * values[name]:.2f}' for name in ('acer', 'apcer', 'bpcer')
+      f'{name.upper()} {tables.stated(values[name], True, name in few[subset])}'
+      for name in ('acer', 'apcer', 'bpcer')
     )
     told.append(f'{tables.shown(subset)}, counting them as published: {said}')
   return kept, aggregation.distinct(dev)[0] if dev else None, told

@@ -357,6 +357,19 @@ def test_logits_that_are_1_in_float64_are_not_merged(tmp_path, capsys):
     assert 45 < found[1] < 46
 
 
+def test_figures_of_few_samples_are_not_stated(files, capsys):
+  for name in RUNS[:2]:
+    for path, who in ((f'{name}.csv', 't'), (f'dev/{name}.csv', 'd')):
+      score_files.write(path, scored(RUNS.index(name), who, 40))
+  dev = ['--dev', *given(RUNS[:2], 'dev/')]
+  assert run(*given(RUNS[:2]), *dev, '--out=e.csv', '--calibrate=platt') == 0
+  said = capsys.readouterr().out
+  rows = [line for line in said.splitlines() if line.startswith(('ensemble', '  '))]
+  assert rows and all('n too small' in row for row in rows[:3])
+  row = next(line for line in said.splitlines() if line.startswith('ensemble, after'))
+  assert row.count('n too small') == 5  # not Brier, log loss and ECE
+
+
 def test_members_on_different_scales_are_refused(files, capsys):
   scores = score_files.read('a_seed1_fold2.csv')
   percent = {'score': 100 * scores.scores['score']}

@@ -314,11 +314,14 @@ def test_columns_of_another_file(files, capsys):
 
 
 def test_redundant_rows_count_once_and_both_figures_are_told(files, capsys):
-  rows = ['a,1,.9', 'b,1,.1', 'b#2,1,.1', 'c,0,.2']
+  rows = [*(f'a{i},1,.9' for i in range(29)), 'b,1,.1', 'b#2,1,.1']
+  rows += [f'c{i},0,.2' for i in range(29)]
   assert run(written(files / 'test.csv', rows), f'--json={files}/o.json') == 0
   said = capsys.readouterr().err
-  assert '1 redundant rows' in said and 'counting them as published: ACER 33.33' in said
-  assert json.loads((files / 'o.json').read_text())['score']['acer'] == 0.25
+  assert '1 redundant rows' in said and 'counting them as published: ACER 3.23' in said
+  assert json.loads((files / 'o.json').read_text())['score']['acer'] == pytest.approx(1 / 60)
+  assert run(written(files / 'test.csv', rows[:-1])) == 0
+  assert 'ACER n too small, APCER n too small, BPCER 6.45' in capsys.readouterr().err
 
 
 def rates(*args):

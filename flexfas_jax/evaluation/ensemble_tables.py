@@ -1,5 +1,7 @@
 """What an ensemble is a mean of, and what every mean gained, as text."""
 
+from collections.abc import Collection
+
 import numpy as np
 
 from flexfas_jax.evaluation import calibration, ensembles, metrics, tables, thresholds
@@ -7,7 +9,14 @@ from flexfas_jax.evaluation.averaging import Averaged
 from flexfas_jax.evaluation.ensembles import Key
 from flexfas_jax.evaluation.members import named
 
-_COLUMNS = ('ACER', 'APCER', 'BPCER', 'EER', 'AUC', 'TPR@FPR=1e-4')
+_COLUMNS = {
+  'ACER': 'acer',
+  'APCER': 'apcer',
+  'BPCER': 'bpcer',
+  'EER': 'eer',
+  'AUC': 'auc',
+  'TPR@FPR=1e-4': 'tpr@fpr=1e-4',
+}
 _TOLD = {  # of `calibration.told`: heading
   'brier': 'Brier',
   'log_loss': 'log loss',
@@ -36,12 +45,13 @@ def best(made: Averaged) -> Key:
   return min((key for key in means if len(key) == 3), key=order)
 
 
-def text(made: Averaged, rule: str) -> str:
+def text(made: Averaged, rule: str, insufficient: Collection[str] = ()) -> str:
   """The tree of means with the figures of every mean, in percent.
 
   Args:
     made: of a subset that is served.
     rule: how each mean gets its threshold, as in `thresholds.RULES`.
+    insufficient: metrics that are not stated, from `sufficiency`.
   """
   head = ['mean', 'of', *(['weight'] if made.weights else []), *_COLUMNS, 'threshold']
   rows, winner = [head], known(best(made))
@@ -58,15 +68,19 @@ def text(made: Averaged, rule: str) -> str:
     dev = made.dev_means[key] if made.dev_means is not None else None
     rows.append([name, _parts(made.tree, key), *weight])
     rows[-1] += _figures(made, made.means[key], dev, rule, made.scale)
+  for row in rows[1:]:
+    for i, metric in enumerate(_COLUMNS.values(), len(head) - len(_COLUMNS) - 1):
+      row[i] = tables.TOO_SMALL if metric in insufficient else row[i]
   return tables.aligned(rows)
 
 
-def effect_text(made: Averaged, fitted: bool) -> str:
+def effect_text(made: Averaged, fitted: bool, insufficient: Collection[str] = ()) -> str:
   """What calibration did to a subset: `calibration.told` before and after.
 
   Args:
     made: of a subset that was calibrated.
     fitted: whether on its dev scores.
+    insufficient: metrics of the test that are not stated, from `sufficiency`.
   """
   method, parameters = made.calibration.method, made.calibration.parameters
   said = [f'{name} {x:.6g}' for name, x in parameters.items() if isinstance(x, float)]
@@ -80,6 +94,9 @@ def effect_text(made: Averaged, fitted: bool) -> str:
     for when, values, scale in (('before', score, made.scale), ('after', after, made.final_scale)):
       told = calibration.told(label, values, scale)
       cells = [f'{told[n]:.6f}' if n in _AS_THEY_ARE else _percent(told[n]) for n in _TOLD]
+      if name == 'ensemble':
+        few = [n in insufficient for n in _TOLD]
+        cells = [tables.TOO_SMALL if f else c for f, c in zip(few, cells, strict=True)]
       rows.append([f'{name}, {when}', *cells])
   first = ', '.join([f'calibration: {method}', *said, f'ECE of {calibration.BINS} equal bins'])
   return first + '\n' + tables.aligned(rows)

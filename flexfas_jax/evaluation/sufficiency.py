@@ -40,8 +40,7 @@ def insufficient(scores: Scores, found: results.Results) -> dict[str, frozenset[
     found: their figures.
   """
   units, bona_fide = Units(scores), scores.label == 1
-  few = {name: units.too_few(bona_fide) for name in _BONA_FIDE}
-  few |= {name: units.too_few(~bona_fide) for name in _ATTACK}
+  few = _of_classes(units, bona_fide)
   category, species = results.kinds(scores)
   for prefix, kinds in (('apcer/', category or species), ('apcer_species/', species)):
     for i, name in enumerate(kinds.names if kinds else ()):
@@ -50,6 +49,14 @@ def insufficient(scores: Scores, found: results.Results) -> dict[str, frozenset[
     subset: frozenset(name for name in values if _is_few(name, values, few))
     for subset, values in found.items()
   }
+
+
+def rates_of_classes(scores: Scores) -> frozenset[str]:
+  """The metrics of whole classes that have too few samples or subjects, under any subset."""
+  few = _of_classes(Units(scores), scores.label == 1)
+  return frozenset(
+    name for name in (*few, 'acer', 'eer', 'auc', 'tpr@fpr=1e-4') if _is_few(name, {}, few)
+  )
 
 
 def by_counts(found: results.Results) -> dict[str, frozenset[str]]:
@@ -63,6 +70,11 @@ def by_counts(found: results.Results) -> dict[str, frozenset[str]]:
         few[f'apcer/{name.removeprefix("n_attack/")}'] = intervals.too_few(n)
     of[subset] = frozenset(name for name in values if _is_few(name, values, few))
   return of
+
+
+def _of_classes(units: Units, bona_fide: np.ndarray) -> dict[str, bool]:
+  few = dict.fromkeys(_BONA_FIDE, units.too_few(bona_fide))
+  return few | dict.fromkeys(_ATTACK, units.too_few(~bona_fide))
 
 
 def _is_few(name: str, values: dict[str, float], few: dict[str, bool]) -> bool:

@@ -253,7 +253,7 @@ def _rows(found: results.Results, columns: Mapping[str, str], insufficient) -> l
   for subset, values in found.items():
     served = results.is_served(values)
     few = insufficient.get(subset, ())
-    rates = [_stated(values[metric], served, metric in few) for metric in columns.values()]
+    rates = [stated(values[metric], served, metric in few) for metric in columns.values()]
     threshold = f'{values["threshold"]:.6g}' if served else '-'
     counts = [str(values[name]) for name in ('n_bona_fide', 'n_attack', 'n_fta')]
     name = shown(subset) if served else f'{shown(subset)} (not served)'
@@ -273,14 +273,15 @@ def _category_rows(found: results.Results, insufficient) -> list[list[str]]:
       kind,
       str(n),
       *(
-        _stated(v.get(name, math.nan), results.is_served(v), name in insufficient.get(s, ()))
+        stated(v.get(name, math.nan), results.is_served(v), name in insufficient.get(s, ()))
         for s, v in found.items()
       ),
     ])  # fmt: skip
   return [['attack', 'n', *map(shown, found)], *rows] if rows else []
 
 
-def _stated(value: float, served: bool, few: bool) -> str:
+def stated(value: float, served: bool, few: bool) -> str:
+  """A rate in percent, or why there is none."""
   return TOO_SMALL if served and few and not math.isnan(value) else _percent(value, served)
 
 
