@@ -145,6 +145,8 @@ def test_a_request_line(serving, status, line):
     assert f'\r\nAllow: {"POST" if b"decide" in line else "GET"}' in head
   if b'HEAD' in line:
     assert content == b''
+  elif status == 404:
+    assert json.loads(content) == {'error': 'there is no such page'}
   elif status != 200:
     assert json.loads(content)['error']
 
@@ -195,6 +197,12 @@ def test_headers(serving, status, headers):
   sent = get(serving, headers=headers.replace('{port}', str(serving.server_port)))
   found, _, content = exchange(serving, sent)
   assert found == status and (status == 200 or json.loads(content)['error'])
+
+
+@pytest.mark.parametrize('begun', [b'', b'GET / HTTP/1.1\r\nHost: '])
+def test_a_line_that_never_ends_is_not_kept(serving, begun):
+  with connect(serving, begun + b'a' * 100_000) as connection:
+    assert connection.recv(100).startswith(b'HTTP/1.1 431 ')
 
 
 def test_a_request_without_a_host(serving):
