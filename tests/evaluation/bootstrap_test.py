@@ -334,3 +334,12 @@ def test_the_largest_rate_of_a_draw_is_of_the_species_that_were_drawn():
   np.testing.assert_allclose(found['apcer/print'], [1 / 2, 2 / 3, 1 / 3, NAN])
   np.testing.assert_allclose(found['apcer/mask'], [0, NAN, NAN, 0])
   np.testing.assert_allclose(found['worst'], [1 / 2, 2 / 3, 1 / 3, 0])
+
+
+def test_an_attack_above_all_others_loses_to_nobody():
+  label, score = np.array([1, 0, 1, 0]), np.array([0.1, 0.9, 0.5, 0.3])
+  who = people_of(label, np.array(['a', 'b', 'c', 'd']))
+  figures = bootstrap.Figures(who, label, score, {})
+  # Of the pairs of a bona fide sample and an attack one is in order; with c twice and d thrice, 6.
+  found = figures(np.array([[1, 1, 1, 1], [1, 1, 2, 3], [2, 1, 1, 0]], np.int32))
+  np.testing.assert_allclose(found['auc'], [1 / 4, 6 / 12, 0])
