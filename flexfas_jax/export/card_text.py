@@ -74,12 +74,12 @@ def _thresholds(card) -> str:
     if one is None:
       rows.append([name, 'none: refused', *[''] * 5])
       continue
-    counts = [f'{of["scores"]} of {of["subjects"]}' for of in one['counts'].values()]
+    counts = [f'{of["scores"]} ({of["subjects"]})' for of in one['counts'].values()]
     fitted_on = f'{one["val"]} ({one["n"]})'
     rows.append(
       [name, f'{one["value"]:.6f}', one['rule'], fitted_on, *counts, one['list_hash'][:12]]
     )
-  classes = [f'{name} scores of subjects' for name in ('attack', 'bona fide')]
+  classes = [f'{name} scores (subjects)' for name in ('attack', 'bona fide')]
   names = ['sensors', 'threshold', 'rule', 'fitted on (samples)', *classes, 'list']
   least = card['evidence']
   return (

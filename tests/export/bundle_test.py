@@ -13,9 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from flexfas_jax import errors
+from flexfas_jax import errors, predict
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.export import bundle, graph
+from flexfas_jax.export import bundle, deciding, graph
 from flexfas_jax.export import source as sources
 from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.prediction import Predictor
@@ -213,8 +213,6 @@ def test_a_workdir_that_is_not_ready(config, run, tmp_path):
 
 
 def test_val_is_scored_anew_where_its_scores_are_of_others(config, run, tmp_path):
-  from flexfas_jax.export import deciding
-
   source = sources.of_workdir(config, run)
   stored, origin = deciding.val_scores(source, None)
   assert origin == 'scores/val.csv'
@@ -243,6 +241,92 @@ def test_of_several_views_the_first_is_exported(config, run, tmp_path):
     assert decision.score == pytest.approx(
       one['expected']['+'.join(decision.used)]['score'], abs=1e-5
     )
+
+
+def test_a_small_val_is_refused_by_default(config, run, tmp_path, capsys):
+  """28 samples of 4 subjects: a threshold that is fitted on them says nothing of others."""
+  target = tmp_path / 'bundle'
+  code = errors.exit_code_of(lambda: bundle.run(config, str(run), str(target), 'weights'))
+  said = capsys.readouterr().err
+  assert code == 4 and 'Required: 30 scores of 10 subjects of each class' in said
+  assert 'lower --min_val_scores and --min_val_subjects' in said
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_lower_minimums_are_said(card, exported):
+  assert card['evidence'] == {'min_scores': 12, 'min_subjects': 2}
+  for text in (' '.join(card['remarks']), (exported / 'CARD.md').read_text()):
+    assert 'accepted from 12 scores of 2 subjects of each class on val; the default is 30' in text
+  for one in card['thresholds'].values():
+    assert one['counts'] == {
+      'attack': {'scores': 16, 'subjects': 2},
+      'bona_fide': {'scores': 12, 'subjects': 2},
+    }
+
+
+def test_prediction_with_a_subset_without_evidence_is_refused(
+  config, run, prepared, tmp_path, monkeypatch, capsys
+):
+  """No bona fide val sample has infrared: no threshold for it, and no decision by it."""
+  presence = deciding.presence
+
+  def without_ir(source, val):
+    labels = dict(zip(val.columns['id'], val.columns['label'], strict=True))
+    return {
+      id_: row & np.array([True, labels[id_] == 'attack'])
+      for id_, row in presence(source, val).items()
+    }
+
+  monkeypatch.setattr(deciding, 'presence', without_ir)
+  target = tmp_path / 'bundle'
+  bundle.run(config, str(run), str(target), 'weights', **TINY)
+  warned = capsys.readouterr().err
+  for name in ('rgb+ir', 'ir'):
+    assert f'warning: No threshold for {name} (0 bona_fide scores of 0 subjects)' in warned
+  card = json.loads((target / 'card.json').read_text())
+  assert list(card['thresholds']) == ['rgb'] and card['subsets'] == ['rgb', 'rgb+ir', 'ir']
+  assert any('No threshold for ir' in remark for remark in card['remarks'])
+  text = (target / 'CARD.md').read_text()
+  assert '| ir | none: refused |' in text and 'No threshold for ir' in text
+  files = {m: target / f'samples/0_{m}.png' for m in ('rgb', 'ir')}
+  predictor = Predictor.load(target, format='weights')
+  assert predictor(rgb=files['rgb']).threshold == card['thresholds']['rgb']['value']
+  for given in (files, {'ir': files['ir']}):
+    with pytest.raises(StateError, match='has no threshold for (rgb.)?ir .it has: rgb.*val has'):
+      predictor(**given)
+  args = [str(target), '--format=weights', f'--data={config.val}', f'--data_dir={prepared}']
+  assert predict.main([*args, f'--out={tmp_path}/o.csv']) == 4
+  out, err = capsys.readouterr()
+  assert 'no threshold for rgb+ir' in err and 'bona_fide' not in out
+
+
+def test_a_signed_bundle_by_the_command(run, prepared, tmp_path):
+  """The flags of the export reach the card, and the keys those of prediction."""
+  pytest.importorskip('cryptography')
+  from tests.prediction.signature_test import write_keys
+
+  private, public = write_keys(tmp_path, 'own')
+  path = small_job.write_config(tmp_path / 'small.py', prepared)
+  flags = ['--mode=export', '--formats=weights', f'--export_dir={tmp_path}/bundle', '--sequence=5']
+  flags += [f'--sign_key={private}', '--min_val_scores=12', '--min_val_subjects=2']
+  ((code, _, stderr),) = small_job.finish(small_job.start(path, run, 1, 1, *flags))
+  assert code == 0, stderr
+  card = json.loads((tmp_path / 'bundle/card.json').read_text())
+  assert card['sequence'] == 5
+  args = [str(tmp_path / 'bundle'), f'--rgb={tmp_path}/bundle/samples/0_rgb.png']
+  args += ['--format=weights', f'--public_key={public}']
+  assert predict.main([*args, '--min_sequence=5']) == 0
+  assert predict.main([*args, '--min_sequence=6']) == 4
+  (tmp_path / 'bundle/card.json').write_text(json.dumps(card))
+  assert predict.main(args) == 4
+
+
+def test_a_key_that_signs_nothing_is_found_at_once(config, run, tmp_path):
+  (tmp_path / 'key.pem').write_text('no key')
+  with pytest.raises(ConfigError, match='is not the PEM file of a private Ed25519 key'):
+    bundle.run(config, str(run), str(tmp_path / 'b'), 'weights', sign_key=tmp_path / 'key.pem')
+  with pytest.raises(ConfigError, match='--sequence=-1'):
+    bundle.run(config, str(run), str(tmp_path / 'b'), 'weights', sequence=-1)
 
 
 def test_flags_of_another_mode_are_refused():
