@@ -29,7 +29,12 @@ def canonical(names: Sequence[str]) -> list[str]:
     names: [N] str; a slash parts a name from what is above it.
   """
   names = list(names)
-  return names if _PLAIN.fullmatch('\n'.join(names)) else list(map(_canonical, names))
+  return names if has_one_spelling(names) else list(map(_canonical, names))
+
+
+def has_one_spelling(names: Sequence[str]) -> bool:
+  """Whether names, [N] str, are compared as they are: letters of ASCII without blanks."""
+  return bool(_PLAIN.fullmatch('\n'.join(names)))
 
 
 @functools.lru_cache(65536)

@@ -1,5 +1,6 @@
 """Names are one however they are spelled; a video is (dataset, subject, video), in every check."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -202,6 +203,11 @@ def test_bootstrap_draws_one_subject_of_two_spellings():
 
   one = scores(list('abcdef'), subject=[ONE[0], ONE[1], ONE[2], 'b', 'b', 'c'])
   assert judgement.judge('x', one, 'fixed=0.5', draws=5).people.n == 3
+  one = dataclasses.replace(one, subject=np.full(6, ''), video=np.full(6, '1'))
+  ids = [f't/{name}/1/{i}' for i, name in enumerate('aabbcc')]
+  one = dataclasses.replace(one, ids=ids)
+  who = judgement.judge('x', one, 'fixed=0.5', draws=5).people
+  assert (who.unit, who.n) == ('videos', 3)
 
 
 def test_row_numbers_are_no_ids(tmp_path, capsys):

@@ -5,6 +5,7 @@ FlexModal and MM-FAS judge frames; WMCA, CeFA and ISO/IEC 30107-3 presentations,
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -92,6 +93,16 @@ def videos_of(scores: Scores) -> identity.Videos:
   return identity.videos(*(column.tolist() for column in columns))
 
 
+def clusters(scores: Scores) -> tuple[Sequence[str], Sequence[str]]:
+  """(subjects, videos), [N] each, as `bootstrap.people` clusters a score file's samples."""
+  subject = scores.subject
+  if not identity.has_one_spelling(subject.tolist()):
+    subject = np.array(identity.subjects(scores.dataset.tolist(), subject.tolist()))
+  if (subject != '').all():
+    return subject, scores.video  # which are not needed
+  return subject, videos_of(scores).names
+
+
 def video_notes(scores: Scores, by_name: bool = True) -> list[str]:
   """How videos without subjects are told apart, a line each; none where all subjects are known.
 
@@ -99,6 +110,8 @@ def video_notes(scores: Scores, by_name: bool = True) -> list[str]:
     scores: of frames.
     by_name: also of videos that nothing but their name tells apart.
   """
+  if not ((scores.subject == '') & (scores.video != '')).any():
+    return []  # at little cost
   of, name = videos_of(scores), str(scores.path or 'the scores')
   found = []
   if of.by_id:

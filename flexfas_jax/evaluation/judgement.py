@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexfas_jax import identity, schema
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import (
   aggregation,
@@ -151,9 +151,7 @@ def judge(
   who, drawn = None, dict.fromkeys(served)
   if draws and served:
     progress(f'drawing people {draws} times')
-    subject = identity.subjects(scores.dataset.tolist(), scores.subject.tolist())
-    video = aggregation.videos_of(scores).names
-    who = bootstrap.people(scores.label, scores.dataset, subject, video, draws, seed)
+    who = bootstrap.people(scores.label, scores.dataset, *aggregation.clusters(scores), draws, seed)
     drawn = bootstrap.draw(
       who,
       {

@@ -6,7 +6,7 @@ does; a maximum over species, if the species that attain it do.
 
 import numpy as np
 
-from flexfas_jax.evaluation import bootstrap, intervals, metrics, results
+from flexfas_jax.evaluation import aggregation, bootstrap, intervals, metrics, results
 from flexfas_jax.evaluation.score_files import Scores
 
 _BONA_FIDE, _ATTACK = ('bpcer', 'bpnrr'), ('apcer', 'apnrr')
@@ -20,7 +20,7 @@ class Units:
   """
 
   def __init__(self, scores: Scores):
-    who = bootstrap.people(scores.label, scores.dataset, scores.subject, scores.video, 0)
+    who = bootstrap.people(scores.label, scores.dataset, *aggregation.clusters(scores), 0)
     self._of, self._n = who.of, who.n
     self._independent = who.unit == 'samples'
 
