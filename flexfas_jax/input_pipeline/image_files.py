@@ -310,8 +310,6 @@ def _of_exif(exif: bytes) -> int:
   place = int.from_bytes(exif[4:8], order)
   for n in range(int.from_bytes(exif[place : place + 2], order)):
     entry = exif[place + 2 + 12 * n : place + 14 + 12 * n]
-    if len(entry) < 12:
-      return 1
     if int.from_bytes(entry[:2], order) == _ORIENTATION:
       width = {1: 1, 3: 2, 4: 4}.get(int.from_bytes(entry[2:4], order), 0)  # by the tag's type
       found = int.from_bytes(entry[8 : 8 + width], order)

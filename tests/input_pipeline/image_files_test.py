@@ -213,9 +213,9 @@ def test_bombs_are_refused_before_they_go_off(name):
 @pytest.mark.parametrize('interlaced', [False, True])
 def test_pixels_that_do_not_compress_are_no_bomb(bits, interlaced):
   """Noise of the largest size that its header allows; a decoder sees the same in both."""
-  noise = np.random.default_rng(1).integers(0, 2, (700, 900), np.uint8) * 255
+  noise = np.random.default_rng(1).integers(0, 2, (1500, 1200), np.uint8) * 255
   if bits > 1:
-    noise = np.random.default_rng(1).integers(0, 2**bits, (190, 300), f'u{bits // 8}')
+    noise = np.random.default_rng(1).integers(0, 2**bits, (400, 600), f'u{bits // 8}')
   encoded = cv2.imencode('.png', noise, [cv2.IMWRITE_PNG_BILEVEL, int(bits == 1)])[1].tobytes()
   if interlaced:
     encoded = adam7(noise, bits)
@@ -265,6 +265,8 @@ def test_metadata_leave_and_pixels_stay():
   removed = segment(0xE1, b'Exif\0\0' + tiff()), segment(0xED, b'Photoshop 3.0\0')
   encoded = with_segments(removed[0], adobe, removed[1])
   assert image_files.without_metadata(encoded) == with_segments(adobe)
+  after = JPEG + removed[0]  # a second image is its own affair
+  assert image_files.without_metadata(after) == after
   assert image_files.without_metadata(JPEG) is JPEG
   assert image_files.without_metadata(PNG) is PNG
 
@@ -294,6 +296,7 @@ def test_orientation_in_both_byte_orders_and_all_types(order):
     exif = tiff(other, (0x0112, kind, 1, value), order=order)
     assert orientation(with_segments(segment(0xE1, b'Exif\0\0' + exif))) == 6
     assert orientation(png(chunk(b'eXIf', exif))) == 6
+    assert orientation(png(chunk(b'eXIf', b'Exif\0\0' + exif))) == 6  # as some cameras have it
   assert orientation(with_segments(segment(0xE1, b'Exif\0\0' + exif[:20]))) == 1
   exif = tiff((0x0112, 3, 1, struct.pack(order + 'HH', 77, 0)), order=order)
   assert orientation(with_segments(segment(0xE1, b'Exif\0\0' + exif))) == 1
