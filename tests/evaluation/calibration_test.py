@@ -13,7 +13,7 @@ from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from flexfas_jax.errors import StateError
-from flexfas_jax.evaluation import calibration, ensembles, metrics
+from flexfas_jax.evaluation import calibration, ensembles, metrics, scales
 
 
 def drawn(n=400, seed=0, slope=2.0):
@@ -181,3 +181,51 @@ def test_the_order_of_rows_does_not_matter(method):
   assert maps[0] == maps[1]
   measures = [calibration.told(label[at], score[at]) for at in (np.arange(300), order)]
   assert measures[0] == measures[1]
+
+
+def test_what_calibration_changes_is_told_by_name():
+  label, score = [1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1]
+  told = calibration.told(label, score)
+  assert {n: told[n] for n in ('acer', 'apcer', 'bpcer', 'eer', 'auc')} == {
+    'acer': 0.5, 'apcer': 0.5, 'bpcer': 0.5, 'eer': 0.5, 'auc': 0.75
+  }  # fmt: skip
+  assert told['brier'] == calibration.brier(label, score)
+  assert told['log_loss'] == calibration.log_loss(label, score)
+  assert told['calibration_error'] == calibration.calibration_error(label, score)
+
+
+@pytest.mark.parametrize('method', calibration.METHODS)
+@pytest.mark.parametrize('scale', ['percent', 'logit', 'attack_probability', 'attack_percent'])
+def test_on_any_scale_the_map_is_the_same(method, scale):
+  rng = np.random.default_rng(5)
+  label = rng.integers(0, 2, 400)
+  share = np.clip(rng.normal(0.35 + 0.3 * label, 0.15), 0.01, 0.99).round(3)
+  kept = {
+    'percent': 100 * share,
+    'logit': np.log(share / (1 - share)),
+    'attack_probability': share - 1,
+    'attack_percent': 100 * share - 100,
+  }[scale]
+  expected = calibration.fit(method, label, share)(share)
+  found = calibration.fit(method, label, kept, scale=scale)
+  after = found(kept)
+  np.testing.assert_allclose(
+    scales.probability(after, found.result_scale), expected, rtol=1e-6, atol=1e-9
+  )
+  told = calibration.told(label, after, found.result_scale)
+  assert (told['acer'], told['auc']) == (
+    pytest.approx(calibration.told(label, expected)['acer']),
+    pytest.approx(calibration.told(label, expected)['auc'], abs=1e-4),
+  )
+
+
+@pytest.mark.parametrize('method', ['piecewise', 'platt'])
+def test_small_scores_of_either_class_are_not_merged(method):
+  label = np.array([1, 0] * 20)
+  small = 10.0 ** -np.arange(1, 41)  # the least of attacks, and of bona fide
+  low = np.sort(np.where(label, 0.5 + small / 4, small))
+  rising = calibration.fit(method, np.sort(label), low)(low)
+  assert (np.diff(rising[:20]) > 0).all()
+  attack = -np.sort(np.where(label, small, 0.5 + small / 4))[::-1]
+  found = calibration.fit(method, np.sort(label), attack, scale='attack_probability')
+  assert (np.diff(found(attack)[20:]) > 0).all()

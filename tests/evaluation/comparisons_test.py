@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from flexfas_jax.evaluation import comparisons, metrics
+from flexfas_jax.evaluation import bootstrap, comparisons, metrics
 from flexfas_jax.evaluation.comparisons import Comparison, Difference, Discordant
 from flexfas_jax.evaluation.intervals import Interval
 
@@ -88,3 +88,27 @@ def test_what_a_sensor_stops_by_hand():
   ]
   [ir, _] = comparisons.sensors(list(accepted), label, accepted, None)
   assert [gain.kind for gain in ir.gains] == ['bona fide', 'attacks']
+
+
+def test_a_verdict_at_five_percent_is_one_and_at_an_end_of_0_is_none():
+  at = Comparison(
+    'a', 'b', NONE, NONE, {'acer': Difference(-0.1, Interval(-0.2, -0.01), 0.05)}, 0.05
+  )
+  assert at.verdict == 'better'
+  for low, high in ((-0.2, 0.0), (0.0, 0.2)):
+    [touches] = comparisons.with_holm([compared(0.001, low, high)])
+    assert touches.verdict == 'not told apart'
+
+
+def test_a_rate_that_one_system_has_not_is_not_compared():
+  label = np.array([1, 0])
+  accepted = {'a': np.array([True, False]), 'b': np.array([True, True])}
+  one = bootstrap.Draws(0.5, np.array([0.4, 0.6] * 5), np.array([0.4, 0.6]), np.zeros(2, int), 9)
+  for both in (
+    {'a': {'acer': one, 'eer': one}, 'b': {'acer': one}},
+    {'a': {'acer': one}, 'b': {'acer': one, 'eer': one}},
+  ):
+    found = comparisons.compare('a', 'b', label, accepted, both)
+    assert list(found.rates) == ['acer']
+    assert (found.bona_fide[:2], found.attacks[:2]) == ((0, 0), (1, 0))
+  assert not comparisons.compare('a', 'b', label, accepted, None).rates

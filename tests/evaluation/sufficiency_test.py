@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from flexfas_jax.evaluation import results, sufficiency
@@ -73,3 +74,20 @@ def test_by_counts_alone():
   found = results.results(scores, 'fixed=0.5')
   assert 'threshold' not in sufficiency.by_counts(found)['rgb']
   assert sufficiency.by_counts(found) == sufficiency.insufficient(scores, found)
+
+
+def test_categories_are_kinds_as_well():
+  scores = made(29, {'mask': 28, 'print': 29})
+  category = np.where(scores.label == 1, '', np.where(scores.attack_type == 'mask', '3d', '2d'))
+  assert few(dataclasses.replace(scores, attack_category=category)) == {
+    'apcer/3d', 'apcer_species/mask'
+  }  # fmt: skip
+  scores = dataclasses.replace(scores, attack_category=category, attack_type=None)
+  assert few(scores) == {'apcer/3d'}
+
+
+def test_metrics_of_whole_classes():
+  of_both = {'acer', 'eer', 'auc', 'tpr@fpr=1e-4'}
+  for n, expected in ((28, BONA_FIDE | of_both), (29, set())):
+    assert sufficiency.rates_of_classes(made(n, {'mask': 29})) == expected
+  assert sufficiency.rates_of_classes(made(29, {'mask': 28})) == ATTACK | of_both
