@@ -260,6 +260,20 @@ def test_a_picture_of_one_colour_is_no_picture_either():
   assert PLAIN(make_example(rgb=blue))['present'].tolist() == [False, True, True]
 
 
+def test_noise_and_empty_depth_are_absent():
+  """Asked before any view, so that no random crop decides."""
+  rng = np.random.default_rng(0)
+  noise = rng.integers(0, 4, (64, 64, 1)).astype(np.uint8)
+  empty = np.zeros((64, 64, 1), np.uint16)
+  empty[32, 32] = 600
+  for draw in (None, np.random.default_rng(0)):
+    found = dataclasses.replace(PLAIN, view={'crop': (0.2, 0.4)})(
+      make_example(depth=empty, ir=noise), draw
+    )
+    assert found['present'].tolist() == [True, False, False]
+    assert not found['depth'].any() and not found['ir'].any()
+
+
 def test_decoded_pictures_become_what_examples_become():
   example = make_example()
   images = {m: geometry.decode(example[m], m, 'x') for m in MODALITIES}

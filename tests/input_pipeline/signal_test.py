@@ -190,3 +190,50 @@ def test_the_image_is_left_as_it_is():
   no_signal(image, 'rgb'), no_signal(image, 'depth')
   np.testing.assert_array_equal(image, before)
   assert no_signal(np.ascontiguousarray(image.T), 'ir') == no_signal(image.T, 'ir') == ''
+
+
+def by_the_card(image, modality):
+  """Whether there is signal, as an implementer reads it in a bundle's card."""
+  h, w = image.shape[:2]
+  image = image if image.ndim == 3 else image[..., None]
+  if modality == 'depth':
+    window = image[h // 4 : h - h // 4, w // 4 : w - w // 4, 0]
+    counts = np.bincount(image[..., 0].ravel())
+    odd = image[..., 0].size - counts.max()
+    enough = (window >= 8).sum() >= 0.05 * window.size
+    return bool(enough and odd > max(1, image[..., 0].size // 1000))
+  down, across = (min(8, max(2, side // 8)) for side in (h, w))
+  some = cv2.resize(image, (8 * across, 8 * down), interpolation=cv2.INTER_NEAREST)
+  grey = cv2.cvtColor(some, cv2.COLOR_RGB2GRAY) if modality == 'rgb' else some
+  medians, spreads = [], []
+  for y in range(down):
+    for x in range(across):
+      values = sorted(int(v) for v in grey[8 * y : 8 * y + 8, 8 * x : 8 * x + 8].ravel())
+      medians.append(values[32])
+      spreads.append(values[48] - values[16])
+  contrast, spread = max(medians) - min(medians), sorted(spreads)[len(spreads) // 2]
+  noise = 32 if image.itemsize == 1 else 8192
+  return not (contrast < 6 or (contrast < noise and contrast < 1.5 * spread))
+
+
+def test_the_card_describes_the_rule_to_the_pixel():
+  """Images near the limits of every kind, by another implementation."""
+  rng = np.random.default_rng(0)
+  found = {m: [] for m in ('rgb', 'depth', 'ir')}
+  for i in range(300):
+    h, w = rng.integers(9, 130, 2)
+    dtype, scale = ((np.uint8, 1), (np.uint16, 1), (np.uint16, 200))[i % 3]
+    low, contrast, sigma = rng.integers(8, 60), rng.integers(0, 16), rng.choice([0.5, 2, 6])
+    for modality, values in found.items():
+      channels = 3 if modality == 'rgb' else 1
+      patches = rng.integers(low, low + contrast + 1, (3, 3)).astype(np.float64)
+      image = cv2.resize(patches, (int(w), int(h)), interpolation=cv2.INTER_NEAREST)
+      image = image[..., None] + rng.normal(0, sigma, (h, w, channels))
+      if modality == 'depth':
+        holes = rng.random((h, w, 1)) < rng.choice([0.5, 0.94, 0.95, 0.96])
+        one = np.where(rng.random((h, w, 1)) < 1 / 900, 101, 100)
+        image = one if i % 2 else np.where(holes, 0, image)
+      image = (np.clip(np.rint(image), 0, 255) * scale).astype(dtype)
+      assert (no_signal(image, modality) == '') == by_the_card(image, modality), (i, modality)
+      values.append(by_the_card(image, modality))
+  assert all(0.1 < np.mean(values) < 0.9 for values in found.values())
