@@ -308,7 +308,7 @@ def test_a_covered_sensor_among_many(bundle, files, capsys, by):
   for name in made:
     assert score.main([f'{name}.csv', '--bootstrap=0', f'--json={name}_r.json']) == 0
   said = capsys.readouterr().err
-  assert 'rgb+ir: 2 of 8 samples have a modality that was given and is unusable' in said
+  assert 'rgb+ir: 2 of 8 samples were given an unusable modality' in said
   found = {name: json.loads((files / f'{name}_r.json').read_text()) for name in made}
   for name, of in found.items():
     assert 'n_unusable' not in of['rgb'] and of['rgb+ir']['n_unusable'] == 2

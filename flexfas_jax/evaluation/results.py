@@ -122,14 +122,14 @@ def remarks(found: Results) -> list[str]:
         'they count as not accepted'
       )
     if is_served(values) and 'n_unusable' in values:
-      both = [
-        ', '.join(f'{n.upper()} {100 * values[n + end]:.2f}' for n in ('acer', 'apcer', 'bpcer'))
+      scored, as_fta = (
+        ', '.join(f'{100 * values[name + end]:.2f}' for name in ('acer', 'apcer', 'bpcer'))
         for end in ('', '_fta')
-      ]
+      )
       lines.append(
-        f'{subset}: {values["n_unusable"]} of {_n(values)} samples have a modality that was given '
-        f'and is unusable. As scored, at {values["threshold"]:.6g}: {both[0]}. As failures to '
-        f'acquire, which is what prediction does by default: {both[1]}'
+        f'{subset}: {values["n_unusable"]} of {_n(values)} samples were given an unusable '
+        f'modality; ACER, APCER, BPCER at {values["threshold"]:.6g}: {scored} as scored, {as_fta} '
+        "as failures to acquire (prediction's default)"
       )
     if values['auc'] < 0.3:
       lines.append(

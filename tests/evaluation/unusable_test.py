@@ -51,9 +51,8 @@ def test_figures_both_ways(scores):
   assert found['depth']['bpcer'] == 0.25
   (line,) = (r for r in results.remarks(found) if r.startswith('rgb+depth:'))
   assert line == (
-    'rgb+depth: 2 of 8 samples have a modality that was given and is unusable. As scored, at 0.5: '
-    'ACER 12.50, APCER 25.00, BPCER 0.00. As failures to acquire, which is what prediction does by '
-    'default: ACER 12.50, APCER 0.00, BPCER 25.00'
+    'rgb+depth: 2 of 8 samples were given an unusable modality; ACER, APCER, BPCER at 0.5: 12.50, '
+    "25.00, 0.00 as scored, 12.50, 0.00, 25.00 as failures to acquire (prediction's default)"
   )
 
 
@@ -82,7 +81,7 @@ def test_a_file_keeps_them_and_one_without_is_as_before(scores, tmp_path, capsys
   out = tmp_path / 'r.json'
   args = [tmp_path / 'some.csv', '--threshold=fixed=0.5', f'--json={out}', '--bootstrap=0']
   assert score.main(list(map(str, args))) == 0
-  assert 'rgb+depth: 2 of 8 samples have a modality' in capsys.readouterr().err
+  assert 'rgb+depth: 2 of 8 samples were given' in capsys.readouterr().err
   found = json.loads(out.read_text())
   assert found['rgb+depth']['acer_fta'] == 0.125 and 'n_unusable' not in found['rgb']
 
