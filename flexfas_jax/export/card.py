@@ -162,7 +162,10 @@ def preprocessing(size: int, modalities, view: str = 'whole') -> list[str]:
     'present: one truth value per modality, in the order of the card; the image of an absent one '
     'is all 0, and what is in it does not matter.'
   )
-  steps.append('score = 1 / (1 + exp(-logit)) in float64; accept when score >= threshold.')
+  steps.append(
+    'score = 1 / (1 + exp(-logit)) in float64; accept when score >= threshold. A sample that was '
+    'given an image without signal is a failure to acquire, unless that modality may be absent.'
+  )
   return steps
 
 

@@ -38,7 +38,10 @@ def write(source, val, thresholds, folder: Path) -> None:
   """
   (folder / 'samples').mkdir()
   rendered = is_rendered(source.config)
-  chosen = _chosen(val) if rendered else [_pattern(source, bits_of(val, source), k) for k in (0, 1)]
+  if rendered:
+    chosen = choose(val, source.preprocess)
+  else:
+    chosen = [_pattern(source, bits_of(val, source), k) for k in (0, 1)]
   told, arrays = [], []
   for number, example in enumerate(chosen):
     files, pictures = {}, {}
@@ -101,16 +104,22 @@ def bits_of(val, source, most: int = 64) -> dict[str, list[int]]:
   return {m: sorted(found) for m, found in bits.items()}
 
 
-def _chosen(val) -> list[dict]:
-  """One bona fide sample, and attacks of different kinds."""
-  kinds, places = set(), []
+def choose(val, preprocess) -> list[dict]:
+  """One bona fide sample, and attacks of different kinds, of which every image carries signal.
+
+  Prediction does not accept a sample with an image that carries none, whatever the score is.
+  """
+  found = {}  # by label and kind
   for i, (label, kind) in enumerate(
     zip(val.columns['label'], val.columns['attack_category'], strict=True)
   ):
-    if (label, kind) not in kinds and len(places) < MOST:
-      kinds.add((label, kind))
-      places.append(i)
-  return [val[i] for i in places]
+    if (label, kind) in found or len(found) == MOST:
+      continue
+    example = val[i]
+    given = [bool(example.get(m)) for m in preprocess.modalities]
+    if given == preprocess(example)['present'].tolist():
+      found[label, kind] = example
+  return list(found.values())
 
 
 def _pattern(source, bits, seed: int) -> dict[str, Any]:

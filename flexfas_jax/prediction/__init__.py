@@ -3,6 +3,9 @@
 from flexfas_jax.prediction import Predictor
 predictor = Predictor.load('bundle', format='onnx')
 decision = predictor(rgb='face.jpg', depth='face_depth.png')
+
+A modality that is given and unusable makes `decision` a failure to acquire (`decision.unusable`
+names it), unless `allow_absent` has it; one that is not given is absent.
 """
 
 from flexfas_jax.prediction.decision import Decision

@@ -66,7 +66,7 @@ class Predictor:
     self.require = tuple(dict.fromkeys(require))
     if unknown := [m for m in self.require if m not in self.modalities]:
       raise ConfigError(f'{unknown[0]} is required, and the model has {self._has()}')
-    self.allow_absent = self._allowed(allow_absent)
+    self.allow_absent = self._allowed(() if allow_absent is None else allow_absent)
     if sizes not in image_checks.SIZES:
       raise ConfigError(f'sizes is {sizes!r}; choose one of {", ".join(image_checks.SIZES)}')
     self.sizes, self.max_pixels = sizes, image_files.pixel_limit(max_pixels)
