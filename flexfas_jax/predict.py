@@ -298,6 +298,8 @@ def _many(
     for sample, d in zip(table.samples, table.decisions, strict=True):
       print(f'{d.outcome:10} {d.score:8.6f} {d.subset or "nothing":13} {sample.id}')
   said = ', '.join(f'{counts[o]} {o}' for o in ('bona_fide', 'attack', 'fta'))
+  if unusable := sum(bool(decision.unusable) for decision in table.decisions):
+    said += f'; {unusable} were given an unusable modality'
   print(f'{len(table.samples)} samples: {said}', file=sys.stderr if args.json else sys.stdout)
   if args.out:
     what = 'flexfas_jax.score judges it' if table.labelled else 'no labels: nothing to judge it by'

@@ -280,8 +280,9 @@ def test_a_covered_sensor_among_many(bundle, files, capsys, by):
     source = '--manifest=m.csv'
   made = {}
   for name, allow in (('strict', ''), ('ir', 'ir'), ('both', 'ir,depth')):
-    code, _, err = run(capsys, bundle, source, f'--out={name}.csv', f'--allow_absent={allow}')
+    code, out, err = run(capsys, bundle, source, f'--out={name}.csv', f'--allow_absent={allow}')
     assert code == 0 and err.count('counts as absent') == 2 * (by == 'folder')
+    assert '; 2 were given an unusable modality\n' in out
     made[name] = score_files.read(files / f'{name}.csv')
     ids = made[name].ids.tolist()
     at = [next(i for i, id_ in enumerate(ids) if id_.endswith(end)) for end in (one, two)]
