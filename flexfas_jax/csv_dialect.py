@@ -249,7 +249,7 @@ def _note(style: str, i: int, start: int, styles: dict[str, int]) -> None:
     return
   styles[style] = start + i
   for pair in _CONFLICTS:
-    if style in pair and set(pair) <= styles.keys():
+    if set(pair) <= styles.keys():
       other = pair[pair[0] == style]
       why = f'with {_STYLES[style]}, where others of this column have {_STYLES[other]}'
       raise CellError(i, why)

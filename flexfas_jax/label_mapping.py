@@ -27,8 +27,8 @@ def parse(text: str) -> dict[str, str]:
   """
   labels = {}
   for pair in filter(str.strip, text.split(',')):
-    value, equals, label = (part.strip() for part in pair.rpartition('='))
-    if not equals or not value or label not in LABELS:
+    value, _, label = (part.strip() for part in pair.rpartition('='))
+    if not value or label not in LABELS:
       raise ConfigError(
         f'{pair!r} in the labels: write VALUE=bona_fide or VALUE=attack, separated by commas, '
         'e.g. live=bona_fide,0=attack'

@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     '--labels',
     metavar='VALUE=LABEL,...',
-    help='what labels mean, e.g. live=bona_fide,spoof=attack; default: 1=bona_fide,0=attack. '
+    help='what labels mean, e.g. live=bona_fide,spoof=attack, in place of 1=bona_fide,0=attack. '
     'Lists of a path and a label have no default: 0 is live in the later CASIA-SURF release',
   )
   parser.add_argument(

@@ -100,7 +100,11 @@ def _parser() -> argparse.ArgumentParser:
   many('--manifest', metavar='FILE.csv', type=Path, help='columns as in data/manifest/README.md, '
        'and perhaps rgb_time, depth_time, ir_time (seconds)')  # fmt: skip
   many('--root', metavar='DIR', type=Path, help="where its paths start; default: the manifest's")
-  many('--labels', metavar='VALUE=LABEL,...', help='what its labels mean')
+  many(
+    '--labels',
+    metavar='VALUE=LABEL,...',
+    help='what its labels mean, in place of 1=bona_fide,0=attack',
+  )
   many('--data', metavar='SET:SPLIT', help='a prepared set, as configs name it; unusable is absent')
   many('--data_dir', metavar='DIR', default='prepared', help='default: prepared')
   many('--out', metavar='FILE.csv', type=Path, help='a score file: every subset, and decisions')

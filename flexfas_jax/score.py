@@ -30,8 +30,9 @@ their 95 % intervals, and compares the subsets with each other, or the file with
 A score file is a CSV with the columns id,label,score; label is bona_fide or attack (or 1 or 0,
 1 being bona fide), and a high score means bona fide. Instead of score there may be one column per
 subset (rgb, rgb+depth, ...), and besides dataset, subject, video, attack_type, attack_category,
-ethnicity. An empty score is a failure to acquire: counted, and not accepted. A column without any
-score is a subset that the model does not serve.
+ethnicity; other columns are ignored. Cells are separated by commas, semicolons or tabs. An empty
+score is a failure to acquire: counted, and not accepted. A column without any score is a subset
+that the model does not serve. A video is identified by dataset, subject and video.
 
 A sample is accepted when its score is at least the threshold, which is fitted on the development
 scores under the same subset and never on the scores that it judges. Nobody may be in both files.
@@ -167,7 +168,8 @@ def _parser() -> argparse.ArgumentParser:
   read(
     '--labels',
     metavar='VALUE=LABEL,...',
-    help='what labels mean, e.g. live=bona_fide,spoof=attack',
+    help='what labels mean, e.g. live=bona_fide,spoof=attack; replaces 1=bona_fide,0=attack, and '
+    'what is not in it is refused',
   )
   read(
     '--high_is',

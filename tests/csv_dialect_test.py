@@ -5,8 +5,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from flexfas_jax import csv_dialect
-from flexfas_jax.errors import DataError
+from flexfas_jax import csv_dialect, score
+from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import bare_scores, lists, score_files
 
 FORMATS = pathlib.Path(__file__).parent / 'cases' / 'scores' / 'formats'
@@ -72,9 +72,32 @@ def test_a_column_of_another_name_is_named():
   dialect = score_files.Dialect(score_column='prob')
   read = score_files.read(FORMATS / '14_prob_and_frame.csv', dialect)
   assert read.scores['score'].tolist() == PLAIN.scores['score'].tolist()
-  assert read.ignored == ('frame',)
+  assert read.ignored == ('frame',) and not read.nan_samples
   with pytest.raises(DataError, match='no column p .*--score_column'):
     score_files.read(FORMATS / '00_plain.csv', score_files.Dialect(score_column='p'))
+
+
+def test_a_column_that_is_named_may_hold_nan(tmp_path):
+  path = save(tmp_path / 'a.csv', 'id,label,prob\nx,1,nan\n')
+  read = score_files.read(path, score_files.Dialect(score_column='prob'))
+  assert {name: at.tolist() for name, at in read.nan_samples.items()} == {'score': [0]}
+  for name in ('label', 'id', 'subject'):
+    with pytest.raises(ConfigError, match=f'--score_column={name} is a column of something else'):
+      score_files.read(path, score_files.Dialect(score_column=name))
+
+
+def test_percent_with_and_without_signs(capsys):
+  path = str(FORMATS / '05_percent_sign.csv')
+  assert score.main([path, '--bootstrap=0', '--scale=percent']) == 3
+  assert 'row 2: score has percent signs' in capsys.readouterr().err
+  assert score.main([path, '--bootstrap=0']) == 0
+  signed = capsys.readouterr().out
+  path = str(FORMATS / '06_percent.csv')
+  assert score.main([path, '--bootstrap=0']) == 3  # never taken for 8.4 of a probability
+  assert 'outside [0, 1]' in capsys.readouterr().err
+  assert score.main([path, '--bootstrap=0', '--scale=percent']) == 0
+  same = capsys.readouterr().out.splitlines()[2].split()
+  assert same[:4] == signed.splitlines()[2].split()[:4]
 
 
 def save(path, text):

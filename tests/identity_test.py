@@ -45,6 +45,8 @@ def test_videos_by_hand():
   assert of.names == of.alone == ['1', '1'] and of.without_subject == [True] * 2 and not of.by_id
   of = identity.videos(['d'] * 2, [''] * 2, ['d/1'] * 2, ['d/a/1/0', 'd/b/1/0'])
   assert len(set(of.names)) == 2 and of.by_id
+  of = identity.videos([''] * 3, [''] * 3, ['1', '1', '2'], ['t/a/1/0', 't/b/1/0', 'x'])
+  assert of.names == ['t/a/1', 't/b/1', '2'] and of.without_subject == [False, False, True]
   assert identity.videos([], [], [], []) == ([], [], [], False)
 
 

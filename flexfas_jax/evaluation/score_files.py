@@ -176,7 +176,15 @@ def read(path, dialect: Dialect = OURS) -> Scores:
   text = {*header.get('columns', ()), *dialect.text} - _NO_TEXT - {dialect.score_column}
   text = [name for name in layout.names if name in text]
   subsets = _subsets(path, layout, text, dialect)
-  chunks = list(_chunks(path, layout, subsets, text, label_mapping.Meaning(dialect.labels)))
+  styles = {name: {} for name in subsets}
+  chunks = list(_chunks(path, layout, styles, text, label_mapping.Meaning(dialect.labels)))
+  for name, of in styles.items():
+    if 'percent' in of and dialect.scale:
+      at = csv_dialect.line_of(path, layout, of['percent'])
+      raise DataError(
+        f'{path}, row {at}: {name} has percent signs, and is read as a probability; leave out '
+        f'--scale={dialect.scale}'
+      )
   if not chunks:
     raise DataError(f'{path} is empty: it names its columns and has no samples')
 
@@ -402,6 +410,8 @@ def _subsets(
       'modalities (or score), separated by commas, semicolons or tabs'
     )
   if dialect.score_column:
+    if dialect.score_column in {'id', 'label', *METADATA}:
+      raise ConfigError(f'--score_column={dialect.score_column} is a column of something else')
     if dialect.score_column not in names:
       raise DataError(f'{where}: no column {dialect.score_column} (--score_column) in {names}')
     return [dialect.score_column]
@@ -427,14 +437,13 @@ def _ignored(layout: csv_dialect.Layout, subsets: Sequence[str], text) -> tuple[
   return tuple(name for name in layout.names if name not in known)
 
 
-def _chunks(path: Path, layout: csv_dialect.Layout, subsets: Sequence[str], text, meaning):
+def _chunks(path: Path, layout: csv_dialect.Layout, styles: dict[str, dict], text, meaning):
   """Yields {column: [n] array} for some rows at a time, every cell checked.
 
   ('nan', subset) is added, [n] bool: true where a score is the text nan.
   """
   metadata = [name for name in layout.names if name in METADATA or name in text]
   number = {label: LABELS.index(label) for label in LABELS}
-  styles = {name: {} for name in subsets}
   n_before = 0
   for rows in csv_dialect.batches(path, layout):
     if not rows:
@@ -447,7 +456,7 @@ def _chunks(path: Path, layout: csv_dialect.Layout, subsets: Sequence[str], text
       cell = error.args[0]
       at = csv_dialect.line_of(path, layout, n_before + column['label'].index(cell))
       raise DataError(f'{path}, row {at}: {meaning.unknown(cell)}') from None
-    for name in subsets:
+    for name in styles:
       try:
         numbers = csv_dialect.numbers(column[name], layout.delimiter, styles[name], n_before)
       except csv_dialect.CellError as error:

@@ -313,6 +313,16 @@ def test_a_quote_that_is_not_closed_costs_no_other_row(write):
   assert len(rows) > 5
 
 
+@pytest.mark.parametrize(('content', 'says'), [
+  ('rgb,label\n"a"b.jpg,1\nc.jpg,1\n', 'lines 2 have'),
+  ('rgb,label\n"a\nb"c.jpg,1\nc.jpg,1\n', 'lines 2 to 3 have'),
+])  # fmt: skip
+def test_a_quote_that_goes_wrong_is_named_by_its_lines(write, content, says):
+  found = []
+  (row,) = lists.scan(write(content), None, lambda *fault: found.append(fault))
+  assert row.paths['rgb'] == 'c.jpg' and found[0][2].startswith(says)
+
+
 def test_ids_alone(write):
   assert lists.read_ids(write('id,label,score\nq/1,1,.5\nq/2,0,.1\n')) == {'q/1', 'q/2'}
   with pytest.raises(DataError, match='row 3: has 1 fields'):

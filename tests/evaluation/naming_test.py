@@ -141,3 +141,8 @@ def test_the_published_lists_are_understood():
       assert [s.modality for s in three] == ['rgb', 'depth', 'ir'], line
       assert len({s.id for s in three}) == 1, line
       assert three[0].label == ('bona_fide' if label == '1' else 'attack'), line
+
+
+def test_facts_of_a_triplet_without_a_subject():
+  facts = naming.read('Val/0007/000012-color.jpg').facts()
+  assert facts['subject'] == '' and facts['id'] == 'casia_surf/Val/000012'

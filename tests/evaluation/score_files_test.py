@@ -198,6 +198,14 @@ def test_many_duplicates_are_counted(tmp_path):
   ) as error:
     score_files.read(path)
   assert str(error.value).count(' in rows ') == 5
+  five = save(tmp_path / 'a.csv', 'id,label,score', *['x,1,.5'] * 6)
+  with pytest.raises(DataError, match='rows 2 and 7$'):
+    score_files.read(five)
+
+
+def test_columns_of_other_samples_are_refused():
+  with pytest.raises(DataError, match='none of its ids .the first is s1. is in the files of'):
+    score_files.joined(make(), {'other': {'lamp': 'on'}})
 
 
 def test_no_such_file_a_folder_and_a_picture(tmp_path):
