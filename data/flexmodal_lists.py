@@ -13,6 +13,7 @@ from pathlib import Path
 
 from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
+from flexfas_jax import label_mapping
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import list_checks, naming
 from flexfas_jax.evaluation import lists as protocol_lists
@@ -104,7 +105,7 @@ def _rows(path: Path, form, dataset: str, findings: list[Finding]) -> Iterator[R
   """The rows of one data set that are sound; findings get what is wrong with the others."""
 
   def found(rule: str, line: int, text: str) -> None:
-    findings.append(Finding(rule, str(path), line, text))
+    findings.append(Finding(rule, str(path), line, label_mapping.without_way_out(text)))
 
   for row in protocol_lists.scan(path, None, found, form=form):
     if row.dataset and row.dataset != dataset:

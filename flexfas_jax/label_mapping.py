@@ -13,6 +13,7 @@ from flexfas_jax.schema import LABELS
 
 DEFAULT = {'0': 'attack', '1': 'bona_fide'}
 _WHOLE = re.compile(r'([+-]?[0-9]+)\.0*')  # 1.0, as a table of floats has it
+_WAY_OUT = '. Map it with '
 _BOOLEANS = {'false': '0', 'true': '1'}
 
 
@@ -51,6 +52,11 @@ def spelling(cell: str) -> str:
   return str(int(whole[1])) if whole else text
 
 
+def without_way_out(text: str) -> str:
+  """What `Meaning.unknown` reports, for a builder that takes no mapping."""
+  return text.partition(_WAY_OUT)[0]
+
+
 class Meaning(dict):
   """{text of a cell: label, one of LABELS}; texts are interpreted as they are first asked for.
 
@@ -81,6 +87,6 @@ class Meaning(dict):
     if not value:
       return f'the label is empty; expected {listed}'
     return (
-      f'unknown label {value!r}; expected {listed}. '
-      f'Map it with --labels={self._given}{value}=bona_fide or --labels={self._given}{value}=attack'
+      f'unknown label {value!r}; expected {listed}{_WAY_OUT}'
+      f'--labels={self._given}{value}=bona_fide or --labels={self._given}{value}=attack'
     )

@@ -48,6 +48,11 @@ def test_the_hint_gives_both_polarities():
     "unknown label 'live'; expected 0, 1, bona_fide or attack. "
     'Map it with --labels=live=bona_fide or --labels=live=attack'
   )
+  said = label_mapping.Meaning().unknown('live')
+  assert label_mapping.without_way_out(said) == (
+    "unknown label 'live'; expected 0, 1, bona_fide or attack"
+  )
+  assert label_mapping.without_way_out('names no picture') == 'names no picture'
   # What is mapped stays mapped when the hint is followed.
   said = label_mapping.Meaning({'live': 'bona_fide'}).unknown('spoof')
   assert '--labels=live=bona_fide,spoof=bona_fide or --labels=live=bona_fide,spoof=attack' in said

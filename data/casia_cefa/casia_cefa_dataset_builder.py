@@ -153,7 +153,9 @@ class _Columns:
     anonymous = 0
 
     def found(rule: str, line: int, text: str) -> None:
-      self._plan.findings.append(Finding(rule, str(file), line, text))
+      self._plan.findings.append(
+        Finding(rule, str(file), line, label_mapping.without_way_out(text))
+      )
 
     # Only the paths are used: releases disagree on what 0 and 1 mean, and paths say it.
     for row in lists.scan(file, label_mapping.DEFAULT, found):

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from data import flexmodal_lists, folders
 from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
-from flexfas_jax import schema
+from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
@@ -157,7 +157,7 @@ def _labels(files: list[Path], findings: list[Finding]) -> dict[str, _Label]:
     wrong = []
 
     def found(rule: str, line: int, text: str, file=file, wrong=wrong) -> None:
-      wrong.append(Finding(rule, str(file), line, text))
+      wrong.append(Finding(rule, str(file), line, label_mapping.without_way_out(text)))
 
     try:
       form = lists.look(file)
@@ -226,7 +226,7 @@ def _add_folds(plan: Plan, files: list[Path]) -> None:
     column, part = f'mm_fas_fold{matched[1]}', matched[2].partition('_')[0]
 
     def found(rule: str, line: int, text: str, file=file) -> None:
-      plan.findings.append(Finding(rule, str(file), line, text))
+      plan.findings.append(Finding(rule, str(file), line, label_mapping.without_way_out(text)))
 
     for row in lists.scan(file, None, found):
       if row.id not in train:

@@ -19,7 +19,7 @@ from flexfas_jax.evaluation.list_agreement import Agreement
 from flexfas_jax.evaluation.list_report import Report, Summary
 
 _MAX_SPLITS = 62  # each is a bit of an int64
-_NUMBER = {'bona_fide': 1, 'attack': 0, '': -1}
+_NUMBER = {'': -1} | {label: number for number, label in enumerate(schema.LABELS)}
 # What rows are compared by; of the hashes, 0 is not known. `same` is the triplet's identity,
 # wherever a list may have its root; an id that a column gives is only good for its own list.
 COLUMNS = (
