@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
   how = parser.add_argument_group('how').add_argument
   add_model_arguments(how)
   how('--max_skew', metavar='S', type=float, help="seconds that a picture's time may differ from "
-      "RGB's (or the first's); one that differs by more is absent")  # fmt: skip
+      "RGB's (or the first's); one that differs by more is unusable")  # fmt: skip
   add('--json', action='store_true', help='print JSON: one object per sample, each on its line')
   add('--debug', action='store_true', help='show the traceback of an error')
   return parser
