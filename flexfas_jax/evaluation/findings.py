@@ -15,7 +15,7 @@ RULES = {
   'leak-subject': 'a person in two splits; take it out of one',
   'triplet': 'frame, video or subject disagree within a row',
   'swapped': 'a picture stands in the column of another modality',
-  'same-image': 'a modality is a copy of another; the second sensor was never used',
+  'same-image': 'a modality is a copy of another, also mirrored, shifted or in other tones',
   'black': 'no signal: one colour, noise, or hardly any depth measured; treated as absent',
   'missing-file': 'no such file below the root',
   'unreadable': 'not a whole image: truncated, empty, another kind of file, or outside the limits',

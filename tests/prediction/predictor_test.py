@@ -488,3 +488,11 @@ def test_three_lines_need_neither_flax_nor_training(bundle, tmp_path):
   )
   assert done.returncode == 0, done.stderr
   assert done.stdout.split() == ['bona_fide', 'False', '[]']
+
+
+def test_dark_noise_is_unusable_and_not_a_second_sensor(predictor):
+  images = bundles.triplet()
+  noise = np.random.default_rng(0).integers(0, 4, (24, 24, 1)).astype(np.uint8)
+  found = predictor(**(images | {'ir': noise}))
+  assert found.outcome == 'fta' and found.unusable == ('ir',)
+  assert 'levels, and 6 are required: it carries no signal' in found.reasons[0]
