@@ -12,7 +12,7 @@ from pathlib import Path
 from flexfas_jax import label_mapping
 from flexfas_jax.errors import ConfigError, DataError, exit_code_of
 from flexfas_jax.evaluation import list_checks
-from flexfas_jax.evaluation.findings import RULES, WARNINGS
+from flexfas_jax.evaluation.findings import RULES, severity
 from flexfas_jax.input_pipeline import image_files
 
 _HELP = """\
@@ -41,9 +41,10 @@ rules:
 _EXIT_CODES = """
 
 Pictures and triplets of the two WMCA videos whose depth and infrared are known to have other frames
-(100_03_015_2_10, 101_06_067_1_02) are noted, not found. ! marks what does not stop a builder.
+(100_03_015_2_10, 101_06_067_1_02) are noted, not found. ! marks
+notes: nothing has to be done, and prepare goes on.
 
-exit codes: 0 nothing found; 2 wrong usage; 3 anything found"""
+exit codes: 0 no errors, perhaps notes; 2 wrong usage; 3 errors"""
 
 _SHOWN = 1000  # findings of a rule that are printed; all are in the JSON
 
@@ -58,10 +59,10 @@ def main(argv: list[str] | None = None) -> int:
     The exit code.
   """
   args = _parser().parse_args(argv)
-  found = []
-  code = exit_code_of(lambda: _lint(args, found), args.debug)
+  errors = []
+  code = exit_code_of(lambda: _lint(args, errors), args.debug)
   # Also when the reader of a pipe left before the end.
-  return code or (DataError.exit_code if found else 0)
+  return code or (DataError.exit_code if errors else 0)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,10 +117,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _marked(rule: str) -> str:
-  return f'{rule} !' if rule in WARNINGS else rule
+  return f'{rule} !' if severity(rule) == 'note' else rule
 
 
-def _lint(args: argparse.Namespace, found: list) -> None:
+def _lint(args: argparse.Namespace, errors: list) -> None:
   labels = None if args.labels is None else label_mapping.parse(args.labels)
   splits = dict(_split(text, args.lists) for text in args.split)
   accept = [name for name in args.accept_known_leaks.split(',') if name]
@@ -138,7 +139,7 @@ def _lint(args: argparse.Namespace, found: list) -> None:
     )
   finally:
     gc.enable()
-  found += report.findings
+  errors += report.of_severity('error')
   if args.json:
     try:
       _write(args.json, report)
@@ -195,13 +196,16 @@ def _show(report: list_checks.Report, saved: Path | None) -> None:
   if report.accepted:
     said.append(f'accepted known leaks: {", ".join(report.accepted)}')
   _say(said)
-  _say(_capped(((f.rule, f) for f in report.findings), saved))
+  errors, notes = report.of_severity('error'), report.of_severity('note')
+  _say(_capped(((f.rule, f) for f in errors), saved))
+  _say(_capped(((f.rule, f'note: {f}') for f in notes), saved))
   _say(_capped((('notes', f'note ({n.exception}): {n.finding}') for n in report.notes), saved))
   _say(_capped((('leaking subjects', leak) for leak in report.leaks), saved))
   counts = report.counts()
   width = max((len(f'{n:,}') for n in counts.values()), default=0)
   _say(f'{n:>{width},}  {_marked(rule):18}{RULES[rule]}' for rule, n in counts.items())
-  _say([f'found: {len(report.findings):,}' if counts else 'nothing found'])
+  noted = f'; notes: {len(notes):,}' if notes else ''
+  _say([(f'found: {len(errors):,}' if errors else 'nothing found') + noted])
 
 
 def _capped(items: Iterable[tuple[str, object]], saved: Path | None) -> Iterator[str]:

@@ -76,6 +76,30 @@ def test_json_of_nothing(files, capsys):
   assert said['findings'] == said['notes'] == said['leaks'] == said['relations'] == []
 
 
+def test_notes_leave_the_exit_code_0(files, capsys):
+  """CRLF is what Python's csv module writes: nobody has to do anything about it."""
+  path, saved = files / 'crlf_train.txt', files / 'o.json'
+  path.write_bytes(b'\xef\xbb\xbf' + row(1).strip().encode() + b'\r\n' + row(2).strip().encode())
+  assert run(path, f'--json={saved}') == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert f'note: {path}:1: line-endings: lines end in CRLF' in lines
+  assert f'note: {path}: no-last-newline: the last line is not ended' in lines
+  assert lines[-1] == 'nothing found; notes: 3'
+  found = json.loads(saved.read_text())['findings']
+  assert {(f['rule'], f['severity']) for f in found} == {
+    ('line-endings', 'note'), ('no-last-newline', 'note'),
+  }  # fmt: skip
+  path.write_bytes(path.read_bytes() + b'\r\n' + row(2).encode())
+  assert run(path, f'--json={saved}') == 3
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[-1] == 'found: 1; notes: 2'
+  errors = [i for i, line in enumerate(lines) if line.startswith(f'{path}:')]
+  notes = [i for i, line in enumerate(lines) if line.startswith('note: ')]
+  assert len(errors) == 1 and len(notes) == 2 and errors[0] < notes[0]
+  found = json.loads(saved.read_text())['findings']
+  assert [f['severity'] for f in found] == ['error', 'note', 'note']
+
+
 def test_what_is_no_list_is_a_finding(files, capsys):
   (files / 'binary.txt').write_bytes(bytes(range(256)))
   (files / 'empty.txt').write_text('')
@@ -235,4 +259,5 @@ def test_the_published_lists(capsys, tmp_path):
   said = json.loads(saved.read_text())
   assert said['accepted_known_leaks'] == ['flexmodal_v1']
   assert [note['exception'] for note in said['notes']] == ['flexmodal_v1']
+  assert said['notes'][0]['severity'] == 'note'
   assert said['relations'][0]['kind'] == 'partition'

@@ -30,8 +30,14 @@ RULES = {
   'line-endings': 'CRLF, or a byte order mark; harmless here, other readers keep them in the label',
   'no-last-newline': 'the last line is not ended; another list appended to it is lost',
 }
-# Those that do not stop a builder: it records them, and what is stored stays as it is.
+# Rules of severity 'note': nothing has to be done. A builder records them and goes on, and lint
+# exits with 0. All other rules are of severity 'error'.
 WARNINGS = frozenset({'black', 'line-endings', 'no-last-newline'})
+
+
+def severity(rule: str) -> str:
+  """The severity of a rule of `RULES`: 'error' or 'note'."""
+  return 'note' if rule in WARNINGS else 'error'
 
 
 class Finding(NamedTuple):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import flexfas_jax
-from flexfas_jax.evaluation.findings import RULES, Finding
+from flexfas_jax.evaluation.findings import RULES, Finding, severity
 from flexfas_jax.evaluation.lists import Row
 
 # Leaks that stand in published lists: (a file, the splits it is in). Figures that are compared with
@@ -104,6 +104,10 @@ class Report:
           return
     self.findings.append(finding)
 
+  def of_severity(self, wanted: str) -> list[Finding]:
+    """The findings whose rule is of a severity, 'error' or 'note'."""
+    return [finding for finding in self.findings if severity(finding.rule) == wanted]
+
   def counts(self) -> dict[str, int]:
     """Findings by rule, in the order of `findings.RULES`."""
     counts = collections.Counter(finding.rule for finding in self.findings)
@@ -119,6 +123,10 @@ class Report:
       'lists': [summary._asdict() for summary in self.lists],
       'relations': [r._asdict() | {'text': str(r)} for r in self.relations],
       'leaks': [leak._asdict() | {'text': str(leak)} for leak in self.leaks],
-      'findings': [finding._asdict() for finding in self.findings],
-      'notes': [{'exception': n.exception, **n.finding._asdict()} for n in self.notes],
+      'findings': [_as_json(finding, severity(finding.rule)) for finding in self.findings],
+      'notes': [{'exception': n.exception, **_as_json(n.finding, 'note')} for n in self.notes],
     }
+
+
+def _as_json(finding: Finding, severity: str) -> dict:
+  return {'severity': severity, **finding._asdict()}
