@@ -336,6 +336,11 @@ def _how_to_judge(args, own, made, names) -> str:
     command.append(f'--against={files[0]}')
     if args.dev_out:
       command.append(f'--against_dev={files[1]}')
+    if (
+      not names
+    ):  # a member's own file, which states no scale; what the ensemble states is believed
+      command += [f'--high_is={args.high_is}'] * (args.high_is == 'attack')
+      command += [f'--scale={args.scale}'] * bool(args.scale)
   more = '' if files or not served else '\nwith --intermediate=DIR, also against its best member'
   return f'Written: {args.out}. To judge it:\n  {" ".join(command)}{more}'
 

@@ -338,7 +338,7 @@ def _references(scores, dev, rule) -> dict[str, dict[str, float]]:
   """The figures as the references' code counts them, by subset."""
   found = {}
   for subset, score in scores.scores.items():
-    threshold = scales.threshold('0.5', scores.scale)
+    threshold = scales.threshold('0.5', scores.scale_under(subset))
     if rule == 'dev_eer':
       of = dev or scores
       threshold = conventions.eer_threshold(metrics.curve(of.label, of.scores[subset]))

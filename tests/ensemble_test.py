@@ -370,6 +370,29 @@ def test_figures_of_few_samples_are_not_stated(files, capsys):
   assert row.count('n too small') == 5  # not Brier, log loss and ECE
 
 
+@pytest.mark.parametrize('calibrate', [[], ['--calibrate=piecewise=0.4']])
+@pytest.mark.parametrize('scale', ['percent', 'logit', 'attack', 'attack_percent'])
+def test_the_suggested_command_reads_each_file_on_its_scale(files, capsys, scale, calibrate):
+  names = given(RUNS[:2])
+  found = {}
+  for at in (files, files / scale):
+    options = []
+    for name in names:
+      if at != files:
+        other, options = on_scale(score_files.read(name), at, scale)
+        score_files.write(at / name, other)
+    own = [at / name for name in names]
+    assert run(*own, f'--out={at}/e.csv', '--allow_incomplete', *calibrate, *options) == 0
+    [command] = [
+      line for line in capsys.readouterr().out.splitlines() if 'flexfas_jax.score' in line
+    ]
+    assert score.main([*command.split()[3:], '--bootstrap=0', f'--json={at}/o.json']) == 0
+    capsys.readouterr()
+    for name, values_ in json.loads((at / 'o.json').read_text()).items():
+      found.setdefault(name, []).append([values_[rate] for rate in ('apcer', 'bpcer', 'auc')])
+  assert len(found) == 2 and all(a == b for a, b in found.values())
+
+
 def test_members_on_different_scales_are_refused(files, capsys):
   scores = score_files.read('a_seed1_fold2.csv')
   percent = {'score': 100 * scores.scores['score']}

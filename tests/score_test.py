@@ -463,8 +463,11 @@ def test_dev_on_another_scale_is_refused_and_systems_may_differ(tmp_path, capsys
   assert run(p, f'--dev={qd}') == 4
   assert 'are on different scales (percent and not stated)' in capsys.readouterr().err
   assert run(p, f'--dev={pd}', f'--against={q}', f'--against_dev={qd}', '--bootstrap=0') == 0
-  assert run(p, f'--against={q}', '--bootstrap=0') == 2
-  assert 'the systems are on different scales' in capsys.readouterr().err
+  assert run(p, f'--against={q}', '--bootstrap=0', f'--json={tmp_path}/o.json') == 0
+  assert 'qt: score: scores and thresholds are in percent' in capsys.readouterr().err
+  [ours, theirs] = json.loads((tmp_path / 'o.json').read_text()).values()
+  assert (ours['threshold'], theirs['threshold']) == (0.5, 50)
+  assert ours['acer'] == theirs['acer'] and theirs['scale'] == 'percent'
 
 
 def test_the_references_conventions_under_their_names(files, capsys):

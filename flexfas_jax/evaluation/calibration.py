@@ -61,7 +61,9 @@ class Calibration:
   def result_scale(self) -> str:
     if self.method == 'platt' and self.scale == 'logit':
       return 'logit'
-    return 'attack_probability' if scales.of_attack(self.scale) else ''
+    if scales.of_attack(self.scale):
+      return 'attack_probability'
+    return 'probability' if self.scale else ''
 
   def __call__(self, score) -> np.ndarray:
     """[N] float on `scale` to [N] float64 on `result_scale`, NaN to NaN."""

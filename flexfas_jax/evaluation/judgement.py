@@ -21,7 +21,6 @@ from flexfas_jax.evaluation import (
   intervals,
   metrics,
   results,
-  scales,
   score_files,
   sufficiency,
   thresholds,
@@ -320,9 +319,9 @@ def as_json(judged: Judgement) -> dict[str, dict]:
   {metric: its counts and limits}, `against` {the subset it is compared with: ...}, `groups`
   {column: {rate: ...}}."""
   found = {subset: dict(values) for subset, values in judged.found.items()}
-  if judged.scores.scale:
-    for values in found.values():
-      values['scale'] = judged.scores.scale
+  for subset, values in found.items():
+    if scale := judged.scores.scale_under(subset):
+      values['scale'] = scale
   span = lambda i: None if math.isnan(i.low) else [i.low, i.high]  # noqa: E731
   for subset, of in judged.estimates.items():
     found[subset]['intervals'] = {
@@ -379,7 +378,7 @@ def merged(systems: Mapping[str, score_files.Scores]) -> score_files.Scores:
   """
   base = next(iter(systems.values()))
   at = {id_: i for i, id_ in enumerate(base.ids.tolist())}
-  columns, faults = {}, {}
+  columns, faults, scale_of = {}, {}, {}
   for name, scores in systems.items():
     names = [str(scores.path or name), str(base.path or 'the first')]
     ids = scores.ids.tolist()
@@ -399,8 +398,7 @@ def merged(systems: Mapping[str, score_files.Scores]) -> score_files.Scores:
       raise DataError(f'{base.ids[i]} is {labels[0]} in {names[0]} and {labels[1]} in {names[1]}')
     for subset, values in scores.scores.items():
       columns[f'{name}: {subset}'] = values[order]
+      scale_of[f'{name}: {subset}'] = scores.scale_under(subset)
       if subset in scores.nan_samples:
         faults[f'{name}: {subset}'] = np.sort(place[scores.nan_samples[subset]])
-  of = {scores.scale for scores in systems.values()}
-  scale = of.pop() if len(of) == 1 else scales.MIXED
-  return dataclasses.replace(base, scores=columns, nan_samples=faults, scale=scale)
+  return dataclasses.replace(base, scores=columns, nan_samples=faults, scale='', scale_of=scale_of)

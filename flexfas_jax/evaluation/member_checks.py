@@ -7,7 +7,7 @@ import numpy as np
 
 from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError, StateError
-from flexfas_jax.evaluation import score_files
+from flexfas_jax.evaluation import scales, score_files
 from flexfas_jax.evaluation.members import COORDINATES, Member, shown
 
 _SHOWN = 5  # complaints of a kind that are listed
@@ -33,7 +33,7 @@ def agreed(members: Sequence[Member], subsets: Sequence[str] = ()) -> list[Membe
   for member in members:
     member = _only(member, subsets)
     _check_scores(member)
-    if member.scores.scale != first.scores.scale:
+    if not scales.same(member.scores.scale, first.scores.scale):
       raise DataError(
         f'{member.path} and {first.path} are on different scales '
         f'({member.scores.scale or "not stated"} and {first.scores.scale or "not stated"}): no '
@@ -244,7 +244,7 @@ def matched(members: Sequence[Member], devs: Sequence[Member], known: bool) -> l
         f'{dev.path} was scored by weights {hashes[0]}, {member.path} by {hashes[1]}: what is '
         'fitted on one says nothing of the other'
       )
-    if dev.scores.scale != member.scores.scale:
+    if not scales.same(dev.scores.scale, member.scores.scale):
       raise DataError(f'{dev.path} and {member.path} are on different scales')
     if set(dev.scores.scores) != set(member.scores.scores):
       raise DataError(

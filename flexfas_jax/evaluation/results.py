@@ -86,13 +86,12 @@ def rule_of(
   """
   if rule is None and (dev is not None or oracle):
     return 'dev_eer'
-  if thresholds.needs_dev(rule or thresholds.DEFAULT) or scores.scale == scales.MIXED:
+  if thresholds.needs_dev(rule or thresholds.DEFAULT):
     return rule or thresholds.DEFAULT
   if rule is None:
     score_files.require_scale(scores, f'the threshold is the default, {thresholds.DEFAULT}')
-  elif scores.scale:
-    score_files.require_scale(scores, f'--threshold={rule}')
   else:
+    score_files.require_scale(scores, f'--threshold={rule}', if_stated=True)
     value = float(rule.partition('=')[2])
     beyond = any(scales.outside(score, '').size for score in scores.scores.values())
     if not 0 <= value <= 1 and not beyond:
@@ -140,7 +139,10 @@ def remarks(found: Results) -> list[str]:
 
 def scale_remarks(scores: score_files.Scores, found: Results, rule: str) -> list[str]:
   """The scale of scores and thresholds, where it is stated; a fixed threshold beyond all scores."""
-  lines = [scales.NOTES[scores.scale]] if scores.scale in scales.NOTES else []
+  of = {subset: scales.NOTES.get(scores.scale_under(subset), '') for subset in found}
+  lines = sorted(set(of.values()) - {''})
+  if len(set(of.values())) > 1:
+    lines = [f'{subset}: {note}' for subset, note in of.items() if note]
   for subset, values in found.items():
     if thresholds.needs_dev(rule) or not is_served(values):
       continue
@@ -168,11 +170,14 @@ def fitted_on(
       f'{names[0]} and {names[1]} are the same list of samples: a threshold is never fitted on '
       'what it judges (to see the best that it could be, ask for --oracle)'
     )
-  if dev.scale != scores.scale:
-    raise StateError(
-      f'{names[0]} and {names[1]} are on different scales ({dev.scale or "not stated"} and '
-      f'{scores.scale or "not stated"}): a threshold holds on its own scale'
-    )
+  for subset in scores.scores:
+    pair = [x.scale_under(subset) for x in (dev, scores)]
+    if not scales.same(*pair):
+      said = ' and '.join(scale or 'not stated' for scale in pair)
+      raise StateError(
+        f'{names[0]} and {names[1]} are on different scales ({said}): a threshold holds on its own '
+        'scale'
+      )
   weights = [x.header.get('weights_hash') for x in (dev, scores)]
   if all(weights) and weights[0] != weights[1]:
     raise StateError(
@@ -193,7 +198,7 @@ def _threshold(rule, dev, subset) -> float:
       'modalities has a threshold of its own'
     )
   try:
-    return thresholds.fit(rule, dev.label, dev.scores[subset], dev.scale)
+    return thresholds.fit(rule, dev.label, dev.scores[subset], dev.scale_under(subset))
   except StateError as error:
     raise StateError(f'{dev.path or "dev"}, {subset}: {error}') from error
 

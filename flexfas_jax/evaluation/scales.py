@@ -7,6 +7,7 @@ fixed threshold is a probability of bona fide, and is moved to the scores' scale
 
   scale                 a score s is kept as      probability of bona fide
   '' (not stated)       s                         s, if all scores are in [0, 1]
+  probability           s                         s
   percent               s                         s / 100
   logit                 s, negated for attack     1 / (1 + exp(-s))
   attack_probability    -s                        1 + (-s)
@@ -22,7 +23,6 @@ import numpy as np
 from flexfas_jax.errors import ConfigError
 
 OPTIONS = ('probability', 'percent', 'logit')  # what a user states
-MIXED = 'mixed'  # of several systems, each on its own: no fixed threshold fits all
 NOTES = {
   'percent': 'scores and thresholds are in percent',
   'logit': 'scores and thresholds are logits of bona fide',
@@ -33,6 +33,7 @@ NOTES = {
 }
 _RANGES = {
   '': (0, 1),
+  'probability': (0, 1),
   'percent': (0, 100),
   'logit': (-math.inf, math.inf),
   'attack_probability': (-1, 0),
@@ -52,7 +53,7 @@ def scale_of(option: str, high_is_attack: bool) -> str:
     return option
   if high_is_attack:
     return 'attack_percent' if option == 'percent' else 'attack_probability'
-  return '' if option == 'probability' else option
+  return option
 
 
 def kept(score: np.ndarray, high_is_attack: bool) -> np.ndarray:
@@ -69,6 +70,11 @@ def outside(score: np.ndarray, scale: str) -> np.ndarray:
   """Places of the scores that their scale cannot have, [n] int."""
   low, high = _RANGES[scale]
   return np.flatnonzero((score < low) | (score > high))
+
+
+def same(scale: str, other: str) -> bool:
+  """Whether a threshold of one scale holds on the other; what is not stated is taken as it is."""
+  return {scale, other} <= {'', 'probability'} or scale == other
 
 
 def of_attack(scale: str) -> bool:
@@ -89,14 +95,9 @@ def threshold(text: str, scale: str) -> float:
     scale: of the scores.
 
   Raises:
-    ConfigError: no score of the scale is that probable; systems on several scales.
+    ConfigError: no score of the scale is that probable.
   """
   value = Decimal(text)
-  if scale == MIXED:
-    raise ConfigError(
-      f'fixed={text}: the systems are on different scales; fit their thresholds (--dev and '
-      '--against_dev)'
-    )
   if scale == '':
     return float(value)
   if not 0 <= value <= 1 or (scale == 'logit' and not 0 < float(value) < 1):

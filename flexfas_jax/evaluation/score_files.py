@@ -80,6 +80,8 @@ class Scores:
   path: Path | None = None  # the file that these were read from
   ignored: tuple[str, ...] = ()  # columns of that file that are neither scores nor known
   scale: str = ''  # as in `scales`; '' = not stated
+  # The same by subset, where several systems are on different scales.
+  scale_of: dict[str, str] = dataclasses.field(default_factory=dict)
   # By subset: [n] int64, the samples whose NaN is a fault of the model, not a failure to acquire.
   nan_samples: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
@@ -106,6 +108,10 @@ class Scores:
       raise ValueError(f'a subset cannot be called {sorted(bad)}')
     if not self.scores or ('score' in self.scores and len(self.scores) > 1):
       raise ValueError('there must be scores; a subset called score is the only one')
+
+  def scale_under(self, subset: str) -> str:
+    """The scale of a subset's scores."""
+    return self.scale_of.get(subset, self.scale)
 
   def only(self, keep: np.ndarray) -> 'Scores':
     """Those samples alone; keep: [N] bool."""
@@ -246,21 +252,27 @@ def row_of(path: Path, sample: int) -> int:
   return csv_dialect.line_of(path, csv_dialect.sniff(path, _KNOWN), sample)
 
 
-def require_scale(scores: Scores, why: str, way_out: str = WAY_OUT) -> None:
+def require_scale(
+  scores: Scores, why: str, way_out: str = WAY_OUT, if_stated: bool = False
+) -> None:
   """Raises DataError, by file and row, for a score that its scale cannot have.
 
   Args:
     scores: in the order of their file.
     why: they have to be on that scale.
     way_out: what to do about it.
+    if_stated: only the subsets whose scale is.
   """
   for subset, values in scores.scores.items():
-    if not (at := scales.outside(values, scores.scale)).size:
+    scale = scores.scale_under(subset)
+    if if_stated and not scale:
+      continue
+    if not (at := scales.outside(values, scale)).size:
       continue
     first = int(at[0])
     row = f', row {row_of(scores.path, first)}' if scores.path else ''
-    stated = scales.as_stated(float(values[first]), scores.scale)
-    limits = '[0, 100]' if scores.scale.endswith('percent') else '[0, 1]'
+    stated = scales.as_stated(float(values[first]), scale)
+    limits = '[0, 100]' if scale.endswith('percent') else '[0, 1]'
     raise DataError(
       f'{scores.path or "the scores"}{row}: {subset} of {scores.ids[first]} is {stated!r}, outside '
       f'{limits}, as are {at.size} of its {values.size} scores ({why}). {way_out}'

@@ -67,3 +67,15 @@ def test_too_few_is_what_cannot_show_ten_percent():
 def test_samples_of_few_subjects_are_too_few():
   of = [(0, 0), (1, 1), (28, 28), (29, 9), (10**6, 9), (29, 10), (36, 6)]
   assert [intervals.too_few(*pair) for pair in of] == [False] + [True] * 4 + [False, True]
+
+
+def test_limits_stay_within_what_a_rate_can_be():
+  near = (intervals.Interval(0.5, 1.0), intervals.Interval(0.2, 1.4))
+  assert intervals.of_mean((0.9, 0.9), near).high == 1.0
+  low = (intervals.Interval(-0.4, 0.5), intervals.Interval(-0.4, 0.5))
+  assert intervals.of_mean((0.1, 0.1), low).low == 0.0
+
+
+def test_a_share_of_nothing_is_no_part_of_a_maximum():
+  counts = [Count(3, 40), Count(0, 0)]
+  assert intervals.of_max(counts) == intervals.of_max(counts[:1])

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.evaluation import scales
 
-SCALES = ('', 'percent', 'logit', 'attack_probability', 'attack_percent')
+SCALES = ('', 'probability', 'percent', 'logit', 'attack_probability', 'attack_percent')
 
 
 @pytest.mark.parametrize(
   ('option', 'high_is_attack', 'scale'),
   [
     ('', False, ''),
-    ('probability', False, ''),
+    ('probability', False, 'probability'),
     ('percent', False, 'percent'),
     ('logit', False, 'logit'),
     ('', True, 'attack_probability'),
@@ -32,7 +32,7 @@ def test_the_scale_of_what_a_user_states(option, high_is_attack, scale):
 
 
 def test_headers_may_state_no_other_scale():
-  assert not any(map(scales.is_known, ('mixed', 'probability', 'x', None, 1, ['percent'])))
+  assert not any(map(scales.is_known, ('mixed', 'x', None, 1, ['percent'])))
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, unique=True))
@@ -49,6 +49,7 @@ def test_no_score_changes_its_rank(values):
   [
     ('0.7', '', 0.7),
     ('-3', '', -3.0),
+    ('0.7', 'probability', 0.7),
     ('0.7', 'percent', 70.0),
     ('0.003', 'percent', 0.3),
     ('0.57', 'percent', 57.0),  # 0.57 * 100 is 56.99999999999999
@@ -68,8 +69,14 @@ def test_a_fixed_threshold_by_hand(text, scale, value):
 
 @pytest.mark.parametrize(
   ('text', 'scale'),
-  [('1.01', 'percent'), ('-0.01', 'attack_percent'), ('2', 'attack_probability'), ('70', 'logit')]
-  + [('0', 'logit'), ('1', 'logit'), ('0.5', scales.MIXED)],
+  [
+    ('1.01', 'percent'),
+    ('70', 'probability'),
+    ('-0.01', 'attack_percent'),
+    ('2', 'attack_probability'),
+    ('70', 'logit'),
+  ]
+  + [('0', 'logit'), ('1', 'logit')],
 )
 def test_thresholds_that_no_score_can_have(text, scale):
   with pytest.raises(ConfigError, match=f'fixed={text}: '):
@@ -119,3 +126,10 @@ def test_logits_are_bounded_where_they_are_made_of_probabilities():
     scales.logits(kept, 'attack_probability', 0.25), [-math.log(3), math.log(3)]
   )
   assert scales.logits(np.array([-50.0, 50.0]), 'logit', 0.25).tolist() == [-50, 50]
+
+
+def test_what_is_not_stated_is_compared_as_a_probability():
+  pairs = [('', ''), ('', 'probability'), ('probability', ''), ('percent', 'percent')]
+  assert all(scales.same(*pair) for pair in pairs)
+  pairs = [('', 'percent'), ('logit', 'probability'), ('percent', 'attack_percent'), ('', 'mixed')]
+  assert not any(scales.same(*pair) for pair in pairs)
