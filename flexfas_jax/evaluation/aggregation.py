@@ -98,8 +98,8 @@ def clusters(scores: Scores) -> tuple[Sequence[str], Sequence[str]]:
   subject = scores.subject
   if not identity.has_one_spelling(subject.tolist()):
     subject = np.array(identity.subjects(scores.dataset.tolist(), subject.tolist()))
-  if (subject != '').all():
-    return subject, scores.video  # which are not needed
+  if (subject != '').all() or (scores.video == '').any():
+    return subject, scores.video  # videos are not needed, or cannot be the units
   return subject, videos_of(scores).names
 
 

@@ -165,7 +165,8 @@ def judge(
       },
     )
   progress('counting')
-  units, few = sufficiency.Units(scores), sufficiency.insufficient(scores, found)
+  units = sufficiency.Units(scores)
+  few = sufficiency.insufficient(scores, found, units)
   compared = []
   for a, b in comparisons.pairs(served):
     both = {a: drawn[a], b: drawn[b]} if who else None

@@ -32,14 +32,17 @@ class Units:
     return intervals.too_few(n, int(np.count_nonzero(np.bincount(self._of[among]))))
 
 
-def insufficient(scores: Scores, found: results.Results) -> dict[str, frozenset[str]]:
+def insufficient(
+  scores: Scores, found: results.Results, units: Units | None = None
+) -> dict[str, frozenset[str]]:
   """The metrics that have too few samples or subjects, by subset.
 
   Args:
     scores: that were evaluated.
     found: their figures.
+    units: of the scores, where they are known already.
   """
-  units, bona_fide = Units(scores), scores.label == 1
+  units, bona_fide = units or Units(scores), scores.label == 1
   few = _of_classes(units, bona_fide)
   category, species = results.kinds(scores)
   for prefix, kinds in (('apcer/', category or species), ('apcer_species/', species)):
