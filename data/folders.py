@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Collection, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,14 +99,17 @@ def triplets(
   found: dict[tuple[str, str], Found] = {}
   findings = []
   for place, names in _folders(source, below, findings):
-    unknown = []
+    unknown, instruments = [], {}
     for name in names:
       path = f'{place}/{name}' if place else name
       if skip(path):
         continue
       said = naming.read(path)
       if said is None or said.dataset != dataset:
-        unknown.append(name)
+        if text := naming.unknown_instrument(path):
+          instruments.setdefault(text, []).append(name)
+        else:
+          unknown.append(name)
         continue
       triplet = found.setdefault((said.video_id, said.frame), Found(said, {}))
       if said.modality in triplet.files:
@@ -115,6 +119,10 @@ def triplets(
       else:
         triplet.files[said.modality] = path
     findings += _not_understood(place, unknown, dataset)
+    findings += [
+      Finding('label', _printable(place), 0, f'{text} ({len(some)} images, {_printable(some[0])})')
+      for text, some in instruments.items()
+    ]
   whole = []
   for triplet in found.values():
     lacking = [modality for modality in MODALITIES if modality not in triplet.files]
@@ -180,6 +188,40 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _leads_up(folder: str, link: str) -> bool:
-  """Whether a link leads to the folder that it is in, or above."""
-  here, there = os.path.realpath(folder), os.path.realpath(link)
-  return os.path.commonpath([here, there]) == there
+  """Whether a link leads to a folder that it was reached through, or above one.
+
+  Through other links too: of two that lead to each other's folders, the second does.
+  """
+  here, there = Path(os.path.abspath(folder)), os.path.realpath(link)
+  return any(
+    os.path.commonpath([os.path.realpath(above), there]) == there for above in (here, *here.parents)
+  )
+
+
+def files(source: Path, pattern: str) -> list[Path]:
+  """All files below a folder whose names match a pattern, sorted.
+
+  Hidden ones are passed over. Links to folders are followed, but for those that lead back up;
+  Path.rglob of Python 3.11 and 3.12 does not follow any.
+
+  Args:
+    source: where to look.
+    pattern: e.g. '*.hdf5'.
+
+  Raises:
+    DataError: a folder cannot be listed.
+  """
+
+  def refuse(error: OSError) -> None:
+    raise DataError(f'{error.filename} cannot be listed: {error.strerror}') from error
+
+  found = []
+  for place, inside, names in os.walk(source, onerror=refuse, followlinks=True):
+    inside[:] = [
+      name
+      for name in inside
+      if name[0] != '.'
+      and not (os.path.islink(f'{place}/{name}') and _leads_up(place, f'{place}/{name}'))
+    ]
+    found += [Path(place, name) for name in names if name[0] != '.' and fnmatchcase(name, pattern)]
+  return sorted(found)

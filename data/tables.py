@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from data import folders
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation.findings import Finding
 
@@ -35,7 +36,7 @@ def files(where: Sequence[Path], pattern: str) -> list[Path]:
   """The files of a name's pattern, e.g. '*.csv', in places that are files or folders."""
   found = {}
   for place in where:
-    for path in [place] if place.is_file() else sorted(place.rglob(pattern)):
+    for path in [place] if place.is_file() else folders.files(place, pattern):
       if path.match(pattern) and path.is_file():
         found.setdefault(path.resolve(), path)
   return list(found.values())

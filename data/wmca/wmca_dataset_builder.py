@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import tensorflow_datasets as tfds
 
-from data import flexmodal_lists, reading
+from data import flexmodal_lists, folders, reading
 from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
 from data.wmca import frames, protocols
@@ -117,7 +117,7 @@ class Builder(SourceBuilder):
     """{half: {video: path below the source}}."""
     halves = {'RGB': {}, 'CDIT': {}}
     elsewhere = 0
-    for path in sorted(self.source.rglob('*.hdf5')):
+    for path in folders.files(self.source, '*.hdf5'):
       below = path.relative_to(self.source)
       marks = [found[1] for part in below.parts[:-1] if (found := _HALF.fullmatch(part))]
       if not marks:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 # What each rule finds, and the way out. Printed beside the findings, and by `lint --help`.
 RULES = {
   'row': 'a row, or a file, that is not of the form expected; the text says which',
-  'label': 'a label that is not known, or contradicts the path; map it with --labels',
+  'label': 'a label or an instrument that is not known, or contradicts the path; map labels with '
+  '--labels',
   'duplicate': 'the same triplet more than once; drop all but one',
   'leak-file': 'a file in two splits; take it out of one',
   'leak-video': 'a video in two splits; take it out of one',

@@ -215,6 +215,7 @@ class _Maker:
     # A cell is appended to every row for the columns that are not there.
     self._shared = operator.itemgetter(*(at.get(name, -1) for name in _SHARED))
     self._id, self._frame = at.get('id', -1), at.get('frame', -1)
+    self._attack_type = at.get('attack_type', -1)
     self._extra = [(name, i) for name, i in at.items() if name not in COLUMNS]
     self._split = split_of(path)
     self._labels = label_mapping.Meaning(labels)
@@ -247,8 +248,10 @@ class _Maker:
         label = self._labels[cells[self._label]]
       except KeyError:
         self._found('label', line, self._labels.unknown(cells[self._label]))
-    said = naming.read(next(iter(paths.values())))
+    said = naming.read(first := next(iter(paths.values())))
     cells.append('')
+    if not said and not cells[self._attack_type] and (text := naming.unknown_instrument(first)):
+      self._found('label', line, text)
     # Rows of a video follow each other, as a rule.
     said_of = said and (said.dataset, said.subject, said.video)
     if self._last != (last := (self._shared(cells), said_of, label)):

@@ -70,20 +70,39 @@ def read(path: str) -> Said | None:
   # The pictures of a folder differ in the frame alone: what the folder says is read once.
   folder, slash, name = path.rpartition('/')
   if not (found := _NUMBERED.fullmatch(name)):
-    return _read(path)
+    said = _read(path)
+    return None if isinstance(said, str) else said
   frame, rest = found.groups()
   said = _read(f'{folder}{slash}0{rest}')
-  return said and Said(*said[:4], frame, *said[5:])
+  return said and not isinstance(said, str) and Said(*said[:4], frame, *said[5:]) or None
+
+
+def unknown_instrument(path: str) -> str:
+  """What a path of a known layout names that its data set does not have; '' where it does not.
+
+  `read` gives None for such a path: its species and category would be made up.
+
+  Args:
+    path: as in `read`.
+  """
+  folder, slash, name = path.rpartition('/')
+  found = _NUMBERED.fullmatch(name)
+  said = _read(f'{folder}{slash}0{found[2]}' if found else path)
+  return said if isinstance(said, str) else ''
 
 
 _NUMBERED = re.compile(r'([0-9]+)((?:_resized)?\.\w+)')
 
 
 @functools.lru_cache(65536)
-def _read(path: str) -> Said | None:
+def _read(path: str) -> Said | str | None:
+  """What a path says; a text where it names an instrument that its data set does not have."""
   for marks, pattern, make in _LAYOUTS:
     if any(mark in path for mark in marks) and (found := pattern.search(path)):
-      return make(found)
+      try:
+        return make(found)
+      except DataError as error:
+        return str(error)
   return None
 
 
@@ -126,7 +145,10 @@ _SURF_PHASES = re.compile(r'(Val|Testing)/(\d+)/(\d+)-(color|depth|ir)\.\w+$')
 def _surf(found: re.Match) -> Said:
   folder, part, subfolder, subject, clip, kind, frame = found.groups()
   live = part == 'real'
-  species = '' if live else next((s for s in SURF_SPECIES if s.startswith(clip[:2])), clip)
+  # What number live clips have in the later release is not stated.
+  species = '' if live else next((s for s in SURF_SPECIES if s.startswith(clip[:2])), '')
+  if clip in SURF_SPECIES if live else not species:
+    raise DataError(f'{subject}: CASIA-SURF has no clip {clip} in {part}_part')
   return Said(
     'casia_surf',
     _MODALITY[kind],
@@ -183,14 +205,17 @@ def _cefa(found: re.Match) -> Said | None:
   race = _CEFA_RACE[first]
   if folder and (folder, same) != (race, number):
     return None  # two subjects in one path
+  clip = f'{first}_{number}_{device}_{session}_{pai}'
   species, category = ('', '')
   if pai != '1':
-    species, category = _CEFA_2D.get((pai, session), (f'pai_{pai}', 'other'))
+    if (pai, session) not in _CEFA_2D:
+      raise DataError(f'{clip}: CeFA has no instrument {pai} in session {session}')
+    species, category = _CEFA_2D[pai, session]
   return Said(
     'casia_cefa',
     _MODALITY[kind],
     f'{race}-{number}',
-    f'{first}_{number}_{device}_{session}_{pai}',
+    clip,
     frame,
     'attack' if species else 'bona_fide',
     species,
@@ -277,12 +302,9 @@ def wmca_video(name: str, modality: str = 'rgb', frame: str = '0') -> Said:
   )
 
 
-def _wmca(found: re.Match) -> Said | None:
+def _wmca(found: re.Match) -> Said:
   name, kind, frame = found.groups()
-  try:
-    return wmca_video(name, _MODALITY[kind], frame)
-  except DataError:
-    return None
+  return wmca_video(name, _MODALITY[kind], frame)
 
 
 # What a path must hold to be tried, the pattern, and what is made of a match.

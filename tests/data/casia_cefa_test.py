@@ -11,6 +11,7 @@ import pytest
 
 from data import folders
 from data.casia_cefa.casia_cefa_dataset_builder import Builder
+from flexfas_jax import lint
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import naming
 from flexfas_jax.input_pipeline import sources
@@ -280,3 +281,40 @@ def test_flexmodal(trees, tmp_path):
   assert any(f'{leak}, which is of another split, left out' in n for n in card(clean)['notes'])
   notes = card(published)['notes']
   assert any(f'{leak}, which is of another split, kept: the known' in note for note in notes)
+
+
+def test_lint_finds_nothing_wrong_with_sound_triplets(trees, tmp_path, capsys):
+  """Crops were made for each modality: their sizes need not agree."""
+  source = tmp_path / 'source'
+  made = planned('release', trees / 'ethnicity')
+  rows = [row for rows in made.splits.values() for row in rows]
+  for number, row in enumerate(rows):
+    for k, path in enumerate(row.files.values()):
+      image = cv2.imread(str(trees / 'ethnicity' / path))
+      (source / path).parent.mkdir(parents=True, exist_ok=True)
+      cv2.imwrite(str(source / path), cv2.resize(image, (48 + (number * 7 + k * 5) % 13, 48)))
+  label = lambda row: int(row.facts['label'] == 'bona_fide')  # noqa: E731
+  lines = [' '.join([*row.files.values(), f'{label(row)}\n']) for row in rows]
+  (tmp_path / 'list.txt').write_text(''.join(lines))
+  assert lint.main([str(tmp_path / 'list.txt'), f'--root={source}']) == 0
+  said = capsys.readouterr().out
+  assert len(rows) == 126 and 'size' not in said and 'found: ' not in said
+
+
+def test_an_unknown_instrument_is_refused_by_name(ethnicity, tmp_path, capsys):
+  clip = ethnicity / _CLIP
+  clip.rename(clip.with_name('2_200_3_1_9'))
+  words = '2_200_3_1_9: CeFA has no instrument 9 in session 1'
+  with pytest.raises(DataError, match=f'label: {words}'):
+    build('release', ethnicity, tmp_path / 'out')
+  folder = build('release', ethnicity, tmp_path / 'out', on_bad='skip')
+  assert counts(folder)['val'] == 22 and 'pai_9' not in (folder / 'manifest.csv').read_text()
+  path = _CLIP.replace('3_1_4', '3_1_9') + '/{}/0001.jpg'
+  row = ' '.join(path.format(kind) for kind in ('color', 'depth', 'ir'))
+  (tmp_path / 'list.txt').write_text(f'{row} 0\n')
+  assert lint.main([str(tmp_path / 'list.txt')]) == 3
+  assert f'list.txt:1: label: {words}' in capsys.readouterr().out
+  # A list of the user's own may name its own kinds of attack.
+  given = row.replace(' ', ',') + ',attack,wax_bust'
+  (tmp_path / 'own.csv').write_text(f'rgb,depth,ir,label,attack_type\n{given}\n')
+  assert lint.main([str(tmp_path / 'own.csv')]) == 0

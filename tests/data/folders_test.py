@@ -140,3 +140,41 @@ def test_files_that_may_be_lists(source):
   assert names((source, both)) == ['h.md', 'lists/c/d.txt', 'lists/c/e/f.txt']
   with pytest.raises(DataError, match='--lists: there is no .*nothing.txt'):
     folders.list_files(source, source / 'nothing.txt')
+
+
+def test_files_below_links_are_found_once(tmp_path):
+  source, disk = tmp_path / 'source', tmp_path / 'disk'
+  for place in (source / 'a', disk / 'b' / 'deep'):
+    place.mkdir(parents=True)
+    touch(place / '1.npz')
+  touch(source / '.hidden' / '2.npz')
+  touch(source / 'a' / '._1.npz')
+  (source / 'linked').symlink_to(disk / 'b')
+  (source / 'a' / 'up').symlink_to('..')
+  (source / 'a' / 'round').symlink_to('round')
+  (source / 'above').symlink_to(tmp_path)
+  (disk / 'b' / 'back').symlink_to(source / 'a')  # and a/up leads back from there
+  assert [str(path.relative_to(source)) for path in folders.files(source, '*.npz')] == [
+    'a/1.npz', 'linked/back/1.npz', 'linked/deep/1.npz',
+  ]  # fmt: skip
+  (source / 'a' / 'there').symlink_to(disk / 'b')  # two folders with links to each other
+  assert len(folders.files(source, '*.npz')) == 4
+  with pytest.raises(DataError, match='nowhere cannot be listed: No such file'):
+    folders.files(tmp_path / 'nowhere', '*')
+
+
+def test_triplets_below_links_to_each_other(source, tmp_path_factory):
+  elsewhere = tmp_path_factory.mktemp('elsewhere')
+  (source / 'Training').rename(elsewhere / 'Training')
+  (source / 'Training').symlink_to(elsewhere / 'Training')
+  (elsewhere / 'Training' / 'back').symlink_to(source)
+  assert len(ids(source)[0]) == 4 and not ids(source)[1]
+
+
+def test_an_instrument_that_the_data_set_does_not_have(source):
+  for frame in (1, 2):
+    touch(source / 'Training/fake_part/CLKJ_AS0005/07_x_s.rssdk/color' / f'{frame}.jpg')
+  assert ids(source)[1] == [
+    'Training/fake_part/CLKJ_AS0005/07_x_s.rssdk/color: label: '
+    'CLKJ_AS0005: CASIA-SURF has no clip 07_x_s in fake_part (2 images, 1.jpg)'
+  ]

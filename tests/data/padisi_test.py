@@ -417,3 +417,11 @@ def test_readers_load_little():
     [sys.executable, '-c', code], cwd=_ROOT, capture_output=True, text=True, check=True
   )
   assert not {'tensorflow_datasets', 'jax', 'apache_beam'} & set(done.stdout.split())
+
+
+def test_folders_that_are_links(source, tmp_path):
+  for name in ('padisi_face', 'face_partitions'):
+    (source / name).rename(tmp_path / name)
+    (source / name).symlink_to(tmp_path / name)
+  made = plan(source, tmp_path)
+  assert not made.findings and len(made.splits['whole']) == len(padisi.SAMPLES)

@@ -585,3 +585,12 @@ def test_a_faulty_protocol_ends_the_flexmodal_build_too(export, tmp_path):
   lists = f'{export / "Protocols" / "WMCA_test.txt"},{_write(tmp_path / "lists", "path,label")}'
   with pytest.raises(DataError, match='no column group'):
     build(export, tmp_path / 'out', 'flexmodal', lists=lists)
+
+
+def test_halves_that_are_links(source, tmp_path):
+  for half in ('RGB', 'CDIT'):
+    (source / f'WMCA_preprocessed_{half}').rename(tmp_path / half)
+    (source / f'WMCA_preprocessed_{half}').symlink_to(tmp_path / half)
+  (tmp_path / 'RGB' / 'all').symlink_to(source)
+  made = plan(source, tmp_path)
+  assert not made.findings and len(made.splits['whole']) == 39

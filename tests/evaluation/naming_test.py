@@ -85,6 +85,28 @@ def test_what_says_nothing(path):
   assert naming.read(path) is None
 
 
+@pytest.mark.parametrize(
+  'path, words',
+  [
+    (CEFA.replace('_3_2_2/', '_3_2_9/'), '1_300_3_2_9: CeFA has no instrument 9 in session 2'),
+    (CEFA.replace('_3_2_2/', '_3_3_2/'), '1_300_3_3_2: CeFA has no instrument 2 in session 3'),
+    ('001_01_000_9_99/color/0012.jpg', '001_01_000_9_99: WMCA has no type 9 with instrument 99'),
+    (SURF.replace('04_en_b', '07'), 'CLKJ_AS0005: CASIA-SURF has no clip 07 in fake_part'),
+    (SURF.replace('04_en_b', 'real'), 'CLKJ_AS0005: CASIA-SURF has no clip real in fake_part'),
+    (SURF.replace('fake', 'real'), 'CLKJ_AS0005: CASIA-SURF has no clip 04_en_b in real_part'),
+  ],
+)
+def test_an_instrument_that_the_data_set_does_not_have(path, words):
+  assert naming.read(path) is None
+  assert naming.unknown_instrument(path) == words
+  assert naming.unknown_instrument(path.replace('.jpg', 'x.jpg')) == ''
+
+
+@pytest.mark.parametrize('path', ['a.jpg', SURF, CEFA, MASK, WMCA])
+def test_an_instrument_that_is_known(path):
+  assert naming.unknown_instrument(path) == ''
+
+
 @pytest.mark.parametrize('path', [SURF, CEFA, MASK, WMCA])
 def test_a_triplet_has_one_id(path):
   color = 'profile' if 'profile' in path else 'color'
