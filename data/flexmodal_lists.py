@@ -7,6 +7,7 @@ weigh as the papers' do; which of the two, and how much it is about, goes on the
 """
 
 import collections
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -46,6 +47,7 @@ def plan(builder: SourceBuilder, dataset: str, lists: Mapping[str, str], publish
   for split, path in files.items():
     form = protocol_lists.look(path)
     made.recorded['lists'][path.name] = form.sha256
+    made.lists.add(str(path))
     rows = list(_rows(path, form, dataset, made.findings))
     if leaks := _leaks(split, rows):
       ids = ', '.join(row.facts['id'] for row in leaks)
@@ -104,11 +106,15 @@ def _candidates(places: list[Path]) -> Iterator[Path]:
 def _rows(path: Path, form, dataset: str, findings: list[Finding]) -> Iterator[Row]:
   """The rows of one data set that are sound; findings get what is wrong with the others."""
 
+  wrong_rows = collections.defaultdict(list)
+
   def found(rule: str, line: int, text: str) -> None:
-    findings.append(Finding(rule, str(path), line, label_mapping.without_way_out(text)))
+    text = label_mapping.without_way_out(text)
+    wrong_rows[line].append(Finding(rule, str(path), line, text))
 
   for row in protocol_lists.scan(path, None, found, form=form):
     if row.dataset and row.dataset != dataset:
+      wrong_rows.pop(row.line, None)
       continue
     wrong = _contradictions(row)
     for rule, text in wrong:
@@ -116,6 +122,7 @@ def _rows(path: Path, form, dataset: str, findings: list[Finding]) -> Iterator[R
     outside = any(protocol_lists.leaves_root(file) for file in row.paths.values())
     if row.label and not wrong and not outside:  # `scan` has told of these
       yield Row(row.facts(), row.paths, str(path), row.line)
+  findings += itertools.chain.from_iterable(wrong_rows.values())
 
 
 def _contradictions(row: protocol_lists.Row) -> list[tuple[str, str]]:

@@ -115,7 +115,8 @@ def triplets(
       if said.modality in triplet.files:
         other = triplet.files[said.modality]
         text = f'{triplet.said.id}: {said.modality} is {other} and {path}'
-        findings.append(Finding('duplicate', place, 0, text))
+        # Nobody knows which of them it is.
+        findings.append(Finding('duplicate', place, 0, text, triplet.said.id))
       else:
         triplet.files[said.modality] = path
     findings += _not_understood(place, unknown, dataset)
@@ -129,7 +130,8 @@ def triplets(
     if lacking and not may_lack(triplet.said):
       there = next(iter(triplet.files.values()))
       text = f'{triplet.said.id} has no {" and no ".join(lacking)} (there is {there})'
-      findings.append(Finding('missing-file', there.rpartition('/')[0], 0, text))
+      folder = there.rpartition('/')[0]
+      findings.append(Finding('missing-file', folder, 0, text, triplet.said.id))
     else:
       whole.append(triplet)
   return whole, findings

@@ -21,7 +21,7 @@ import itertools
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from data import reading, triplets
@@ -45,15 +45,20 @@ class Plan:
 
   Attributes:
     splits: {split: rows}, in the order of the source; empty splits are left out of the set.
-    findings: what is wrong with lists and folders, of the rules of `findings.RULES`.
+    findings: what is wrong with lists and folders, of the rules of `findings.RULES`. A finding with
+      an id is about that sample or video, and one with a row of `lists` about the sample of that
+      row: with on_bad='skip' these are left out, whether or not they are in `splits`.
     notes: what the user should know of what was done, one line each; they go on the card.
     recorded: facts about the whole set (versions of lists, crop recipe), for the card.
+    lists: files of which every row is a sample; lists of protocols, which only mark samples, are
+      not among them.
   """
 
   splits: dict[str, list[Row]]
   findings: list[Finding] = dataclasses.field(default_factory=list)
   notes: list[str] = dataclasses.field(default_factory=list)
   recorded: dict[str, Any] = dataclasses.field(default_factory=dict)
+  lists: set[str] = dataclasses.field(default_factory=set)
 
 
 class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
@@ -64,7 +69,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     lists: protocol list files or a folder of them; a builder says which it reads, and where it
       looks when None.
     on_bad: 'fail': anything wrong ends the build; 'skip': triplets with something wrong are left
-      out and listed. Leaks always end it.
+      out and listed. Leaks, and channels that are exchanged in the whole source, always end it.
     accept_known_leaks: names of `list_checks.KNOWN_LEAKS` that are let pass.
     manifest: of an earlier preparation of the same set; bytes that differ are wrong.
     options: fields of `OPTIONS`, e.g. what a source does not say of itself.
@@ -146,15 +151,22 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       wanted = self.MANUAL_DOWNLOAD_INSTRUCTIONS.strip()
       nothing = f'{self.source} holds no triplet of {self.name}. {wanted}'
       raise DataError('\n'.join([nothing, *([self._report(plan.findings)] * bool(plan.findings))]))
-    found, notes = _check(plan.splits, self.accept_known_leaks)
-    self._findings += found
-    self._notes += notes
-    refused = {f[1:3] if f.row else f for f in plan.findings if f.rule not in WARNINGS}
-    self._wanted = len(refused) + sum(map(len, plan.splits.values()))
-    plan.splits = {split: _once(rows) for split, rows in plan.splits.items()}
     if self.manifest:
       plan.splits, found = _expecting(plan.splits, self.manifest)
+      plan.findings += found
       self._findings += found
+    checked = _check(plan.splits, self.accept_known_leaks)
+    self._findings += checked.findings
+    self._notes += checked.notes
+    sound, absent = _sound(plan, checked.wrong)
+    self._listed = absent + sum(map(len, plan.splits.values()))
+    if self.on_bad == 'skip':
+      plan.splits = sound
+      if not all(sound.values()):
+        raise DataError(self._report([f for f in self._findings if f.rule not in WARNINGS]))
+    else:
+      # Nothing is built from these; their images are read so that one report has everything.
+      plan.splits = {split: _once(rows) for split, rows in plan.splits.items()}
     self.extra = {row.facts['id']: row.extra for rows in plan.splits.values() for row in rows}
     if self._beam_runner:
       return {
@@ -193,7 +205,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     if self.on_bad == 'fail' or self._nothing:
       fatal = wrong
     else:
-      fatal = [f for f in wrong if f.rule.startswith('leak')]
+      fatal = [f for f in wrong if _ends_the_build(f)]
     if fatal:
       raise DataError(self._report(fatal))
     if self._findings:
@@ -206,7 +218,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       'rules': dataclasses.asdict(self.RULES) | {'max_pixels': self.max_pixels},
       **self._recorded,
       'notes': self._notes,
-      'left_out': self._wanted - sum(split.num_examples for split in self.info.splits.values()),
+      'left_out': self._listed - sum(split.num_examples for split in self.info.splits.values()),
       'findings': dict(sorted(counts.items())),
     }
     self.write_card(recorded)
@@ -228,15 +240,18 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     lines.append(f'All of them: {file}')
     if any(f.rule.startswith('leak') for f in fatal):
       lines.append('A leak that the published lists have: --accept_known_leaks=NAME')
-    if not all(f.rule.startswith('leak') for f in fatal):
+    if self.on_bad == 'fail' and not all(f.rule.startswith('leak') for f in fatal):
       lines.append('Mend the source, or leave out what is wrong with --on_bad=skip')
     return '\n'.join(lines)
 
 
-def _check(
-  splits: Mapping[str, list[Row]], accepted: Iterable[str]
-) -> tuple[list[Finding], list[str]]:
-  """Duplicates within splits, leaks between them: (findings, notes on what was accepted)."""
+def _check(splits: Mapping[str, list[Row]], accepted: Iterable[str]) -> list_checks.Checked:
+  """Duplicates and contradicting labels within splits, leaks between them."""
+  # Rows that are kept twice on purpose are not compared.
+  places = {
+    split: [i for i, row in enumerate(rows) if not re.search(r'#\d+$', row.facts['id'])]
+    for split, rows in splits.items()
+  }
   listed = {
     split: [
       lists.row_of(
@@ -246,12 +261,42 @@ def _check(
         line=row.row,
         **{key: str(row.facts[key]) for key in ('id', 'dataset', 'subject', 'video', 'frame')},
       )
-      for row in rows
-      if not re.search(r'#\d+$', row.facts['id'])  # kept twice on purpose
+      for row in map(splits[split].__getitem__, some)
     ]
-    for split, rows in splits.items()
+    for split, some in places.items()
   }
-  return list_checks.check_rows(listed, tuple(accepted))
+  checked = list_checks.check_rows(listed, tuple(accepted))
+  wrong = {split: {places[split][i] for i in some} for split, some in checked.wrong.items()}
+  return checked._replace(wrong=wrong)
+
+
+def _sound(plan: Plan, wrong: Mapping[str, Collection[int]]) -> tuple[dict[str, list[Row]], int]:
+  """The rows that no finding is about.
+
+  Args:
+    plan: as its builder made it.
+    wrong: by split, positions of rows that have other findings.
+
+  Returns:
+    Rows by split; and how many samples have findings and are in no split.
+  """
+  found = [f for f in plan.findings if f.rule not in WARNINGS]
+  keys = {f.id or (f.list, f.row) for f in found if f.id or (f.row and f.list in plan.lists)}
+  absent, sound = set(keys), {}
+  for split, rows in plan.splits.items():
+    sound[split] = []
+    for i, row in enumerate(rows):
+      own = {row.facts['id'], row.facts['video'], (row.list, row.row)} & keys
+      absent -= own
+      if not own and i not in wrong[split]:
+        sound[split].append(row)
+  return sound, len(absent)
+
+
+def _ends_the_build(finding: Finding) -> bool:
+  """Whether leaving out samples is no remedy: leaks, and channels exchanged in a whole source."""
+  whole = not finding.row and not finding.id
+  return finding.rule.startswith('leak') or (finding.rule == 'swapped' and whole)
 
 
 def _once(rows: list[Row]) -> list[Row]:
@@ -261,7 +306,10 @@ def _once(rows: list[Row]) -> list[Row]:
 
 def findings_of(outcome: reading.Outcome) -> list[Finding]:
   """A row's problems, with where it was named."""
-  return [Finding(rule, outcome.row.list, outcome.row.row, t) for rule, t in outcome.problems]
+  row = outcome.row
+  return [
+    Finding(rule, row.list, row.row, text, row.facts['id']) for rule, text in outcome.problems
+  ]
 
 
 def _expecting(
@@ -282,7 +330,7 @@ def _expecting(
   ids = {row.facts['id'] for rows in splits.values() for row in rows}
   found = [Finding('missing-file', manifest, 0, f'{one} is not in the source')
            for one in sorted(wanted.keys() - ids)]  # fmt: skip
-  found += [Finding('sha256', manifest, 0, f'{one} is not in the manifest')
+  found += [Finding('sha256', manifest, 0, f'{one} is not in the manifest', one)
             for one in sorted(ids - wanted.keys())]  # fmt: skip
   expecting = {
     split: [row._replace(sha256=wanted.get(row.facts['id'], {})) for row in rows]

@@ -161,15 +161,15 @@ def test_lists(name, code, says, capsys):
 def test_builders_and_paths(tmp_path):
   """`prepare` has rows at hand; a file is one however its name is composed."""
   row = lambda path, subject, split: lists.row_of({'rgb': path}, 'attack', subject=subject)  # noqa: E731
-  found, _ = list_checks.check_rows(
+  found, *_ = list_checks.check_rows(
     {'train': [row('a.png', ONE[0], '')], 'test': [row('b.png', ONE[1], '')]}
   )
   assert [f.rule for f in found] == ['leak-subject']
-  found, notes = list_checks.check_rows(
+  found, notes, _ = list_checks.check_rows(
     {'train': [row('a.png', '7', '')], 'test': [row('b.png', '007', '')]}
   )
   assert found == [] and notes[0].startswith('note: similar names') and '7 may be' in notes[0]
-  found, _ = list_checks.check_rows(
+  found, *_ = list_checks.check_rows(
     {'train': [row(f'{ONE[0]}/1.png', '', '')], 'test': [row(f'{ONE[1]}/1.png', '', '')]}
   )
   assert [f.rule for f in found] == ['leak-file']

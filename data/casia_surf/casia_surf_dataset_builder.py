@@ -99,7 +99,7 @@ class Builder(SourceBuilder):
       if not triplet.said.part:
         place = next(iter(triplet.files.values()))
         text = f'{place} is in none of {", ".join(_PHASES)}'
-        findings.append(Finding('row', place.rpartition('/')[0], 0, text))
+        findings.append(Finding('row', place.rpartition('/')[0], 0, text, triplet.said.id))
       elif triplet.said.label:
         plan.splits[triplet.said.part].append(_row(triplet))
       else:
@@ -169,14 +169,15 @@ def _labels(files: list[Path], findings: list[Finding]) -> dict[str, _Label]:
     named = [row for row in rows if row.said and _of_phase(row.said)]
     if not named:
       continue  # of something else: what is wrong with it does not matter here
-    findings += wrong
+    ids = {row.line: row.id for row in named}
+    findings += [finding._replace(id=ids.get(finding.row, '')) for finding in wrong]
     for row in named:
       if not row.label:
         continue
       said = labels.setdefault(row.id, _Label(row.label, str(file), row.line))
       if said.label != row.label:
         text = f'{row.id} is {row.label} here, and {said.label} in {said.list}:{said.line}'
-        findings.append(Finding('label', str(file), row.line, text))
+        findings.append(Finding('label', str(file), row.line, text, row.id))
   return labels
 
 
@@ -209,7 +210,9 @@ def _add_phases(plan: Plan, phases: list[folders.Found], labels: dict[str, _Labe
   for id_, known in labels.items():
     part = _PHASES[id_.split('/')[1]]
     if there[part]:
-      plan.findings.append(Finding('missing-file', known.list, known.line, f'{id_} is not there'))
+      plan.findings.append(
+        Finding('missing-file', known.list, known.line, f'{id_} is not there', id_)
+      )
     else:
       absent[part] += 1
   for split, n in absent.items():

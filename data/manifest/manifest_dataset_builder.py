@@ -76,6 +76,7 @@ class Builder(SourceBuilder):
           f'the columns are: {form}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}'
         )
       made.recorded['lists'][path.name] = form.sha256
+      made.lists.add(str(path))
       rows += self._rows(path, form, made.findings)
     rows = _with_own_ids(self._with_videos(rows, made), made.findings)
     for row, split in rows:

@@ -117,15 +117,20 @@ class Builder(SourceBuilder):
     rows = tables.read(path, list(dict.fromkeys([*_SAMPLE, 'ground_truth', subject])),
                        plan.findings)  # fmt: skip
     plan.recorded['lists'] = {path.name: image_checks.digest(path.read_bytes())}
+    plan.lists.add(str(path))
 
-    def found(rule: str, line: int, text: str) -> None:
-      plan.findings.append(Finding(rule, str(path), line, text))
+    def found(rule: str, line: int, text: str, name: str = '') -> None:
+      plan.findings.append(Finding(rule, str(path), line, text, name and _id(name)))
 
     truth = {}
     for line, cells in rows:
       name = _name(cells)
       if name in truth:
-        found('duplicate', line, f'{name} is in line {truth[name][0]} too')
+        first, other = truth[name]
+        found('duplicate', line, f'{name} is in line {first} too')
+        codes = other['ground_truth'], cells['ground_truth']
+        if codes[0].lower() != codes[1].lower():
+          found('label', first, f'{name} is {codes[0]} here, and {codes[1]} in line {line}')
       else:
         truth[name] = (line, cells)
     for name, (line, _) in truth.items():
@@ -133,7 +138,7 @@ class Builder(SourceBuilder):
         found('missing-file', line, f'there is no {name}.npz')
     for name in there:
       if rows and name not in truth:
-        found('label', 0, f'{name}.npz is in no row')
+        found('label', 0, f'{name}.npz is in no row', name)
     return {name: row for name, row in truth.items() if name in there}
 
   def _read_folds(self, where, truth, plan: Plan) -> dict[str, dict[str, str]]:
@@ -192,7 +197,7 @@ class Builder(SourceBuilder):
       return None
     person = cells[self.options['subject']]
     return {
-      'id': f'padisi/{name}/0',
+      'id': _id(name),
       'label': label,
       'attack_type': attack[1] if attack else '',
       'attack_category': _category(attack, categories),
@@ -214,6 +219,10 @@ def _category(attack: re.Match | None, categories: Mapping[str, str]) -> str:
 def _of_faces(paths: list[Path]) -> list[Path]:
   """Without the tables of the set's fingers, which lie beside them."""
   return [path for path in paths if 'finger' not in path.name.lower()]
+
+
+def _id(name: str) -> str:
+  return f'padisi/{name}/0'
 
 
 def _name(cells: Mapping[str, str]) -> str:

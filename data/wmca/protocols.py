@@ -70,8 +70,8 @@ def read(builder, videos: Iterable[str]) -> Protocols:
 
 
 def _read_one(path: Path, column: str, videos: set[str], made: Protocols) -> None:
-  def found(rule: str, line: int, text: str) -> None:
-    made.findings.append(Finding(rule, str(path), line, text))
+  def found(rule: str, line: int, text: str, id_: str = '') -> None:
+    made.findings.append(Finding(rule, str(path), line, text, id_))
 
   groups, clients = {}, collections.defaultdict(dict)
   for line, cells in tables.read(path, _NEEDED, made.findings):
@@ -86,7 +86,7 @@ def _read_one(path: Path, column: str, videos: set[str], made: Protocols) -> Non
       found('row', line, f'{name}: the group {cells["group"]!r} is none of train, dev, eval')
       continue
     if text := _contradiction(said, cells):
-      found('label', line, f'{name}: {text}')
+      found('label', line, f'{name}: {text}', naming.wmca_id(name))
     if name in groups:
       rule = 'duplicate' if groups[name] == group else 'leak-video'
       found(rule, line, f'{name} is in {groups[name]} and again in {group}')

@@ -126,7 +126,9 @@ class Builder(SourceBuilder):
       half = halves[marks[-1]]
       if path.stem in half:
         text = f'{path.stem} is there twice: {half[path.stem]} and {below.as_posix()}'
-        plan.findings.append(Finding('duplicate', str(self.source), 0, text))
+        plan.findings.append(
+          Finding('duplicate', str(self.source), 0, text, naming.wmca_id(path.stem))
+        )
       half.setdefault(path.stem, below.as_posix())
     if not halves['RGB'] or not halves['CDIT']:
       have = ', '.join(f'{len(videos)} of {half}' for half, videos in halves.items())
@@ -141,8 +143,8 @@ class Builder(SourceBuilder):
   def _videos(self, halves: Mapping[str, Mapping[str, str]], plan: Plan) -> dict[str, list[int]]:
     """{video: frames that both halves hold}, and what is wrong or left out."""
 
-    def found(rule: str, text: str) -> None:
-      plan.findings.append(Finding(rule, str(self.source), 0, text))
+    def found(rule: str, text: str, name: str) -> None:
+      plan.findings.append(Finding(rule, str(self.source), 0, text, naming.wmca_id(name)))
 
     names = []
     for name in sorted(set(halves['RGB']) | set(halves['CDIT'])):
@@ -150,10 +152,10 @@ class Builder(SourceBuilder):
       try:
         naming.wmca_video(name)
       except DataError as error:
-        found('label', str(error))
+        found('label', str(error), name)
       else:
         if lacking:
-          found('missing-file', f'{name} has no file in the {lacking[0]} half')
+          found('missing-file', f'{name} has no file in the {lacking[0]} half', name)
         else:
           names.append(name)
     paths = [halves[half][name] for name in names for half in halves]
@@ -165,11 +167,12 @@ class Builder(SourceBuilder):
       both = listed[2 * i : 2 * i + 2]
       if wrong := [text for _, text in both if text]:
         for text in wrong:
-          found('unreadable', text)
+          found('unreadable', text, name)
         continue
       rgb, cdit = (set(numbers) for numbers, _ in both)
       if not rgb & cdit:
-        found('triplet', f'{name}: no frame is in both halves ({len(rgb)} RGB, {len(cdit)} CDIT)')
+        text = f'{name}: no frame is in both halves ({len(rgb)} RGB, {len(cdit)} CDIT)'
+        found('triplet', text, name)
         continue
       if rgb ^ cdit:
         alone[name] = len(rgb ^ cdit)

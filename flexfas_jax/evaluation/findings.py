@@ -48,6 +48,7 @@ class Finding(NamedTuple):
   list: str  # the list file, or the folder that was read
   row: int  # line of the file, counted from 1; 0: not a matter of one row
   text: str  # what: paths, ids, values
+  id: str = ''  # of the sample that it is about, where that is known
 
   def __str__(self) -> str:
     where = f'{self.list}:{self.row}' if self.row else self.list
@@ -55,7 +56,7 @@ class Finding(NamedTuple):
 
 
 def write_csv(path: str | pathlib.Path, findings: Iterable[Finding]) -> None:
-  """Writes findings as CSV with the columns rule, list, row, text."""
+  """Writes findings as CSV with the columns rule, list, row, text, id."""
   with open(path, 'w', encoding='utf-8', newline='', errors='backslashreplace') as file:
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(Finding._fields)

@@ -5,6 +5,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import lists
@@ -15,7 +16,15 @@ from flexfas_jax.evaluation.list_report import EXCEPTIONS, KNOWN_LEAKS, SIMILAR,
 from flexfas_jax.evaluation.list_table import Table
 from flexfas_jax.input_pipeline import image_files
 
-__all__ = ('EXCEPTIONS', 'KNOWN_LEAKS', 'Report', 'check', 'check_rows')
+__all__ = ('EXCEPTIONS', 'KNOWN_LEAKS', 'Checked', 'Report', 'check', 'check_rows')
+
+
+class Checked(NamedTuple):
+  """What `check_rows` finds."""
+
+  findings: list[Finding]  # each names the list and line that its row has
+  notes: list[str]  # on what was accepted
+  wrong: dict[str, set[int]]  # by split: positions of the rows that have findings
 
 
 def check(
@@ -78,17 +87,12 @@ def check(
   return report
 
 
-def check_rows(
-  rows: Mapping[str, Sequence[lists.Row]], accept: Collection[str] = ()
-) -> tuple[list[Finding], list[str]]:
+def check_rows(rows: Mapping[str, Sequence[lists.Row]], accept: Collection[str] = ()) -> Checked:
   """Checks rows that are at hand: duplicates, leaks between splits, one triplet with two labels.
 
   Args:
     rows: by split.
     accept: names of `KNOWN_LEAKS` whose leaks become notes.
-
-  Returns:
-    Findings, each naming the list and line that its row has; and notes of what was accepted.
 
   Raises:
     ConfigError: an unknown name in `accept`.
@@ -110,10 +114,15 @@ def check_rows(
   table.leaks(report)
   table.tell(report)
   found = sorted(report.findings, key=lambda f: (list(RULES).index(f.rule), f.list, f.row))
-  return found, [
+  notes = [
     f'{"note" if note.exception == SIMILAR else "accepted"}: {note.exception}: {note.finding}'
     for note in report.notes
   ]
+  wrong, start = {}, 0
+  for split, some in rows.items():
+    wrong[split] = {row - start for row in table.wrong if start <= row < start + len(some)}
+    start += len(some)
+  return Checked(found, notes, wrong)
 
 
 def _check_names(accept: Collection[str]) -> None:

@@ -96,7 +96,7 @@ class Report:
 
   def add(self, rule: str, row: Row, text: str) -> None:
     """Adds a finding of a row, or a note where it is excepted."""
-    finding = Finding(rule, row.list, row.line, text)
+    finding = Finding(rule, row.list, row.line, text, row.id)
     if rule in _EXCEPTED:
       for name, videos in EXCEPTIONS.items():
         if row.video in videos:

@@ -21,6 +21,7 @@ class Table:
     self._starts = np.cumsum([0] + [len(index) for index in indices])
     self._list = np.repeat(np.arange(len(indices)), np.diff(self._starts))
     self._pending = collections.defaultdict(list)  # by row: what makes its findings
+    self.wrong: set[int] = set()  # rows that have findings, once `tell` is done
     joined = {
       name: np.concatenate([np.empty(0, np.int64), *(getattr(index, name) for index in indices)])
       for name in COLUMNS
@@ -66,17 +67,28 @@ class Table:
         )
 
   def labels(self) -> None:
-    """Triplets that have two labels."""
-    known = np.flatnonzero(self._label >= 0)
-    again, first = _repeats(self._same[known], np.zeros(len(known), np.int64))
-    again, first = known[again], known[first]
-    wrong = self._label[again] != self._label[first]
-    for row, before in zip(again[wrong].tolist(), first[wrong].tolist(), strict=True):
-      label = schema.LABELS[self._label[before]]
+    """Triplets and RGB images that have two labels: each of their rows, as any may be wrong."""
+    contradicted = {}  # by row: the first row with the other label
+    for keys in (self._same, self._files[0]):
+      rows = np.flatnonzero((self._label >= 0) & (keys != 0))
+      rows = rows[np.argsort(keys[rows], kind='stable')]
+      keys = keys[rows]
+      start = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]][: len(keys)])
+      if not len(start):
+        continue
+      end = np.r_[start[1:], len(rows)]
+      bona_fide = np.add.reduceat(self._label[rows], start)
+      for i in np.flatnonzero((bona_fide > 0) & (bona_fide < end - start)):
+        group = rows[start[i] : end[i]]
+        first = [int(group[self._label[group] == label][0]) for label in (0, 1)]
+        for row in group.tolist():
+          contradicted.setdefault(row, first[1 - self._label[row]])
+    for row, other in contradicted.items():
+      label = schema.LABELS[self._label[other]]
       self._pending[row].append(
-        lambda r, before=before, label=label: (
+        lambda r, other=other, label=label: (
           'label',
-          f'{r.id} is {r.label} here, and {label} in {self._where(before, r.list)}',
+          f'{r.id} is {r.label} here, and {label} in {self._where(other, r.list)}',
         )
       )
 
@@ -218,6 +230,7 @@ class Table:
         for make in self._pending.pop(start + position):
           if said := make(row):
             report.add(said[0], row, said[1])
+            self.wrong.add(start + position)
     self._accept(report)
 
   def _accept(self, report: Report) -> None:

@@ -272,6 +272,11 @@ _WMCA_CATEGORY = {
 }
 
 
+def wmca_id(name: str) -> str:
+  """The name of a WMCA video among all data sets, whatever it is: '001_01_000_2_08'."""
+  return f'wmca/{name.partition("_")[0]}/{name}'
+
+
 def wmca_video(name: str, modality: str = 'rgb', frame: str = '0') -> Said:
   """What the name of a WMCA video says.
 

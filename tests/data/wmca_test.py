@@ -164,6 +164,8 @@ def test_channel_order(small, tmp_path):
   ((rule, text),) = found(plan(small, tmp_path))
   assert rule == 'swapped' and text.startswith('channel_order=rgb: ')
   assert 'in 0 of 3 bona fide videos' in text and '--option channel_order=bgr' in text
+  with pytest.raises(DataError, match='nothing was built'):  # no sample is at fault
+    build(small, tmp_path / 'out', on_bad='skip')
   build(small, tmp_path / 'out', options={'channel_order': 'bgr'})
   example = read(tmp_path / 'out')[f'wmca/001/{VIDEO.name}/0000']
   wanted = np.moveaxis(wmca.arrays(VIDEO, 0)['RGB'], 0, 2)
