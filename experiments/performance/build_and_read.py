@@ -43,7 +43,7 @@ def write_tree(root: pathlib.Path, triplets: int, size: int) -> None:
 
 
 def decode_files(paths: list[str]) -> int:
-  """Reads and decodes pictures with Pillow, as the checks do, and nothing else."""
+  """Reads and decodes images as the checks do, and nothing else."""
   for path in paths:
     image_checks.decode(pathlib.Path(path).read_bytes())
   return len(paths)
@@ -71,7 +71,7 @@ def measure(root: pathlib.Path, data_dir: str, n: int) -> dict[str, float]:
   with Workers() as workers:
     list(workers.map(len, [[1]] * 8))  # processes have started
     seconds = timed(lambda: list(workers.map(decode_alone, tasks)))
-  rates[f'decoding alone (Pillow, {cores()} processes)'] = n / seconds
+  rates[f'decoding alone (with its checks, {cores()} processes)'] = n / seconds
 
   command = [sys.executable, '-m', 'flexfas_jax.prepare', '--dataset=casia_surf/challenge']
   command += [f'--source={root}/source', f'--data_dir={data_dir}']

@@ -19,7 +19,7 @@ from flexfas_jax.errors import ConfigError
 MAX_BYTES = 64 * 2**20  # of an encoded image; 25 million pixels as PNG of three channels fit
 MAX_PIXELS = 25_000_000
 MIN_SIDE = 16  # pixels of the shorter side; the smallest face crops of real sets have about 30
-_MAX_PARTS = 65_536  # PNG chunks or JPEG segments: both are walked through in Python, Pillow's too
+_MAX_PARTS = 65_536  # PNG chunks or JPEG segments: both are walked through in Python
 _MAX_SCANS = 20  # of a progressive JPEG, each of which costs a pass over all pixels; usual are 10
 _SHORT = 2**16  # bytes of compressed data that inflate to little, whatever they are
 
@@ -27,7 +27,9 @@ _SHORT = 2**16  # bytes of compressed data that inflate to little, whatever they
 _MARKER = re.compile(rb'\xff([^\x00\xff\xd0-\xd7])')
 _ALONE = (0x01, 0xD8, 0xD9)  # markers without a length
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_APP1, _SCAN, _END = 0xE1, 0xDA, 0xD9
+_HUFFMAN = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive; cameras write no others
+_TABLES, _APP1, _SCAN, _END = 0xC4, 0xE1, 0xDA, 0xD9
+_ZEROS = bytes(64)  # of compressed data: more than a hundred codes 00..0
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by PNG's colour type
 _ORIENTATION = 0x0112
 # Should a path become a pipe between looking and opening, opening must not wait for a writer.
@@ -53,6 +55,16 @@ class Header(NamedTuple):
   height: int
   channels: int  # as stored: 1 with a palette
   bits: int  # of a channel as stored: 1 to 16
+
+
+class _Scan(NamedTuple):
+  """A pass over the pixels of a JPEG."""
+
+  components: bytes
+  tables: bytes  # of each component's codes: DC's number in the upper half, AC's in the lower
+  low: int  # first and last of the 64 coefficients
+  high: int
+  approximation: int  # how many bits lacked before (upper half), and lack after it (lower half)
 
 
 def open_regular(path: str | os.PathLike) -> BinaryIO:
@@ -143,12 +155,15 @@ def check(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Header:
   """Refuses what would take a decoder more memory or time than an image of `max_pixels`.
 
   Raises:
-    Unreadable: as of `header` and `check_size`; a PNG that holds more than its pixels.
+    Unreadable: as of `header` and `check_size`; a PNG that holds more than its pixels; a JPEG in
+      whose data a block was lost and filled with zeros.
   """
   found = header(encoded)
   check_size(found.width, found.height, max_pixels)
   if found.kind == 'PNG':
     _check_data(encoded, found)
+  elif _ZEROS in encoded and _zeros_are_damage(encoded):
+    raise Unreadable('is damaged: zeros replace part of its data')
   return found
 
 
@@ -184,24 +199,70 @@ def _kind(encoded: bytes) -> str:
 
 def _jpeg_header(encoded: bytes) -> Header:
   found, scans = None, 0
+  due = {}  # {component: bit k is set until a scan has completed coefficient k of 64}
   for n, (marker, start, end) in enumerate(_segments(encoded)):
     if n > _MAX_PARTS:
       raise Unreadable(f'is a JPEG of more than {_MAX_PARTS:,} segments')
     if marker in _FRAME_HEADERS:
       if found:  # which of them a decoder goes by is its own choice
         raise Unreadable('is a JPEG with two frame headers')
+      if marker not in _HUFFMAN:  # damage to arithmetic codes cannot be detected
+        raise Unreadable(
+          'is an arithmetic-coded or lossless JPEG; save it as a baseline JPEG or PNG'
+        )
       body = encoded[start + 4 : end]
       if len(body) < 6:
         break
       height, width = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
       found = Header('JPEG', width, height, body[5], body[0])
+      due = dict.fromkeys(body[6 : 6 + 3 * body[5] : 3], 2**64 - 1)
     elif marker == _SCAN:
       scans += 1
+      scan = _scan(encoded[start + 4 : end])
+      if scan.approximation & 0x0F == 0:  # no bits are left for later scans
+        done = (2 << scan.high) - (1 << scan.low)
+        due |= {one: due[one] & ~done for one in scan.components if one in due}
       if scans > _MAX_SCANS:
         raise Unreadable(f'is a JPEG of more than {_MAX_SCANS} scans')
     elif marker == _END and found and scans:
+      if any(due.values()):  # a decoder takes what is missing for zeros
+        raise Unreadable('is truncated: the JPEG ends before its last scan')
       return found
   raise Unreadable('is truncated: the JPEG has no end')
+
+
+def _scan(body: bytes) -> _Scan:
+  """What a scan header announces."""
+  if not body or len(body) != 4 + 2 * body[0] or not body[-3] <= body[-2] < 64:
+    raise Unreadable('is a JPEG with a damaged scan header')
+  return _Scan(body[1:-3:2], body[2:-3:2], *body[-3:])
+
+
+def _zeros_are_damage(encoded: bytes) -> bool:
+  """Whether zeros in a scan's data of a JPEG stand for coefficients that no image has.
+
+  The code 00..0 is the most frequent symbol of its table. In an area of one colour that is "no
+  change", and its data may well be zeros. Where it is the coefficient -1, which is usual in images
+  of more texture, zeros are one and the same coefficient over a hundred times, and all of these are
+  valid: a decoder reports them only if they amount to another number of blocks than was there.
+  """
+  first, tables, data = {}, [], 0  # {table: symbol of 00..0}; those of the scan before; its data
+  for marker, start, end in _segments(encoded):
+    zeros = tables and encoded.find(_ZEROS, data, start) >= 0
+    # A table of AC coefficients has the length of a run in the upper half of a symbol.
+    if zeros and any(first.get(table, 0) & (0x0F if table >> 4 else 0xFF) for table in tables):
+      return True
+    body, tables, data = encoded[start + 4 : end], [], end
+    if marker == _TABLES:
+      while len(body) > 17:
+        first[body[0]] = body[17]
+        body = body[17 + sum(body[1:17]) :]
+    elif marker == _SCAN:
+      scan = _scan(body)
+      if scan.approximation < 0x10:  # others refine coefficients, by bits that may all be zero
+        tables += [one >> 4 for one in scan.tables if scan.low == 0]
+        tables += [0x10 | one & 0x0F for one in scan.tables if scan.high > 0]
+  return False
 
 
 def _segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:
@@ -273,8 +334,8 @@ def _chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
 def without_metadata(encoded: bytes) -> bytes:
   """A JPEG without the application segments that no decoder needs; anything else as it is.
 
-  Pillow parses EXIF while it opens a file, and copies what each tag points at: a segment of 64 kB
-  takes hundreds of megabytes.
+  libjpeg-turbo collects the colour profile and reports a damaged one as a damaged image, though no
+  pixel depends on it.
   """
   if _kind(encoded) != 'JPEG':
     return encoded

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.reliability import damaged_jpegs
 from flexfas_jax import lint
 from flexfas_jax.input_pipeline import copies, image_checks
 from flexfas_jax.input_pipeline.image_checks import Rules, Unreadable, decode, inspect
@@ -53,6 +54,79 @@ def test_a_jpeg_cut_anywhere_is_refused(options):
   for n in (*range(0, len(whole), 37), *range(len(whole) - 40, len(whole))):
     with pytest.raises(Unreadable):
       decode(whole[:n])
+
+
+@pytest.mark.parametrize(
+  'options',
+  [{}, {'progressive': True}, {'restart_marker_rows': 1}, {'subsampling': 0, 'quality': 95}],
+)
+@pytest.mark.parametrize('kind', damaged_jpegs.BLOCKS)
+def test_damaged_jpegs_are_refused(kind, options):
+  """Those with more than 1 % wrong pixels; OpenCV decodes nearly all of them."""
+  rng = np.random.default_rng(0)
+  image = cv2.resize(RGB, (192, 160)) // 2 + rng.integers(0, 40, (160, 192, 3), np.uint8)
+  whole, n, refused = encode(image, **options), 0, 0
+  intact = decode(whole)
+  for _ in range(20):
+    damaged = kind(whole, rng)
+    if damaged_jpegs.share_wrong(damaged, intact) > damaged_jpegs.SHARE_WRONG:
+      n, refused = n + 1, refused + damaged_jpegs.is_reported(damaged)
+  # Codes of exactly as many pixels as before are valid: other bytes may well be such codes.
+  unsure = (damaged_jpegs.random_block, damaged_jpegs.swapped)
+  assert n > 10 and refused >= (0.5 if kind in unsure else 1) * n
+
+
+def test_a_jpeg_without_its_last_scans_is_refused():
+  """Cut exactly where a scan ends, a progressive JPEG is a blurred image without an error."""
+  whole = encode(RGB, progressive=True)
+  scans = [i for i in range(len(whole)) if whole[i : i + 2] == b'\xff\xda']
+  tables = [whole.rindex(b'\xff\xc4', 0, at) for at in scans]
+  assert len(scans) == 10
+  for at in (*tables[1:], *scans[1:]):
+    with pytest.raises(Unreadable, match='before its last scan'):
+      decode(whole[:at] + b'\xff\xd9')
+
+
+def test_a_block_of_zeros_that_decodes_is_reported():
+  """The code 00..0 is a coefficient of -1, and 512 of its bytes are about as many blocks."""
+  rng = np.random.default_rng(0)
+  image = cv2.resize(RGB, (192, 160)) // 2 + rng.integers(0, 99, (160, 192, 3), np.uint8)
+  for options in ({}, {'restart_marker_rows': 1}, {'optimize': True}):
+    whole = encode(image, **options)
+    for place in range(1000, len(whole) - 600, 500):
+      zeros = whole[:place] + bytes(512) + whole[place + 512 :]
+      assert damaged_jpegs.is_reported(zeros), (options, place)
+
+
+@pytest.mark.parametrize('progressive', [False, True])
+def test_zeros_of_one_colour_are_no_damage(progressive):
+  flat = np.full((640, 640, 3), 90, np.uint8)
+  flat[:8, :8] = RGB[:8, :8]
+  whole = encode(flat, optimize=True, progressive=progressive)
+  assert bytes(64) in whole
+  assert decode(whole).shape == flat.shape
+
+
+def test_the_damage_is_named():
+  whole = encode(RGB)
+  cut = whole[: len(whole) * 6 // 10] + b'\xff\xd9'
+  (found,) = inspect(SOUND | {'rgb': cut})
+  assert found == ('unreadable', 'rgb cannot be decoded whole (Corrupt JPEG data: premature end of '
+                   'data segment)')  # fmt: skip
+
+
+def test_intact_jpegs_have_the_pixels_of_other_decoders():
+  files, faults = damaged_jpegs.check_intact(60, np.random.default_rng(0))
+  assert len(files) >= 3 and faults == []
+
+
+def test_jpegs_whose_damage_cannot_be_detected_are_refused():
+  """Arithmetic codes and lossless JPEGs: no camera writes them."""
+  whole = encode(RGB)
+  place = whole.index(b'\xff\xc0') + 1
+  for marker in (0xC3, 0xC9, 0xCA):
+    with pytest.raises(Unreadable, match='arithmetic-coded or lossless'):
+      decode(whole[:place] + bytes([marker]) + whole[place + 1 :])
 
 
 def test_the_end_of_a_thumbnail_is_not_the_end():

@@ -126,11 +126,23 @@ def test_headers():
 
 
 def test_what_follows_the_end_is_ignored():
-  """Phones append a second image, or seconds of video."""
-  for encoded in (JPEG, PNG):
-    longer = encoded + os.urandom(10_000)
-    assert header(longer) == header(encoded)
-    np.testing.assert_array_equal(image_checks.decode(longer), image_checks.decode(encoded))
+  """Phones append a second image, or seconds of video; other devices pad to whole blocks."""
+  for encoded in (JPEG, PNG, encode(RGB, 'JPEG', progressive=True, restart_marker_blocks=1)):
+    for behind in (bytes(8192), b'\xff' * 8192, os.urandom(3 << 20), JPEG, PNG):
+      longer = encoded + behind
+      assert header(longer) == header(encoded)
+      np.testing.assert_array_equal(image_checks.decode(longer), image_checks.decode(encoded))
+  with pytest.raises(Unreadable, match='bytes, and at most'):
+    header(JPEG + bytes(image_files.MAX_BYTES))
+
+
+def test_an_end_behind_a_truncated_image_is_not_its_own():
+  """Zeros or a video do not complete an image; a second image's end marker does not, either."""
+  for behind in (bytes(8192), JPEG):
+    with pytest.raises(Unreadable):
+      image_checks.decode(JPEG[: len(JPEG) // 2] + behind)
+    with pytest.raises(Unreadable):
+      image_checks.decode(PNG[: len(PNG) // 2] + behind)
 
 
 def test_many_images_in_one_file():
@@ -177,6 +189,7 @@ def lying_jpeg():
 
 LARGE_HEADER = chunk(b'IHDR', struct.pack('>IIBBBBB', 60_000, 60_000, 8, 0, 0, 0, 0))
 TEN_MEGABYTES = zlib.compress(bytes(10**7))
+SCAN = bytes((3, 1, 0, 2, 0x11, 3, 0x11, 0, 63, 0))  # of all coefficients of three components
 BOMBS = {  # name: (encoded, what is said)
   'PNG of 89 megapixels': (
     lambda: png(width=10_000, height=8_900),
@@ -188,7 +201,7 @@ BOMBS = {  # name: (encoded, what is said)
   'two JPEG headers': (lambda: with_segments(segment(0xC0, bytes(15))), 'two frame headers'),
   'chunks': (lambda: png(chunk(b'teST') * 70_000), 'more than 65,536 chunks'),
   'segments': (lambda: with_segments(segment(0xFE) * 70_000), 'more than 65,536 segments'),
-  'scans': (lambda: before_end(segment(0xDA, bytes(10)) * 20), 'more than 20 scans'),
+  'scans': (lambda: before_end(segment(0xDA, SCAN) * 20), 'more than 20 scans'),
   'text': (lambda: png(chunk(b'zTXt', b'a\0\0' + TEN_MEGABYTES)), 'cannot be decoded .*large'),
   'profile': (lambda: png(chunk(b'iCCP', b'a\0\0' + TEN_MEGABYTES)), 'cannot be decoded .*large'),
   'data': (
@@ -258,6 +271,11 @@ def test_exif_costs_no_memory():
     tracemalloc.stop()
   np.testing.assert_array_equal(image, image_checks.decode(JPEG))
   assert peak < 2_000_000
+
+
+def test_a_damaged_colour_profile_is_no_damaged_image():
+  encoded = with_segments(segment(0xE2, b'ICC_PROFILE\0\2\1junk'))
+  np.testing.assert_array_equal(image_checks.decode(encoded), image_checks.decode(JPEG))
 
 
 def test_metadata_leave_and_pixels_stay():
