@@ -453,6 +453,38 @@ def test_every_bad_picture_is_told_at_once(own, tmp_path):
   assert all(row['rgb'] in text for row in (a, b, d)) and c['depth'] in text
 
 
+def test_a_damaged_jpeg_that_decoders_accept(own, tmp_path):
+  root, rows = own
+  row = next(row for row in rows if row['rgb'].endswith('.jpg'))
+  whole = (root / row['rgb']).read_bytes()
+  (root / row['rgb']).write_bytes(whole[: len(whole) * 6 // 10] + b'\xff\xd9')
+  del row['rgb_sha256']
+  _, found = refused(root, tmp_path, rows=rows)
+  assert [(rule, at) for rule, at, _ in found] == [('unreadable', 2 + rows.index(row))]
+  assert 'Corrupt JPEG data' in found[0][2]
+
+
+def test_bytes_behind_an_image_are_kept(own, tmp_path):
+  """A motion photo's video, a second image and padding to whole blocks."""
+  root, rows = own
+  rng = np.random.default_rng(0)
+  rows = few(rows, 'A/live', 'B/live', 'C/live')
+  behind = iter((bytes(8192), rng.bytes(2 << 20), (root / rows[0]['rgb']).read_bytes()))
+  written = {}
+  for id_, row in by_id(rows).items():
+    more = next(behind)
+    for modality in ('rgb', 'depth', 'ir'):
+      path = root / row[modality]
+      path.write_bytes(written.setdefault((id_, modality), path.read_bytes() + more))
+      row.pop(f'{modality}_sha256', None)
+  prepare(root, tmp_path, rows=rows)
+  stored = {}
+  for split in {row['split'] for row in rows}:
+    for id_, example in read(tmp_path, split).items():
+      stored |= {(id_, modality): example[modality] for modality in ('rgb', 'depth', 'ir')}
+  assert len(written) == 9 and stored == written
+
+
 def test_a_minority_of_another_bit_depth(own, tmp_path):
   root, rows = own
   rows = few(rows, 'A/live', 'B/live', 'C/live', 'A/mask')

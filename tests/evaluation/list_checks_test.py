@@ -429,6 +429,27 @@ def test_pictures(write, tmp_path):
   assert report.root == str(root)
 
 
+def test_damaged_jpegs_and_bytes_behind_the_end(write, tmp_path):
+  """OpenCV and Pillow decode the first three; padding and a motion photo's video are no damage."""
+  root = tmp_path / 'root'
+  for i in range(1, 7):
+    put(root, surf(i), i)
+  whole = picture(7, size=(160, 128))
+  middle = len(whole) // 2
+  damaged = (
+    whole[:middle] + b'\xff\xd9',
+    whole[:middle] + bytes(512) + whole[middle + 512 :],
+    whole[:middle] + whole[middle + 512 :],
+  )
+  behind = (bytes(8192), np.random.default_rng(0).bytes(3 << 20), picture(8))
+  for i, content in enumerate((*damaged, *(whole + more for more in behind)), start=1):
+    (root / surf(i)[0]).write_bytes(content)
+  report = list_checks.check([write('train.txt', *(row(i) for i in range(1, 7)))], root=root)
+  assert where(report) == [('unreadable', 'train.txt', i) for i in (1, 2, 3)]
+  said = ('rgb is damaged', 'rgb cannot be decoded whole')
+  assert all(f.text.startswith(said) for f in report.findings)
+
+
 def test_pictures_on_all_cores(write, tmp_path, monkeypatch, capfd):
   root = tmp_path / 'root'
   for i in range(1, 9):

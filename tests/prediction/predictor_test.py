@@ -213,6 +213,28 @@ def test_bad_pictures_are_refused(predictor, pictures, says):
     predictor(**pictures)
 
 
+def test_a_damaged_jpeg_that_decoders_accept_is_refused(predictor):
+  whole = cv2.imencode('.jpg', bundles.picture(0, channels=3, size=128))[1].tobytes()
+  middle = len(whole) // 2
+  for damaged in (
+    whole[:middle] + b'\xff\xd9',
+    whole[:middle] + bytes(512) + whole[middle + 512 :],
+    whole[:middle] + whole[middle + 512 :],
+  ):
+    with pytest.raises(DataError, match='rgb (cannot be decoded whole|is damaged)'):
+      predictor(rgb=damaged)
+
+
+def test_bytes_behind_an_image_change_nothing(predictor):
+  """Phones append a video or a second image; others pad to whole blocks."""
+  image = bundles.picture(0, channels=3, size=128)
+  for encoded in (cv2.imencode('.jpg', image)[1].tobytes(), bundles.png(image)):
+    expected = predictor(rgb=encoded)
+    for behind in (bytes(8192), np.random.default_rng(0).bytes(3 << 20), encoded):
+      found = predictor(rgb=encoded + behind)
+      assert (found.score, found.outcome) == (expected.score, expected.outcome)
+
+
 def test_images_that_are_not_registered_are_refused(predictor, bundle):
   """RGB upright beside depth of a camera on its side, cropped or not."""
   rgb = np.repeat(np.repeat(bundles.picture(0, channels=3), 8, 0), 5, 1)
