@@ -49,6 +49,7 @@ def embedded() -> ConfigDict:
   c.photometric.rgb = ConfigDict({'add': 0.1, 'contrast': 0.2, 'gamma': 0.3, 'per_channel': True})
   c.photometric.ir = ConfigDict({'add': 0.05, 'contrast': 0.2, 'gamma': 0.3})
   c.cutout = 0
+  c.resize = 'area'
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 64})
   c.model.backbone = ConfigDict({'name': 'cdcn', 'variant': 'pico', 'theta': 0.7, 'remat': False})
@@ -84,7 +85,8 @@ def flexmodal() -> ConfigDict:
   """CDCN under FlexModal's protocol; the paper's own numbers for it were not released.
 
   Optimiser and losses are those of the same author's challenge code
-  (train_CDCN_3modality2_model2.py: Adam, 1e-4, weight decay 5e-5, batch 9, 50 epochs).
+  (train_CDCN_3modality2_model2.py: Adam, 1e-4, weight decay 5e-5, batch 9, 50 epochs). What else
+  differs from the source: see `flexmodal` in configs/vit_fusion.py.
   """
   c = ConfigDict()
   c.seed = 0
@@ -97,13 +99,15 @@ def flexmodal() -> ConfigDict:
   c.threshold = ConfigDict()
   c.accept_known_leaks = ()
 
-  # The whole picture, its aspect not kept; colours drawn for each modality by itself, also depth.
+  # The whole image, its aspect not kept; colours are drawn for each modality by itself, also depth.
   c.view = ConfigDict({'flip': 0.5})
   c.photometric = ConfigDict()
   for modality in ('rgb', 'depth', 'ir'):
     c.photometric[modality] = ConfigDict({'add': 40 / 255, 'gamma': (0.5, 1.5)})
-  c.photometric.rgb.per_channel = True
-  c.cutout = 49
+    # Addition of integers to each of three channels, which come before gamma.
+    c.photometric[modality].update({'per_channel': True, 'integers': True, 'add_first': True})
+  c.cutout = 49  # squares with sides 0, 2, ... 48
+  c.resize = 'bilinear'  # also where it shrinks, also 8-bit depth
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 256})
   c.model.backbone = ConfigDict({'name': 'cdcn', 'variant': 'cdcn', 'theta': 0.7, 'remat': False})

@@ -57,6 +57,7 @@ def embedded() -> ConfigDict:
   c.photometric = ConfigDict()
   c.photometric.rgb = ConfigDict({'add': 0.1, 'contrast': 0.2, 'gamma': 0.3, 'per_channel': True})
   c.cutout = 0
+  c.resize = 'area'
 
   c.model = ConfigDict({'modalities': ('rgb',), 'image_size': 64})
   c.model.backbone = ConfigDict({'name': 'caffe_resnet', 'variant': 'pico', 'remat': False})
@@ -109,6 +110,7 @@ def resnet34_caffe() -> ConfigDict:
   c.view = ConfigDict({'flip': 0.5})
   c.photometric = ConfigDict()
   c.cutout = 0
+  c.resize = 'area'
 
   c.model = ConfigDict({'modalities': ('rgb',), 'image_size': 112})
   c.model.backbone = ConfigDict({'name': 'caffe_resnet', 'variant': '34', 'remat': False})
@@ -159,6 +161,7 @@ def ir50() -> ConfigDict:
   c.view = ConfigDict({'flip': 0.5})
   c.photometric = ConfigDict()
   c.cutout = 0
+  c.resize = 'area'
 
   c.model = ConfigDict({'modalities': ('rgb',), 'image_size': 112})
   c.model.backbone = ConfigDict({'name': 'ir_resnet', 'variant': '50', 'remat': False})

@@ -77,6 +77,7 @@ def embedded() -> ConfigDict:
   c.photometric.rgb = ConfigDict({'add': 0.1, 'contrast': 0.2, 'gamma': 0.3, 'per_channel': True})
   c.photometric.ir = ConfigDict({'add': 0.05, 'contrast': 0.2, 'gamma': 0.3})
   c.cutout = 0
+  c.resize = 'area'
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 64})
   c.model.backbone = ConfigDict({'name': 'caffe_resnet', 'variant': 'pico', 'remat': False})
@@ -118,7 +119,8 @@ def flexmodal() -> ConfigDict:
 
   The optimiser is MM-FAS's (Adam, 2e-5, betas 0.5 and 0.999, no weight decay). Its weights from
   face recognition come in by `pretrained`: {'weights': FILE, 'architecture':
-  'mm_fas/resnet34_caffe', 'sha256': None, 'into': 'aggregation'}.
+  'mm_fas/resnet34_caffe', 'sha256': None, 'into': 'aggregation'}. What differs from FlexModal's
+  source: see `flexmodal` in configs/vit_fusion.py.
   """
   c = ConfigDict()
   c.seed = 0
@@ -131,13 +133,15 @@ def flexmodal() -> ConfigDict:
   c.threshold = ConfigDict()
   c.accept_known_leaks = ()
 
-  # The whole picture, its aspect not kept; colours drawn for each modality by itself, also depth.
+  # The whole image, its aspect not kept; colours are drawn for each modality by itself, also depth.
   c.view = ConfigDict({'flip': 0.5})
   c.photometric = ConfigDict()
   for modality in ('rgb', 'depth', 'ir'):
     c.photometric[modality] = ConfigDict({'add': 40 / 255, 'gamma': (0.5, 1.5)})
-  c.photometric.rgb.per_channel = True
-  c.cutout = 15
+    # Addition of integers to each of three channels, which come before gamma.
+    c.photometric[modality].update({'per_channel': True, 'integers': True, 'add_first': True})
+  c.cutout = 15  # squares with sides 0, 2, ... 14: half of what 224 pixels get
+  c.resize = 'bilinear'  # also where it shrinks, also 8-bit depth
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 112})
   c.model.backbone = ConfigDict({'name': 'caffe_resnet', 'variant': '34', 'remat': False})
@@ -152,10 +156,10 @@ def flexmodal() -> ConfigDict:
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 64
-  c.steps = 30 * 173  # 30 epochs of 173 steps
+  c.steps = 30 * 174  # 30 epochs of 174 steps, the last batch kept
   c.optimizer = ConfigDict({'name': 'adam', 'b1': 0.5, 'b2': 0.999})
   c.schedule = ConfigDict(
-    {'name': 'step_decay', 'peak': 2e-5, 'every': 20 * 173, 'gamma': 0.5, 'lead': 173}
+    {'name': 'step_decay', 'peak': 2e-5, 'every': 20 * 174, 'gamma': 0.5, 'lead': 174}
   )
   c.clip_norm = None
   c.accumulate = 1  # parts that a batch is taken in, one after the other
@@ -164,8 +168,8 @@ def flexmodal() -> ConfigDict:
 
   c.views = ('whole',)  # of val and tests; of several, ('whole', 'flip'), the mean is judged
   c.eval_batch_size = 64
-  c.eval_every = 346  # two epochs
-  c.checkpoint_every = 346
+  c.eval_every = 348  # two epochs
+  c.checkpoint_every = 348
   c.save_tries = 3  # saves that may fail in a row, a disk being full, before the run ends
   c.log_every = 20
   c.report = True  # intervals and report.html, when the tests have been scored
@@ -175,16 +179,27 @@ def flexmodal() -> ConfigDict:
 def submitted(network: str) -> ConfigDict:
   """A member of MM-FAS's ensemble: CASIA-SURF's challenge without one attack.
 
-  One fold and one seed; `experiments/mm_fas` has all of them. Otherwise than there: one logit in
-  the place of two and a softmax, which is the same loss; pictures are normalised alike for all
-  networks; colours change on every RGB picture, by contrast and brightness, where the original
-  changes every fifth one, and its hue, or makes it grey; the best epoch is chosen by the left-out
-  attack, not the last one taken.
+  One fold and one seed; `experiments/mm_fas` has all of them. As in the source: the whole image is
+  rotated before the crop; 31 epochs of 155 steps, which leave the incomplete batch out (folds 2 and
+  3 have 150 and 151: change config.steps and config.schedule.epoch); a cosine over 50 epochs that
+  moves once per epoch. Different from the source:
+  - One logit in the place of two and a softmax, which is the same loss.
+  - Images are normalised alike for all networks.
+  - Colours change on every RGB image, by contrast and brightness, where the source changes every
+    fifth one, and its hue, or makes it grey.
+  - The best epoch is chosen by the left-out attack; the source takes the last one.
+  - Samples that an epoch leaves over come first in the next one; the source drops them.
+  - The crop is resized once, from the stored image, by averaging; depth by the nearest pixel. The
+    source resizes all modalities to 125 pixels and the crop to 112, each bilinearly (Pillow, which
+    averages where an image shrinks). A crop that would leave the image is cut to it; the source
+    draws again.
 
   Args:
     network: 'resnet34_caffe' (NN1, NN2) and 'ir50' (NN3, NN4) were submitted; 'resnet34_caffe_weak'
-      (NN1a) is the second stage of the first, one epoch of weaker augmentation, its learning rate
-      begun anew; 'resnet18' and 'resnet50' are torchvision's and timm's streams in the same place.
+      (NN1a) is the second stage of the first, one epoch of weaker augmentation at the peak: the
+      source does not restore the schedule. It resumes the optimiser after 30 epochs; here the
+      optimiser is fresh and the weights are the best of 31 epochs. 'resnet18' and 'resnet50' are
+      torchvision's and timm's streams in the same place.
   """
   weak = network == 'resnet34_caffe_weak'
   backbone = {
@@ -216,11 +231,13 @@ def submitted(network: str) -> ConfigDict:
   c.member = ConfigDict({'network': network, 'fold': '1'})
 
   c.view = ConfigDict({'flip': 0.5, 'rotate': 45.0, 'crop': (0.2, 1.0), 'aspect': (0.75, 4 / 3)})
+  c.view.rotate_first = True
   c.photometric = ConfigDict({'rgb': {'add': 0.1, 'contrast': 0.5}})
   if weak:
     c.view.rotate, c.view.crop = 30.0, (0.5, 1.0)
     c.photometric = ConfigDict({'rgb': {'add': 0.05, 'contrast': 0.25}})
   c.cutout = 0
+  c.resize = 'area'
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 112})
   c.model.backbone = ConfigDict(backbone)
@@ -238,10 +255,10 @@ def submitted(network: str) -> ConfigDict:
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 128
-  c.steps = 155 if weak else 30 * 155  # epochs of 19,922 samples
+  c.steps = 155 if weak else 31 * 155  # epochs of 19,922 samples
   # freeze=('head',) leaves the classifier random, as in the original's code.
   c.optimizer = ConfigDict({'name': 'adam', 'b1': 0.5, 'b2': 0.999, 'freeze': (), 'rates': {}})
-  c.schedule = ConfigDict({'name': 'warmup_cosine', 'peak': 2e-5, 'until': 50 * 155})
+  c.schedule = ConfigDict({'name': 'cosine_by_epoch', 'peak': 2e-5, 'epoch': 155, 'period': 50})
   c.clip_norm = None
   c.accumulate = 1
   c.mesh = ConfigDict({'data': -1, 'fsdp': 1})

@@ -48,6 +48,7 @@ def embedded() -> ConfigDict:
   c.photometric.rgb = ConfigDict({'add': 0.1, 'contrast': 0.2, 'gamma': 0.3, 'per_channel': True})
   c.photometric.ir = ConfigDict({'add': 0.05, 'contrast': 0.2, 'gamma': 0.3})
   c.cutout = 0
+  c.resize = 'area'
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 64})
   c.model.backbone = ConfigDict({'name': 'resnet', 'variant': 'pico', 'remat': False})
@@ -82,7 +83,8 @@ def embedded() -> ConfigDict:
 def flexmodal() -> ConfigDict:
   """Flex-Modal-FAS with ResNet50; not released: learning rate and optimiser are SGD's in a comment
 
-  of its training script (momentum 0.9, weight decay 5e-5), whose rate is not known.
+  of its training script (momentum 0.9, weight decay 5e-5), whose rate is not known. What else
+  differs from the source: see `flexmodal` in configs/vit_fusion.py.
   """
   c = ConfigDict()
   c.seed = 0
@@ -95,13 +97,15 @@ def flexmodal() -> ConfigDict:
   c.threshold = ConfigDict()
   c.accept_known_leaks = ()
 
-  # The whole picture, its aspect not kept; colours drawn for each modality by itself, also depth.
+  # The whole image, its aspect not kept; colours are drawn for each modality by itself, also depth.
   c.view = ConfigDict({'flip': 0.5})
   c.photometric = ConfigDict()
   for modality in ('rgb', 'depth', 'ir'):
     c.photometric[modality] = ConfigDict({'add': 40 / 255, 'gamma': (0.5, 1.5)})
-  c.photometric.rgb.per_channel = True
-  c.cutout = 29
+    # Addition of integers to each of three channels, which come before gamma.
+    c.photometric[modality].update({'per_channel': True, 'integers': True, 'add_first': True})
+  c.cutout = 29  # squares with sides 0, 2, ... 28
+  c.resize = 'bilinear'  # also where it shrinks, also 8-bit depth
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 224})
   c.model.backbone = ConfigDict({'name': 'resnet', 'variant': '50', 'remat': False})
@@ -124,10 +128,10 @@ def flexmodal() -> ConfigDict:
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 64
-  c.steps = 30 * 173  # 30 epochs of 173 steps
+  c.steps = 30 * 174  # 30 epochs of 174 steps, the last batch kept
   c.optimizer = ConfigDict({'name': 'sgd', 'weight_decay': 5e-5, 'momentum': 0.9, 'decay': 'all'})
   c.schedule = ConfigDict(
-    {'name': 'step_decay', 'peak': 1e-3, 'every': 20 * 173, 'gamma': 0.5, 'lead': 173}
+    {'name': 'step_decay', 'peak': 1e-3, 'every': 20 * 174, 'gamma': 0.5, 'lead': 174}
   )
   c.clip_norm = None
   c.accumulate = 1  # parts that a batch is taken in, one after the other
@@ -136,8 +140,8 @@ def flexmodal() -> ConfigDict:
 
   c.views = ('whole',)  # of val and tests; of several, ('whole', 'flip'), the mean is judged
   c.eval_batch_size = 64
-  c.eval_every = 346  # two epochs
-  c.checkpoint_every = 346
+  c.eval_every = 348  # two epochs
+  c.checkpoint_every = 348
   c.save_tries = 3  # saves that may fail in a row, a disk being full, before the run ends
   c.log_every = 20
   c.report = True  # intervals and report.html, when the tests have been scored

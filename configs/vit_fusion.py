@@ -49,6 +49,7 @@ def embedded() -> ConfigDict:
   c.photometric.rgb = ConfigDict({'add': 0.1, 'contrast': 0.2, 'gamma': 0.3, 'per_channel': True})
   c.photometric.ir = ConfigDict({'add': 0.05, 'contrast': 0.2, 'gamma': 0.3})
   c.cutout = 0
+  c.resize = 'area'
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 64})
   c.model.backbone = ConfigDict(
@@ -87,7 +88,15 @@ def embedded() -> ConfigDict:
 def flexmodal() -> ConfigDict:
   """Flex-Modal-FAS as released (train_FAS_ViT_AvgPool_CrossAtten_RGBDIR_P1234.py).
 
-  Otherwise than there: colours change by gamma, then addition; the best step is chosen on val.
+  Different from the source:
+  - The best step is chosen on val.
+  - Depth and infrared have one channel. The source reads them as three equal ones, so that its
+    addition colours them; here the mean of the three draws is added, which changes the brightness
+    as there.
+  - Every batch is full. The source's last batch of an epoch holds the 25 rows that are left; here
+    samples of the next epoch fill it.
+  - Values are not rounded to integers between addition, gamma and normalisation.
+  - 16-bit depth, which the source would cut to 8 bits, is resized by the nearest pixel.
   """
   c = ConfigDict()
   c.seed = 0
@@ -100,13 +109,15 @@ def flexmodal() -> ConfigDict:
   c.threshold = ConfigDict()
   c.accept_known_leaks = ()
 
-  # The whole picture, its aspect not kept; colours drawn for each modality by itself, also depth.
+  # The whole image, its aspect not kept; colours are drawn for each modality by itself, also depth.
   c.view = ConfigDict({'flip': 0.5})
   c.photometric = ConfigDict()
   for modality in ('rgb', 'depth', 'ir'):
     c.photometric[modality] = ConfigDict({'add': 40 / 255, 'gamma': (0.5, 1.5)})
-  c.photometric.rgb.per_channel = True
-  c.cutout = 29
+    # Addition of integers to each of three channels, which come before gamma.
+    c.photometric[modality].update({'per_channel': True, 'integers': True, 'add_first': True})
+  c.cutout = 29  # squares with sides 0, 2, ... 28
+  c.resize = 'bilinear'  # also where it shrinks, also 8-bit depth
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 224})
   c.model.backbone = ConfigDict(
@@ -131,10 +142,10 @@ def flexmodal() -> ConfigDict:
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 64
-  c.steps = 30 * 173  # 30 epochs of 173 steps
+  c.steps = 30 * 174  # 30 epochs of 174 steps, the last batch kept
   c.optimizer = ConfigDict({'name': 'adamw', 'weight_decay': 0.05, 'decay': 'all'})
   c.schedule = ConfigDict(
-    {'name': 'step_decay', 'peak': 1e-5, 'every': 20 * 173, 'gamma': 0.5, 'lead': 173}
+    {'name': 'step_decay', 'peak': 1e-5, 'every': 20 * 174, 'gamma': 0.5, 'lead': 174}
   )
   c.clip_norm = None
   c.accumulate = 1  # parts that a batch is taken in, one after the other
@@ -143,8 +154,8 @@ def flexmodal() -> ConfigDict:
 
   c.views = ('whole',)  # of val and tests; of several, ('whole', 'flip'), the mean is judged
   c.eval_batch_size = 64
-  c.eval_every = 346  # two epochs
-  c.checkpoint_every = 346
+  c.eval_every = 348  # two epochs
+  c.checkpoint_every = 348
   c.save_tries = 3  # saves that may fail in a row, a disk being full, before the run ends
   c.log_every = 20
   c.report = True  # intervals and report.html, when the tests have been scored

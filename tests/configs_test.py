@@ -73,6 +73,7 @@ def test_a_config_fits_together(file, recipe):
     fields['view'],
     fields['photometric'],
     config.cutout,
+    resize=config.resize,
   )
   assert float(schedule(0)) <= np.float32(config.schedule.peak)
   if donor := fields.get('pretrained'):
@@ -94,10 +95,39 @@ def test_flexmodals_schedule_halves_from_the_twentieth_epoch_on():
   config = load(next(f for f in FILES if f.stem == 'vit_fusion')).get_config('flexmodal')
   fields = config.to_dict()
   epoch = config.steps // 30
-  assert epoch == 11097 // 64
+  assert epoch == 174 == -(-11097 // 64)  # 173 batches of 64, and one of what is left
   _, rate = optimizers.build(fields['optimizer'], fields['schedule'], config.steps)
   rates = [float(rate(epoch * e + epoch // 2)) for e in range(30)]
   assert rates == [1e-5] * 19 + [5e-6] * 11
+
+
+@pytest.mark.parametrize('name', ['vit_fusion', 'resnet_fusion', 'cdcn_fusion', 'mm_fas'])
+def test_flexmodals_augmentation_is_the_sources(name):
+  module = load(next(f for f in FILES if f.stem == name))
+  config = module.get_config('flexmodal')
+  each = {'add': 40 / 255, 'gamma': (0.5, 1.5)}
+  each |= {'per_channel': True, 'integers': True, 'add_first': True}
+  assert config.photometric.to_dict() == dict.fromkeys(('rgb', 'depth', 'ir'), each)
+  assert config.resize == 'bilinear' and module.get_config().resize == 'area'
+  assert config.cutout == {224: 29, 256: 49, 112: 15}[config.model.image_size]
+  steps, epochs = (1233, 50) if name == 'cdcn_fusion' else (174, 30)
+  assert config.steps == epochs * steps and config.schedule.every == 20 * steps
+  assert config.schedule.lead == steps and config.eval_every == 2 * steps
+  assert steps == -(-11097 // config.batch_size)
+
+
+@pytest.mark.parametrize('network', ['resnet34_caffe', 'resnet34_caffe_weak', 'ir50'])
+def test_mm_fas_is_its_source(network):
+  """31 epochs under a cosine of 50 that moves by epoch; the weak stage is one epoch at the peak."""
+  config = load(next(f for f in FILES if f.stem == 'mm_fas')).get_config(network)
+  weak = network.endswith('weak')
+  assert config.steps == (1 if weak else 31) * (19922 // 128)
+  assert config.view.rotate_first and config.view.rotate == (30 if weak else 45)
+  fields = config.to_dict()
+  _, rate = optimizers.build(fields['optimizer'], fields['schedule'], config.steps)
+  found = [float(rate(step)) for step in range(0, config.steps, 155)]
+  expected = [1e-5 * (1 + np.cos(np.pi * epoch / 50)) for epoch in range(config.steps // 155)]
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_a_recipe_that_is_not_there(tmp_path):

@@ -73,9 +73,10 @@ def contents(source, entries, fitted, results, val, origin: str, sequence: int) 
     'absent': source.fields.get('absent', 'token'),
     'image_size': model.image_size,
     'view': source.view,
+    'resize': source.resize,
     'subsets': [subset_name(s) for s in source.subsets],
     'inputs': {m: _input(m, model.image_size, bits[m]) for m in model.modalities},
-    'preprocessing': preprocessing(model.image_size, model.modalities, source.view),
+    'preprocessing': preprocessing(model.image_size, model.modalities, source.view, source.resize),
     'thresholds': {name: {**one, 'scores': origin} for name, one in fitted.thresholds.items()},
     'evidence': fitted.evidence,
     'metrics': {
@@ -118,9 +119,19 @@ def _input(modality: str, size: int, bits: list[int]) -> dict[str, Any]:
   }
 
 
-def preprocessing(size: int, modalities, view: str = 'whole') -> list[str]:
+def preprocessing(size: int, modalities, view: str = 'whole', resize: str = 'area') -> list[str]:
   """From a picture's file to the array, to the pixel; `input_pipeline` is the code of it."""
-  shrink = 'pixels averaged (OpenCV INTER_AREA) where the shorter side is more than that, else '
+  if resize == 'bilinear':
+    resized = (
+      'All modalities: bilinear (OpenCV INTER_LINEAR), also where the image shrinks; except 16-bit '
+      'depth: the nearest pixel (INTER_NEAREST), since a hole (0) is no distance.'
+    )
+  else:
+    resized = (
+      'rgb, ir: pixels averaged (OpenCV INTER_AREA) where the shorter side is more than that, else '
+      'bilinear (INTER_LINEAR). depth: the nearest pixel (INTER_NEAREST), since a hole (0) is no '
+      'distance.'
+    )
   seen = 'whole picture' if view == 'whole' else f"view '{view}' (shares of its sides, or degrees)"
   steps = [
     'An upright picture of a face, cropped as the training data was, decoded with the depth that '
@@ -139,8 +150,7 @@ def preprocessing(size: int, modalities, view: str = 'whole') -> list[str]:
     f'signal: contrast < {signal.CONTRAST}, or contrast < {256 // signal.NOISE} (16 bits: '
     f'{65536 // signal.NOISE}) and contrast < {signal.CONTRAST_TO_SPREAD:g} x spread. Values are '
     'as stored, 8 or 16 bits.',
-    f'The {seen} becomes {size} x {size}, its aspect not kept. rgb, ir: {shrink}bilinear '
-    '(INTER_LINEAR). depth: the nearest pixel (INTER_NEAREST), since a hole (0) is no distance.',
+    f'The {seen} becomes {size} x {size}, its aspect not kept. {resized}',
     'To [0, 1]: 8 bits are divided by 255, 16 bits by 65535.',
   ]
   if 'depth' in modalities:

@@ -26,6 +26,7 @@ class Source(NamedTuple):
     step: of the checkpoint.
     header: of what is written of it, see `testing.best_of`.
     view: that pictures are looked at by: the first of the run's, see `geometry.named_views`.
+    resize: how they are resized, see `geometry.RESIZES`.
     preprocess: pictures to arrays, by that view.
     config: of the run, the protocol's selections in place.
     folder: the workdir.
@@ -39,6 +40,7 @@ class Source(NamedTuple):
   step: int
   header: dict
   view: str
+  resize: str
   preprocess: Preprocess
   config: ConfigDict
   folder: pathlib.Path
@@ -69,6 +71,7 @@ def of_workdir(config: ConfigDict, folder: pathlib.Path) -> Source:
     header=header,
     weights_hash=header['weights_hash'],
     view=next(iter(job.views)),
+    resize=job.preprocess.resize,
     config=job.config,
     folder=folder,
   )
@@ -90,6 +93,7 @@ def make(fields: dict[str, Any], variables, **about) -> Source:
     'step': 0,
     'header': {},
     'view': 'whole',
+    'resize': 'area',
     'weights_hash': '',
     'config': ConfigDict(),
     'folder': pathlib.Path(),
@@ -97,7 +101,7 @@ def make(fields: dict[str, Any], variables, **about) -> Source:
   about = default | about
   looks = tuple(geometry.named_views([about['view']]).values())
   size = fields.get('image_size', 224)
-  preprocess = Preprocess(size, model.modalities, test_views=looks)
+  preprocess = Preprocess(size, model.modalities, test_views=looks, resize=about['resize'])
   return Source(fields, model, variables, model.subsets, preprocess=preprocess, **about)
 
 

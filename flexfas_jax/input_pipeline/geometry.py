@@ -15,6 +15,10 @@ from flexfas_jax.errors import ConfigError, DataError
 
 cv2.setNumThreads(0)  # Grain's threads are the parallelism; OpenCV's own would fight them
 
+# How an image becomes `image_size` pixels: 'area' averages where it shrinks and never mixes depth;
+# 'bilinear' is OpenCV's default, which the references use for every modality.
+RESIZES = ('area', 'bilinear')
+
 # Times the size that is wanted: where a picture is larger, sampling it bilinearly would show.
 _LARGER = 1.15
 
@@ -25,6 +29,7 @@ class View(NamedTuple):
   box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)  # left, top, right, bottom
   angle: float = 0.0  # degrees, counter-clockwise, about the crop's centre
   flip: bool = False  # left-right
+  rotate_first: bool = False  # rotate the whole image about its own centre, then crop
 
 
 def draw_view(
@@ -33,6 +38,7 @@ def draw_view(
   rotate: float = 0.0,
   crop: tuple[float, float] = (1.0, 1.0),
   aspect: tuple[float, float] = (1.0, 1.0),
+  rotate_first: bool = False,
 ) -> View:
   """Draws a view.
 
@@ -42,6 +48,8 @@ def draw_view(
     rotate: largest angle, degrees.
     crop: range of the crop's share of the area.
     aspect: range of the crop's width / height, drawn evenly in its logarithm.
+    rotate_first: rotate the whole image before the crop, as MM-FAS does, so that the crop may hold
+      the black corners of the rotation; else the crop is rotated about its own centre.
   """
   # Always the same number of draws: changing one field leaves the others' draws alone.
   area, ratio, x, y, turn, mirror = rng.uniform(size=6)
@@ -49,7 +57,8 @@ def draw_view(
   ratio = np.exp(np.log(aspect[0]) + ratio * (np.log(aspect[1]) - np.log(aspect[0])))
   width, height = min(1.0, np.sqrt(area * ratio)), min(1.0, np.sqrt(area / ratio))
   left, top = x * (1 - width), y * (1 - height)
-  return View((left, top, left + width, top + height), (2 * turn - 1) * rotate, bool(mirror < flip))
+  box = (left, top, left + width, top + height)
+  return View(box, (2 * turn - 1) * rotate, bool(mirror < flip), rotate_first)
 
 
 _PLACES = {  # of a crop, share of the room that is left and above it
@@ -143,7 +152,9 @@ def decode(encoded: bytes, modality: str, where: str) -> np.ndarray:
   return image if image.shape[-1] == 1 else image[..., :1]  # a grey picture saved with 3 channels
 
 
-def apply_view(image: np.ndarray, view: View, size: int, nearest: bool = False) -> np.ndarray:
+def apply_view(
+  image: np.ndarray, view: View, size: int, nearest: bool = False, bilinear: bool = False
+) -> np.ndarray:
   """Looks at an image [H, W, C] through a view: [size, size, C] of the same dtype.
 
   Args:
@@ -151,17 +162,20 @@ def apply_view(image: np.ndarray, view: View, size: int, nearest: bool = False) 
     view: from `draw_view`, or `View()` for the whole picture.
     size: pixels.
     nearest: never mix pixels: for depth, whose holes (0) would become distances.
+    bilinear: sample bilinearly also where the image shrinks, as OpenCV does by default.
   """
   H, W, C = image.shape
+  if view.rotate_first and view.angle:
+    image, view = _rotate(image, view.angle, nearest), view._replace(angle=0.0)
   left, top, right, bottom = view.box
   x0, y0 = int(round(left * W)), int(round(top * H))
   x1, y1 = max(x0 + 1, int(round(right * W))), max(y0 + 1, int(round(bottom * H)))
   image = image[y0:y1, x0:x1]
   h, w = y1 - y0, x1 - x0
   # Turning looks at every pixel of a picture that is not much larger: it resizes on the way.
-  if not view.angle or (max(h, w) > _LARGER * size and not nearest):
+  if not view.angle or (max(h, w) > _LARGER * size and not (nearest or bilinear)):
     # Averaging where it shrinks: bilinear would alias halftones and moire, which are evidence here.
-    smooth = cv2.INTER_AREA if min(h, w) > size else cv2.INTER_LINEAR
+    smooth = cv2.INTER_AREA if min(h, w) > size and not bilinear else cv2.INTER_LINEAR
     how = cv2.INTER_NEAREST if nearest else smooth
     image = cv2.resize(np.ascontiguousarray(image), (size, size), interpolation=how)
   if view.angle:
@@ -173,17 +187,33 @@ def apply_view(image: np.ndarray, view: View, size: int, nearest: bool = False) 
 
 def _turn(image: np.ndarray, view: View, size: int, nearest: bool) -> np.ndarray:
   """[h, w, C] turned about its middle, flipped where the view is, to [size, size, C]."""
-  h, w, C = image.shape
-  cos, sin = np.cos(np.deg2rad(view.angle)), np.sin(np.deg2rad(view.angle))
-  back = np.array([[cos, -sin], [sin, cos]])  # from where a pixel is to where it was
+  h, w, _ = image.shape
+  back = _rotation(view.angle)
   if view.flip:
     back[:, 0] *= -1  # it was flipped last
   back *= np.array([[w], [h]]) / size
   place = np.array([[w - 1], [h - 1]]) / 2 - back.sum(1, keepdims=True) * (size - 1) / 2
+  return _warp(image, np.hstack([back, place]), (size, size), nearest)
+
+
+def _rotate(image: np.ndarray, angle: float, nearest: bool) -> np.ndarray:
+  """[H, W, C] rotated about its centre, of the same shape; what comes from outside is black."""
+  H, W, _ = image.shape
+  back, centre = _rotation(angle), np.array([[W - 1], [H - 1]]) / 2
+  return _warp(image, np.hstack([back, centre - back @ centre]), (W, H), nearest)
+
+
+def _rotation(angle: float) -> np.ndarray:
+  """[2, 2] from where a pixel is to where it was."""
+  cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+  return np.array([[cos, -sin], [sin, cos]])
+
+
+def _warp(image: np.ndarray, back: np.ndarray, shape: tuple[int, int], nearest: bool) -> np.ndarray:
+  """[h, w, C] to [*, *, C] of `shape` = (width, height); `back` [2, 3] is the inverse map."""
+  C = image.shape[-1]
   if C == 3:  # OpenCV turns four channels in a third of three channels' time
     image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
   how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
-  image = cv2.warpAffine(
-    image, np.hstack([back, place]), (size, size), flags=how | cv2.WARP_INVERSE_MAP
-  )
-  return cv2.cvtColor(image, cv2.COLOR_RGBA2RGB) if C == 3 else image
+  image = cv2.warpAffine(image, back, shape, flags=how | cv2.WARP_INVERSE_MAP)
+  return cv2.cvtColor(image, cv2.COLOR_RGBA2RGB) if C == 3 else image.reshape(*image.shape[:2], C)

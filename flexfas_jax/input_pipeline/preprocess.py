@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flexfas_jax.errors import DataError
+from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.input_pipeline import geometry, signal, transforms
 
 
@@ -26,7 +26,7 @@ class Preprocess:
     modalities: in the order of `present`.
     view: arguments of `geometry.draw_view`; empty looks at the whole picture.
     photometric: {modality: arguments of `transforms.draw_photometric`}.
-    cutout: largest side of the square that is blackened, pixels; 0: none.
+    cutout: `largest` of `transforms.cutout`, pixels; 0: none.
     map_size: side of the target 'map' of pixel-wise losses; None: there is none. All 0 for an
       attack; for a bona fide sample the `live_mask` of RGB, or where that is absent of depth or the
       first other that is there. It is taken from the view, so that flips, crops and turns move it
@@ -35,6 +35,11 @@ class Preprocess:
       one cell more or less at the border of what is black.
     test_views: that a picture is looked at by where nothing is random; of several, images are
       [V, H, W, C], and the map is of the first.
+    resize: one of `geometry.RESIZES`. 'bilinear' leaves 16-bit depth as 'area' has it, the nearest
+      pixel: it is distance, and a mean of a distance and a hole is neither.
+
+  Raises:
+    ConfigError: an unknown `resize`.
   """
 
   image_size: int
@@ -44,6 +49,13 @@ class Preprocess:
   cutout: int = 0
   map_size: int | None = None
   test_views: Sequence[geometry.View] = (geometry.View(),)
+  resize: str = 'area'
+
+  def __post_init__(self):
+    if self.resize not in geometry.RESIZES:
+      raise ConfigError(
+        f'config.resize is {self.resize!r}; choose one of: {", ".join(geometry.RESIZES)}'
+      )
 
   def __call__(self, example: Mapping[str, Any], rng: np.random.Generator | None = None) -> dict:
     """Arrays of one example; `rng` None leaves out everything random.
@@ -93,7 +105,9 @@ class Preprocess:
       images = {m: image for m, image in images.items() if m not in silent}
     looks, seen = {}, {}
     for modality, image in images.items():
-      image = geometry.apply_view(image, view, self.image_size, nearest=modality == 'depth')
+      bilinear = self.resize == 'bilinear'
+      nearest = modality == 'depth' and not (bilinear and image.dtype == np.uint8)
+      image = geometry.apply_view(image, view, self.image_size, nearest, bilinear)
       looks[modality] = image
       changes = [_to_range]
       if rng is not None and modality in self.photometric:

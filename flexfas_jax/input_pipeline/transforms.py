@@ -76,6 +76,8 @@ def draw_photometric(
   contrast: float = 0.0,
   gamma: float | tuple[float, float] = 0.0,
   per_channel: bool = False,
+  integers: bool = False,
+  add_first: bool = False,
 ) -> Pointwise:
   """Draws a change of gamma, contrast and brightness, in this order; what it gives is in [0, 1].
 
@@ -86,10 +88,24 @@ def draw_photometric(
     contrast: largest relative change about middle grey.
     gamma: largest |log| of the exponent, or the range that it is drawn from evenly. The reference:
       (0.5, 1.5).
-    per_channel: draw `add` for each channel.
+    per_channel: draw `add` for each of three channels; an image with one channel gets the mean of
+      the three. The reference reads depth and infrared as three equal channels, so that the draws
+      colour them; their mean is what such an image's brightness changes by.
+    integers: `add` is a whole number of 1 / 255, as in the reference.
+    add_first: add before gamma and contrast, as in the reference, which then clips to [0, 1].
   """
-  shift, stretch, bend = rng.uniform(-1, 1, channels), rng.uniform(-1, 1), rng.uniform(-1, 1)
-  shift = np.float32(add * (shift if per_channel else shift[:1]))  # [C] or [1]
+  draws = 3 if per_channel else channels
+  shift, stretch, bend = rng.uniform(-1, 1, draws), rng.uniform(-1, 1), rng.uniform(-1, 1)
+  if integers:  # evenly from -n to n
+    n = round(255 * add)
+    shift = (np.floor((shift + 1) / 2 * (2 * n + 1)) - n) / 255
+  else:
+    shift = add * shift
+  if not per_channel:
+    shift = shift[:1]
+  elif channels == 1:
+    shift = shift.mean(keepdims=True)
+  shift = np.float32(shift)  # [C] or [1]
   stretch = np.float32(1 + stretch * contrast)
   if isinstance(gamma, int | float):
     exponent = np.float32(np.exp(bend * gamma))
@@ -97,6 +113,10 @@ def draw_photometric(
     exponent = np.float32(gamma[0] + (bend + 1) / 2 * (gamma[1] - gamma[0]))
 
   def change(unit: np.ndarray) -> np.ndarray:
+    if add_first:
+      unit = np.clip(unit + shift, 0, 1)
+      unit = unit**exponent if gamma else unit
+      return np.clip((unit - np.float32(0.5)) * stretch + np.float32(0.5), 0, 1)
     unit = unit**exponent if gamma else unit
     return np.clip((unit - np.float32(0.5)) * stretch + np.float32(0.5) + shift, 0, 1)
 
@@ -106,12 +126,16 @@ def draw_photometric(
 def cutout(
   images: Mapping[str, np.ndarray], rng: np.random.Generator, largest: int, black: float = 0.0
 ) -> dict:
-  """Blackens one square of 1 to `largest` pixels, at the same place in all modalities (A2)."""
+  """Blackens one square, at the same place in all modalities; what leaves the image is cut off.
+
+  As in the references, its side is 2 (L // 2) pixels, L drawn evenly from 1 to `largest`: even, and
+  0, which changes nothing, once in `largest` draws.
+  """
   H, W, _ = next(iter(images.values())).shape
-  side = int(rng.integers(1, largest + 1))
+  half = int(rng.integers(1, largest + 1)) // 2
   y, x = int(rng.integers(0, H)), int(rng.integers(0, W))
-  rows = slice(max(0, y - side // 2), y - side // 2 + side)
-  columns = slice(max(0, x - side // 2), x - side // 2 + side)
+  rows = slice(max(0, y - half), y + half)
+  columns = slice(max(0, x - half), x + half)
   changed = {}
   for modality, image in images.items():
     changed[modality] = image.copy()

@@ -65,6 +65,11 @@ class Card:
     """What pictures are looked at by, see `geometry.named_views`."""
     return self.contents.get('view', 'whole')
 
+  @property
+  def resize(self) -> str:
+    """How pictures are resized, see `geometry.RESIZES`."""
+    return self.contents.get('resize', 'area')
+
   def bits(self, modality: str) -> tuple[int, ...]:
     """Of the pictures that the model knows; empty: any."""
     return tuple(self.contents['inputs'].get(modality, {}).get('bits', ()))

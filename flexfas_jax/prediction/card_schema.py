@@ -50,6 +50,10 @@ def check(card: Any) -> None:
   if set(requires) - set(modalities):
     raise ValueError(f'requires is {requires}, and the modalities are {modalities}')
   _check_view(_text(card, 'view', default='whole'))
+  if (resize := _text(card, 'resize', default='area')) not in geometry.RESIZES:
+    raise ValueError(
+      f'resize is {reprlib.repr(resize)}; expected one of {", ".join(geometry.RESIZES)}'
+    )
   subsets = _check_subsets(card, modalities, requires)
   _check_inputs(card, modalities, size)
   _check_thresholds(card, subsets)

@@ -72,7 +72,9 @@ class Predictor:
     self.sizes, self.max_pixels = sizes, image_files.pixel_limit(max_pixels)
     self._run = run
     looks = tuple(geometry.named_views([card.view]).values())
-    self._preprocess = Preprocess(card.image_size, self.modalities, test_views=looks)
+    self._preprocess = Preprocess(
+      card.image_size, self.modalities, test_views=looks, resize=card.resize
+    )
 
   @classmethod
   def load(

@@ -103,7 +103,10 @@ def make(
     init=init,
     abstract=abstract,
     preprocess=Preprocess(
-      config.model.image_size, model.modalities, test_views=tuple(views.values())[:1]
+      config.model.image_size,
+      model.modalities,
+      test_views=tuple(views.values())[:1],
+      resize=config.get('resize', 'area'),
     ),
     views=views,
     subsets=subsets(model, protocol),

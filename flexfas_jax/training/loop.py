@@ -145,6 +145,7 @@ def _train(job, folder, data, scorer, changed, options) -> None:
       fields['photometric'],
       config.cutout,
       job.map_size,
+      resize=job.preprocess.resize,
     ),
     config.batch_size,
     config.seed,

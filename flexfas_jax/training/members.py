@@ -88,10 +88,10 @@ def _open(folder: pathlib.Path, changes: Mapping[str, Any]) -> Run:
 
 
 def _architecture(job: jobs.Job) -> str:
-  """What must agree for runs to be one program: model, subsets, views, batch."""
+  """What must agree for runs to be one program: model, subsets, views, resizing, batch."""
   fields = job.config.model.to_dict()
   fields['head'] = {k: v for k, v in fields['head'].items() if k != 'dropout'}  # of training alone
-  rest = [job.subsets, list(job.views), job.config.eval_batch_size]
+  rest = [job.subsets, list(job.views), job.preprocess.resize, job.config.eval_batch_size]
   return json.dumps([fields, rest], sort_keys=True)
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from flexfas_jax.errors import ConfigError
@@ -36,6 +37,20 @@ def step_decay(
   return lambda step: peak * gamma ** ((step + lead) // every)
 
 
+def cosine_by_epoch(peak: float, steps: int, epoch: int, period: int) -> optax.Schedule:
+  """MM-FAS's: a cosine from `peak` to 0 over `period` epochs, constant for `epoch` steps each.
+
+  The reference calls `scheduler.step()` first in the epoch. In its PyTorch (1.0) the first call
+  sets the peak, so that the first epoch runs at it.
+  """
+  if min(epoch, period) < 1 or steps > epoch * period:
+    raise ConfigError(
+      f'the cosine ends after {period} epochs of {epoch} steps, before the {steps} steps of the '
+      'training: raise config.schedule.period or lower config.steps'
+    )
+  return lambda step: peak * (1 + jnp.cos(jnp.pi * (step // epoch) / period)) / 2
+
+
 def steps_at(peak: float, steps: int, at: Sequence[int], gamma: float = 0.1) -> optax.Schedule:
   """`peak`, times `gamma` from each of the steps `at` on: the face recognition papers'."""
   return optax.piecewise_constant_schedule(peak, {int(step): gamma for step in at})
@@ -49,6 +64,7 @@ def constant(peak: float, steps: int) -> optax.Schedule:
 SCHEDULES = {
   'warmup_cosine': warmup_cosine,
   'step_decay': step_decay,
+  'cosine_by_epoch': cosine_by_epoch,
   'steps_at': steps_at,
   'constant': constant,
 }

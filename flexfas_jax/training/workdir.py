@@ -17,6 +17,8 @@ ONLY_TESTS = (
   'pretrained',  # what it started from is not read again
   'pairs',
 )
+# Fields that configs of earlier versions lack, and what they computed.
+_DEFAULTS = {'resize': 'area'}
 _PRETRAINING = 'pretraining.json'
 # With another of these, the order of the data is another one.
 _DATA = ('train', 'seed', 'batch_size')
@@ -41,10 +43,10 @@ def compare(workdir: pathlib.Path, fields: dict, but: tuple[str, ...] = ()) -> l
       raise StateError(f'{workdir} is not empty and holds no run of ours; name another --workdir')
     return []
   try:
-    old = _flat(json.loads(file.read_text()))
+    old = _DEFAULTS | _flat(json.loads(file.read_text()))
   except ValueError as error:
     raise StateError(f'{file} is damaged ({error}); name another --workdir') from error
-  new = _flat(json.loads(json.dumps(fields)))
+  new = _DEFAULTS | _flat(json.loads(json.dumps(fields)))
   changed = [
     key
     for key in sorted(old.keys() | new.keys())

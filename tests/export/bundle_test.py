@@ -243,6 +243,32 @@ def test_of_several_views_the_first_is_exported(config, run, tmp_path):
     )
 
 
+def test_the_resizing_of_a_run_is_in_its_bundle(config, run, card, tmp_path):
+  """A device resizes as the training did, and the card says how."""
+  config, workdir = config.copy_and_resolve_references(), tmp_path / 'run'
+  config.resize = 'bilinear'
+  with pytest.raises(StateError, match='resize: area there, bilinear now'):
+    bundle.run(config, str(run), str(tmp_path / 'other'), formats='weights', **TINY)
+  shutil.copytree(run, workdir)
+  fields = json.loads((workdir / 'config.json').read_text())
+  (workdir / 'config.json').write_text(json.dumps(fields | {'resize': 'bilinear'}))
+  bundle.run(config, str(workdir), str(tmp_path / 'bundle'), formats='weights', **TINY)
+  written = json.loads((tmp_path / 'bundle' / 'card.json').read_text())
+  assert (card['resize'], written['resize']) == ('area', 'bilinear')
+  text = ' '.join(card['preprocessing']), ' '.join(written['preprocessing'])
+  assert 'INTER_AREA' in text[0] and 'INTER_AREA' not in text[1]
+  assert 'also where the image shrinks' in text[1]
+  predictor = Predictor.load(tmp_path / 'bundle', format='weights')
+  by_area = Predictor.load(run / 'bundle', format='weights')
+  told = json.loads((tmp_path / 'bundle' / 'samples' / 'samples.json').read_text())['samples']
+  for one in told:
+    pictures = {m: tmp_path / 'bundle' / file for m, file in one['files'].items()}
+    decision = predictor(**pictures)
+    expected = one['expected']['+'.join(decision.used)]['score']
+    assert decision.score == pytest.approx(expected, abs=1e-5)
+    assert by_area(**pictures).score != pytest.approx(expected, abs=1e-5)
+
+
 def test_a_small_val_is_refused_by_default(config, run, tmp_path, capsys):
   """28 samples of 4 subjects: a threshold that is fitted on them says nothing of others."""
   target = tmp_path / 'bundle'

@@ -85,6 +85,49 @@ def test_turning_resizes_on_the_way(flip, nearest, box):
     np.testing.assert_array_equal(found[..., channel], alone[..., 0])
 
 
+@pytest.mark.parametrize('shape', [(90, 60, 3), (60, 90, 1), (33, 33, 1)])
+@pytest.mark.parametrize('nearest', [False, True])
+def test_rotation_before_the_crop_turns_the_whole_image(shape, nearest):
+  """As OpenCV's own rotation about the middle of the stored image, then crop and resize."""
+  image = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+  image = cv2.resize(image, shape[1::-1], interpolation=cv2.INTER_AREA).reshape(shape)
+  box, (H, W, _) = (0.2, 0.0, 0.8, 0.5), shape
+  view = View(box, 30.0, False, rotate_first=True)
+  turn = cv2.getRotationMatrix2D(((W - 1) / 2, (H - 1) / 2), 30.0, 1.0)
+  how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+  by_hand = cv2.warpAffine(image, turn, (W, H), flags=how).reshape(shape)
+  expected = geometry.apply_view(by_hand, View(box), 20, nearest)
+  found = geometry.apply_view(image, view, 20, nearest)
+  # OpenCV inverts the matrix itself: a coordinate that is rounded may fall to a neighbour.
+  different = np.abs(found.astype(int) - expected) > 2
+  assert different.mean() < 0.02
+  flipped = geometry.apply_view(image, view._replace(flip=True), 20, nearest)
+  np.testing.assert_array_equal(flipped, found[:, ::-1])
+  # About the crop's own centre it is another image.
+  other = geometry.apply_view(image, view._replace(rotate_first=False), 20, nearest)
+  assert (np.abs(found.astype(int) - other) > 20).mean() > 0.2
+
+
+def test_corners_of_a_rotation_before_the_crop_are_black():
+  """45 degrees: the corner of the image is outside it; a crop turned by itself stays inside."""
+  image, corner = np.full((100, 100, 1), 200, np.uint8), (0.0, 0.0, 0.1, 0.1)
+  assert not geometry.apply_view(image, View(corner, 45.0, rotate_first=True), 10).any()
+  assert geometry.apply_view(image, View(corner, 45.0), 10)[5, 5] == 200
+  drawn = geometry.draw_view(np.random.default_rng(0), rotate=45, rotate_first=True)
+  assert drawn.rotate_first and not geometry.draw_view(np.random.default_rng(0)).rotate_first
+
+
+def test_bilinear_by_hand():
+  """8 to 2 pixels: the mean of two neighbours, where the area has the mean of four."""
+  row = np.array([[0, 10, 20, 30, 40, 50, 60, 250]], np.uint8)
+  image = np.repeat(row, 8, 0)[..., None]
+  found = geometry.apply_view(image, View(), 2, bilinear=True)
+  assert found[..., 0].tolist() == [[15, 55]] * 2  # pixels 1 and 2, 5 and 6: the last is not seen
+  assert geometry.apply_view(image, View(), 2)[..., 0].tolist() == [[15, 100]] * 2
+  turned = geometry.apply_view(image, View(angle=90.0), 2, bilinear=True)
+  assert turned[..., 0].tolist() == [[55, 55], [15, 15]]
+
+
 def test_a_much_larger_picture_is_averaged_before_it_is_turned():
   image = np.zeros((256, 256, 1), np.uint8)
   image[::2, ::2] = image[1::2, 1::2] = 200  # a halftone

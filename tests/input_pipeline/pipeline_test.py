@@ -216,6 +216,25 @@ def test_the_map_moves_with_the_picture_and_ignores_its_colours(monkeypatch):
       np.testing.assert_array_equal(found, expected)
 
 
+def test_resizing_is_the_configs():
+  """8 to 2 pixels: bilinear has the middle two of four, for 8-bit depth too, and for no 16 bits."""
+  encode = lambda image: cv2.imencode('.png', image)[1].tobytes()  # noqa: E731
+  row = np.array([[0, 10, 20, 30, 40, 50, 60, 250]], np.uint8).repeat(8, 0)
+  there = {'id': 'x', 'label': 1, 'ir': encode(row)}
+  eight, sixteen = encode(row), encode(row.astype(np.uint16) * 40 + 400)
+  back = lambda image: (image[0, :, 0] * 128 + 127.5).round().tolist()  # noqa: E731
+  for resize, ir, depth in (('area', [15, 100], [0, 40]), ('bilinear', [15, 55], [15, 55])):
+    preprocess = Preprocess(2, ('depth', 'ir'), resize=resize)
+    found = preprocess(there | {'depth': eight})
+    assert (back(found['ir']), back(found['depth'])) == (ir, depth)
+  distances = [
+    Preprocess(2, ('depth', 'ir'), resize=r)(there | {'depth': sixteen}) for r in geometry.RESIZES
+  ]
+  np.testing.assert_array_equal(distances[0]['depth'], distances[1]['depth'])
+  with pytest.raises(ConfigError, match=r"config.resize is 'cubic'; choose one of: area, bilinear"):
+    Preprocess(2, ('ir',), resize='cubic')
+
+
 def test_a_flip_of_the_sample_is_a_flip_of_its_map():
   """Drawn as in training: where the first column of RGB is black, the map says so."""
   preprocess = Preprocess(64, MODALITIES, view={'flip': 0.5}, map_size=8)

@@ -65,7 +65,7 @@ def test_cutout_is_at_the_same_place():
   images = {m: np.ones((16, 16, 1), np.float32) for m in ('rgb', 'ir')}
   changed = transforms.cutout(images, np.random.default_rng(0), 9)
   np.testing.assert_array_equal(changed['rgb'], changed['ir'])
-  assert 0 < (changed['rgb'] == 0).sum() <= 81
+  assert 0 < (changed['rgb'] == 0).sum() <= 64
   assert images['rgb'].all()  # the original is left alone
 
 
@@ -146,6 +146,36 @@ def test_one_shift_for_all_channels():
   assert np.ptp(transforms.to_unit(image, 'rgb', change)) == 0
 
 
+def test_the_references_addition_is_of_whole_numbers_and_comes_before_gamma():
+  """v -> 255 ((v + a) / 255) ** g, a from -40 to 40 for each channel, clipped between the two."""
+  image = np.array([[[0, 100, 250]]], np.uint8)
+  fields = {'add': 40 / 255, 'gamma': (0.5, 1.5), 'per_channel': True}
+  fields |= {'integers': True, 'add_first': True}
+  added = set()
+  for seed in range(400):
+    draws = np.random.default_rng(seed).uniform(-1, 1, 5)
+    whole = np.floor((draws[:3] + 1) / 2 * 81).astype(int) - 40
+    added.update(whole.tolist())
+    change = transforms.draw_photometric(np.random.default_rng(seed), 3, **fields)
+    found = transforms.to_unit(image, 'rgb', change)[0, 0]
+    expected = (np.clip(image[0, 0] + whole, 0, 255) / 255) ** (1 + draws[4] / 2)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+  assert added == set(range(-40, 41))
+
+
+def test_one_channel_gets_the_mean_of_three_additions():
+  image, shifts = np.full((2, 2, 1), 100, np.uint8), []
+  fields = {'add': 40 / 255, 'integers': True, 'per_channel': True}
+  for seed in range(2000):
+    change = transforms.draw_photometric(np.random.default_rng(seed), 1, **fields)
+    shifts.append(transforms.to_unit(image, 'ir', change)[0, 0, 0] * 255 - 100)
+  thirds = 3 * np.array(shifts)
+  np.testing.assert_allclose(thirds, thirds.round(), atol=1e-3)
+  assert thirds.min() < -90 and thirds.max() > 90  # up to 3 x 40
+  # A third of the variance of one draw, (81 ** 2 - 1) / 12.
+  np.testing.assert_allclose(np.var(shifts), (81**2 - 1) / 36, rtol=0.08)
+
+
 def test_an_exponent_from_a_number_is_even_in_its_logarithm():
   logs, dark = [], np.full(1, 0.25, np.float32)
   for seed in range(400):
@@ -166,8 +196,32 @@ def test_contrast_is_about_middle_grey():
   assert 0.7 <= min(gaps) < 0.72 and 1.28 < max(gaps) <= 1.3001
 
 
+def test_sides_of_a_cutout_are_the_references():
+  """2 (L // 2), L evenly from 1 to 29: 0 once in 29, each even side up to 28 twice."""
+  image = {'ir': np.ones((101, 101, 1), np.float32)}
+
+  class Draws:  # L, then the centre
+    def __init__(self, length):
+      self.values = iter((length, 50, 50))
+
+    def integers(self, low, high):
+      value = next(self.values)
+      assert low <= value < high
+      return value
+
+  areas = [(transforms.cutout(image, Draws(L), 29)['ir'] == 0).sum() for L in range(1, 30)]
+  sides = np.sqrt(areas).astype(int).tolist()
+  assert sides == [0] + [side for side in range(2, 30, 2) for _ in range(2)]
+  # 100 pixels from the border none is cut off: the range that L is drawn from is the whole one.
+  found = {
+    int((transforms.cutout(image, np.random.default_rng(s), 29)['ir'] == 0).sum())
+    for s in range(999)
+  }
+  assert {side**2 for side in sides} <= found and max(found) == 28**2
+
+
 def test_sizes_and_places_of_a_cutout():
-  """All from 1 to the largest, the middle anywhere, cut off at the border; black where one says."""
+  """Even sides, the middle anywhere, cut off at the border; black where one says."""
   images = {'rgb': np.ones((12, 20, 3), np.float32), 'ir': np.ones((12, 20, 1), np.float32)}
   sides, middles = set(), set()
   for seed in range(600):
@@ -175,13 +229,17 @@ def test_sizes_and_places_of_a_cutout():
     assert (changed['rgb'] == changed['ir']).all()
     rows, columns = np.nonzero(changed['ir'][..., 0] == -0.5)
     rng = np.random.default_rng(seed)
-    side, y, x = int(rng.integers(1, 5)), int(rng.integers(0, 12)), int(rng.integers(0, 20))
-    inside = lambda at, n: [k for k in range(at - side // 2, at - side // 2 + side) if 0 <= k < n]  # noqa: E731, B023
+    half, y, x = int(rng.integers(1, 5)) // 2, int(rng.integers(0, 12)), int(rng.integers(0, 20))
+    inside = lambda at, n: [k for k in range(at - half, at + half) if 0 <= k < n]  # noqa: E731, B023
+    if not rows.size:
+      assert not half or not (inside(y, 12) and inside(x, 20))
+      sides.add(0)
+      continue
     assert sorted(set(rows)) == inside(y, 12) and sorted(set(columns)) == inside(x, 20)
-    sides.add(side)
+    sides.add(2 * half)
     middles.add((y in (0, 11), x in (0, 19)))
-  assert sides == {1, 2, 3, 4} and len(middles) == 4
-  assert (transforms.cutout(images, np.random.default_rng(0), 1)['ir'] == 0).sum() == 1
+  assert sides == {0, 2, 4} and len(middles) == 4
+  assert (transforms.cutout(images, np.random.default_rng(0), 1)['ir'] == 1).all()
 
 
 def test_a_live_mask_of_what_is_all_live():

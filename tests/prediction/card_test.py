@@ -97,6 +97,8 @@ def model(**fields):
     ({'image_size': 8.0}, 'image_size is 8.0, not an integer'),
     ({'view': 'sideways'}, "view is 'sideways'"),
     ({'view': 'five_crops=0.5'}, 'which is several'),
+    ({'resize': 'cubic'}, "resize is 'cubic'; expected one of area, bilinear"),
+    ({'resize': 1}, 'resize is 1, not a text'),
     ({'inputs': {}}, 'inputs has'),
     ({'inputs': bundles.INPUTS | {'rgb': 3}}, 'inputs.rgb is 3, not an object'),
     ({'inputs': bundles.INPUTS | {'rgb': {'channels': 1, 'bits': []}}}, 'channels is 1, not 3'),

@@ -196,6 +196,13 @@ def test_a_preflight_may_come_first(tmp_path):
   assert workdir.compare(tmp_path, {'seed': 0}) == []
 
 
+def test_a_config_of_an_earlier_version_lacks_what_was_always_so(tmp_path):
+  (tmp_path / 'config.json').write_text('{"seed": 0}')
+  assert workdir.compare(tmp_path, {'seed': 0, 'resize': 'area'}) == []
+  changed = workdir.compare(tmp_path, {'seed': 0, 'resize': 'bilinear'})
+  assert changed == ['resize: area there, bilinear now']
+
+
 def test_a_checkpoint_of_another_model_is_refused_by_name(unbroken, prepared):
   config = make_config(prepared, **{'model.backbone.patch_size': 4})
   job = jobs.make(config)

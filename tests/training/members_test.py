@@ -101,6 +101,19 @@ def test_their_views_and_seeds_are_averaged_by_what_their_headers_say(runs, tmp_
   np.testing.assert_allclose(found, np.mean(parts, 0), rtol=1e-6)
 
 
+def test_each_run_is_scored_by_its_own_resizing(runs, copies):
+  config = json.loads((copies[1] / 'config.json').read_text())
+  assert config['resize'] == 'area'
+  (copies[1] / 'config.json').write_text(json.dumps({**config, 'resize': 'bilinear'}))
+  members.evaluate(copies)
+  own, other = (
+    [score_files.read(w / 'scores' / 'intra.csv').scores['rgb'] for w in (run, copy)]
+    for run, copy in zip(runs.values(), copies, strict=True)
+  )
+  np.testing.assert_allclose(own[0], own[1], atol=1e-6)
+  assert np.abs(other[0] - other[1]).max() > 1e-4
+
+
 def test_what_cannot_be_scored_is_named(copies, tmp_path):
   one, other = copies
   config = json.loads((other / 'config.json').read_text())

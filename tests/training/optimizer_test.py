@@ -11,6 +11,19 @@ from flexfas_jax.training import optimizer
 from tests.toy import make
 
 
+def test_cosine_by_epoch_by_hand():
+  """The peak in the first epoch, half of it in the 26th, and nothing between two epochs."""
+  rate = optimizer.cosine_by_epoch(peak=2e-5, steps=31 * 155, epoch=155, period=50)
+  for epoch, expected in ((0, 2e-5), (1, 1.9980267e-5), (25, 1e-5), (30, 6.9098301e-6)):
+    for step in (0, 77, 154):
+      np.testing.assert_allclose(rate(155 * epoch + step), expected, rtol=1e-5)
+      traced = jax.jit(rate)(155 * epoch + step)
+      np.testing.assert_allclose(traced, expected, rtol=1e-5)
+  for fields in ({'steps': 7751}, {'epoch': 0}, {'period': 0}):
+    with pytest.raises(ConfigError, match='config.schedule.period'):
+      optimizer.cosine_by_epoch(**{'peak': 1.0, 'steps': 7750, 'epoch': 155, 'period': 50} | fields)
+
+
 def test_warmup_cosine_by_hand():
   rate = optimizer.warmup_cosine(peak=2.0, steps=110, warmup=10)
   np.testing.assert_allclose(
