@@ -284,6 +284,9 @@ def _png_header(encoded: bytes) -> Header:
       raise Unreadable(f'is a PNG of more than {_MAX_PARTS:,} chunks')
     if (name == b'IHDR') != (n == 0):
       raise Unreadable('is a PNG whose header is not its first chunk alone')
+    # Pillow does not compare the check sums of pixels.
+    if zlib.crc32(memoryview(encoded)[start - 4 : end]) != int.from_bytes(encoded[end : end + 4]):
+      raise Unreadable(f'is damaged: the check sum of the PNG chunk {name!r} differs')
     if name == b'IHDR':
       body = encoded[start:end]
       if len(body) < 13:

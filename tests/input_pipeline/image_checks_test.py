@@ -107,6 +107,16 @@ def test_zeros_of_one_colour_are_no_damage(progressive):
   assert decode(whole).shape == flat.shape
 
 
+@pytest.mark.parametrize('array', [RGB, IR, MM, np.dstack([RGB, IR])], ids=np.shape)
+def test_a_png_with_other_bytes_is_refused(array):
+  """A check sum covers each byte. Pillow compares none of the pixels', so the last rows differ."""
+  whole = png(array)
+  for place in (*range(8, len(whole), 97), *range(len(whole) - 200, len(whole) - 12)):
+    damaged = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+    with pytest.raises(Unreadable):
+      decode(damaged)
+
+
 def test_the_damage_is_named():
   whole = encode(RGB)
   cut = whole[: len(whole) * 6 // 10] + b'\xff\xd9'
