@@ -137,7 +137,8 @@ def _parser() -> argparse.ArgumentParser:
     '--high_is',
     choices=schema.LABELS,
     default='bona_fide',
-    help='what a high score means; attack: scores are negated',
+    help='what a high score means in files whose header does not state it; attack: scores are '
+    'negated',
   )
   read(
     '--scale',
@@ -183,10 +184,11 @@ def _ensemble(args: argparse.Namespace) -> None:
     remarks.append('files without ids: their rows are taken to be in the order of the list')
 
   made = {s: averaging.average(recipe, own, devs, s) for s in own[0].subsets}
+  names = _write(args, recipe, own, devs, made, incomplete)  # first: `... | head` ends what prints
   print(_headline(args, own, known))
   for subset, one in made.items():
     _show(recipe, subset, one, sufficiency.rates_of_classes(own[0].scores))
-  _write(args, recipe, own, devs, made, incomplete)
+  print('\n' + _how_to_judge(args, own, made, names))
   for line in remarks:
     print(line, file=sys.stderr)
 
@@ -281,7 +283,8 @@ def _show(recipe, subset: str, one: averaging.Averaged, insufficient) -> None:
     print('\n' + ensemble_tables.effect_text(one, recipe.fits_calibration, insufficient))
 
 
-def _write(args, recipe, own, devs, made, incomplete) -> None:
+def _write(args, recipe, own, devs, made, incomplete) -> dict[tuple[str, ...], str]:
+  """Writes all files; returns the names of the intermediate ones."""
   weights = calibrations = None
   if recipe.weights == 'val':
     weights = {s: one.weights for s, one in made.items() if one.weights}
@@ -314,7 +317,7 @@ def _write(args, recipe, own, devs, made, incomplete) -> None:
     if out:
       final = {s: one.final(dev) for s, one in made.items()}
       write(out, side, side, final, final_scale, calibrations)
-  print('\n' + _how_to_judge(args, own, made, names))
+  return names
 
 
 def _how_to_judge(args, own, made, names) -> str:

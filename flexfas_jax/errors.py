@@ -4,6 +4,7 @@ An error's text says what, where (file, row) and the way out, on one screen. A c
 without a traceback, unless it was started with `--debug`.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -65,11 +66,15 @@ def exit_code_of(command: Callable[[], None], debug: bool = False, broken_pipe: 
   Returns:
     0, the exit code of the `FlexfasError` that was raised, or 130 after Ctrl-C.
   """
+  for name in ('stdout', 'stderr'):
+    if getattr(sys, name) is None:  # closed: `>&-`
+      setattr(sys, name, open(os.devnull, 'w'))
   for stream in (sys.stdout, sys.stderr):
     if hasattr(stream, 'reconfigure'):  # a name that a terminal cannot show is no error
       stream.reconfigure(errors='backslashreplace')
   try:
     command()
+    sys.stdout.flush()
   except Stopped as stop:
     print(stop, file=sys.stderr)
     return stop.exit_code
@@ -81,6 +86,12 @@ def exit_code_of(command: Callable[[], None], debug: bool = False, broken_pipe: 
   except BrokenPipeError:  # `... | head`: the reader has seen enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return broken_pipe
+  except OSError as error:
+    if debug or error.filename is not None or error.errno != errno.ENOSPC:
+      raise
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(f'error: the output cannot be written: {error.strerror}', file=sys.stderr)
+    return ConfigError.exit_code
   except KeyboardInterrupt:
     if debug:
       raise

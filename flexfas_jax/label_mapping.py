@@ -12,7 +12,7 @@ from flexfas_jax.errors import ConfigError
 from flexfas_jax.schema import LABELS
 
 DEFAULT = {'0': 'attack', '1': 'bona_fide'}
-_WHOLE = re.compile(r'([+-]?[0-9]+)\.0*')  # 1.0, as a table of floats has it
+_WHOLE = re.compile(r'([+-]?[0-9]+)[.,]0*')  # 1.0 or 1,0, as a table of floats has it
 _WAY_OUT = '. Map it with '
 _BOOLEANS = {'false': '0', 'true': '1'}
 
@@ -44,7 +44,7 @@ def parse(text: str) -> dict[str, str]:
 
 
 def spelling(cell: str) -> str:
-  """A label's text as mappings have it: without blanks around it; 1.0 is 1, `Attack` `attack`."""
+  """A label's text as mappings have it: without blanks around it; 1.0 and 1,0 are 1, `Attack` `attack`."""
   text = cell.strip()
   if text.casefold() in LABELS:
     return text.casefold()
@@ -86,6 +86,8 @@ class Meaning(dict):
     listed = f'{", ".join(expected[:-1])} or {expected[-1]}'
     if not value:
       return f'the label is empty; expected {listed}'
+    if ',' in value:  # no mapping can name it
+      return f'unknown label {value!r}; expected {listed}. Rename it in the file, without commas'
     return (
       f'unknown label {value!r}; expected {listed}{_WAY_OUT}'
       f'--labels={self._given}{value}=bona_fide or --labels={self._given}{value}=attack'

@@ -169,6 +169,8 @@ def _write(path: Path, report: list_checks.Report) -> None:
   """Writes the report as JSON, a finding to a line; the file is never seen half written."""
   whole = report.json_safe()
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  if path.exists() and not path.is_file():
+    temporary = path  # e.g. /dev/stdout is written to, not replaced
   try:
     with temporary.open('w', encoding='utf-8') as file:
       for i, (key, value) in enumerate(whole.items()):
@@ -181,9 +183,11 @@ def _write(path: Path, report: list_checks.Report) -> None:
         else:
           json.dump(value, file)
       file.write('\n}\n')
-    temporary.replace(path)
+    if temporary != path:
+      temporary.replace(path)
   finally:
-    temporary.unlink(missing_ok=True)
+    if temporary != path:
+      temporary.unlink(missing_ok=True)
 
 
 def _show(report: list_checks.Report, saved: Path | None) -> None:

@@ -175,8 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     '--high_is',
     choices=schema.LABELS,
     default='bona_fide',
-    help='what a high score means; attack: scores are negated, and so are thresholds: fixed=T '
-    'accepts where 1 - score >= T, which is shown as a threshold of T - 1',
+    help='what a high score means in files whose header does not state it; attack: scores are '
+    'negated, and so are thresholds: fixed=T accepts where 1 - score >= T, which is shown as a '
+    'threshold of T - 1',
   )
   read(
     '--scale',
@@ -199,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
 def _score(args: argparse.Namespace) -> None:
   rule = args.threshold or ('dev_eer' if args.dev or args.oracle else thresholds.DEFAULT)
   needs_dev = thresholds.needs_dev(rule)  # wrong usage is reported before files are read
-  group_by = [name for name in args.group_by.split(',') if name]
+  group_by = [name for text in args.group_by.split(',') if (name := text.strip())]
   _check_usage(args, needs_dev)
   dialect = score_files.Dialect(
     labels=label_mapping.parse(args.labels) if args.labels is not None else None,
@@ -222,7 +223,7 @@ def _score(args: argparse.Namespace) -> None:
     if dev is not None:
       remarks += _proven_apart(dev, scores, args)
     for one in filter(None, (scores, dev)):
-      remarks += _notes(one, bool(args.by_video))
+      remarks += _notes(one, args)
     name = path.stem if path.stem not in systems else str(path)
     systems[name], devs[name] = scores, dev
   scores, dev = systems[args.scores.stem], devs[args.scores.stem]
@@ -249,13 +250,18 @@ def _score(args: argparse.Namespace) -> None:
   if needs_dev and args.dev:
     title += f' on {args.dev}'
   references = _references(scores, dev, rule) if args.conventions else {}
-  _show(judged, title, references)
-  for line in judged.remarks:
-    print(line, file=sys.stderr)
-  _write(args, judged, references)
+  try:
+    _show(judged, title, references)
+  finally:  # also where nobody reads what is printed any more: `... | head`
+    for line in judged.remarks:
+      print(line, file=sys.stderr)
+    _write(args, judged, references)
+    _require_no_nan([*systems.values(), *filter(None, devs.values())])
 
-  # At the end: the other figures stand, and yet nobody may take this file for a sound one.
-  for file in filter(None, (*systems.values(), *devs.values())):
+
+def _require_no_nan(files) -> None:
+  """At the end: the other figures stand, and yet nobody may take such a file for a sound one."""
+  for file in files:
     for subset, samples in file.nan_samples.items():
       raise DataError(
         f'{file.path}: {subset} is nan for {samples.size} samples (the first is id '
@@ -264,9 +270,14 @@ def _score(args: argparse.Namespace) -> None:
       )
 
 
-def _notes(scores, by_video: bool) -> list[str]:
+def _notes(scores, args) -> list[str]:
   """What a reader of the figures should know of how a file was read."""
-  notes = aggregation.video_notes(scores, by_video)
+  notes = aggregation.video_notes(scores, bool(args.by_video))
+  if args.high_is == 'attack' and 'polarity' in scores.header:
+    notes.append(
+      f'{scores.path}: its header states that a high score means bona fide; --high_is=attack is '
+      'of the other files'
+    )
   if scores.ignored and 'score' not in scores.scores:
     notes.append(
       f'{scores.path}: the columns {", ".join(scores.ignored)} are ignored: a column of scores is '
@@ -282,15 +293,25 @@ def _check_usage(args: argparse.Namespace, needs_dev: bool) -> None:
     raise ConfigError(
       '--against needs --against_dev: a threshold that is fitted is of one system alone'
     )
+  if args.against_dev and not args.dev:
+    raise ConfigError('--against_dev needs --dev: every system has development scores, or none')
+  if len({path.resolve() for path in args.against}) < len(args.against):
+    raise ConfigError('--against names one file twice')
+  if args.seed < 0:
+    raise ConfigError(f'--seed={args.seed} must not be negative')
   if (args.bootstrap or 0) < 0:
     raise ConfigError(f'--bootstrap={args.bootstrap} is no number of draws; 0 draws none')
   inputs = [args.scores, args.dev, *args.against, *args.against_dev, *args.columns]
   outputs = {name: getattr(args, name) for name in ('json', 'report', 'markdown', 'latex')}
+  names = {}  # by the file
   for name, out in outputs.items():
     if out is None:
       continue
     if not out.parent.is_dir():
       raise ConfigError(f'--{name}={out} cannot be written: No such folder: {out.parent}')
+    other = names.setdefault(out.resolve(), name)
+    if other != name and (out.is_file() or not out.exists()):
+      raise ConfigError(f'--{other} and --{name} are the same file: {out}')
     for path in filter(None, inputs):
       if out.resolve() == path.resolve():
         raise ConfigError(f'--{name}={out} is read as well: name another')

@@ -101,3 +101,9 @@ def test_lists_manifests_and_bare_lists_refuse_alike(tmp_path, capsys):
   assert '--labels=0=bona_fide,1=bona_fide or --labels=0=bona_fide,1=attack' in said
   whole = half | {'1': 'attack'}
   assert [row.label for row in lists.read(CASES / 'list.csv', whole)] == ['bona_fide', 'attack']
+
+
+def test_a_label_with_a_comma_is_a_number_or_has_to_be_renamed():
+  assert label_mapping.Meaning()['1,0'] == 'bona_fide'
+  text = label_mapping.Meaning().unknown('print, flat')
+  assert '--labels' not in text and 'Rename it in the file' in text

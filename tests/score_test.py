@@ -1,6 +1,7 @@
 """The score command as users call it, and the published figures of real networks through it."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -531,3 +532,109 @@ def test_the_ensemble_and_its_best_member_are_not_told_apart(real_files):
   assert found['verdict'] == 'not told apart'
   assert found['attacks'] == {'only_a_right': 5, 'only_b_right': 0, 'p': 0.0625}
   assert (found['bona_fide']['only_a_right'], found['bona_fide']['only_b_right']) == (0, 1)
+
+
+def test_our_header_decides_what_high_means(tmp_path, capsys):
+  """A file of ours, compared with one whose high scores are of attacks, is not turned round."""
+  theirs, ours = tmp_path / 'theirs.csv', tmp_path / 'ours.csv'
+  ours.write_text(TEST)
+  score_files.write(ours, score_files.read(ours))
+  theirs.write_text('id,label,score\na,1,.1\nb,1,.6\nc,0,.4\nd,0,.9\n')
+  out = tmp_path / 'o.json'
+  assert run(theirs, f'--against={ours}', '--high_is=attack', f'--json={out}') == 0
+  assert {k: v['auc'] for k, v in json.loads(out.read_text()).items()} == {
+    'theirs: score': 0.75,
+    'ours: score': 0.75,
+  }
+  assert 'its header states that a high score means bona fide' in capsys.readouterr().err
+
+
+def test_a_pipe_that_nobody_reads_loses_no_file(tmp_path):
+  (tmp_path / 'nan.csv').write_text(TEST.replace('.9', 'nan'))
+  (tmp_path / 'test.csv').write_text(TEST)
+  for name, code in (('test', 0), ('nan', 3)):
+    out = tmp_path / f'{name}.json'
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+      [sys.executable, '-u', '-m', 'flexfas_jax.score', tmp_path / f'{name}.csv', f'--json={out}'],
+      **{'cwd': ROOT, 'stdout': writer, 'stderr': subprocess.PIPE, 'text': True, 'timeout': 60},
+    )
+    os.close(writer)
+    assert done.returncode == code, done.stderr
+    assert 'Traceback' not in done.stderr
+    assert json.loads(out.read_text())['score']['n_attack'] == 2
+
+
+@pytest.mark.parametrize('to, code', [('>&-', 0), ('>/dev/full', 2)])
+def test_output_that_cannot_be_written_is_no_traceback(tmp_path, to, code):
+  if not os.path.exists('/dev/full'):
+    pytest.skip('no /dev/full here')
+  (tmp_path / 'test.csv').write_text(TEST)
+  command = (
+    f'{sys.executable} -m flexfas_jax.score {tmp_path}/test.csv --json={tmp_path}/o.json {to}'
+  )
+  done = subprocess.run(
+    command, shell=True, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=60
+  )
+  assert (done.returncode, 'Traceback' in done.stderr) == (code, False), done.stderr
+  assert json.loads((tmp_path / 'o.json').read_text())['score']['auc'] == 0.75
+
+
+@pytest.mark.parametrize(
+  'options, reason',
+  [
+    (['--against_dev=DEV'], 'needs --dev'),
+    (['--against=OTHER'], 'names one file twice'),
+    (['--seed=-1'], 'must not be negative'),
+    (['--json=same', '--markdown=same'], 'are the same file'),
+    (['--threshold=fixed=0_5'], 'not a threshold rule'),
+    (['--dev=DEV', '--threshold=dev_bpcer=0_1%'], 'not a threshold rule'),
+    (['--threshold=fixed=٠.٥'], 'not a threshold rule'),
+    (['--group_by=light'], 'ethnicity, age, and'),
+  ],
+)
+def test_odd_options_are_refused(tmp_path, monkeypatch, capsys, options, reason):
+  monkeypatch.chdir(tmp_path)
+  for name, text in (('t', TEST), ('OTHER', TEST), ('DEV', DEV)):
+    Path(name).write_text(text.replace('\n', ',1\n').replace('score,1', 'score,age'))
+  assert run('t', '--against=OTHER', *options) == 2
+  assert reason in capsys.readouterr().err
+  assert not Path('same').exists()
+
+
+def test_what_is_no_file_is_refused_or_written_to(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  assert run('.') == 3
+  assert capsys.readouterr().err == 'error: . cannot be read: Is a directory\n'
+  Path('t.csv').write_text(TEST)
+  Path('c.csv').write_text('id,light\n')
+  assert run('t.csv', '--columns=c.csv') == 3
+  assert 'c.csv is empty' in capsys.readouterr().err
+  os.mkfifo('pipe')
+  reader = os.open('pipe', os.O_RDONLY | os.O_NONBLOCK)
+  assert run('t.csv', '--json=pipe', '--bootstrap=0', '--threshold=fixed=0.5') == 0
+  assert json.loads(os.read(reader, 1 << 20))['score']['auc'] == 0.75
+  os.close(reader)
+  assert Path('pipe').is_fifo()  # and not replaced
+
+
+def test_a_file_name_that_is_no_utf_8(tmp_path):
+  name = os.fsencode(tmp_path) + b'/b\xff.csv'
+  try:
+    with open(name, 'w') as file:
+      file.write(TEST)
+  except OSError:
+    pytest.skip('this file system has no such names')
+  outs = [f'--{kind}={tmp_path}/o.{kind}' for kind in ('json', 'report', 'markdown', 'latex')]
+  assert run(os.fsdecode(name), *outs) == 0
+  assert len(list(tmp_path.glob('o.*'))) == 4
+
+
+def test_attack_scale_accepts_nobody_who_is_less_probable(tmp_path, capsys):
+  """A threshold of 1e-20 - 1 is -1 in float64, and 1 - 1 is less than 1e-20."""
+  (tmp_path / 't.csv').write_text('id,label,score\na,1,.1\nb,0,1\nc,0,.7\n')
+  for threshold, apcer in (('1e-20', 0.5), ('0', 1.0), ('0.3', 0.5), ('0.30000000000000004', 0)):
+    args = [f'--threshold=fixed={threshold}', '--high_is=attack', f'--json={tmp_path}/o.json']
+    assert run(tmp_path / 't.csv', *args) == 0
+    assert json.loads((tmp_path / 'o.json').read_text())['score']['apcer'] == apcer, threshold

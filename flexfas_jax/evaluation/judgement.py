@@ -199,9 +199,10 @@ def judge(
 def _column(scores: score_files.Scores, column: str) -> np.ndarray:
   known = {n: getattr(scores, n) for n in schema.METADATA} | scores.extra
   if column not in known:
+    others = [name for name in scores.ignored if name != 'score']
     raise ConfigError(
-      f'--group_by={column}: no such column of text; there are {", ".join(known)}, and --columns '
-      'joins those of another file'
+      f'--group_by={column}: no such column of text; there are {", ".join([*known, *others])}, and '
+      '--columns joins those of another file'
     )
   if not (known[column] != '').any():
     raise DataError(f'--group_by={column}: {scores.path or "the scores"} have nothing there')

@@ -93,8 +93,9 @@ def rule_of(
   else:
     score_files.require_scale(scores, f'--threshold={rule}', if_stated=True)
     value = float(rule.partition('=')[2])
-    beyond = any(scales.outside(score, '').size for score in scores.scores.values())
-    if not 0 <= value <= 1 and not beyond:
+    unstated = [score for s, score in scores.scores.items() if not scores.scale_under(s)]
+    beyond = any(scales.outside(score, '').size for score in unstated)
+    if unstated and not 0 <= value <= 1 and not beyond:
       raise ConfigError(
         f'--threshold={rule}: all scores of {scores.path or "the test"} are in [0, 1], so that a '
         f'threshold of {value:g} {"accepts" if value < 0 else "rejects"} everything'

@@ -90,6 +90,9 @@ def as_stated(score, scale: str):
 def threshold(text: str, scale: str) -> float:
   """A fixed threshold on the scores' scale, computed from its decimal and rounded once.
 
+  It is never rounded to below its decimal: a score that is less probable would be accepted, such as
+  one of 1 of an attack at fixed=1e-20. (A logit is rounded to the nearest.)
+
   Args:
     text: a probability of bona fide; a number on the scores' own scale where that is ''.
     scale: of the scores.
@@ -99,13 +102,22 @@ def threshold(text: str, scale: str) -> float:
   """
   value = Decimal(text)
   if scale == '':
-    return float(value)
+    return _at_least(value)
   if not 0 <= value <= 1 or (scale == 'logit' and not 0 < float(value) < 1):
-    raise ConfigError(f'fixed={text}: with {scale} scores, a threshold is a probability')
+    raise ConfigError(
+      f'fixed={text}: on the scale {scale}, a threshold is a probability of bona fide, '
+      f'{"between" if scale == "logit" else "from"} 0 {"and" if scale == "logit" else "to"} 1'
+    )
   if scale == 'logit':
     return math.log(float(value)) - math.log1p(-float(value))
   value = _EXACT.subtract(value, 1) if of_attack(scale) else value
-  return float(value.scaleb(2, _EXACT) if scale.endswith('percent') else value)
+  return _at_least(value.scaleb(2, _EXACT) if scale.endswith('percent') else value)
+
+
+def _at_least(value: Decimal) -> float:
+  """The nearest float64, or the next one above where the decimal of that is below `value`."""
+  found = float(value) + 0.0  # no minus before 0
+  return found if Decimal(repr(found)) >= value else math.nextafter(found, math.inf)
 
 
 def share(score, scale: str):

@@ -144,7 +144,8 @@ def list_hash(ids, label) -> str:
 
 def header_path(path) -> Path:
   """The header's file beside a score file."""
-  return Path(path).with_suffix('.json')
+  path = Path(path)
+  return path.parent / f'{path.stem}.json'  # also of `.`, which is no file, and has no suffix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,12 +237,14 @@ def scale_of(path: Path, header: Mapping, dialect: Dialect) -> tuple[str, bool]:
   """(scale of a file's scores as they are kept, whether they have to be negated for it).
 
   A header that states the scale is of scores that were kept on it: the dialect is that of others.
+  So is what a high score means, where the header states that.
 
   Raises:
     DataError: a header with an unknown scale.
   """
   if 'scale' not in header:
-    return scales.scale_of(dialect.scale, dialect.high_is_attack), dialect.high_is_attack
+    turn = dialect.high_is_attack and 'polarity' not in header
+    return scales.scale_of(dialect.scale, turn), turn
   if not scales.is_known(header['scale']):
     raise DataError(f'{header_path(path)}: unknown scale {header["scale"]!r}')
   return header['scale'], False
@@ -290,12 +293,15 @@ def read_columns(paths: Sequence[Path]) -> dict[str, dict[str, str]]:
     layout = csv_dialect.sniff(path, ('id',))
     if 'id' not in layout.names:
       raise DataError(f'{path}, row {layout.line}: no column id in {list(layout.names)}')
+    line = 0
     for line, row in csv_dialect.records(path, layout):
       cells = dict(zip(layout.names, row, strict=True))
       cells.pop('', None)
       id_ = cells.pop('id')
       if found.setdefault(id_, cells) != cells:
         raise DataError(f'{path}, row {line}: {id_} stands elsewhere with other cells')
+    if not line:
+      raise DataError(f'{path} is empty: it names its columns and has no rows')
   return found
 
 
@@ -395,11 +401,17 @@ def write(path, scores: Scores) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-  """Writes a file that is never seen half written: a temporary one beside it takes its place."""
+  """Writes a file that is never seen half written: a temporary one beside it takes its place.
+
+  What is no regular file, e.g. /dev/stdout, is written to and not replaced.
+  """
+  text_bytes = text.encode('utf-8', 'backslashreplace')  # a path may have bytes that are no UTF-8
+  if path.exists() and not path.is_file():
+    path.write_bytes(text_bytes)
+    return
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
-    with temporary.open('w', encoding='utf-8', newline='') as file:
-      file.write(text)
+    temporary.write_bytes(text_bytes)
     temporary.replace(path)
   finally:
     temporary.unlink(missing_ok=True)

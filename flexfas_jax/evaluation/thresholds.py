@@ -6,6 +6,7 @@ property of one model under one subset of modalities: another subset has its own
 
 import decimal
 import math
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -19,6 +20,8 @@ RULES = {
   'fixed=0.5': 'this probability of bona fide; this number, if the scale is not stated',
 }
 DEFAULT = 'fixed=0.5'  # without development scores
+# Python reads 0_5 as 5, and digits of other scripts.
+_DECIMAL = re.compile(r'\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,9})?\s*', re.ASCII)
 
 
 def needs_dev(rule: str) -> bool:
@@ -43,10 +46,7 @@ def share(text: str) -> Fraction:
     ValueError: neither, or not finite.
   """
   number, percent, rest = text.partition('%')
-  try:
-    value = decimal.Decimal(number)
-  except decimal.InvalidOperation:
-    value = decimal.Decimal('nan')
+  value = decimal.Decimal(number.strip() if _DECIMAL.fullmatch(number) else 'nan')
   if rest or not value.is_finite() or abs(value.adjusted()) > 400:  # as large as float64 is
     raise ValueError(f'{text!r} is not a share')
   return Fraction(value) / (100 if percent else 1)
@@ -105,8 +105,8 @@ def _parse(rule: str) -> tuple[str, str | float | Fraction]:
       value = share(text)
       if 0 <= value < 1:
         return name, value
-    if name == 'fixed' and math.isfinite(float(text)):
-      return name, text
+    if name == 'fixed' and _DECIMAL.fullmatch(text) and math.isfinite(float(text)):
+      return name, text.strip()
   except ValueError:
     pass
   raise ConfigError(

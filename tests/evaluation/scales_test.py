@@ -133,3 +133,21 @@ def test_what_is_not_stated_is_compared_as_a_probability():
   assert all(scales.same(*pair) for pair in pairs)
   pairs = [('', 'percent'), ('logit', 'probability'), ('percent', 'attack_percent'), ('', 'mixed')]
   assert not any(scales.same(*pair) for pair in pairs)
+
+
+@pytest.mark.parametrize(
+  'text, scale, expected',
+  [
+    ('0.3', 'attack_probability', -0.7),  # as a file's .7 is kept
+    ('1e-20', 'attack_probability', math.nextafter(-1, 0)),
+    ('1e-20', 'attack_percent', math.nextafter(-100, 0)),
+    ('1e-400', '', 5e-324),
+    ('0.7', 'percent', 70),
+    ('0.70000000000000001', '', math.nextafter(0.7, 1)),
+    ('0.69999999999999999', '', 0.7),
+    ('-0.0', '', 0),
+  ],
+)
+def test_a_threshold_is_never_below_its_decimal(text, scale, expected):
+  found = scales.threshold(text, scale)
+  assert (found, math.copysign(1, found)) == (expected, math.copysign(1, expected))
