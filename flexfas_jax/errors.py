@@ -68,7 +68,7 @@ def exit_code_of(command: Callable[[], None], debug: bool = False, broken_pipe: 
   """
   for name in ('stdout', 'stderr'):
     if getattr(sys, name) is None:  # closed: `>&-`
-      setattr(sys, name, open(os.devnull, 'w'))
+      setattr(sys, name, open(os.devnull, 'w'))  # noqa: SIM115
   for stream in (sys.stdout, sys.stderr):
     if hasattr(stream, 'reconfigure'):  # a name that a terminal cannot show is no error
       stream.reconfigure(errors='backslashreplace')

@@ -44,7 +44,7 @@ def parse(text: str) -> dict[str, str]:
 
 
 def spelling(cell: str) -> str:
-  """A label's text as mappings have it: without blanks around it; 1.0 and 1,0 are 1, `Attack` `attack`."""
+  """A label's text as mappings have it: without blanks; 1.0 and 1,0 are 1, `Attack` `attack`."""
   text = cell.strip()
   if text.casefold() in LABELS:
     return text.casefold()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -692,3 +693,16 @@ def test_calibration_on_half_of_the_real_samples_serves_the_other(tmp_path, caps
   before, after = (score_files.read(p) for p in (names[0], out))
   rates = [metrics.error_rates(s.label, s.scores['score'], 0.5).acer for s in (before, after)]
   assert rates[1] < rates[0] / 5
+
+
+def test_a_pipe_that_nobody_reads_loses_no_ensemble(files):
+  reader, writer = os.pipe()
+  os.close(reader)
+  command = [sys.executable, '-u', '-m', 'flexfas_jax.ensemble', *given(RUNS[:2]), '--out=e.csv']
+  path = {**os.environ, 'PYTHONPATH': str(ROOT)}
+  done = subprocess.run(
+    command, env=path, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60
+  )
+  os.close(writer)
+  assert done.returncode == 0, done.stderr
+  assert values('e.csv').size == 60

@@ -558,7 +558,11 @@ def test_a_pipe_that_nobody_reads_loses_no_file(tmp_path):
     os.close(reader)
     done = subprocess.run(
       [sys.executable, '-u', '-m', 'flexfas_jax.score', tmp_path / f'{name}.csv', f'--json={out}'],
-      **{'cwd': ROOT, 'stdout': writer, 'stderr': subprocess.PIPE, 'text': True, 'timeout': 60},
+      cwd=ROOT,
+      stdout=writer,
+      stderr=subprocess.PIPE,
+      text=True,
+      timeout=60,
     )
     os.close(writer)
     assert done.returncode == code, done.stderr
