@@ -13,7 +13,7 @@ from flexfas_jax import label_mapping
 from flexfas_jax.errors import ConfigError, DataError, exit_code_of
 from flexfas_jax.evaluation import list_checks
 from flexfas_jax.evaluation.findings import RULES, severity
-from flexfas_jax.input_pipeline import image_files
+from flexfas_jax.input_pipeline import image_files, units
 
 _HELP = """\
 Checks protocol lists and manifests, each and together: duplicates, files, videos or people in two
@@ -112,6 +112,20 @@ def _parser() -> argparse.ArgumentParser:
     default=image_files.MAX_PIXELS,
     help='of an image, checked before it is decoded; default: %(default)s',
   )
+  parser.add_argument(
+    '--depth_unit',
+    metavar='UNIT',
+    default='',
+    help='of 16-bit depth: mm, or the mm of one step, e.g. 0.1mm, 0.25mm; 65535 is then read as 0 '
+    '(not measured), as by prepare --option depth_unit=UNIT',
+  )
+  parser.add_argument(
+    '--ir_bits',
+    metavar='N',
+    default='',
+    help='significant bits of 16-bit infrared: 8, 10, 12, 14 or 16, as by prepare '
+    '--option ir_bits=N',
+  )
   parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
   return parser
 
@@ -124,6 +138,7 @@ def _lint(args: argparse.Namespace, errors: list) -> None:
   labels = None if args.labels is None else label_mapping.parse(args.labels)
   splits = dict(_split(text, args.lists) for text in args.split)
   accept = [name for name in args.accept_known_leaks.split(',') if name]
+  stated = units.parse(args.depth_unit, args.ir_bits)
   if args.json:
     _check_output(args.json, args.lists)
   gc.disable()  # nothing here goes round in circles, and looking for it takes a sixth of the time
@@ -136,6 +151,7 @@ def _lint(args: argparse.Namespace, errors: list) -> None:
       root=args.root,
       sizes=args.sizes,
       max_pixels=args.max_pixels,
+      stated=stated,
     )
   finally:
     gc.enable()

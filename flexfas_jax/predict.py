@@ -141,6 +141,12 @@ def add_model_arguments(add) -> None:
       'that were made for each modality')  # fmt: skip
   add('--max_pixels', metavar='N', type=int, default=image_files.MAX_PIXELS,
       help='of an image, checked before it is decoded; default: %(default)s')  # fmt: skip
+  add('--depth_unit', metavar='UNIT', default='', help='of 16-bit depth: mm, or the mm of one '
+      'step, e.g. 0.1mm, 0.25mm; 65535 is then read as 0 (not measured). Default: mm, and an image '
+      'with 65535 is refused')  # fmt: skip
+  add('--ir_bits', metavar='N', default='', help='significant bits of 16-bit infrared, which are '
+      'scaled to 16: 8, 10, 12, 14 or 16. Default: 16, and an image that uses fewer is '
+      'refused')  # fmt: skip
   add('--sha256', metavar='HEX', help="that the bundle's card.json must have: sha256sum card.json")
   add('--public_key', metavar='FILE', help='PEM file of an Ed25519 key: refuse a bundle that its '
       'private key did not sign (--mode=export --sign_key); requires the `sign` extra')  # fmt: skip
@@ -160,6 +166,8 @@ def load(args: argparse.Namespace) -> Predictor:
     allow_absent=_names(args.allow_absent),
     sizes=args.sizes,
     max_pixels=args.max_pixels,
+    depth_unit=args.depth_unit,
+    ir_bits=args.ir_bits,
     sha256=args.sha256,
     public_key=args.public_key,
     min_sequence=args.min_sequence,
@@ -186,6 +194,8 @@ def _predict(args: argparse.Namespace) -> None:
   told = args.box if given else args.manifest and args.crop
   if args.crop in ('box', 'landmarks') and (not told or (given and args.crop != 'box')):
     raise ConfigError(f'--crop={args.crop}: nothing says where the face is: --box, or a --manifest')
+  if args.data and (args.depth_unit or args.ir_bits):
+    raise ConfigError('--depth_unit and --ir_bits: --data has the units that prepare stored')
   if given and args.out:
     raise ConfigError('--out is of --folder, --manifest and --data')
   if given and args.on_bad != 'fail':

@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from flexfas_jax import lint
 from flexfas_jax.evaluation.findings import RULES
+from tests.miniatures import faces
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT.parent / 'shared' / 'data' / 'flexmodal_protocols'
@@ -261,3 +264,20 @@ def test_the_published_lists(capsys, tmp_path):
   assert [note['exception'] for note in said['notes']] == ['flexmodal_v1']
   assert said['notes'][0]['severity'] == 'note'
   assert said['relations'][0]['kind'] == 'partition'
+
+
+def test_units_are_found_and_stated(tmp_path, capsys):
+  """Ten bits of infrared in sixteen, and tenths of a millimetre."""
+  images = faces.triplet('', 1, 1, 64, depth_bits=16)
+  images['ir'] = images['ir'].astype(np.uint16) << 2
+  images['depth'] = images['depth'] * 12
+  for modality, image in images.items():
+    cv2.imwrite(str(tmp_path / f'{modality}.png'), image)
+  manifest = tmp_path / 'ours.csv'
+  manifest.write_text('rgb,depth,ir,label\nrgb.png,depth.png,ir.png,bona_fide\n')
+  assert run(manifest, f'--root={tmp_path}') == 3
+  said = capsys.readouterr().out
+  assert 'range: ir has 16 bits' in said and 'ir_bits=10' in said
+  assert 'range: depth has a median of' in said and 'depth_unit=0.1mm' in said
+  assert run(manifest, f'--root={tmp_path}', '--ir_bits=10', '--depth_unit=0.1mm') == 0
+  assert run(manifest, f'--root={tmp_path}', '--ir_bits=9') == 2

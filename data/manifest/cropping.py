@@ -1,4 +1,4 @@
-"""Reads the triplets of a manifest; crops faces and brings depth to millimetres where it is asked.
+"""Reads the triplets of a manifest; crops faces and converts units where options ask for it.
 
 Light on purpose: worker processes import it.
 """
@@ -14,7 +14,7 @@ from data import reading
 from data.reading import Outcome, Row
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.evaluation.findings import WARNINGS
-from flexfas_jax.input_pipeline import faces, geometry, image_checks, image_files
+from flexfas_jax.input_pipeline import faces, geometry, image_checks, image_files, units
 
 # {option: default}, as text from a command line.
 OPTIONS = {
@@ -29,7 +29,6 @@ OPTIONS = {
   'min_score': '0.6',
 }
 _DETECTOR = ('yunet', 'yunet_sha256', 'min_score')
-_DEEPEST = 65535  # what 16 bits hold
 
 
 def recipe(options: Mapping[str, str]) -> faces.Recipe | None:
@@ -102,14 +101,14 @@ def whole(options: Mapping[str, str], name: str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Reader(reading.Reader):
-  """Reads rows; what is neither cropped nor scaled keeps its bytes.
+  """Reads rows; what is neither cropped nor converted keeps its bytes.
 
   Attributes:
-    stored: what pictures must be when they are stored; `rules` is what they must be before.
+    stored: what pictures must be when they are stored; `rules` is what they must be before, and has
+      the units that they are converted by.
     recipe: how faces are cropped.
     yunet: the detector's file.
     quality: JPEG's for crops of RGB and infrared; 0 is PNG.
-    depth_scale: mm of a step of depth; 0 leaves it as it is.
     pinned: rows name the digests of what is stored, not of what is read.
   """
 
@@ -117,12 +116,11 @@ class Reader(reading.Reader):
   recipe: faces.Recipe | None = None
   yunet: str = ''
   quality: int = 0
-  depth_scale: float = 0.0
   pinned: bool = False
 
   def __call__(self, row: Row) -> Outcome:
     """Reads, checks, changes and checks one row; what is wrong is returned, never raised."""
-    changes = bool(self.recipe or self.depth_scale)
+    changes = bool(self.recipe or any(self.rules.units))
     read = super().__call__(row._replace(sha256={}) if changes and self.pinned else row)
     read = read._replace(row=row)
     if any(rule not in WARNINGS for rule, _ in read.problems):
@@ -151,15 +149,12 @@ class Reader(reading.Reader):
     self, row: Row, encoded: Mapping[str, bytes], turned: Mapping[str, int]
   ) -> tuple[dict[str, bytes], list[image_checks.Problem]]:
     """The pictures as they are stored, or what is wrong."""
-    images = {m: geometry.decode(e, m, row.files[m]) for m, e in encoded.items()}
-    if self.depth_scale and 'depth' in images:
-      images['depth'] = scaled = np.rint(images['depth'] * self.depth_scale)
-      if scaled.max() > _DEEPEST:
-        text = f'{row.files["depth"]}: up to {scaled.max():g} mm when scaled, and 16 bits hold less'
-        return {}, [('range', text)]
-      images['depth'] = scaled.astype(np.uint16)
+    decoded = {m: geometry.decode(e, m, row.files[m]) for m, e in encoded.items()}
+    # Without a ValueError: the image was checked by the same units.
+    images = {m: units.convert(one, m, self.rules.units) for m, one in decoded.items()}
     if not self.recipe:
-      return {**encoded, **{m: encode(images[m]) for m in images if m == 'depth'}}, []
+      same = {m for m, one in images.items() if np.array_equal(one, decoded[m])}
+      return {m: encoded[m] if m in same else encode(one) for m, one in images.items()}, []
     images = {m: faces.upright(image, turned[m]) for m, image in images.items()}
     if found := image_checks.disagree(images):
       return {}, [('size', f'{row.facts["id"]}: {found}: one crop requires registered images')]

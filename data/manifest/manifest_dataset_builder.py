@@ -16,7 +16,7 @@ from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
-from flexfas_jax.input_pipeline import faces, image_checks, image_files
+from flexfas_jax.input_pipeline import faces, image_checks, image_files, units
 
 SPLIT = 'whole'  # of rows that name none; TFDS keeps "all" for all splits together
 _LOOKED_AT = 400  # headers by which the bit depth of a modality is settled
@@ -44,7 +44,8 @@ class Builder(SourceBuilder):
     'video': 'folder',
     'sizes': 'aspect',
     'depth_bits': '',
-    'depth_scale': '0',
+    'depth_unit': '',
+    'ir_bits': '',
     **cropping.OPTIONS,
   }
 
@@ -94,16 +95,16 @@ class Builder(SourceBuilder):
 
   def reader(self) -> cropping.Reader:
     """Reads one row, and changes it as the options want."""
-    recipe, scale = self._recipe, self._scale
+    recipe = self._recipe
     read = image_checks.Rules(
       self.RULES.bits,
-      # Steps are no mm yet; shapes are looked at when pictures are upright.
-      unit='steps' if scale else 'mm',
+      # Shapes are looked at when pictures are upright.
       sizes='any' if recipe else self.RULES.sizes,
       frame=bool(recipe),
+      units=self._units,
     )
     return cropping.Reader(
-      str(self.source), read, self.RULES, recipe, self.options['yunet'], self._quality, scale,
+      str(self.source), read, self.RULES, recipe, self.options['yunet'], self._quality,
       pinned=bool(self.manifest),
     )  # fmt: skip
 
@@ -119,11 +120,9 @@ class Builder(SourceBuilder):
         raise ConfigError(f'{name} is {options[name]!r}; choose one of: {known}')
     self._labels = label_mapping.parse(options['labels']) if options['labels'] else {}
     self._categories = _parse_categories(options['categories'])
-    self._scale = cropping.number(options, 'depth_scale')
-    if not 0 <= self._scale <= 1000:
-      raise ConfigError(f'depth_scale is {self._scale}; it is the mm of one step, up to 1000')
-    if self._scale and options['depth_bits'] == '8':
-      raise ConfigError('depth_scale makes mm of 16-bit steps; depth_bits=8 has none')
+    self._units = units.parse(options['depth_unit'], options['ir_bits'])
+    if self._units.depth and options['depth_bits'] == '8':
+      raise ConfigError('depth_unit is of 16-bit depth; depth_bits=8 has none')
     self._recipe = cropping.recipe(options)
     self._quality = cropping.quality(options)
     if self._recipe and self._recipe.method == 'yunet':
@@ -222,7 +221,7 @@ class Builder(SourceBuilder):
     if row.label == 'attack':
       facts['attack_category'] = self._category(row)
       facts['attack_type'] = facts['attack_type'] or facts['attack_category']
-    changed = 'source_' if self._recipe or self._scale else ''
+    changed = 'source_' if self._recipe or any(self._units) else ''
     extra = {name: text for name, text in row.extra.items() if name and name not in _DIGESTS}
     extra |= {f'{changed}{modality}': path for modality, path in row.paths.items()}
     digests = {modality: text.lower() for modality, text in _digests(row.extra).items()}
@@ -263,7 +262,9 @@ class Builder(SourceBuilder):
 
   def _settle_rules(self, rows: Sequence[Row], notes: list[str]) -> None:
     """What the pictures must be; where nobody says how many bits, what most of them have."""
-    bits = {'rgb': 8, 'depth': int(self.options['depth_bits'] or 0) or 16 * bool(self._scale)}
+    stated = {'depth': self._units.depth, 'ir': self._units.ir_bits}
+    bits = {'rgb': 8} | {modality: 16 for modality, unit in stated.items() if unit}
+    bits['depth'] = int(self.options['depth_bits'] or bits.get('depth', 0))
     for modality in schema.MODALITIES:
       if not bits.get(modality):
         found = _bits(self.source, [r.files[modality] for r in rows if modality in r.files])
@@ -274,6 +275,7 @@ class Builder(SourceBuilder):
     self.RULES = image_checks.Rules(
       {modality: n for modality, n in bits.items() if n},
       sizes='any' if self._recipe else self.options['sizes'],
+      units=units.converted(self._units),
     )
 
 

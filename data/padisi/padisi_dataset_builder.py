@@ -53,7 +53,7 @@ class Builder(SourceBuilder):
     'the institution sign (https://github.com/ISICV/PADISI_USC_Dataset). Give --source=DIR that '
     f'holds {_LAYOUT}'
   )
-  RULES = image_checks.Rules(bits={'rgb': 8, 'depth': 8, 'ir': 8}, unit='', sizes='equal')
+  RULES = image_checks.Rules(bits={'rgb': 8, 'depth': 8, 'ir': 8}, units=None, sizes='equal')
   OPTIONS = {'subject': 'participant_id', 'rounding': 'round', 'depth_bits': '8', 'codes': ''}
 
   def __init__(self, **kwargs):
@@ -64,7 +64,7 @@ class Builder(SourceBuilder):
         raise ConfigError(text)
     if self.options['depth_bits'] == '16':
       bits = {'rgb': 8, 'depth': 16, 'ir': 8}
-      self.RULES = image_checks.Rules(bits=bits, unit='', sizes='equal')
+      self.RULES = image_checks.Rules(bits=bits, units=None, sizes='equal')
 
   def reader(self) -> reading.Reader:
     """Pictures are channels of the array in an npz file."""

@@ -54,7 +54,7 @@ class Builder(SourceBuilder):
     f'(https://www.idiap.ch/dataset/wmca). Give --source=DIR that holds {_LAYOUT} (preprocessed), '
     'or WMCA-Image/R_CDIT/<name>/{color,depth,ir}/0012.jpg (flexmodal, flexmodal_published)'
   )
-  RULES = image_checks.Rules(bits={'rgb': 8, 'depth': 8, 'ir': 8}, unit='', sizes='aspect')
+  RULES = image_checks.Rules(bits={'rgb': 8, 'depth': 8, 'ir': 8}, units=None, sizes='aspect')
   OPTIONS = {'channel_order': 'rgb', 'bits': '8', 'every': '1', 'frames': 'all'}
 
   def __init__(self, **kwargs):
@@ -67,10 +67,10 @@ class Builder(SourceBuilder):
         raise ConfigError(f'--option {option}: of wmca/preprocessed alone; the list names pictures')
     if not frames_of:
       sizes = image_checks.SIZES_OF['wmca']
-      self.RULES = image_checks.Rules(bits=self.RULES.bits, unit='', sizes=sizes)
+      self.RULES = image_checks.Rules(bits=self.RULES.bits, units=None, sizes=sizes)
     elif self.options['bits'] == '16':
       bits = {'rgb': 8, 'depth': 16, 'ir': 16}
-      self.RULES = image_checks.Rules(bits=bits, unit='', sizes='aspect')
+      self.RULES = image_checks.Rules(bits=bits, units=None, sizes='aspect')
 
   def reader(self) -> reading.Reader:
     """Frames come out of HDF5 files; the FlexModal export is files."""

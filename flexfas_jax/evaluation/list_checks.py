@@ -14,7 +14,7 @@ from flexfas_jax.evaluation.list_index import Codes, Index, read
 from flexfas_jax.evaluation.list_relations import relate
 from flexfas_jax.evaluation.list_report import EXCEPTIONS, KNOWN_LEAKS, SIMILAR, Report
 from flexfas_jax.evaluation.list_table import Table
-from flexfas_jax.input_pipeline import image_files
+from flexfas_jax.input_pipeline import image_files, units
 
 __all__ = ('EXCEPTIONS', 'KNOWN_LEAKS', 'Checked', 'Report', 'check', 'check_rows')
 
@@ -36,6 +36,7 @@ def check(
   root: str | Path | None = None,
   sizes: str | None = None,
   max_pixels: int = image_files.MAX_PIXELS,
+  stated: units.Units = units.Units(),  # noqa: B008
 ) -> Report:
   """Checks lists, each and together.
 
@@ -48,6 +49,7 @@ def check(
     sizes: how sizes within a triplet must agree, as in `image_checks.Rules`; None: as its builder
       has it, in `image_checks.SIZES_OF`, and 'aspect' for other data sets.
     max_pixels: limit of each image's width times height, checked before it is decoded.
+    stated: units of 16-bit images.
 
   Returns:
     The report; what cannot be read is a finding of it.
@@ -81,7 +83,7 @@ def check(
   if root is not None:
     from flexfas_jax.evaluation import list_pictures  # OpenCV: only who has a root pays for it
 
-    list_pictures.look(table, str(root), sizes, max_pixels, report)
+    list_pictures.look(table, str(root), sizes, max_pixels, stated, report)
   order, place = list(RULES), {str(path): i for i, path in enumerate(paths)}
   report.findings.sort(key=lambda f: (order.index(f.rule), place.get(f.list, -1), f.row))
   return report

@@ -10,7 +10,7 @@ from flexfas_jax.evaluation import lists
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.evaluation.list_report import Report
 from flexfas_jax.evaluation.list_table import Table
-from flexfas_jax.input_pipeline import image_checks, image_files
+from flexfas_jax.input_pipeline import image_checks, image_files, units
 from flexfas_jax.input_pipeline.progress import show_progress
 from flexfas_jax.input_pipeline.workers import Workers
 
@@ -18,13 +18,21 @@ _AT_ONCE = 16  # triplets that a process is given at a time
 _FEW = 5  # such portions; fewer are not worth starting processes
 
 
-def look(table: Table, root: str, sizes: str | None, max_pixels: int, report: Report) -> None:
+def look(
+  table: Table,
+  root: str,
+  sizes: str | None,
+  max_pixels: int,
+  stated: units.Units,
+  report: Report,
+) -> None:
   """Looks at every triplet once, whichever lists name it."""
   n, missing, n_files = table.n_distinct(), [], 0
   rows = (r for r in table.distinct() if not any(map(lists.leaves_root, r.paths.values())))
   default = image_checks.SIZES_OF.get
   jobs = (
-    (row, (root, row.paths, sizes or default(row.dataset, 'aspect'), max_pixels)) for row in rows
+    (row, (root, row.paths, sizes or default(row.dataset, 'aspect'), max_pixels, stated))
+    for row in rows
   )
   looked = show_progress(_parallel(jobs), n, f'pictures below {root}', passing=True)
   for row, problems in looked:
@@ -43,7 +51,11 @@ def look(table: Table, root: str, sizes: str | None, max_pixels: int, report: Re
 
 
 def problems_of(
-  root: str, paths: Mapping[str, str], sizes: str, max_pixels: int
+  root: str,
+  paths: Mapping[str, str],
+  sizes: str,
+  max_pixels: int,
+  stated: units.Units = units.Units(),  # noqa: B008
 ) -> list[tuple[str, str]]:
   """What is wrong with the pictures of a triplet, those missing included: (rule, text)."""
   images, problems = {}, []
@@ -54,7 +66,8 @@ def problems_of(
       problems.append(('missing-file', f'{modality} {path}'))
     except OSError as error:
       problems.append(('unreadable', f'{modality} cannot be read ({error.strerror}): {path}'))
-  for rule, text in image_checks.inspect(images, image_checks.Rules(sizes=sizes), max_pixels):
+  rules = image_checks.Rules(sizes=sizes, units=stated)
+  for rule, text in image_checks.inspect(images, rules, max_pixels):
     path = paths.get(text.partition(' ')[0])
     problems.append((rule, f'{text}: {path}' if path else text))
   return problems

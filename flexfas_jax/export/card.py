@@ -151,7 +151,8 @@ def preprocessing(size: int, modalities, view: str = 'whole', resize: str = 'are
     f'{65536 // signal.NOISE}) and contrast < {signal.CONTRAST_TO_SPREAD:g} x spread. Values are '
     'as stored, 8 or 16 bits.',
     f'The {seen} becomes {size} x {size}, its aspect not kept. {resized}',
-    'To [0, 1]: 8 bits are divided by 255, 16 bits by 65535.',
+    'To [0, 1]: 8 bits are divided by 255, 16 bits by 65535. Infrared of n < 16 significant bits '
+    'in 16 is first multiplied by 65535 / (2^n - 1) and rounded (ir_bits).',
   ]
   if 'depth' in modalities:
     steps.insert(
@@ -162,7 +163,8 @@ def preprocessing(size: int, modalities, view: str = 'whole', resize: str = 'are
       'down, at least 1) have one value.',
     )
     steps.append(
-      'Except 16-bit depth, which is distance in mm: m is the median of what is measured (> 0) in '
+      'Except 16-bit depth, which is distance in mm (other steps are first converted and rounded, '
+      'and 65535 becomes 0: depth_unit): m is the median of what is measured (> 0) in '
       f'the central half of the resized picture (rows and columns {size // 4} to '
       f'{size - size // 4 - 1}; of all of it where nothing is measured there); a pixel d > 0 '
       f'becomes 0.5 - (d - m) / {transforms.DEPTH_WINDOW:g}, clipped to [1/255, 1]; 0 stays 0.'

@@ -74,10 +74,6 @@ class Card:
     """Of the pictures that the model knows; empty: any."""
     return tuple(self.contents['inputs'].get(modality, {}).get('bits', ()))
 
-  def unit(self, modality: str) -> str:
-    """Of 16-bit pictures: 'mm', or ''."""
-    return self.contents['inputs'].get(modality, {}).get('unit') or ''
-
   def threshold(self, subset: str) -> float:
     """The threshold of a subset of the modalities; another subset has another.
 

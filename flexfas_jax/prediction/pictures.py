@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from flexfas_jax.errors import DataError
-from flexfas_jax.input_pipeline import faces, geometry, image_checks, image_files
+from flexfas_jax.input_pipeline import faces, geometry, image_checks, image_files, units
 from flexfas_jax.prediction.card import Card
 
 Given = str | os.PathLike | bytes | bytearray | memoryview | np.ndarray
@@ -27,15 +27,19 @@ def read_all(
   given: Mapping[str, Given],
   sizes: str = 'aspect',
   max_pixels: int = image_files.MAX_PIXELS,
+  stated: units.Units | None = units.Units(),  # noqa: B008
+  frame: bool = False,
 ) -> dict[str, np.ndarray]:
-  """Images, upright, as `geometry.decode` gives them.
+  """Images, upright, as `geometry.decode` gives them; 16-bit depth in mm, infrared in full scale.
 
   Args:
-    card: which bit depths the model accepts, and the unit of depth.
+    card: which bit depths the model accepts.
     given: by modality, each a path, the bytes of a JPEG or PNG, or an array [H, W], [H, W, 1] or
       [H, W, 3] (red first) of uint8 or uint16.
     sizes: how the sizes of the images agree, one of `image_checks.SIZES`.
     max_pixels: limit of the width times the height of each image, checked before decoding.
+    stated: units of 16-bit images, which are converted; None: of a prepared set, not checked.
+    frame: the images are whole frames, whose faces are cropped later.
 
   Returns:
     {modality: [H, W, 3] or [H, W, 1] uint8 or uint16}, no memory of which is the caller's.
@@ -59,9 +63,15 @@ def read_all(
     files[modality] = encoded
     raw[modality] = faces.upright(array, turn)
     pixels[modality] = faces.upright(geometry.decode(encoded, modality, where), turn)
-  units = {m: card.unit(m) or 'mm' for m in raw}
-  rules = image_checks.Rules(unit=units.get('depth', 'mm'), sizes=sizes)
+  rules = image_checks.Rules(sizes=sizes, units=stated, frame=frame)
   problems = [_bits(card, m, array) for m, array in raw.items()]
+  for modality in raw:
+    try:
+      raw[modality], pixels[modality] = (
+        units.convert(of[modality], modality, stated) for of in (raw, pixels)
+      )
+    except ValueError as error:
+      problems.append(f'{modality} {error}')
   for rule, text in image_checks.inspect_arrays(raw, rules, files):
     if rule == 'size':
       problems.append(f'{text}: {_UNREGISTERED}')

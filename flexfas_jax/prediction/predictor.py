@@ -11,7 +11,7 @@ import numpy as np
 import scipy.special
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.input_pipeline import faces, geometry, image_checks, image_files, signal
+from flexfas_jax.input_pipeline import faces, geometry, image_checks, image_files, signal, units
 from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.prediction import card as cards
 from flexfas_jax.prediction import decision as decisions
@@ -46,6 +46,7 @@ class Predictor:
       that is a failure to acquire.
     sizes: how the sizes of a sample's images agree.
     max_pixels: limit of each image's width times height.
+    units: of 16-bit images, which are converted.
   """
 
   def __init__(
@@ -58,6 +59,8 @@ class Predictor:
     allow_absent: Sequence[str] = (),
     sizes: str = 'aspect',
     max_pixels: int = image_files.MAX_PIXELS,
+    depth_unit: str = '',
+    ir_bits: int | str = '',
   ):
     self.card, self.entry, self.framing = card, entry, framing
     self.modalities = tuple(entry.get('modalities', card.modalities))
@@ -70,6 +73,7 @@ class Predictor:
     if sizes not in image_checks.SIZES:
       raise ConfigError(f'sizes is {sizes!r}; choose one of {", ".join(image_checks.SIZES)}')
     self.sizes, self.max_pixels = sizes, image_files.pixel_limit(max_pixels)
+    self.units = units.parse(depth_unit, str(ir_bits or ''))
     self._run = run
     looks = tuple(geometry.named_views([card.view]).values())
     self._preprocess = Preprocess(
@@ -90,6 +94,8 @@ class Predictor:
     allow_absent: Sequence[str] = (),
     sizes: str = 'aspect',
     max_pixels: int = image_files.MAX_PIXELS,
+    depth_unit: str = '',
+    ir_bits: int | str = '',
     sha256: str | None = None,
     public_key: str | os.PathLike | None = None,
     require_signature: bool = False,
@@ -115,6 +121,10 @@ class Predictor:
         'equal', or 'any', for crops that were made for each modality. Images that do not agree are
         not registered, and refused.
       max_pixels: limit of each image's width times height, checked before it is decoded.
+      depth_unit: of 16-bit depth, converted to mm: 'mm', or the mm of one step: '0.1mm', '0.25mm';
+        65535 becomes 0. '': mm, and 65535 is refused.
+      ir_bits: significant bits of 16-bit infrared, scaled to 16: 8, 10, 12, 14, 16. '': 16, and an
+        image that uses fewer is refused.
       sha256: that the bundle's `card.json` must have, which names the bytes of all else; None: any.
       public_key: a PEM file with the public Ed25519 key whose private key signed the bundle at its
         export: an unsigned or changed bundle is refused before it is parsed. None: signatures are
@@ -128,7 +138,7 @@ class Predictor:
     Raises:
       ConfigError: no such model, or its library is not installed (it is said what to install); a
         modality in `require` or `allow_absent` that the model does not have, or that is in both;
-        no usable `public_key`; `sizes` or `max_pixels` that cannot be.
+        no usable `public_key`; `sizes`, `max_pixels`, `depth_unit` or `ir_bits` that cannot be.
       StateError: no bundle, or one that is damaged, of another version, other than `sha256`, not
         signed by the key, or older than `min_sequence`.
       DataError: a detector that is none.
@@ -143,7 +153,7 @@ class Predictor:
     entry = formats.choose(card, format, precision, tuple(modalities))
     how = framing.make(crop, yunet, **fields)
     run = formats.load(card, entry)
-    return cls(card, entry, run, how, require, allow_absent, sizes, max_pixels)
+    return cls(card, entry, run, how, require, allow_absent, sizes, max_pixels, depth_unit, ir_bits)
 
   def __call__(
     self,
@@ -194,11 +204,11 @@ class Predictor:
     max_skew: float | None = None,
     max_age: float | None = None,
     box: Sequence[float] | Mapping[str, str] | None = None,
-    sizes: str | None = None,
+    prepared: bool = False,
   ) -> Acquired:
     """What the model sees of a sample; the arguments and errors are those of a call.
 
-    `sizes` replaces the predictor's, where a data set's builder has checked them by its own rule.
+    `prepared`: the images are of a prepared set, whose builder has checked sizes, units and ranges.
     """
     given = {m: one for m, one in given.items() if one is not None}
     if unknown := [m for m in given if m not in self.modalities]:
@@ -208,13 +218,15 @@ class Predictor:
     named = [m for m in self.modalities if m in given]
     late = freshness.stale(named, times, max_skew, max_age)
     reasons = list(late.values())
+    whole = self.framing is not None  # frames, whose faces are cropped below
     images = pictures.read_all(
       self.card,
       {m: given[m] for m in named if m not in late},
-      sizes or self.sizes,
+      'any' if prepared else self.sizes,
       self.max_pixels,
+      None if prepared else self.units,
+      whole,
     )
-    whole = self.framing is not None  # frames, whose faces are cropped below
     for modality in list(images):
       if reason := signal.no_signal(images[modality], modality, frame=whole):
         del images[modality]

@@ -67,7 +67,7 @@ def make(
     max_skew: seconds, see `Predictor`.
     batch: samples that the model sees at once.
     as_evaluated: a modality that is given and unusable is absent, whatever the predictor allows;
-      sizes are not compared: the set's builder has done so by the data set's own rule.
+      sizes, units and ranges are not checked: the set's builder has done so by its own rules.
     on_bad: 'fail': a sample with a bad image is a failure to acquire; 'skip': it is left out.
 
   Raises:
@@ -79,13 +79,12 @@ def make(
   allowed = predictor.allow_absent
   if as_evaluated:
     allowed = tuple(m for m in predictor.modalities if m not in predictor.require)
-  sizes = 'any' if as_evaluated else None
   kept, said, faults = [], [], []
   columns = {subset: [] for subset in subsets}
   wrong = {subset: [] for subset in subsets}
   with ThreadPoolExecutor(_THREADS) as pool:
     for some in _batches(samples, batch):
-      acquired = list(pool.map(lambda one: _acquire(predictor, one, max_skew, sizes), some))
+      acquired = list(pool.map(lambda one: _acquire(predictor, one, max_skew, as_evaluated), some))
       some = [sample._replace(given={}) for sample in some]
       faults += [(s, a) for s, a in zip(some, acquired, strict=True) if isinstance(a, str)]
       if on_bad == 'skip':
@@ -119,14 +118,14 @@ def _batches(samples: Iterable[Sample], n: int) -> Iterator[list[Sample]]:
 
 
 def _acquire(
-  predictor: Predictor, sample: Sample, max_skew: float | None, sizes: str | None
+  predictor: Predictor, sample: Sample, max_skew: float | None, prepared: bool
 ) -> Acquired | str:
   """What the model sees, or what is wrong with the files."""
   given = {m: one for m, one in sample.given.items() if m in predictor.modalities}
   box = sample.box if predictor.framing is not None else None
   times = sample.times if max_skew is not None else None  # a list may have them for other uses
   try:
-    acquired = predictor.acquire(given, times, max_skew, box=box, sizes=sizes)
+    acquired = predictor.acquire(given, times, max_skew, box=box, prepared=prepared)
   except DataError as error:
     return str(error)
   ignored = [f'{m} is not an input of this model: ignored' for m in sample.given if m not in given]

@@ -397,9 +397,10 @@ def test_no_manifest_and_no_such_columns(tree, tmp_path):
     ({'video': 'clip'}, 'folder, picture'),
     ({'sizes': 'same'}, 'any, aspect, equal'),
     ({'depth_bits': '12'}, '8, 16'),
-    ({'depth_scale': 'x'}, "depth_scale is 'x'"),
-    ({'depth_scale': 'nan'}, 'depth_scale is nan'),
-    ({'depth_scale': '0.125', 'depth_bits': '8'}, 'depth_bits=8'),
+    ({'depth_unit': 'x'}, "depth_unit is 'x'"),
+    ({'depth_unit': '0mm'}, "depth_unit is '0mm'"),
+    ({'ir_bits': '11'}, "ir_bits is '11'"),
+    ({'depth_unit': '0.125mm', 'depth_bits': '8'}, 'depth_bits=8'),
     ({'crop': 'face'}, 'choose one of: box, landmarks, yunet'),
     ({'crop': 'box', 'margin': 'wide'}, "margin is 'wide'"),
     ({'crop': 'box', 'size': '22.4'}, "size is '22.4'"),
@@ -552,17 +553,17 @@ def raw(own):
 
 def test_depth_in_other_steps_becomes_millimetres(raw, tmp_path):
   root, rows, before = raw
-  folder = prepare(root, tmp_path, rows=rows, options={'depth_scale': '0.125'})
+  folder = prepare(root, tmp_path, rows=rows, options={'depth_unit': '0.125mm'})
   for example in read(tmp_path, 'train').values():
     np.testing.assert_array_equal(decoded(example['depth']), before[example['subject'][-1]])
     row = by_id(rows)[example['id']]
     assert example['rgb'] == (root / row['rgb']).read_bytes()  # untouched
   kept = in_manifest(folder)['ours/A/live/1']
   assert kept['source_depth_sha256'] == rows[0]['depth_sha256'] != kept['depth_sha256']
-  assert card(folder)['options']['depth_scale'] == '0.125'
-  _, found = refused(root, tmp_path / 'b', rows=rows, options={'depth_scale': '100'})
+  assert card(folder)['options']['depth_unit'] == '0.125mm'
+  _, found = refused(root, tmp_path / 'b', rows=rows, options={'depth_unit': '100mm'})
   assert {rule for rule, _, _ in found} == {'range'}
-  assert 'and 16 bits hold less' in found[0][2]
+  assert 'more than 16 bits hold' in found[0][2]
 
 
 def test_steps_are_not_judged_as_millimetres(raw, tmp_path):
@@ -571,14 +572,14 @@ def test_steps_are_not_judged_as_millimetres(raw, tmp_path):
   del row['depth_sha256']
   # A wall at 36,000 steps, which in mm would be no face.
   (root / row['depth']).write_bytes(rendered.encode(before['A'] * 40, '.png'))
-  prepare(root, tmp_path, rows=[row], options={'depth_scale': '0.025'})
+  prepare(root, tmp_path, rows=[row], options={'depth_unit': '0.025mm'})
   (example,) = read(tmp_path, 'train').values()
   np.testing.assert_array_equal(decoded(example['depth']), before['A'])
 
 
 def test_digests_are_of_what_is_read_and_a_manifest_of_what_is_stored(raw, tmp_path):
   root, rows, _ = raw
-  options = {'depth_scale': '0.125', 'crop': 'box'}
+  options = {'depth_unit': '0.125mm', 'crop': 'box'}
   first = prepare(root, tmp_path / 'a', rows=rows, options=options)
   pinned = {'manifest': str(first / 'manifest.csv'), 'rows': rows}
   again = prepare(root, tmp_path / 'b', options=options, **pinned)
@@ -844,3 +845,43 @@ def test_the_options_are_described():
     assert f'| `{option}` |' in readme, option
   for field in dataclasses.fields(faces.Recipe):
     assert field.name in readme or field.name in ('method', 'model_sha256')
+
+
+def test_infrared_of_ten_bits_is_refused_or_scaled(own, tmp_path):
+  root, rows = own
+  rows = few(rows, 'A/live', 'B/live', 'C/live')
+  for row in rows:
+    ten = decoded((root / row['ir']).read_bytes()).astype(np.uint16) << 2
+    (root / row['ir']).write_bytes(rendered.encode(ten, '.png'))
+    del row['ir_sha256']
+  said, found = refused(root, tmp_path / 'a', rows=rows)
+  assert [rule for rule, _, _ in found] == ['range'] * 3
+  assert 'ir_bits=10' in said and '% of full scale' in said
+  folder = prepare(root, tmp_path / 'b', rows=rows, options={'ir_bits': '10'})
+  assert card(folder)['options']['ir_bits'] == '10'
+  for example in read(tmp_path / 'b', 'train').values():
+    row = by_id(rows)[example['id']]
+    ten = decoded((root / row['ir']).read_bytes())
+    np.testing.assert_array_equal(decoded(example['ir']), np.rint(ten * (65535 / 1023)))
+    assert example['depth'] == (root / row['depth']).read_bytes()  # untouched
+  _, found = refused(root, tmp_path / 'c', rows=rows, options={'ir_bits': '8'})
+  assert [rule for rule, _, _ in found] == ['range'] * 3
+  assert '8 bits hold 255' in found[0][2]
+  prepare(root, tmp_path / 'd', rows=rows, options={'ir_bits': '16'})  # dark, as stated
+  kept = next(iter(read(tmp_path / 'd', 'train').values()))
+  assert kept['ir'] == (root / by_id(rows)[kept['id']]['ir']).read_bytes()
+
+
+def test_65535_is_refused_or_read_as_not_measured(own, tmp_path):
+  root, rows = own
+  rows = few(rows, 'A/live', 'B/live')
+  for row in rows:
+    depth = decoded((root / row['depth']).read_bytes())
+    depth[:4] = 65535
+    (root / row['depth']).write_bytes(rendered.encode(depth, '.png'))
+    del row['depth_sha256']
+  said, found = refused(root, tmp_path / 'a', rows=rows)
+  assert [rule for rule, _, _ in found] == ['range'] * 2 and 'depth_unit=mm' in said
+  prepare(root, tmp_path / 'b', rows=rows, options={'depth_unit': 'mm'})
+  for example in read(tmp_path / 'b', 'train').values():
+    assert decoded(example['depth']).max() < 65535 and not decoded(example['depth'])[:4].any()

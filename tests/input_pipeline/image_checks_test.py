@@ -226,14 +226,15 @@ def test_bit_depths():
   assert rules_of(SOUND | {'ir': png(IR.astype(np.uint16) * 257)}, bits=bits) == ['bit-depth']
   (found,) = inspect(SOUND | {'ir': png(IR.astype(np.uint16))}, Rules(bits=bits))
   assert found == ('bit-depth', 'ir has 16 bits, and 8 are due')
-  assert rules_of(SOUND | {'ir': png(IR.astype(np.uint16))}) == []
+  assert rules_of(SOUND | {'ir': png(IR.astype(np.uint16))}) == ['range']
+  assert rules_of(SOUND | {'ir': png(IR.astype(np.uint16) * 257)}) == []
 
 
 def test_the_range_of_millimetres():
   """8-bit values in a file of 16, and tenths of a millimetre."""
   assert rules_of(SOUND | {'depth': png(DEPTH.astype(np.uint16))}) == ['range']
   assert rules_of(SOUND | {'depth': png(MM * 40)}) == ['range']
-  assert rules_of(SOUND | {'depth': png(MM * 40)}, unit='') == []
+  assert rules_of(SOUND | {'depth': png(MM * 40)}, units=None) == []
   holes = MM.copy()
   holes[:52] = 0  # what the sensor did not see counts for nothing
   assert rules_of(SOUND | {'depth': png(holes)}) == []

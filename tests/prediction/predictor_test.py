@@ -518,3 +518,34 @@ def test_dark_noise_is_unusable_and_not_a_second_sensor(predictor):
   found = predictor(**(images | {'ir': noise}))
   assert found.outcome == 'fta' and found.unusable == ('ir',)
   assert 'levels, and 6 are required: it carries no signal' in found.reasons[0]
+
+
+def test_units_are_refused_or_converted(tmp_path):
+  """Ten bits in sixteen, and tenths of a millimetre, decide like the image they are of."""
+  inputs = bundles.INPUTS | {'ir': {'channels': 1, 'bits': [16]}}
+  folder = bundles.write(tmp_path / 'bundle', inputs=inputs)
+  arrays = bundles.triplet()
+  ir = arrays['ir'].astype(np.uint16) * 257
+  depth = (arrays['depth'].astype(np.uint16) * 4 + 400).astype(np.uint16)
+  holes = depth.copy()
+  holes[:3] = 65535
+  plain = Predictor.load(folder)
+  want = plain(ir=ir)
+  for form in (np.asarray, bundles.png):
+    with pytest.raises(DataError, match='ir has 16 bits and .*ir_bits=10'):
+      plain(ir=form(ir >> 6))
+    with pytest.raises(DataError, match='depth has 12.5% of its pixels at 65535.*depth_unit=mm'):
+      plain(depth=form(holes))
+    with pytest.raises(DataError, match='depth has a median of .*no face'):
+      plain(depth=form(depth * 10))
+    stated = Predictor.load(folder, ir_bits=10, depth_unit='0.1mm')
+    assert stated(ir=form(ir >> 6)).score == pytest.approx(want.score, abs=0.002)
+    assert stated(depth=form(depth * 10)).score == plain(depth=depth).score
+    with pytest.raises(DataError, match='ir has values up to .*10 bits hold 1023'):
+      stated(ir=form(ir))
+    unmeasured = np.where(holes == 65535, 0, holes).astype(np.uint16)
+    millimetres = Predictor.load(folder, depth_unit='mm')
+    assert millimetres(depth=form(holes)).score == plain(depth=unmeasured).score
+  for wrong in ({'ir_bits': 11}, {'depth_unit': 'cm'}):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+      Predictor.load(folder, **wrong)
