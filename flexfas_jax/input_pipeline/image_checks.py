@@ -43,7 +43,7 @@ class Rules:
   """What a data set's pictures are; None and 'any' ask for nothing.
 
   Attributes:
-    bits: {modality: 8 or 16}; a modality that is not named may have either.
+    bits: {modality: 8 or 16}; depth and infrared that are not named may have either, RGB has 8.
     units: of 16-bit depth and infrared; images are converted by them before they are checked. None:
       not known, and not checked.
     sizes: of the modalities of one triplet, of `SIZES`: 'any', 'aspect' (within 5 %), or 'equal'.
@@ -78,7 +78,10 @@ def decode(encoded: bytes, max_pixels: int = image_files.MAX_PIXELS) -> np.ndarr
 def _jpeg(encoded: bytes, header: image_files.Header) -> np.ndarray:
   """A JPEG as [h, w] or [h, w, 3] uint8: bit for bit the pixels of OpenCV and Pillow."""
   if header.channels not in (1, 3):
-    raise Unreadable(f'has {header.channels} channels (CMYK?), which are not read')
+    raise Unreadable(
+      f'has {header.channels} channels (CMYK inks?), and 1 or 3 are due; convert it: magick FILE '
+      '-colorspace sRGB FILE.png'
+    )
   colours = 'GRAY' if header.channels == 1 else 'RGB'
   # strict: libjpeg's warnings, which are damage to the compressed data, are errors.
   array = simplejpeg.decode_jpeg(image_files.without_metadata(encoded), colours, strict=True)
@@ -163,9 +166,10 @@ def inspect_arrays(
 
 
 def _one(modality: str, array: np.ndarray, rules: Rules) -> list[Problem]:
-  bits, wanted = 8 * array.itemsize, rules.bits.get(modality)
+  bits, wanted = 8 * array.itemsize, rules.bits.get(modality, 8 * (modality == 'rgb'))
   if wanted and bits != wanted:
-    return [('bit-depth', f'has {bits} bits, and {wanted} are due')]
+    way_out = '; convert it: magick FILE -depth 8 FILE.png' if modality == 'rgb' else ''
+    return [('bit-depth', f'has {bits} bits, and {wanted} are due{way_out}')]
   reason = signal.no_signal(array, modality, frame=rules.frame)
   if reason and not _dim(modality, array, rules):
     return [('black', reason)]

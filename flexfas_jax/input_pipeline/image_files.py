@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from flexfas_jax.errors import ConfigError
+from flexfas_jax.input_pipeline import image_formats
 
 MAX_BYTES = 64 * 2**20  # of an encoded image; 25 million pixels as PNG of three channels fit
 MAX_PIXELS = 25_000_000
@@ -181,20 +182,16 @@ def header(encoded: bytes) -> Header:
     return _jpeg_header(encoded)
   if kind == 'PNG':
     return _png_header(encoded)
-  raise Unreadable(f'is {kind}, not a JPEG or PNG')
+  raise Unreadable(f'is {image_formats.describe(encoded)}')
 
 
 def _kind(encoded: bytes) -> str:
-  start = encoded[:512].lstrip().lower()
+  """'JPEG', 'PNG' or '', by the first bytes."""
   if encoded[:3] == b'\xff\xd8\xff':
     return 'JPEG'
   if encoded[:8] == b'\x89PNG\r\n\x1a\n':
     return 'PNG'
-  if start.startswith((b'<!doctype html', b'<html', b'<head')):
-    return 'an HTML page (a login or error page that was saved?)'
-  if start.startswith(b'version https://git-lfs'):
-    return 'a Git LFS pointer (git lfs pull fetches the file)'
-  return f'something else, starting {encoded[:8]!r}'
+  return ''
 
 
 def _jpeg_header(encoded: bytes) -> Header:

@@ -10,6 +10,7 @@ from flexfas_jax import schema
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
+from flexfas_jax.input_pipeline import image_files, image_formats
 from flexfas_jax.prediction import sensor_names
 from flexfas_jax.prediction.samples import IMAGES, READ, Listing, Sample, listed, of_row, unwritable
 from flexfas_jax.schema import LABELS
@@ -67,7 +68,7 @@ def of_folder(folder: str | os.PathLike, on_bad: str = 'fail') -> Listing:
     raise DataError(
       f'{_shown(folder)}: {listed(unclear)}. Move other sensors away; ours: {_WAY_OUT}'
     )
-  faults, skipped = _faults(files, found)
+  faults, skipped = _faults(folder, files, found)
   if not found:
     told = listed([text for _, text in faults.values()] or _note_skipped(skipped))
     none = f'{_shown(folder)} has no image ({", ".join(READ)})'
@@ -115,7 +116,7 @@ def _key(name: str) -> str:
 
 
 def _faults(
-  files: Sequence[tuple[str, bool]], found: Mapping[str, Mapping[str, str]]
+  folder: Path, files: Sequence[tuple[str, bool]], found: Mapping[str, Mapping[str, str]]
 ) -> tuple[dict[str, tuple[str, str]], list[str]]:
   """What makes samples bad, {key: (rule, text)}, and the files that are no part of any."""
   faults, skipped = {}, []
@@ -127,10 +128,20 @@ def _faults(
       elif not regular:
         faults[key] = 'unreadable', f'{name} is not a file: a broken link, or a device'
     elif _is_missing_image(name, key, suffix, found):
-      faults[key] = 'unreadable', f'{_shown(name)} is not read: JPEG and PNG are'
+      what = image_formats.describe(_head(folder / name)) if regular else 'no file'
+      faults[key] = 'unreadable', f'{_shown(name)} is not read: JPEG and PNG are; it is {what}'
     else:
       skipped.append(name)
   return faults, skipped
+
+
+def _head(path: Path) -> bytes:
+  """The first bytes of a file; none where it cannot be read."""
+  try:
+    with image_files.open_regular(path) as file:
+      return file.read(image_formats.HEAD)
+  except OSError:
+    return b''
 
 
 def _is_missing_image(

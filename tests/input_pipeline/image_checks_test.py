@@ -165,11 +165,12 @@ def test_a_png_cut_anywhere_is_refused():
     (b'\n <!DOCTYPE html><title>Log in</title>', 'HTML page'),
     (b'<HTML><body>', 'HTML page'),
     (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'Git LFS'),
-    (b'GIF89a' + bytes(20), 'something else'),
+    (b'GIF89a' + bytes(20), 'a GIF image'),
     (b'\xff\xd8\xff', 'truncated'),
     (b'\x89PNG\r\n\x1a\n', 'truncated'),
-    (encode(np.zeros((4, 4, 4), np.uint8), 'TIFF'), 'something else'),
-    (b'RIFF\0\0\0\0WEBPVP8 ', 'something else'),
+    (encode(np.zeros((4, 4, 4), np.uint8), 'TIFF'), 'a TIFF image'),
+    (b'RIFF\0\0\0\0WEBPVP8 ', 'a WebP image'),
+    (b'\1\2\3\4', 'something else'),
   ],
 )
 def test_what_is_no_picture(content, says):
@@ -181,7 +182,7 @@ def test_what_is_no_picture(content, says):
 def test_inks_are_refused():
   file = io.BytesIO()
   Image.fromarray(RGB).convert('CMYK').save(file, 'JPEG')
-  with pytest.raises(Unreadable, match='CMYK'):
+  with pytest.raises(Unreadable, match='4 channels .CMYK inks.*magick FILE -colorspace sRGB'):
     decode(file.getvalue())
 
 
@@ -203,7 +204,8 @@ def test_all_bits_arrive():
     assert got.dtype == np.uint16
     np.testing.assert_array_equal(got, expected)
     assert rules_of(SOUND | {'rgb': png(channels)}, bits={'rgb': 8}) == ['bit-depth']
-    assert rules_of(SOUND | {'rgb': png(channels)}) == []
+    ((_, text),) = inspect(SOUND | {'rgb': png(channels)})  # whatever rules say of RGB
+    assert text == 'rgb has 16 bits, and 8 are due; convert it: magick FILE -depth 8 FILE.png'
   for array in (RGB, IR):
     np.testing.assert_array_equal(decode(encode(array, 'PNG')), array)
   with_alpha = np.dstack([RGB, IR])

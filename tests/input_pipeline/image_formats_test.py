@@ -1,0 +1,122 @@
+"""Files of other formats, as libraries write them, through every command that reads images."""
+
+import io
+import re
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from data.manifest.manifest_dataset_builder import Builder
+from flexfas_jax.errors import DataError
+from flexfas_jax.evaluation import list_pictures
+from flexfas_jax.input_pipeline import image_checks, image_formats
+from flexfas_jax.prediction import Predictor, folders
+from tests.miniatures import faces, manifest
+from tests.prediction import bundles
+
+RGB = faces.triplet('', 1, 1, 64)['rgb']
+METRES = (faces.triplet('', 1, 1, 64, depth_bits=16)['depth'] / 1000).astype(np.float32)
+
+
+def by_pillow(kind, array=RGB):
+  file = io.BytesIO()
+  Image.fromarray(array).save(file, kind)
+  return file.getvalue()
+
+
+def npy(array):
+  file = io.BytesIO()
+  np.save(file, array)
+  return file.getvalue()
+
+
+def inks():
+  file = io.BytesIO()
+  Image.fromarray(RGB).convert('CMYK').save(file, 'JPEG')
+  return file.getvalue()
+
+
+def box(brand):
+  return b'\0\0\0\x18ftyp' + brand + b'\0\0\0\0' + brand + b'mif1' + bytes(64)
+
+
+FILES = {
+  'TIFF of 8 bits': (by_pillow('TIFF'), 'a TIFF image.*magick FILE FILE.png'),
+  'TIFF of 16 bits': (cv2.imencode('.tiff', METRES.astype(np.uint16))[1].tobytes(), 'a TIFF'),
+  'TIFF of float': (cv2.imencode('.tiff', METRES)[1].tobytes(), r'round\(1000 x\) as uint16'),
+  'NPY': (npy(METRES), r'a NumPy array.*round\(1000 x\) as uint16'),
+  'PFM': (cv2.imencode('.pfm', METRES)[1].tobytes(), 'a PFM image'),
+  'BMP': (by_pillow('BMP'), 'a BMP image'),
+  'GIF': (by_pillow('GIF'), 'a GIF image'),
+  'PPM': (by_pillow('PPM'), 'a PPM image'),
+  'EXR': (b'v/1\x01\2\0\0\0channels' + bytes(64), 'an OpenEXR image'),
+  'HEIC': (box(b'heic'), 'a HEIC image.*heif-convert'),
+  'AVIF': (box(b'avif'), 'an AVIF image.*avifdec'),
+  'MP4': (box(b'isom'), 'a video.*ffmpeg'),
+  'WebP': (by_pillow('WEBP') if features.check('webp') else b'RIFF\0\0\0\0WEBPVP8 ', 'a WebP'),
+  'JPEG 2000': (by_pillow('JPEG2000') if features.check('jpg_2000') else b'\0\0\0\x0cjP  ', '2000'),
+  'JPEG XL': (b'\xff\x0a' + bytes(64), 'a JPEG XL image.*djxl'),
+  'CMYK': (inks(), 'CMYK.*magick FILE -colorspace sRGB FILE.png'),
+}
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_every_command_names_the_format_and_the_conversion(name, tmp_path):
+  content, says = FILES[name]
+  with pytest.raises(image_checks.Unreadable, match=says):
+    image_checks.decode(content)
+  source = tmp_path / 'source'
+  source.mkdir()
+  (source / 'a.jpg').write_bytes(content)  # as phones and downloads name them
+  # lint
+  (rule, text), *more = list_pictures.problems_of(str(source), {'rgb': 'a.jpg'}, 'any', 10**7)
+  assert rule == 'unreadable' and re.search(says, text) and not more
+  # prepare
+  row = {'rgb': 'a.jpg', 'label': 'bona_fide', 'subject': 'a', 'video': 'v', 'frame': '1'}
+  manifest.write_csv(source / 'manifest.csv', [row])
+  builder = Builder(
+    config='ours', data_dir=tmp_path, file_format='array_record', source=source, workers=1
+  )
+  with pytest.raises(DataError, match=says):
+    builder.download_and_prepare()
+  # predict
+  predictor = Predictor.load(bundles.write(tmp_path / 'bundle'))
+  for given in (content, source / 'a.jpg'):
+    with pytest.raises(DataError, match=says):
+      predictor(rgb=given)
+
+
+def test_a_folder_with_phone_images_names_the_conversion(tmp_path):
+  (tmp_path / 'rgb').mkdir()
+  (tmp_path / 'rgb' / '1.heic').write_bytes(box(b'heic'))
+  (tmp_path / 'rgb' / '2.png').write_bytes(bundles.png(RGB))
+  with pytest.raises(DataError, match=r'1.heic is not read: .*a HEIC image.*heif-convert'):
+    folders.of_folder(tmp_path, 'fail')
+
+
+def test_rgb_of_16_bits_is_refused_everywhere(tmp_path):
+  deep = bundles.png(RGB.astype(np.uint16) * 257)
+  (tmp_path / 'a.png').write_bytes(deep)
+  found = list_pictures.problems_of(str(tmp_path), {'rgb': 'a.png'}, 'any', 10**7)
+  assert [rule for rule, _ in found] == ['bit-depth'] and 'magick FILE -depth 8' in found[0][1]
+  row = {'rgb': 'a.png', 'label': 'bona_fide', 'subject': 'a', 'video': 'v', 'frame': '1'}
+  manifest.write_csv(tmp_path / 'manifest.csv', [row])
+  builder = Builder(
+    config='ours', data_dir=tmp_path, file_format='array_record', source=tmp_path, workers=1
+  )
+  with pytest.raises(DataError, match='rgb has 16 bits, and 8 are due; convert it'):
+    builder.download_and_prepare()
+  predictor = Predictor.load(bundles.write(tmp_path / 'bundle'))
+  for given in (deep, RGB.astype(np.uint16) * 257):
+    with pytest.raises(DataError, match='rgb has 16 bits, and 8 are due'):
+      predictor(rgb=given)
+
+
+def test_what_is_not_recognised_is_shown():
+  assert image_formats.describe(b'\1\2\3\4') == (
+    r"something else, starting b'\x01\x02\x03\x04', not a JPEG or PNG"
+  )
+  assert 'HTML page' in image_formats.describe(b'\n <!DOCTYPE html>')
+  assert 'Git LFS' in image_formats.describe(b'version https://git-lfs.github.com/spec/v1\n')
