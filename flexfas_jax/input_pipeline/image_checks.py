@@ -71,7 +71,7 @@ def decode(encoded: bytes, max_pixels: int = image_files.MAX_PIXELS) -> np.ndarr
     return (_jpeg if header.kind == 'JPEG' else _png)(encoded, header)
   except Unreadable:
     raise
-  except Exception as error:  # a decoder raises whatever it meets
+  except Exception as error:  # decoders raise many kinds
     raise Unreadable(f'cannot be decoded whole ({error})') from None
 
 

@@ -21,6 +21,7 @@ MAX_BYTES = 64 * 2**20  # of an encoded image; 25 million pixels as PNG of three
 MAX_PIXELS = 25_000_000
 MIN_SIDE = 16  # pixels of the shorter side; the smallest face crops of real sets have about 30
 _MAX_PARTS = 65_536  # PNG chunks or JPEG segments: both are walked through in Python
+_MAX_TABLES = 160  # of a JPEG's codes: eight for each scan
 _MAX_SCANS = 20  # of a progressive JPEG, each of which costs a pass over all pixels; usual are 10
 _SHORT = 2**16  # bytes of compressed data that inflate to little, whatever they are
 
@@ -243,6 +244,7 @@ def _zeros_are_damage(encoded: bytes) -> bool:
   of more texture, zeros are one and the same coefficient over a hundred times, and all of these are
   valid: a decoder reports them only if they amount to another number of blocks than was there.
   """
+  n_tables = 0
   first, tables, data = {}, [], 0  # {table: symbol of 00..0}; those of the scan before; its data
   for marker, start, end in _segments(encoded):
     zeros = tables and encoded.find(_ZEROS, data, start) >= 0
@@ -252,6 +254,9 @@ def _zeros_are_damage(encoded: bytes) -> bool:
     body, tables, data = encoded[start + 4 : end], [], end
     if marker == _TABLES:
       while len(body) > 17:
+        n_tables += 1
+        if n_tables > _MAX_TABLES:
+          raise Unreadable(f'is a JPEG of more than {_MAX_TABLES} tables of codes')
         first[body[0]] = body[17]
         body = body[17 + sum(body[1:17]) :]
     elif marker == _SCAN:

@@ -202,6 +202,10 @@ BOMBS = {  # name: (encoded, what is said)
   'chunks': (lambda: png(chunk(b'teST') * 70_000), 'more than 65,536 chunks'),
   'segments': (lambda: with_segments(segment(0xFE) * 70_000), 'more than 65,536 segments'),
   'scans': (lambda: before_end(segment(0xDA, SCAN) * 20), 'more than 20 scans'),
+  'tables': (
+    lambda: with_segments(segment(0xC4, bytes(65_000)) * 900),
+    'more than 160 tables of codes',
+  ),
   'text': (lambda: png(chunk(b'zTXt', b'a\0\0' + TEN_MEGABYTES)), 'cannot be decoded .*large'),
   'profile': (lambda: png(chunk(b'iCCP', b'a\0\0' + TEN_MEGABYTES)), 'cannot be decoded .*large'),
   'data': (
