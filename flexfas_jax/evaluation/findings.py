@@ -19,7 +19,7 @@ RULES = {
   'same-image': 'a modality is a copy of another, also mirrored, shifted or in other tones',
   'black': 'no signal: one colour, noise, or hardly any depth measured; treated as absent',
   'missing-file': 'no such file below the root',
-  'unreadable': 'not a whole image: truncated, damaged, empty, of another kind, or outside the limits',
+  'unreadable': 'not a whole image: truncated, damaged, empty, no image, or outside the limits',
   'bit-depth': 'not the bit depth that this data set has; nothing is cut down silently',
   'range': 'values that the stated unit cannot have',
   'colour': 'a colour picture where one channel is due: a colour map cannot be undone',
