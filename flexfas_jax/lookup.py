@@ -17,7 +17,9 @@ from flexfas_jax.errors import ConfigError
 _FOLDERS = {'backbone': 'models', 'fusion': 'fusion'}
 # Several choices in one file: classes or functions, in snake case.
 _FILES = {'head': 'models.heads', 'loss': 'training.losses'}
-_NO_BACKBONES = {'flexmodal', 'foreign_names', 'heads', 'pretrained', 'weight_files'}
+_NO_BACKBONES = frozenset(
+  ('flexmodal', 'foreign_names', 'heads', 'pretrained', 'weight_files', 'weights_hash')
+)
 
 
 def choices(kind: str) -> list[str]:
