@@ -405,7 +405,7 @@ def _show(judged: judgement.Judgement, title: str, references: dict) -> None:
     print(tables.text(judged.found, title, insufficient=judged.insufficient))
     print(tables.interval_text(judged))
     if references:
-      print('\n' + tables.reference_text(references))
+      print('\n' + tables.reference_text(references, judged.insufficient))
     sys.stdout.flush()
     return
   from rich.console import Console  # only a terminal pays for it
@@ -416,7 +416,9 @@ def _show(judged: judgement.Judgement, title: str, references: dict) -> None:
   for part in (*table, *tables.interval_tables(judged)):
     console.print(part, crop=False, markup=False, highlight=False)
   if references:
-    console.print(tables.reference_text(references), markup=False, highlight=False)
+    console.print(
+      tables.reference_text(references, judged.insufficient), markup=False, highlight=False
+    )
 
 
 if __name__ == '__main__':

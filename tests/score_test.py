@@ -642,3 +642,52 @@ def test_attack_scale_accepts_nobody_who_is_less_probable(tmp_path, capsys):
     args = [f'--threshold=fixed={threshold}', '--high_is=attack', f'--json={tmp_path}/o.json']
     assert run(tmp_path / 't.csv', *args) == 0
     assert json.loads((tmp_path / 'o.json').read_text())['score']['apcer'] == apcer, threshold
+
+
+def test_the_order_of_rows_changes_no_interval(tmp_path, capsys):
+  rows = [f'{i},{i % 2},{(i * 37 % 60 + 20 * (i % 2)) / 100}\n' for i in range(60)]
+  found = []
+  for order in (rows, rows[::-1]):
+    (tmp_path / 't.csv').write_text('id,label,score\n' + ''.join(order))
+    assert run(tmp_path / 't.csv', '--bootstrap=50', f'--json={tmp_path}/o.json') == 0
+    found.append((capsys.readouterr().out, (tmp_path / 'o.json').read_text()))
+  assert found[0] == found[1]
+
+
+def test_no_figure_of_few_subjects_in_comparisons_and_references(tmp_path, capsys):
+  """36 frames of 4 subjects in each class."""
+  text = 'id,label,subject,rgb,rgb+depth,unusable\n' + ''.join(
+    f'{i},{i % 2},s{i % 8},{i % 7 / 10},{i % 2},{"depth" if i < 9 else ""}\n' for i in range(72)
+  )
+  (tmp_path / 't.csv').write_text(text)
+  page = tmp_path / 'o.html'
+  args = ['--conventions', '--bootstrap=50', f'--report={page}', f'--json={tmp_path}/o.json']
+  assert run(tmp_path / 't.csv', *args) == 0
+  out, err = capsys.readouterr()
+  assert 'are not compared: n too small' in out + err
+  assert 'McNemar' not in out + err
+  for line in out.splitlines():
+    if line.startswith(('flex_modal_fas/', 'mm_fas/')) and 'threshold' not in line:
+      assert line.count('n too small') == 2, line
+  found = json.loads((tmp_path / 'o.json').read_text())
+  assert found['rgb+depth']['against']['rgb']['verdict'] == 'not told apart'
+  assert 'are not compared: n too small' in page.read_text()
+
+
+@pytest.mark.parametrize('column', ['attack_type', 'attack_category', 'ethnicity'])
+def test_two_spellings_of_a_species_or_group_are_one(tmp_path, column):
+  names = ['Zo\u00eb', 'Zoe\u0308', ' Zo\u00eb\u00a0', 'other']
+  text = f'id,label,{column},video,score\n' + ''.join(
+    f'{i},0,{names[i % 4]},v{i % 4 == 3},.{i % 10}\n' for i in range(80)
+  )
+  (tmp_path / 't.csv').write_text(text + 'b,1,,w,.9\n')
+  args = [f'--group_by={column}'] if column == 'ethnicity' else []
+  args += ['--bootstrap=0', f'--json={tmp_path}/o.json']
+  assert run(tmp_path / 't.csv', *args) == 0
+  found = json.loads((tmp_path / 'o.json').read_text())['score']
+  if column == 'ethnicity':
+    groups = {n for rate in found['groups'][column].values() for n in rate if '=' in n}
+    assert groups == {'ethnicity=Zo\u00eb', 'ethnicity=other'}
+  else:
+    assert found['n_attack/Zo\u00eb'] == 60 and found['n_attack/other'] == 20
+    assert run(tmp_path / 't.csv', '--by_video', '--bootstrap=0') == 0

@@ -56,7 +56,8 @@ def by_video(scores: Scores, rule: str = 'mean') -> Scores:
     )
   video = np.array(of.names)
   # A frame without a video gets a name that no video has.
-  own = metrics.groups(np.where(video == '', np.char.add('\0', scores.ids), video))
+  alone = np.char.add('\0', np.arange(video.size).astype(np.str_))
+  own = metrics.groups(np.where(video == '', alone, video))
   _, first, index = np.unique(own.index, return_index=True, return_inverse=True)
   order = np.argsort(first)  # of the videos, by their first frame
   place = np.empty(order.size, np.int64)
@@ -65,6 +66,8 @@ def by_video(scores: Scores, rule: str = 'mean') -> Scores:
 
   for field in ('label', 'attack_type', 'attack_category'):
     values = getattr(scores, field)
+    if field != 'label':
+      values = np.array(identity.canonical(values.tolist()))
     if (at := np.flatnonzero(values != values[first[index]])).size:
       one, other = int(first[index[at[0]]]), int(at[0])
       raise DataError(

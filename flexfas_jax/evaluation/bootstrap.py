@@ -62,7 +62,14 @@ class People:
 
 
 def people(
-  label, dataset, subject, video, draws: int = DRAWS, seed: int = 0, unit: str | None = None
+  label,
+  dataset,
+  subject,
+  video,
+  draws: int = DRAWS,
+  seed: int = 0,
+  unit: str | None = None,
+  ids=None,
 ) -> People:
   """Who is drawn.
 
@@ -73,6 +80,8 @@ def people(
     seed: equal seeds give equal intervals.
     unit: 'people', 'videos' or 'samples'; None: people if they are known of all samples, else
       videos, else samples.
+    ids: [N] str, of the samples: where they are drawn, in the order of their ids, so that the order
+      of rows changes nothing; in the order of rows if None.
 
   Returns:
     `People`.
@@ -84,6 +93,8 @@ def people(
   set_ = metrics.groups(dataset)
   if unit == 'samples':
     of, n = np.arange(label.size), label.size
+    if ids is not None:
+      of[np.argsort(np.asarray(ids, np.str_))] = np.arange(n)
   else:
     name = metrics.groups(known[unit])
     _, of = np.unique(set_.index * len(name.names) + name.index, return_inverse=True)

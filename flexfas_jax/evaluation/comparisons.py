@@ -54,11 +54,12 @@ class Comparison:
   attacks: Discordant
   rates: Mapping[str, Difference]
   p_holm: float = math.nan  # of the ACER, for all comparisons that were made
+  too_few: bool = False  # samples or subjects for an ACER, see `sufficiency`
 
   @property
   def verdict(self) -> str:
     """'better', 'worse' or 'not told apart': b against a, by its ACER's interval and Holm's p."""
-    if 'acer' not in self.rates:
+    if 'acer' not in self.rates or self.too_few:
       return 'not told apart'
     low, high = self.rates['acer'].interval
     sure = not math.isnan(self.p_holm) and self.p_holm <= 0.05

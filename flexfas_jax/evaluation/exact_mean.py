@@ -50,7 +50,7 @@ def of_columns(values: np.ndarray, weights: Sequence[float] | None = None) -> np
   Returns:
     [N] float64 between the least and the largest of each column, NaN where one is NaN.
   """
-  found = values[0] + 0 * values.sum(0)  # NaN where any is
+  found = np.where(np.isnan(values).any(0), np.nan, values[0])
   unequal = np.flatnonzero(values.min(0) < values.max(0))  # false where one is NaN
   with decimal.localcontext(_EXACT):
     of = None if weights is None else list(map(decimal.Decimal, map(repr, map(float, weights))))

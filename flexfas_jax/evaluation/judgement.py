@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexfas_jax import schema
+from flexfas_jax import identity, schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import (
   aggregation,
@@ -128,7 +128,10 @@ def judge(
   """
   rule = results.rule_of(scores, rule, dev, oracle)
   found = results.results(scores, rule, dev, oracle)
-  remarks = [*remarks, *results.remarks(found), *results.scale_remarks(scores, found, rule)]
+  units = sufficiency.Units(scores)
+  few = sufficiency.insufficient(scores, found, units)
+  remarks = [*remarks, *results.remarks(found, few)]
+  remarks += results.scale_remarks(scores, found, rule)
   if draws is None:
     draws = bootstrap.DRAWS if scores.label.size <= MOST_SAMPLES else 0
     if not draws:
@@ -150,7 +153,8 @@ def judge(
   who, drawn = None, dict.fromkeys(served)
   if draws and served:
     progress(f'drawing people {draws} times')
-    who = bootstrap.people(scores.label, scores.dataset, *aggregation.clusters(scores), draws, seed)
+    known = scores.label, scores.dataset, *aggregation.clusters(scores)
+    who = bootstrap.people(*known, draws, seed, ids=scores.ids)
     drawn = bootstrap.draw(
       who,
       {
@@ -165,12 +169,11 @@ def judge(
       },
     )
   progress('counting')
-  units = sufficiency.Units(scores)
-  few = sufficiency.insufficient(scores, found, units)
   compared = []
   for a, b in comparisons.pairs(served):
     both = {a: drawn[a], b: drawn[b]} if who else None
-    compared.append(comparisons.compare(a, b, scores.label, accepted, both))
+    of = comparisons.compare(a, b, scores.label, accepted, both)
+    compared.append(dataclasses.replace(of, too_few='acer' in few[a] | few[b]))
   return Judgement(
     name=name,
     scores=scores,
@@ -206,7 +209,7 @@ def _column(scores: score_files.Scores, column: str) -> np.ndarray:
     )
   if not (known[column] != '').any():
     raise DataError(f'--group_by={column}: {scores.path or "the scores"} have nothing there')
-  return known[column]
+  return np.array(identity.canonical(known[column].tolist()))
 
 
 def _shares(scores, accepted, subset, of_kinds) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -51,6 +51,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flexfas_jax import identity
+
 UNKNOWN = 'unknown'  # the species, or category, of attacks of which none is told
 
 
@@ -155,7 +157,7 @@ class Curve:
 
 
 def groups(names) -> Groups:
-  """Names as numbers.
+  """Names as numbers; however a name is spelled, it is one, see `identity`.
 
   Args:
     names: [N] str.
@@ -175,11 +177,11 @@ def groups(names) -> Groups:
   _, first, index = np.unique(number, return_index=True, return_inverse=True)
   if not np.array_equal(names[first][index], names):  # two texts with one number: hardly ever
     unique, index = np.unique(names, return_inverse=True)
-    return Groups(tuple(unique.tolist()), index)
-  order = np.argsort(names[first])
-  place = np.empty(order.size, np.int64)
-  place[order] = np.arange(order.size)
-  return Groups(tuple(names[first][order].tolist()), place[index])
+  else:
+    unique = names[first]
+  spelled = np.array(identity.canonical(unique.tolist()), np.str_)
+  found, place = np.unique(spelled, return_inverse=True)
+  return Groups(tuple(found.tolist()), place[index])
 
 
 def error_rates(label, score, threshold: float, category=None, species=None) -> ErrorRates:

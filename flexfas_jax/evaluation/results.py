@@ -5,6 +5,7 @@ Results are {subset: {metric: value}}, fractions throughout. The names of the me
 """
 
 import math
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -112,10 +113,16 @@ def json_safe(found):
   return None if isinstance(found, float) and math.isnan(found) else found
 
 
-def remarks(found: Results) -> list[str]:
-  """What a reader of the figures must be told besides, one line each."""
+def remarks(found: Results, insufficient: Mapping[str, Collection[str]] | None = None) -> list[str]:
+  """What a reader of the figures must be told besides, one line each.
+
+  Args:
+    found: the figures.
+    insufficient: of those, the metrics that are not stated, by subset, see `sufficiency`.
+  """
   lines = []
   for subset, values in found.items():
+    few = (insufficient or {}).get(subset, ())
     if is_served(values) and values['n_fta']:
       lines.append(
         f'{subset}: {values["n_fta"]} of {_n(values)} samples have no score (failure to acquire); '
@@ -123,7 +130,10 @@ def remarks(found: Results) -> list[str]:
       )
     if is_served(values) and 'n_unusable' in values:
       scored, as_fta = (
-        ', '.join(f'{100 * values[name + end]:.2f}' for name in ('acer', 'apcer', 'bpcer'))
+        ', '.join(
+          'n too small' if name in few else f'{100 * values[name + end]:.2f}'
+          for name in ('acer', 'apcer', 'bpcer')
+        )
         for end in ('', '_fta')
       )
       lines.append(

@@ -88,20 +88,31 @@ def interval_tables(judgement: Judgement) -> list:
   return tables
 
 
-def reference_text(references: Mapping[str, Mapping[str, float]]) -> str:
-  """The figures as the references' code counts them (`conventions.py`), in percent."""
+def reference_text(
+  references: Mapping[str, Mapping[str, float]], insufficient: Mapping[str, Collection[str]]
+) -> str:
+  """The figures as the references' code counts them (`conventions.py`), in percent.
+
+  Args:
+    references: by subset.
+    insufficient: by subset, the metrics that are not stated, see `sufficiency`.
+  """
   names = list(next(iter(references.values())))
   rows = [['as the references count', *map(shown, references)]]
   for name in names:
     raw = 'threshold' in name
-    values = [of[name] for of in references.values()]
-    rows.append([name, *(f'{x:.6g}' if raw else _percent(x, True) for x in values)])
+    own = name.rpartition('/')[2]
+    metric = own if own in ('apcer', 'bpcer') else 'acer'  # which needs both classes, as others do
+    values = [(of[name], metric in insufficient.get(s, ())) for s, of in references.items()]
+    rows.append([name, *(f'{x:.6g}' if raw else stated(x, True, few) for x, few in values)])
   return aligned(rows)
 
 
 def sentence(one: comparisons.Comparison) -> str:
   """What a comparison says, in a line."""
   a, b = shown(one.a), shown(one.b)
+  if one.too_few:
+    return f'{b} and {a} are not compared: {TOO_SMALL}'
   said = {
     'better': f'{b} is better than {a}',
     'worse': f'{b} is worse than {a}',

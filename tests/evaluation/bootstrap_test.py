@@ -343,3 +343,13 @@ def test_an_attack_above_all_others_loses_to_nobody():
   # Of the pairs of a bona fide sample and an attack one is in order; with c twice and d thrice, 6.
   found = figures(np.array([[1, 1, 1, 1], [1, 1, 2, 3], [2, 1, 1, 0]], np.int32))
   np.testing.assert_allclose(found['auc'], [1 / 4, 6 / 12, 0])
+
+
+def test_samples_are_drawn_in_the_order_of_their_ids():
+  label, ids = np.array([1, 0, 1, 0]), np.array(['d', 'b', 'a', 'c'])
+  blank, order = np.full(4, ''), np.array([2, 0, 3, 1])
+  who = bootstrap.people(label, blank, blank, blank, ids=ids)
+  other = bootstrap.people(label[order], blank, blank, blank, ids=ids[order])
+  assert who.unit == 'samples' and who.of.tolist() == [3, 1, 0, 2]
+  assert other.of.tolist() == who.of[order].tolist()
+  assert other.stratum.tolist() == who.stratum.tolist()

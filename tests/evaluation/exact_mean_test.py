@@ -72,3 +72,9 @@ def test_weights_of_any_sum_keep_what_all_agree_on():
     assert found[0] == 0.7
     assert found[1] == float(sum(w * k / 10 for k, w in enumerate(of)) / sum(of))
   assert exact_mean.of_columns(np.array([[0.1], [0.3]]), [1, 0]) == [0.1]
+
+
+def test_columns_of_the_largest_numbers():
+  largest = np.finfo(np.float64).max
+  values = np.array([[largest, largest, np.nan], [largest, -largest, 1]])
+  np.testing.assert_array_equal(exact_mean.of_columns(values), [largest, 0, np.nan])

@@ -256,3 +256,10 @@ def test_ten_million_scores_take_no_quadratic_time():
   assert points.threshold.size == 12
   assert 0.8 < metrics.auc(points) < 0.9
   assert metrics.eer(points)[0] == pytest.approx(1 - metrics.tpr_at_fpr(points, 0.2), abs=0.1)
+
+
+def test_two_spellings_of_a_name_are_one_group():
+  found = metrics.groups(['Zo\u00eb', 'Zoe\u0308 ', 'a', '\u200b'])
+  assert found.names == ('', 'Zo\u00eb', 'a')
+  of = [found.names[i] for i in found.index]
+  assert of == ['Zo\u00eb', 'Zo\u00eb', 'a', '']

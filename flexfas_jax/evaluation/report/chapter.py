@@ -209,6 +209,8 @@ def _metrics(judgement: Judgement, subset: str) -> list[Row]:
 def sentence(comparison: Comparison, digits: int = 1) -> str:
   """A comparison in words."""
   a, b = words.shown(comparison.a), words.shown(comparison.b)
+  if comparison.too_few:
+    return f'{b} and {a} are not compared: {words.TOO_SMALL}'
   if 'acer' not in comparison.rates:
     parts = [
       f'{what}: {of.only_b_right} right under {b} alone, {of.only_a_right} under {a} alone '
@@ -246,6 +248,9 @@ def _comparison(comparison: Comparison, digits: int) -> Row:
   cells = []
   for name in RATES:
     of = comparison.rates.get(name)
+    if comparison.too_few:
+      cells.append(Cell(words.TOO_SMALL, False))
+      continue
     if of is None or math.isnan(of.value):
       cells.append(Cell(words.UNDEFINED if of else words.NOTHING, False))
       continue
