@@ -3,10 +3,12 @@
 All of it is taken from the records as they were written, so that it is true of them:
 
 - `manifest.csv`: a row per record, in the order of the records: all fields but the images, their
-  SHA-256, and the columns that the source adds (the split of each published protocol). Selections
-  are made by it (`flexfas_jax/input_pipeline/sources.py`); it is also a manifest for
-  `--dataset=manifest/NAME`, and proves that two laboratories have the same set.
-- `card.json`, `CARD.md`: counts, sizes, bit depths, digests, what was left out and why.
+  SHA-256, how each file was encoded (`encodings.describe`), and the columns that the source adds
+  (the split of each published protocol). Selections are made by it
+  (`flexfas_jax/input_pipeline/sources.py`); it is also a manifest for `--dataset=manifest/NAME`,
+  and proves that two laboratories have the same set.
+- `card.json`, `CARD.md`: counts, sizes, bit depths, digests, what was left out and why, and facts
+  about files and sensors that predict the label (`flexfas_jax/evaluation/shortcuts.py`).
 - `contact_sheet.jpg`: a row per species, three pictures for each of four people.
 """
 
@@ -26,7 +28,8 @@ from array_record.python import array_record_data_source
 from PIL import Image, ImageDraw, ImageFont
 
 import flexfas_jax
-from flexfas_jax.input_pipeline import geometry, image_files, transforms
+from flexfas_jax.evaluation import shortcuts
+from flexfas_jax.input_pipeline import encodings, geometry, image_files, transforms
 from flexfas_jax.input_pipeline.progress import show_progress
 from flexfas_jax.input_pipeline.workers import Workers
 from flexfas_jax.schema import MODALITIES
@@ -34,8 +37,10 @@ from flexfas_jax.schema import MODALITIES
 FACTS = ('id', 'split', 'label', 'attack_type', 'attack_category', 'subject', 'video', 'frame')
 FACTS += ('dataset', 'ethnicity')
 DIGESTS = tuple(f'{m}_sha256' for m in MODALITIES)
+FILES = tuple(f'{m}_file' for m in MODALITIES)
 _AT_ONCE = 256  # records of a task
 _WORTH_A_BAR = 20  # tasks
+_VALUES = 6  # of a shortcut that the card shows; card.json has all
 _TILE, _PEOPLE, _GAP, _LABEL, _TITLE = 92, 4, 8, 16, 32
 _HOLE = (58, 22, 74)  # colour of what a depth sensor did not measure
 _ABSENT = (235, 235, 235)
@@ -65,7 +70,8 @@ def write(
       if len(tasks) > _WORTH_A_BAR:
         found = show_progress(found, len(tasks), f'{name} {split}: reading back, by {_AT_ONCE}')
       records += itertools.chain.from_iterable(found)
-  columns = sorted({column for values in extra.values() for column in values})
+  # Without what a manifest of an earlier preparation says of its own files.
+  columns = sorted({column for values in extra.values() for column in values} - {*FILES})
   digest = _write_manifest(folder / 'manifest.csv', records, extra, columns)
   card = {
     'name': name,
@@ -73,6 +79,7 @@ def write(
     'manifest_sha256': digest,
     'splits': {split: _counts([r for r in records if r['split'] == split]) for split in shards},
     'pictures': {modality: _pictures(records, modality) for modality in MODALITIES},
+    'shortcuts': _shortcuts(records, extra),
     **recorded,
   }
   (folder / 'card.json').write_text(json.dumps(card, indent=2) + '\n', encoding='utf-8')
@@ -110,6 +117,7 @@ def _describe(split: str, task: tuple[pathlib.Path, int]) -> list[dict]:
         one[f'{key}_sha256'] = hashlib.sha256(value).hexdigest() if value else ''
         one[f'{key}_form'] = _form(value) if value else None
         one[f'{key}_bytes'] = len(value)
+        one[f'{key}_file'] = encodings.describe(value) if value else ''
       else:
         one[key] = value.decode() if isinstance(value, bytes) else int(value)
     one['label'] = 'bona_fide' if one['label'] else 'attack'
@@ -129,13 +137,31 @@ def _form(encoded: bytes) -> tuple[str, int, int, int, int]:
 def _write_manifest(path, records, extra, columns) -> str:
   with open(path, 'w', encoding='utf-8', newline='') as file:
     writer = csv.writer(file, lineterminator='\n')
-    writer.writerow([*FACTS, *DIGESTS, *columns])
+    writer.writerow([*FACTS, *DIGESTS, *FILES, *columns])
     for one in records:
       more = extra.get(one['id'], {})
       writer.writerow(
-        [*(one[key] for key in (*FACTS, *DIGESTS)), *(more.get(column, '') for column in columns)]
+        [
+          *(one[key] for key in (*FACTS, *DIGESTS, *FILES)),
+          *(more.get(column, '') for column in columns),
+        ]
       )
   return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _shortcuts(records: list[dict], extra: Mapping[str, Mapping[str, str]]) -> list[dict]:
+  """What predicts the label, split by split."""
+  column = lambda key: [one[key] for one in records]  # noqa: E731
+  facts = shortcuts.facts_of(
+    {m: list(map(bool, column(f'{m}_sha256'))) for m in MODALITIES},
+    {m: column(f'{m}_file') for m in MODALITIES},
+  )
+  facts['data set'] = column('dataset')
+  facts['device'] = [extra.get(one['id'], {}).get('device', '') for one in records]
+  found = shortcuts.find_by_split(
+    column('split'), facts, column('label'), column('subject'), column('video')
+  )
+  return [{'split': split, 'text': str(s), **s._asdict()} for split in found for s in found[split]]
 
 
 def _counts(records: list[dict]) -> dict:
@@ -236,6 +262,20 @@ def _markdown(card: Mapping) -> str:
     said += [f'{p[s]["smallest"]} to {p[s]["largest"]}' for s in ('width', 'height')]
     said.append(f'{p["bytes"] / 1e6:.1f}')
     lines.append(f'| {modality} | {p["present"]} | {p["absent"]} | {" | ".join(said)} |')
+  if card['shortcuts']:
+    lines += [
+      '',
+      'What follows predicts the label, and a model can learn it in place of a face:',
+      '',
+      '| split | fact | balanced accuracy | value | attacks | bona fide |',
+      '|---|---|---:|---|---:|---:|',
+    ]
+  for found in card['shortcuts']:
+    for value, attacks, bona_fide in found['values'][:_VALUES]:
+      lines.append(
+        f'| {found["split"]} | {found["fact"]} | {found["accuracy"]:.2f} | {value} | {attacks:.0%} '
+        f'| {bona_fide:.0%} |'
+      )
   for key in ('options', 'rules', 'faces'):
     if card.get(key):
       lines += ['', f'{key}: `{json.dumps(card[key])}`']

@@ -5,11 +5,13 @@
   python -m flexfas_jax.prepare --dataset=manifest/ours --source=pictures --lists=ours.csv
 
 What is already there is left as it is; what is interrupted leaves nothing half done. Beside the set
-lie CARD.md and card.json (counts, sizes, bit depths, digests, what was left out and why), its
+lie CARD.md and card.json (counts, sizes, bit depths, digests, what was left out and why, and what
+predicts the label, such as a sensor that attacks alone have: a warning, and exit code 0), its
 manifest.csv and a contact sheet. Run it from the clone: builders are not installed.
 """
 
 import argparse
+import json
 import pathlib
 import sys
 
@@ -80,6 +82,8 @@ def main(argv: list[str] | None = None) -> int:
       print(folder)
       if (card := pathlib.Path(folder) / 'CARD.md').exists():
         print(f'What it holds: {card}', file=sys.stderr)
+        for found in json.loads(card.with_name('card.json').read_text()).get('shortcuts', []):
+          print(f'warning: {found["split"]}: {found["text"]}', file=sys.stderr)
 
   return errors.exit_code_of(job, flags.debug)
 

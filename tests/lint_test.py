@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from flexfas_jax import lint
 from flexfas_jax.evaluation.findings import RULES
@@ -281,3 +282,39 @@ def test_units_are_found_and_stated(tmp_path, capsys):
   assert 'range: depth has a median of' in said and 'depth_unit=0.1mm' in said
   assert run(manifest, f'--root={tmp_path}', '--ir_bits=10', '--depth_unit=0.1mm') == 0
   assert run(manifest, f'--root={tmp_path}', '--ir_bits=9') == 2
+
+
+@pytest.mark.parametrize('fact', ['ir presence', 'rgb encoder', 'depth format', 'ir size'])
+def test_what_predicts_the_label_is_a_note(tmp_path, capsys, fact):
+  """Everything is sound, but attacks differ from bona fide samples in one fact of their files."""
+  rows = ['rgb,depth,ir,label,subject,video,attack_type,attack_category']
+  for number in range(24):
+    attack = number % 2
+    images = faces.triplet('print' if attack else '', number % 6, number, 48)
+    if attack and fact == 'ir size':
+      images = {**images, 'ir': cv2.resize(images['ir'], (40, 40))}
+    paths = {}
+    for modality, image in images.items():
+      suffix, options = ('.png' if modality == 'depth' else '.jpg'), {}
+      if attack and fact == f'{modality} format':
+        suffix = '.jpg'
+      if attack and fact == f'{modality} encoder':
+        options = {'quality': 61}
+      paths[modality] = f'{modality}/{number}{suffix}'
+      (tmp_path / modality).mkdir(exist_ok=True)
+      Image.fromarray(image.squeeze()).save(tmp_path / paths[modality], **options)
+    if not attack and fact == 'ir presence':
+      paths['ir'] = ''
+    kind = 'sheet,print' if attack else ','
+    rows.append(f'{",".join(paths.values())},{1 - attack},{number // 4},v{number},{kind}')
+  (tmp_path / 'train.csv').write_text('\n'.join(rows) + '\n')
+  assert run(tmp_path / 'train.csv', f'--root={tmp_path}', f'--json={tmp_path}/o.json') == 0
+  said = json.loads((tmp_path / 'o.json').read_text())
+  facts = {fact, 'depth encoder'} if fact == 'depth format' else {fact}
+  assert {s['fact'] for s in said['shortcuts']} == facts
+  assert {f['rule'] for f in said['findings']} == {'shortcut'}
+  note = f'note: {tmp_path}/train.csv: shortcut: train: {fact} separates attacks'
+  assert note in capsys.readouterr().out
+  if fact == 'ir presence':  # no image is needed for that
+    assert run(tmp_path / 'train.csv') == 0
+    assert 'ir presence separates' in capsys.readouterr().out

@@ -75,7 +75,13 @@ class Builder(SourceBuilder):
     if self.builder_config.name == 'release':
       return self._release()
     published = self.builder_config.name == 'flexmodal_published'
-    return flexmodal_lists.plan(self, 'casia_cefa', flexmodal_lists.SURF_CEFA, published)
+    plan = flexmodal_lists.plan(self, 'casia_cefa', flexmodal_lists.SURF_CEFA, published)
+    device = lambda row: naming.device(naming.read(row.files['rgb']))  # noqa: E731
+    plan.splits = {
+      split: [row._replace(extra={**row.extra, 'device': device(row)}) for row in rows]
+      for split, rows in plan.splits.items()
+    }
+    return plan
 
   def _release(self) -> Plan:
     below = folders.find(self.source, _FOLDERS)
@@ -99,7 +105,8 @@ class Builder(SourceBuilder):
       found = whole
     for triplet in self._thinned(found):
       said = triplet.said
-      extra = {**columns.by_video.get(said.video_id, {}), **columns.by_id.get(said.id, {})}
+      extra = {'device': naming.device(said)}
+      extra |= {**columns.by_video.get(said.video_id, {}), **columns.by_id.get(said.id, {})}
       path = next(iter(triplet.files.values()))
       row = Row(said.facts(), triplet.files, path.rpartition('/')[0], extra=extra)
       plan.splits['masks' if _is_mask(said) else said.part].append(row)

@@ -28,12 +28,13 @@ RULES = {
   'no-face': 'no face that can be cropped: none, cut by the border, or too small',
   'sha256': 'the bytes are not those that the manifest names',
   'outside-root': 'a path that leaves the root: absolute, or with ..',
+  'shortcut': 'predicts the label, and a model can learn it: balance it, or treat all images alike',
   'line-endings': 'CRLF, or a byte order mark; harmless here, other readers keep them in the label',
   'no-last-newline': 'the last line is not ended; another list appended to it is lost',
 }
 # Rules of severity 'note': nothing has to be done. A builder records them and goes on, and lint
 # exits with 0. All other rules are of severity 'error'.
-WARNINGS = frozenset({'black', 'line-endings', 'no-last-newline'})
+WARNINGS = frozenset({'black', 'shortcut', 'line-endings', 'no-last-newline'})
 
 
 def severity(rule: str) -> str:

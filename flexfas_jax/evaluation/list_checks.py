@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import lists
+from flexfas_jax.evaluation import list_shortcuts, lists
 from flexfas_jax.evaluation.findings import RULES, Finding
 from flexfas_jax.evaluation.list_index import Codes, Index, read
 from flexfas_jax.evaluation.list_relations import relate
@@ -79,6 +79,7 @@ def check(
   table.labels()
   table.leaks(report)
   table.tell(report)
+  list_shortcuts.of_lists(table, report)
   report.relations = relate(indices, report.lists)
   if root is not None:
     from flexfas_jax.evaluation import list_pictures  # OpenCV: only who has a root pays for it

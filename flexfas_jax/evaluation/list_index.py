@@ -13,7 +13,7 @@ import numpy as np
 
 from flexfas_jax import identity, schema
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.evaluation import lists
+from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.evaluation.list_agreement import Agreement
 from flexfas_jax.evaluation.list_report import Report, Summary
@@ -32,6 +32,8 @@ COLUMNS = (
   'video',
   'subject',
   'resembling',
+  'dataset',
+  'device',
   *schema.MODALITIES,
 )
 
@@ -59,6 +61,7 @@ class Index:
   ):
     self.fetch, self.list_of = fetch, list_of  # positions -> (position, row); position -> list
     self.datasets = set()
+    self.texts = {0: ''}  # of data sets and devices, by their hashes
     self._flat = array.array('q')  # row after row, all its numbers
 
   def add(self, row: lists.Row, split: int) -> None:
@@ -66,6 +69,9 @@ class Index:
     rgb, depth, ir = (hash(identity.path(paths.get(m, ''))) for m in schema.MODALITIES)
     id_, video, subject = identity.canonical((row.id, row.video, subject))
     triplet = hash((rgb, depth, ir))
+    device = row.extra.get('device') or (naming.device(said) if said else '')
+    for text in (row.dataset, device):
+      self.texts.setdefault(hash(text), text)
     self._flat.extend(
       (
         row.line,
@@ -78,6 +84,8 @@ class Index:
         hash(video) if subject or not said else 0,
         hash(subject),
         hash(identity.resembling(subject)),
+        hash(row.dataset),
+        hash(device),
         rgb,
         depth,
         ir,

@@ -6,13 +6,14 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import lists
+from flexfas_jax.evaluation import list_shortcuts, lists
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.evaluation.list_report import Report
 from flexfas_jax.evaluation.list_table import Table
-from flexfas_jax.input_pipeline import image_checks, image_files, units
+from flexfas_jax.input_pipeline import encodings, image_checks, image_files, units
 from flexfas_jax.input_pipeline.progress import show_progress
 from flexfas_jax.input_pipeline.workers import Workers
+from flexfas_jax.schema import MODALITIES
 
 _AT_ONCE = 16  # triplets that a process is given at a time
 _FEW = 5  # such portions; fewer are not worth starting processes
@@ -28,15 +29,25 @@ def look(
 ) -> None:
   """Looks at every triplet once, whichever lists name it."""
   n, missing, n_files = table.n_distinct(), [], 0
-  rows = (r for r in table.distinct() if not any(map(lists.leaves_root, r.paths.values())))
+  inside = lambda row: not any(map(lists.leaves_root, row.paths.values()))  # noqa: E731
+  # Of every row that is looked at: what predicts its label may be in its files.
+  splits, who, files = [], [], {modality: [] for modality in MODALITIES}
+  rows = (
+    row
+    for row, split in zip(table.distinct(), table.splits_of_distinct(), strict=True)
+    if inside(row) and not splits.append(split)
+  )
   default = image_checks.SIZES_OF.get
   jobs = (
     (row, (root, row.paths, sizes or default(row.dataset, 'aspect'), max_pixels, stated))
     for row in rows
   )
   looked = show_progress(_parallel(jobs), n, f'pictures below {root}', passing=True)
-  for row, problems in looked:
+  for row, (problems, encodings_of) in looked:
     n_files += len(row.paths)
+    who.append((row.label, row.subject, row.video or row.id, row.list))
+    for modality, described in files.items():
+      described.append(encodings_of.get(modality, ''))
     for rule, text in problems:
       if rule == 'missing-file':
         missing.append((row, text))
@@ -48,6 +59,7 @@ def look(
     return
   for row, text in missing:
     report.add('missing-file', row, text)
+  list_shortcuts.of_files(files, splits, who, report)
 
 
 def problems_of(
@@ -56,8 +68,11 @@ def problems_of(
   sizes: str,
   max_pixels: int,
   stated: units.Units = units.Units(),  # noqa: B008
-) -> list[tuple[str, str]]:
-  """What is wrong with the pictures of a triplet, those missing included: (rule, text)."""
+) -> tuple[list[tuple[str, str]], dict[str, str]]:
+  """What is wrong with the pictures of a triplet, those missing included: (rule, text).
+
+  And how each of its files was encoded, by modality.
+  """
   images, problems = {}, []
   for modality, path in paths.items():
     try:
@@ -70,10 +85,10 @@ def problems_of(
   for rule, text in image_checks.inspect(images, rules, max_pixels):
     path = paths.get(text.partition(' ')[0])
     problems.append((rule, f'{text}: {path}' if path else text))
-  return problems
+  return problems, {m: encodings.describe(encoded) for m, encoded in images.items()}
 
 
-def _several(jobs: list[tuple]) -> list[list[tuple[str, str]]]:
+def _several(jobs: list[tuple]) -> list[tuple]:
   return [problems_of(*job) for job in jobs]
 
 

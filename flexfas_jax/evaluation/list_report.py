@@ -91,6 +91,7 @@ class Report:
   leaks: list[Leak] = dataclasses.field(default_factory=list)
   findings: list[Finding] = dataclasses.field(default_factory=list)
   notes: list[Note] = dataclasses.field(default_factory=list)
+  shortcuts: list[dict] = dataclasses.field(default_factory=list)  # the tables of such findings
   accepted: tuple[str, ...] = ()
   root: str | None = None
 
@@ -123,6 +124,7 @@ class Report:
       'lists': [summary._asdict() for summary in self.lists],
       'relations': [r._asdict() | {'text': str(r)} for r in self.relations],
       'leaks': [leak._asdict() | {'text': str(leak)} for leak in self.leaks],
+      'shortcuts': self.shortcuts,
       'findings': [_as_json(finding, severity(finding.rule)) for finding in self.findings],
       'notes': [{'exception': n.exception, **_as_json(n.finding, 'note')} for n in self.notes],
     }

@@ -32,6 +32,7 @@ class Table:
     self._id, self._video, self._subject = (joined[name] for name in ('id', 'video', 'subject'))
     self._resembling = joined['resembling']
     self._files = [joined[m] for m in schema.MODALITIES]
+    self._joined = joined
     self._bit = np.where(self._split > 0, np.int64(1) << np.maximum(self._split - 1, 0), 0)
 
   def _where(self, row: int, seen_from: str = '') -> str:
@@ -248,6 +249,19 @@ class Table:
       if leak.subject in known and not any(leak.subject in text for text in leaking):
         report.leaks[i] = leak._replace(accepted=known[leak.subject])
 
+  def facts(self) -> dict[str, list]:
+    """Columns for `shortcuts`: what is known of every row without its files."""
+    texts = {key: text for index in self._indices for key, text in index.texts.items()}
+    paths = [index.list_of(0) if len(index) else '' for index in self._indices]
+    columns = {name: getattr(self, f'_{name}').tolist() for name in ('label', 'subject', 'video')}
+    columns |= {m: (c != 0).tolist() for m, c in zip(schema.MODALITIES, self._files, strict=True)}
+    columns |= {
+      name: [texts[key] for key in self._joined[name].tolist()] for name in ('dataset', 'device')
+    }
+    columns['split'] = [self._names[code] for code in self._split.tolist()]
+    columns['list'] = [paths[number] for number in self._list.tolist()]
+    return columns
+
   def distinct(self) -> Iterator[lists.Row]:
     """Each triplet's row, at its first occurrence in the lists."""
     _, first = np.unique(self._triplet, return_index=True)
@@ -256,6 +270,11 @@ class Table:
       wanted = np.sort(first[(first >= start) & (first < end)]) - start
       for _, row in index.fetch(wanted.tolist()) if len(wanted) else ():
         yield row
+
+  def splits_of_distinct(self) -> list[str]:
+    """The split of each of the rows that `distinct` yields."""
+    _, first = np.unique(self._triplet, return_index=True)
+    return [self._names[code] for code in self._split[np.sort(first)].tolist()]
 
   def n_distinct(self) -> int:
     return len(np.unique(self._triplet))

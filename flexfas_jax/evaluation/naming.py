@@ -106,6 +106,16 @@ def _read(path: str) -> Said | str | None:
   return None
 
 
+def device(said: Said) -> str:
+  """The device that a path names, '' where its layout names none: CeFA's names have one."""
+  parts = said.video.split('_')
+  if said.dataset != 'casia_cefa' or len(parts) < 5:
+    return ''
+  mask = said.subject.startswith(tuple(_CEFA_3D))
+  number = parts[4] if mask else parts[2]
+  return (_CEFA_MASK_DEVICE if mask else _CEFA_DEVICE).get(number, number)
+
+
 # Words by which anyone's paths tell modalities apart, as whole words: 'a/Depth/1.png', 'a_ir.jpg'.
 _WORDS = _MODALITY | {'colour': 'rgb', 'infrared': 'ir', 'nir': 'ir'}
 _WORD = re.compile(rf'(?:^|[/_.-])({"|".join(_WORDS)})(?=[/_.-]|$)', re.IGNORECASE)
@@ -175,6 +185,8 @@ _CEFA = re.compile(
   r'(?:(AF|CA|EA)-(\d+)(?:-\w+)?/|^|/)([123])_(\d+)_(\d)_(\d)_(\d)/'
   r'(color|profile|depth|ir)/(\d+)\.\w+$'
 )
+_CEFA_DEVICE = {'1': 'rssdk', '2': 'mp4', '3': 'bag', '4': 'MOV'}
+_CEFA_MASK_DEVICE = {'1': 'camera', '2': 'D435i'}
 _CEFA_RACE = {'1': 'AF', '2': 'CA', '3': 'EA'}
 _CEFA_MASK = re.compile(
   r'(3D-Mask|Silicone-Mask)/(?:[^/]+/)?((\d)_(\d+)(?:_\d)+)/(color|profile|depth|ir)/(\d+)\.\w+$'

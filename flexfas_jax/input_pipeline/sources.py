@@ -101,7 +101,11 @@ class _Part(NamedTuple):
 
 
 def open_source(
-  names: str | Sequence[str], data_dir: str, check: bool = True, more: Sequence[str] = ()
+  names: str | Sequence[str],
+  data_dir: str,
+  check: bool = True,
+  more: Sequence[str] = (),
+  optional: Sequence[str] = (),
 ) -> Source:
   """Opens selections of prepared data sets; builds what is missing and needs no licence.
 
@@ -110,6 +114,8 @@ def open_source(
     data_dir: where prepared sets are.
     check: read every record once, so that a damaged shard is found now rather than hours later.
     more: columns of the sets' manifests that are wanted besides `FIELDS`.
+    optional: further ones, '' where a set does not have them. Those of a modality, as 'ir_sha256',
+      are '' too where a selection leaves the modality out.
 
   Raises:
     ConfigError: a name of another form, or of a set, field or value that does not exist.
@@ -119,7 +125,7 @@ def open_source(
   if not names:
     raise ConfigError('no data set is named; give set/config:split')
   fields = tuple(dict.fromkeys((*FIELDS, *more)))
-  parts, columns, checked = [], {field: [] for field in fields}, set()
+  parts, columns, checked = [], {field: [] for field in (*fields, *optional)}, set()
   for name in names:
     wanted = selections.parse(name)
     folder = _locate(wanted, data_dir)
@@ -148,6 +154,11 @@ def open_source(
       raise ConfigError(f'{name} has no column {missing[0]!r}; it has: {", ".join(of_split)}')
     for field in fields:
       columns[field] += [of_split[field][i] for i in places]
+    for field in optional:
+      modality = field.partition('_')[0]
+      kept = wanted.modalities is None or modality not in MODALITIES
+      there = field in of_split and (kept or modality in wanted.modalities)
+      columns[field] += [of_split[field][i] if there else '' for i in places]
   return Source(names, parts, columns)
 
 

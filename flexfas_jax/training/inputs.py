@@ -1,14 +1,18 @@
 """What a job reads: training, val and test sets, opened and proven apart."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import overlaps
+from flexfas_jax.evaluation import overlaps, shortcuts
 from flexfas_jax.input_pipeline import sources
+from flexfas_jax.schema import MODALITIES
 from flexfas_jax.training import identities
+
+# Of the manifests: which images there are, how they were encoded, and what took them.
+_FILE_COLUMNS = (*(f'{m}_{what}' for m in MODALITIES for what in ('sha256', 'file')), 'device')
 
 
 class Data(NamedTuple):
@@ -47,7 +51,11 @@ def open_all(
   def open_(name: str, names: str, needed: bool) -> sources.Source | None:
     try:
       source = sources.open_source(
-        names, config.data_dir, check=needed, more=(target,) if target else ()
+        names,
+        config.data_dir,
+        check=needed,
+        more=(target,) if target else (),
+        optional=_FILE_COLUMNS,
       )
     except DataError:
       if needed:
@@ -76,6 +84,8 @@ def open_all(
   here = {name: source for name, source in {'val': val, **tests}.items() if source}
   overlaps.check_pretraining(pretraining, {name: s.columns for name, s in here.items()})
   remarks += overlaps.told(leaks) + overlaps.similar(*sides)
+  if train_source and not target:
+    remarks += _shortcuts(train_source.columns)
   if known is None and train_source:
     known = identities.know(train_source, target)
     identities.check_count(config, known)
@@ -88,6 +98,17 @@ def open_all(
       val = number(val, 'val')
       tests = {name: source and number(source, f'test.{name}') for name, source in tests.items()}
   return Data(train_source, val, tests, remarks, known)
+
+
+def _shortcuts(columns: Mapping[str, Sequence[str]]) -> list[str]:
+  """Warnings about what predicts the label of the training set in place of a face."""
+  facts = {'data set': columns['dataset'], 'device': columns['device']}
+  files = {m: columns[f'{m}_file'] for m in MODALITIES}
+  digests = {m: columns[f'{m}_sha256'] for m in MODALITIES}
+  if any(map(any, digests.values())):  # a set without a manifest has none
+    facts |= shortcuts.facts_of({m: list(map(bool, some)) for m, some in digests.items()}, files)
+  found = shortcuts.find(facts, columns['label'], columns['subject'], columns['video'])
+  return [f'warning: config.train: {shortcut}' for shortcut in found]
 
 
 def tests_of(config: ConfigDict) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ import pytest
 
 from data import folders
 from data.casia_cefa.casia_cefa_dataset_builder import Builder
-from flexfas_jax import lint
+from flexfas_jax import lint, prepare
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import naming
 from flexfas_jax.input_pipeline import sources
@@ -140,9 +140,9 @@ def test_lists_of_pictures_are_read_where_there_are_none_of_videos(trees, tmp_pa
   (lists / 'CASIA_CeFA@p1.1_image_train.txt').write_text(row)  # not of AF
   plan = planned('release', trees / 'ethnicity', lists=lists)
   columns = {row.facts['id']: row.extra for rows in plan.splits.values() for row in rows}
-  assert columns['casia_cefa/CA-200/2_200_3_1_4/0001'] == {'p2.1': 'dev'}
-  assert columns['casia_cefa/CA-200/2_200_3_1_4/0002'] == {}
-  assert columns['casia_cefa/AF-200/1_200_3_1_4/0002'] == {'p1.1': 'dev'}
+  assert columns['casia_cefa/CA-200/2_200_3_1_4/0001'] == {'device': 'bag', 'p2.1': 'dev'}
+  assert columns['casia_cefa/CA-200/2_200_3_1_4/0002'] == {'device': 'bag'}
+  assert columns['casia_cefa/AF-200/1_200_3_1_4/0002'] == {'device': 'bag', 'p1.1': 'dev'}
 
 
 def test_lists_that_name_what_is_not_there(ethnicity, trees, tmp_path):
@@ -319,3 +319,26 @@ def test_an_unknown_instrument_is_refused_by_name(ethnicity, tmp_path, capsys):
   given = row.replace(' ', ',') + ',attack,wax_bust'
   (tmp_path / 'own.csv').write_text(f'rgb,depth,ir,label,attack_type\n{given}\n')
   assert lint.main([str(tmp_path / 'own.csv')]) == 0
+
+
+def test_the_device_predicts_the_label(trees, tmp_path, capsys):
+  """CeFA's live clips are of one device, its attacks of another: lint and the card say so."""
+  flags = ['--dataset=casia_cefa/release', f'--source={trees / "ethnicity"}', '--workers=1']
+  assert prepare.main([*flags, f'--data_dir={tmp_path}']) == 0
+  words = 'train: device separates attacks from bona fide samples (balanced accuracy 1.00): '
+  words += 'bag: 100% of attacks, 0% of bona fide; rssdk: 0% of attacks, 100% of bona fide'
+  assert f'warning: {words}' in capsys.readouterr().err
+  (folder,) = tmp_path.glob('casia_cefa/release/*')
+  found = {(s['split'], s['fact']) for s in card(folder)['shortcuts']}
+  assert found == {(split, 'device') for split in ('train', 'val', 'test')}
+  markdown = (folder / 'CARD.md').read_text()
+  assert '| train | device | 1.00 | bag | 100% | 0% |' in markdown
+  assert '| train | device | 1.00 | rssdk | 0% | 100% |' in markdown
+  source = sources.open_source('casia_cefa/release:train', str(tmp_path), optional=('device',))
+  assert set(source.columns['device']) == {'rssdk', 'bag'}
+  plan = planned('release', trees / 'ethnicity')
+  label = lambda row: int(row.facts['label'] == 'bona_fide')  # noqa: E731
+  lines = [f'{" ".join(r.files.values())} {label(r)}\n' for r in plan.splits['train']]
+  (tmp_path / 'train.txt').write_text(''.join(lines))
+  assert lint.main([str(tmp_path / 'train.txt')]) == 0
+  assert f'shortcut: {words}' in capsys.readouterr().out

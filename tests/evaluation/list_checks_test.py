@@ -573,7 +573,14 @@ def test_the_published_lists(published):
   assert rows['CASIA-SURF_CeFA_val'] == (4_501, 901, 0)
   assert rows['CASIA-SURF_CeFA_test'] == (19_303, 3_000, 60)
   assert rows['WMCA_test'] == (5_037, 1_041, 0)
-  assert published.counts() == {'duplicate': 80, 'line-endings': 11, 'no-last-newline': 4}
+  assert published.counts() == {
+    'duplicate': 80, 'shortcut': 3, 'line-endings': 11, 'no-last-newline': 4,
+  }  # fmt: skip
+  # CeFA's live clips and attacks were taken by different devices.
+  assert [(s['split'], s['fact'], s['accuracy']) for s in published.shortcuts] == [
+    ('test', 'device', 1.0), ('train', 'device', 1.0), ('val', 'device', 1.0),
+  ]  # fmt: skip
+  assert published.shortcuts[1]['values'] == (('bag', 1.0, 0.0), ('rssdk', 0.0, 1.0))
   duplicates = [Path(f.list).stem for f in published.findings if f.rule == 'duplicate']
   assert collections.Counter(duplicates) == {
     'CASIA-SURF_CeFA_train': 20, 'CASIA-SURF_CeFA_test': 60,
