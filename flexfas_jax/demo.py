@@ -8,7 +8,7 @@ import webbrowser
 from pathlib import Path
 
 from flexfas_jax.errors import ConfigError, exit_code_of
-from flexfas_jax.predict import add_model_arguments, load
+from flexfas_jax.predict import add_model_arguments, load, refuse_repeated
 from flexfas_jax.prediction.page import answers, server
 
 _HELP = """\
@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
+  refuse_repeated(parser)
   add = parser.add_argument
   add('bundle', metavar='BUNDLE', type=Path, help='a folder that --mode=export made')
   add('--port', type=int, default=8008, help='default: 8008; 0: any that is free')

@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
+  refuse_repeated(parser)
   add = parser.add_argument
   add('bundle', metavar='BUNDLE', type=Path, help='a folder that --mode=export made')
   one = parser.add_argument_group('one sample').add_argument
@@ -121,6 +122,23 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
+class _StoreOnce(argparse.Action):
+  def __call__(self, parser, namespace, values, option_string=None):
+    given = vars(namespace).setdefault('_given', set())
+    if self.dest in given:
+      parser.error(f'{option_string} is given twice, and the last would replace the first')
+    given.add(self.dest)
+    setattr(namespace, self.dest, values)
+
+
+def refuse_repeated(parser: argparse.ArgumentParser) -> None:
+  """Makes a parser refuse an option that is given twice; call it before options are added.
+
+  Of `--require=depth --require=ir` argparse keeps the last alone.
+  """
+  parser.register('action', None, _StoreOnce)
+
+
 def add_model_arguments(add) -> None:
   """What `predict` and `demo` have in common; `load` reads them."""
   order = ', '.join(formats.RUNTIMES)
@@ -132,7 +150,7 @@ def add_model_arguments(add) -> None:
   add('--yunet', metavar='FILE', default='', help='face_detection_yunet_*.onnx, which you have')
   add('--margin', type=float, default=0.3, help="of the box's longer side; default: 0.3")
   add('--align', choices=('none', 'eyes'), default='none', help='eyes: turn them level')
-  add('--require', metavar='NAME,...', default='', help='without these nothing is decided')
+  add('--require', metavar='NAME,...', help='without these nothing is decided')
   add('--allow_absent', metavar='NAME,...', default='',
       help='modalities that count as absent where they are given and unusable (no signal, stale); '
       'of the others, that is a failure to acquire')  # fmt: skip
@@ -162,7 +180,7 @@ def load(args: argparse.Namespace) -> Predictor:
     precision=args.precision,
     crop=args.crop,
     yunet=args.yunet,
-    require=_names(args.require),
+    require=_required(args.require),
     allow_absent=_names(args.allow_absent),
     sizes=args.sizes,
     max_pixels=args.max_pixels,
@@ -174,6 +192,13 @@ def load(args: argparse.Namespace) -> Predictor:
     margin=args.margin,
     align=args.align,
   )
+
+
+def _required(text: str | None) -> list[str]:
+  names = _names(text or '')
+  if text is not None and not names:  # a variable of the shell that is not set, for example
+    raise ConfigError(f'--require={text} names no modality: name some, or leave it out')
+  return names
 
 
 def _names(text: str) -> list[str]:
@@ -204,6 +229,11 @@ def _predict(args: argparse.Namespace) -> None:
     raise ConfigError(f'--out={args.out}: write NAME.csv, in a folder that is there')
   if args.out and args.manifest and args.out.resolve() == args.manifest.resolve():
     raise ConfigError(f'--out={args.out} would overwrite the manifest')
+  if args.out and score_table.is_foreign(header := score_files.header_path(args.out)):
+    raise ConfigError(
+      f'--out={args.out} would overwrite {header}, which is no header of a score file; choose '
+      'another name'
+    )
   predictor = load(args)
   if given:
     _one(predictor, given, args)

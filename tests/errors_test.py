@@ -1,5 +1,10 @@
 """Exit codes, and what a user sees."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from flexfas_jax import errors
@@ -37,3 +42,31 @@ def test_done_is_0_and_ctrl_c_130(capsys):
 def test_a_defect_of_ours_is_not_hidden():
   with pytest.raises(ZeroDivisionError):
     errors.exit_code_of(lambda: 1 / 0)
+
+
+PRINTS = """
+import sys
+from flexfas_jax import errors
+def command():
+  print('a decision')
+  sys.stdout.flush()
+sys.exit(errors.exit_code_of(command))
+"""
+
+
+@pytest.mark.parametrize(
+  ('redirect', 'code', 'says'),
+  [
+    ('>&-', 0, ''),
+    ('>&- 2>&-', 0, ''),
+    ('>/dev/full', 2, 'error: the output cannot be written: No space left on device\n'),
+  ],
+)
+def test_an_output_that_takes_nothing(redirect, code, says):
+  if 'full' in redirect and not os.path.exists('/dev/full'):
+    pytest.skip('there is no /dev/full here')
+  done = subprocess.run(
+    ['sh', '-c', f'"$0" -c "$1" {redirect}', sys.executable, PRINTS],
+    cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+  )  # fmt: skip
+  assert (done.returncode, done.stderr) == (code, says)

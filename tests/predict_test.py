@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexfas_jax import predict, score
+from flexfas_jax import demo, predict, score
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.prediction import Predictor
 from tests.prediction import bundles
@@ -139,11 +139,37 @@ def test_one_sample(bundle, files, capsys):
     (['--rgb=rgb.png', '--require=depth'], 2, 'depth is needed, and absent'),
     (['--rgb=rgb.png', '--allow_absent=deph'], 2, "no modality 'deph' in this model"),
     (['--rgb=rgb.png', '--require=ir', '--allow_absent=ir'], 2, 'ir is required'),
+    (['--rgb=rgb.png', '--require='], 2, '--require= names no modality'),
+    (['--rgb=rgb.png', '--require= ,'], 2, '--require= , names no modality'),
+    (['--rgb=rgb.png', '--align=eyes'], 2, 'align=eyes does nothing without crop'),
+    (['--manifest=boxless.csv', '--out=card.csv'], 2, 'would overwrite card.json'),
   ],
 )
 def test_what_is_wrong_is_told(bundle, files, capsys, args, code, says):
+  shutil.copy(bundle / 'card.json', files)
   found = run(capsys, bundle, *args)
   assert found[0] == code and says in found[2] and found[2].count('\n') == 1
+
+
+@pytest.mark.parametrize(
+  'twice',
+  [
+    ['--require=depth', '--require=ir'],
+    ['--allow_absent=ir', '--allow_absent', 'depth'],
+    ['--rgb=ir.png'],
+    ['--sha256=0', '--sha256=1'],
+  ],
+)
+def test_an_option_twice_is_refused(bundle, files, capsys, twice):
+  """The last would replace the first: of two required modalities one would be forgotten."""
+  for command in (predict, demo):
+    given = ['--rgb=rgb.png', '--ir=ir.png'] if command is predict else []
+    if command is demo and twice == ['--rgb=ir.png']:
+      continue
+    with pytest.raises(SystemExit) as ended:
+      command.main([str(bundle), *given, *twice])
+    assert ended.value.code == 2
+    assert 'is given twice' in capsys.readouterr().err
 
 
 def test_the_future_is_not_fresh(bundle, files, capsys):

@@ -63,7 +63,14 @@ class Framing:
 
 
 def make(
-  crop: str | None, yunet: str = '', yunet_sha256: str = '', margin: float = 0.3, **fields
+  crop: str | None,
+  yunet: str = '',
+  yunet_sha256: str = '',
+  *,
+  margin: float = 0.3,
+  align: str = 'none',
+  min_size: int = 32,
+  min_score: float = 0.6,
 ) -> Framing | None:
   """The framing that a command line or a caller names; None: pictures are of faces already.
 
@@ -72,7 +79,7 @@ def make(
     yunet: the detector's file.
     yunet_sha256: what its bytes must be; '': whatever they are.
     margin: share of the box's longer side that is added on each side.
-    **fields: further ones of `faces.Recipe`.
+    align, min_size, min_score: see `faces.Recipe`.
 
   Raises:
     ConfigError: a value that cannot be.
@@ -81,14 +88,17 @@ def make(
   if not crop or crop == 'none':
     if yunet:
       raise ConfigError('a YuNet does nothing without crop=yunet')
+    if align != 'none':
+      raise ConfigError(f'align={align} does nothing without crop=landmarks or crop=yunet')
     return None
   if (crop == 'yunet') != bool(yunet):
     raise ConfigError('crop=yunet needs yunet=FILE, the model file that you have, and only it does')
   if yunet and not yunet_sha256:
     yunet_sha256 = _digest(yunet)
-  framing = Framing(
-    faces.Recipe(crop, margin=margin, model_sha256=yunet_sha256, **fields), str(yunet)
+  recipe = faces.Recipe(
+    crop, margin, align, min_size=min_size, min_score=min_score, model_sha256=yunet_sha256
   )
+  framing = Framing(recipe, str(yunet))
   if yunet:
     faces.load_yunet(framing.yunet, framing.recipe.model_sha256)  # what is wrong is told now
   return framing
@@ -100,7 +110,7 @@ def columns_of(box: Sequence[float] | Mapping[str, str] | None) -> dict[str, str
     return dict.fromkeys(faces.BOX, '')
   if isinstance(box, Mapping):
     return {name: str(cell) for name, cell in box.items()}
-  if len(box) != 4:
+  if not isinstance(box, Sequence | np.ndarray) or len(box) != 4:
     raise ConfigError(f'a box is left, top, right, bottom, in pixels; this is {box!r}')
   return dict(zip(faces.BOX, map(str, box), strict=True))
 

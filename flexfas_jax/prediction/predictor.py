@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -100,7 +100,10 @@ class Predictor:
     public_key: str | os.PathLike | None = None,
     require_signature: bool = False,
     min_sequence: int | None = None,
-    **fields,
+    margin: float = 0.3,
+    align: str = 'none',
+    min_size: int = 32,
+    min_score: float = 0.6,
   ) -> 'Predictor':
     """A predictor of a bundle; the bytes that were verified are the bytes that run.
 
@@ -133,7 +136,7 @@ class Predictor:
       min_sequence: the bundle's sequence number must be at least this, so that an older bundle,
         though signed, is refused. Without a signature or `sha256` whoever edits the bundle can
         edit its number. None: any.
-      **fields: of `faces.Recipe`: margin, align, min_size, min_score.
+      margin, align, min_size, min_score: of the crop, see `faces.Recipe`.
 
     Raises:
       ConfigError: no such model, or its library is not installed (it is said what to install); a
@@ -151,7 +154,9 @@ class Predictor:
       min_sequence=min_sequence,
     )
     entry = formats.choose(card, format, precision, tuple(modalities))
-    how = framing.make(crop, yunet, **fields)
+    how = framing.make(
+      crop, yunet, margin=margin, align=align, min_size=min_size, min_score=min_score
+    )
     run = formats.load(card, entry)
     return cls(card, entry, run, how, require, allow_absent, sizes, max_pixels, depth_unit, ir_bits)
 
@@ -296,13 +301,17 @@ class Predictor:
       allow_absent: as in a call.
 
     Raises:
-      ConfigError: an `allow_absent` that `load` would refuse.
+      ConfigError: `used` names a modality that the sample lacks; an `allow_absent` that `load`
+        would refuse.
       StateError: there is no threshold for them; the model fails.
     """
     used = tuple(used)
     if said := self.refusal(used, acquired.unusable, allow_absent):
       reasons = (*acquired.reasons, said)
       return Decision(decisions.FTA, used=used, reasons=reasons, unusable=acquired.unusable)
+    if lacking := [m for m in used if m not in self.used(acquired)]:
+      # Without it the score is of fewer modalities, and their threshold is another one.
+      raise ConfigError(f'{"+".join(used)} is to decide, and the sample has no {lacking[0]}')
     threshold = self.card.threshold('+'.join(used))  # first: without one, nothing is computed
     score = self.scores(
       {m: image[None] for m, image in acquired.arrays.items()},
@@ -355,4 +364,6 @@ class Predictor:
 def _names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
   if isinstance(names, str):  # its letters would be taken for names
     raise ConfigError(f'{argument} is {names!r}; give a sequence of names: ({names!r},)')
+  if not isinstance(names, Iterable):
+    raise ConfigError(f"{argument} is {names!r}; give a sequence of names: ('ir',)")
   return tuple(names)

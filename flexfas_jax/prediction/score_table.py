@@ -202,6 +202,15 @@ def _header(predictor: Predictor, allowed: Sequence[str], as_evaluated: bool) ->
   }
 
 
+def is_foreign(header: Path) -> bool:
+  """Whether a file is there and is none of the headers that `write` writes, such as a card."""
+  try:
+    found = json.loads(header.read_bytes()) if header.is_file() else {'bundle_hash': ''}
+  except (OSError, ValueError, RecursionError):
+    return True
+  return not isinstance(found, dict) or not found.keys() & {'bundle_hash', 'list_hash'}
+
+
 def write(path: Path, table: Table) -> None:
   """Writes a score file where every sample has a label, and else the same without labels.
 

@@ -133,6 +133,7 @@ def test_a_covered_sensor_is_a_failure_to_acquire_unless_allowed(predictor, bund
     (['thermal'], "no modality 'thermal' in this model"),
     (['depth'], 'depth is required'),
     ('ir', r"allow_absent is 'ir'; give a sequence of names: \('ir',\)"),
+    (5, 'allow_absent is 5; give a sequence of names'),
   ],
 )
 def test_what_cannot_be_allowed(bundle, allow_absent, says):
@@ -140,6 +141,25 @@ def test_what_cannot_be_allowed(bundle, allow_absent, says):
     Predictor.load(bundle, require=['depth'], allow_absent=allow_absent)
   with pytest.raises(ConfigError, match=says):
     Predictor.load(bundle, require=['depth'])(**bundles.triplet(), allow_absent=allow_absent)
+
+
+@pytest.mark.parametrize('name', ['requires', 'allow_absents', 'require_signed', 'magrin'])
+@pytest.mark.parametrize('crop', [None, 'box'])
+def test_an_argument_that_is_misspelt_is_refused(bundle, name, crop):
+  """It was ignored: a predictor that should require infrared did not."""
+  with pytest.raises(TypeError, match=name):
+    Predictor.load(bundle, crop=crop, **{name: ('ir',)})
+
+
+def test_what_a_sample_lacks_does_not_decide(predictor):
+  """The score would be of RGB alone, and the threshold of RGB and infrared."""
+  images = bundles.triplet()
+  without = predictor.acquire({'rgb': images['rgb']})
+  covered = predictor.acquire({'rgb': images['rgb'], 'ir': np.zeros_like(images['ir'])})
+  for acquired in (without, covered):
+    with pytest.raises(ConfigError, match=r'rgb\+ir is to decide, and the sample has no ir'):
+      predictor.decide(acquired, ('rgb', 'ir'), ('ir',))
+    assert predictor.decide(acquired, ('rgb',), ('ir',)).threshold == bundles.THRESHOLDS['rgb']
 
 
 def test_nan_is_a_failure(predictor):
