@@ -148,8 +148,9 @@ def preprocessing(size: int, modalities, view: str = 'whole', resize: str = 'are
     'from 0. Contrast is the largest median of a cell minus the smallest; spread is the upper '
     'minus the lower quartile of the cell at index (cells // 2) when cells are sorted by it. No '
     f'signal: contrast < {signal.CONTRAST}, or contrast < {256 // signal.NOISE} (16 bits: '
-    f'{65536 // signal.NOISE}) and contrast < {signal.CONTRAST_TO_SPREAD:g} x spread. Values are '
-    'as stored, 8 or 16 bits.',
+    f'{65536 // signal.NOISE}) and contrast < {signal.CONTRAST_TO_SPREAD:g} x spread; or, of '
+    f'ir, more than {signal.SATURATED_SHARE:.0%} of the pixels in the central half (as for depth) '
+    'are at least 254 (16 bits: 65278). Values are as stored, 8 or 16 bits.',
     f'The {seen} becomes {size} x {size}, its aspect not kept. {resized}',
     'To [0, 1]: 8 bits are divided by 255, 16 bits by 65535. Infrared of n < 16 significant bits '
     'in 16 is first multiplied by 65535 / (2^n - 1) and rounded (ir_bits).',

@@ -11,6 +11,9 @@ The limits lie between noise and the 3,332 rendered samples (experiments/reliabi
   contrast, 8 bits          5 (sigma 4 grey levels)      33 (attacks), 47 (bona fide)
   contrast / spread         1.0 (sigma of 8 and more)    2.1 (attacks), 4.2 (bona fide)
 
+At the maximum are at most 80 % of the face window of a rendered attack (infrared, glossy and near
+the lamp) and 0.04 % of a bona fide one; a sensor that is dazzled has nearly all there.
+
 Six attacks are left out of that and have no signal: infrared of a screen, which is dark but for
 noise (contrast 3 to 5, no lamp's reflection). Bona fide images at an eighth of their exposure with
 noise of 3 grey levels, and depth of which half is taken away, keep signal.
@@ -25,6 +28,7 @@ MEASURED_SHARE_FRAME = 0.005  # of a whole frame, of which the face may be a sma
 ODD_SHARE = 0.001  # of the pixels, at most, differ in depth that is one value; one pixel always may
 CONTRAST = 6  # between two cells, at least: grey levels, of 8 or 16 bits
 CONTRAST_TO_SPREAD = 1.5  # at least, where contrast is so little that noise could make it:
+SATURATED_SHARE = 0.9  # of infrared's face window, at most, at the maximum: 254, or 65278
 NOISE = 8  # below this part of the range, which is 32 levels of 8 bits, 8192 of 16
 CELLS, CELLS_FRAME = 8, 16  # along a side, of a crop and of a whole frame
 SAMPLES = 8  # along the side of a cell
@@ -37,8 +41,8 @@ def no_signal(image: np.ndarray, modality: str, *, frame: bool = False) -> str:
   measured and the image is not one value: little range is no fault, since a flat print is a
   measurement too. RGB and infrared carry signal where the medians of two cells of a grid differ
   (contrast), and by more than noise explains: where contrast is little, the typical interquartile
-  range within a cell (spread) is the scale of noise. `export.card.preprocessing` has the rule to
-  the pixel.
+  range within a cell (spread) is the scale of noise. An infrared crop also needs a face window that
+  is not saturated. `export.card.preprocessing` has the rule to the pixel.
 
   Args:
     image: [h, w] or [h, w, C] uint8 or uint16, decoded; of depth and infrared, the first channel
@@ -87,7 +91,17 @@ def _no_contrast(image: np.ndarray, modality: str, frame: bool) -> str:
   noise = 256**image.itemsize // NOISE
   if not frame and contrast < min(noise, CONTRAST_TO_SPREAD * spread):
     return f'is noise: it differs by {contrast} levels between its parts, by {spread} within them'
+  if modality == 'ir' and not frame and (share := saturated_share(image)) > SATURATED_SHARE:
+    return f'is saturated: {share:.1%} of its central half are at the maximum'
   return ''
+
+
+def saturated_share(infrared: np.ndarray) -> float:
+  """The share of the pixels in the central half of an infrared image that are at the maximum."""
+  h, w = infrared.shape[:2]
+  window = _one_channel(infrared)[h // 4 : h - h // 4, w // 4 : w - w // 4]
+  maximum = np.iinfo(infrared.dtype).max
+  return np.count_nonzero(window >= maximum - maximum // 255) / window.size
 
 
 def contrast_and_spread(image: np.ndarray, modality: str, most: int = CELLS) -> tuple[int, int]:

@@ -237,3 +237,21 @@ def test_the_card_describes_the_rule_to_the_pixel():
       assert (no_signal(image, modality) == '') == by_the_card(image, modality), (i, modality)
       values.append(by_the_card(image, modality))
   assert all(0.1 < np.mean(values) < 0.9 for values in found.values())
+
+
+@pytest.mark.parametrize('dtype', DEPTHS)
+@pytest.mark.parametrize('channels', [1, 3])
+def test_the_limit_of_saturation(dtype, channels):
+  top = np.iinfo(dtype).max
+  for value in (top, top - top // 255):
+    image = np.full((40, 40), top // 3, dtype)
+    image[::2] //= 2
+    window = image[10:30, 10:30]  # 400 pixels
+    window.flat[:360] = value
+    three = np.repeat(image[..., None], channels, 2)
+    assert no_signal(three, 'ir') == ''
+    three[28, 10] = value
+    assert signal.saturated_share(three) == 361 / 400
+    assert 'is saturated: 90.2%' in no_signal(three, 'ir')
+    assert no_signal(three, 'ir', frame=True) == no_signal(three, 'rgb') == ''
+    assert no_signal(three, 'depth') == ''
