@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import cv2
@@ -95,6 +96,7 @@ def test_images_outside_the_limits(serving):
   """Refused by their headers: another request waits for none of them."""
   large = bytearray(bundles.png(bundles.picture(0)))
   large[16:24] = (60_000).to_bytes(4) * 2
+  large[29:33] = zlib.crc32(large[12:29]).to_bytes(4)
   wide = bundles.png(bundles.picture(1, size=48)[:27])
   rgb = bundles.png(bundles.picture(2, channels=3))
   start = time.process_time()

@@ -70,4 +70,5 @@ def of_path(path: str) -> Sensor:
 
 def is_sensor(name: str) -> bool:
   """Whether a name holds a word for a sensor, also one that is not read: 'depthmap', 'IR 1'."""
-  return any(_SENSOR.fullmatch(word.lower()) for word in _LETTERS.findall(name))
+  words = [*_LETTERS.findall(name), *re.findall('[A-Za-z]+', name)]  # the latter: ToF, LiDAR
+  return any(_SENSOR.fullmatch(word.lower()) for word in words)

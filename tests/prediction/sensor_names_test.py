@@ -36,6 +36,7 @@ def test_what_is_clear(path, modality, plain):
   [
     *('ir1/1.png', 'infra1/1.png', 'infra/1.png', 'infrared2/1.png', 'IRLeft/1.png', 'irL/1.png'),
     *('thermal/1.png', 'Thermal_0/1.png', 'swir/1.png', 'lwir/1.png', 'flir/1.png', 'tof/1.png'),
+    *('ToF/1.png', '1_LiDAR.png', 'a/FLiR0/1.png'),
     *('depthmap/1.png', 'DepthMap/1.png', 'depth map/1.png', 'depths/1.png', 'disparity/1.png'),
     *('1_thermal.png', '1_ir2.png', '1_depthmap.png', 'confidence/1.png', 'uv/1.png', 'irs/1.png'),
     *('rgb2/1.png', 'a/b/ir1/c/1.png'),
