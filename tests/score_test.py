@@ -691,3 +691,15 @@ def test_two_spellings_of_a_species_or_group_are_one(tmp_path, column):
   else:
     assert found['n_attack/Zo\u00eb'] == 60 and found['n_attack/other'] == 20
     assert run(tmp_path / 't.csv', '--by_video', '--bootstrap=0') == 0
+
+
+def test_videos_of_one_name_in_dev_and_test_are_not_the_same_list(tmp_path, capsys):
+  """Of one subject in each file: without other videos of the name, a video's id is the name."""
+  for name in ('dev', 'test'):
+    rows = [f'{name}{i},{i % 2},v{i % 6},{name}-anna,.{1 + i % 9}\n' for i in range(36)]
+    (tmp_path / f'{name}.csv').write_text('id,label,video,subject,score\n' + ''.join(rows))
+  dev = f'--dev={tmp_path}/dev.csv'
+  assert run(tmp_path / 'test.csv', dev, '--by_video', '--bootstrap=0') == 0
+  (tmp_path / 'dev.csv').write_text((tmp_path / 'test.csv').read_text())
+  assert run(tmp_path / 'test.csv', dev, '--bootstrap=0') == 4
+  assert 'are the same list of samples' in capsys.readouterr().err

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from flexfas_jax import identity
 from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.evaluation import metrics, scales, score_files, thresholds, unusable
 
@@ -176,7 +177,7 @@ def fitted_on(
   if dev is None:
     raise StateError(f'{rule} is fitted on development scores, and there are none (--dev)')
   names = [str(x.path or what) for x, what in ((dev, 'dev'), (scores, 'test'))]
-  if not oracle and _list_hash(dev) == _list_hash(scores):
+  if not oracle and _are_one_list(dev, scores):
     raise StateError(
       f'{names[0]} and {names[1]} are the same list of samples: a threshold is never fitted on '
       'what it judges (to see the best that it could be, ask for --oracle)'
@@ -198,8 +199,15 @@ def fitted_on(
   return dev
 
 
-def _list_hash(scores) -> str:
-  return score_files.list_hash(scores.ids, scores.label)
+def _are_one_list(dev, scores) -> bool:
+  """Whether two lists are of the same samples: their ids and labels, and their subjects.
+
+  Videos that are called 1, 2, 3 have the same ids, and are not the same where no subject is.
+  """
+  if score_files.list_hash(dev.ids, dev.label) != score_files.list_hash(scores.ids, scores.label):
+    return False
+  of = [set(identity.subjects(x.dataset.tolist(), x.subject.tolist())) for x in (dev, scores)]
+  return '' in of[0] | of[1] or bool(of[0] & of[1])
 
 
 def _threshold(rule, dev, subset) -> float:

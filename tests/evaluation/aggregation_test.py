@@ -111,3 +111,18 @@ def test_rows_that_differ_in_anything_are_two(changes):
   fields = {'ids': ['a', 'a#2'], 'label': [0, 0], 'scores': {'rgb': [0.5, 0.5], 'ir': [NAN, NAN]}}
   assert aggregation.distinct(Scores(**fields))[1] == 1
   assert aggregation.distinct(Scores(**{**fields, **changes}))[1] == 0
+
+
+def test_notes_on_videos_without_subjects():
+  ids = ['t/anna/1/0', 't/anna/1/1', 't/ben/1/0', 't/ben/2/0', 'x']
+  video, label, blank = ['1', '1', '1', '2', ''], [1] * 5, [''] * 5
+  scores = Scores(ids, label, {'rgb': [0.5] * 5}, video=video, subject=blank)
+  assert aggregation.video_notes(dataclasses.replace(scores, subject=['s'] * 5)) == []
+  assert aggregation.video_notes(dataclasses.replace(scores, video=blank)) == []
+  (note,) = aggregation.video_notes(scores)
+  assert 'the folders in the ids tell 3 videos apart' in note
+  plain = dataclasses.replace(scores, ids=list('abcde'), video=['1', '1', '2', '3', ''])
+  assert aggregation.video_notes(plain, by_name=False) == []
+  (note,) = aggregation.video_notes(plain)
+  assert 'the subjects of 4 samples are unknown, so that their 3 videos' in note
+  assert note.startswith('the scores: ')

@@ -44,3 +44,9 @@ def test_notes_are_of_subsets_that_are_served():
   scores = score_files.Scores(['a', 'b'], [0, 1], {'rgb': [0.1, 0.9], 'ir': [np.nan] * 2})
   (note,) = evidence.notes(scores)
   assert note.startswith('val, rgb: 1 attack scores of 0 subjects and 1 bona_fide scores')
+
+
+def test_a_subset_that_some_samples_lack_is_served():
+  scores = scores_of(['1', '2'], ['a', 'a'], [0.5, np.nan])
+  (note,) = evidence.notes(scores)
+  assert note.startswith('val, rgb: 0 attack scores of 0 subjects and 1 bona_fide scores of 1')

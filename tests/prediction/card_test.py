@@ -104,6 +104,9 @@ def model(**fields):
     ({'inputs': bundles.INPUTS | {'rgb': {'channels': 1, 'bits': []}}}, 'channels is 1, not 3'),
     ({'inputs': bundles.INPUTS | {'rgb': {'channels': 3, 'bits': [True]}}}, 'rgb.bits is'),
     ({'inputs': bundles.INPUTS | {'rgb': {'channels': 3, 'bits': 8}}}, 'rgb.bits is 8, not a list'),
+    ({'inputs': bundles.INPUTS | {'rgb': {'channels': 3, 'bits': [8, 12]}}}, 'rgb.bits is .8, 12'),
+    (model(file='con/model.stablehlo'), "'con/model.stablehlo' is not a path below"),
+    ({'models': [*model()['models'], *model(file='../x')['models']]}, "'../x' is not a path below"),
     ({'models': [{}]}, 'models.0..file is missing'),
     ({'models': [3]}, 'models.0. is 3, not an object'),
     (model(format=None), 'format is None, not a text'),
@@ -158,6 +161,7 @@ def test_fields_of_a_later_version_are_allowed(tmp_path):
     (lambda text: b'[' * 100_000 + b']' * 100_000, 'nested too deep'),
     (lambda text: text.replace(b'"toy"', b'"\\ud800"'), 'surrogates not allowed'),
     (lambda text: text.replace(b'"name"', b'"name": "x", "name"'), "the key 'name' is there twice"),
+    (lambda text: text.replace(b'"step"', b'"step": 2, "step"'), "the key 'step' is there twice"),
     (
       lambda text: text.replace(b'"value"', b'"value": 0.9, "value"', 1),
       "the key 'value' is there twice",
