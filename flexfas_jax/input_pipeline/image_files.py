@@ -32,6 +32,7 @@ _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _HUFFMAN = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive; cameras write no others
 _TABLES, _APP1, _SCAN, _END = 0xC4, 0xE1, 0xDA, 0xD9
 _ZEROS = bytes(64)  # of compressed data: more than a hundred codes 00..0
+_MANY = 40  # coefficients of a scan; no block of an image has the same value in all of them
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by PNG's colour type
 _ORIENTATION = 0x0112
 # Should a path become a pipe between looking and opening, opening must not wait for a writer.
@@ -243,6 +244,8 @@ def _zeros_are_damage(encoded: bytes) -> bool:
   change", and its data may well be zeros. Where it is the coefficient -1, which is usual in images
   of more texture, zeros are one and the same coefficient over a hundred times, and all of these are
   valid: a decoder reports them only if they amount to another number of blocks than was there.
+
+  Scans of few coefficients, or of bits that refine them, may hold zeros wherever tiles repeat.
   """
   n_tables = 0
   first, tables, data = {}, [], 0  # {table: symbol of 00..0}; those of the scan before; its data
@@ -261,9 +264,9 @@ def _zeros_are_damage(encoded: bytes) -> bool:
         body = body[17 + sum(body[1:17]) :]
     elif marker == _SCAN:
       scan = _scan(body)
-      if scan.approximation < 0x10:  # others refine coefficients, by bits that may all be zero
+      if scan.high - scan.low > _MANY and scan.approximation < 0x10:
         tables += [one >> 4 for one in scan.tables if scan.low == 0]
-        tables += [0x10 | one & 0x0F for one in scan.tables if scan.high > 0]
+        tables += [0x10 | one & 0x0F for one in scan.tables]
   return False
 
 
