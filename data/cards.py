@@ -46,21 +46,12 @@ _HOLE = (58, 22, 74)  # colour of what a depth sensor did not measure
 _ABSENT = (235, 235, 235)
 
 
-def write(
-  folder: pathlib.Path,
-  name: str,
-  shards: Mapping[str, Sequence[pathlib.Path]],
-  extra: Mapping[str, Mapping[str, str]],
-  recorded: Mapping[str, Any],
-) -> None:
-  """Writes manifest, card and contact sheet of a set whose shards are written.
+def read_back(name: str, shards: Mapping[str, Sequence[pathlib.Path]]) -> list[dict]:
+  """What the records of a set are, in their order: all fields but the images, and of those digests.
 
   Args:
-    folder: of the set.
     name: `set/config/version`.
     shards: {split: ArrayRecord files, in order}.
-    extra: {id: {column: value}} for the manifest; columns may differ between ids.
-    recorded: what the builder has to say, for the card.
   """
   records = []
   with Workers() as workers:
@@ -70,6 +61,32 @@ def write(
       if len(tasks) > _WORTH_A_BAR:
         found = show_progress(found, len(tasks), f'{name} {split}: reading back, by {_AT_ONCE}')
       records += itertools.chain.from_iterable(found)
+  return records
+
+
+def image_of(record: Mapping, modality: str) -> bytes:
+  """The encoded image of a record of `read_back`."""
+  path, number = record['place']
+  return _read(path, [number])[0][modality]
+
+
+def write(
+  folder: pathlib.Path,
+  name: str,
+  records: Sequence[dict],
+  extra: Mapping[str, Mapping[str, str]],
+  recorded: Mapping[str, Any],
+) -> None:
+  """Writes manifest, card and contact sheet of a set whose shards are written.
+
+  Args:
+    folder: of the set.
+    name: `set/config/version`.
+    records: of `read_back`.
+    extra: {id: {column: value}} for the manifest; columns may differ between ids.
+    recorded: what the builder has to say, for the card.
+  """
+  splits = dict.fromkeys(record['split'] for record in records)
   # Without what a manifest of an earlier preparation says of its own files.
   columns = sorted({column for values in extra.values() for column in values} - {*FILES})
   digest = _write_manifest(folder / 'manifest.csv', records, extra, columns)
@@ -77,7 +94,7 @@ def write(
     'name': name,
     'flexfas_jax': flexfas_jax.__version__,
     'manifest_sha256': digest,
-    'splits': {split: _counts([r for r in records if r['split'] == split]) for split in shards},
+    'splits': {split: _counts([r for r in records if r['split'] == split]) for split in splits},
     'pictures': {modality: _pictures(records, modality) for modality in MODALITIES},
     'shortcuts': _shortcuts(records, extra),
     **recorded,
@@ -287,7 +304,7 @@ def sheet(name: str, records: Sequence[Mapping]) -> Image.Image:
 
   Args:
     name: written above.
-    records: of `_describe`.
+    records: of `read_back`.
   """
   rows = _rows(records)
   most = max(2, max(len(people) for _, people in rows))  # two make room for the title

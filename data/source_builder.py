@@ -24,7 +24,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from data import reading, triplets
+from data import reading, shared_images, triplets
 from data.reading import Row
 from flexfas_jax import csv_dialect, schema
 from flexfas_jax.errors import ConfigError, DataError
@@ -80,6 +80,8 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
 
   RULES = image_checks.Rules()
   OPTIONS: Mapping[str, str] = {}  # {name: default}; what each means is in the builder's README
+  # Whether images that two splits share are a leak; in collections from the web they are noted.
+  SHARED_IMAGES_LEAK = True
 
   def __init__(
     self,
@@ -167,6 +169,9 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     else:
       # Nothing is built from these; their images are read so that one report has everything.
       plan.splits = {split: _once(rows) for split, rows in plan.splits.items()}
+    self._rows = {
+      (split, row.facts['id']): row for split, rows in plan.splits.items() for row in rows
+    }
     self.extra = {row.facts['id']: row.extra for rows in plan.splits.values() for row in rows}
     if self._beam_runner:
       return {
@@ -201,11 +206,16 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     if self._beam_runner:
       found, self._nothing = _from_beam(self.data_path, self.extra)
       self._findings += found
+    records, stored = [], []
+    if not self._nothing:
+      records = self.read_back()
+      stored = shared_images.find(records, self._rows, self.SHARED_IMAGES_LEAK)
+      self._findings += stored
     wrong = [f for f in self._findings if f.rule not in WARNINGS]
     if self.on_bad == 'fail' or self._nothing:
       fatal = wrong
-    else:
-      fatal = [f for f in wrong if _ends_the_build(f)]
+    else:  # what is stored cannot be left out any more
+      fatal = [f for f in wrong if _ends_the_build(f) or f in stored]
     if fatal:
       raise DataError(self._report(fatal))
     if self._findings:
@@ -221,7 +231,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       'left_out': self._listed - sum(split.num_examples for split in self.info.splits.values()),
       'findings': dict(sorted(counts.items())),
     }
-    self.write_card(recorded)
+    self.write_card(records, recorded)
 
   def _failed(self) -> tuple[str, pathlib.Path]:
     """The set's name, and where everything wrong is listed while there is no set."""
@@ -238,7 +248,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       lines.append(f'... and {len(fatal) - _SHOWN} more')
     lines += [f'{rule}: {n} ({MEANING[rule]})' for rule, n in sorted(counts.items())]
     lines.append(f'All of them: {file}')
-    if any(f.rule.startswith('leak') for f in fatal):
+    if any(f.rule.startswith('leak') and f.rule != 'leak-image' for f in fatal):
       lines.append('A leak that the published lists have: --accept_known_leaks=NAME')
     if self.on_bad == 'fail' and not all(f.rule.startswith('leak') for f in fatal):
       lines.append('Mend the source, or leave out what is wrong with --on_bad=skip')

@@ -183,21 +183,29 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _finish(self) -> None:
     """Before the set is given its place."""
-    self.write_card({})
+    self.write_card(self.read_back(), {})
 
-  def write_card(self, recorded: Mapping[str, Any]) -> None:
-    """Writes manifest, card and contact sheet beside the shards.
-
-    Args:
-      recorded: what the builder has to say, for the card.
-    """
+  def read_back(self) -> list[dict]:
+    """What the shards hold, see `cards.read_back`."""
     shards = {
       split: [pathlib.Path(path) for path in self.info.splits[split].filepaths]
       for split in self.info.splits
     }
+    return cards.read_back(self._full_name(), shards)
+
+  def _full_name(self) -> str:
     config = self.builder_config and self.builder_config.name
-    name = '/'.join(filter(None, (self.name, config, str(self.version))))
-    cards.write(pathlib.Path(self.data_path), name, shards, self.extra, recorded)
+    return '/'.join(filter(None, (self.name, config, str(self.version))))
+
+  def write_card(self, records: list[dict], recorded: Mapping[str, Any]) -> None:
+    """Writes manifest, card and contact sheet beside the shards.
+
+    Args:
+      records: of `read_back`.
+      recorded: what the builder has to say, for the card.
+    """
+    folder = pathlib.Path(self.data_path)
+    cards.write(folder, self._full_name(), records, self.extra, recorded)
 
 
 def _remove_left_behind(folder) -> None:

@@ -42,6 +42,8 @@ class Builder(SourceBuilder):
       )
     return tfds.core.BuilderConfig(name=name, description='Faces by identity.')
 
+  SHARED_IMAGES_LEAK = False  # one photo from the web is found under several names
+
   def reader(self) -> recordio.RecordReader:
     """Reads a file, or a record of train.rec."""
     return recordio.RecordReader(str(self.source), self.RULES)

@@ -12,6 +12,7 @@ RULES = {
   '--labels',
   'duplicate': 'the same triplet more than once; drop all but one',
   'leak-file': 'a file in two splits; take it out of one',
+  'leak-image': 'an image whose bytes are in another split, under another name; take it out of one',
   'leak-video': 'a video in two splits; take it out of one',
   'leak-subject': 'a person in two splits; take it out of one',
   'triplet': 'frame, video or subject disagree within a row',
@@ -30,11 +31,15 @@ RULES = {
   'outside-root': 'a path that leaves the root: absolute, or with ..',
   'shortcut': 'predicts the label, and a model can learn it: balance it, or treat all images alike',
   'line-endings': 'CRLF, or a byte order mark; harmless here, other readers keep them in the label',
+  'same-bytes': 'all images of a sample are those of another one of its split; one may be enough',
+  'no-split': 'rows without a split beside rows that have one',
   'no-last-newline': 'the last line is not ended; another list appended to it is lost',
 }
 # Rules of severity 'note': nothing has to be done. A builder records them and goes on, and lint
 # exits with 0. All other rules are of severity 'error'.
-WARNINGS = frozenset({'black', 'shortcut', 'line-endings', 'no-last-newline'})
+WARNINGS = frozenset(
+  {'black', 'shortcut', 'line-endings', 'no-last-newline', 'no-split', 'same-bytes'}
+)
 
 
 def severity(rule: str) -> str:

@@ -1,12 +1,15 @@
 """What is wrong with the pictures that lists name, below a root: each triplet is looked at once."""
 
+import array
 import itertools
 from collections.abc import Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import numpy as np
+
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import list_shortcuts, lists
+from flexfas_jax.evaluation import list_shortcuts, lists, same_bytes
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.evaluation.list_report import Report
 from flexfas_jax.evaluation.list_table import Table
@@ -32,22 +35,29 @@ def look(
   inside = lambda row: not any(map(lists.leaves_root, row.paths.values()))  # noqa: E731
   # Of every row that is looked at: what predicts its label may be in its files.
   splits, who, files = [], [], {modality: [] for modality in MODALITIES}
+  positions, digests = array.array('q'), {m: array.array('Q') for m in MODALITIES}
   rows = (
-    row
-    for row, split in zip(table.distinct(), table.splits_of_distinct(), strict=True)
+    (position, row)
+    for (position, row), split in zip(table.distinct(), table.splits_of_distinct(), strict=True)
     if inside(row) and not splits.append(split)
   )
   default = image_checks.SIZES_OF.get
   jobs = (
-    (row, (root, row.paths, sizes or default(row.dataset, 'aspect'), max_pixels, stated))
-    for row in rows
+    (
+      (position, row),
+      (root, row.paths, sizes or default(row.dataset, 'aspect'), max_pixels, stated),
+    )
+    for position, row in rows
   )
   looked = show_progress(_parallel(jobs), n, f'pictures below {root}', passing=True)
-  for row, (problems, encodings_of) in looked:
+  for (position, row), (problems, encodings_of, numbers) in looked:
     n_files += len(row.paths)
     who.append((row.label, row.subject, row.video or row.id, row.list))
     for modality, described in files.items():
       described.append(encodings_of.get(modality, ''))
+    positions.append(position)
+    for modality, number in zip(MODALITIES, numbers, strict=True):
+      digests[modality].append(number)
     for rule, text in problems:
       if rule == 'missing-file':
         missing.append((row, text))
@@ -60,6 +70,9 @@ def look(
   for row, text in missing:
     report.add('missing-file', row, text)
   list_shortcuts.of_files(files, splits, who, report)
+  table.same_bytes(
+    np.array(positions), {m: np.array(some, np.uint64) for m, some in digests.items()}, report
+  )
 
 
 def problems_of(
@@ -68,12 +81,13 @@ def problems_of(
   sizes: str,
   max_pixels: int,
   stated: units.Units = units.Units(),  # noqa: B008
-) -> tuple[list[tuple[str, str]], dict[str, str]]:
+) -> tuple[list[tuple[str, str]], dict[str, str], list[int]]:
   """What is wrong with the pictures of a triplet, those missing included: (rule, text).
 
-  And how each of its files was encoded, by modality.
+  And how each of its files was encoded, by modality; and a number for each of `MODALITIES`, as
+  `same_bytes` compares them: 0 where there is no signal.
   """
-  images, problems = {}, []
+  images, problems, silent = {}, [], set()
   for modality, path in paths.items():
     try:
       images[modality] = image_files.read(Path(root, path))
@@ -83,17 +97,22 @@ def problems_of(
       problems.append(('unreadable', f'{modality} cannot be read ({error.strerror}): {path}'))
   rules = image_checks.Rules(sizes=sizes, units=stated)
   for rule, text in image_checks.inspect(images, rules, max_pixels):
-    path = paths.get(text.partition(' ')[0])
+    modality = text.partition(' ')[0]
+    if rule == 'black':
+      silent.add(modality)
+    path = paths.get(modality)
     problems.append((rule, f'{text}: {path}' if path else text))
-  return problems, {m: encodings.describe(encoded) for m, encoded in images.items()}
+  compared = [images.get(m, b'') if m not in silent else b'' for m in MODALITIES]
+  described = {m: encodings.describe(encoded) for m, encoded in images.items()}
+  return problems, described, [same_bytes.number_of(image) for image in compared]
 
 
 def _several(jobs: list[tuple]) -> list[tuple]:
   return [problems_of(*job) for job in jobs]
 
 
-def _parallel(jobs: Iterator[tuple[lists.Row, tuple]]) -> Iterator[tuple]:
-  """Yields (row, problems) in order, of jobs that all cores do; few jobs wait at a time."""
+def _parallel(jobs: Iterator[tuple[tuple, tuple]]) -> Iterator[tuple]:
+  """Yields (row, what `problems_of` returns) in order; all cores work, and few jobs wait."""
   here, there = itertools.tee(iter(lambda: list(itertools.islice(jobs, _AT_ONCE)), []))
   work = ([job for _, job in some] for some in there)
   try:

@@ -2,12 +2,12 @@
 
 import collections
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 
 from flexfas_jax import schema
-from flexfas_jax.evaluation import lists, naming
+from flexfas_jax.evaluation import lists, naming, same_bytes
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.evaluation.list_index import COLUMNS, Codes, Index, first_path
 from flexfas_jax.evaluation.list_report import KNOWN_LEAKS, SIMILAR, Leak, Note, Report
@@ -262,14 +262,60 @@ class Table:
     columns['list'] = [paths[number] for number in self._list.tolist()]
     return columns
 
-  def distinct(self) -> Iterator[lists.Row]:
-    """Each triplet's row, at its first occurrence in the lists."""
+  def same_bytes(self, positions: np.ndarray, digests: same_bytes.Digests, report: Report) -> None:
+    """Images with the same bytes under other names, see `same_bytes`.
+
+    Args:
+      positions: [N], of `distinct`.
+      digests: {modality: [N] uint64}, 0 for what carries no signal.
+    """
+    evidence = lambda modality, row: True  # noqa: E731 - what carries no signal is 0
+    splits = {int(code): np.flatnonzero(self._split[positions] == code) for code in
+              np.unique(self._split[positions])}  # fmt: skip
+    parts = {code: {m: d[at] for m, d in digests.items()} for code, at in splits.items()}
+    shared, groups = [], []  # of positions
+    for one, other in itertools.combinations([code for code in parts if code], 2):
+      for row, place, modalities in same_bytes.shared(parts[one], parts[other], evidence):
+        pair = positions[splits[other][row]], positions[splits[one][place]]
+        shared.append((*map(int, pair), modalities))
+    for code, part in parts.items():
+      for group in same_bytes.groups(part, evidence):
+        groups.append(positions[splits[code][group]].tolist())
+    rows = self._rows({*itertools.chain.from_iterable([*(pair[:2] for pair in shared), *groups])})
+    for here, there, modalities in shared:
+      row, other = rows[here], rows[there]
+      files = [' '.join(r.paths[m] for m in modalities) for r in (row, other)]
+      if files[0] != files[1]:  # the same file: reported as such
+        text = f'{files[0]} of {self._split_of(here)}: the same bytes as {files[1]} of '
+        report.add('leak-image', row, f'{text}{self._split_of(there)} ({self._where(there)})')
+    for group in groups:
+      some = [rows[position] for position in group]
+      labels = {row.label for row in some} - {''}
+      for position, row in zip(group, some, strict=True):
+        if len(labels) > 1 and row.label:
+          other = next(r for r in some if r.label not in ('', row.label))
+          text = f'{row.id} is {row.label} here, and {other.id} {other.label}'
+          report.add('label', row, f'{text}: the same bytes; take both out')
+        elif len(labels) < 2 and position != group[0]:
+          text = f'{first_path(row)}: the same bytes as {first_path(some[0])}'
+          report.add('same-bytes', row, f'{text} ({self._where(group[0], row.list)})')
+
+  def _rows(self, positions: Collection[int]) -> dict[int, lists.Row]:
+    """Rows, read again."""
+    found = {}
+    for start, index in zip(self._starts.tolist(), self._indices, strict=False):
+      wanted = sorted(p - start for p in positions if start <= p < start + len(index))
+      found |= {start + i: row for i, row in (index.fetch(wanted) if wanted else ())}
+    return found
+
+  def distinct(self) -> Iterator[tuple[int, lists.Row]]:
+    """Each triplet's position and row, at its first occurrence in the lists."""
     _, first = np.unique(self._triplet, return_index=True)
     for number, index in enumerate(self._indices):
       start, end = self._starts[number : number + 2]
       wanted = np.sort(first[(first >= start) & (first < end)]) - start
-      for _, row in index.fetch(wanted.tolist()) if len(wanted) else ():
-        yield row
+      for position, row in index.fetch(wanted.tolist()) if len(wanted) else ():
+        yield int(start) + position, row
 
   def splits_of_distinct(self) -> list[str]:
     """The split of each of the rows that `distinct` yields."""

@@ -6,12 +6,12 @@ Training, val and each test must share no triplet, video or person. Tests may sh
 import collections
 import itertools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from flexfas_jax import identity
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import aggregation, naming, score_files
+from flexfas_jax.evaluation import aggregation, naming, same_bytes, score_files
 from flexfas_jax.evaluation.list_checks import KNOWN_LEAKS
 
 # Leaks by construction: how a protocol parts its data, whatever the lists.
@@ -35,6 +35,14 @@ _WAY_OUT = (
 )
 
 Columns = Mapping[str, Sequence[str]]
+
+
+class Images(NamedTuple):
+  """A side whose images can be compared."""
+
+  columns: Columns
+  digests: same_bytes.Digests
+  image: Callable[[int, str], bytes]  # of a row and a modality
 
 
 class Overlap(NamedTuple):
@@ -115,6 +123,48 @@ def check(
       ])
     )  # fmt: skip
   return found
+
+
+def check_images(sides: Mapping[str, Images], accept: Collection[str] = ()) -> None:
+  """Refuses images that stand on two sides, whatever they are called there, see `same_bytes`.
+
+  Args:
+    sides: 'train' and 'val', where they are here, and tests by name.
+    accept: as of `check`; subjects of published leaks may have images on two sides.
+
+  Raises:
+    DataError: images are shared; the text names some of both sides.
+  """
+  leaks = [path for name in set(accept) & set(KNOWN_LEAKS) for path, _ in KNOWN_LEAKS[name]]
+  accepted, counts, lines = set(map(_person, leaks)), {}, []
+  for one, other in itertools.combinations(sides, 2):
+    if one not in ('train', 'val'):
+      continue  # tests may share
+    a, b = sides[one], sides[other]
+    found = same_bytes.shared(
+      a.digests, b.digests, lambda m, row, a=a: same_bytes.carries_signal(a.image(row, m), m)
+    )
+    subjects = identity.canonical([b.columns['subject'][f.row] for f in found])
+    found = [f for f, who in zip(found, subjects, strict=True) if who not in accepted]
+    if found:
+      counts[one, other] = len(found)
+    lines += [
+      f'leak: {", ".join(f.modalities)} of {b.columns["id"][f.row]} in {other}: the same bytes as '
+      f'{a.columns["id"][f.other]} in {one}'
+      for f in found[: _SHOWN - len(lines)]
+    ]
+  if counts:
+    shared = [f'{n} samples of {other} with {one}' for (one, other), n in counts.items()]
+    more = sum(counts.values()) - len(lines)
+    raise DataError(
+      '\n'.join([
+        f'sides share images: {", ".join(shared)}; figures would be of what was trained on',
+        *lines,
+        *([f'... and {more} more'] if more else []),
+        'Take them out of one side with a selection, set/config:split[id!=...]; where one set is a '
+        'copy of the other, leave it out',
+      ])
+    )  # fmt: skip
 
 
 def similar(

@@ -9,6 +9,7 @@ place that imports `data.<name>`: a set that needs no licence is built here when
 import contextlib
 import errno
 import functools
+import hashlib
 import importlib
 import logging
 import os
@@ -24,6 +25,7 @@ from array_record.python import array_record_data_source
 
 from flexfas_jax import csv_dialect
 from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.evaluation import same_bytes
 from flexfas_jax.evaluation.lists import read_ids
 from flexfas_jax.input_pipeline import selection as selections
 from flexfas_jax.schema import LABELS, MODALITIES
@@ -32,6 +34,7 @@ FIELDS = (
   *('id', 'label', 'attack_type', 'attack_category', 'subject', 'video', 'frame', 'dataset'),
   'ethnicity',
 )
+_DIGESTS = {modality: f'{modality}_sha256' for modality in MODALITIES}
 READ_AT_ONCE = 512  # records, when a source is checked
 # A disk that is read-only, someone else's, or full: its owner's business, not a defect.
 _CANNOT_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
@@ -47,11 +50,18 @@ class Source:
     names: the selections.
     columns: {field: [N] of str}, what the manifests say of every example: `FIELDS`, and what
       else was asked for.
+    digests: {modality: [N] uint64}, of the images' bytes as `same_bytes` compares them.
     identities: [N] int32, the class of every example, or None.
   """
 
-  def __init__(self, names: Sequence[str], parts: Sequence['_Part'], columns: dict[str, list]):
-    self.names, self.columns = tuple(names), columns
+  def __init__(
+    self,
+    names: Sequence[str],
+    parts: Sequence['_Part'],
+    columns: dict[str, list],
+    digests: dict[str, np.ndarray],
+  ):
+    self.names, self.columns, self.digests = tuple(names), columns, digests
     self._parts = tuple(parts)
     self._ends = np.cumsum([len(part.places) for part in parts])
     self.identities = None
@@ -64,7 +74,7 @@ class Source:
     """
     if len(identities) != len(self):
       raise ValueError(f'{len(identities)} identities of {len(self)} examples')
-    other = Source(self.names, self._parts, self.columns)
+    other = Source(self.names, self._parts, self.columns, self.digests)
     other.identities = np.asarray(identities, np.int32)
     return other
 
@@ -88,7 +98,7 @@ class Source:
 
   def __getstate__(self):
     # Workers read examples; what is known of all of them stays at home.
-    return {**self.__dict__, 'columns': {}}
+    return {**self.__dict__, 'columns': {}, 'digests': {}}
 
   def __repr__(self) -> str:
     return f'Source({", ".join(self.names)}: {len(self)} examples)'
@@ -126,6 +136,7 @@ def open_source(
     raise ConfigError('no data set is named; give set/config:split')
   fields = tuple(dict.fromkeys((*FIELDS, *more)))
   parts, columns, checked = [], {field: [] for field in (*fields, *optional)}, set()
+  digests = {modality: [] for modality in MODALITIES}
   for name in names:
     wanted = selections.parse(name)
     folder = _locate(wanted, data_dir)
@@ -159,7 +170,28 @@ def open_source(
       kept = wanted.modalities is None or modality not in MODALITIES
       there = field in of_split and (kept or modality in wanted.modalities)
       columns[field] += [of_split[field][i] if there else '' for i in places]
-  return Source(names, parts, columns)
+    of_split = _with_digests(of_split, examples)
+    for modality, digest in _DIGESTS.items():
+      kept = wanted.modalities is None or modality in wanted.modalities
+      try:
+        numbers = same_bytes.numbers([of_split[digest][i] if kept else '' for i in places])
+      except ValueError as error:
+        path = folder / 'manifest.csv'
+        raise DataError(f'{path} is damaged: {digest}: {error}; {_again(where, folder)}') from error
+      digests[modality].append(numbers)
+  return Source(names, parts, columns, {m: np.concatenate(some) for m, some in digests.items()})
+
+
+def _with_digests(columns: dict[str, Sequence[str]], examples) -> dict[str, Sequence[str]]:
+  """The columns of a split with the digests of its images, computed where a manifest has none."""
+  if not set(_DIGESTS.values()) - set(columns):
+    return columns
+  found = {digest: [] for digest in _DIGESTS.values()}
+  for example in examples:
+    for modality, digest in _DIGESTS.items():
+      image = example[modality]
+      found[digest].append(hashlib.sha256(image).hexdigest() if image else '')
+  return {**columns, **found}
 
 
 @functools.lru_cache(maxsize=16)

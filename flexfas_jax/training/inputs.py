@@ -80,7 +80,10 @@ def open_all(
     val.columns,
     {name: source.columns for name, source in tests.items() if source},
   )
-  leaks = overlaps.check(*sides, config.get('accept_known_leaks', ()))
+  accept = config.get('accept_known_leaks', ())
+  leaks = overlaps.check(*sides, accept)
+  opened = {'train': train_source, 'val': val, **tests}
+  overlaps.check_images({name: _images(s) for name, s in opened.items() if s}, accept)
   here = {name: source for name, source in {'val': val, **tests}.items() if source}
   overlaps.check_pretraining(pretraining, {name: s.columns for name, s in here.items()})
   remarks += overlaps.told(leaks) + overlaps.similar(*sides)
@@ -109,6 +112,10 @@ def _shortcuts(columns: Mapping[str, Sequence[str]]) -> list[str]:
     facts |= shortcuts.facts_of({m: list(map(bool, some)) for m, some in digests.items()}, files)
   found = shortcuts.find(facts, columns['label'], columns['subject'], columns['video'])
   return [f'warning: config.train: {shortcut}' for shortcut in found]
+
+
+def _images(source: sources.Source) -> overlaps.Images:
+  return overlaps.Images(source.columns, source.digests, lambda row, m: source[row][m])
 
 
 def tests_of(config: ConfigDict) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import DataError
+from flexfas_jax.evaluation.findings import WARNINGS
 from flexfas_jax.input_pipeline import sources
 from tests.miniatures import casia_cefa, casia_surf, flexmodal, manifest, padisi, wmca
 
@@ -37,8 +38,8 @@ def check(folder, listed):
   findings = rows_of(folder / 'bad_files.csv')
   names = {row['id'] for row in kept} | {row['video'] for row in kept}
   for finding in findings:
-    # Of a duplicate, the first stays; black images are stored and noted.
-    assert finding['rule'] in ('duplicate', 'black') or finding['id'] not in names, finding
+    # Of a duplicate, the first stays; what is noted is stored.
+    assert finding['rule'] in {'duplicate', *WARNINGS} or finding['id'] not in names, finding
   return {row['id'] for row in kept}, findings
 
 

@@ -476,11 +476,10 @@ def test_a_wrong_root(write, tmp_path):
 
 def test_sizes_by_data_set(write, tmp_path):
   """Crops that were made for each modality may have any; the rules are those of the builders."""
-  odd = picture(99, 1, (40, 20))
   rows = surf(1), wmca('001_01_000_0_00'), ['a.jpg', 'b.jpg', 'c.jpg']
-  for paths in rows:
-    put(tmp_path, paths, 1)
-    (tmp_path / paths[2]).write_bytes(odd)
+  for i, paths in enumerate(rows):
+    put(tmp_path, paths, i)
+    (tmp_path / paths[2]).write_bytes(picture(99 + i, 1, (40, 20)))
   path = write('test.txt', *(' '.join([*paths, '1']) for paths in rows))
   check = lambda **options: where(list_checks.check([path], root=tmp_path, **options))  # noqa: E731
   assert check() == [('size', 'test.txt', 3)]

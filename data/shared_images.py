@@ -1,0 +1,81 @@
+"""What the images of a prepared set share, by their digests: leaks, contradictions, copies."""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from data import cards
+from data.reading import Row
+from flexfas_jax.evaluation import same_bytes
+from flexfas_jax.evaluation.findings import Finding
+from flexfas_jax.schema import MODALITIES
+
+
+def find(
+  records: Sequence[Mapping], rows: Mapping[tuple[str, str], Row], leak: bool = True
+) -> list[Finding]:
+  """Findings of images with the same bytes, see `same_bytes`.
+
+  Files that rows of two splits name alike are left to the check of lists, and rows that are kept
+  twice on purpose ('#2' behind their ids) are passed over.
+
+  Args:
+    records: of `cards.read_back`.
+    rows: what the records were made from, by (split, id).
+    leak: whether images of two splits are a leak, or noted.
+  """
+  records = [one for one in records if not re.search(r'#\d+$', one['id'])]
+  parts = {
+    split: list(some) for split, some in itertools.groupby(records, lambda one: one['split'])
+  }
+  digests = {split: _digests(some) for split, some in parts.items()}
+  signal: dict[str, bool] = {}  # by digest
+
+  def evidence(split: str):
+    def carries(modality: str, i: int) -> bool:
+      one = parts[split][i]
+      digest = one[f'{modality}_sha256']
+      if digest not in signal:
+        signal[digest] = same_bytes.carries_signal(cards.image_of(one, modality), modality)
+      return signal[digest]
+
+    return carries
+
+  def row_of(one: Mapping) -> Row:
+    return rows[one['split'], one['id']]
+
+  def finding(rule: str, one: Mapping, text: str) -> Finding:
+    row = row_of(one)
+    return Finding(rule, row.list, row.row, text, one['id'])
+
+  found = []
+  for split, other in itertools.combinations(parts, 2):
+    for i, k, modalities in same_bytes.shared(digests[split], digests[other], evidence(split)):
+      here, there = parts[other][i], parts[split][k]
+      files = [[row_of(one).files.get(m, one['id']) for m in modalities] for one in (here, there)]
+      if files[0] != files[1]:
+        text = f'{" ".join(files[0])} of {other}: the same bytes as {" ".join(files[1])} of {split}'
+        found.append(finding('leak-image' if leak else 'same-bytes', here, text))
+  for split, some in parts.items():
+    for group in same_bytes.groups(digests[split], evidence(split)):
+      same = [some[i] for i in group]
+      if len({one['label'] for one in same}) > 1:
+        for one in same:
+          other = next(o for o in same if o['label'] != one['label'])
+          text = f'{one["id"]} is {one["label"]}, and {other["id"]} {other["label"]}'
+          found.append(
+            finding('label', one, f'{text}: the same bytes; take both out of the source')
+          )
+      else:
+        text = f'the same bytes as {same[0]["id"]}'
+        found += [finding('same-bytes', one, f'{one["id"]}: {text}') for one in same[1:]]
+  return found
+
+
+def _digests(records: Sequence[Mapping]) -> dict[str, np.ndarray]:
+  return {
+    modality: same_bytes.numbers([one[f'{modality}_sha256'] for one in records])
+    for modality in MODALITIES
+  }

@@ -1,0 +1,115 @@
+"""Equal bytes are one exposure, whatever it is called; images without signal are no evidence."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from flexfas_jax.errors import DataError
+from flexfas_jax.evaluation import overlaps, same_bytes
+from tests.miniatures import faces
+
+
+def digests(rgb, depth=None, ir=None):
+  """Of images by number; '' is none."""
+  names = {'rgb': rgb, 'depth': depth or [''] * len(rgb), 'ir': ir or [''] * len(rgb)}
+  hashed = lambda name: hashlib.sha256(str(name).encode()).hexdigest() if name != '' else ''  # noqa: E731
+  return {m: same_bytes.numbers([hashed(name) for name in some]) for m, some in names.items()}
+
+
+def always(modality, row):
+  return True
+
+
+def test_numbers():
+  digest = 'fedcba9876543210' + 48 * '0'
+  assert same_bytes.numbers([digest, '']).tolist() == [0xFEDCBA9876543210, 0]
+  assert same_bytes.numbers([]).dtype == np.uint64
+  for wrong in ('fe', 'x' * 64):
+    with pytest.raises(ValueError):
+      same_bytes.numbers([wrong])
+
+
+def test_shared_images():
+  one = digests([1, 2, 2, 3], [11, 12, 13, ''])
+  other = digests([9, 2, 8, ''], [11, 12, 19, ''], [1, '', '', ''])
+  assert same_bytes.shared(one, other, always) == [
+    (0, 0, ('depth',)), (1, 1, ('rgb', 'depth')),
+  ]  # fmt: skip
+  asked = []
+  no_rgb = lambda modality, row: asked.append((modality, row)) or modality != 'rgb'  # noqa: E731
+  assert same_bytes.shared(one, other, no_rgb) == [(0, 0, ('depth',)), (1, 1, ('depth',))]
+  assert asked == [('rgb', 1), ('depth', 0), ('depth', 1)] or len(asked) == 3
+  assert same_bytes.shared(digests([]), other, always) == []
+
+
+def test_groups_are_of_whole_samples():
+  some = digests([1, 2, 1, 1, 2], [5, 6, 5, 7, ''])
+  assert same_bytes.groups(some, always) == [[0, 2]]
+  assert same_bytes.groups(some, lambda m, row: m == 'depth') == [[0, 2]]
+  assert same_bytes.groups(some, lambda m, row: False) == []
+  assert same_bytes.groups(digests([]), always) == []
+
+
+def test_a_million_rows_are_compared_in_a_moment():
+  rng = np.random.default_rng(0)
+  one = {m: rng.integers(1, 2**63, 300_000, np.uint64) for m in ('rgb', 'depth', 'ir')}
+  other = {m: np.r_[numbers[:10], numbers[10:] + np.uint64(1)] for m, numbers in one.items()}
+  assert [row for row, _, _ in same_bytes.shared(one, other, always)] == list(range(10))
+
+
+def side(images, subjects=None):
+  """A side of RGB images, encoded."""
+  names = [hashlib.sha256(image).hexdigest() for image in images]
+  empty = np.zeros(len(images), np.uint64)
+  return overlaps.Images(
+    {
+      'id': [f'id{i}' for i in range(len(images))],
+      'subject': subjects or [f's{i}' for i in range(len(images))],
+    },
+    {'rgb': same_bytes.numbers(names), 'depth': empty, 'ir': empty},
+    lambda row, modality: images[row],
+  )
+
+
+FACES = [faces.encode(faces.triplet('', person)['rgb']) for person in range(4)]
+BLACK = faces.encode(np.zeros((64, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize('sides', [('train', 'val'), ('train', 'cross'), ('val', 'cross')])
+def test_copies_are_not_tested_on(sides):
+  one, other = sides
+  with pytest.raises(DataError) as caught:
+    overlaps.check_images({one: side(FACES[:3]), other: side([FACES[3], FACES[1], FACES[2]])})
+  text = str(caught.value)
+  assert f'sides share images: 2 samples of {other} with {one}' in text
+  assert f'leak: rgb of id1 in {other}: the same bytes as id1 in {one}' in text
+
+
+def test_what_is_no_leak():
+  overlaps.check_images({'train': side(FACES[:1]), 'val': side(FACES[1:2]), 'a': side(FACES[2:3])})
+  overlaps.check_images({'val': side(FACES[:1]), 'a': side(FACES[2:]), 'b': side(FACES[2:])})
+  # A black image stands for a sensor that was not used.
+  overlaps.check_images({'train': side([BLACK, FACES[0]]), 'val': side([BLACK, FACES[1]])})
+
+
+def test_an_image_that_cannot_be_decoded_is_evidence():
+  with pytest.raises(DataError, match='leak: rgb of id0 in val'):
+    overlaps.check_images({'train': side([b'x']), 'val': side([b'x'])})
+
+
+def test_published_leaks_are_accepted_by_name():
+  known = side(FACES[:1], ['casia_cefa/AF-300'])
+  sides = {'train': side(FACES[1:2]), 'val': known, 'intra': known}
+  overlaps.check_images(sides, ('flexmodal_v1',))
+  for accept in ((), ('people_of_attacks',)):
+    with pytest.raises(DataError, match='leak: rgb of id0 in intra'):
+      overlaps.check_images(sides, accept)
+
+
+def test_many_copies_fit_on_one_screen():
+  many = [FACES[0] + bytes(i) for i in range(40)]
+  with pytest.raises(DataError) as caught:
+    overlaps.check_images({'train': side(many), 'val': side(many), 'a': side(many)})
+  lines = str(caught.value).splitlines()
+  assert len(lines) < 15 and 'and 110 more' in lines[-2]
