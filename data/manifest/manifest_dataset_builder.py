@@ -78,7 +78,13 @@ class Builder(SourceBuilder):
         )
       made.recorded['lists'][path.name] = form.sha256
       made.lists.add(str(path))
-      rows += self._rows(path, form, made.findings)
+      listed = list(self._rows(path, form, made.findings))
+      without = [row for row, split in listed if not split]
+      if without and len(without) < len(listed):
+        text = f'{len(without)} of {len(listed)} rows have no split, and are in the split {SPLIT}'
+        made.findings.append(Finding('no-split', str(path), without[0].row, text))
+        made.notes.append(f'{path.name}: {text}')
+      rows += [(row, split or SPLIT) for row, split in listed]
     rows = _with_own_ids(self._with_videos(rows, made), made.findings)
     for row, split in rows:
       made.splits.setdefault(split, []).append(row)
@@ -153,7 +159,7 @@ class Builder(SourceBuilder):
   def _rows(
     self, path: pathlib.Path, form: lists.Form, findings: list[Finding]
   ) -> Iterator[tuple[Row, str]]:
-    """Yields (row, split) of what is sound; findings get what is not."""
+    """Yields (row, split or '') of what is sound; findings get what is not."""
     wrong = set()
 
     def found(rule: str, line: int, text: str) -> None:
@@ -166,7 +172,7 @@ class Builder(SourceBuilder):
       for rule, text in self._problems(listed):
         found(rule, listed.line, text)
       if listed.line not in wrong:
-        yield self._row(listed), listed.split or SPLIT
+        yield self._row(listed), listed.split
 
   def _problems(self, row: lists.Row) -> Iterator[image_checks.Problem]:
     """What is wrong with the cells of a row, beyond what `lists.scan` tells."""

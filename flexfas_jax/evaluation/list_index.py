@@ -147,7 +147,10 @@ def read(
       if row.said.label != row.label:
         contradictory.append(position)
 
-  n = len(index)
+  n, without = len(index), np.flatnonzero(index.split == 0)
+  if 0 < len(without) < n:
+    text = f'{len(without):,} of {n:,} rows have no split, and are not compared for leaks'
+    found('no-split', int(index.line[without[0]]), text)
   if len(refused) == n > 1:  # a matter of the list, not of its rows
     for text, some in itertools.groupby(sorted(refused, key=lambda f: f.text), lambda f: f.text):
       first, *others = some

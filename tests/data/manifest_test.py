@@ -342,6 +342,31 @@ def test_leaks_and_duplicates_are_found(tree, tmp_path):
   assert {rule for rule, _, _ in found} == {'leak-file', 'leak-subject', 'duplicate'}
 
 
+def test_rows_without_a_split_beside_rows_with_one_are_noted(tree, tmp_path):
+  root, rows = tree
+  some = few(rows, 'A/live', 'B/live', 'D/live')
+  some[1]['split'] = ' '
+  folder = prepare(root, tmp_path, rows=some)
+  text = '1 of 3 rows have no split, and are in the split whole'
+  assert findings(folder / 'bad_files.csv') == [('no-split', 3, text)]
+  assert f'ours.csv: {text}' in card(folder)['notes'] and card(folder)['left_out'] == 0
+  for row in some:
+    row['split'] = ''
+  assert not (prepare(root, tmp_path, 'plain', rows=some) / 'bad_files.csv').exists()
+
+
+@pytest.mark.parametrize('other', ['Zo\u00eb', 'Zoe\u0308 ', '\u200bZo\u00eb'])
+def test_spellings_of_a_subject_are_one_subject(tree, tmp_path, other):
+  root, rows = tree
+  some = few(rows, 'A/live', 'D/live')
+  some[0]['subject'], some[1]['subject'] = 'Zo\u00eb', other
+  some[1]['video'] = 'another'
+  _, found = refused(root, tmp_path, rows=some)
+  assert [rule for rule, _, _ in found] == ['leak-subject']
+  some[0]['subject'], some[1]['subject'] = '7', '007'
+  assert '7 may be that of' in ' '.join(card(prepare(root, tmp_path, rows=some))['notes'])
+
+
 def test_an_id_is_one_triplets_in_all_splits(tree, tmp_path):
   root, rows = tree
   named = few(rows, 'A/live', 'B/live', 'D/live')

@@ -523,6 +523,15 @@ def test_the_known_videos_of_wmca(write, tmp_path):
     assert all(note.exception == 'wmca_frame_indices' for note in report.notes)
 
 
+def test_rows_without_a_split_beside_rows_with_one_are_noted(write):
+  rows = ['a.jpg,1,train', 'b.jpg,0,', 'c.jpg,0,']
+  report = list_checks.check([write('list.csv', 'rgb,label,split', *rows)])
+  (note,) = report.findings
+  assert (note.rule, note.row) == ('no-split', 3) and '2 of 3 rows have no split' in note.text
+  assert report.of_severity('error') == []
+  assert rules_of(list_checks.check([write('train.csv', 'rgb,label,split', *rows)])) == []
+
+
 def test_rows_at_hand(write):
   """What a builder asks, before it writes anything."""
   rows = list(lists.read(write('a.txt', row(1), row(2), row(1))))
