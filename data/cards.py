@@ -29,10 +29,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 import flexfas_jax
 from flexfas_jax.evaluation import shortcuts
-from flexfas_jax.input_pipeline import encodings, geometry, image_files, transforms
+from flexfas_jax.input_pipeline import encodings, geometry, image_files, transforms, units
 from flexfas_jax.input_pipeline.progress import show_progress
 from flexfas_jax.input_pipeline.workers import Workers
-from flexfas_jax.schema import MODALITIES
+from flexfas_jax.schema import LABELS, MODALITIES
 
 FACTS = ('id', 'split', 'label', 'attack_type', 'attack_category', 'subject', 'video', 'frame')
 FACTS += ('dataset', 'ethnicity')
@@ -134,6 +134,8 @@ def _describe(split: str, task: tuple[pathlib.Path, int]) -> list[dict]:
         one[f'{key}_sha256'] = hashlib.sha256(value).hexdigest() if value else ''
         one[f'{key}_form'] = _form(value) if value else None
         one[f'{key}_bytes'] = len(value)
+        if key == 'depth':
+          one['depth_mm'] = _distance_and_relief(value, one['depth_form'])
         one[f'{key}_file'] = encodings.describe(value) if value else ''
       else:
         one[key] = value.decode() if isinstance(value, bytes) else int(value)
@@ -149,6 +151,13 @@ def _form(encoded: bytes) -> tuple[str, int, int, int, int]:
     return found.kind, found.width, found.height, found.channels, max(8, found.bits)
   except image_files.Unreadable:  # a builder that checks nothing wrote it
     return 'unreadable', 0, 0, 0, 0
+
+
+def _distance_and_relief(encoded: bytes, form: tuple | None) -> tuple[float, float] | None:
+  """Of the face window of 16-bit depth, mm; None of other images."""
+  if form is None or form[4] != 16:
+    return None
+  return units.distance_and_relief(geometry.decode(encoded, 'depth', 'card'))
 
 
 def _write_manifest(path, records, extra, columns) -> str:
@@ -228,7 +237,19 @@ def _pictures(records: list[dict], modality: str) -> dict:
     'bits': count(f[4] for f in forms),
     'bytes': sum(one[f'{modality}_bytes'] for one in records),
     **sides,
+    **(_millimetres(records) if modality == 'depth' else {}),
   }
+
+
+def _millimetres(records: Sequence[Mapping]) -> dict:
+  """Medians over 16-bit depth images of their face windows' distance and relief, by label."""
+  found = {}
+  for label in LABELS:
+    some = [one['depth_mm'] for one in records if one.get('depth_mm') and one['label'] == label]
+    if some:
+      distance, relief = np.median(some, axis=0)
+      found[label] = {'distance_mm': float(distance), 'relief_mm': float(relief)}
+  return {'face_window': found} if found else {}
 
 
 def _markdown(card: Mapping) -> str:
@@ -293,6 +314,18 @@ def _markdown(card: Mapping) -> str:
         f'| {found["split"]} | {found["fact"]} | {found["accuracy"]:.2f} | {value} | {attacks:.0%} '
         f'| {bona_fide:.0%} |'
       )
+  window = card['pictures']['depth'].get('face_window', {})
+  for label, median in window.items():
+    lines += [
+      '',
+      f'16-bit depth of {label}, medians of the face windows: distance {median["distance_mm"]:g} '
+      f'mm, relief (interquartile range) {median["relief_mm"]:g} mm',
+    ]
+  if window.get('bona_fide', {}).get('relief_mm', 0) > units.FACE_RELIEF:
+    lines.append(
+      f'\nNOTE: faces have a relief of about 20 mm, and {units.FACE_RELIEF} are not exceeded. Is '
+      'the unit another one (`depth_unit`), or are the images whole rooms (`crop`)?'
+    )
   for key in ('options', 'rules', 'faces'):
     if card.get(key):
       lines += ['', f'{key}: `{json.dumps(card[key])}`']
@@ -335,6 +368,11 @@ def _rows(records: Sequence[Mapping]) -> list[tuple[str, list[Mapping]]]:
     people = list(found[species].values())
     category = people[0]['attack_category']
     label = f'{species} ({category})' if category else species
+    depths = [
+      one['depth_mm'] for one in records if one.get('depth_mm') and _species(one) == species
+    ]
+    if depths:
+      label += ': distance {:.0f} mm, relief {:.0f} mm'.format(*np.median(depths, axis=0))
     rows.append((label, people[:: max(1, len(people) // _PEOPLE)][:_PEOPLE]))
   return rows
 

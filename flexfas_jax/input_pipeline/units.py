@@ -25,6 +25,7 @@ from flexfas_jax.errors import ConfigError
 
 NEAREST, FARTHEST = 50, 5_000  # mm: where the middle of a face's depth can be
 FARTHEST_STATED = 20_000  # mm: the same where the unit is stated, or the image is a whole frame
+FACE_RELIEF = 50  # mm: above the median relief of any set's bona fide faces
 DARKEST = 1 / 16  # of full scale, which 12 bits in a 16-bit file reach: a bright quantile below it
 UNMEASURED = 65535  # what many sensors write where they measure nothing
 _BRIGHT = 0.999  # the quantile: single hot pixels count for nothing

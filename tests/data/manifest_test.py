@@ -912,3 +912,25 @@ def test_65535_is_refused_or_read_as_not_measured(own, tmp_path):
   prepare(root, tmp_path / 'b', rows=rows, options={'depth_unit': 'mm'})
   for example in read(tmp_path / 'b', 'train').values():
     assert decoded(example['depth']).max() < 65535 and not decoded(example['depth'])[:4].any()
+
+
+def test_the_card_has_distance_and_relief(own, tmp_path):
+  root, rows = own
+  rows = few(rows, 'A/live', 'B/live', 'C/live', 'A/mask')
+  crop = {'crop': 'box', 'margin': '0'}
+  folder = prepare(root, tmp_path / 'a', rows=rows, options=crop)
+  found = card(folder)['pictures']['depth']['face_window']
+  assert 400 < found['bona_fide']['distance_mm'] < 700
+  assert 10 < found['bona_fide']['relief_mm'] < 40
+  said = (folder / 'CARD.md').read_text(encoding='utf-8')
+  assert f'relief (interquartile range) {found["bona_fide"]["relief_mm"]:g} mm' in said
+  assert 'NOTE: faces' not in said
+  # A quarter of a millimetre, which is a possible distance in mm.
+  for row in rows:
+    depth = decoded((root / row['depth']).read_bytes()) * 4
+    (root / row['depth']).write_bytes(rendered.encode(depth, '.png'))
+    del row['depth_sha256']
+  folder = prepare(root, tmp_path / 'b', rows=rows, options=crop)
+  assert 'NOTE: faces have a relief of about 20 mm' in (folder / 'CARD.md').read_text('utf-8')
+  folder = prepare(root, tmp_path / 'c', rows=rows, options=crop | {'depth_unit': '0.25mm'})
+  assert card(folder)['pictures']['depth']['face_window'] == found
