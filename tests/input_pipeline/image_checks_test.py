@@ -117,6 +117,15 @@ def test_a_png_with_other_bytes_is_refused(array):
       decode(damaged)
 
 
+def test_zeros_of_tiles_are_no_damage():
+  """The same block everywhere: the code 00..0 of one of its scans is a coefficient of -1."""
+  rng = np.random.default_rng(2359)
+  tile = np.tile(rng.integers(96, 160, (8, 8), np.uint8), (64, 64))
+  whole = encode(tile, progressive=True, quality=37)
+  assert bytes(64) in whole
+  assert decode(whole).shape == tile.shape
+
+
 def test_the_damage_is_named():
   whole = encode(RGB)
   cut = whole[: len(whole) * 6 // 10] + b'\xff\xd9'
