@@ -706,3 +706,12 @@ def test_a_pipe_that_nobody_reads_loses_no_ensemble(files):
   os.close(writer)
   assert done.returncode == 0, done.stderr
   assert values('e.csv').size == 60
+
+
+def test_a_member_of_the_other_polarity_is_named(files, capsys):
+  a, b, _ = given(RUNS[:3])
+  scores = score_files.read(b)
+  changed(b, scores={'score': 1 - scores.scores['score']})
+  assert run(a, b, '--out=e.csv', '--allow_incomplete') == 0
+  err = capsys.readouterr().err
+  assert f'{b}: polarity? The AUC of score is 0.' in err and f'{a}: polarity?' not in err

@@ -7,7 +7,7 @@ import numpy as np
 
 from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError, StateError
-from flexfas_jax.evaluation import scales, score_files
+from flexfas_jax.evaluation import metrics, scales, score_files
 from flexfas_jax.evaluation.members import COORDINATES, Member, shown
 
 _SHOWN = 5  # complaints of a kind that are listed
@@ -260,6 +260,12 @@ def remarks(members: Sequence[Member]) -> list[str]:
   for member in members:
     for subset in member.subsets:
       views = list(member.views(subset).items())
+      for view, score in views:
+        if (auc := metrics.auc(metrics.curve(member.scores.label, score))) < 0.3:
+          lines.append(
+            f'{member.path}: polarity? The AUC of {f"{subset}@{view}" if view else subset} is '
+            f'{auc:.4f}; a high score must mean bona fide in every member'
+          )
       for k, (b, score) in enumerate(views):
         for a, other in views[:k]:
           if np.array_equal(score, other) and not np.isnan(score).any():
