@@ -28,7 +28,7 @@ from data import reading, shared_images, triplets
 from data.reading import Row
 from flexfas_jax import csv_dialect, schema
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import list_checks, lists
+from flexfas_jax.evaluation import list_checks, lists, naming, roots
 from flexfas_jax.evaluation.findings import RULES as MEANING
 from flexfas_jax.evaluation.findings import WARNINGS, Finding, write_csv
 from flexfas_jax.input_pipeline import image_checks, image_files
@@ -153,6 +153,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       wanted = self.MANUAL_DOWNLOAD_INSTRUCTIONS.strip()
       nothing = f'{self.source} holds no triplet of {self.name}. {wanted}'
       raise DataError('\n'.join([nothing, *([self._report(plan.findings)] * bool(plan.findings))]))
+    self._check_root(plan.splits)
     if self.manifest:
       plan.splits, found = _expecting(plan.splits, self.manifest)
       plan.findings += found
@@ -167,10 +168,12 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       if not all(sound.values()):
         raise DataError(self._report([f for f in self._findings if f.rule not in WARNINGS]))
     else:
-      # Nothing is built from these; their images are read so that one report has everything.
-      plan.splits = {split: _once(rows) for split, rows in plan.splits.items()}
+      # Nothing is built from these; their images are read so that one report has everything. Beam
+      # takes no id twice.
+      if self._beam_runner:
+        plan.splits = {split: _once(rows) for split, rows in plan.splits.items()}
     self._rows = {
-      (split, row.facts['id']): row for split, rows in plan.splits.items() for row in rows
+      (split, row.facts['id']): row for split, rows in plan.splits.items() for row in _once(rows)
     }
     self.extra = {row.facts['id']: row.extra for rows in plan.splits.values() for row in rows}
     if self._beam_runner:
@@ -181,19 +184,31 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     self._planned = {split: (len(rows), self._read(rows)) for split, rows in plan.splits.items()}
     return super()._split_generators(dl_manager)
 
+  def _check_root(self, splits: Mapping[str, list[Row]]) -> None:
+    """Refuses a source that has none of the files: one line, not one for each of them."""
+    reader, rows = self._reader(), [row for some in splits.values() for row in some]
+    paths = [path for row in rows for path in row.files.values()]
+    if len(paths) > 3 and not any(map(reader.exists, paths)):
+      where = roots.hint(self.source, paths[0].partition('#')[0])
+      text = f'none of the {len(paths):,} files is below {self.source}, {where}'
+      self._findings.append(Finding('missing-file', rows[0].list, 0, text))
+      raise DataError(self._report([f for f in self._findings if f.rule not in WARNINGS]))
+
   def _splits(self, dl_manager):
     return self._planned
 
   def _read(self, rows: list[Row]) -> Iterator[tuple[str, triplets.Example]]:
     tasks = (rows[i : i + _TASK] for i in range(0, len(rows), _TASK))
     outcomes = self._pool.map(reading.task(self._reader()), tasks, few=8)
-    good = 0
+    good, seen = 0, set()
     for outcome in itertools.chain.from_iterable(outcomes):
       found = findings_of(outcome)
       self._findings += found
-      if all(finding.rule in WARNINGS for finding in found):
+      id_ = outcome.row.facts['id']
+      if all(finding.rule in WARNINGS for finding in found) and id_ not in seen:
         good += 1
-        yield outcome.row.facts['id'], {**outcome.row.facts, **outcome.images}
+        seen.add(id_)
+        yield id_, {**outcome.row.facts, **outcome.images}
       else:
         yield triplets.SKIPPED
     if not good:
@@ -248,11 +263,26 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       lines.append(f'... and {len(fatal) - _SHOWN} more')
     lines += [f'{rule}: {n} ({MEANING[rule]})' for rule, n in sorted(counts.items())]
     lines.append(f'All of them: {file}')
-    if any(f.rule.startswith('leak') and f.rule != 'leak-image' for f in fatal):
-      lines.append('A leak that the published lists have: --accept_known_leaks=NAME')
+    lines += [
+      f'A leak that the published lists have: --accept_known_leaks={name}'
+      for name in _known_leaks(fatal)
+    ]
     if self.on_bad == 'fail' and not all(f.rule.startswith('leak') for f in fatal):
       lines.append('Mend the source, or leave out what is wrong with --on_bad=skip')
     return '\n'.join(lines)
+
+
+def _known_leaks(fatal: Iterable[Finding]) -> list[str]:
+  """Names of the published leaks that are among findings."""
+  texts = [
+    f'{f.id} {f.text}' for f in fatal if f.rule.startswith('leak') and f.rule != 'leak-image'
+  ]
+  found = []
+  for name, leaks in list_checks.KNOWN_LEAKS.items():
+    known = [naming.read(file) for file, _ in leaks]
+    if any(f'{one.dataset}/{one.subject}' in text for one in known for text in texts):
+      found.append(name)
+  return found
 
 
 def _check(splits: Mapping[str, list[Row]], accepted: Iterable[str]) -> list_checks.Checked:

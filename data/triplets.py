@@ -161,6 +161,10 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def download_and_prepare(self, **kwargs):
     """As in TFDS; what is interrupted leaves nothing that looks finished, and no process."""
     self._running = []
+    root, place = pathlib.Path(self.data_dir_root), pathlib.Path(self.data_path)
+    downloads = root / 'downloads'  # TFDS makes it, though there are none
+    folders = (downloads / 'extracted', downloads, *place.parents)
+    made = [f for f in folders if root in (f, *f.parents) and not f.exists()]
     with _without_tfds_bars():
       _remove_left_behind(self.data_path)
       try:
@@ -172,6 +176,9 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       finally:
         for generator in self._running:
           generator.close()
+        for folder in made:  # innermost first; what holds something stays
+          with contextlib.suppress(OSError):
+            folder.rmdir()
 
   def _download_and_prepare(self, dl_manager, download_config):
     # TFDS has a temporary folder here, and renames it when this returns.

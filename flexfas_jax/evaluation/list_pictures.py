@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import list_shortcuts, lists, same_bytes
+from flexfas_jax.evaluation import list_shortcuts, lists, roots, same_bytes
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.evaluation.list_report import Report
 from flexfas_jax.evaluation.list_table import Table
@@ -64,7 +64,9 @@ def look(
       else:
         report.add(rule, row, text)
   if len(missing) == n_files > 3:  # a wrong root, not missing files
-    text = f'none of the {n_files:,} files is below {root}: is that where the paths start?'
+    row, first = missing[0]
+    where = roots.hint(root, row.paths[first.partition(' ')[0]])
+    text = f'none of the {n_files:,} files is below {root}, {where}'
     report.findings.append(Finding('missing-file', missing[0][0].list, 0, text))
     return
   for row, text in missing:

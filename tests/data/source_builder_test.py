@@ -202,7 +202,8 @@ def test_a_person_in_two_splits_ends_the_build(source, tmp_path, on_bad):
   with pytest.raises(DataError, match='leak-subject: subject folders/a') as caught:
     build(source, tmp_path / 'out', on_bad=on_bad)
   message = str(caught.value)
-  assert 'is in train' in message and '(val' in message and '--accept_known_leaks' in message
+  assert 'is in train' in message and '(val' in message
+  assert '--accept_known_leaks' not in message  # the leak is of nobody's published list
   assert not left(tmp_path / 'out')
   with pytest.raises(ConfigError, match="no known leak is called 'mine'; there are: flexmodal_v1"):
     build(source, tmp_path / 'out', accept_known_leaks=('mine',))
@@ -349,3 +350,78 @@ def test_another_build_may_have_been_faster(source, tmp_path, monkeypatch):
   monkeypatch.setattr(Folders, '_finish', half)
   with pytest.raises(OSError, match='1.0.0'):
     build(source, tmp_path / 'other')
+
+
+class Listed(Folders):
+  """The same triplets, by paths that a list has: files need not be there."""
+
+  listed = ()
+
+  def plan(self):
+    return Plan({split: list(rows) for split, rows in type(self).listed.items()})
+
+
+def list_of(source):
+  return Folders(source=str(source), data_dir='/none').plan().splits
+
+
+def build_listed(monkeypatch, rows, source, data_dir):
+  monkeypatch.setattr(Listed, 'listed', rows)
+  builder = Listed(source=str(source), data_dir=data_dir, file_format='array_record', workers=1)
+  builder.download_and_prepare()
+
+
+@pytest.mark.parametrize(
+  'wrong, says',
+  [('..', 'They start at {source}'), ('train', 'They start at {source}'), ('empty', '')],
+)
+def test_a_wrong_root_is_one_line(source, tmp_path, monkeypatch, wrong, says):
+  rows, out = list_of(source), tmp_path / 'out'
+  (source / 'empty' / 'a').mkdir(parents=True)
+  with pytest.raises(DataError) as caught:
+    build_listed(monkeypatch, rows, source / wrong, out)
+  message = str(caught.value)
+  assert message.count('missing-file: ') == 2 and 'none of the 36 files is below' in message
+  assert 'e.g. train/a/0/' in message and says.format(source=source) in message
+  assert len((out / 'listed.bad_files.csv').read_text().splitlines()) == 2
+
+
+def test_the_folder_that_paths_start_with_is_named(source, tmp_path, monkeypatch):
+  longer = {
+    split: [r._replace(files={m: f'set/{p}' for m, p in r.files.items()}) for r in rows]
+    for split, rows in list_of(source).items()
+  }
+  with pytest.raises(DataError, match='The files are there without set before their paths'):
+    build_listed(monkeypatch, longer, source, tmp_path / 'out')
+
+
+def test_some_missing_files_are_listed(source, tmp_path, monkeypatch):
+  rows = list_of(source)
+  (source / 'train/a/0/rgb.jpg').unlink()
+  with pytest.raises(DataError, match='missing-file: train/a/0/rgb.jpg'):
+    build_listed(monkeypatch, rows, source, tmp_path / 'out')
+
+
+def test_a_row_with_a_finding_is_read_all_the_same(source, tmp_path, monkeypatch):
+  """The id is another row's, and its image is damaged: both are reported at once."""
+  rows = list_of(source)
+  one, other = rows['train'][:2]
+  rows['train'][1] = other._replace(facts={**one.facts})
+  (source / other.files['rgb']).write_bytes(b'\0\0\0\x18ftypheic')
+  with pytest.raises(DataError) as caught:
+    build_listed(monkeypatch, rows, source, tmp_path / 'out')
+  message = str(caught.value)
+  assert 'duplicate: the id folders/a/0 is also that of' in message
+  assert f'unreadable: {other.files["rgb"]}' in message
+
+
+def test_a_refused_build_leaves_no_folders(source, tmp_path):
+  harm(source)
+  out = tmp_path / 'deep' / 'out'
+  with pytest.raises(DataError):
+    build(source, out)
+  assert [path.name for path in out.iterdir()] == ['folders.bad_files.csv']
+  (out / 'folders').mkdir()  # what was there before stays
+  with pytest.raises(DataError):
+    build(source, out)
+  assert (out / 'folders').is_dir() and not list((out / 'folders').iterdir())

@@ -472,6 +472,10 @@ def test_a_wrong_root(write, tmp_path):
   assert found.text.startswith('none of the 60 files is below')
   with pytest.raises(ConfigError, match='is no folder'):
     list_checks.check([path], root=tmp_path / 'absent')
+  put(tmp_path / 'disk', surf(0), 0)
+  (found,) = list_checks.check([path], root=tmp_path).findings  # none of the first's is there
+  assert found.text.endswith(f'is that where the paths start? They start at {tmp_path / "disk"}')
+  assert f'e.g. {surf(0)[0]};' in found.text
 
 
 def test_sizes_by_data_set(write, tmp_path):
