@@ -67,7 +67,9 @@ def run(
   if sequence is None:
     sequence = int(time.time())
   if not 0 <= sequence < 10**18:
-    raise ConfigError(f'--sequence={sequence}: a number from 0, larger than the last bundle had')
+    raise ConfigError(
+      f'--sequence={sequence}: give 0 to {10**18 - 1}, more than the last bundle has'
+    )
   key = None if sign_key is None else signing.read_key(sign_key)
   found = card.results_of(source)
   for writer in writers.values():
