@@ -1,6 +1,6 @@
-"""Damages JPEGs in many ways: how many are reported, and is any intact one?
+"""Damages JPEGs in many ways and counts how many are reported; intact ones must not be.
 
-  python -m experiments.reliability.damaged_jpegs -n 10000 --damaged 1500
+  python -m experiments.reliability.damaged_jpegs -n 10500 --damaged 1000
 
 Intact files come from Pillow, OpenCV and simplejpeg, and from the programs cjpeg and jpegtran and
 the package mozjpeg_lossless_optimization where they are installed: baseline and progressive, with
@@ -8,6 +8,21 @@ and without restart markers and optimised codes, 64 to 1280 pixels a side, quali
 every usual subsampling, grey, and with bytes behind the end. Each must be accepted with
 bit for bit the pixels of Pillow and OpenCV. The run fails (exit code 1) where one is not, or where
 less than 95 % of the files with damaged blocks and more than 1 % wrong pixels are reported.
+
+Reported of those with more than 1 % wrong pixels (simplejpeg 1.9.0, all six encoders, 400 files of
+each kind with --seed=1):
+
+  damage            reported
+  zeros               99.5 %   512 bytes
+  missing             99.5 %   512 bytes
+  cut                100.0 %   at 60 %, with an end marker
+  random_block        93.9 %   100 bytes
+  random_places      100.0 %   100 bytes
+  swapped             93.8 %   two blocks of 512 bytes
+  all of these        97.8 %
+  one_byte            64.8 %
+
+The others hold valid codes of exactly as many blocks as before; a digest is what detects those.
 """
 
 import argparse
