@@ -71,6 +71,11 @@ def find(
       else:
         text = f'the same bytes as {same[0]["id"]}'
         found += [finding('same-bytes', one, f'{one["id"]}: {text}') for one in same[1:]]
+    videos = [one['video'] for one in some]
+    for i, k, modality in same_bytes.frozen(digests[split], videos, evidence(split)):
+      here, there = some[i], some[k]
+      text = f'{modality} of {here["id"]}: the same bytes as of {there["id"]}, of another video'
+      found.append(finding('frozen', here, text))
   return found
 
 

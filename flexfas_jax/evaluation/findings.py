@@ -31,6 +31,7 @@ RULES = {
   'outside-root': 'a path that leaves the root: absolute, or with ..',
   'shortcut': 'predicts the label, and a model can learn it: balance it, or treat all images alike',
   'line-endings': 'CRLF, or a byte order mark; harmless here, other readers keep them in the label',
+  'frozen': 'a sensor repeats an image of another video, while the others do not; record it again',
   'same-bytes': 'all images of a sample are those of another one of its split; one may be enough',
   'no-split': 'rows without a split beside rows that have one',
   'no-last-newline': 'the last line is not ended; another list appended to it is lost',

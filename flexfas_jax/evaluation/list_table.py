@@ -273,7 +273,7 @@ class Table:
     splits = {int(code): np.flatnonzero(self._split[positions] == code) for code in
               np.unique(self._split[positions])}  # fmt: skip
     parts = {code: {m: d[at] for m, d in digests.items()} for code, at in splits.items()}
-    shared, groups = [], []  # of positions
+    shared, groups, frozen = [], [], []  # of positions
     for one, other in itertools.combinations([code for code in parts if code], 2):
       for row, place, modalities in same_bytes.shared(parts[one], parts[other], evidence):
         pair = positions[splits[other][row]], positions[splits[one][place]]
@@ -281,7 +281,12 @@ class Table:
     for code, part in parts.items():
       for group in same_bytes.groups(part, evidence):
         groups.append(positions[splits[code][group]].tolist())
-    rows = self._rows({*itertools.chain.from_iterable([*(pair[:2] for pair in shared), *groups])})
+      videos = self._video[positions[splits[code]]].tolist()
+      for row, first, modality in same_bytes.frozen(part, videos, evidence):
+        frozen.append((*map(int, positions[splits[code][[row, first]]]), modality))
+    rows = self._rows(
+      {*itertools.chain.from_iterable([*(pair[:2] for pair in (*shared, *frozen)), *groups])}
+    )
     for here, there, modalities in shared:
       row, other = rows[here], rows[there]
       files = [' '.join(r.paths[m] for m in modalities) for r in (row, other)]
@@ -299,6 +304,10 @@ class Table:
         elif len(labels) < 2 and position != group[0]:
           text = f'{first_path(row)}: the same bytes as {first_path(some[0])}'
           report.add('same-bytes', row, f'{text} ({self._where(group[0], row.list)})')
+    for here, there, modality in frozen:
+      row = rows[here]
+      text = f'{modality} {row.paths[modality]}: the same bytes as of another video'
+      report.add('frozen', row, f'{text} ({self._where(there, row.list)})')
 
   def _rows(self, positions: Collection[int]) -> dict[int, lists.Row]:
     """Rows, read again."""

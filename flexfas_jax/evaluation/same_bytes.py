@@ -105,3 +105,37 @@ def groups(digests: Digests, evidence: Evidence) -> list[list[int]]:
   found = [order[start[i] : end[i]].tolist() for i in several]
   present = lambda row: [m for m in MODALITIES if digests[m][row]]  # noqa: E731
   return [some for some in found if any(evidence(m, some[0]) for m in present(some[0]))]
+
+
+def frozen(
+  digests: Digests, videos: Sequence[str | int], evidence: Evidence
+) -> list[tuple[int, int, str]]:
+  """Rows of one side whose sensor repeats an image of another video, while another sensor does not.
+
+  Within a video that is usual: a slow sensor's image is paired with several of a fast one.
+
+  Args:
+    digests: of the side.
+    videos: [N], of the rows; rows with '' or 0 are not compared.
+    evidence: asked of the first row that has an image; without signal it is not compared.
+
+  Returns:
+    (row, the first row that has the image, modality), in order.
+  """
+  columns = {m: digests[m].tolist() for m in MODALITIES}
+  found = []
+  for modality, column in columns.items():
+    first: dict[int, int] = {}
+    carries: dict[int, bool] = {}
+    for row, digest in enumerate(column):
+      if not digest or not videos[row]:
+        continue
+      before = first.setdefault(digest, row)
+      others = [c for m, c in columns.items() if m != modality and c[row] and c[before]]
+      if videos[before] == videos[row] or all(c[row] == c[before] for c in others):
+        continue
+      if digest not in carries:
+        carries[digest] = evidence(modality, before)
+      if carries[digest]:
+        found.append((row, before, modality))
+  return sorted(found)

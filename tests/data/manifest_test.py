@@ -20,7 +20,7 @@ from data import triplets
 from data.manifest.manifest_dataset_builder import Builder
 from flexfas_jax import prepare as command_line
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import lists
+from flexfas_jax.evaluation import list_checks, lists
 from flexfas_jax.input_pipeline import faces, sources
 from tests.miniatures import faces as rendered
 from tests.miniatures import manifest
@@ -934,3 +934,23 @@ def test_the_card_has_distance_and_relief(own, tmp_path):
   assert 'NOTE: faces have a relief of about 20 mm' in (folder / 'CARD.md').read_text('utf-8')
   folder = prepare(root, tmp_path / 'c', rows=rows, options=crop | {'depth_unit': '0.25mm'})
   assert card(folder)['pictures']['depth']['face_window'] == found
+
+
+def test_a_frozen_sensor_is_found(own, tmp_path):
+  """By prepare and by lint, with row and file."""
+  root, rows = own
+  rows = few(rows, 'A/live', 'B/live', 'C/live')
+  first, _, last = rows
+  (root / last['depth']).write_bytes((root / first['depth']).read_bytes())
+  del last['depth_sha256']
+  said, found = refused(root, tmp_path / 'a', rows=rows)
+  assert [(rule, row) for rule, row, _ in found] == [('frozen', 4)]
+  assert found[0][2] == (
+    'depth of ours/C/live/1: the same bytes as of ours/A/live/1, of another video'
+  )
+  report = list_checks.check([tmp_path / 'a' / 'ours.csv'], root=root, sizes='any')
+  (frozen,) = [f for f in report.findings if f.rule == 'frozen']
+  assert frozen.row == 4 and last['depth'] in frozen.text
+  # Within a video it is usual: a slow sensor.
+  last['video'], last['subject'], last['frame'] = first['video'], first['subject'], '7'
+  prepare(root, tmp_path / 'b', rows=rows)

@@ -51,6 +51,18 @@ def test_groups_are_of_whole_samples():
   assert same_bytes.groups(digests([]), always) == []
 
 
+def test_a_frozen_sensor_repeats_an_image_of_another_video():
+  some = digests([1, 2, 3, 4, 1, 6], [11, 11, 11, 14, 11, ''], [21, 22, 23, 24, 21, 24])
+  videos = ['a', 'a', 'b', 'b', 'c', 'd']
+  # 1: the same video; 4: all images of row 0, which `groups` reports; 5: infrared with other RGB.
+  expected = [(2, 0, 'depth'), (5, 3, 'ir')]
+  assert same_bytes.frozen(some, videos, always) == expected
+  assert same_bytes.frozen(some, videos, lambda m, row: m == 'ir') == expected[1:]
+  assert same_bytes.frozen(some, [''] * 6, always) == []
+  assert same_bytes.frozen(digests([1, 1]), ['a', 'b'], always) == []  # nothing to compare with
+  assert same_bytes.frozen(digests([]), [], always) == []
+
+
 def test_a_million_rows_are_compared_in_a_moment():
   rng = np.random.default_rng(0)
   one = {m: rng.integers(1, 2**63, 300_000, np.uint64) for m in ('rgb', 'depth', 'ir')}
