@@ -7,7 +7,8 @@ without a traceback, unless it was started with `--debug`.
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 INTERRUPTED = 130  # what a shell reports of Ctrl-C
 STOPPED = 143  # what a shell reports of SIGTERM
@@ -53,6 +54,42 @@ class Stopped(FlexfasError):
       f'stopped by SIGTERM after step {step} of {steps}, which is saved; the same command again '
       'goes on'
     )
+
+
+def attempt(
+  found: list[FlexfasError], where: str, function: Callable[..., Any], *args, **fields
+) -> Any:
+  """Calls a function; keeps an error that a user can act on, so that others are found as well.
+
+  Args:
+    found: the error is appended here; its text names a field of the config.
+    where: the field that it is about, for a text that names none.
+    function: called with `args` and `fields`.
+
+  Returns:
+    What the function returns; None where it raised.
+  """
+  try:
+    return function(*args, **fields)
+  except FlexfasError as error:
+    text = str(error)
+    found.append(error if 'config.' in text else type(error)(f'{where}: {text}'))
+    return None
+
+
+def raise_all(found: Sequence[FlexfasError]) -> None:
+  """Raises what `attempt` found, if anything: a single error, or one that lists all.
+
+  Raises:
+    FlexfasError: of the kind that all are of, else a ConfigError.
+  """
+  if not found:
+    return
+  if len(found) == 1:
+    raise found[0]
+  kinds = {type(error) for error in found}
+  kind = kinds.pop() if len(kinds) == 1 else ConfigError
+  raise kind(f'{len(found)} problems:\n' + '\n'.join(f'- {error}' for error in found))
 
 
 def exit_code_of(command: Callable[[], None], debug: bool = False, broken_pipe: int = 0) -> int:

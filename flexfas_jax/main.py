@@ -4,6 +4,7 @@
 
 Any field of the config can be overridden, or a group of them replaced:
   --config.steps=100 --config.model.absent=exclude --config.model.fusion="{'name': 'concat'}"
+--config.pretrained=None starts from random weights where a recipe names pretrained ones.
 Run again with the same workdir, it resumes from the newest checkpoint.
 
 On several machines, the same command on each, with --distributed. Before renting them:
@@ -93,13 +94,17 @@ _MIN_SUBJECTS = flags.DEFINE_integer(
 _DEBUG = flags.DEFINE_bool('debug', False, 'Show tracebacks.')
 
 
+# A group takes no None from a flag; an empty one says the same.
+_NO_PRETRAINING = {'--config.pretrained=None': '--config.pretrained={}'}
+
+
 def _parse(argv: list[str]) -> list[str]:
   """Flags, or a message and exit code 2; --help is no error."""
   if any(a in ('--help', '-h', '-help') for a in argv[1:]):
     print(f'{__doc__}\nFlags:\n{flags.FLAGS.module_help(sys.modules[__name__])}')
     sys.exit(0)
   try:
-    rest = flags.FLAGS(argv)
+    rest = flags.FLAGS([_NO_PRETRAINING.get(a, a) for a in argv])
     if rest[1:]:
       raise errors.ConfigError(f'unexpected argument {rest[1]!r}')
     for name, flag in (('config', _CONFIG), ('workdir', _WORKDIR)):

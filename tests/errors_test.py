@@ -33,6 +33,25 @@ def test_an_error_is_one_message_and_a_code(error, code, capsys):
     errors.exit_code_of(raising(error), debug=True)
 
 
+def test_errors_are_collected_and_raised_together():
+  found = []
+  assert errors.attempt(found, 'config.loss', lambda a, b: a + b, 1, b=2) == 3
+  errors.raise_all(found)  # of nothing
+  assert errors.attempt(found, 'config.loss', raising(errors.DataError('no such'))) is None
+  with pytest.raises(errors.DataError, match=r'^config.loss: no such$'):
+    errors.raise_all(found)
+  errors.attempt(found, 'config.model', raising(errors.DataError('config.train is empty')))
+  with pytest.raises(
+    errors.DataError, match=r'^2 problems:\n- config.loss: no such\n- config.train'
+  ):
+    errors.raise_all(found)
+  errors.attempt(found, 'config.steps', raising(errors.StateError('none')))
+  with pytest.raises(errors.ConfigError, match='(?s)^3 problems:.*- config.steps: none$'):
+    errors.raise_all(found)
+  with pytest.raises(ZeroDivisionError):  # a defect of ours is not collected
+    errors.attempt(found, '', lambda: 1 / 0)
+
+
 def test_done_is_0_and_ctrl_c_130(capsys):
   assert errors.exit_code_of(lambda: None) == 0
   assert errors.exit_code_of(raising(KeyboardInterrupt())) == 130

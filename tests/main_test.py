@@ -57,6 +57,34 @@ def test_help(module):
   assert '--debug' in found.stdout or '--[no]debug' in found.stdout
 
 
+@pytest.mark.parametrize('off', ['pretrained=None', 'pretrained.weights=', "pretrained.weights=''"])
+def test_pretraining_is_switched_off_by_a_flag(tmp_path, off):
+  """It stops at the data, and not at the weights, whose architecture is unknown."""
+  arguments = ['--config=configs/vit_fusion.py:flexmodal', f'--workdir={tmp_path}/w']
+  arguments += [f'--config.data_dir={tmp_path}', '--config.pretrained.architecture=nobodys']
+  if off == 'pretrained=None':
+    arguments.pop()
+  found = run('main', *arguments, f'--config.{off}')
+  assert found.returncode == 3
+  assert '3 problems:' in found.stderr and 'pretrained' not in found.stderr
+
+
+def test_all_problems_are_shown_at_once(tmp_path):
+  arguments = ['--config=configs/vit_fusion.py:flexmodal', f'--workdir={tmp_path}/w']
+  arguments += [
+    f'--config.data_dir={tmp_path}/none',
+    '--config.eval_every=0',
+    '--config.loss=hinge',
+  ]
+  found = run('main', *arguments)
+  said = found.stderr[found.stderr.index('error: ') :].splitlines()
+  assert found.returncode == 2 and said[0] == 'error: 6 problems:'
+  assert [line.partition(' ')[0] for line in said[1:]] == ['-'] * 6
+  for field in ('data_dir', 'eval_every', 'loss', 'train', 'val', 'test.cross'):
+    assert any(f'config.{field}' in line for line in said), field
+  assert 'Traceback' not in found.stderr and not (tmp_path / 'w').exists()
+
+
 def test_bad_data_ends_with_3_and_shows_no_traceback(tmp_path):
   (tmp_path / 'rendered_faces' / 'surf_like' / '1.0.0').mkdir(parents=True)
   arguments = ['--config=configs/vit_fusion.py', f'--workdir={tmp_path}/w']

@@ -125,6 +125,12 @@ def _test_view(name: str) -> View:
   return View(**fields)
 
 
+def check_resize(name: str) -> None:
+  """Raises a ConfigError if a name is not one of `RESIZES`."""
+  if name not in RESIZES:
+    raise ConfigError(f'config.resize is {name!r}; choose one of: {", ".join(RESIZES)}')
+
+
 def decode(encoded: bytes, modality: str, where: str) -> np.ndarray:
   """An encoded image as [H, W, 3] RGB, or [H, W, 1] for the other modalities; uint8 or uint16.
 

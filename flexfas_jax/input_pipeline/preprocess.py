@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.errors import DataError
 from flexfas_jax.input_pipeline import geometry, signal, transforms
 
 
@@ -52,10 +52,7 @@ class Preprocess:
   resize: str = 'area'
 
   def __post_init__(self):
-    if self.resize not in geometry.RESIZES:
-      raise ConfigError(
-        f'config.resize is {self.resize!r}; choose one of: {", ".join(geometry.RESIZES)}'
-      )
+    geometry.check_resize(self.resize)
 
   def __call__(self, example: Mapping[str, Any], rng: np.random.Generator | None = None) -> dict:
     """Arrays of one example; `rng` None leaves out everything random.

@@ -227,6 +227,19 @@ def _manifest(name: str, folder: pathlib.Path, split: str, examples) -> dict[str
   return found
 
 
+def is_prepared(name: str, data_dir: str) -> bool:
+  """Whether a selection's set is in `data_dir`; False: `open_source` makes it from nothing.
+
+  Raises:
+    ConfigError, DataError: it is not, and `open_source` cannot make it.
+  """
+  wanted = selections.parse(name)
+  if _newest_version(pathlib.Path(data_dir) / wanted.dataset) is not None:
+    return True
+  _builder_of(wanted.dataset, data_dir, only_free=True)
+  return False
+
+
 def _locate(wanted: selections.Selection, data_dir: str) -> pathlib.Path:
   folder = _newest_version(pathlib.Path(data_dir) / wanted.dataset)
   if folder is None:
@@ -318,19 +331,9 @@ def prepare(
     DataError: it has to be prepared by hand, and which command does it; or its source is wrong; or
       `data_dir` cannot be written to.
   """
+  module = _builder_of(dataset, data_dir, only_free)
   name, _, config = dataset.partition('/')
-  if name not in builders():
-    raise ConfigError(
-      f'{dataset!r} is not prepared in {data_dir!r}, and data/ has no builder called {name!r}; '
-      f'it has: {", ".join(builders()) or "none (run from the clone, where data/ is)"}'
-    )
-  module = importlib.import_module(f'data.{name}.{name}_dataset_builder')
   licensed = module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS
-  if only_free and licensed:
-    raise DataError(
-      f'{dataset} is not prepared in {data_dir!r}. With the data set at hand: '
-      f'python -m flexfas_jax.prepare --dataset={dataset} --source=DIR --data_dir={data_dir}'
-    )
   settings = {key: value for key, value in settings.items() if value not in (None, {}, ())}
   given = sorted(settings) + ['beam_runner'] * bool(beam)
   if given and not licensed:
@@ -360,6 +363,23 @@ def prepare(
       '--config.data_dir=... in training'
     ) from error
   return pathlib.Path(builder.data_dir)
+
+
+def _builder_of(dataset: str, data_dir: str, only_free: bool):
+  """The module of a data set's builder; arguments and errors as in `prepare`."""
+  name = dataset.partition('/')[0]
+  if name not in builders():
+    raise ConfigError(
+      f'{dataset!r} is not prepared in {data_dir!r}, and data/ has no builder called {name!r}; '
+      f'it has: {", ".join(builders()) or "none (run from the clone, where data/ is)"}'
+    )
+  module = importlib.import_module(f'data.{name}.{name}_dataset_builder')
+  if only_free and module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+    raise DataError(
+      f'{dataset} is not prepared in {data_dir!r}. With the data set at hand: '
+      f'python -m flexfas_jax.prepare --dataset={dataset} --source=DIR --data_dir={data_dir}'
+    )
+  return module
 
 
 def _on_beam(runner: str, options: str) -> tfds.download.DownloadConfig:

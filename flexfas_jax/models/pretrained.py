@@ -321,13 +321,14 @@ class Source(NamedTuple):
 def source_of(fields: Mapping[str, Any] | None, variables) -> Source | None:
   """Checks the group against the model's variables, which may be shapes alone; reads no file.
 
-  None, or weights = '', starts from nothing.
+  None, an empty group, or weights = '' starts from nothing.
 
   Raises:
     ConfigError: an unknown field, a missing one, or a value that cannot work.
   """
-  # '' is what a flag can say: --config.pretrained.weights=
-  if fields is None or (isinstance(fields, Mapping) and fields.get('weights') == ''):
+  # What flags can say: a group {}, or weights as a text, perhaps with quotes that a shell left.
+  nothing = ('', "''", '""', 'None')
+  if not fields or (isinstance(fields, Mapping) and fields.get('weights') in nothing):
     return None
   known = ', '.join(Source._fields)
   if not isinstance(fields, Mapping):

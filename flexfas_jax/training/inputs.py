@@ -1,15 +1,18 @@
 """What a job reads: training, val and test sets, opened and proven apart."""
 
+import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax import errors
+from flexfas_jax.errors import ConfigError, DataError, FlexfasError
 from flexfas_jax.evaluation import overlaps, shortcuts
-from flexfas_jax.input_pipeline import sources
+from flexfas_jax.input_pipeline import selection, sources
 from flexfas_jax.schema import MODALITIES
 from flexfas_jax.training import identities
+from flexfas_jax.training import job as jobs
 
 # Of the manifests: which images there are, how they were encoded, and what took them.
 _FILE_COLUMNS = (*(f'{m}_{what}' for m in MODALITIES for what in ('sha256', 'file')), 'device')
@@ -117,6 +120,55 @@ def _shortcuts(columns: Mapping[str, Sequence[str]]) -> list[str]:
 
 def _images(source: sources.Source) -> overlaps.Images:
   return overlaps.Images(source.columns, source.digests, lambda row, m: source[row][m])
+
+
+def problems(config: ConfigDict, train: bool = True, test: bool = True) -> list[FlexfasError]:
+  """What keeps a job's data from being read: all of it, before anything is built or decoded.
+
+  Sets that are not prepared and cannot be made from nothing, splits and fields that they do not
+  have, and a batch larger than the training set.
+
+  Args:
+    config: names the data; its protocol's selections are put in place here.
+    train, test: whether the job needs them.
+  """
+  try:
+    config, _ = jobs.with_protocol(config)
+    target = identities.target_of(config)
+  except ConfigError:
+    return []  # `job.make` reports it
+  sides = {'val': config.val} | ({'train': config.train} if train else {})
+  sides |= {f'test.{name}': names for name, names in tests_of(config)} if test else {}
+  of_text, examples = {}, 0  # {an error's text: (its kind, the fields that have it)}
+  for side, names in sides.items():
+    found = []
+    here = [
+      errors.attempt(found, '', sources.is_prepared, name, config.data_dir)
+      for name in selection.split_names(names)
+    ]
+    if all(here):  # also of no name, which `open_source` refuses
+      more = (target,) if target else ()
+      source = errors.attempt(
+        found, '', sources.open_source, names, config.data_dir, check=False, more=more
+      )
+      examples = len(source) if source and side == 'train' else examples
+    for error in found:
+      text = str(error).removeprefix(': ')
+      of_text.setdefault(text, (type(error), []))[1].append(f'config.{side}')
+  found = [kind(f'{", ".join(where)}: {text}') for text, (kind, where) in of_text.items()]
+  if found and not pathlib.Path(config.data_dir).is_dir():
+    said = (
+      f'config.data_dir = {config.data_dir!r} is no folder; name the one with the prepared sets'
+    )
+    found.insert(0, ConfigError(said))
+  if examples and config.batch_size > examples:
+    found.append(
+      ConfigError(
+        f'config.batch_size = {config.batch_size} is more than the {examples} examples of '
+        'config.train; lower it'
+      )
+    )
+  return found
 
 
 def tests_of(config: ConfigDict) -> list[tuple[str, str]]:

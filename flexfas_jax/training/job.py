@@ -1,21 +1,23 @@
 """What a config becomes: model, mesh, optimiser, loss, state's shapes, the step. Reads no data.
 
-Everything that can be wrong with a config is found here. Given the devices of a slice that is not
-there, the same job is compiled for it (`preflight.py`).
+Everything that can be wrong with a config is found here, and reported at once. Given the devices of
+a slice that is not there, the same job is compiled for it (`preflight.py`).
 """
 
 import functools
+import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
-from flexfas_jax import lookup, schema
-from flexfas_jax.errors import ConfigError
+from flexfas_jax import errors, lookup, schema
+from flexfas_jax.errors import ConfigError, FlexfasError
 from flexfas_jax.evaluation import thresholds
-from flexfas_jax.input_pipeline import geometry
+from flexfas_jax.input_pipeline import geometry, transforms
 from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.models import flexmodal, pretrained
 from flexfas_jax.training import identities, sharding
@@ -45,7 +47,10 @@ class Job(NamedTuple):
 
 
 def make(
-  config: ConfigDict, devices: Sequence[jax.Device] | None = None, classes: int | None = None
+  config: ConfigDict,
+  devices: Sequence[jax.Device] | None = None,
+  classes: int | None = None,
+  problems: Sequence[FlexfasError] = (),
 ) -> Job:
   """The job of a config.
 
@@ -53,39 +58,66 @@ def make(
     config: as a file of `configs/` returns it.
     devices: what it runs on; None: all there are.
     classes: of an identity task, as many as the training's data has; None: as the config says.
+    problems: that were found before, as by `inputs.problems`; they are reported with those of the
+      config, and left alone where the config has none.
 
   Raises:
-    ConfigError: a field that is unknown, or does not fit the others or the devices.
+    ConfigError: fields that are unknown, or do not fit the others or the devices: all of them.
   """
-  target = identities.target_of(config)
-  config, protocol = with_protocol(config)
+  found: list[FlexfasError] = []
+  attempt = functools.partial(errors.attempt, found)
+  target = attempt('config.task', identities.target_of, config) or ''
+  config, protocol = attempt('config.protocol', with_protocol, config) or (config, None)
   if target and protocol:
-    raise ConfigError(f'config.protocol = {config.protocol!r} is of attacks, not of identities')
+    found.append(
+      ConfigError(f'config.protocol = {config.protocol!r} is of attacks, not of identities')
+    )
   fields = config.to_dict()
-  model = flexmodal.build(**with_classes(fields['model'], classes))
-  devices = find_devices() if devices is None else devices
-  mesh = sharding.make_mesh(**fields['mesh'], devices=devices)
-  sharding.check_batch(config.batch_size, mesh, 'config.batch_size', config.accumulate)
-  sharding.check_batch(config.eval_batch_size, mesh, 'config.eval_batch_size')
-  optimizer, schedule = optimizers.build(
-    fields['optimizer'], fields['schedule'], config.steps, config.clip_norm
-  )
-  loss = lookup.make_loss(fields['loss'])
+  _check_counts(config, found)
+  if config.clip_norm is not None and not config.clip_norm > 0:
+    found.append(ConfigError(f'config.clip_norm is {config.clip_norm}; give a norm, or None'))
+  attempt('config.resize', geometry.check_resize, config.get('resize', 'area'))
+  attempt('', _check_arguments, 'config.view', geometry.draw_view, fields['view'], 'rng')
+  for modality, changes in fields['photometric'].items():
+    attempt('', _check_photometric, modality, changes)
+  attempt('config.member', member_of, config)
   for name in config.test if not target else ():
-    if name not in config.threshold:
-      raise ConfigError(f'config.threshold has no rule for the test set {name!r}')
-    thresholds.needs_dev(config.threshold[name])
-  views = geometry.named_views(config.get('views', ('whole',)))
-  if target and len(views) > 1:
-    raise ConfigError('config.views are of attacks: an identity task looks at pictures once')
-  member_of(config)
+    attempt(f'config.threshold.{name}', _check_rule, config, name)
+  loss = attempt('config.loss', lookup.make_loss, fields['loss'])
+  schedule = attempt('config.schedule', optimizers.make_schedule, fields['schedule'], config.steps)
+  # Without a schedule, another one finds what is wrong with the optimiser.
+  rates = fields['schedule'] if schedule else {'name': 'constant', 'peak': 1.0}
+  optimizer, _ = attempt(
+    'config.optimizer', optimizers.build, fields['optimizer'], rates, config.steps, config.clip_norm
+  ) or (optax.identity(), None)
+  views = attempt('config.views', _views, config, target) or {'whole': geometry.View()}
+  devices = find_devices() if devices is None else devices
+  mesh = attempt('config.mesh', _mesh, fields['mesh'], devices)
+  if mesh:
+    batch = config.batch_size, mesh, 'config.batch_size', max(config.accumulate, 1)
+    attempt('config.batch_size', sharding.check_batch, *batch)
+    batch = config.eval_batch_size, mesh, 'config.eval_batch_size'
+    attempt('config.eval_batch_size', sharding.check_batch, *batch)
+  model = attempt('config.model', _model, fields['model'], classes)
+  if model is None:
+    errors.raise_all([*found, *problems])
   if unknown := set(fields['modality_dropout']) - set(model.modalities):
-    raise ConfigError(f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}')
+    found.append(
+      ConfigError(f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}')
+    )
+  served = attempt('config.protocol', subsets, model, protocol)
   init = functools.partial(init_state, model=model, optimizer=optimizer)
-  abstract = jax.eval_shape(init, jax.random.key(0))
-  optimizers.check_names(fields['optimizer'], abstract.params)
-  map_size = fit(model, loss, variables_of(abstract), target)
-  source = pretrained.source_of(fields.get('pretrained'), variables_of(abstract))
+  abstract = attempt('config.model', jax.eval_shape, init, jax.random.key(0))
+  map_size = source = None
+  if abstract is not None:
+    attempt('config.optimizer', optimizers.check_names, fields['optimizer'], abstract.params)
+    variables = variables_of(abstract)
+    if loss:
+      map_size = attempt('config.loss', fit, model, loss, variables, target)
+    given = fields.get('pretrained')
+    source = attempt('config.pretrained', pretrained.source_of, given, variables)
+  if found:
+    errors.raise_all([*found, *problems])
   abstract = jax.tree.map(
     lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
     abstract,
@@ -109,10 +141,56 @@ def make(
       resize=config.get('resize', 'area'),
     ),
     views=views,
-    subsets=subsets(model, protocol),
+    subsets=served,
     metrics=protocol.metrics if protocol else (),
     target=target,
   )
+
+
+def _model(fields: dict, classes: int | None) -> flexmodal.Model:
+  return flexmodal.build(**with_classes(fields, classes))
+
+
+def _mesh(fields: dict, devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
+  _check_arguments('config.mesh', sharding.make_mesh, fields)
+  return sharding.make_mesh(**fields, devices=devices)
+
+
+def _views(config: ConfigDict, target: str) -> dict[str, geometry.View]:
+  views = geometry.named_views(config.get('views', ('whole',)))
+  if target and len(views) > 1:
+    raise ConfigError('config.views are of attacks: an identity task looks at pictures once')
+  return views
+
+
+def _check_rule(config: ConfigDict, test: str) -> None:
+  if test not in config.threshold:
+    raise ConfigError(f'config.threshold has no rule for the test set {test!r}')
+  thresholds.needs_dev(config.threshold[test])
+
+
+def _check_counts(config: ConfigDict, found: list[FlexfasError]) -> None:
+  """Numbers of which none may be 0."""
+  every = ('eval_every', 'checkpoint_every', 'log_every')
+  for name in ('steps', 'accumulate', *every, 'save_tries'):
+    value = config.get(name, 1)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+      found.append(ConfigError(f'config.{name} is {value!r}; give a whole number from 1 on'))
+
+
+def _check_photometric(modality: str, fields: dict) -> None:
+  if modality not in schema.MODALITIES:
+    known = ', '.join(schema.MODALITIES)
+    raise ConfigError(f'config.photometric has no modality {modality!r}; choose from: {known}')
+  where, change = f'config.photometric.{modality}', transforms.draw_photometric
+  _check_arguments(where, change, fields, 'rng', 'channels')
+
+
+def _check_arguments(where: str, function, fields: dict, *others: str) -> None:
+  """Raises a ConfigError where a group has a field that its function does not take."""
+  known = [name for name in inspect.signature(function).parameters if name not in others]
+  if unknown := sorted(set(fields) - set(known)):
+    raise ConfigError(f'{where} has no field {unknown[0]!r}; it has: {", ".join(known)}')
 
 
 def member_of(config: ConfigDict) -> dict[str, str | int]:

@@ -17,6 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import flexfas_jax
+from flexfas_jax import errors
 from flexfas_jax.errors import ConfigError, StateError, Stopped
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.input_pipeline import pipeline
@@ -68,11 +69,13 @@ def evaluate(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> No
   del options
   heed_at_once()
   folder = pathlib.Path(folder)
-  job = jobs.make(config, classes=_STAND_IN)
+  found = inputs.problems(config, train=False)
+  job = jobs.make(config, classes=_STAND_IN, problems=found)
   changed = workdir.compare(folder, job.config.to_dict(), workdir.ONLY_TESTS)
   workdir.refuse(folder, changed)
   if not (folder / 'config.json').exists():
     raise StateError(f'{folder} holds no training; run with --mode=train first')
+  errors.raise_all(found)
   people, remark = donors.people_of(folder, None)
   data = inputs.open_all(job.config, train=False, known=identities.read(folder), pretraining=people)
   data.remarks.extend([remark] if remark else [])
@@ -96,15 +99,18 @@ def _counted(job: jobs.Job, config: ConfigDict, data: inputs.Data) -> jobs.Job:
 
 def _prepare(config: ConfigDict, folder: str, options: Options, test: bool = True):
   """(job, what is otherwise than when it was begun, data)."""
-  job = jobs.make(config, classes=_STAND_IN)
+  found = inputs.problems(config, test=test)
   if options.profile_steps:
     first, last = options.profile_steps
     if not 1 <= first <= last <= config.steps:
-      raise ConfigError(f'--profile_steps={first}:{last}: there are steps 1 to {config.steps}')
+      said = f'--profile_steps={first}:{last}: there are steps 1 to {config.steps}'
+      found.append(ConfigError(said))
+  job = jobs.make(config, classes=_STAND_IN, problems=found)
   changed = workdir.compare(pathlib.Path(folder), job.config.to_dict())
   if not options.allow_config_change:
     hint = ', or go on with this one by --allow_config_change'
     workdir.refuse(pathlib.Path(folder), changed, hint)
+  errors.raise_all(found)
   people, remark = donors.people_of(pathlib.Path(folder), job.pretrained, job.config.train)
   data = inputs.open_all(job.config, test=test, pretraining=people)
   data.remarks.extend([remark] if remark else [])

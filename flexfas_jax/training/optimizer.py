@@ -107,6 +107,11 @@ def sgd(schedule, weight_decay=0.0, momentum=0.9, decay='kernels'):
 OPTIMIZERS = {'adamw': adamw, 'adam': adam, 'sgd': sgd}
 
 
+def make_schedule(schedule: dict, steps: int) -> optax.Schedule:
+  """The learning rate of each step; arguments and errors as in `build`."""
+  return _call('schedule', SCHEDULES, schedule, steps=steps)
+
+
 def build(
   optimizer: dict, schedule: dict, steps: int, clip_norm: float | None = None
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -133,7 +138,7 @@ def build(
         f'config.optimizer.rates[{pattern!r}] is {factor!r}; a factor is above 0, and what does '
         'not move at all is of config.optimizer.freeze'
       )
-  rate = _call('schedule', SCHEDULES, schedule, steps=steps)
+  rate = make_schedule(schedule, steps)
   tx = _call('optimizer', OPTIMIZERS, optimizer, schedule=rate)
   # Chained in any case, so that a run can go on with another.
   clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)

@@ -699,7 +699,9 @@ def test_a_group_that_cannot_work(fields, said):
 
 def test_a_group_is_optional_and_its_file_is_not_read_yet():
   assert pretrained.source_of(None, large()) is None
-  assert pretrained.source_of({**GROUP, 'weights': ''}, large()) is None
+  for nothing in ('', "''", 'None'):  # what a flag says, with a shell's quotes or without
+    assert pretrained.source_of({**GROUP, 'weights': nothing}, large()) is None
+  assert pretrained.source_of({}, large()) is None
   source = pretrained.source_of(GROUP, large())
   assert source == (*GROUP.values(), None, 'streams')
   with pytest.raises(StateError, match='no/such/file'):

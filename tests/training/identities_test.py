@@ -248,7 +248,11 @@ def test_a_step_does_not_depend_on_how_the_classifier_is_cut(monkeypatch):
       '',
     ),
     (
-      {'train': PEOPLE.format('surf_like_tiny:train')[:-1] + ' & subject=surf_like/s0000]'},
+      {
+        'train': ','.join(
+          2 * [PEOPLE.format('surf_like_tiny:train')[:-1] + ' & subject=surf_like/s0000]']
+        )
+      },
       DataError,
       'every example has the subject',
     ),

@@ -239,6 +239,8 @@ def test_nothing_to_evaluate(prepared, tmp_path):
     ({'model.fusion.name': 'mean'}, ConfigError, "unknown fusion 'mean'"),
     ({'threshold.cross': 'best'}, ConfigError, 'best'),
     ({'train': 'casia/x:train'}, ConfigError, "no builder called 'casia'"),
+    ({'train': ''}, ConfigError, 'config.train: no data set is named'),
+    ({'eval_every': 0}, ConfigError, 'config.eval_every is 0; give a whole number from 1 on'),
     ({'val': 'rendered_faces/surf_like_tiny:dev'}, DataError, "no split 'dev'"),
     ({'left_out': ('val',)}, DataError, 'attack eyes_curved in train .* and val'),
     ({'left_out': ('unsen',)}, ConfigError, "left_out names 'unsen'; there are: val, cross, intra"),
@@ -256,6 +258,79 @@ def test_nothing_to_evaluate(prepared, tmp_path):
 def test_a_refused_job_writes_nothing(prepared, tmp_path, change, error, said):
   with pytest.raises(error, match=said):
     loop.train(make_config(prepared, **change), str(tmp_path / 'run'))
+  assert os.listdir(tmp_path) == []
+
+
+def test_all_problems_of_a_config_are_reported_at_once(prepared, tmp_path):
+  """Data that is missing, a batch larger than the set, a warm-up longer than the training."""
+  change = {
+    'batch_size': 800,
+    'steps': 4,
+    'schedule.warmup': 9,
+    'test.cross': 'casia_surf/challenge:test',
+  }
+  for job in (loop.train_and_evaluate, loop.train):
+    with pytest.raises(ConfigError) as caught:
+      job(make_config(prepared, **change), str(tmp_path / 'run'))
+    title, *lines = str(caught.value).split('\n- ')
+    assert title == f'{len(lines)} problems:' and all('config.' in line for line in lines)
+    fields = [
+      'lower config.schedule.warmup or raise config.steps',
+      'config.batch_size = 800 is more',
+    ]
+    if job is loop.train_and_evaluate:  # training alone needs no test
+      fields.insert(1, 'config.test.cross: casia_surf/challenge is not prepared')
+    assert len(lines) == len(fields)
+    for line, field in zip(lines, fields, strict=True):
+      assert field in line
+  assert os.listdir(tmp_path) == []
+
+
+def test_every_kind_of_problem_is_in_the_list(prepared, tmp_path):
+  change = {
+    'task': 'x',
+    'protocol': 'flex',
+    'steps': 0,
+    'log_every': 0,
+    'clip_norm': -1.0,
+    'resize': 'cubic',
+    'view': {'flop': 1},
+    'photometric': {'rgb': {'ad': 1}, 'uv': {}},
+    'member': {'network': 'a/b'},
+    'threshold.cross': 'best',
+    'loss': 'hinge',
+    'schedule': {'name': 'constant'},
+    'optimizer': {'name': 'adamw', 'decay': 'some'},
+    'views': ('upside',),
+    'mesh': {'cut': 2},
+    'model.fusion': {'name': 'mean'},
+  }
+  config = make_config(prepared)
+  with config.unlocked():
+    for field, value in change.items():
+      config.update_from_flattened_dict({field: value})
+  with pytest.raises(ConfigError) as caught:
+    loop.train(config, str(tmp_path / 'run'))
+  lines = str(caught.value).split('\n- ')[1:]
+  assert len(lines) == len(change) + 1  # two modalities
+  for field in change:
+    named = f'config.{field}'.removesuffix('.fusion')
+    assert any(named in line for line in lines), field
+
+
+def test_sets_that_are_missing_are_listed_once_each(tmp_path):
+  config = make_config(str(tmp_path), protocol='flexmodal')
+  with pytest.raises(DataError) as caught:
+    loop.train_and_evaluate(config, str(tmp_path / 'run'))
+  lines = str(caught.value).split('\n- ')
+  assert lines[0] == '3 problems:' and len(lines) == 4
+  assert lines[1].startswith('config.val, config.train, config.test.intra: casia_surf/flexmodal is')
+  assert lines[3].startswith('config.test.cross: wmca/flexmodal is not prepared')
+  config.data_dir = str(tmp_path / 'nothing')
+  with pytest.raises(
+    ConfigError, match='(?s)4 problems:\n- config.data_dir = .* is no folder; name'
+  ):
+    loop.train_and_evaluate(config, str(tmp_path / 'run'))
   assert os.listdir(tmp_path) == []
 
 
