@@ -50,7 +50,7 @@ def find(
     row = row_of(one)
     return Finding(rule, row.list, row.row, text, one['id'])
 
-  found = []
+  found = []  # sorted at the end: records are in the order of the shards
   for split, other in itertools.combinations(parts, 2):
     for i, k, modalities in same_bytes.shared(digests[split], digests[other], evidence(split)):
       here, there = parts[other][i], parts[split][k]
@@ -76,7 +76,7 @@ def find(
       here, there = some[i], some[k]
       text = f'{modality} of {here["id"]}: the same bytes as of {there["id"]}, of another video'
       found.append(finding('frozen', here, text))
-  return found
+  return sorted(found, key=lambda f: (f.list, f.row, f.id))
 
 
 def _digests(records: Sequence[Mapping]) -> dict[str, np.ndarray]:
