@@ -463,3 +463,19 @@ def test_a_prepared_set(bundle, files, prepared, capsys):
   found = score_files.read(files / 'o.csv')
   assert set(found.label.tolist()) == {0, 1}
   assert not np.isnan(found.scores['rgb+depth+ir']).any()
+
+
+def test_units_on_the_command_line(files, capsys, tmp_path):
+  inputs = bundles.INPUTS | {'ir': {'channels': 1, 'bits': [16]}}
+  bundle = bundles.write(tmp_path / 'deep', inputs=inputs)
+  ir = bundles.triplet()['ir'].astype(np.uint16) * 257
+  Path('ten.png').write_bytes(bundles.png(ir >> 6))
+  code, _, err = run(capsys, bundle, '--ir=ten.png')
+  assert code == 3 and 'ir_bits=10' in err
+  code, out, _ = run(capsys, bundle, '--ir=ten.png', '--ir_bits=10', '--json')
+  assert code == 0 and json.loads(out)['used'] == ['ir']
+  for wrong in ('--ir_bits=9', '--depth_unit=cm'):
+    code, _, err = run(capsys, bundle, '--ir=ten.png', wrong)
+    assert code == 2 and wrong[2:-2].partition('=')[0] in err
+  code, _, err = run(capsys, bundle, '--data=a/b:test', '--depth_unit=mm')
+  assert code == 2 and '--data has the units' in err
