@@ -2,6 +2,7 @@
 
 import collections
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ _TEXTS = frozenset((
 ))  # fmt: skip
 _SYSTEM = frozenset(('__macosx', '@eadir', 'desktop.ini', 'thumbs.db'))
 _NAMED = 5  # files or samples that a note names
+_WORD = re.compile(r'(^|[/_.-])[^/_.-]*[^\W\d_][^/_.-]*(?=$|[/_.-])')  # of a path, with a letter
 
 _WAY_OUT = 'call them a/rgb/1.jpg, a/depth/1.png, a/ir/1.png, or list them in a --manifest'
 _ONE = f'If they are of one sample, {_WAY_OUT}'
@@ -162,7 +164,7 @@ def _check_pairs(folder: Path, found: Mapping[str, Mapping[str, str]]) -> None:
 
   Raises:
     DataError: a sensor that never comes with another though there are others; a name such as
-      'depth_map', whose image has no partner.
+      'depth_map', whose image has no partner; a word where other images have their sensor.
   """
   several = {modality for images in found.values() for modality in images}
   for modality in schema.MODALITIES:
@@ -175,15 +177,32 @@ def _check_pairs(folder: Path, found: Mapping[str, Mapping[str, str]]) -> None:
         f'{_shown(having[0][modality])} and {_shown(other)} are taken for two samples. {_ONE}'
       )
   for images in found.values():
-    (modality, name), *partners = images.items()
-    if partners or (modality == 'rgb' and several == {'rgb'}):
+    name, *partners = images.values()
+    if partners:
       continue
     sensor = sensor_names.of_path(name)
-    if not sensor.plain:
+    if not sensor.plain and several != {'rgb'}:
       raise DataError(
         f'{_shown(folder)}: {_shown(name)} would be a sample of its own: {_shown(sensor.name)} is '
         f'more than the name of a sensor ({sensor_names.READ}). {_ONE}'
       )
+    if other := _same_but_for_a_word(name, found):
+      raise DataError(
+        f'{_shown(folder)}: {_shown(name)} would be a sample of its own, and differs from '
+        f'{_shown(other)} by one word, which is not the name of a sensor ({sensor_names.READ}). '
+        f'{_ONE}'
+      )
+
+
+def _same_but_for_a_word(name: str, found: Mapping[str, Mapping[str, str]]) -> str:
+  """An image with a sensor's name where `name` has another word: 'depth/1.png' of 'disp/1.png'."""
+  key = _key(name)
+  for word in _WORD.finditer(key):
+    other = (key[: word.start()] + key[word.end() :]).lstrip('/_.-')
+    for image in found.get(other, {}).values():
+      if sensor_names.of_path(image).name:
+        return image
+  return ''
 
 
 def _row(images: Mapping[str, str]) -> lists.Row:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flexfas_jax import schema
-from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import score_files, unusable
 from flexfas_jax.prediction import decision as decisions
 from flexfas_jax.prediction.decision import Decision
@@ -96,7 +96,7 @@ def make(
         wrong[subset].append(nan)
       for i, one in enumerate(acquired):
         scores = {s: float(x[i]) for s, (x, _) in found.items()}
-        said.append(_decide(predictor, one, allowed, scores))
+        said.append(_decide(predictor, some[i], one, allowed, scores))
       kept += some
   if not kept:
     first = f': {faults[0][0].id}: {faults[0][1]}' if faults else ''
@@ -171,6 +171,7 @@ def _scores(
 
 def _decide(
   predictor: Predictor,
+  sample: Sample,
   acquired: Acquired | str,
   allowed: Sequence[str],
   scores: Mapping[str, float],
@@ -182,7 +183,10 @@ def _decide(
     reasons = (*acquired.reasons, refused)
     return Decision(decisions.FTA, used=used, reasons=reasons, unusable=acquired.unusable)
   subset = '+'.join(used)
-  threshold = predictor.card.threshold(subset)
+  try:
+    threshold = predictor.card.threshold(subset)
+  except StateError as error:
+    raise StateError(f'{sample.id}: {error}') from None
   return decisions.of_score(scores[subset], threshold, used, acquired.reasons, acquired.unusable)
 
 

@@ -187,3 +187,25 @@ def test_two_samples_of_one_id(tmp_path):
   path = 'real_part/CLKJ_AS0005/real.rssdk/color/1.jpg'
   with pytest.raises(DataError, match='2 samples have the id casia_surf/CLKJ_AS0005/real/1'):
     folders.of_folder(write(tmp_path, f'a/{path}', f'b/{path}'))
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['disp/1.png', 'near-infrared/1.png', '近红外/1.png', 'mono_1.png', '1_mask.png', 'a.b/1.png'],
+)
+def test_a_word_where_others_have_their_sensor_is_refused(tmp_path, name):
+  """It would be a sample of its own, which RGB alone decides."""
+  write(tmp_path, *TRIPLET, name)
+  if name == 'a.b/1.png':  # two words: another person's or camera's folder
+    assert of(folders.of_folder(tmp_path)) == {'1': 'rgb+depth+ir', 'a.b/1': 'rgb'}
+    return
+  with pytest.raises(DataError, match=f'{name} would be a sample of its own, and differs from'):
+    folders.of_folder(tmp_path)
+
+
+def test_a_word_beside_rgb_alone_is_refused_and_numbers_are_not(tmp_path):
+  write(tmp_path, 'rgb/1.jpg', '2/1.jpg', 'anna/7.jpg')
+  assert of(folders.of_folder(tmp_path)) == {'1': 'rgb', '2/1': 'rgb', 'anna/7': 'rgb'}
+  write(tmp_path, 'disp/1.jpg')
+  with pytest.raises(DataError, match='disp/1.jpg would be a sample of its own'):
+    folders.of_folder(tmp_path)

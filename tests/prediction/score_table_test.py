@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.prediction import Predictor, card, score_table
 from flexfas_jax.prediction.samples import Sample
@@ -53,3 +54,9 @@ def test_a_modality_that_the_model_does_not_have_is_reported(bundle):
   (decision,) = score_table.make(predictor, [Sample('a', covered('depth'))]).decisions
   assert decision.used == ('rgb', 'ir') and decision.outcome != 'fta'
   assert decision.reasons == ('depth is not an input of this model: ignored',)
+
+
+def test_a_subset_without_a_threshold_names_its_sample(tmp_path):
+  folder = bundles.write(tmp_path / 'few', thresholds={})
+  with pytest.raises(StateError, match=r'^the sample: .*no threshold for rgb\+depth\+ir'):
+    score_table.make(Predictor.load(folder), [Sample('the sample', covered(), 'attack')])
