@@ -74,13 +74,11 @@ class Reader:
       return Outcome(row, {}, [('unreadable', str(error))])
     except OSError as error:
       return Outcome(row, {}, [('unreadable', f'{error.filename}: {error.strerror}')])
-    problems = [
-      ('sha256', f'{modality} {row.files.get(modality, "")}: the bytes are not those expected')
-      for modality, wanted in row.sha256.items()
-      if modality in images and wanted and image_checks.digest(images[modality]) != wanted
-    ]
-    found = image_checks.inspect(images, self.rules, self.max_pixels)
-    return Outcome(row, images, problems + [(rule, _where(row, text)) for rule, text in found])
+    found = image_checks.other_bytes(images, row.sha256)
+    found += image_checks.inspect(images, self.rules, self.max_pixels)
+    if not self.rules.frame:  # frames are turned, then cropped
+      found += image_checks.rotated(images)
+    return Outcome(row, images, [(rule, _where(row, text)) for rule, text in found])
 
   def exists(self, path: str) -> bool:
     """Whether a row's path leads to something; containers write `file#what`."""

@@ -44,6 +44,11 @@ Pictures and triplets of the two WMCA videos whose depth and infrared are known 
 (100_03_015_2_10, 101_06_067_1_02) are noted, not found. ! marks
 notes: nothing has to be done, and prepare goes on.
 
+With --root, an image that EXIF requires to be turned is an error (rotated), as it is in prepare
+without --option crop. It is none in lists with columns of a box (left, ...) or of eyes
+(left_eye_x, ...): prepare crops by these, and turns images before. Columns rgb_sha256,
+depth_sha256 and ir_sha256 are compared with the files' bytes.
+
 exit codes: 0 no errors, perhaps notes; 2 wrong usage; 3 errors"""
 
 _SHOWN = 1000  # findings of a rule that are printed; all are in the JSON

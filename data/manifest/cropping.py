@@ -125,14 +125,9 @@ class Reader(reading.Reader):
     read = read._replace(row=row)
     if any(rule not in WARNINGS for rule, _ in read.problems):
       return read
-    turned = {
-      modality: image_files.orientation(encoded) for modality, encoded in read.images.items()
-    }
-    if not self.recipe and max(turned.values()) > 1:
-      return Outcome(row, {}, [*read.problems, *_rotated(row, turned)])
     if not changes:
       return read
-    images, problems = self._changed(row, read.images, turned)
+    images, problems = self._changed(row, read.images)
     if problems:
       return Outcome(row, {}, problems)
     found = image_checks.inspect(images, self.stored, self.max_pixels)
@@ -146,7 +141,7 @@ class Reader(reading.Reader):
     return Outcome(row, images, problems)
 
   def _changed(
-    self, row: Row, encoded: Mapping[str, bytes], turned: Mapping[str, int]
+    self, row: Row, encoded: Mapping[str, bytes]
   ) -> tuple[dict[str, bytes], list[image_checks.Problem]]:
     """The pictures as they are stored, or what is wrong."""
     decoded = {m: geometry.decode(e, m, row.files[m]) for m, e in encoded.items()}
@@ -155,7 +150,9 @@ class Reader(reading.Reader):
     if not self.recipe:
       same = {m for m, one in images.items() if np.array_equal(one, decoded[m])}
       return {m: encoded[m] if m in same else encode(one) for m, one in images.items()}, []
-    images = {m: faces.upright(image, turned[m]) for m, image in images.items()}
+    images = {
+      m: faces.upright(image, image_files.orientation(encoded[m])) for m, image in images.items()
+    }
     if found := image_checks.disagree(images):
       return {}, [('size', f'{row.facts["id"]}: {found}: one crop requires registered images')]
     try:
@@ -176,14 +173,6 @@ class Reader(reading.Reader):
     model = faces.load_yunet(self.yunet, self.recipe.model_sha256)
     found = faces.detect_yunet(model, seen, self.recipe.min_score)
     return faces.choose(found, (seen.shape[1], seen.shape[0]), self.recipe)
-
-
-def _rotated(row: Row, turned: Mapping[str, int]) -> list[image_checks.Problem]:
-  return [
-    ('rotated', f'{row.files[modality]}: {modality} has EXIF orientation {orientation}')
-    for modality, orientation in turned.items()
-    if orientation > 1
-  ]
 
 
 def encode(image: np.ndarray, quality: int = 0) -> bytes:

@@ -4,7 +4,7 @@ import collections
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import tensorflow_datasets as tfds
 
@@ -185,9 +185,8 @@ class Builder(SourceBuilder):
       yield 'row', f'frame {row.frame!r} is not a number'
     if '#' in row.id:
       yield 'row', f'the id {row.id!r} has a #, which stands for a row that is there twice'
-    for modality, text in _digests(row.extra).items():
-      if not re.fullmatch('[0-9a-fA-F]{64}', text):
-        yield 'row', f'{modality}_sha256 is {text[:70]!r}, not 64 hexadecimal digits'
+    for text in lists.wrong_digests(row.extra):
+      yield 'row', text
     if self._recipe and self._recipe.method != 'yunet':
       try:
         faces.named(row.extra, (1, 1), self._recipe)
@@ -230,7 +229,7 @@ class Builder(SourceBuilder):
     changed = 'source_' if self._recipe or any(self._units) else ''
     extra = {name: text for name, text in row.extra.items() if name and name not in _DIGESTS}
     extra |= {f'{changed}{modality}': path for modality, path in row.paths.items()}
-    digests = {modality: text.lower() for modality, text in _digests(row.extra).items()}
+    digests = {modality: text.lower() for modality, text in lists.digests(row.extra).items()}
     if changed:
       extra |= {f'source_{modality}_sha256': digest for modality, digest in digests.items()}
     return Row(facts, row.paths, row.list, row.line, digests, extra)
@@ -314,11 +313,6 @@ def _parse_categories(text: str) -> dict[str, str]:
       )
     found[species] = category
   return found
-
-
-def _digests(cells: Mapping[str, str]) -> dict[str, str]:
-  """The digests among the cells of a row, by modality."""
-  return {m: cells[column] for column, m in _DIGESTS.items() if cells.get(column)}
 
 
 def _folder(row: Row) -> str:

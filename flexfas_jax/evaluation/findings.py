@@ -25,7 +25,7 @@ RULES = {
   'range': 'values that the stated unit cannot have',
   'colour': 'a colour picture where one channel is due: a colour map cannot be undone',
   'size': 'sizes of a triplet that registered images cannot have; --sizes names another rule',
-  'rotated': 'EXIF says that it is to be turned, and not every reader does; turn it, or crop faces',
+  'rotated': 'EXIF requires a turn, which training does not apply: turn it, or crop faces',
   'no-face': 'no face that can be cropped: none, cut by the border, or too small',
   'sha256': 'the bytes are not those that the manifest names',
   'outside-root': 'a path that leaves the root: absolute, or with ..',

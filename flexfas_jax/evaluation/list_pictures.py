@@ -13,7 +13,7 @@ from flexfas_jax.evaluation import list_shortcuts, lists, roots, same_bytes
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.evaluation.list_report import Report
 from flexfas_jax.evaluation.list_table import Table
-from flexfas_jax.input_pipeline import encodings, image_checks, image_files, units
+from flexfas_jax.input_pipeline import encodings, faces, image_checks, image_files, units
 from flexfas_jax.input_pipeline.progress import show_progress
 from flexfas_jax.input_pipeline.workers import Workers
 from flexfas_jax.schema import MODALITIES
@@ -45,7 +45,7 @@ def look(
   jobs = (
     (
       (position, row),
-      (root, row.paths, sizes or default(row.dataset, 'aspect'), max_pixels, stated),
+      (root, row.paths, sizes or default(row.dataset, 'aspect'), max_pixels, stated, _cells(row)),
     )
     for position, row in rows
   )
@@ -58,6 +58,8 @@ def look(
     positions.append(position)
     for modality, number in zip(MODALITIES, numbers, strict=True):
       digests[modality].append(number)
+    for text in lists.wrong_digests(row.extra):
+      report.add('row', row, text)
     for rule, text in problems:
       if rule == 'missing-file':
         missing.append((row, text))
@@ -83,11 +85,15 @@ def problems_of(
   sizes: str,
   max_pixels: int,
   stated: units.Units = units.Units(),  # noqa: B008
+  cells: Mapping[str, str] = {},  # noqa: B006
 ) -> tuple[list[tuple[str, str]], dict[str, str], list[int]]:
   """What is wrong with the pictures of a triplet, those missing included: (rule, text).
 
   And how each of its files was encoded, by modality; and a number for each of `MODALITIES`, as
   `same_bytes` compares them: 0 where there is no signal.
+
+  `cells` are the further columns of the row: the digests of its files, and where the face is. With
+  the latter, EXIF orientation is no problem: an image is turned before its face is cropped.
   """
   images, problems, silent = {}, [], set()
   for modality, path in paths.items():
@@ -98,7 +104,12 @@ def problems_of(
     except OSError as error:
       problems.append(('unreadable', f'{modality} cannot be read ({error.strerror}): {path}'))
   rules = image_checks.Rules(sizes=sizes, units=stated)
-  for rule, text in image_checks.inspect(images, rules, max_pixels):
+  found = image_checks.inspect(images, rules, max_pixels)
+  if not any(cells.keys() >= set(columns) for columns in (faces.BOX, faces.EYES)):
+    found += image_checks.rotated(images)
+  if not lists.wrong_digests(cells):
+    found += image_checks.other_bytes(images, lists.digests(cells))
+  for rule, text in found:
     modality = text.partition(' ')[0]
     if rule == 'black':
       silent.add(modality)
@@ -107,6 +118,12 @@ def problems_of(
   compared = [images.get(m, b'') if m not in silent else b'' for m in MODALITIES]
   described = {m: encodings.describe(encoded) for m, encoded in images.items()}
   return problems, described, [same_bytes.number_of(image) for image in compared]
+
+
+def _cells(row: lists.Row) -> dict[str, str]:
+  """Those of the further cells of a row that `problems_of` uses."""
+  used = {*faces.BOX, *faces.EYES, *(f'{modality}_sha256' for modality in MODALITIES)}
+  return {name: text for name, text in row.extra.items() if name in used}
 
 
 def _several(jobs: list[tuple]) -> list[tuple]:

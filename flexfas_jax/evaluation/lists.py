@@ -331,6 +331,21 @@ def _below(above: str, name: str) -> str:
   return name if not above or name.startswith(above + '/') else f'{above}/{name}'
 
 
+def digests(extra: Mapping[str, str]) -> dict[str, str]:
+  """The SHA-256 digests among the further cells of a row (`Row.extra`), by modality."""
+  found = {modality: extra.get(f'{modality}_sha256', '') for modality in MODALITIES}
+  return {modality: text for modality, text in found.items() if text}
+
+
+def wrong_digests(extra: Mapping[str, str]) -> list[str]:
+  """What is wrong with the cells that `digests` returns."""
+  return [
+    f'{modality}_sha256 is {text[:70]!r}, not 64 hexadecimal digits'
+    for modality, text in digests(extra).items()
+    if not re.fullmatch('[0-9a-fA-F]{64}', text)
+  ]
+
+
 def clean(path: str) -> str:
   """A path with forward slashes, without '.', and without '..' that goes back on itself."""
   if '\\' in path:

@@ -237,6 +237,21 @@ def disagree(images: Mapping[str, np.ndarray], sizes: str = 'aspect') -> str:
   return found if wrong else ''
 
 
+def rotated(images: Mapping[str, bytes]) -> list[Problem]:
+  """Encoded images that EXIF requires to be turned: training reads the pixels as stored."""
+  found = {m: image_files.orientation(encoded) for m, encoded in images.items()}
+  return [('rotated', f'{m} has EXIF orientation {n}') for m, n in found.items() if n > 1]
+
+
+def other_bytes(images: Mapping[str, bytes], sha256: Mapping[str, str]) -> list[Problem]:
+  """Encoded images whose digest is not the one given, by modality; '' is not known."""
+  return [
+    ('sha256', f'{modality} does not have the bytes whose digest is given')
+    for modality, wanted in sha256.items()
+    if wanted and modality in images and digest(images[modality]) != wanted.lower()
+  ]
+
+
 def digest(encoded: bytes) -> str:
   """SHA-256 of a file's bytes, 64 hexadecimal digits."""
   return hashlib.sha256(encoded).hexdigest()

@@ -228,7 +228,7 @@ def test_the_bytes_of_an_earlier_manifest(source, tmp_path):
   content = path.read_bytes()
   path.write_bytes(with_a_byte_changed(content))
   manifest = str(folder / 'manifest.csv')
-  with pytest.raises(DataError, match='sha256: rgb train/a/0/rgb.jpg'):
+  with pytest.raises(DataError, match='sha256: train/a/0/rgb.jpg: rgb does not have'):
     build(source, tmp_path / 'two', manifest=manifest)
   shutil.move(source / 'train/a/1', source / 'train/a/9')
   with pytest.raises(DataError) as caught:
