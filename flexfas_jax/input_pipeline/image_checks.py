@@ -170,12 +170,14 @@ def _one(modality: str, array: np.ndarray, rules: Rules) -> list[Problem]:
   if wanted and bits != wanted:
     way_out = '; convert it: magick FILE -depth 8 FILE.png' if modality == 'rgb' else ''
     return [('bit-depth', f'has {bits} bits, and {wanted} are due{way_out}')]
+  problems = []
+  # First: one channel of a colour map may well be saturated or even.
+  coloured = modality != 'rgb' and array.ndim == 3 and not signal.constant(array)
+  if coloured and (apart := _apart(array)) > GREY:
+    problems.append(('colour', f'has channels up to {apart} grey levels apart'))
   reason = signal.no_signal(array, modality, frame=rules.frame)
   if reason and not _dim(modality, array, rules):
-    return [('black', reason)]
-  problems = []
-  if modality != 'rgb' and array.ndim == 3 and (apart := _apart(array)) > GREY:
-    problems.append(('colour', f'has channels up to {apart} grey levels apart'))
+    return problems or [('black', reason)]
   if text := units.problem(array, modality, rules.units, rules.frame):
     problems.append(('range', text))
   return problems

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
@@ -265,6 +266,18 @@ def test_images_outside_the_limits(source, tmp_path):
   assert '0/rgb.jpg: it is a named pipe, not a regular file' in texts[0]
   assert 'ir is 150 x 2 pixels; each side must have at least 16' in texts[1]
   assert '2/rgb.jpg: it is a device, not a regular file' in texts[2]
+
+
+def test_an_image_that_exif_turns_is_refused(source, tmp_path):
+  """It is stored byte for byte, and training reads its pixels as they are stored."""
+  path = source / 'train/a/0/rgb.jpg'
+  exif = Image.Exif()
+  exif[0x0112] = 3
+  with Image.open(path) as image:
+    image.load()
+    image.save(path, 'JPEG', exif=exif, quality=95)
+  with pytest.raises(DataError, match='rotated: train/a/0/rgb.jpg: rgb has EXIF orientation 3'):
+    build(source, tmp_path / 'out')
 
 
 def test_the_limit_of_pixels_can_be_changed(source, tmp_path):

@@ -351,3 +351,14 @@ def test_all_that_is_wrong_is_told():
 
 def test_digest():
   assert image_checks.digest(b'abc') == hashlib.sha256(b'abc').hexdigest()
+
+
+@pytest.mark.parametrize('colours', [cv2.COLORMAP_JET, cv2.COLORMAP_HOT, cv2.COLORMAP_INFERNO])
+@pytest.mark.parametrize('low', [20, 146])
+def test_a_colour_map_is_not_taken_for_no_signal(colours, low):
+  """One of its channels may be saturated where the face is."""
+  grey = cv2.normalize(IR, None, low, 218, cv2.NORM_MINMAX).astype(np.uint8)
+  mapped = np.ascontiguousarray(cv2.applyColorMap(grey, colours)[..., ::-1])
+  assert [rule for rule, _ in inspect({'ir': png(mapped)})] == ['colour']
+  even = np.full_like(mapped, (0, 0, 255))  # the colour of nothing at all
+  assert [rule for rule, _ in inspect({'ir': png(even)})] == ['black']
