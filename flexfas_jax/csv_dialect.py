@@ -56,15 +56,28 @@ class CellError(ValueError):
     self.at = at
 
 
+def check_regular(path: Path) -> None:
+  """Refuses devices and pipes: text is read more than once, and a pipe would wait for a writer.
+
+  Raises:
+    DataError: such a file, or one that cannot be read.
+  """
+  try:
+    mode = os.stat(path).st_mode
+  except OSError as error:
+    raise DataError(f'{path} cannot be read: {error.strerror}') from error
+  if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+    raise DataError(f'{path} is not a regular file')
+
+
 def check_text(path: Path) -> None:
   """Refuses what is no text in UTF-8 by its first bytes, and what is not a regular file.
 
   Raises:
     DataError: such a file, or one that cannot be read.
   """
+  check_regular(path)
   try:
-    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
-      raise DataError(f'{path} is not a regular file')
     with open(path, 'rb') as file:
       start = file.read(2)
       if start in (b'\xff\xfe', b'\xfe\xff'):

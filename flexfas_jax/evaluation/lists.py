@@ -108,6 +108,7 @@ def look(path: str | Path) -> Form:
     DataError: no such file, a folder, an empty file, something that is not text, no known form.
   """
   path = Path(path)
+  csv_dialect.check_regular(path)
   try:
     with path.open('rb') as file:
       facts = _bytes(path, file)

@@ -1,5 +1,6 @@
 """Lists of every form, as they lie about: what is read, and what is refused and where."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -371,3 +372,10 @@ def test_the_published_lists():
   ids = lists.read_ids(PUBLISHED / 'CASIA-SURF_CeFA_train.txt')
   assert len(ids) == 11_077
   assert 'casia_surf/CLKJ_AS0005/real/131' in ids
+
+
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path):
+  """Opening it would wait for a writer."""
+  os.mkfifo(tmp_path / 'train.txt')
+  with pytest.raises(DataError, match='is not a regular file'):
+    lists.look(tmp_path / 'train.txt')
