@@ -87,7 +87,7 @@ def write(
     recorded: what the builder has to say, for the card.
   """
   splits = dict.fromkeys(record['split'] for record in records)
-  # Without what a manifest of an earlier preparation says of its own files.
+  # Without what a manifest of an earlier preparation records of its files.
   columns = sorted({column for values in extra.values() for column in values} - {*FILES})
   digest = _write_manifest(folder / 'manifest.csv', records, extra, columns)
   card = {

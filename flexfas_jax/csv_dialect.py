@@ -212,7 +212,7 @@ def numbers(
     try:
       values = np.array([float(cell or 'nan') for cell in cells], np.float64)
     except ValueError:
-      values = None  # told cell by cell
+      values = None  # the loop below names the cell
     if values is not None and not np.isinf(values).any():
       for i in np.flatnonzero(values == 0).tolist():
         _check_underflow(cells, i)

@@ -73,7 +73,7 @@ class Videos(NamedTuple):
   # a video of one name; '' elsewhere.
   alone: list[str]
   without_subject: list[bool]  # whether the name is all that is known
-  by_id: bool  # names repeat, and the ids' paths tell the videos apart
+  by_id: bool  # names repeat, and the ids' paths identify the videos
 
 
 def videos(

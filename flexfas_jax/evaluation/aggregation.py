@@ -107,11 +107,11 @@ def clusters(scores: Scores) -> tuple[Sequence[str], Sequence[str]]:
 
 
 def video_notes(scores: Scores, by_name: bool = True) -> list[str]:
-  """How videos without subjects are told apart, a line each; none where all subjects are known.
+  """How videos without subjects are identified, a line each; none where all subjects are known.
 
   Args:
     scores: of frames.
-    by_name: also of videos that nothing but their name tells apart.
+    by_name: also of videos that only their name identifies.
   """
   if not ((scores.subject == '') & (scores.video != '')).any():
     return []  # at little cost

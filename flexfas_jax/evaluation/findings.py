@@ -36,7 +36,7 @@ RULES = {
   'no-split': 'rows without a split beside rows that have one',
   'no-last-newline': 'the last line is not ended; another list appended to it is lost',
 }
-# Rules of severity 'note': nothing has to be done. A builder records them and goes on, and lint
+# Rules of severity 'note': no action is needed. A builder records them and continues; lint
 # exits with 0. All other rules are of severity 'error'.
 WARNINGS = frozenset(
   {'black', 'shortcut', 'line-endings', 'no-last-newline', 'no-split', 'same-bytes'}

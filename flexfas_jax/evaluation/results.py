@@ -115,7 +115,7 @@ def json_safe(found):
 
 
 def remarks(found: Results, insufficient: Mapping[str, Collection[str]] | None = None) -> list[str]:
-  """What a reader of the figures must be told besides, one line each.
+  """Notes that a reader of the figures needs, one line each.
 
   Args:
     found: the figures.

@@ -60,7 +60,7 @@ def find(
     facts: {name: [N] values}; '' is unknown, and left out.
     labels: [N], of `schema.LABELS`; other rows are left out.
     subjects: [N]; '' is unknown, and its video is taken for it.
-    videos: [N], unique among all data sets; '' is a video of its own.
+    videos: [N], unique among all data sets; '' is a separate video.
   """
   attack = np.array([label == 'attack' for label in labels], bool)
   known = attack | np.array([label == 'bona_fide' for label in labels], bool)

@@ -1,7 +1,7 @@
 """Image files before they are decoded: their bytes, and what their headers claim.
 
 A decoder takes the memory that a header asks for, and as long as the structure of the file asks
-for; both are chosen by whoever made the file. So everything is limited here first: what is opened
+for; an attacker chooses both. So everything is limited here first: what is opened
 is a regular file, and what is decoded has no more bytes, pixels, scans and parts than real images.
 """
 

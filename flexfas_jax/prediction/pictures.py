@@ -56,7 +56,7 @@ def read_all(
       continue
     where, encoded = _bytes(one, modality)
     try:
-      array = image_checks.decode(encoded, max_pixels)  # whole, which OpenCV does not tell
+      array = image_checks.decode(encoded, max_pixels)  # whole, which OpenCV does not check
     except image_files.Unreadable as error:
       raise DataError(f'{where} {error}') from None
     turn = image_files.orientation(encoded)

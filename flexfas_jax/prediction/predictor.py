@@ -134,8 +134,8 @@ class Predictor:
         not read.
       require_signature: refuse to load without `public_key`.
       min_sequence: the bundle's sequence number must be at least this, so that an older bundle,
-        though signed, is refused. Without a signature or `sha256` whoever edits the bundle can
-        edit its number. None: any.
+        though signed, is refused. Without a signature or `sha256`, an attacker can edit the number.
+        None: any.
       margin, align, min_size, min_score: of the crop, see `faces.Recipe`.
 
     Raises:

@@ -1,7 +1,7 @@
-"""At most so many connections at a time, and so many bytes of content, whoever opens them.
+"""At most so many connections at a time, and so many bytes of content, from all clients.
 
 When all are taken, the connection that has kept the server waiting for longest gives way to the new
-one. So whoever holds many connections open cannot lock the user's own page out.
+one. So a client that holds many connections open cannot lock the user's own page out.
 """
 
 import contextlib
@@ -75,7 +75,7 @@ class Connections:
       self._room += size
 
   def _evict(self) -> None:
-    """Ends the longest waiting connection: whoever reads from it finds the end."""
+    """Ends the longest waiting connection: its reader finds the end."""
     for connection in self._waiting:
       del self._waiting[connection]
       self._evicted.add(connection)

@@ -1,8 +1,8 @@
 """Whether an ONNX file keeps tensors in other files, which no hash of the bundle covers.
 
 ONNX Runtime opens such files even where it is given bytes, relative to the working directory. The
-`onnx` package, which could tell, is not needed to predict: protobuf's wire format is walked here,
-along the few fields that lead to a tensor.
+`onnx` package is not needed to predict: protobuf's wire format is walked here, along the few fields
+that lead to a tensor.
 """
 
 from collections.abc import Iterator
