@@ -29,9 +29,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 import flexfas_jax
 from flexfas_jax.evaluation import shortcuts
-from flexfas_jax.input_pipeline import encodings, geometry, image_files, transforms, units
-from flexfas_jax.input_pipeline.progress import show_progress
-from flexfas_jax.input_pipeline.workers import Workers
+from flexfas_jax.images import encodings, geometry, transforms, units
+from flexfas_jax.images import files as image_files
+from flexfas_jax.images.worker_pool import Workers
+from flexfas_jax.progress import show_progress
 from flexfas_jax.schema import LABELS, MODALITIES
 
 FACTS = ('id', 'split', 'label', 'attack_type', 'attack_category', 'subject', 'video', 'frame')

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from flexfas_jax.evaluation import lists
-from flexfas_jax.input_pipeline import image_checks, image_files
+from flexfas_jax.images import checks as image_checks
+from flexfas_jax.images import files as image_files
 
 
 class Row(NamedTuple):

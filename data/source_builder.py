@@ -31,8 +31,9 @@ from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import list_checks, lists, naming, roots
 from flexfas_jax.evaluation.findings import RULES as MEANING
 from flexfas_jax.evaluation.findings import WARNINGS, Finding, write_csv
-from flexfas_jax.input_pipeline import image_checks, image_files
-from flexfas_jax.input_pipeline.workers import Workers
+from flexfas_jax.images import checks as image_checks
+from flexfas_jax.images import files as image_files
+from flexfas_jax.images.worker_pool import Workers
 
 _TASK = 16  # triplets that a worker reads at a time
 _SHOWN = 20  # findings that an error lists; the report has all

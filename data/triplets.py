@@ -26,7 +26,7 @@ import tensorflow_datasets as tfds
 
 from data import cards
 from flexfas_jax.errors import DataError
-from flexfas_jax.input_pipeline.progress import show_progress
+from flexfas_jax.progress import show_progress
 from flexfas_jax.schema import LABELS, MODALITIES
 
 CATEGORIES = (

@@ -14,8 +14,8 @@ from configs import vit_fusion
 from flexfas_jax import lookup
 from flexfas_jax.evaluation import overlaps
 from flexfas_jax.evaluation.protocols import PROTOCOLS
+from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline, sources
-from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.models import flexmodal
 from flexfas_jax.training import inputs, job
 from flexfas_jax.training import optimizer as optimizers

@@ -15,7 +15,7 @@ from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
-from flexfas_jax.input_pipeline import image_checks
+from flexfas_jax.images import checks as image_checks
 
 _PHASES = {'Training': 'train', 'Val': 'val', 'Testing': 'test'}
 _PUBLISHED_AS = {

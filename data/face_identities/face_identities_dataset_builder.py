@@ -13,7 +13,7 @@ from data.face_identities import recordio
 from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.input_pipeline import image_checks
+from flexfas_jax.images import checks as image_checks
 from flexfas_jax.input_pipeline.selection import part_of
 
 _SHARES = 1000  # parts that people are dealt in: shares are in tenths of a percent

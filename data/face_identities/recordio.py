@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 from data import reading
 from flexfas_jax.errors import DataError
-from flexfas_jax.input_pipeline import image_files
+from flexfas_jax.images import files as image_files
 
 _MAGIC = 0xCED7230A
 _FRAME, _HEADER = struct.Struct('<II'), struct.Struct('<IfQQ')

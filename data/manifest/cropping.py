@@ -14,7 +14,9 @@ from data import reading
 from data.reading import Outcome, Row
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.evaluation.findings import WARNINGS
-from flexfas_jax.input_pipeline import faces, geometry, image_checks, image_files, units
+from flexfas_jax.images import checks as image_checks
+from flexfas_jax.images import face_crop, geometry, units
+from flexfas_jax.images import files as image_files
 
 # {option: default}, as text from a command line.
 OPTIONS = {
@@ -31,7 +33,7 @@ OPTIONS = {
 _DETECTOR = ('yunet', 'yunet_sha256', 'min_score')
 
 
-def recipe(options: Mapping[str, str]) -> faces.Recipe | None:
+def recipe(options: Mapping[str, str]) -> face_crop.Recipe | None:
   """The recipe that options name, None where nothing is cropped.
 
   Raises:
@@ -53,11 +55,11 @@ def recipe(options: Mapping[str, str]) -> faces.Recipe | None:
   if idle:
     raise ConfigError(
       f'{idle[0]} does nothing with crop={method or "nothing"}; crop is one of: '
-      f'{", ".join(faces.METHODS)}'
+      f'{", ".join(face_crop.METHODS)}'
     )
   if not method:
     return None
-  return faces.Recipe(
+  return face_crop.Recipe(
     method,
     margin=number(options, 'margin'),
     align=options['align'],
@@ -113,7 +115,7 @@ class Reader(reading.Reader):
   """
 
   stored: image_checks.Rules = image_checks.Rules()
-  recipe: faces.Recipe | None = None
+  recipe: face_crop.Recipe | None = None
   yunet: str = ''
   quality: int = 0
   pinned: bool = False
@@ -151,28 +153,29 @@ class Reader(reading.Reader):
       same = {m for m, one in images.items() if np.array_equal(one, decoded[m])}
       return {m: encoded[m] if m in same else encode(one) for m, one in images.items()}, []
     images = {
-      m: faces.upright(image, image_files.orientation(encoded[m])) for m, image in images.items()
+      m: face_crop.upright(image, image_files.orientation(encoded[m]))
+      for m, image in images.items()
     }
     if found := image_checks.disagree(images):
       return {}, [('size', f'{row.facts["id"]}: {found}: one crop requires registered images')]
     try:
-      images = faces.crop(images, self._face(row, images), self.recipe)
-    except faces.NoFace as error:
-      return {}, [('no-face', f'{row.files[faces.reference(images)]}: {error}')]
+      images = face_crop.crop(images, self._face(row, images), self.recipe)
+    except face_crop.NoFace as error:
+      return {}, [('no-face', f'{row.files[face_crop.reference(images)]}: {error}')]
     return {
       m: encode(image, 0 if m == 'depth' else self.quality) for m, image in images.items()
     }, []
 
-  def _face(self, row: Row, images: faces.Images) -> faces.Face:
+  def _face(self, row: Row, images: face_crop.Images) -> face_crop.Face:
     if self.recipe.method != 'yunet':
-      size = faces.size_of(images)
-      return faces.choose([faces.named(row.extra, size, self.recipe)], size, self.recipe)
+      size = face_crop.size_of(images)
+      return face_crop.choose([face_crop.named(row.extra, size, self.recipe)], size, self.recipe)
     seen = next((images[m] for m in ('rgb', 'ir') if m in images), None)
     if seen is None:
-      raise faces.NoFace('there is no RGB and no infrared to look for one in')
-    model = faces.load_yunet(self.yunet, self.recipe.model_sha256)
-    found = faces.detect_yunet(model, seen, self.recipe.min_score)
-    return faces.choose(found, (seen.shape[1], seen.shape[0]), self.recipe)
+      raise face_crop.NoFace('there is no RGB and no infrared to look for one in')
+    model = face_crop.load_yunet(self.yunet, self.recipe.model_sha256)
+    found = face_crop.detect_yunet(model, seen, self.recipe.min_score)
+    return face_crop.choose(found, (seen.shape[1], seen.shape[0]), self.recipe)
 
 
 def encode(image: np.ndarray, quality: int = 0) -> bytes:

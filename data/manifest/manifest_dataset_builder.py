@@ -16,7 +16,9 @@ from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
-from flexfas_jax.input_pipeline import faces, image_checks, image_files, units
+from flexfas_jax.images import checks as image_checks
+from flexfas_jax.images import face_crop, units
+from flexfas_jax.images import files as image_files
 
 SPLIT = 'whole'  # of rows that name none; TFDS keeps "all" for all splits together
 _LOOKED_AT = 400  # headers by which the bit depth of a modality is settled
@@ -132,7 +134,7 @@ class Builder(SourceBuilder):
     self._recipe = cropping.recipe(options)
     self._quality = cropping.quality(options)
     if self._recipe and self._recipe.method == 'yunet':
-      faces.load_yunet(options['yunet'], self._recipe.model_sha256)
+      face_crop.load_yunet(options['yunet'], self._recipe.model_sha256)
 
   def _options_to_tell(self) -> dict[str, str]:
     """Options for the card, without where on this machine the detector lies."""
@@ -189,8 +191,8 @@ class Builder(SourceBuilder):
       yield 'row', text
     if self._recipe and self._recipe.method != 'yunet':
       try:
-        faces.named(row.extra, (1, 1), self._recipe)
-      except faces.NoFace as error:
+        face_crop.named(row.extra, (1, 1), self._recipe)
+      except face_crop.NoFace as error:
         yield 'no-face', f'{row.id}: {error}'
       except ValueError as error:
         yield 'row', f'{row.id}: {error}'

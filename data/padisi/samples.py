@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from data import reading
-from flexfas_jax.input_pipeline import image_files
-from flexfas_jax.input_pipeline.image_files import Unreadable
+from flexfas_jax.images import files as image_files
+from flexfas_jax.images.files import Unreadable
 
 KEY = 'data'
 CHANNELS = 22  # blue, green, red, near infrared, depth, thermal, and more that are not read

@@ -13,8 +13,8 @@ import numpy as np
 
 from data import reading
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.input_pipeline import image_files
-from flexfas_jax.input_pipeline.image_files import Unreadable
+from flexfas_jax.images import files as image_files
+from flexfas_jax.images.files import Unreadable
 
 CHANNELS = {'RGB': 3, 'CDIT': 4}  # of an array, by the half of the release
 _PLACES = {'color': ('RGB', slice(0, 3)), 'depth': ('CDIT', 1), 'ir': ('CDIT', 2)}

@@ -15,7 +15,7 @@ from data import tables
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import naming
 from flexfas_jax.evaluation.findings import Finding
-from flexfas_jax.input_pipeline import image_checks
+from flexfas_jax.images import checks as image_checks
 
 # What is left out of train and dev, by the names that the files have.
 UNSEEN = ('fakehead', 'flexiblemask', 'glasses', 'papermask', 'prints', 'replay', 'rigidmask')

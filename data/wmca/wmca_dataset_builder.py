@@ -14,7 +14,7 @@ from data.wmca import frames, protocols
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import naming
 from flexfas_jax.evaluation.findings import Finding
-from flexfas_jax.input_pipeline import image_checks
+from flexfas_jax.images import checks as image_checks
 
 _LAYOUT = (
   'WMCA_preprocessed_RGB/WMCA/face-station/<dd.mm.yy>/<name>.hdf5 and '

@@ -15,8 +15,10 @@ import sys
 import tempfile
 import time
 
-from flexfas_jax.input_pipeline import geometry, image_checks, sources
-from flexfas_jax.input_pipeline.workers import Workers, cores
+from flexfas_jax.images import checks as image_checks
+from flexfas_jax.images import geometry
+from flexfas_jax.images.worker_pool import Workers, cores
+from flexfas_jax.input_pipeline import sources
 
 DISTINCT = 60  # triplets; the tree repeats them under other names
 FRAMES = 10  # per video

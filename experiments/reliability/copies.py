@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from experiments.reliability import rendered
-from flexfas_jax.input_pipeline import copies
+from flexfas_jax.images import copies
 from flexfas_jax.schema import LABELS
 
 EVERY = 6  # of the samples, one is copied; all are looked at for false alarms

@@ -31,7 +31,8 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from flexfas_jax.input_pipeline import geometry, sources
+from flexfas_jax.images import geometry
+from flexfas_jax.input_pipeline import sources
 from flexfas_jax.prediction import Predictor
 from flexfas_jax.prediction.decision import OUTCOMES
 from flexfas_jax.schema import MODALITIES

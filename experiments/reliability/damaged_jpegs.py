@@ -40,7 +40,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from flexfas_jax.input_pipeline import image_checks, image_files
+from flexfas_jax.images import checks as image_checks
+from flexfas_jax.images import files as image_files
 
 BLOCK = 512  # bytes, a sector of a disk
 SHARE_WRONG = 0.01  # of the pixels: a file with more of them counts as damaged

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from flexfas_jax.input_pipeline import geometry, sources
+from flexfas_jax.images import geometry
+from flexfas_jax.input_pipeline import sources
 from flexfas_jax.schema import MODALITIES
 
 SETS = {

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from experiments.reliability import rendered
-from flexfas_jax.input_pipeline import geometry, signal
+from flexfas_jax.images import geometry, signal
 from flexfas_jax.schema import LABELS
 
 N = 200  # images of each model

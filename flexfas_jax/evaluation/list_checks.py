@@ -14,7 +14,8 @@ from flexfas_jax.evaluation.list_index import Codes, Index, read
 from flexfas_jax.evaluation.list_relations import relate
 from flexfas_jax.evaluation.list_report import EXCEPTIONS, KNOWN_LEAKS, SIMILAR, Report
 from flexfas_jax.evaluation.list_table import Table
-from flexfas_jax.input_pipeline import image_files, units
+from flexfas_jax.images import files as image_files
+from flexfas_jax.images import units
 
 __all__ = ('EXCEPTIONS', 'KNOWN_LEAKS', 'Checked', 'Report', 'check', 'check_rows')
 

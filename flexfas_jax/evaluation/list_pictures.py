@@ -13,9 +13,11 @@ from flexfas_jax.evaluation import list_shortcuts, lists, roots, same_bytes
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.evaluation.list_report import Report
 from flexfas_jax.evaluation.list_table import Table
-from flexfas_jax.input_pipeline import encodings, faces, image_checks, image_files, units
-from flexfas_jax.input_pipeline.progress import show_progress
-from flexfas_jax.input_pipeline.workers import Workers
+from flexfas_jax.images import checks as image_checks
+from flexfas_jax.images import encodings, face_crop, units
+from flexfas_jax.images import files as image_files
+from flexfas_jax.images.worker_pool import Workers
+from flexfas_jax.progress import show_progress
 from flexfas_jax.schema import MODALITIES
 
 _AT_ONCE = 16  # triplets that a process is given at a time
@@ -105,7 +107,7 @@ def problems_of(
       problems.append(('unreadable', f'{modality} cannot be read ({error.strerror}): {path}'))
   rules = image_checks.Rules(sizes=sizes, units=stated)
   found = image_checks.inspect(images, rules, max_pixels)
-  if not any(cells.keys() >= set(columns) for columns in (faces.BOX, faces.EYES)):
+  if not any(cells.keys() >= set(columns) for columns in (face_crop.BOX, face_crop.EYES)):
     found += image_checks.rotated(images)
   if not lists.wrong_digests(cells):
     found += image_checks.other_bytes(images, lists.digests(cells))
@@ -122,7 +124,7 @@ def problems_of(
 
 def _cells(row: lists.Row) -> dict[str, str]:
   """Those of the further cells of a row that `problems_of` uses."""
-  used = {*faces.BOX, *faces.EYES, *(f'{modality}_sha256' for modality in MODALITIES)}
+  used = {*face_crop.BOX, *face_crop.EYES, *(f'{modality}_sha256' for modality in MODALITIES)}
   return {name: text for name, text in row.extra.items() if name in used}
 
 

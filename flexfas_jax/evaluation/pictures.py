@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from flexfas_jax.input_pipeline import image_files
+from flexfas_jax.images import files as image_files
 from flexfas_jax.schema import MODALITIES
 
 _ENDINGS = ('', '.jpg', '.jpeg', '.png', '.bmp')

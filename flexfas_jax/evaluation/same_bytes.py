@@ -57,7 +57,8 @@ def number_of(image: bytes) -> int:
 
 def carries_signal(encoded: bytes, modality: str) -> bool:
   """Whether an encoded image is evidence; one that cannot be decoded is, as no sensor sends it."""
-  from flexfas_jax.input_pipeline import image_checks, signal  # OpenCV: only who has images pays
+  from flexfas_jax.images import checks as image_checks
+  from flexfas_jax.images import signal  # OpenCV: only who has images pays
 
   try:
     return not signal.no_signal(image_checks.decode(encoded), modality, frame=True)

@@ -9,7 +9,7 @@ import flexfas_jax
 from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.export import samples
-from flexfas_jax.input_pipeline import signal, transforms
+from flexfas_jax.images import signal, transforms
 from flexfas_jax.prediction.card import BUNDLE
 from flexfas_jax.schema import subset_name
 

@@ -16,8 +16,8 @@ import scipy.special
 from flexfas_jax.errors import ExportError
 from flexfas_jax.evaluation import metrics
 from flexfas_jax.export import reference
+from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline
-from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.schema import subset_name
 from flexfas_jax.training.progress import Progress
 

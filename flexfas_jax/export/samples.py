@@ -14,7 +14,7 @@ import numpy as np
 import scipy.special
 
 from flexfas_jax.export import reference
-from flexfas_jax.input_pipeline import geometry
+from flexfas_jax.images import geometry
 from flexfas_jax.schema import LABELS, subset_name
 
 MOST = 4

@@ -8,8 +8,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.input_pipeline import geometry, sources
-from flexfas_jax.input_pipeline.preprocess import Preprocess
+from flexfas_jax.images import geometry
+from flexfas_jax.images.preprocess import Preprocess
+from flexfas_jax.input_pipeline import sources
 from flexfas_jax.models import flexmodal, pretrained
 from flexfas_jax.training import job as jobs
 from flexfas_jax.training import testing, workdir

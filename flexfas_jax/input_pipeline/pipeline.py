@@ -12,9 +12,9 @@ import grain
 import numpy as np
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.input_pipeline.preprocess import Preprocess
+from flexfas_jax.images.preprocess import Preprocess
+from flexfas_jax.images.worker_pool import cores
 from flexfas_jax.input_pipeline.sources import Source
-from flexfas_jax.input_pipeline.workers import cores
 from flexfas_jax.schema import LABELS
 
 META = ('id', 'dataset', 'subject', 'video', 'attack_type', 'attack_category', 'ethnicity')

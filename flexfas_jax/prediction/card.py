@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.input_pipeline import image_files
+from flexfas_jax.images import files as image_files
 from flexfas_jax.prediction import card_schema, signature, strict_json
 
 BUNDLE = 2  # the form of a bundle that is read here, and that an export writes

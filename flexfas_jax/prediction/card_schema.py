@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.input_pipeline import geometry
+from flexfas_jax.images import geometry
 from flexfas_jax.schema import LABELS, MODALITIES, subset_name
 
 LARGEST_IMAGE = 4096  # pixels along a side

@@ -11,7 +11,8 @@ from flexfas_jax import schema
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
-from flexfas_jax.input_pipeline import image_files, image_formats
+from flexfas_jax.images import files as image_files
+from flexfas_jax.images import formats as image_formats
 from flexfas_jax.prediction import sensor_names
 from flexfas_jax.prediction.samples import IMAGES, READ, Listing, Sample, listed, of_row, unwritable
 from flexfas_jax.schema import LABELS

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.input_pipeline import faces, image_checks, image_files
+from flexfas_jax.images import checks as image_checks
+from flexfas_jax.images import face_crop
+from flexfas_jax.images import files as image_files
 
 _DETECTING = threading.Lock()  # a detector is told a picture's size, then shown it
 
@@ -25,11 +27,11 @@ class Framing:
     yunet: the detector's file, of the method 'yunet'.
   """
 
-  recipe: faces.Recipe
+  recipe: face_crop.Recipe
   yunet: str = ''
 
   def __call__(
-    self, images: faces.Images, columns: Mapping[str, str]
+    self, images: face_crop.Images, columns: Mapping[str, str]
   ) -> tuple[dict[str, np.ndarray], list[str]]:
     """The square about the face in every modality, and what should be known of it.
 
@@ -46,20 +48,20 @@ class Framing:
     if self.recipe.method == 'yunet':
       seen = next((images[m] for m in ('rgb', 'ir') if m in images), None)
       if seen is None:
-        raise faces.NoFace('there is no RGB and no infrared to look for one in')
-      model = faces.load_yunet(self.yunet, self.recipe.model_sha256)
+        raise face_crop.NoFace('there is no RGB and no infrared to look for one in')
+      model = face_crop.load_yunet(self.yunet, self.recipe.model_sha256)
       with _DETECTING:
-        found = faces.detect_yunet(model, seen, self.recipe.min_score)
+        found = face_crop.detect_yunet(model, seen, self.recipe.min_score)
       size = seen.shape[1], seen.shape[0]
     else:
-      size = faces.size_of(images)
+      size = face_crop.size_of(images)
       try:
-        found = [faces.named(columns, size, self.recipe)]
+        found = [face_crop.named(columns, size, self.recipe)]
       except ValueError as error:
         raise DataError(f'{self.recipe.method}: {error}') from None
-    face = faces.choose(found, size, self.recipe)
+    face = face_crop.choose(found, size, self.recipe)
     told = [f'{len(found)} faces: the largest is judged'] if len(found) > 1 else []
-    return faces.crop(images, face, self.recipe), told
+    return face_crop.crop(images, face, self.recipe), told
 
 
 def make(
@@ -95,24 +97,24 @@ def make(
     raise ConfigError('crop=yunet needs yunet=FILE, the model file that you have, and only it does')
   if yunet and not yunet_sha256:
     yunet_sha256 = _digest(yunet)
-  recipe = faces.Recipe(
+  recipe = face_crop.Recipe(
     crop, margin, align, min_size=min_size, min_score=min_score, model_sha256=yunet_sha256
   )
   framing = Framing(recipe, str(yunet))
   if yunet:
-    faces.load_yunet(framing.yunet, framing.recipe.model_sha256)  # what is wrong is told now
+    face_crop.load_yunet(framing.yunet, framing.recipe.model_sha256)  # what is wrong is told now
   return framing
 
 
 def columns_of(box: Sequence[float] | Mapping[str, str] | None) -> dict[str, str]:
   """Where a face is, as lists say it: (left, top, right, bottom) in pixels, or named cells."""
   if box is None:
-    return dict.fromkeys(faces.BOX, '')
+    return dict.fromkeys(face_crop.BOX, '')
   if isinstance(box, Mapping):
     return {name: str(cell) for name, cell in box.items()}
   if not isinstance(box, Sequence | np.ndarray) or len(box) != 4:
     raise ConfigError(f'a box is left, top, right, bottom, in pixels; this is {box!r}')
-  return dict(zip(faces.BOX, map(str, box), strict=True))
+  return dict(zip(face_crop.BOX, map(str, box), strict=True))
 
 
 def _digest(path: str) -> str:

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from flexfas_jax.errors import DataError
-from flexfas_jax.input_pipeline import faces, geometry, image_checks, image_files, units
+from flexfas_jax.images import checks as image_checks
+from flexfas_jax.images import face_crop, geometry, units
+from flexfas_jax.images import files as image_files
 from flexfas_jax.prediction.card import Card
 
 Given = str | os.PathLike | bytes | bytearray | memoryview | np.ndarray
@@ -61,8 +63,8 @@ def read_all(
       raise DataError(f'{where} {error}') from None
     turn = image_files.orientation(encoded)
     files[modality] = encoded
-    raw[modality] = faces.upright(array, turn)
-    pixels[modality] = faces.upright(geometry.decode(encoded, modality, where), turn)
+    raw[modality] = face_crop.upright(array, turn)
+    pixels[modality] = face_crop.upright(geometry.decode(encoded, modality, where), turn)
   rules = image_checks.Rules(sizes=sizes, units=stated, frame=frame)
   problems = [_bits(card, m, array) for m, array in raw.items()]
   for modality in raw:

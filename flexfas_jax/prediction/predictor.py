@@ -11,8 +11,10 @@ import numpy as np
 import scipy.special
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.input_pipeline import faces, geometry, image_checks, image_files, signal, units
-from flexfas_jax.input_pipeline.preprocess import Preprocess
+from flexfas_jax.images import checks as image_checks
+from flexfas_jax.images import face_crop, geometry, signal, units
+from flexfas_jax.images import files as image_files
+from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.prediction import card as cards
 from flexfas_jax.prediction import decision as decisions
 from flexfas_jax.prediction import formats, framing, freshness, pictures
@@ -240,7 +242,7 @@ class Predictor:
       try:
         images, told = self.framing(images, framing.columns_of(box))
         reasons += told
-      except faces.NoFace as error:
+      except face_crop.NoFace as error:
         images = {}
         reasons.append(f'no face: {error}')
     arrays = self._preprocess.of_images(images)

@@ -10,7 +10,7 @@ from flexfas_jax import schema
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import lists, naming
 from flexfas_jax.evaluation.findings import Finding
-from flexfas_jax.input_pipeline import faces
+from flexfas_jax.images import face_crop
 from flexfas_jax.prediction import sensor_names
 from flexfas_jax.prediction.pictures import Given
 from flexfas_jax.schema import LABELS, METADATA
@@ -142,7 +142,7 @@ def of_row(row: lists.Row, root: Path) -> Sample:
     if path in files:
       raise ValueError(f'{files[path]} and {modality} are the same file, {path}')
     files[path] = modality
-  names = (*faces.BOX, *faces.EYES, *faces.MOUTH)
+  names = (*face_crop.BOX, *face_crop.EYES, *face_crop.MOUTH)
   box = {name: row.extra[name] for name in names if name in row.extra}
   return Sample(
     id_,

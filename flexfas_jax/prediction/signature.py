@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.input_pipeline import image_files
+from flexfas_jax.images import files as image_files
 
 NAME = 'card.json.sig'
 MAKE_KEYS = (

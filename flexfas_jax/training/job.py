@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from flexfas_jax import errors, lookup, schema
 from flexfas_jax.errors import ConfigError, FlexfasError
 from flexfas_jax.evaluation import thresholds
-from flexfas_jax.input_pipeline import geometry, transforms
-from flexfas_jax.input_pipeline.preprocess import Preprocess
+from flexfas_jax.images import geometry, transforms
+from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.models import flexmodal, pretrained
 from flexfas_jax.training import identities, sharding
 from flexfas_jax.training import optimizer as optimizers

@@ -20,8 +20,8 @@ import flexfas_jax
 from flexfas_jax import errors
 from flexfas_jax.errors import ConfigError, StateError, Stopped
 from flexfas_jax.evaluation import score_files
+from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline
-from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.models import pretrained
 from flexfas_jax.training import distributed, donors, identities, inputs, sharding, tasks, workdir
 from flexfas_jax.training import job as jobs

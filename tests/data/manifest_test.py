@@ -21,7 +21,8 @@ from data.manifest.manifest_dataset_builder import Builder
 from flexfas_jax import prepare as command_line
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import list_checks, lists
-from flexfas_jax.input_pipeline import faces, sources
+from flexfas_jax.images import face_crop
+from flexfas_jax.input_pipeline import sources
 from tests.miniatures import faces as rendered
 from tests.miniatures import manifest
 
@@ -627,7 +628,7 @@ def test_a_box_is_cut_out_of_all_modalities(tree, tmp_path):
   examples = read(tmp_path, 'train') | read(tmp_path, 'test')
   for id_, example in examples.items():
     row = wanted[id_]
-    left, top, right, bottom = (int(row[c]) for c in faces.BOX)
+    left, top, right, bottom = (int(row[c]) for c in face_crop.BOX)
     for modality in ('rgb', 'depth', 'ir'):
       if not row.get(modality):
         assert example[modality] == b''
@@ -869,7 +870,7 @@ def test_the_options_are_described():
   readme = (ROOT / 'data' / 'manifest' / 'README.md').read_text(encoding='utf-8')
   for option in Builder.OPTIONS:
     assert f'| `{option}` |' in readme, option
-  for field in dataclasses.fields(faces.Recipe):
+  for field in dataclasses.fields(face_crop.Recipe):
     assert field.name in readme or field.name in ('method', 'model_sha256')
 
 

@@ -15,8 +15,9 @@ import pytest
 from data.padisi import padisi_dataset_builder, samples
 from flexfas_jax import prepare
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.input_pipeline import image_checks, sources
-from flexfas_jax.input_pipeline.workers import Workers
+from flexfas_jax.images import checks as image_checks
+from flexfas_jax.images.worker_pool import Workers
+from flexfas_jax.input_pipeline import sources
 from tests.miniatures import padisi
 
 _ROOT = pathlib.Path(__file__).parents[2]

@@ -18,7 +18,8 @@ from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation.findings import Finding
-from flexfas_jax.input_pipeline import image_checks, sources
+from flexfas_jax.images import checks as image_checks
+from flexfas_jax.input_pipeline import sources
 from tests.miniatures import faces
 
 ROOT = pathlib.Path(__file__).parents[2]

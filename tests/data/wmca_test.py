@@ -17,8 +17,9 @@ from data.wmca import frames, protocols, wmca_dataset_builder
 from flexfas_jax import prepare
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import naming
-from flexfas_jax.input_pipeline import image_checks, sources
-from flexfas_jax.input_pipeline.workers import Workers
+from flexfas_jax.images import checks as image_checks
+from flexfas_jax.images.worker_pool import Workers
+from flexfas_jax.input_pipeline import sources
 from tests.miniatures import flexmodal, wmca
 
 _ROOT = pathlib.Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from flexfas_jax import errors, predict
 from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.export import bundle, deciding, graph
 from flexfas_jax.export import source as sources
-from flexfas_jax.input_pipeline.preprocess import Preprocess
+from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.prediction import Predictor
 from flexfas_jax.prediction.runners import stablehlo
 from flexfas_jax.training import job as jobs

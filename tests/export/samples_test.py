@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from flexfas_jax.export import samples
-from flexfas_jax.input_pipeline.preprocess import Preprocess
+from flexfas_jax.images.preprocess import Preprocess
 
 RAMP = np.arange(32, dtype=np.uint8)[:, None, None] * 7
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.input_pipeline import geometry, pipeline, sources
-from flexfas_jax.input_pipeline.geometry import View
-from flexfas_jax.input_pipeline.preprocess import Preprocess
+from flexfas_jax.images import geometry
+from flexfas_jax.images.geometry import View
+from flexfas_jax.images.preprocess import Preprocess
+from flexfas_jax.input_pipeline import pipeline, sources
 
 MODALITIES = ('rgb', 'depth', 'ir')
 AUGMENTED = Preprocess(

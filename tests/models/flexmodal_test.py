@@ -9,8 +9,8 @@ import pytest
 
 from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError
+from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import sources
-from flexfas_jax.input_pipeline.preprocess import Preprocess
 from flexfas_jax.models import flexmodal
 from flexfas_jax.training import losses
 from tests.toy import make, make_batch

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from flexfas_jax.errors import ConfigError, DataError, StateError
-from flexfas_jax.input_pipeline import faces
+from flexfas_jax.images import face_crop
 from flexfas_jax.prediction import Predictor, samples, score_table
 from flexfas_jax.prediction.decision import Decision, of_score
 from tests.prediction import bundles
@@ -457,8 +457,8 @@ def test_faces(bundle):
 def test_a_detector(bundle, tmp_path, monkeypatch, n):
   """Of two faces the largest; none is a result."""
   places = [(0.1, 0.1, 0.3, 0.3), (0.4, 0.4, 0.8, 0.8)][:n]
-  monkeypatch.setattr(faces, 'load_yunet', lambda path, sha256: 'model')
-  monkeypatch.setattr(faces, 'detect_yunet', lambda *_: [faces.Face(p) for p in places])
+  monkeypatch.setattr(face_crop, 'load_yunet', lambda path, sha256: 'model')
+  monkeypatch.setattr(face_crop, 'detect_yunet', lambda *_: [face_crop.Face(p) for p in places])
   (tmp_path / 'yunet.onnx').write_bytes(b'a model')
   predictor = Predictor.load(bundle, crop='yunet', yunet=tmp_path / 'yunet.onnx', margin=0.0)
   rgb = bundles.picture(0, size=200, channels=3)

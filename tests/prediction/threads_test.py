@@ -11,7 +11,7 @@ import pytest
 
 from experiments.reliability import threads
 from flexfas_jax.export import graph
-from flexfas_jax.input_pipeline import faces
+from flexfas_jax.images import face_crop
 from flexfas_jax.prediction import card, formats, framing
 from tests.export.bundle_test import EXTRAS
 from tests.export.parity_test import source_of
@@ -90,8 +90,8 @@ class Detector:
 
 def test_a_detector_is_used_by_one_thread_at_a_time(monkeypatch):
   detector = Detector()
-  monkeypatch.setattr(faces, 'load_yunet', lambda path, sha256: detector)
-  one = framing.Framing(faces.Recipe('yunet', model_sha256='0', margin=0.0))
+  monkeypatch.setattr(face_crop, 'load_yunet', lambda path, sha256: detector)
+  one = framing.Framing(face_crop.Recipe('yunet', model_sha256='0', margin=0.0))
   images = [bundles.picture(i, size=80 + 8 * i, channels=3) for i in range(8)]
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     found = list(pool.map(lambda image: one({'rgb': image}, {})[0]['rgb'], 8 * images))

@@ -80,7 +80,7 @@ def test_two_processes_are_stopped_and_one_goes_on(config, alone, tmp_path):
 FAILS = """
 import sys
 from flexfas_jax.errors import DataError
-from flexfas_jax.input_pipeline.preprocess import Preprocess
+from flexfas_jax.images.preprocess import Preprocess
 
 call, calls = Preprocess.__call__, []
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from flexfas_jax.evaluation.score_files import Scores
-from flexfas_jax.input_pipeline import geometry, pipeline
-from flexfas_jax.input_pipeline.preprocess import Preprocess
+from flexfas_jax.images import geometry
+from flexfas_jax.images.preprocess import Preprocess
+from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.training import testing
 
 MODALITIES = ('rgb', 'depth', 'ir')

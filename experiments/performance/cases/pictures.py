@@ -7,8 +7,8 @@ import numpy as np
 
 from configs import vit_fusion
 from experiments.performance import timing
+from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline
-from flexfas_jax.input_pipeline.preprocess import Preprocess
 from tests.miniatures import faces
 
 TRIPLETS, BATCH, STORED, SIZE = 64, 32, 256, 224

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexfas_jax.input_pipeline import image_files
+from flexfas_jax.images import files as image_files
 
 SIDE = 112  # pixels, of the longer side
 _QUALITY = 80

@@ -15,8 +15,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.input_pipeline import faces, geometry, image_checks, image_files
-from flexfas_jax.input_pipeline.image_files import Unreadable, header, orientation, read
+from flexfas_jax.images import checks as image_checks
+from flexfas_jax.images import face_crop, geometry
+from flexfas_jax.images import files as image_files
+from flexfas_jax.images.files import Unreadable, header, orientation, read
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
 
@@ -304,7 +306,7 @@ def test_images_are_turned_as_exif_says(number, form):
   exif[0x0112] = number
   encoded = encode(source, form, exif=exif, **({'quality': 95} if form == 'JPEG' else {}))
   assert orientation(encoded) == number
-  image = faces.upright(geometry.decode(encoded, 'rgb', ''), number)
+  image = face_crop.upright(geometry.decode(encoded, 'rgb', ''), number)
   wanted = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))
   assert image.shape == wanted.shape
   assert np.abs(image.astype(int) - wanted).max() < 20  # two JPEG decoders

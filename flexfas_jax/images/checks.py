@@ -20,9 +20,10 @@ import numpy as np
 import simplejpeg
 from PIL import PngImagePlugin
 
-from flexfas_jax.input_pipeline import copies, faces, image_files, signal, units
-from flexfas_jax.input_pipeline.image_files import Unreadable
-from flexfas_jax.input_pipeline.units import Units
+from flexfas_jax.images import copies, face_crop, signal, units
+from flexfas_jax.images import files as image_files
+from flexfas_jax.images.files import Unreadable
+from flexfas_jax.images.units import Units
 from flexfas_jax.schema import MODALITIES
 
 GREY = 12  # grey levels by which JPEG's chroma may part channels that were equal
@@ -134,7 +135,7 @@ def inspect(
   for modality, encoded in images.items():
     try:
       array = units.convert(decode(encoded, max_pixels), modality, rules.units)
-      arrays[modality] = faces.upright(array, image_files.orientation(encoded))
+      arrays[modality] = face_crop.upright(array, image_files.orientation(encoded))
     except Unreadable as error:
       problems.append(('unreadable', f'{modality} {error}'))
     except ValueError as error:  # of `units.convert`

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.input_pipeline import image_formats
+from flexfas_jax.images import formats as image_formats
 
 MAX_BYTES = 64 * 2**20  # of an encoded image; 25 million pixels as PNG of three channels fit
 MAX_PIXELS = 25_000_000

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.input_pipeline import image_checks, units
-from flexfas_jax.input_pipeline.units import Units, convert, parse, problem
+from flexfas_jax.images import checks as image_checks
+from flexfas_jax.images import units
+from flexfas_jax.images.units import Units, convert, parse, problem
 from tests.miniatures import faces
 
 DEPTH = faces.triplet('', 1, 1, 64, depth_bits=16)['depth']  # mm, [64, 64]

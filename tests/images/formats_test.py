@@ -11,7 +11,8 @@ from PIL import Image, features
 from data.manifest.manifest_dataset_builder import Builder
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import list_pictures
-from flexfas_jax.input_pipeline import image_checks, image_formats
+from flexfas_jax.images import checks as image_checks
+from flexfas_jax.images import formats as image_formats
 from flexfas_jax.prediction import Predictor, folders
 from tests.miniatures import faces, manifest
 from tests.prediction import bundles

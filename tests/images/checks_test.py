@@ -12,8 +12,9 @@ from PIL import Image
 
 from experiments.reliability import damaged_jpegs
 from flexfas_jax import lint
-from flexfas_jax.input_pipeline import copies, image_checks
-from flexfas_jax.input_pipeline.image_checks import Rules, Unreadable, decode, inspect
+from flexfas_jax.images import checks as image_checks
+from flexfas_jax.images import copies
+from flexfas_jax.images.checks import Rules, Unreadable, decode, inspect
 
 
 def blobs(seed, channels=3):

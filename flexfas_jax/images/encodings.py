@@ -7,7 +7,7 @@ what it is used on later is not (`evaluation/shortcuts.py`).
 import struct
 import zlib
 
-from flexfas_jax.input_pipeline import image_files
+from flexfas_jax.images import files as image_files
 
 _COLOURS = {0: 'grey', 2: 'rgb', 3: 'palette', 4: 'grey+alpha', 6: 'rgb+alpha'}  # PNG's types
 _PROCESSES = {0xC0: 'baseline', 0xC1: 'extended', 0xC2: 'progressive'}

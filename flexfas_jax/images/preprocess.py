@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flexfas_jax.errors import DataError
-from flexfas_jax.input_pipeline import geometry, signal, transforms
+from flexfas_jax.images import geometry, signal, transforms
 
 
 @dataclasses.dataclass(frozen=True)

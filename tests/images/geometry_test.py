@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.input_pipeline import geometry
-from flexfas_jax.input_pipeline.geometry import View
+from flexfas_jax.images import geometry
+from flexfas_jax.images.geometry import View
 
 
 def encode(image, kind='.png'):

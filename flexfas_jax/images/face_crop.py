@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.input_pipeline import image_files
+from flexfas_jax.images import files as image_files
 
 METHODS = ('box', 'landmarks', 'yunet')
 ALIGNMENTS = ('none', 'eyes')

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from flexfas_jax.input_pipeline import copies
-from flexfas_jax.input_pipeline.image_checks import inspect, inspect_arrays
+from flexfas_jax.images import copies
+from flexfas_jax.images.checks import inspect, inspect_arrays
 from tests.miniatures import faces
 
 SIZE = 112

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flexfas_jax.input_pipeline import transforms
+from flexfas_jax.images import transforms
 
 
 def test_distance_becomes_a_window_about_the_face():

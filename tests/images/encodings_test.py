@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexfas_jax.input_pipeline import encodings
+from flexfas_jax.images import encodings
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (24, 32, 3)).astype(np.uint8)
 

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from flexfas_jax.input_pipeline import signal
-from flexfas_jax.input_pipeline.signal import no_signal
+from flexfas_jax.images import signal
+from flexfas_jax.images.signal import no_signal
 
 DEPTHS = [np.uint8, np.uint16]
 
