@@ -126,7 +126,7 @@ def flexmodal() -> ConfigDict:
   c.seed = 0
 
   c.data_dir = 'prepared'
-  # What is trained on, chosen by, tested on and how: evaluation/protocols.py.
+  # What is trained on, chosen by, tested on and how: protocols/definitions.py.
   c.protocol = 'flexmodal'
   c.train = c.val = ''
   c.test = ConfigDict()

@@ -8,7 +8,7 @@ All of it is taken from the records as they were written, so that it is true of 
   (`flexfas_jax/input_pipeline/sources.py`); it is also a manifest for `--dataset=manifest/NAME`,
   and proves that two laboratories have the same set.
 - `card.json`, `CARD.md`: counts, sizes, bit depths, digests, what was left out and why, and facts
-  about files and sensors that predict the label (`flexfas_jax/evaluation/shortcuts.py`).
+  about files and sensors that predict the label (`flexfas_jax/protocols/shortcuts.py`).
 - `contact_sheet.jpg`: a row per species, three pictures for each of four people.
 """
 
@@ -28,11 +28,11 @@ from array_record.python import array_record_data_source
 from PIL import Image, ImageDraw, ImageFont
 
 import flexfas_jax
-from flexfas_jax.evaluation import shortcuts
 from flexfas_jax.images import encodings, geometry, transforms, units
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images.worker_pool import Workers
 from flexfas_jax.progress import show_progress
+from flexfas_jax.protocols import shortcuts
 from flexfas_jax.schema import LABELS, MODALITIES
 
 FACTS = ('id', 'split', 'label', 'attack_type', 'attack_category', 'subject', 'video', 'frame')

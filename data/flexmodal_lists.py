@@ -16,9 +16,10 @@ from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
 from flexfas_jax import label_mapping
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import list_checks, naming
-from flexfas_jax.evaluation import lists as protocol_lists
-from flexfas_jax.evaluation.findings import Finding
+from flexfas_jax.protocols import lists as protocol_lists
+from flexfas_jax.protocols import path_layouts
+from flexfas_jax.protocols.findings import Finding
+from flexfas_jax.protocols.lint import checks as list_checks
 
 SURF_CEFA = {split: f'CASIA-SURF_CeFA_{split}.txt' for split in ('train', 'val', 'test')}
 WMCA = {'test': 'WMCA_test.txt'}
@@ -130,7 +131,7 @@ def _contradictions(row: protocol_lists.Row) -> list[tuple[str, str]]:
   if not row.said:
     return [('row', f'{next(iter(row.paths.values()))} is of no layout that is known')]
   wrong = []
-  said = {modality: naming.read(path) for modality, path in row.paths.items()}
+  said = {modality: path_layouts.read(path) for modality, path in row.paths.items()}
   for modality, one in said.items():
     if one is None or one.id != row.said.id:
       wrong.append(('triplet', f'{row.paths[modality]} is not of {row.said.id}'))
@@ -146,7 +147,7 @@ def _leaks(split: str, rows: list[Row]) -> list[Row]:
   known = {
     said.id
     for file, splits in list_checks.KNOWN_LEAKS[LEAK]
-    if split in splits and (said := naming.read(file)).part != split
+    if split in splits and (said := path_layouts.read(file)).part != split
   }
   return [row for row in rows if row.facts['id'] in known]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import naming
-from flexfas_jax.evaluation.findings import Finding
+from flexfas_jax.protocols import path_layouts
+from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.schema import MODALITIES
 
 PICTURES = frozenset({'jpg', 'jpeg', 'png', 'bmp', 'tif', 'tiff', 'gif', 'webp'})
@@ -17,7 +17,7 @@ PICTURES = frozenset({'jpg', 'jpeg', 'png', 'bmp', 'tif', 'tiff', 'gif', 'webp'}
 class Found(NamedTuple):
   """A triplet."""
 
-  said: naming.Said  # by the first of its pictures
+  said: path_layouts.Said  # by the first of its pictures
   files: dict[str, str]  # {modality: path below the source}
 
 
@@ -79,7 +79,7 @@ def triplets(
   dataset: str,
   *,
   skip: Callable[[str], bool] = lambda path: False,
-  may_lack: Callable[[naming.Said], bool] = lambda said: False,
+  may_lack: Callable[[path_layouts.Said], bool] = lambda said: False,
 ) -> tuple[list[Found], list[Finding]]:
   """The triplets of a source in the order of its folders' names, and what is wrong with it.
 
@@ -104,9 +104,9 @@ def triplets(
       path = f'{place}/{name}' if place else name
       if skip(path):
         continue
-      said = naming.read(path)
+      said = path_layouts.read(path)
       if said is None or said.dataset != dataset:
-        if text := naming.unknown_instrument(path):
+        if text := path_layouts.unknown_instrument(path):
           instruments.setdefault(text, []).append(name)
         else:
           unknown.append(name)

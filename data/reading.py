@@ -9,9 +9,9 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from flexfas_jax.evaluation import lists
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import files as image_files
+from flexfas_jax.protocols import lists
 
 
 class Row(NamedTuple):

@@ -8,8 +8,8 @@ import numpy as np
 
 from data import cards
 from data.reading import Row
-from flexfas_jax.evaluation import same_bytes
-from flexfas_jax.evaluation.findings import Finding
+from flexfas_jax.protocols import same_bytes
+from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.schema import MODALITIES
 
 

@@ -28,12 +28,13 @@ from data import reading, shared_images, triplets
 from data.reading import Row
 from flexfas_jax import csv_dialect, schema
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import list_checks, lists, naming, roots
-from flexfas_jax.evaluation.findings import RULES as MEANING
-from flexfas_jax.evaluation.findings import WARNINGS, Finding, write_csv
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images.worker_pool import Workers
+from flexfas_jax.protocols import lists, path_layouts, roots
+from flexfas_jax.protocols.findings import RULES as MEANING
+from flexfas_jax.protocols.findings import WARNINGS, Finding, write_csv
+from flexfas_jax.protocols.lint import checks as list_checks
 
 _TASK = 16  # triplets that a worker reads at a time
 _SHOWN = 20  # findings that an error lists; the report has all
@@ -282,7 +283,7 @@ def _known_leaks(fatal: Iterable[Finding]) -> list[str]:
   ]
   found = []
   for name, leaks in list_checks.KNOWN_LEAKS.items():
-    known = [naming.read(file) for file, _ in leaks]
+    known = [path_layouts.read(file) for file, _ in leaks]
     if any(f'{one.dataset}/{one.subject}' in text for one in known for text in texts):
       found.append(name)
   return found

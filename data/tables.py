@@ -1,7 +1,7 @@
 """Tables that data sets come with: CSV whose columns are found by their names.
 
 They say something of videos or samples: a split, a label. Lists of pictures are another matter and
-are read by `flexfas_jax/evaluation/lists.py`.
+are read by `flexfas_jax/protocols/lists.py`.
 """
 
 import csv
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data import folders
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation.findings import Finding
+from flexfas_jax.protocols.findings import Finding
 
 _DELIMITERS = (',', ';', '\t')
 _SHOWN = 200  # characters of a first row that are quoted

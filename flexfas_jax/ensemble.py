@@ -18,13 +18,13 @@ from flexfas_jax.evaluation import (
   ensembles,
   member_checks,
   members,
-  overlaps,
   scales,
   score_files,
   sufficiency,
   thresholds,
 )
 from flexfas_jax.evaluation.score_files import Scores
+from flexfas_jax.protocols import leakage
 
 _HELP = """\
 Averages score files of the same samples, over test-time views, then folds, then seeds, then
@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     '--accept_known_leaks',
     metavar='NAME,...',
     default='',
-    help='people who may be in dev and test, as published: ' + ', '.join(overlaps.accepted_names()),
+    help='people who may be in dev and test, as published: ' + ', '.join(leakage.accepted_names()),
   )
   add('--debug', action='store_true', help='show the traceback of an error')
   return parser
@@ -242,8 +242,8 @@ def _read(args, paths: Sequence[Path], labels_from: Path | None):
 def _proven_apart(dev: Scores, scores: Scores, args) -> list[str]:
   """Remarks on who is in both by a published leak; anybody else is an error."""
   nobody = {'id': (), 'video': (), 'subject': ()}
-  sides = nobody, overlaps.columns_of(dev), {str(scores.path): overlaps.columns_of(scores)}
-  found = overlaps.check(
+  sides = nobody, leakage.columns_of(dev), {str(scores.path): leakage.columns_of(scores)}
+  found = leakage.check(
     *sides,
     _listed(args.accept_known_leaks),
     val_name=str(dev.path),
@@ -251,7 +251,7 @@ def _proven_apart(dev: Scores, scores: Scores, args) -> list[str]:
     '--accept_known_leaks=NAME',
   )
   notes = [note for one in (dev, scores) for note in aggregation.video_notes(one, by_name=False)]
-  return [*overlaps.told(found), *overlaps.similar(*sides, str(dev.path)), *notes]
+  return [*leakage.told(found), *leakage.similar(*sides, str(dev.path)), *notes]
 
 
 def _headline(args, own, known: bool) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from flexfas_jax import label_mapping
 from flexfas_jax.errors import ConfigError, DataError, exit_code_of
-from flexfas_jax.evaluation import list_checks
-from flexfas_jax.evaluation.findings import RULES, severity
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images import units
+from flexfas_jax.protocols.findings import RULES, severity
+from flexfas_jax.protocols.lint import checks as list_checks
 
 _HELP = """\
 Checks protocol lists and manifests, each and together: duplicates, files, videos or people in two

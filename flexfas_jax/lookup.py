@@ -129,7 +129,7 @@ def make_protocol(text: str):
   """The protocol that a config names, its fields filled in.
 
   Args:
-    text: `name`, or `name(field=value, ...)`, of `evaluation/protocols.py`.
+    text: `name`, or `name(field=value, ...)`, of `protocols/definitions.py`.
 
   Returns:
     `protocols.Protocol`, whose `fields` are {field: value}.
@@ -137,7 +137,7 @@ def make_protocol(text: str):
   Raises:
     ConfigError: an unknown name or field, or a field that is missing.
   """
-  from flexfas_jax.evaluation.protocols import PROTOCOLS  # models import this file, not evaluation
+  from flexfas_jax.protocols.definitions import PROTOCOLS  # models import this file, not evaluation
 
   found = re.fullmatch(r'\s*([\w-]+)\s*(?:\((.*)\))?\s*', text)
   if not found:

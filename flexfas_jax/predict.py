@@ -11,7 +11,6 @@ from pathlib import Path
 from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError, StateError, exit_code_of
 from flexfas_jax.evaluation import score_files
-from flexfas_jax.evaluation.findings import Finding, write_csv
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import files as image_files
 from flexfas_jax.prediction import (
@@ -23,6 +22,7 @@ from flexfas_jax.prediction import (
   score_table,
 )
 from flexfas_jax.progress import show_progress
+from flexfas_jax.protocols.findings import Finding, write_csv
 
 _SHOWN = 20  # bad samples that are printed
 

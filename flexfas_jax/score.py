@@ -13,7 +13,6 @@ from flexfas_jax.evaluation import (
   conventions,
   judgement,
   metrics,
-  overlaps,
   pictures,
   results,
   scales,
@@ -22,6 +21,7 @@ from flexfas_jax.evaluation import (
   tables,
   thresholds,
 )
+from flexfas_jax.protocols import leakage
 
 _HELP = """\
 Prints the error rates of a score file, for every subset of modalities that it has scores of, with
@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     '--accept_known_leaks',
     metavar='NAME,...',
     default='',
-    help='people who may be in both files, as published: ' + ', '.join(overlaps.accepted_names()),
+    help='people who may be in both files, as published: ' + ', '.join(leakage.accepted_names()),
   )
 
   read = parser.add_argument_group("other frameworks' files").add_argument
@@ -327,15 +327,15 @@ def _proven_apart(dev, scores, args) -> list[str]:
   ):
     return []
   nobody = {'id': (), 'video': (), 'subject': ()}
-  sides = nobody, overlaps.columns_of(dev), {str(scores.path): overlaps.columns_of(scores)}
-  found = overlaps.check(
+  sides = nobody, leakage.columns_of(dev), {str(scores.path): leakage.columns_of(scores)}
+  found = leakage.check(
     *sides,
     [name for name in args.accept_known_leaks.split(',') if name],
     val_name=str(dev.path),
     way_out='Take them out of one of the files; a leak that published lists have: '
     '--accept_known_leaks=NAME',
   )
-  return [*overlaps.told(found), *overlaps.similar(*sides, str(dev.path))]
+  return [*leakage.told(found), *leakage.similar(*sides, str(dev.path))]
 
 
 def _without_redundant(scores, dev, rule, oracle):

@@ -11,8 +11,8 @@ import pytest
 from flexfas_jax import lookup
 from flexfas_jax.evaluation import thresholds
 from flexfas_jax.images.preprocess import Preprocess
-from flexfas_jax.input_pipeline import selection
 from flexfas_jax.models import flexmodal, pretrained
+from flexfas_jax.protocols import selection
 from flexfas_jax.training import identities, job
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training.step import init_state

@@ -7,7 +7,8 @@ import pytest
 
 from flexfas_jax import csv_dialect, score
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import bare_scores, lists, score_files
+from flexfas_jax.evaluation import bare_scores, score_files
+from flexfas_jax.protocols import lists
 
 FORMATS = pathlib.Path(__file__).parent / 'cases' / 'scores' / 'formats'
 PLAIN = score_files.read(FORMATS / '00_plain.csv')

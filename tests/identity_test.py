@@ -9,8 +9,9 @@ import pytest
 
 from flexfas_jax import identity, lint, score
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import aggregation, list_checks, lists, overlaps, score_files
-from flexfas_jax.input_pipeline import selection
+from flexfas_jax.evaluation import aggregation, score_files
+from flexfas_jax.protocols import leakage, lists, selection
+from flexfas_jax.protocols.lint import checks as list_checks
 
 CASES = pathlib.Path(__file__).parent / 'cases' / 'scores'
 SPELLINGS = CASES / 'same-name-two-spellings'
@@ -90,7 +91,7 @@ NOBODY = {'id': (), 'video': (), 'subject': ()}
 
 def leaks(dev, test):
   try:
-    overlaps.check(NOBODY, overlaps.columns_of(dev), {'test': overlaps.columns_of(test)},
+    leakage.check(NOBODY, leakage.columns_of(dev), {'test': leakage.columns_of(test)},
                    val_name='dev')  # fmt: skip
   except DataError as error:
     return str(error)
@@ -145,7 +146,7 @@ def test_capitals_and_zeros_are_noted(tmp_path, capsys):
   said = capsys.readouterr().err
   assert 'the subjects 7 in ' in said and '007 in ' in said and 'may be one person' in said
   # Nothing is noted of subjects that stand on both sides, which is a leak.
-  assert overlaps.similar(NOBODY, {'subject': ['a', 'A']}, {'t': {'subject': ['A', 'b']}}) == []
+  assert leakage.similar(NOBODY, {'subject': ['a', 'A']}, {'t': {'subject': ['A', 'b']}}) == []
 
 
 @pytest.mark.parametrize(('name', 'code', 'says'), [
@@ -183,12 +184,12 @@ def test_ids_of_two_spellings_are_one_sample():
 def test_training_checks_and_selections():
   side = lambda name: {'id': [f'{name}1'], 'video': [''], 'subject': [name]}  # noqa: E731
   with pytest.raises(DataError, match='leak: subject'):
-    overlaps.check(side(ONE[0]), side('b'), {'t': side(ONE[1])})
+    leakage.check(side(ONE[0]), side('b'), {'t': side(ONE[1])})
   with pytest.raises(DataError, match='leak: subject'):
-    overlaps.check_pretraining([ONE[0]], {'val': side(ONE[1])})
+    leakage.check_pretraining([ONE[0]], {'val': side(ONE[1])})
   kind = lambda name: {'label': ['attack'], 'attack_type': [name]}  # noqa: E731
   with pytest.raises(DataError, match='attack mask'):
-    overlaps.check_left_out(kind('mask '), {'unseen': kind('mask')})
+    leakage.check_left_out(kind('mask '), {'unseen': kind('mask')})
   parts = {selection.part_of(name, 97) for name in ONE}
   assert len(parts) == 1
   assert selection.part_of('anna', 97) == 57  # parts of existing sets stay

@@ -7,8 +7,9 @@ import pytest
 
 from flexfas_jax import label_mapping, lint, score
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import bare_scores, lists, score_files
+from flexfas_jax.evaluation import bare_scores, score_files
 from flexfas_jax.prediction import samples
+from flexfas_jax.protocols import lists
 
 CASES = pathlib.Path(__file__).parent / 'cases' / 'scores' / 'half-mapped-labels'
 HALF = '0=bona_fide,2=attack,3=attack,7=attack,9=attack'

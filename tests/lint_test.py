@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from flexfas_jax import lint
-from flexfas_jax.evaluation.findings import RULES
+from flexfas_jax.protocols.findings import RULES
 from tests.miniatures import faces
 
 ROOT = Path(__file__).parents[1]

@@ -12,11 +12,11 @@ import pytest
 
 from configs import vit_fusion
 from flexfas_jax import lookup
-from flexfas_jax.evaluation import overlaps
-from flexfas_jax.evaluation.protocols import PROTOCOLS
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.models import flexmodal
+from flexfas_jax.protocols import leakage
+from flexfas_jax.protocols.definitions import PROTOCOLS
 from flexfas_jax.training import inputs, job
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training.step import init_state, train_step
@@ -119,7 +119,7 @@ def test_a_protocol_runs_on_its_sets(data_dir, prepared, step, text):
   train, val = open_(protocol.train), open_(protocol.val)
   tests = {name: open_(names) for name, names in protocol.test.items()}
   columns = {name: source.columns for name, source in tests.items()}
-  overlaps.check(train.columns, val.columns, columns, protocol.leaks)
+  leakage.check(train.columns, val.columns, columns, protocol.leaks)
   for source in (train, val, *tests.values()):
     assert set(source.columns['label']) == {'bona_fide', 'attack'}, source
   batches = pipeline.train_batches(

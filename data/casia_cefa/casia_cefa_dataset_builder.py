@@ -12,9 +12,9 @@ from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
 from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import lists, naming
-from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.images import checks as image_checks
+from flexfas_jax.protocols import lists, path_layouts
+from flexfas_jax.protocols.findings import Finding
 
 _ETHNICITIES = ('AF', 'CA', 'EA')
 _MASKS = ('3D-Mask', 'Silicone-Mask')
@@ -76,7 +76,7 @@ class Builder(SourceBuilder):
       return self._release()
     published = self.builder_config.name == 'flexmodal_published'
     plan = flexmodal_lists.plan(self, 'casia_cefa', flexmodal_lists.SURF_CEFA, published)
-    device = lambda row: naming.device(naming.read(row.files['rgb']))  # noqa: E731
+    device = lambda row: path_layouts.device(path_layouts.read(row.files['rgb']))  # noqa: E731
     plan.splits = {
       split: [row._replace(extra={**row.extra, 'device': device(row)}) for row in rows]
       for split, rows in plan.splits.items()
@@ -105,7 +105,7 @@ class Builder(SourceBuilder):
       found = whole
     for triplet in self._thinned(found):
       said = triplet.said
-      extra = {'device': naming.device(said)}
+      extra = {'device': path_layouts.device(said)}
       extra |= {**columns.by_video.get(said.video_id, {}), **columns.by_id.get(said.id, {})}
       path = next(iter(triplet.files.values()))
       row = Row(said.facts(), triplet.files, path.rpartition('/')[0], extra=extra)
@@ -130,7 +130,7 @@ class Builder(SourceBuilder):
     ]
 
 
-def _is_mask(said: naming.Said) -> bool:
+def _is_mask(said: path_layouts.Said) -> bool:
   return said.subject.startswith(_MASKS)
 
 
@@ -166,7 +166,7 @@ class _Columns:
 
     # Only the paths are used: releases disagree on what 0 and 1 mean, and paths say it.
     for row in lists.scan(file, label_mapping.DEFAULT, found):
-      said = row.said or naming.read(f'{row.paths["rgb"]}/0.jpg')  # a video is its folder
+      said = row.said or path_layouts.read(f'{row.paths["rgb"]}/0.jpg')  # a video is its folder
       if said is None or said.dataset != 'casia_cefa':
         anonymous += 1
         continue

@@ -13,9 +13,9 @@ from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
 from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import lists, naming
-from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.images import checks as image_checks
+from flexfas_jax.protocols import lists, path_layouts
+from flexfas_jax.protocols.findings import Finding
 
 _PHASES = {'Training': 'train', 'Val': 'val', 'Testing': 'test'}
 _PUBLISHED_AS = {
@@ -181,7 +181,7 @@ def _labels(files: list[Path], findings: list[Finding]) -> dict[str, _Label]:
   return labels
 
 
-def _of_phase(said: naming.Said) -> bool:
+def _of_phase(said: path_layouts.Said) -> bool:
   return said.dataset == 'casia_surf' and not said.label
 
 
@@ -199,7 +199,7 @@ def _add_phases(plan: Plan, phases: list[folders.Found], labels: dict[str, _Labe
     facts['video'] = facts['id']
     if known.label == 'attack':
       # All attacks of CASIA-SURF are cut photos; which one is not told.
-      facts |= {'attack_type': naming.UNKNOWN, 'attack_category': 'cut_photo'}
+      facts |= {'attack_type': path_layouts.UNKNOWN, 'attack_category': 'cut_photo'}
     plan.splits[triplet.said.part].append(Row(facts, triplet.files, known.list, known.line))
   for split, n in without.items():
     plan.notes.append(

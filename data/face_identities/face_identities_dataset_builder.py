@@ -14,7 +14,7 @@ from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
-from flexfas_jax.input_pipeline.selection import part_of
+from flexfas_jax.protocols.selection import part_of
 
 _SHARES = 1000  # parts that people are dealt in: shares are in tenths of a percent
 _PICTURES = folders.PICTURES

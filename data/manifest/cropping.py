@@ -13,10 +13,10 @@ import numpy as np
 from data import reading
 from data.reading import Outcome, Row
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.evaluation.findings import WARNINGS
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import face_crop, geometry, units
 from flexfas_jax.images import files as image_files
+from flexfas_jax.protocols.findings import WARNINGS
 
 # {option: default}, as text from a command line.
 OPTIONS = {

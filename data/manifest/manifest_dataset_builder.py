@@ -14,11 +14,11 @@ from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
 from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import lists, naming
-from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import face_crop, units
 from flexfas_jax.images import files as image_files
+from flexfas_jax.protocols import lists, path_layouts
+from flexfas_jax.protocols.findings import Finding
 
 SPLIT = 'whole'  # of rows that name none; TFDS keeps "all" for all splits together
 _LOOKED_AT = 400  # headers by which the bit depth of a modality is settled
@@ -320,7 +320,7 @@ def _parse_categories(text: str) -> dict[str, str]:
 def _folder(row: Row) -> str:
   """The folder of a row's pictures, as a video of its subject."""
   folder = next(iter(row.files.values())).rpartition('/')[0]
-  folder = naming.without_modality(f'{folder}/x').rpartition('/')[0]
+  folder = path_layouts.without_modality(f'{folder}/x').rpartition('/')[0]
   return f'{row.facts["subject"] or row.facts["dataset"]}/{folder or "pictures"}'
 
 

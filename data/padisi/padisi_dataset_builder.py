@@ -13,8 +13,8 @@ from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
 from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.images import checks as image_checks
+from flexfas_jax.protocols.findings import Finding
 
 _LAYOUT = (
   'ID_<transaction>_<trial>_<name>.npz anywhere below it, with '

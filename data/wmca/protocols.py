@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from data import tables
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import naming
-from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.images import checks as image_checks
+from flexfas_jax.protocols import path_layouts
+from flexfas_jax.protocols.findings import Finding
 
 # What is left out of train and dev, by the names that the files have.
 UNSEEN = ('fakehead', 'flexiblemask', 'glasses', 'papermask', 'prints', 'replay', 'rigidmask')
@@ -78,7 +78,7 @@ def _read_one(path: Path, column: str, videos: set[str], made: Protocols) -> Non
     name = posixpath.basename(cells['path'].replace('\\', '/')).removesuffix('.hdf5')
     group = _GROUPS.get(cells['group'].lower())
     try:
-      said = naming.wmca_video(name)
+      said = path_layouts.wmca_video(name)
     except DataError as error:
       found('label', line, str(error))
       continue
@@ -86,7 +86,7 @@ def _read_one(path: Path, column: str, videos: set[str], made: Protocols) -> Non
       found('row', line, f'{name}: the group {cells["group"]!r} is none of train, dev, eval')
       continue
     if text := _contradiction(said, cells):
-      found('label', line, f'{name}: {text}', naming.wmca_id(name))
+      found('label', line, f'{name}: {text}', path_layouts.wmca_id(name))
     if name in groups:
       rule = 'duplicate' if groups[name] == group else 'leak-video'
       found(rule, line, f'{name} is in {groups[name]} and again in {group}')
@@ -103,7 +103,7 @@ def _read_one(path: Path, column: str, videos: set[str], made: Protocols) -> Non
   made.sha256[path.name] = image_checks.digest(path.read_bytes())
 
 
-def _contradiction(said: naming.Said, cells: Mapping[str, str]) -> str:
+def _contradiction(said: path_layouts.Said, cells: Mapping[str, str]) -> str:
   """What a row's label says against its name, or ''."""
   if not re.fullmatch(r'\d+', cells['label']):
     return f'the label {cells["label"]!r} is no number (0 is bona fide, others are attacks)'

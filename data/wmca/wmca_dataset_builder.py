@@ -12,9 +12,9 @@ from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
 from data.wmca import frames, protocols
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import naming
-from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.images import checks as image_checks
+from flexfas_jax.protocols import path_layouts
+from flexfas_jax.protocols.findings import Finding
 
 _LAYOUT = (
   'WMCA_preprocessed_RGB/WMCA/face-station/<dd.mm.yy>/<name>.hdf5 and '
@@ -127,7 +127,7 @@ class Builder(SourceBuilder):
       if path.stem in half:
         text = f'{path.stem} is there twice: {half[path.stem]} and {below.as_posix()}'
         plan.findings.append(
-          Finding('duplicate', str(self.source), 0, text, naming.wmca_id(path.stem))
+          Finding('duplicate', str(self.source), 0, text, path_layouts.wmca_id(path.stem))
         )
       half.setdefault(path.stem, below.as_posix())
     if not halves['RGB'] or not halves['CDIT']:
@@ -144,13 +144,13 @@ class Builder(SourceBuilder):
     """{video: frames that both halves hold}, and what is wrong or left out."""
 
     def found(rule: str, text: str, name: str) -> None:
-      plan.findings.append(Finding(rule, str(self.source), 0, text, naming.wmca_id(name)))
+      plan.findings.append(Finding(rule, str(self.source), 0, text, path_layouts.wmca_id(name)))
 
     names = []
     for name in sorted(set(halves['RGB']) | set(halves['CDIT'])):
       lacking = [half for half, videos in halves.items() if name not in videos]
       try:
-        naming.wmca_video(name)
+        path_layouts.wmca_video(name)
       except DataError as error:
         found('label', str(error), name)
       else:
@@ -220,7 +220,7 @@ class Builder(SourceBuilder):
 def _row(name: str, paths: Mapping[str, str], frame: int, extra: Mapping[str, str]) -> Row:
   # With four digits, as pictures exported from these files have it: the same triplet, the same id.
   number = f'{frame:04d}'
-  facts = naming.wmca_video(name, frame=number).facts()
+  facts = path_layouts.wmca_video(name, frame=number).facts()
   files = {
     'rgb': f'{paths["RGB"]}#color/{number}',
     'depth': f'{paths["CDIT"]}#depth/{number}',

@@ -8,7 +8,7 @@ share of the videos: what is reported of these is right.
 
 import numpy as np
 
-from flexfas_jax.evaluation import shortcuts
+from flexfas_jax.protocols import shortcuts
 
 DRAWS, FRAMES = 300, 10
 

@@ -1,7 +1,7 @@
 """How an image file was written, from its header: the traces that an encoder leaves in every file.
 
 A model can learn them in place of a face: the data set's attacks may all be progressive JPEGs, and
-what it is used on later is not (`evaluation/shortcuts.py`).
+what it is used on later is not (`protocols/shortcuts.py`).
 """
 
 import struct

@@ -25,9 +25,9 @@ from array_record.python import array_record_data_source
 
 from flexfas_jax import csv_dialect
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import same_bytes
-from flexfas_jax.evaluation.lists import read_ids
-from flexfas_jax.input_pipeline import selection as selections
+from flexfas_jax.protocols import same_bytes
+from flexfas_jax.protocols import selection as selections
+from flexfas_jax.protocols.lists import read_ids
 from flexfas_jax.schema import LABELS, MODALITIES
 
 FIELDS = (

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from flexfas_jax import schema
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import lists, naming
-from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images import formats as image_formats
 from flexfas_jax.prediction import sensor_names
 from flexfas_jax.prediction.samples import IMAGES, READ, Listing, Sample, listed, of_row, unwritable
+from flexfas_jax.protocols import lists, path_layouts
+from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.schema import LABELS
 
 # What stands beside images and is none; in a sensor's folder too: 'depth/calibration.json'.
@@ -115,7 +115,7 @@ def _ignored(name: str) -> bool:
 
 def _key(name: str) -> str:
   """The same for the files of a sample; composed, for file systems differ in how they write é."""
-  return unicodedata.normalize('NFC', naming.without_modality(name))
+  return unicodedata.normalize('NFC', path_layouts.without_modality(name))
 
 
 def _faults(
@@ -151,7 +151,7 @@ def _is_missing_image(
   name: str, key: str, suffix: str, found: Mapping[str, Mapping[str, str]]
 ) -> bool:
   """Whether a file that is not read may be the image of a sensor that its sample lacks."""
-  modality = naming.modality_of(name)
+  modality = path_layouts.modality_of(name)
   of_sample = key in found
   if suffix in _TEXTS:  # a table of depths; not 'depth/calibration.json'
     return of_sample and bool(modality) and modality not in found[key]

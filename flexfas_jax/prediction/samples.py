@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from flexfas_jax import schema
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import lists, naming
-from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.images import face_crop
 from flexfas_jax.prediction import sensor_names
 from flexfas_jax.prediction.pictures import Given
+from flexfas_jax.protocols import lists, path_layouts
+from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.schema import LABELS, METADATA
 
 READ = ('.jpg', '.jpeg', '.png')
@@ -158,7 +158,7 @@ def of_row(row: lists.Row, root: Path) -> Sample:
 def _times(row: lists.Row) -> dict[str, float] | None:
   times = {}
   for name, cell in row.extra.items():
-    if not name.endswith(_TIME) or not (modality := naming.modality_of(name)):
+    if not name.endswith(_TIME) or not (modality := path_layouts.modality_of(name)):
       continue
     if modality in times:
       raise ValueError(f'there are two columns with the time of {modality}')

@@ -8,7 +8,7 @@ which it finds none is of RGB. That is right for `alice/1.jpg` and wrong for `th
 import re
 from typing import NamedTuple
 
-from flexfas_jax.evaluation import naming
+from flexfas_jax.protocols import path_layouts
 
 READ = 'rgb, color, colour, profile, depth, ir, infrared, nir'  # of `naming.modality_of`
 
@@ -50,7 +50,7 @@ def of_path(path: str) -> Sensor:
   found = None
   for i, part in enumerate(reversed(f'{folder}{slash}{stem}'.split('/'))):
     words = [word for word in re.split('[_.-]', part) if word]
-    read = [naming.modality_of(f'{word}.x') for word in words]
+    read = [path_layouts.modality_of(f'{word}.x') for word in words]
     unread = [w for w, m in zip(words, read, strict=True) if not m and is_sensor(w)]
     named = sorted(set(filter(None, read)))
     if found:

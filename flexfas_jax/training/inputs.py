@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from flexfas_jax import errors
 from flexfas_jax.errors import ConfigError, DataError, FlexfasError
-from flexfas_jax.evaluation import overlaps, shortcuts
-from flexfas_jax.input_pipeline import selection, sources
+from flexfas_jax.input_pipeline import sources
+from flexfas_jax.protocols import leakage, selection, shortcuts
 from flexfas_jax.schema import MODALITIES
 from flexfas_jax.training import identities
 from flexfas_jax.training import job as jobs
@@ -77,20 +77,20 @@ def open_all(
   if train_source:
     sides = {name: source for name, source in {'val': val, **tests}.items() if source}
     left_out = {name: sides[name].columns for name in _left_out(config) if name in sides}
-    overlaps.check_left_out(train_source.columns, left_out)
+    leakage.check_left_out(train_source.columns, left_out)
   sides = (
     train_source.columns if train_source else nobody,
     val.columns,
     {name: source.columns for name, source in tests.items() if source},
   )
   accept = config.get('accept_known_leaks', ())
-  leaks = overlaps.check(*sides, accept)
+  leaks = leakage.check(*sides, accept)
   if not target:  # photos from the web are found under several names
     opened = {'train': train_source, 'val': val, **tests}
-    overlaps.check_images({name: _images(s) for name, s in opened.items() if s}, accept)
+    leakage.check_images({name: _images(s) for name, s in opened.items() if s}, accept)
   here = {name: source for name, source in {'val': val, **tests}.items() if source}
-  overlaps.check_pretraining(pretraining, {name: s.columns for name, s in here.items()})
-  remarks += overlaps.told(leaks) + overlaps.similar(*sides)
+  leakage.check_pretraining(pretraining, {name: s.columns for name, s in here.items()})
+  remarks += leakage.told(leaks) + leakage.similar(*sides)
   if train_source and not target:
     remarks += _shortcuts(train_source.columns)
   if known is None and train_source:
@@ -118,8 +118,8 @@ def _shortcuts(columns: Mapping[str, Sequence[str]]) -> list[str]:
   return [f'warning: config.train: {shortcut}' for shortcut in found]
 
 
-def _images(source: sources.Source) -> overlaps.Images:
-  return overlaps.Images(source.columns, source.digests, lambda row, m: source[row][m])
+def _images(source: sources.Source) -> leakage.Images:
+  return leakage.Images(source.columns, source.digests, lambda row, m: source[row][m])
 
 
 def problems(config: ConfigDict, train: bool = True, test: bool = True) -> list[FlexfasError]:

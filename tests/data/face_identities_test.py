@@ -11,7 +11,7 @@ import pytest
 from data.face_identities import recordio
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.input_pipeline import sources
-from flexfas_jax.input_pipeline.selection import part_of
+from flexfas_jax.protocols.selection import part_of
 
 PEOPLE = {'0000045': 3, '0000099': 2, '0000100': 4, '0000107': 1, 'm.0107_f': 2}
 

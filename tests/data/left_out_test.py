@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation.findings import WARNINGS
 from flexfas_jax.input_pipeline import sources
+from flexfas_jax.protocols.findings import WARNINGS
 from tests.miniatures import casia_cefa, casia_surf, flexmodal, manifest, padisi, wmca
 
 

@@ -20,9 +20,10 @@ from data import triplets
 from data.manifest.manifest_dataset_builder import Builder
 from flexfas_jax import prepare as command_line
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import list_checks, lists
 from flexfas_jax.images import face_crop
 from flexfas_jax.input_pipeline import sources
+from flexfas_jax.protocols import lists
+from flexfas_jax.protocols.lint import checks as list_checks
 from tests.miniatures import faces as rendered
 from tests.miniatures import manifest
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from flexfas_jax import lint, prepare
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation.findings import severity
 from flexfas_jax.prediction import Predictor
+from flexfas_jax.protocols.findings import severity
 from tests.miniatures import faces, manifest
 from tests.prediction import bundles
 

@@ -10,8 +10,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import list_checks
 from flexfas_jax.input_pipeline import sources
+from flexfas_jax.protocols.lint import checks as list_checks
 from flexfas_jax.training import inputs
 from tests.miniatures import faces, manifest
 

@@ -17,9 +17,9 @@ from PIL import Image
 from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.input_pipeline import sources
+from flexfas_jax.protocols.findings import Finding
 from tests.miniatures import faces
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -16,10 +16,10 @@ from data import reading
 from data.wmca import frames, protocols, wmca_dataset_builder
 from flexfas_jax import prepare
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import naming
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images.worker_pool import Workers
 from flexfas_jax.input_pipeline import sources
+from flexfas_jax.protocols import path_layouts
 from tests.miniatures import flexmodal, wmca
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -96,7 +96,7 @@ def test_every_frame_that_both_halves_hold(prepared):
   examples = read(data_dir)
   assert len(examples) == 39
   for video in wmca.VIDEOS:
-    said = naming.wmca_video(video.name)
+    said = path_layouts.wmca_video(video.name)
     for frame in video.frames:
       example = examples.pop(f'wmca/{video.name[:3]}/{video.name}/{frame:04d}', None)
       if any(frame in lacking for lacking in video.not_in.values()):
@@ -152,7 +152,7 @@ def test_ids_are_those_that_paths_have(tree, tmp_path):
   assert not made.findings
   for row in made.splits['whole']:
     for modality, path in row.files.items():
-      said = naming.read(path)
+      said = path_layouts.read(path)
       assert (said.id, said.modality) == (row.facts['id'], modality)
   assert made.recorded['protocols'].keys() == {f'PROTOCOL-{c}.csv' for c in protocols.COLUMNS}
 
@@ -568,7 +568,7 @@ def test_the_flexmodal_list(config, export, tmp_path):
   folder = build(export, tmp_path, config)
   examples = read(tmp_path, f'{config}:test')
   named = flexmodal.rows()['WMCA_test.txt']
-  assert set(examples) == {naming.read(row[0]).id for row in named}
+  assert set(examples) == {path_layouts.read(row[0]).id for row in named}
   example = examples['wmca/001/001_01_000_2_08/0012']
   assert (
     example['rgb'] == (export / 'WMCA-Image/R_CDIT/001_01_000_2_08/color/0012.jpg').read_bytes()

@@ -10,10 +10,10 @@ from PIL import Image, features
 
 from data.manifest.manifest_dataset_builder import Builder
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import list_pictures
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import formats as image_formats
 from flexfas_jax.prediction import Predictor, folders
+from flexfas_jax.protocols.lint import images as list_images
 from tests.miniatures import faces, manifest
 from tests.prediction import bundles
 
@@ -72,7 +72,7 @@ def test_every_command_names_the_format_and_the_conversion(name, tmp_path):
   source.mkdir()
   (source / 'a.jpg').write_bytes(content)  # as phones and downloads name them
   # lint
-  ((rule, text), *more), *_ = list_pictures.problems_of(str(source), {'rgb': 'a.jpg'}, 'any', 10**7)
+  ((rule, text), *more), *_ = list_images.problems_of(str(source), {'rgb': 'a.jpg'}, 'any', 10**7)
   assert rule == 'unreadable' and re.search(says, text) and not more
   # prepare
   row = {'rgb': 'a.jpg', 'label': 'bona_fide', 'subject': 'a', 'video': 'v', 'frame': '1'}
@@ -100,7 +100,7 @@ def test_a_folder_with_phone_images_names_the_conversion(tmp_path):
 def test_rgb_of_16_bits_is_refused_everywhere(tmp_path):
   deep = bundles.png(RGB.astype(np.uint16) * 257)
   (tmp_path / 'a.png').write_bytes(deep)
-  found, *_ = list_pictures.problems_of(str(tmp_path), {'rgb': 'a.png'}, 'any', 10**7)
+  found, *_ = list_images.problems_of(str(tmp_path), {'rgb': 'a.png'}, 'any', 10**7)
   assert [rule for rule, _ in found] == ['bit-depth'] and 'magick FILE -depth 8' in found[0][1]
   row = {'rgb': 'a.png', 'label': 'bona_fide', 'subject': 'a', 'video': 'v', 'frame': '1'}
   manifest.write_csv(tmp_path / 'manifest.csv', [row])

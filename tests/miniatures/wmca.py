@@ -14,7 +14,7 @@ import cv2
 import h5py
 import numpy as np
 
-from flexfas_jax.evaluation import naming
+from flexfas_jax.protocols import path_layouts
 from tests.miniatures import faces, flexmodal
 
 
@@ -81,7 +81,7 @@ def path_of(root: Path, half: str, video: Video) -> Path:
 
 def arrays(video: Video, frame: int) -> dict[str, np.ndarray]:
   """What the two halves hold of a frame: {'RGB': [3, h, w], 'CDIT': [4, h, w]} uint8."""
-  said = naming.wmca_video(video.name)
+  said = path_layouts.wmca_video(video.name)
   images = faces.triplet(said.attack_category, int(said.subject), frame, SIZE)
   grey = cv2.cvtColor(images['rgb'], cv2.COLOR_RGB2GRAY)
   thermal = cv2.GaussianBlur(255 - images['ir'], (9, 9), 0)
@@ -114,7 +114,7 @@ def group_of(video: Video, left_out: str = '') -> str:
     video: one of `VIDEOS`.
     left_out: the category that train and dev go without, '' for grandtest.
   """
-  category = naming.wmca_video(video.name).attack_category
+  category = path_layouts.wmca_video(video.name).attack_category
   if not left_out or not category:
     return video.group
   unseen = category == left_out
@@ -131,6 +131,6 @@ def write_protocols(folder: Path, videos: Iterable[Video] = VIDEOS) -> None:
       rows.writerow(['path', 'label', 'client_id', 'group'])
       for video in videos:
         if group := group_of(video, left_out):
-          said = naming.wmca_video(video.name)
+          said = path_layouts.wmca_video(video.name)
           label = int(said.label == 'attack')
           rows.writerow([f'face-station/{video.day}/{video.name}', label, said.subject, group])

@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 from configs import vit_fusion
 from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError, StateError
-from flexfas_jax.evaluation.protocols import PROTOCOLS
 from flexfas_jax.input_pipeline import pipeline
+from flexfas_jax.protocols.definitions import PROTOCOLS
 from flexfas_jax.training import inputs, loop, workdir
 from flexfas_jax.training import job as jobs
 from flexfas_jax.training.checkpoints import Checkpoints

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import overlaps, same_bytes
+from flexfas_jax.protocols import leakage, same_bytes
 from tests.miniatures import faces
 
 
@@ -74,7 +74,7 @@ def side(images, subjects=None):
   """A side of RGB images, encoded."""
   names = [hashlib.sha256(image).hexdigest() for image in images]
   empty = np.zeros(len(images), np.uint64)
-  return overlaps.Images(
+  return leakage.Images(
     {
       'id': [f'id{i}' for i in range(len(images))],
       'subject': subjects or [f's{i}' for i in range(len(images))],
@@ -92,36 +92,36 @@ BLACK = faces.encode(np.zeros((64, 64, 3), np.uint8))
 def test_copies_are_not_tested_on(sides):
   one, other = sides
   with pytest.raises(DataError) as caught:
-    overlaps.check_images({one: side(FACES[:3]), other: side([FACES[3], FACES[1], FACES[2]])})
+    leakage.check_images({one: side(FACES[:3]), other: side([FACES[3], FACES[1], FACES[2]])})
   text = str(caught.value)
   assert f'sides share images: 2 samples of {other} with {one}' in text
   assert f'leak: rgb of id1 in {other}: the same bytes as id1 in {one}' in text
 
 
 def test_what_is_no_leak():
-  overlaps.check_images({'train': side(FACES[:1]), 'val': side(FACES[1:2]), 'a': side(FACES[2:3])})
-  overlaps.check_images({'val': side(FACES[:1]), 'a': side(FACES[2:]), 'b': side(FACES[2:])})
+  leakage.check_images({'train': side(FACES[:1]), 'val': side(FACES[1:2]), 'a': side(FACES[2:3])})
+  leakage.check_images({'val': side(FACES[:1]), 'a': side(FACES[2:]), 'b': side(FACES[2:])})
   # A black image stands for a sensor that was not used.
-  overlaps.check_images({'train': side([BLACK, FACES[0]]), 'val': side([BLACK, FACES[1]])})
+  leakage.check_images({'train': side([BLACK, FACES[0]]), 'val': side([BLACK, FACES[1]])})
 
 
 def test_an_image_that_cannot_be_decoded_is_evidence():
   with pytest.raises(DataError, match='leak: rgb of id0 in val'):
-    overlaps.check_images({'train': side([b'x']), 'val': side([b'x'])})
+    leakage.check_images({'train': side([b'x']), 'val': side([b'x'])})
 
 
 def test_published_leaks_are_accepted_by_name():
   known = side(FACES[:1], ['casia_cefa/AF-300'])
   sides = {'train': side(FACES[1:2]), 'val': known, 'intra': known}
-  overlaps.check_images(sides, ('flexmodal_v1',))
+  leakage.check_images(sides, ('flexmodal_v1',))
   for accept in ((), ('people_of_attacks',)):
     with pytest.raises(DataError, match='leak: rgb of id0 in intra'):
-      overlaps.check_images(sides, accept)
+      leakage.check_images(sides, accept)
 
 
 def test_many_copies_fit_on_one_screen():
   many = [FACES[0] + bytes(i) for i in range(40)]
   with pytest.raises(DataError) as caught:
-    overlaps.check_images({'train': side(many), 'val': side(many), 'a': side(many)})
+    leakage.check_images({'train': side(many), 'val': side(many), 'a': side(many)})
   lines = str(caught.value).splitlines()
   assert len(lines) < 15 and 'and 110 more' in lines[-2]

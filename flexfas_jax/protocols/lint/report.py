@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import flexfas_jax
-from flexfas_jax.evaluation.findings import RULES, Finding, severity
-from flexfas_jax.evaluation.lists import Row
+from flexfas_jax.protocols.findings import RULES, Finding, severity
+from flexfas_jax.protocols.lists import Row
 
 # Leaks that stand in published lists: (a file, the splits it is in). Figures that are compared with
 # a paper's need its lists as they are: these leaks can be accepted, by the name of their set.

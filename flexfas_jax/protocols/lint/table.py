@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Iterator
 import numpy as np
 
 from flexfas_jax import schema
-from flexfas_jax.evaluation import lists, naming, same_bytes
-from flexfas_jax.evaluation.findings import Finding
-from flexfas_jax.evaluation.list_index import COLUMNS, Codes, Index, first_path
-from flexfas_jax.evaluation.list_report import KNOWN_LEAKS, SIMILAR, Leak, Note, Report
+from flexfas_jax.protocols import lists, path_layouts, same_bytes
+from flexfas_jax.protocols.findings import Finding
+from flexfas_jax.protocols.lint.index import COLUMNS, Codes, Index, first_path
+from flexfas_jax.protocols.lint.report import KNOWN_LEAKS, SIMILAR, Leak, Note, Report
 
 
 class Table:
@@ -146,7 +146,7 @@ class Table:
     splits = {here, *(self._split_of(o) for o, _ in others)}
     for name in report.accepted:
       for file, between in KNOWN_LEAKS[name]:
-        if row.said and row.said.id == naming.read(file).id and splits <= between:
+        if row.said and row.said.id == path_layouts.read(file).id and splits <= between:
           report.notes.append(Note(name, Finding('leak-file', row.list, row.line, text)))
           return None
     return 'leak-file', text
@@ -239,7 +239,7 @@ class Table:
     known = {}
     for name in report.accepted:
       for file, _ in KNOWN_LEAKS[name]:
-        said = naming.read(file)
+        said = path_layouts.read(file)
         if any(n.exception == name and n.finding.rule == 'leak-file' for n in report.notes):
           known[f'{said.dataset}/{said.subject}'] = name
     if not known:

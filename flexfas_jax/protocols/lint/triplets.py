@@ -2,7 +2,7 @@
 
 import os
 
-from flexfas_jax.evaluation import lists, naming
+from flexfas_jax.protocols import lists, path_layouts
 
 
 class Agreement:
@@ -18,7 +18,7 @@ class Agreement:
     (first, path), *others = row.paths.items()
     said = row.said
     if not others:
-      claimed = said.modality if said else naming.modality_of(path)
+      claimed = said.modality if said else path_layouts.modality_of(path)
       return [] if claimed in ('', first) else [_swapped(first, path, claimed)], None
     if not said or said.modality == first:
       for modality, other in others:
@@ -31,8 +31,10 @@ class Agreement:
 
   def _closely(self, row: lists.Row) -> tuple[list[tuple[str, str]], bool | None]:
     problems, alike = [], None
-    says = {m: naming.read(path) for m, path in row.paths.items()}
-    claims = {m: s.modality if s else naming.modality_of(row.paths[m]) for m, s in says.items()}
+    says = {m: path_layouts.read(path) for m, path in row.paths.items()}
+    claims = {
+      m: s.modality if s else path_layouts.modality_of(row.paths[m]) for m, s in says.items()
+    }
     if len(set(claims.values())) == 1 and not any(says.values()):
       claims = {}  # a word that all paths have, as 'rgb_depth/', tells nothing
     (first, path), *others = row.paths.items()
@@ -52,7 +54,7 @@ class Agreement:
           problems.append(('triplet', _apart(first, says[first], modality, says[modality])))
           continue
       else:
-        same = naming.without_modality(path) == naming.without_modality(other)
+        same = path_layouts.without_modality(path) == path_layouts.without_modality(other)
         alike = same if alike is None else alike and same
         if not same:
           continue
@@ -86,7 +88,7 @@ def _swapped(modality: str, path: str, claimed: str) -> tuple[str, str]:
   return 'swapped', f'{modality} is {path}, which its name says is {claimed}'
 
 
-def _apart(one: str, said: naming.Said, other: str, second: naming.Said) -> str:
+def _apart(one: str, said: path_layouts.Said, other: str, second: path_layouts.Said) -> str:
   differ = [
     f'{name} {getattr(second, name) or "?"} of {other} is not {getattr(said, name) or "?"} of {one}'
     for name in ('dataset', 'subject', 'video', 'frame')

@@ -7,7 +7,7 @@ import pytest
 
 from flexfas_jax import label_mapping
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import lists
+from flexfas_jax.protocols import lists
 
 PUBLISHED = Path(__file__).parents[3] / 'shared' / 'data' / 'flexmodal_protocols'
 

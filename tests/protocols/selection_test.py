@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.input_pipeline import selection, sources
+from flexfas_jax.input_pipeline import sources
+from flexfas_jax.protocols import selection
 
 CEFA = 'rendered_faces/cefa_like_tiny'
 

@@ -3,7 +3,8 @@
 import pytest
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import overlaps, score_files
+from flexfas_jax.evaluation import score_files
+from flexfas_jax.protocols import leakage
 
 
 def side(*examples):
@@ -20,7 +21,7 @@ C = side(('d/d', 'd/d/v1', 'd/d/v1/0'))
 
 
 def test_sides_that_are_apart():
-  assert overlaps.check(A, B, {'intra': C, 'again': C}) == []
+  assert leakage.check(A, B, {'intra': C, 'again': C}) == []
 
 
 @pytest.mark.parametrize(
@@ -36,21 +37,21 @@ def test_sides_that_are_apart():
 )
 def test_what_is_on_both_sides(train, val, test, said):
   with pytest.raises(DataError) as caught:
-    overlaps.check(train, val, {'intra': test})
+    leakage.check(train, val, {'intra': test})
   assert f'leak: {said}' in str(caught.value)
   assert '--config.accept_known_leaks="(\'NAME\',)"' in str(caught.value)
 
 
 def test_a_person_is_told_once_and_the_unknown_never_leak():
   with pytest.raises(DataError, match='^1 stand'):
-    overlaps.check(side(('d/a', 'd/a/v', 'd/a/v/0')), side(('d/a', 'd/a/v', 'd/a/v/0')), {})
-  assert overlaps.check(side(('', '', 'a')), side(('', '', 'b')), {'t': side(('', '', 'c'))}) == []
+    leakage.check(side(('d/a', 'd/a/v', 'd/a/v/0')), side(('d/a', 'd/a/v', 'd/a/v/0')), {})
+  assert leakage.check(side(('', '', 'a')), side(('', '', 'b')), {'t': side(('', '', 'c'))}) == []
 
 
 def test_many_leaks_fit_on_one_screen():
   many = side(*((f'd/{i}', f'd/{i}/v', f'd/{i}/v/0') for i in range(50)))
   with pytest.raises(DataError) as caught:
-    overlaps.check(many, many, {})
+    leakage.check(many, many, {})
   assert '50 stand' in str(caught.value) and '... and 40 more' in str(caught.value)
   assert len(str(caught.value).splitlines()) < 15
 
@@ -65,39 +66,39 @@ LEAKED = (
 def test_the_published_leak_covers_its_own_person_alone():
   val, test = side(LEAKED, ('d/x', 'd/x/v', 'd/x/v/0')), side(LEAKED)
   with pytest.raises(DataError, match='AF-300 in val .1. and intra .1.'):
-    overlaps.check(A, val, {'intra': test})
-  accepted = overlaps.check(A, val, {'intra': test}, ('flexmodal_v1',))
+    leakage.check(A, val, {'intra': test})
+  accepted = leakage.check(A, val, {'intra': test}, ('flexmodal_v1',))
   assert [(o.name, o.sides, o.accepted) for o in accepted] == [
     ('casia_cefa/AF-300', ('val', 'intra'), 'flexmodal_v1')
   ]
-  assert overlaps.told(accepted) == ['accepted leak flexmodal_v1: 1 person in val and intra']
+  assert leakage.told(accepted) == ['accepted leak flexmodal_v1: 1 person in val and intra']
   with pytest.raises(DataError, match='d/x in val'):
-    overlaps.check(A, val, {'intra': val}, ('flexmodal_v1',))
+    leakage.check(A, val, {'intra': val}, ('flexmodal_v1',))
 
 
 def test_nothing_is_accepted_by_default():
   """Each of the leaks that may be accepted is refused where nobody says so."""
   attacks = side(('d/a', 'd/a/04', 'd/a/04/0')), side(('d/a', 'd/a/05', 'd/a/05/0'))
   for train, val, tests in ((*attacks, {}), (A, side(LEAKED), {'intra': side(LEAKED)})):
-    assert overlaps.check(train, val, tests, overlaps.accepted_names())
+    assert leakage.check(train, val, tests, leakage.accepted_names())
     with pytest.raises(DataError, match='^1 stand on both sides'):
-      overlaps.check(train, val, tests)
+      leakage.check(train, val, tests)
 
 
 def test_people_of_attacks_may_be_in_train_and_val_but_no_video():
   train, val = side(('d/a', 'd/a/04', 'd/a/04/0')), side(('d/a', 'd/a/05', 'd/a/05/0'))
-  (accepted,) = overlaps.check(train, val, {}, (overlaps.PEOPLE_OF_ATTACKS,))
-  assert accepted.accepted == overlaps.PEOPLE_OF_ATTACKS
+  (accepted,) = leakage.check(train, val, {}, (leakage.PEOPLE_OF_ATTACKS,))
+  assert accepted.accepted == leakage.PEOPLE_OF_ATTACKS
   for sides in ((train, train, {}), (train, B, {'test': val})):
     with pytest.raises(DataError, match='d/a'):
-      overlaps.check(*sides, (overlaps.PEOPLE_OF_ATTACKS,))
+      leakage.check(*sides, (leakage.PEOPLE_OF_ATTACKS,))
 
 
 def test_an_unknown_name():
   with pytest.raises(
     ConfigError, match="called 'mine'; there are: flexmodal_v1, people_of_attacks"
   ):
-    overlaps.check(A, B, {}, ('mine',))
+    leakage.check(A, B, {}, ('mine',))
 
 
 def species(*names):
@@ -107,9 +108,9 @@ def species(*names):
 
 def test_what_a_fold_leaves_out_is_not_trained_on():
   train = species('print', 'replay', 'replay', '')
-  overlaps.check_left_out(train, {'val': species('mask', '', ''), 'unseen': species('')})
+  leakage.check_left_out(train, {'val': species('mask', '', ''), 'unseen': species('')})
   with pytest.raises(DataError) as caught:
-    overlaps.check_left_out(train, {'val': species('mask', 'replay', ''), 'unseen': species('')})
+    leakage.check_left_out(train, {'val': species('mask', 'replay', ''), 'unseen': species('')})
   said = str(caught.value)
   assert 'attack replay in train (2) and val (1)' in said
   assert 'mask' not in said and 'species!=' in said and 'config.left_out=()' in said
@@ -117,7 +118,7 @@ def test_what_a_fold_leaves_out_is_not_trained_on():
 
 def test_only_attacks_are_left_out():
   live = {'attack_type': ['live', ''], 'label': ['bona_fide', 'attack']}
-  overlaps.check_left_out(live, {'val': live})
+  leakage.check_left_out(live, {'val': live})
 
 
 def test_subjects_of_a_pretraining_are_not_evaluated():
@@ -126,9 +127,9 @@ def test_subjects_of_a_pretraining_are_not_evaluated():
     'val': side(('p1', 'v', 'a'), ('p1', 'v', 'b'), ('', 'v', 'c')),
     'intra': side(('p2', '', 'd')),
   }
-  overlaps.check_pretraining({'p3', 'v', 'a', ''}, judged)
+  leakage.check_pretraining({'p3', 'v', 'a', ''}, judged)
   with pytest.raises(DataError) as caught:
-    overlaps.check_pretraining(['p2', 'p1', ''], judged)
+    leakage.check_pretraining(['p2', 'p1', ''], judged)
   lines = str(caught.value).splitlines()
   assert lines[1:-1] == [
     'leak: subject p1 in pretraining and val (2)',
@@ -137,7 +138,7 @@ def test_subjects_of_a_pretraining_are_not_evaluated():
   assert 'subject!=' in lines[-1] and 'more' not in lines[-1]
   many = side(*((f'p{i}', '', str(i)) for i in range(13)))
   with pytest.raises(DataError, match='and 3 more'):
-    overlaps.check_pretraining(many['subject'], {'val': many})
+    leakage.check_pretraining(many['subject'], {'val': many})
 
 
 def test_names_of_a_score_file_are_of_their_data_set():
@@ -145,17 +146,17 @@ def test_names_of_a_score_file_are_of_their_data_set():
     ['a', 'b', 'c', 'd'], [1, 1, 0, 0], {'rgb': [0.1] * 4}, dataset=['x', 'y', 'x', ''],
     subject=['p1', 'p1', 'x/p1', 'p1'], video=['v', '', 'x/p1/v', 'v'],
   )  # fmt: skip
-  assert overlaps.columns_of(scores) == {
+  assert leakage.columns_of(scores) == {
     'id': ['a', 'b', 'c', 'd'],
     'subject': ['x/p1', 'y/p1', 'x/p1', 'p1'],
     'video': ['x/p1/v', '', 'x/p1/v', 'p1/v'],
-    overlaps.ALONE: ['x/v', '', 'x/p1/v', 'v'],
-    overlaps.WITHOUT_SUBJECT: [''] * 4,
+    leakage.ALONE: ['x/v', '', 'x/p1/v', 'v'],
+    leakage.WITHOUT_SUBJECT: [''] * 4,
   }
 
 
 def test_many_left_out_species_fit_on_one_screen():
   many = species(*(f'kind{i:02}' for i in range(12)))
   with pytest.raises(DataError, match='kind00') as caught:
-    overlaps.check_left_out(many, {'val': many})
+    leakage.check_left_out(many, {'val': many})
   assert '... and 2 more' in str(caught.value) and 'kind10' not in str(caught.value)

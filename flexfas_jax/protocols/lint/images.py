@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import list_shortcuts, lists, roots, same_bytes
-from flexfas_jax.evaluation.findings import Finding
-from flexfas_jax.evaluation.list_report import Report
-from flexfas_jax.evaluation.list_table import Table
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import encodings, face_crop, units
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images.worker_pool import Workers
 from flexfas_jax.progress import show_progress
+from flexfas_jax.protocols import lists, roots, same_bytes
+from flexfas_jax.protocols.findings import Finding
+from flexfas_jax.protocols.lint import shortcuts as list_shortcuts
+from flexfas_jax.protocols.lint.report import Report
+from flexfas_jax.protocols.lint.table import Table
 from flexfas_jax.schema import MODALITIES
 
 _AT_ONCE = 16  # triplets that a process is given at a time

@@ -4,10 +4,10 @@ import pytest
 
 from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.evaluation import overlaps, results, thresholds
-from flexfas_jax.evaluation.protocols import PROTOCOLS
+from flexfas_jax.evaluation import results, thresholds
 from flexfas_jax.evaluation.score_files import Scores
-from flexfas_jax.input_pipeline import selection
+from flexfas_jax.protocols import leakage, selection
+from flexfas_jax.protocols.definitions import PROTOCOLS
 
 FREE = {'set': 'a/b', 'attack': 'x'}  # for fields that may be anything
 
@@ -37,7 +37,7 @@ def test_a_protocol_can_be_read(name):
     assert protocol.metrics and set(protocol.metrics) <= set(known)
     subsets = [subset.split('+') for subset in protocol.subsets]
     assert all(s == [m for m in ('rgb', 'depth', 'ir') if m in s] and s for s in subsets)
-    assert set(protocol.leaks) <= set(overlaps.accepted_names())
+    assert set(protocol.leaks) <= set(leakage.accepted_names())
     assert len(protocol.source) > 20
 
 

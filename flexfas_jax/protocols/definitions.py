@@ -6,7 +6,7 @@ A protocol is named by `config.protocol`, with fields in brackets where it has s
   --config.protocol='cefa_1(ethnicity=CA)'
   --config.protocol='leave_one_attack_out(set=rendered_faces/surf_like, attack=eyes_flat)'
 
-`lookup.make_protocol` fills the fields in. Selections are lines of `input_pipeline/selection.py`,
+`lookup.make_protocol` fills the fields in. Selections are lines of `protocols/selection.py`,
 over sets that `prepare` made; lists that are licensed stay with their users, whose builders turn
 them into columns (`grandtest`, `mm_fas_fold1`, ...).
 """

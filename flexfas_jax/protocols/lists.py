@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from flexfas_jax import csv_dialect, label_mapping
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import naming
+from flexfas_jax.protocols import path_layouts
 from flexfas_jax.schema import MODALITIES
 
 # What a header can name beside its pictures; each is otherwise read from the path, or ''.
@@ -59,7 +59,7 @@ class Row(NamedTuple):
   attack_category: str
   ethnicity: str
   extra: Mapping[str, str]  # the other columns
-  said: naming.Said | None  # what the first of the paths says
+  said: path_layouts.Said | None  # what the first of the paths says
 
   def facts(self) -> dict:
     """The fields of an example (`data/triplets.py`) but its images."""
@@ -249,9 +249,11 @@ class _Maker:
         label = self._labels[cells[self._label]]
       except KeyError:
         self._found('label', line, self._labels.unknown(cells[self._label]))
-    said = naming.read(first := next(iter(paths.values())))
+    said = path_layouts.read(first := next(iter(paths.values())))
     cells.append('')
-    if not said and not cells[self._attack_type] and (text := naming.unknown_instrument(first)):
+    if (
+      not said and not cells[self._attack_type] and (text := path_layouts.unknown_instrument(first))
+    ):
       self._found('label', line, text)
     # Rows of a video follow each other, as a rule.
     said_of = said and (said.dataset, said.subject, said.video)
@@ -277,12 +279,14 @@ def row_of(
   id_, frame, *shared = (columns.pop(name, '') for name in ('id', 'frame', *_SHARED))
   if columns:
     raise ValueError(f'no such columns: {sorted(columns)}')
-  said = naming.read(next(iter(paths.values())))
+  said = path_layouts.read(next(iter(paths.values())))
   who = _who(shared, said, label, '', '')
   return _row(list, line, dict(paths), label, id_, frame, who, {}, said)
 
 
-def _who(given: Sequence[str], said: naming.Said | None, label: str, split: str, dataset: str):
+def _who(
+  given: Sequence[str], said: path_layouts.Said | None, label: str, split: str, dataset: str
+):
   """What the rows of a video share: its values of `_SHARED`.
 
   Args:
@@ -325,7 +329,7 @@ def _last_number(text: str) -> str:
 
 
 def _rest(paths: Mapping[str, str]) -> str:
-  return naming.without_modality(next(iter(paths.values())))
+  return path_layouts.without_modality(next(iter(paths.values())))
 
 
 def _below(above: str, name: str) -> str:

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.evaluation import list_checks, list_pictures, lists
-from flexfas_jax.evaluation.findings import RULES
+from flexfas_jax.protocols import lists
+from flexfas_jax.protocols.findings import RULES
+from flexfas_jax.protocols.lint import checks as list_checks
+from flexfas_jax.protocols.lint import images as list_images
 
 PUBLISHED = Path(__file__).parents[3] / 'shared' / 'data' / 'flexmodal_protocols'
 
@@ -458,8 +460,8 @@ def test_pictures_on_all_cores(write, tmp_path, monkeypatch, capfd):
       (root / surf(i)[i % 2]).write_bytes(b'')
   path = write('train.txt', *map(row, range(1, 9)))
   alone = list_checks.check([path], root=root)
-  monkeypatch.setattr(list_pictures, '_FEW', 2)
-  monkeypatch.setattr(list_pictures, '_AT_ONCE', 3)
+  monkeypatch.setattr(list_images, '_FEW', 2)
+  monkeypatch.setattr(list_images, '_AT_ONCE', 3)
   assert list_checks.check([path], root=root) == alone
   assert rules_of(alone) == ['unreadable'] * 2
   assert capfd.readouterr().err == ''  # no bar where nobody watches

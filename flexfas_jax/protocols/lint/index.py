@@ -13,10 +13,10 @@ import numpy as np
 
 from flexfas_jax import identity, schema
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.evaluation import lists, naming
-from flexfas_jax.evaluation.findings import Finding
-from flexfas_jax.evaluation.list_agreement import Agreement
-from flexfas_jax.evaluation.list_report import Report, Summary
+from flexfas_jax.protocols import lists, path_layouts
+from flexfas_jax.protocols.findings import Finding
+from flexfas_jax.protocols.lint.report import Report, Summary
+from flexfas_jax.protocols.lint.triplets import Agreement
 
 _MAX_SPLITS = 62  # each is a bit of an int64
 _NUMBER = {'': -1} | {label: number for number, label in enumerate(schema.LABELS)}
@@ -69,7 +69,7 @@ class Index:
     rgb, depth, ir = (hash(identity.path(paths.get(m, ''))) for m in schema.MODALITIES)
     id_, video, subject = identity.canonical((row.id, row.video, subject))
     triplet = hash((rgb, depth, ir))
-    device = row.extra.get('device') or (naming.device(said) if said else '')
+    device = row.extra.get('device') or (path_layouts.device(said) if said else '')
     for text in (row.dataset, device):
       self.texts.setdefault(hash(text), text)
     self._flat.extend(

@@ -6,10 +6,10 @@
 from collections.abc import Mapping, Sequence
 
 from flexfas_jax import schema
-from flexfas_jax.evaluation import shortcuts
-from flexfas_jax.evaluation.findings import Finding
-from flexfas_jax.evaluation.list_report import Report
-from flexfas_jax.evaluation.list_table import Table
+from flexfas_jax.protocols import shortcuts
+from flexfas_jax.protocols.findings import Finding
+from flexfas_jax.protocols.lint.report import Report
+from flexfas_jax.protocols.lint.table import Table
 
 _LABELS = {0: 'attack', 1: 'bona_fide', -1: ''}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flexfas_jax.evaluation import shortcuts
+from flexfas_jax.protocols import shortcuts
 
 
 def rows(subjects=10, frames=3, attacks=3):

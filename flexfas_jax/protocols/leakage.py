@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from flexfas_jax import identity
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import aggregation, naming, same_bytes, score_files
-from flexfas_jax.evaluation.list_checks import KNOWN_LEAKS
+from flexfas_jax.evaluation import aggregation, score_files
+from flexfas_jax.protocols import path_layouts, same_bytes
+from flexfas_jax.protocols.lint.checks import KNOWN_LEAKS
 
 # Leaks by construction: how a protocol parts its data, whatever the lists.
 PEOPLE_OF_ATTACKS = 'people_of_attacks'
@@ -335,5 +336,5 @@ def _accepted_by(field: str, name: str, pair, videos_apart: bool, accept) -> str
 
 
 def _person(path: str) -> str:
-  said = naming.read(path)
+  said = path_layouts.read(path)
   return f'{said.dataset}/{said.subject}' if said else ''

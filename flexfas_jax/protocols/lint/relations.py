@@ -5,8 +5,8 @@ import itertools
 
 import numpy as np
 
-from flexfas_jax.evaluation.list_index import Index
-from flexfas_jax.evaluation.list_report import Relation, Summary
+from flexfas_jax.protocols.lint.index import Index
+from flexfas_jax.protocols.lint.report import Relation, Summary
 
 
 def relate(indices: list[Index], summaries: list[Summary]) -> list[Relation]:
