@@ -10,19 +10,16 @@ from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, exit_code_of
 from flexfas_jax.evaluation import (
   aggregation,
-  averaging,
   bare_scores,
   calibration,
-  ensemble_files,
-  ensemble_tables,
-  ensembles,
-  member_checks,
-  members,
   scales,
   score_files,
   sufficiency,
   thresholds,
 )
+from flexfas_jax.evaluation.ensemble import averaging, members, recipe, validation
+from flexfas_jax.evaluation.ensemble import files as ensemble_files
+from flexfas_jax.evaluation.ensemble import tables as ensemble_tables
 from flexfas_jax.evaluation.score_files import Scores
 from flexfas_jax.protocols import leakage
 
@@ -92,13 +89,13 @@ def _parser() -> argparse.ArgumentParser:
   )
 
   how = parser.add_argument_group('how it is averaged').add_argument
-  spaces = '; '.join(f'{name}: {what}' for name, what in ensembles.SPACES.items())
-  how('--space', choices=ensembles.SPACES, default='probability', help=spaces)
+  spaces = '; '.join(f'{name}: {what}' for name, what in averaging.SPACES.items())
+  how('--space', choices=averaging.SPACES, default='probability', help=spaces)
   how(
     '--weights',
     choices=('equal', 'val'),
     default='equal',
-    help=f'val: a fold, seed or network weighs {ensembles.WEIGHING}; views are always alike',
+    help=f'val: a fold, seed or network weighs {averaging.WEIGHING}; views are always alike',
   )
   methods = '; '.join(f'{name}: {what}' for name, what in calibration.METHODS.items())
   how(
@@ -160,14 +157,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _ensemble(args: argparse.Namespace) -> None:
   rule = args.threshold or ('dev_eer' if args.dev else thresholds.DEFAULT)
-  recipe = averaging.Recipe(args.space, args.weights, args.calibrate, rule)
-  _check_usage(args, recipe)
+  chosen = recipe.Recipe(args.space, args.weights, args.calibrate, rule)
+  _check_usage(args, chosen)
   subsets = _listed(args.subsets)
   own, known = _read(args, args.members, args.labels_from)
-  own = member_checks.agreed(own, subsets)
-  incomplete = member_checks.incomplete(own) if args.allow_incomplete else []
+  own = validation.agreed(own, subsets)
+  incomplete = validation.incomplete(own) if args.allow_incomplete else []
   if not args.allow_incomplete:
-    member_checks.require_complete(own)
+    validation.require_complete(own)
   remarks = [f'incomplete, and allowed: {line}' for line in incomplete]
   devs = None
   if args.dev:
@@ -177,17 +174,17 @@ def _ensemble(args: argparse.Namespace) -> None:
         f'--dev: which network, seed and fold {devs[0].path} is of is not known; say how names '
         "are made, with * for what differs: --name='{network}_seed{seed}_fold{fold}*'"
       )
-    devs = member_checks.matched(own, member_checks.agreed(devs, subsets), known and dev_known)
+    devs = validation.matched(own, validation.agreed(devs, subsets), known and dev_known)
     remarks += _proven_apart(devs[0].scores, own[0].scores, args)
-  remarks += member_checks.remarks(own)
+  remarks += validation.remarks(own)
   if args.labels_from or args.dev_labels_from:
     remarks.append('files without ids: their rows are taken to be in the order of the list')
 
-  made = {s: averaging.average(recipe, own, devs, s) for s in own[0].subsets}
-  names = _write(args, recipe, own, devs, made, incomplete)  # first: `... | head` ends what prints
+  made = {s: recipe.average(chosen, own, devs, s) for s in own[0].subsets}
+  names = _write(args, chosen, own, devs, made, incomplete)  # first: `... | head` ends what prints
   print(_headline(args, own, known))
   for subset, one in made.items():
-    _show(recipe, subset, one, sufficiency.rates_of_classes(own[0].scores))
+    _show(chosen, subset, one, sufficiency.rates_of_classes(own[0].scores))
   print('\n' + _how_to_judge(args, own, made, names))
   for line in remarks:
     print(line, file=sys.stderr)
@@ -197,11 +194,11 @@ def _listed(text: str) -> list[str]:
   return [name for name in text.split(',') if name]
 
 
-def _check_usage(args: argparse.Namespace, recipe: averaging.Recipe) -> None:
+def _check_usage(args: argparse.Namespace, chosen: recipe.Recipe) -> None:
   for asked, flag in (
     (args.weights == 'val', '--weights=val'),
-    (recipe.fits_calibration, f'--calibrate={args.calibrate}'),
-    (thresholds.needs_dev(recipe.rule), f'--threshold={args.threshold}'),
+    (chosen.fits_calibration, f'--calibrate={args.calibrate}'),
+    (thresholds.needs_dev(chosen.rule), f'--threshold={args.threshold}'),
     (args.dev_out, '--dev_out'),
     (args.dev_labels_from, '--dev_labels_from'),
   ):
@@ -257,43 +254,43 @@ def _proven_apart(dev: Scores, scores: Scores, args) -> list[str]:
 def _headline(args, own, known: bool) -> str:
   what = ['probabilities', 'logits'][args.space == 'logit']
   if known:
-    order = ', then '.join(f'{name}s' for name in ensembles.ORDER)
+    order = ', then '.join(f'{name}s' for name in averaging.ORDER)
     how = f'means of {what} over {order}'
   else:
     how = (
       f'one mean of {what}: of no file the network, seed or fold is known (its header, its name, '
       '--name), so all are alike'
     )
-  weighted = f'; weights: {ensembles.WEIGHING}' if args.weights == 'val' else ''
+  weighted = f'; weights: {averaging.WEIGHING}' if args.weights == 'val' else ''
   views = {view for m in own for s in m.subsets for view in m.views(s)} - {''}
   seen = f'; views: {", ".join(sorted(views))}' if views else ''
   return f'{len(own)} files; {how}{weighted}{seen}'
 
 
-def _show(recipe, subset: str, one: averaging.Averaged, insufficient) -> None:
+def _show(chosen, subset: str, one: recipe.Averaged, insufficient) -> None:
   if not one.served:
     print(f'\n{subset}: no sample has a score of every member; not served')
     return
   dev = one.dev_means is not None
-  on = ' on dev' if thresholds.needs_dev(recipe.rule) else ''
-  print(f'\n{subset}: percent, threshold {recipe.rule}{on}')
-  print(ensemble_tables.text(one, recipe.rule, insufficient))
+  on = ' on dev' if thresholds.needs_dev(chosen.rule) else ''
+  print(f'\n{subset}: percent, threshold {chosen.rule}{on}')
+  print(ensemble_tables.text(one, chosen.rule, insufficient))
   print(f'* the member of the least EER {"on dev" if dev else "on these very scores (ORACLE)"}')
   if one.calibration:
-    print('\n' + ensemble_tables.effect_text(one, recipe.fits_calibration, insufficient))
+    print('\n' + ensemble_tables.effect_text(one, chosen.fits_calibration, insufficient))
 
 
-def _write(args, recipe, own, devs, made, incomplete) -> dict[tuple[str, ...], str]:
+def _write(args, chosen, own, devs, made, incomplete) -> dict[tuple[str, ...], str]:
   """Writes all files; returns the names of the intermediate ones."""
   weights = calibrations = None
-  if recipe.weights == 'val':
+  if chosen.weights == 'val':
     weights = {s: one.weights for s, one in made.items() if one.weights}
-  if recipe.calibrate:
+  if chosen.calibrate:
     calibrations = {s: one.calibration for s, one in made.items() if one.calibration}
-  fitted_on = devs if recipe.fits else None
+  fitted_on = devs if chosen.fits else None
 
   def write(path: Path, samples, of, scores, scale: str, calibrated=None) -> None:
-    about = ensemble_files.header(of, recipe.space, weights, calibrated, fitted_on, incomplete)
+    about = ensemble_files.header(of, chosen.space, weights, calibrated, fitted_on, incomplete)
     ensemble_files.write(path, samples, scores, about, scale)
 
   first = next(iter(made.values()))

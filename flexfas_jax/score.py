@@ -10,17 +10,16 @@ from flexfas_jax.errors import ConfigError, DataError, exit_code_of
 from flexfas_jax.evaluation import (
   aggregation,
   bootstrap,
-  conventions,
-  judgement,
+  evaluate,
   metrics,
-  pictures,
+  reference_metrics,
   results,
   scales,
   score_files,
   sufficiency,
-  tables,
   thresholds,
 )
+from flexfas_jax.evaluation.report import image_lookup, tables
 from flexfas_jax.protocols import leakage
 
 _HELP = """\
@@ -135,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     '--bootstrap',
     metavar='N',
     type=int,
-    help=f'draws; 0: none. Default: {bootstrap.DRAWS}, none above {judgement.MOST_SAMPLES} samples',
+    help=f'draws; 0: none. Default: {bootstrap.DRAWS}, none above {evaluate.MOST_SAMPLES} samples',
   )
   how('--seed', type=int, default=0, help='of the bootstrap')
   how(
@@ -228,14 +227,14 @@ def _score(args: argparse.Namespace) -> None:
     systems[name], devs[name] = scores, dev
   scores, dev = systems[args.scores.stem], devs[args.scores.stem]
   if args.against:
-    scores = judgement.merged(systems)
-    dev = judgement.merged(devs) if args.against_dev else None
+    scores = evaluate.merged(systems)
+    dev = evaluate.merged(devs) if args.against_dev else None
 
   scores, dev, told = _without_redundant(scores, dev, rule, args.oracle)
   if args.by_video:
     scores = aggregation.by_video(scores, args.by_video)
     dev = aggregation.by_video(dev, args.by_video) if dev else None
-  judged = judgement.judge(
+  judged = evaluate.judge(
     args.title or args.scores.stem,
     scores,
     rule,
@@ -362,9 +361,9 @@ def _references(scores, dev, rule) -> dict[str, dict[str, float]]:
     threshold = scales.threshold('0.5', scores.scale_under(subset))
     if rule == 'dev_eer':
       of = dev or scores
-      threshold = conventions.eer_threshold(metrics.curve(of.label, of.scores[subset]))
-    fm = conventions.flex_modal_fas(scores.label, score, threshold)
-    least, at = conventions.least_acer(metrics.curve(scores.label, score))
+      threshold = reference_metrics.eer_threshold(metrics.curve(of.label, of.scores[subset]))
+    fm = reference_metrics.flex_modal_fas(scores.label, score, threshold)
+    least, at = reference_metrics.least_acer(metrics.curve(scores.label, score))
     found[subset] = {f'flex_modal_fas/{name}': value for name, value in fm.items()} | {
       'mm_fas/ORACLE_least_acer': least,
       'mm_fas/ORACLE_least_acer_threshold': at,
@@ -372,8 +371,8 @@ def _references(scores, dev, rule) -> dict[str, dict[str, float]]:
   return found
 
 
-def _write(args: argparse.Namespace, judged: judgement.Judgement, references: dict) -> None:
-  found = judgement.as_json(judged)
+def _write(args: argparse.Namespace, judged: evaluate.Judgement, references: dict) -> None:
+  found = evaluate.as_json(judged)
   for subset, values in references.items():
     found[subset] |= values
 
@@ -382,7 +381,7 @@ def _write(args: argparse.Namespace, judged: judgement.Judgement, references: di
 
     find = None
     if args.data_root:
-      find = pictures.below(args.data_root, score_files.read_columns(args.columns))
+      find = image_lookup.below(args.data_root, score_files.read_columns(args.columns))
     return page.html([judged], args.title or args.scores.stem, find)
 
   texts = {
@@ -400,7 +399,7 @@ def _write(args: argparse.Namespace, judged: judgement.Judgement, references: di
       raise ConfigError(f'--{name}={path} cannot be written: {error.strerror}') from error
 
 
-def _show(judged: judgement.Judgement, title: str, references: dict) -> None:
+def _show(judged: evaluate.Judgement, title: str, references: dict) -> None:
   if not sys.stdout.isatty():
     print(tables.text(judged.found, title, insufficient=judged.insufficient))
     print(tables.interval_text(judged))

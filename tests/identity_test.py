@@ -202,14 +202,14 @@ def test_training_checks_and_selections():
 
 
 def test_bootstrap_draws_one_subject_of_two_spellings():
-  from flexfas_jax.evaluation import judgement
+  from flexfas_jax.evaluation import evaluate
 
   one = scores(list('abcdef'), subject=[ONE[0], ONE[1], ONE[2], 'b', 'b', 'c'])
-  assert judgement.judge('x', one, 'fixed=0.5', draws=5).people.n == 3
+  assert evaluate.judge('x', one, 'fixed=0.5', draws=5).people.n == 3
   one = dataclasses.replace(one, subject=np.full(6, ''), video=np.full(6, '1'))
   ids = [f't/{name}/1/{i}' for i, name in enumerate('aabbcc')]
   one = dataclasses.replace(one, ids=ids)
-  who = judgement.judge('x', one, 'fixed=0.5', draws=5).people
+  who = evaluate.judge('x', one, 'fixed=0.5', draws=5).people
   assert (who.unit, who.n) == ('videos', 3)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from experiments.mm_fas import plan
 from flexfas_jax import ensemble
 from flexfas_jax.errors import StateError
-from flexfas_jax.evaluation import comparisons, judgement, results, score_files
+from flexfas_jax.evaluation import comparisons, evaluate, results, score_files
 
 RATES = (
   *('acer', 'apcer_max', 'apcer', 'bpcer', 'eer', 'auc'),
@@ -59,7 +59,7 @@ def rows(args, members: Sequence[plan.Run], tell=print) -> tuple[list[dict], lis
     read = {name: _read(args, folder, name) for name in systems}
     tell(f'{test}: {len(systems)} systems, with intervals')
     for name, (scores, dev) in read.items():
-      judged = judgement.judge(test, scores, args.rule, dev)
+      judged = evaluate.judge(test, scores, args.rule, dev)
       for subset in judged.served:
         at = dict(zip(('network', 'seed', 'fold'), systems[name], strict=True))
         row = {'test': test, 'subset': subset, 'system': name, **at}
@@ -108,12 +108,12 @@ def _compared(args, test: str, systems: Mapping) -> list[tuple[dict, comparisons
   """[(what is compared, b against a)] for each subset of sensors."""
   (a, b), found = systems, []
   scores, dev = (
-    judgement.merged({name: pair[side] for name, pair in systems.items()})
+    evaluate.merged({name: pair[side] for name, pair in systems.items()})
     if systems[a][side]
     else None
     for side in (0, 1)
   )
-  judged = judgement.judge(test, scores, args.rule, dev)
+  judged = evaluate.judge(test, scores, args.rule, dev)
   for one in judged.comparisons:
     (of_a, subset), (of_b, subset_b) = (name.split(': ') for name in (one.a, one.b))
     if (of_a, of_b, subset) != (a, b, subset_b):

@@ -31,8 +31,8 @@ import numpy as np
 from scipy.special import expit, logit
 
 from flexfas_jax.errors import StateError
-from flexfas_jax.evaluation import conventions, metrics, scales, thresholds
-from flexfas_jax.evaluation.ensembles import EPSILON
+from flexfas_jax.evaluation import metrics, reference_metrics, scales, thresholds
+from flexfas_jax.evaluation.ensemble.averaging import EPSILON
 
 METHODS = {
   'piecewise': "dev's threshold comes to 0.5",
@@ -72,7 +72,7 @@ class Calibration:
       return of['slope'] * score + of['offset']
     share = scales.share(score, self.scale)
     if self.method == 'piecewise':
-      found = conventions.rescaled(share, of['threshold'])
+      found = reference_metrics.rescaled(share, of['threshold'])
     elif self.method == 'platt':
       found = expit(of['slope'] * logit(np.clip(share, *_ENDS)) + of['offset'])
     else:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flexfas_jax.evaluation import pairs as pairing
+from flexfas_jax.evaluation import face_verification as pairing
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import distributed, identities, inputs, testing, verification

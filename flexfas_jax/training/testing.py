@@ -13,18 +13,18 @@ import numpy as np
 
 import flexfas_jax
 from flexfas_jax.errors import StateError
+from flexfas_jax.evaluation import evaluate as evaluate_scores
 from flexfas_jax.evaluation import (
   evidence,
-  judgement,
   results,
   score_files,
   scoring,
   sufficiency,
-  tables,
   thresholds,
   unusable,
 )
-from flexfas_jax.evaluation import views as looks
+from flexfas_jax.evaluation.ensemble import views as looks
+from flexfas_jax.evaluation.report import tables
 from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.training import digests, distributed, inputs, sharding, workdir
 from flexfas_jax.training import job as jobs
@@ -215,9 +215,9 @@ def _write(job, folder, data, step, scored) -> None:
     of_test = scored[name], rule, scored['val']
     if report:
       told = [*data.remarks, *(few if thresholds.needs_dev(rule) else ())]
-      one = judgement.judge(name, *of_test, group_by=_groups(scored[name]), remarks=told)
+      one = evaluate_scores.judge(name, *of_test, group_by=_groups(scored[name]), remarks=told)
       judged.append(one)
-      found[name] = judgement.as_json(one)
+      found[name] = evaluate_scores.as_json(one)
     else:
       found[name] = results.results(*of_test)
     title = f'{name}: {job.config.test[name]}, step {step}, threshold {rule}'

@@ -1,6 +1,7 @@
 """Face verification of people who were not trained on: val while a run trains, then the tests.
 
-What `testing.py` is for attacks: the same functions, by pairs of pictures (`evaluation/pairs.py`).
+What `testing.py` is for attacks: the same functions, by pairs of pictures
+(`evaluation/face_verification.py`).
 """
 
 import functools
@@ -11,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import pairs as pairing
+from flexfas_jax.evaluation import face_verification as pairing
 from flexfas_jax.evaluation import results, score_files, scoring
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import distributed, inputs, sharding, testing

@@ -13,7 +13,8 @@ from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from flexfas_jax.errors import StateError
-from flexfas_jax.evaluation import calibration, ensembles, metrics, scales
+from flexfas_jax.evaluation import calibration, metrics, scales
+from flexfas_jax.evaluation.ensemble import averaging
 
 
 def drawn(n=400, seed=0, slope=2.0):
@@ -58,7 +59,7 @@ def test_platt_ends_where_the_classes_are_apart_and_saturated():
   assert 0 < found.parameters['slope'] < 100
   # The likelihood's optimum: residuals are orthogonal to 1, so the means agree.
   target = np.where(label == 1, 51 / 52, 1 / 52)
-  fitted_on = np.clip(score, ensembles.EPSILON, 1 - ensembles.EPSILON)
+  fitted_on = np.clip(score, averaging.EPSILON, 1 - averaging.EPSILON)
   assert found(fitted_on).mean() == pytest.approx(target.mean(), abs=1e-6)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from flexfas_jax.evaluation import conventions, metrics
+from flexfas_jax.evaluation import metrics, reference_metrics
 
 NAN = math.nan
 
@@ -98,13 +98,13 @@ def test_all_scores_equal():
 def test_nearest_fpr_is_not_the_default_rule():
   # The nearest FPR to .2 is 1/4, which exceeds it, at the first point of that run: .7, not .6.
   points = metrics.curve(LABEL, SCORE)
-  assert conventions.tpr_at_nearest_fpr(points, 0.2) == 2 / 3
+  assert reference_metrics.tpr_at_nearest_fpr(points, 0.2) == 2 / 3
   # FPR 0 is nearest, and its first point is (0, 0).
-  assert conventions.tpr_at_nearest_fpr(points, 0.01) == 0
+  assert reference_metrics.tpr_at_nearest_fpr(points, 0.01) == 0
   # Of a run of one class scikit-learn keeps the ends: FPR 1/3 is a threshold's, and no point's.
   points = metrics.curve([1, 1, 1, 0, 0, 0], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
   assert metrics.tpr_at_fpr(points, 1 / 3) == 1
-  assert conventions.tpr_at_nearest_fpr(points, 1 / 3) == 0
+  assert reference_metrics.tpr_at_nearest_fpr(points, 1 / 3) == 0
 
 
 def test_failures_to_acquire_are_errors_of_bona_fide_samples_only():
@@ -130,7 +130,7 @@ def test_one_class_or_none_is_undefined(label):
   for value in (
     metrics.auc(points),
     metrics.tpr_at_fpr(points, 1e-2),
-    conventions.tpr_at_nearest_fpr(points, 1e-2),
+    reference_metrics.tpr_at_nearest_fpr(points, 1e-2),
     metrics.bpcer_at_apcer(points, 0.1),
   ):
     assert math.isnan(value)
@@ -180,7 +180,9 @@ def test_against_scikit_learn(seed, decimals):
 
   fpr, tpr, _ = roc_curve(label, score)
   for target in (0, 1e-4, 1e-3, 1e-2, 0.1, 0.5, 1):
-    assert conventions.tpr_at_nearest_fpr(points, target) == tpr[np.argmin(np.abs(fpr - target))]
+    assert (
+      reference_metrics.tpr_at_nearest_fpr(points, target) == tpr[np.argmin(np.abs(fpr - target))]
+    )
 
 
 @settings(max_examples=60, derandomize=True, deadline=None)

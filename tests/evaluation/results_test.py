@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.evaluation import results, score_files, tables
+from flexfas_jax.evaluation import results, score_files
+from flexfas_jax.evaluation.report import tables
 
 NAN = math.nan
 METRICS = [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flexfas_jax import score
-from flexfas_jax.evaluation import aggregation, judgement, results, score_files, unusable
+from flexfas_jax.evaluation import aggregation, evaluate, results, score_files, unusable
 from flexfas_jax.evaluation.score_files import Scores
 
 MODALITIES = ('rgb', 'depth', 'ir')
@@ -57,16 +57,16 @@ def test_figures_both_ways(scores):
 
 
 def test_both_have_counts_and_intervals(scores):
-  judged = judgement.judge('test', scores, 'fixed=0.5', draws=50)
-  found = judgement.as_json(judged)['rgb+depth+ir']['intervals']
+  judged = evaluate.judge('test', scores, 'fixed=0.5', draws=50)
+  found = evaluate.as_json(judged)['rgb+depth+ir']['intervals']
   assert (found['bpcer_fta']['errors'], found['bpcer_fta']['n']) == (2, 4)
   assert (found['apcer_fta']['errors'], found['apcer_fta']['n']) == (0, 4)
   for name in ('acer_fta', 'apcer_fta', 'bpcer_fta'):
     value = judged.found['rgb+depth+ir'][name]
     for low, high in (found[name]['clopper_pearson'], found[name]['bootstrap']):
       assert low <= value <= high
-  alone = judgement.judge('test', SCORES, 'fixed=0.5', draws=50)
-  np.testing.assert_equal(judgement.as_json(alone)['rgb'], judgement.as_json(judged)['rgb'])
+  alone = evaluate.judge('test', SCORES, 'fixed=0.5', draws=50)
+  np.testing.assert_equal(evaluate.as_json(alone)['rgb'], evaluate.as_json(judged)['rgb'])
 
 
 def test_a_file_keeps_them_and_one_without_is_as_before(scores, tmp_path, capsys):

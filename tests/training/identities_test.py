@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from configs import face_recognition, mm_fas
 from flexfas_jax.errors import ConfigError, DataError, StateError
-from flexfas_jax.evaluation import pairs
+from flexfas_jax.evaluation import face_verification
 from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.models import pretrained
 from flexfas_jax.training import classification, donors, identities, inputs, loop, sharding, workdir
@@ -481,5 +481,5 @@ def test_pairs_of_a_run_are_drawn_by_its_config(prepared):
   data = inputs.open_all(faces(prepared))
   job = jobs.make(faces(prepared, pairs=5), classes=6)
   found = loop.tasks.judging(job.config).pairs_of(job, data.val, 'val')
-  assert isinstance(found, pairs.Pairs)
+  assert isinstance(found, face_verification.Pairs)
   assert found.same.sum() == 5 and len(found.same) == 10

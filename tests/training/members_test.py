@@ -10,7 +10,7 @@ import pytest
 from flexfas_jax import ensemble
 from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.evaluation import score_files
-from flexfas_jax.evaluation import views as looks
+from flexfas_jax.evaluation.ensemble import views as looks
 from flexfas_jax.training import members
 from tests import small_job
 from tests.main_test import run

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from flexfas_jax.evaluation import intervals, score_files, thresholds
 from flexfas_jax.evaluation.comparisons import HIGHER_IS_BETTER, RATES, Comparison
-from flexfas_jax.evaluation.judgement import Judgement
-from flexfas_jax.evaluation.report import checks, pictures, words
+from flexfas_jax.evaluation.evaluate import Judgement
+from flexfas_jax.evaluation.report import checks, formatting, thumbnails
 from flexfas_jax.evaluation.report.figures import Figures, figures
-from flexfas_jax.evaluation.report.words import Cell
+from flexfas_jax.evaluation.report.formatting import Cell
 
 TABLE = ('acer', 'apcer', 'apcer_max', 'bpcer', 'eer', 'auc')  # of all subsets, on the first page
 _SENTENCES = 6  # that the first page has at most
@@ -79,11 +79,11 @@ def chapter(judgement: Judgement, number: int, find_pictures=None) -> Chapter:
   """
   best = best_informed(judgement)
   anchor, who = f'test-{number}', judgement.people
-  told = [sentence(c, words.digits_of(judgement)) for c in judgement.comparisons]
+  told = [sentence(c, formatting.digits_of(judgement)) for c in judgement.comparisons]
   first = told
   if len(told) > _SENTENCES:
     of = [c for c in judgement.comparisons if c.b in best or c.a in best][:_SENTENCES]
-    first = [sentence(c, words.digits_of(judgement)) for c in of]
+    first = [sentence(c, formatting.digits_of(judgement)) for c in of]
   shown = _pictures(judgement, find_pictures)
   return Chapter(
     anchor=anchor,
@@ -93,21 +93,23 @@ def chapter(judgement: Judgement, number: int, find_pictures=None) -> Chapter:
     unit=who.unit if who else '',
     draws=who.draws if who else 0,
     headlines=[_headline(judgement, subset) for subset in best],
-    columns=[words.metric(name) for name in TABLE],
+    columns=[formatting.metric(name) for name in TABLE],
     table=[_row(judgement, subset) for subset in judgement.found],
     sentences=first,
     n_sentences_left=len(told) - len(first),
     checks=checks.checks(judgement),
     judged=_judged(judgement),
     remarks=list(judgement.remarks),
-    subsets=[(words.shown(s), s in best, _metrics(judgement, s)) for s in judgement.found],
+    subsets=[(formatting.shown(s), s in best, _metrics(judgement, s)) for s in judgement.found],
     figures=figures(judgement, anchor),
-    compared=[words.metric(name) for name in RATES],
-    comparisons=[_comparison(c, words.digits_of(judgement)) for c in judgement.comparisons],
-    sensors=[(words.shown(s.before), words.shown(s.after), s.gains) for s in judgement.sensors],
+    compared=[formatting.metric(name) for name in RATES],
+    comparisons=[_comparison(c, formatting.digits_of(judgement)) for c in judgement.comparisons],
+    sensors=[
+      (formatting.shown(s.before), formatting.shown(s.after), s.gains) for s in judgement.sensors
+    ],
     groups=_groups(judgement),
     mistakes=[
-      (words.shown(s), s in best, *([(m, shown.get(m.id, ())) for m in some] for some in both))
+      (formatting.shown(s), s in best, *([(m, shown.get(m.id, ())) for m in some] for some in both))
       for s, both in judgement.mistakes.items()
     ],
     has_pictures=bool(shown),
@@ -128,10 +130,12 @@ def best_informed(judgement: Judgement) -> list[str]:
 
 
 def _headline(judgement: Judgement, subset: str) -> Headline:
-  found, digits = judgement.estimates[subset], words.digits_of(judgement)
-  by_species = words.counts_of_species(judgement, subset)
+  found, digits = judgement.estimates[subset], formatting.digits_of(judgement)
+  by_species = formatting.counts_of_species(judgement, subset)
   worst = judgement.species_of_max(subset)
-  cells = {name: words.cell(judgement, subset, name) for name in ('apcer_max', 'bpcer', 'acer')}
+  cells = {
+    name: formatting.cell(judgement, subset, name) for name in ('apcer_max', 'bpcer', 'acer')
+  }
 
   unit = judgement.people.unit if judgement.people else ''
   limits = {name: _limits(cell, unit) for name, cell in cells.items()}
@@ -143,24 +147,24 @@ def _headline(judgement: Judgement, subset: str) -> Headline:
   if found['bpcer'].count and found['bpcer'].count.n:
     one_sided['bpcer'] = intervals.upper_bound(found['bpcer'].count)
   for name, bound in one_sided.items():
-    limits[name].append(f'at most {words.percent(bound, digits)} %, one-sided, over samples')
+    limits[name].append(f'at most {formatting.percent(bound, digits)} %, one-sided, over samples')
   if by_species:
     count = by_species[worst]
-    of = f'{worst}: {words.fraction(count)} accepted'
+    of = f'{worst}: {formatting.fraction(count)} accepted'
     if not any(c.errors for c in by_species.values()):
       of = f'no attack of {len(by_species)} species accepted'
     if not cells['apcer_max'].plain:
-      large = words.counts_of_species(judgement, subset, enough=True)
+      large = formatting.counts_of_species(judgement, subset, enough=True)
       if large:
         name = max(large, key=lambda k: large[k].rate)
-        rate = words.percent(large[name].rate, digits)
+        rate = formatting.percent(large[name].rate, digits)
         limits['apcer_max'].insert(0, f'{rate} % of {name}, the largest of those with enough')
   else:
-    of = 'no PAI species is known' if words.class_sizes(judgement)[1] else 'no attack'
+    of = 'no PAI species is known' if formatting.class_sizes(judgement)[1] else 'no attack'
   rejected = cells['bpcer'].count
   rejected = f'{rejected} rejected' if rejected else 'no bona fide sample'
   return Headline(
-    words.shown(subset),
+    formatting.shown(subset),
     f'{judgement.found[subset]["threshold"]:.6g}',
     [
       ('APCER, max over PAI species', cells['apcer_max'], of, limits['apcer_max']),
@@ -183,13 +187,13 @@ def _row(judgement: Judgement, subset: str) -> Row:
   values = judgement.found[subset]
   served = subset in judgement.estimates
   return Row(
-    words.shown(subset),
-    [words.cell(judgement, subset, name) for name in TABLE],
+    formatting.shown(subset),
+    [formatting.cell(judgement, subset, name) for name in TABLE],
     (
       values['n_bona_fide'],
       values['n_attack'],
       values['n_fta'],
-      f'{values["threshold"]:.6g}' if served else words.NOTHING,
+      f'{values["threshold"]:.6g}' if served else formatting.NOTHING,
     ),
   )
 
@@ -199,8 +203,8 @@ def _metrics(judgement: Judgement, subset: str) -> list[Row]:
   both = any(name.startswith('apcer_species/') for name in found)
   return [
     Row(
-      words.metric(name) + (' (category)' if both and name.startswith('apcer/') else ''),
-      [words.cell(judgement, subset, name)],
+      formatting.metric(name) + (' (category)' if both and name.startswith('apcer/') else ''),
+      [formatting.cell(judgement, subset, name)],
     )
     for name in found
   ]
@@ -208,13 +212,13 @@ def _metrics(judgement: Judgement, subset: str) -> list[Row]:
 
 def sentence(comparison: Comparison, digits: int = 1) -> str:
   """A comparison in words."""
-  a, b = words.shown(comparison.a), words.shown(comparison.b)
+  a, b = formatting.shown(comparison.a), formatting.shown(comparison.b)
   if comparison.too_few:
-    return f'{b} and {a} are not compared: {words.TOO_SMALL}'
+    return f'{b} and {a} are not compared: {formatting.TOO_SMALL}'
   if 'acer' not in comparison.rates:
     parts = [
       f'{what}: {of.only_b_right} right under {b} alone, {of.only_a_right} under {a} alone '
-      f'(p {words.p_value(of.p)})'
+      f'(p {formatting.p_value(of.p)})'
       for what, of in (('attacks', comparison.attacks), ('bona fide', comparison.bona_fide))
     ]
     return (
@@ -225,13 +229,13 @@ def sentence(comparison: Comparison, digits: int = 1) -> str:
   if math.isnan(difference.value):
     return f'{b} and {a}: undefined'
   low, high = difference.interval
-  holm = f'Holm p {words.p_value(comparison.p_holm)}'
+  holm = f'Holm p {formatting.p_value(comparison.p_holm)}'
   if (verdict := comparison.verdict) == 'not told apart':
-    of = f'{words.points(difference.value, digits)} points {_ends(low, high, digits)}'
+    of = f'{formatting.points(difference.value, digits)} points {_ends(low, high, digits)}'
     return f'{b} and {a} are not told apart: ACER {of}, {holm}'
   if verdict == 'better':
     low, high = -high, -low
-  of = f'{words.percent(abs(difference.value), digits)} points {_ends(low, high, digits, "")}'
+  of = f'{formatting.percent(abs(difference.value), digits)} points {_ends(low, high, digits, "")}'
   how = 'lower' if verdict == 'better' else 'higher'
   return f'{b} is {verdict} than {a}: ACER {how} by {of}, {holm}'
 
@@ -239,7 +243,9 @@ def sentence(comparison: Comparison, digits: int = 1) -> str:
 def _ends(low: float, high: float, digits: int, plus: str = '+') -> str:
   if math.isnan(low):
     return ''
-  ends = (words.points(x, digits) if plus else words.percent(x, digits) for x in (low, high))
+  ends = (
+    formatting.points(x, digits) if plus else formatting.percent(x, digits) for x in (low, high)
+  )
   return f'[{", ".join(ends)}]'
 
 
@@ -249,27 +255,27 @@ def _comparison(comparison: Comparison, digits: int) -> Row:
   for name in RATES:
     of = comparison.rates.get(name)
     if comparison.too_few:
-      cells.append(Cell(words.TOO_SMALL, False))
+      cells.append(Cell(formatting.TOO_SMALL, False))
       continue
     if of is None or math.isnan(of.value):
-      cells.append(Cell(words.UNDEFINED if of else words.NOTHING, False))
+      cells.append(Cell(formatting.UNDEFINED if of else formatting.NOTHING, False))
       continue
     better = of.value > 0 if name.startswith(HIGHER_IS_BETTER) else of.value < 0
     cells.append(
       Cell(
-        words.points(of.value, digits),
+        formatting.points(of.value, digits),
         better and not math.isnan(of.p),
         _ends(*of.interval, digits),
-        f'p {words.p_value(of.p)}',
+        f'p {formatting.p_value(of.p)}',
       )
     )
   verdict = comparison.verdict if 'acer' in comparison.rates else 'no bootstrap'
-  pair = f'{words.shown(comparison.b)} against {words.shown(comparison.a)}'
+  pair = f'{formatting.shown(comparison.b)} against {formatting.shown(comparison.a)}'
   tests = [
-    (of.only_b_right, of.only_a_right, words.p_value(of.p))
+    (of.only_b_right, of.only_a_right, formatting.p_value(of.p))
     for of in (comparison.attacks, comparison.bona_fide)
   ]
-  return Row(pair, cells, (verdict, words.p_value(comparison.p_holm), tests))
+  return Row(pair, cells, (verdict, formatting.p_value(comparison.p_holm), tests))
 
 
 def _judged(judgement: Judgement) -> list[Judged]:
@@ -311,34 +317,34 @@ def _of_list(role: str, scores: score_files.Scores) -> Judged:
 
 def _groups(judgement: Judgement) -> list:
   """(column, [(subset, rate, gap, interval, [(group, Cell)])]) of each column."""
-  digits, found = words.digits_of(judgement), {}
+  digits, found = formatting.digits_of(judgement), {}
   for key, gaps in judgement.gaps.items():
     subset, _, column = key.rpartition(', ')
     for gap in gaps:
       cells = [
         (
           group.name,
-          Cell(words.too_small(group.count), False)
+          Cell(formatting.too_small(group.count), False)
           if group.too_few
           else Cell(
-            words.percent(group.count.rate, digits),
+            formatting.percent(group.count.rate, digits),
             True,
-            words.span(group.people, digits),
-            words.span(group.exact, digits),
-            words.fraction(group.count),
+            formatting.span(group.people, digits),
+            formatting.span(group.exact, digits),
+            formatting.fraction(group.count),
           ),
         )
         for group in gap.groups
       ]
-      of = (words.shown(subset), gap.rate.upper(), words.percent(gap.value, digits))
-      found.setdefault(column, []).append((*of, words.span(gap.interval, digits), cells))
+      of = (formatting.shown(subset), gap.rate.upper(), formatting.percent(gap.value, digits))
+      found.setdefault(column, []).append((*of, formatting.span(gap.interval, digits), cells))
   return list(found.items())
 
 
-def _pictures(judgement: Judgement, find) -> Mapping[str, Sequence[pictures.Thumbnail]]:
+def _pictures(judgement: Judgement, find) -> Mapping[str, Sequence[thumbnails.Thumbnail]]:
   if find is None:
     return {}
   ids = [m.id for both in judgement.mistakes.values() for some in both for m in some]
   ids = list(dict.fromkeys(ids))
   found = find(judgement.name, ids) if ids else {}
-  return {id_: pictures.thumbnails(found[id_]) for id_ in ids if id_ in found}
+  return {id_: thumbnails.thumbnails(found[id_]) for id_ in ids if id_ in found}

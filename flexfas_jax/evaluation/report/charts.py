@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from flexfas_jax.evaluation import intervals
 from flexfas_jax.evaluation.comparisons import Sensor
+from flexfas_jax.evaluation.evaluate import Estimate, Judgement
 from flexfas_jax.evaluation.intervals import Interval
-from flexfas_jax.evaluation.judgement import Estimate, Judgement
 from flexfas_jax.evaluation.metrics import Count
-from flexfas_jax.evaluation.report import svg, words
+from flexfas_jax.evaluation.report import formatting, svg
 
 _HEAT = (0, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)  # the highest rate of each shade but the last
 _DARK_FROM = 4  # the shade whose text is in the colour of paper
@@ -63,7 +63,7 @@ def dots(
   """
   if not rows:
     return None
-  subsets, digits = judgement.served, words.digits_of(judgement)
+  subsets, digits = judgement.served, formatting.digits_of(judgement)
   each = 15 if len(subsets) > 1 else 22
   row_height = each * len(subsets) + 16
   labels = {row: svg.short(row) for row in rows}
@@ -104,12 +104,12 @@ def dots(
             k + 0.5 + (i - (len(subsets) - 1) / 2) * each / row_height,
             i,
             of[subset],
-            words.shown(subset),
+            formatting.shown(subset),
           )
-    svg.legend(figure, list(map(words.shown, subsets)), 4, False)
+    svg.legend(figure, list(map(formatting.shown, subsets)), 4, False)
 
   told = '; '.join(
-    f'{row}: ' + ', '.join(f'{words.shown(s)} {_rate(dot, digits)}' for s, dot in of.items())
+    f'{row}: ' + ', '.join(f'{formatting.shown(s)} {_rate(dot, digits)}' for s, dot in of.items())
     for row, of in rows.items()
   )
   return svg.draw(name, salt, title, f'{title}. {told}.', (1000, height), paint)
@@ -119,7 +119,7 @@ def _dot(axes, y: float, i: int, dot: Dot, name: str) -> None:
   look = svg.style(i)
   if dot.too_few:
     axes.annotate(
-      f'{svg.short(name)}: {words.too_small(dot.count)}',
+      f'{svg.short(name)}: {formatting.too_small(dot.count)}',
       (0, y),
       xytext=(6, 0),
       textcoords='offset points',
@@ -143,21 +143,23 @@ def _dot(axes, y: float, i: int, dot: Dot, name: str) -> None:
 
 def _rate(dot: Dot, digits: int) -> str:
   if dot.too_few:
-    return words.too_small(dot.count)
+    return formatting.too_small(dot.count)
   interval = dot.exact if math.isnan(dot.people.low) else dot.people
-  return f'{words.percent(dot.count.rate, digits)} % {words.span(interval, digits)}'
+  return f'{formatting.percent(dot.count.rate, digits)} % {formatting.span(interval, digits)}'
 
 
 def matrix(judgement: Judgement, salt: str) -> svg.Drawing | None:
   """APCER of each attack under each subset, and BPCER, as shades with numbers."""
-  subsets, digits = judgement.served, words.digits_of(judgement)
+  subsets, digits = judgement.served, formatting.digits_of(judgement)
   prefix = kind_prefix(judgement)
   names = [n for n in judgement.estimates[subsets[0]] if n.startswith(prefix)] if prefix else []
   rows = ['bpcer', *(names or ['apcer'])]
   heads = {'bpcer': 'bona fide (BPCER)', 'apcer': 'attacks (APCER)'}
   labels = {row: heads.get(row) or svg.short(row.removeprefix(prefix)) for row in rows}
   left = max(svg.width_of(f'{text}  n 00000') for text in labels.values()) + 8
-  columns = [svg.short(words.shown(s).replace(': ', ':|'), 40).replace('|', '\n') for s in subsets]
+  columns = [
+    svg.short(formatting.shown(s).replace(': ', ':|'), 40).replace('|', '\n') for s in subsets
+  ]
   longest = max(len(line) for text in columns for line in text.split('\n'))
   wide, tall, top = max(96, 7.6 * longest), 32, 40
   width, height = left + wide * len(subsets) + 2, top + tall * len(rows) + 10
@@ -180,7 +182,7 @@ def matrix(judgement: Judgement, salt: str) -> svg.Drawing | None:
   told = '; '.join(
     f'{labels[row]}: '
     + ', '.join(
-      f'{words.shown(s)} {_short_rate(judgement.estimates[s][row], digits)}' for s in subsets
+      f'{formatting.shown(s)} {_short_rate(judgement.estimates[s][row], digits)}' for s in subsets
     )
     for row in rows
   )
@@ -207,22 +209,22 @@ def _shade(axes, x, y, wide, tall, estimate: Estimate, digits: int) -> None:
   )
   colour = svg.MUTED if small else svg.PAPER if shade >= _DARK_FROM else svg.INK
   few = f'n<{intervals.TOO_FEW}' if count.n < intervals.TOO_FEW else 'few'
-  text = f'{few}: {words.fraction(count)}' if small else None
+  text = f'{few}: {formatting.fraction(count)}' if small else None
   axes.text(
-    x + wide / 2, y + tall / 2, text or words.percent(count.rate, digits), ha='center',
+    x + wide / 2, y + tall / 2, text or formatting.percent(count.rate, digits), ha='center',
     va='center', color=colour, fontsize=10 if small else 12,
   )  # fmt: skip
 
 
 def _short_rate(estimate: Estimate, digits: int) -> str:
   if estimate.too_few:
-    return words.too_small(estimate.count)
-  return words.percent(estimate.count.rate, digits)
+    return formatting.too_small(estimate.count)
+  return formatting.percent(estimate.count.rate, digits)
 
 
 def sensor(judgement: Judgement, added: Sensor, salt: str) -> svg.Drawing:
   """What one more sensor mends and breaks, by attack."""
-  before, after = words.shown(added.before), words.shown(added.after)
+  before, after = formatting.shown(added.before), formatting.shown(added.after)
   title = f'{before} \N{RIGHTWARDS ARROW} {after}'
   gains = [gain for gain in added.gains if gain.n]
   labels = [svg.short(gain.kind, 18) for gain in gains]
@@ -249,7 +251,7 @@ def sensor(judgement: Judgement, added: Sensor, salt: str) -> svg.Drawing:
       beside(label, 0, 'right')
       if gain.too_few:
         small = Count(gain.wrong_before, gain.n)
-        beside(words.too_small(small), 1, 'left', color=svg.MUTED, fontsize=11, style='italic')
+        beside(formatting.too_small(small), 1, 'left', color=svg.MUTED, fontsize=11, style='italic')
         continue
       rate = 100 / gain.n
       still = gain.wrong_before - gain.mended
@@ -270,7 +272,7 @@ def sensor(judgement: Judgement, added: Sensor, salt: str) -> svg.Drawing:
     f'{g.kind}: {g.wrong_before} of {g.n} wrong under {before}, of which {g.mended} are mended, '
     f'and {g.broken} new errors'
     if not g.too_few
-    else f'{g.kind}: {words.too_small(Count(g.wrong_before, g.n))}'
+    else f'{g.kind}: {formatting.too_small(Count(g.wrong_before, g.n))}'
     for g in gains
   )
   size = (500, 26 + 42 + 27 * len(labels))

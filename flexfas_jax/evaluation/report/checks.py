@@ -14,8 +14,8 @@ from flexfas_jax.evaluation import (
   sufficiency,
   thresholds,
 )
-from flexfas_jax.evaluation.judgement import Judgement
-from flexfas_jax.evaluation.report import words
+from flexfas_jax.evaluation.evaluate import Judgement
+from flexfas_jax.evaluation.report import formatting
 from flexfas_jax.evaluation.score_files import Scores
 
 OK, WARN, FAIL = 'ok', 'warn', 'fail'
@@ -87,14 +87,15 @@ def _scored(judgement) -> Check:
   parts, sign = [], OK
   for subset, values in judgement.found.items():
     if subset not in judgement.estimates:
-      parts.append(f'{words.shown(subset)}: not served')
+      parts.append(f'{formatting.shown(subset)}: not served')
       sign = WARN if sign == OK else sign
     elif values['n_fta']:
       bad = len(judgement.scores.nan_samples.get(subset, ()))
       sign = FAIL if bad or sign == FAIL else WARN
       parts.append(
-        f'{words.shown(subset)}: {values["n_fta"]} without (APNRR '
-        f'{words.percent(values["apnrr"], 2)} %, BPNRR {words.percent(values["bpnrr"], 2)} %)'
+        f'{formatting.shown(subset)}: {values["n_fta"]} without (APNRR '
+        f'{formatting.percent(values["apnrr"], 2)} %, '
+        f'BPNRR {formatting.percent(values["bpnrr"], 2)} %)'
         + (f', of which {bad} are nan, a fault of the model' if bad else '')
       )
   n = judgement.scores.label.size
@@ -106,7 +107,7 @@ def _scored(judgement) -> Check:
 
 def _classes(judgement) -> Check:
   question = 'Enough samples of both classes'
-  n_bona_fide, n_attack = words.class_sizes(judgement)
+  n_bona_fide, n_attack = formatting.class_sizes(judgement)
   counts = f'{n_bona_fide} bona fide samples, {n_attack} attacks'
   if not (n_bona_fide and n_attack):
     return Check(FAIL, question, f'{counts}: what needs both is undefined')
@@ -158,12 +159,12 @@ def _weights(judgement) -> Check:
 
 def _polarity(judgement) -> Check:
   question = 'A high score means bona fide'
-  found = {words.shown(s): judgement.found[s]['auc'] for s in judgement.served}
+  found = {formatting.shown(s): judgement.found[s]['auc'] for s in judgement.served}
   found = {name: auc for name, auc in found.items() if not math.isnan(auc)}
   if not found:
     return Check(WARN, question, 'not known: the AUC is undefined')
   name = min(found, key=found.get)
-  answer = f'the lowest AUC is {words.percent(found[name])} % ({name})'
+  answer = f'the lowest AUC is {formatting.percent(found[name])} % ({name})'
   if found[name] < 0.3:
     return Check(FAIL, question, f'{answer}: are the scores the wrong way round?')
   return Check(OK if found[name] > 0.5 else WARN, question, answer)
@@ -186,7 +187,7 @@ def _people_known(judgement) -> Check:
     for rate, of in (('APCER', label == 0), ('BPCER', label == 1)):
       n = np.unique(who.of[wrong & of]).size
       if 0 < n < _FEW:
-        few.append(f'{rate} of {words.shown(subset)} ({n})')
+        few.append(f'{rate} of {formatting.shown(subset)} ({n})')
   if few:
     return Check(
       WARN, question, f'{answer}; too sure where fewer than {_FEW} have an error: {_some(few)}'

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from flexfas_jax.evaluation import metrics
-from flexfas_jax.evaluation.judgement import Judgement
-from flexfas_jax.evaluation.report import svg, words
+from flexfas_jax.evaluation.evaluate import Judgement
+from flexfas_jax.evaluation.report import formatting, svg
 
 _TICKS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95,
           0.99)  # fmt: skip
@@ -42,7 +42,7 @@ def det(judgement: Judgement, points: Mapping[str, metrics.Curve], salt: str) ->
   """BPCER over APCER, both on probit axes."""
   from scipy.special import ndtri
 
-  found, digits = judgement.found, words.digits_of(judgement)
+  found, digits = judgement.found, formatting.digits_of(judgement)
   limits = []
   for rate, n in (('apcer', 'n_attack'), ('bpcer', 'n_bona_fide')):
     most = max(found[s][rate] for s in points)
@@ -85,13 +85,13 @@ def det(judgement: Judgement, points: Mapping[str, metrics.Curve], salt: str) ->
         [on_axis(at['apcer'], 0)], [on_axis(at['bpcer'], 1)], marker=marker, markersize=8,
         markeredgecolor=svg.PAPER, color=look['color'], clip_on=False, zorder=5,
       )  # fmt: skip
-    svg.legend(figure, list(map(words.shown, points)), 2, True)
+    svg.legend(figure, list(map(formatting.shown, points)), 2, True)
     axes.set_xlabel('APCER, all attacks pooled (%)')
     axes.set_ylabel('BPCER (%)')
 
-  rate = lambda s, name: words.rate(judgement, s, name, digits)  # noqa: E731
+  rate = lambda s, name: formatting.rate(judgement, s, name, digits)  # noqa: E731
   told = '; '.join(
-    f'{words.shown(s)}: BPCER {rate(s, "bpcer@apcer=1%")} at APCER 1 %, '
+    f'{formatting.shown(s)}: BPCER {rate(s, "bpcer@apcer=1%")} at APCER 1 %, '
     f'{rate(s, "bpcer@apcer=10%")} at APCER 10 %, EER {rate(s, "eer")}; at its threshold APCER '
     f'{rate(s, "apcer")}, BPCER {rate(s, "bpcer")}'
     for s in points
@@ -102,7 +102,7 @@ def det(judgement: Judgement, points: Mapping[str, metrics.Curve], salt: str) ->
 
 def roc(judgement: Judgement, points: Mapping[str, metrics.Curve], salt: str) -> svg.Drawing:
   """TPR over FPR, whose axis is logarithmic down to one attack."""
-  found, digits = judgement.found, words.digits_of(judgement)
+  found, digits = judgement.found, formatting.digits_of(judgement)
   n = next(iter(points.values())).n_attack
   least = 0.5 / n  # no attack is drawn there, at the edge
   # [K] TPR where the FPR is above 0, and the best at 0.
@@ -133,13 +133,13 @@ def roc(judgement: Judgement, points: Mapping[str, metrics.Curve], salt: str) ->
         [max(found[subset]['apcer'], least)], [1 - found[subset]['bpcer']], marker=marker,
         markersize=8, markeredgecolor=svg.PAPER, color=look['color'], clip_on=False, zorder=5,
       )  # fmt: skip
-    svg.legend(figure, list(map(words.shown, points)), 2, True)
+    svg.legend(figure, list(map(formatting.shown, points)), 2, True)
     axes.set_xlabel(f'FPR: pooled APCER, down to one attack in {n}')
     axes.set_ylabel('TPR: 1 \N{MINUS SIGN} BPCER')
 
-  rate = lambda s, name: words.rate(judgement, s, name, digits)  # noqa: E731
+  rate = lambda s, name: formatting.rate(judgement, s, name, digits)  # noqa: E731
   told = '; '.join(
-    f'{words.shown(s)}: TPR '
+    f'{formatting.shown(s)}: TPR '
     + ', '.join(f'{rate(s, f"tpr@fpr={fpr}")} at FPR {fpr}' for fpr in ('1e-2', '1e-3'))
     + f', AUC {rate(s, "auc")}'
     for s in points
@@ -200,10 +200,10 @@ def histogram(judgement: Judgement, subset: str, salt: str) -> svg.Drawing:
       axes.set_xticks(_logit(np.array(shown)), [f'{p:.6g}' for p in shown])
     axes.set_xlabel('score (logit scale)' if logits else 'score')
     axes.set_ylabel('samples')
-    figure.text(0, 1, svg.short(words.shown(subset), 32), va='top', weight='bold')
+    figure.text(0, 1, svg.short(formatting.shown(subset), 32), va='top', weight='bold')
 
   quartiles = lambda of: ' to '.join(f'{q:.3g}' for q in np.quantile(of, (0.25, 0.75)))  # noqa: E731
-  told = [f'Scores under {words.shown(subset)}, divided at {threshold:.4g}.']
+  told = [f'Scores under {formatting.shown(subset)}, divided at {threshold:.4g}.']
   for what, of, wrong in (('bona fide samples', real, 'rejected'), ('attacks', ~real, 'accepted')):
     if of.any():
       n = int((of & (accepted != real)).sum())
@@ -213,7 +213,7 @@ def histogram(judgement: Judgement, subset: str, salt: str) -> svg.Drawing:
   if not scored.all():
     told.append(f'{int((~scored).sum())} samples have no score.')
   return svg.draw(
-    'histogram', salt, f'Scores under {words.shown(subset)}', ' '.join(told), (500, 270), paint
+    'histogram', salt, f'Scores under {formatting.shown(subset)}', ' '.join(told), (500, 270), paint
   )
 
 

@@ -5,7 +5,7 @@
 
 import dataclasses
 
-from flexfas_jax.evaluation.judgement import Judgement
+from flexfas_jax.evaluation.evaluate import Judgement
 from flexfas_jax.evaluation.report import charts, curves
 from flexfas_jax.evaluation.report.svg import Drawing
 

@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 import flexfas_jax
 from flexfas_jax.evaluation import intervals, score_files
-from flexfas_jax.evaluation.judgement import Judgement
-from flexfas_jax.evaluation.report import words
+from flexfas_jax.evaluation.evaluate import Judgement
+from flexfas_jax.evaluation.report import formatting
 from flexfas_jax.evaluation.report.chapter import chapter
 
 Pictures = Callable[[str, Sequence[str]], Mapping[str, Mapping[str, bytes]]]
@@ -53,7 +53,9 @@ def html(
     loader=jinja2.FileSystemLoader(_FOLDER),
     autoescape=True,
     finalize=lambda value: (
-      words.printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+      formatting.printable(value)
+      if isinstance(value, str) and not isinstance(value, Markup)
+      else value
     ),
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
-from flexfas_jax.evaluation.report.words import printable
+from flexfas_jax.evaluation.report.formatting import printable
 
 _PER_INCH = 72  # of a figure's units: one unit is one pixel
 _FONT = 12

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from flexfas_jax.evaluation import score_files, views
+from flexfas_jax.evaluation import score_files
+from flexfas_jax.evaluation.ensemble import views
 
 
 def make(**scores):

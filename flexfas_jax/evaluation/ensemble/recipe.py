@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.evaluation import calibration, ensembles, member_checks, scales, thresholds
+from flexfas_jax.evaluation import calibration, scales, thresholds
 from flexfas_jax.evaluation.calibration import Calibration
-from flexfas_jax.evaluation.ensembles import Key
-from flexfas_jax.evaluation.members import Member
+from flexfas_jax.evaluation.ensemble import averaging, validation
+from flexfas_jax.evaluation.ensemble.averaging import Key
+from flexfas_jax.evaluation.ensemble.members import Member
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,21 +90,21 @@ def average(
     ConfigError: a view that is there twice.
     StateError: development scores that give no weights, or no calibration.
   """
-  scores = member_checks.keyed(members, subset)
+  scores = validation.keyed(members, subset)
   scale = members[0].scores.scale
-  found = Averaged(ensembles.tree(scores), {}, members[0].scores.label, scale=scale)
+  found = Averaged(averaging.tree(scores), {}, members[0].scores.label, scale=scale)
   weigh, served = None, not np.isnan([*scores.values()]).all()
   if devs:
-    dev_scores, label = member_checks.keyed(devs, subset), devs[0].scores.label
+    dev_scores, label = validation.keyed(devs, subset), devs[0].scores.label
     if recipe.weights == 'val' and served:
       try:
-        weights = ensembles.val_weights(label, dev_scores, recipe.space, scale)
+        weights = averaging.val_weights(label, dev_scores, recipe.space, scale)
       except ValueError as error:
         raise StateError(f'--weights=val, {subset}: {error}') from error
       found, weigh = found._replace(weights=weights), lambda key, _: weights[key]
-    dev_means = ensembles.means(dev_scores, recipe.space, weigh, scale)
+    dev_means = averaging.means(dev_scores, recipe.space, weigh, scale)
     found = found._replace(dev_means=dev_means, dev_label=label)
-  found = found._replace(means=ensembles.means(scores, recipe.space, weigh, scale))
+  found = found._replace(means=averaging.means(scores, recipe.space, weigh, scale))
   if recipe.calibrate and found.served:
     try:
       found = found._replace(calibration=_calibration(recipe, found))

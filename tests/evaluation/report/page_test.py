@@ -14,8 +14,16 @@ import cv2
 import numpy as np
 import pytest
 
-from flexfas_jax.evaluation import intervals, judgement, score_files
-from flexfas_jax.evaluation.report import chapter, checks, curves, figures, page, pictures, words
+from flexfas_jax.evaluation import evaluate, intervals, score_files
+from flexfas_jax.evaluation.report import (
+  chapter,
+  checks,
+  curves,
+  figures,
+  formatting,
+  page,
+  thumbnails,
+)
 
 SUBSETS = ('rgb', 'rgb+depth', 'rgb+depth+ir')
 SCRIPT = '<script>alert(1)</script>'
@@ -57,7 +65,7 @@ def no_figures(monkeypatch):
 
 def judged(scores=None, name='intra', **how):
   how = {'rule': 'fixed=0.5', 'draws': 60} | how
-  return judgement.judge(name, make(1) if scores is None else scores, **how)
+  return evaluate.judge(name, make(1) if scores is None else scores, **how)
 
 
 @pytest.fixture(scope='module')
@@ -152,7 +160,7 @@ def test_every_figure_says_what_is_seen(text, full):
     assert all(id_ in tree.ids for id_ in svg['aria-labelledby'].split())
   told = re.findall('<desc[^>]*>(.*?)</desc>', text)
   assert len(told) == len(drawn) and all(re.search(r'\d', one) for one in told)
-  bpcer = words.percent(full.found['rgb']['bpcer@apcer=1%'])
+  bpcer = formatting.percent(full.found['rgb']['bpcer@apcer=1%'])
   assert any(one.startswith('DET') and f'rgb: BPCER {bpcer} % at APCER 1 %' in one for one in told)
   assert not re.search('#000[123]', text.partition('</style>')[2])  # colours are the page's
 
@@ -173,7 +181,7 @@ def test_numbers_are_the_judgements(text, full, no_figures):
       assert float(cell.text) == pytest.approx(100 * of.value, abs=0.05)
       assert f'{cell.text} [{100 * of.people.low:.1f}, {100 * of.people.high:.1f}]' in words_
   best = full.estimates['rgb+depth+ir']
-  assert f'{words.fraction(best["bpcer"].count)} rejected' in words_
+  assert f'{formatting.fraction(best["bpcer"].count)} rejected' in words_
   worst = full.species_of_max('rgb+depth+ir')
   count = best[f'apcer_species/{worst}'].count
   assert f'{worst}: {count.errors}/{count.n} accepted' in words_
@@ -225,7 +233,7 @@ def test_one_class_is_undefined():
   text = page.html([one], 'One class')
   row = chapter.chapter(one, 1).table[0]
   assert [cell.text for cell in row.cells][:3] == ['undefined'] * 3
-  assert row.cells[3].text == words.percent(one.found['rgb']['bpcer'])
+  assert row.cells[3].text == formatting.percent(one.found['rgb']['bpcer'])
   assert 'one class only' in seen(text)
   assert checked(one)['Enough samples of both classes'].sign == checks.FAIL
   Tree(text)
@@ -333,7 +341,7 @@ def test_a_file_of_another_framework(monkeypatch):
   flat = dataclasses.replace(scores, scores={'score': np.zeros(90)})
   Tree(page.html([judged(flat)], 'All alike'))
   monkeypatch.setattr(chapter, 'figures', lambda judgement, salt: figures.Figures())
-  both = judgement.merged({'one': scores, 'ensemble': scores})
+  both = evaluate.merged({'one': scores, 'ensemble': scores})
   words_ = seen(page.html([judged(both, draws=50)], 'Two systems'))
   assert 'ensemble and one are not told apart' in words_ and 'ensemble: score' not in words_
 
@@ -351,7 +359,7 @@ def test_a_long_curve_becomes_short_and_stays_where_it_is():
   'value, text', [(0, '0.0'), (0.0004, '0.04'), (0.9999, '99.99'), (1, '100.0'), (0.0345, '3.5')]
 )
 def test_percent(value, text):
-  assert words.percent(value) == text
+  assert formatting.percent(value) == text
 
 
 def test_never_imports_jax():
@@ -417,5 +425,5 @@ def test_thumbnails_of_images_within_the_limits():
   large[16:24] = (60_000).to_bytes(4) * 2
   large_bitmap[18:26] = (60_000).to_bytes(4, 'little') * 2
   encoded = {'png': png, 'bitmap': bitmap, 'a': bytes(large), 'b': bytes(large_bitmap), 'c': b'BM'}
-  shown = {one.modality: bool(one.url) for one in pictures.thumbnails(encoded)}
+  shown = {one.modality: bool(one.url) for one in thumbnails.thumbnails(encoded)}
   assert shown == {'png': True, 'bitmap': True, 'a': False, 'b': False, 'c': False}

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.evaluation import ensembles, member_checks, score_files
+from flexfas_jax.evaluation import score_files
 from flexfas_jax.evaluation.calibration import Calibration
-from flexfas_jax.evaluation.ensembles import Key
-from flexfas_jax.evaluation.members import COORDINATES, Member, named
+from flexfas_jax.evaluation.ensemble import averaging, validation
+from flexfas_jax.evaluation.ensemble.averaging import Key
+from flexfas_jax.evaluation.ensemble.members import COORDINATES, Member, named
 
 
 def header(
@@ -38,7 +39,7 @@ def header(
     are known; a member alone keeps its own.
   """
   recipe = {
-    'order': list(ensembles.ORDER),
+    'order': list(averaging.ORDER),
     'space': space,
     'weights': 'equal'
     if weights is None
@@ -55,7 +56,7 @@ def header(
   weights_of = {h[-1] for h in hashes}
   found = {'ensemble': {'members': [_told(m) for m in members], **recipe}}
   if weights is not None:
-    found['ensemble']['weighing'] = ensembles.WEIGHING
+    found['ensemble']['weighing'] = averaging.WEIGHING
   if devs:
     dev = devs[0].scores
     found['ensemble']['dev'] = {
@@ -102,7 +103,7 @@ def write(
     ConfigError: the file cannot be written.
   """
   base = dataclasses.replace(
-    member_checks.samples(members),
+    validation.samples(members),
     scores=dict(scores),
     header=dict(header),
     nan_samples={},

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 
 from flexfas_jax.evaluation import comparisons, results, sufficiency
-from flexfas_jax.evaluation.judgement import Judgement
+from flexfas_jax.evaluation.evaluate import Judgement
 
 COLUMNS = {  # heading: metric, in percent
   'ACER': 'acer',

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import pairs
+from flexfas_jax.evaluation import face_verification
 from flexfas_jax.score import main as score
 
 SUBJECT = ['a', 'b', 'a', 'a', 'b', 'c']
@@ -25,24 +25,24 @@ def listed(found):
 
 def test_all_pairs_of_few_pictures():
   """Pictures 0 and 2 are of one video: no pair."""
-  of = listed(pairs.draw(SUBJECT, VIDEO, limit=100))
+  of = listed(face_verification.draw(SUBJECT, VIDEO, limit=100))
   assert of[True] == {frozenset(p) for p in ((0, 3), (2, 3), (1, 4))}
   everyone = {frozenset((i, j)) for i in range(6) for j in range(i)}
   assert of[False] == {p for p in everyone if len({SUBJECT[i] for i in p}) == 2}
 
 
 def test_pictures_without_a_video_are_of_one_each():
-  of = listed(pairs.draw(['a', 'a', 'a', 'b'], ['', '', 'a/1', ''], limit=100))
+  of = listed(face_verification.draw(['a', 'a', 'a', 'b'], ['', '', 'a/1', ''], limit=100))
   assert of[True] == {frozenset(p) for p in ((0, 1), (0, 2), (1, 2))}
 
 
 @pytest.mark.parametrize('few', [3000, 10])
 def test_a_limit_draws_the_same_pairs_again(few, monkeypatch):
   """By listing all pairs of others, and by drawing them."""
-  monkeypatch.setattr(pairs, '_FEW', few)
+  monkeypatch.setattr(face_verification, '_FEW', few)
   subject = [f's{i % 7}' for i in range(70)]
   video = [f'v{i}' for i in range(70)]
-  first, again, other = (pairs.draw(subject, video, 40, seed) for seed in (0, 0, 1))
+  first, again, other = (face_verification.draw(subject, video, 40, seed) for seed in (0, 0, 1))
   assert all(np.array_equal(x, y) for x, y in zip(first, again, strict=True))
   assert not np.array_equal(first.a, other.a)
   of = listed(first)
@@ -52,8 +52,8 @@ def test_a_limit_draws_the_same_pairs_again(few, monkeypatch):
 
 
 def test_drawing_stops_where_there_are_no_more(monkeypatch):
-  monkeypatch.setattr(pairs, '_FEW', 0)
-  assert len(listed(pairs.draw(SUBJECT, VIDEO, limit=1000))[False]) == 11
+  monkeypatch.setattr(face_verification, '_FEW', 0)
+  assert len(listed(face_verification.draw(SUBJECT, VIDEO, limit=1000))[False]) == 11
 
 
 @pytest.mark.parametrize(
@@ -62,12 +62,14 @@ def test_drawing_stops_where_there_are_no_more(monkeypatch):
 )
 def test_no_pairs(subject, video, said):
   with pytest.raises(DataError, match=said):
-    pairs.draw(subject, video, 10)
+    face_verification.draw(subject, video, 10)
 
 
 def test_cosines():
   embedding = np.array([[2.0, 0.0], [1.0, 1.0], [0.0, 3.0], [np.nan, 1.0]], np.float32)
-  found = pairs.cosines(embedding, pairs.Pairs(np.array([0, 0, 1]), np.array([1, 2, 3]), None))
+  found = face_verification.cosines(
+    embedding, face_verification.Pairs(np.array([0, 0, 1]), np.array([1, 2, 3]), None)
+  )
   np.testing.assert_allclose(found, [math.sqrt(0.5), 0, np.nan])
 
 
@@ -77,12 +79,12 @@ def by_hand():
   a = np.repeat(np.arange(10), 2)
   same = np.tile([True, False], 10)
   b = np.where(same, a + 10, (a + 1) % 10)
-  return pairs.Pairs(a, b, same), people * 2
+  return face_verification.Pairs(a, b, same), people * 2
 
 
 def test_figures_of_scores_that_part_all():
   found, subject = by_hand()
-  values = pairs.figures(found, np.where(found.same, 0.9, 0.1), subject)
+  values = face_verification.figures(found, np.where(found.same, 0.9, 0.1), subject)
   assert values['eer'] == 0 and values['auc'] == values['accuracy'] == 1
   assert values['tpr@far=1e-2'] == values['tpr@far=1e-3'] == 1
   assert [values[f'n_{n}'] for n in ('same', 'other', 'people', 'fta')] == [10, 10, 10, 0]
@@ -94,7 +96,7 @@ def test_a_threshold_is_not_fitted_on_the_fold_that_it_judges():
   found, subject = by_hand()
   score = np.where(found.same, 0.9, 0.1)
   score[:2] = 0.2, 0.05
-  values = pairs.figures(found, score, subject)
+  values = face_verification.figures(found, score, subject)
   assert values['auc'] == 1
   assert values['accuracy'] == pytest.approx((9 / 10 + 1) / 2)
 
@@ -103,7 +105,7 @@ def test_a_picture_without_an_embedding_is_never_the_same():
   found, subject = by_hand()
   score = np.where(found.same, 0.9, 0.1)
   score[:2] = np.nan
-  values = pairs.figures(found, score, subject)
+  values = face_verification.figures(found, score, subject)
   assert values['n_fta'] == 2
   assert values['tpr@far=1e-2'] == 0.9
   assert values['accuracy'] == pytest.approx((9 / 10 + 1) / 2)
@@ -116,7 +118,7 @@ def test_what_is_written_is_judged_alike_by_the_score_command(tmp_path, capsys):
   value[3] = np.nan
   ids = [f'set/{i}' for i in range(20)]
   file = tmp_path / 'test_pairs.csv'
-  pairs.write(file, found, value, ids, subject, {'step': 3})
+  face_verification.write(file, found, value, ids, subject, {'step': 3})
   rows = list(csv.DictReader(file.read_text().splitlines()))
   assert rows[0]['id'] == 'set/0|set/10' and rows[0]['label'] == 'same'
   assert (rows[1]['subject_a'], rows[1]['subject_b'], rows[1]['label']) == ('p0', 'p1', 'other')
@@ -128,14 +130,14 @@ def test_what_is_written_is_judged_alike_by_the_score_command(tmp_path, capsys):
   assert score([str(file), labels, '--threshold=fixed=0', f'--json={out}']) == 0
   assert '1 of 20 samples have no score' in capsys.readouterr().err
   judged = next(iter(json.loads(out.read_text()).values()))
-  values = pairs.figures(found, value, subject)
+  values = face_verification.figures(found, value, subject)
   assert judged['eer'] == values['eer'] and judged['auc'] == values['auc']
 
 
 def test_the_table():
   found, subject = by_hand()
-  values = pairs.figures(found, np.where(found.same, 0.9, 0.1), subject)
-  title, heading, row = pairs.text({'intra': values}, 'Title').splitlines()
+  values = face_verification.figures(found, np.where(found.same, 0.9, 0.1), subject)
+  title, heading, row = face_verification.text({'intra': values}, 'Title').splitlines()
   assert title == 'Title'
   assert heading.split() == ['people', 'same', 'other', 'accuracy', 'EER', 'AUC',
                              'TPR@FAR=1e-2', 'TPR@FAR=1e-3']  # fmt: skip

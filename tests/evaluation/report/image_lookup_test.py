@@ -1,6 +1,6 @@
 """Pictures below a root, by id or by column, and none outside of it."""
 
-from flexfas_jax.evaluation import pictures
+from flexfas_jax.evaluation.report import image_lookup
 
 
 def test_by_id_by_column_and_never_outside(tmp_path):
@@ -11,7 +11,7 @@ def test_by_id_by_column_and_never_outside(tmp_path):
   (root / 'a/ir.png').write_bytes(b'infrared')
   (tmp_path / 'secret.jpg').write_bytes(b'secret')
   columns = {'x': {'rgb': 'a/1.jpg', 'ir': 'a/ir.png', 'depth': '', 'label': 'attack'}}
-  find = pictures.below(root, columns)
+  find = image_lookup.below(root, columns)
   found = find(
     'intra', ['a/1.jpg', 'a/2', 'x', 'no', '../secret', str(tmp_path / 'secret.jpg'), 'a']
   )

@@ -4,10 +4,10 @@ import math
 import unicodedata
 from typing import NamedTuple
 
-from flexfas_jax.evaluation import tables
+from flexfas_jax.evaluation.evaluate import Judgement
 from flexfas_jax.evaluation.intervals import Interval
-from flexfas_jax.evaluation.judgement import Judgement
 from flexfas_jax.evaluation.metrics import Count
+from flexfas_jax.evaluation.report import tables
 
 MINUS = '\N{MINUS SIGN}'
 NOTHING = '\N{EN DASH}'

@@ -8,7 +8,7 @@ import numpy as np
 from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import metrics, scales, score_files
-from flexfas_jax.evaluation.members import COORDINATES, Member, shown
+from flexfas_jax.evaluation.ensemble.members import COORDINATES, Member, shown
 
 _SHOWN = 5  # complaints of a kind that are listed
 

@@ -17,7 +17,7 @@ from flexfas_jax.evaluation import (
   aggregation,
   bootstrap,
   comparisons,
-  fairness,
+  groups,
   intervals,
   metrics,
   results,
@@ -74,7 +74,7 @@ class Judgement:
   people: bootstrap.People | None  # None: no bootstrap
   comparisons: tuple[comparisons.Comparison, ...]
   sensors: tuple[comparisons.Sensor, ...]
-  gaps: Mapping[str, tuple[fairness.Gap, ...]]  # by 'SUBSET, COLUMN'
+  gaps: Mapping[str, tuple[groups.Gap, ...]]  # by 'SUBSET, COLUMN'
   mistakes: Mapping[str, tuple[list[Mistake], list[Mistake]]]  # accepted attacks, rejected others
   remarks: tuple[str, ...]
 
@@ -145,7 +145,7 @@ def judge(
     accepted = {s: scores.scores[s] >= found[s]['threshold'] for s in served}
   shares = {s: _shares(scores, accepted[s], s, of_kinds) for s in served}
   by_group = {
-    (s, column): fairness.shares(column, values, scores.label, accepted[s])
+    (s, column): groups.shares(column, values, scores.label, accepted[s])
     for s in served
     for column, values in columns.items()
   }
@@ -189,8 +189,8 @@ def judge(
     ),
     gaps={
       f'{s}, {column}': tuple(
-        fairness.gap(rate, column, by_group[s, column], drawn[s], units.too_few)
-        for rate in fairness.RATES
+        groups.gap(rate, column, by_group[s, column], drawn[s], units.too_few)
+        for rate in groups.RATES
       )
       for s, column in by_group
     },

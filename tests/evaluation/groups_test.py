@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from flexfas_jax.evaluation import bootstrap, fairness, intervals
+from flexfas_jax.evaluation import bootstrap, groups, intervals
 from flexfas_jax.evaluation.metrics import Count
 
 
@@ -21,11 +21,11 @@ def made(rejected):
 
 def test_counts_by_hand_and_what_is_not_known_is_left_out():
   label, accepted, values = made({'AF': 5, 'CA': 50, '': 9})
-  counts = fairness.shares('ethnicity', values, label, accepted)
+  counts = groups.shares('ethnicity', values, label, accepted)
   assert list(counts) == [
     f'{rate}[ethnicity={name}]' for name in ('AF', 'CA') for rate in ('bpcer', 'apcer')
   ]
-  gap = fairness.gap('bpcer', 'ethnicity', counts, None)
+  gap = groups.gap('bpcer', 'ethnicity', counts, None)
   assert [(g.name, g.count) for g in gap.groups] == [('AF', Count(5, 100)), ('CA', Count(50, 100))]
   assert gap.value == pytest.approx(0.45)
   each = [intervals.clopper_pearson(Count(k, 100), 0.975) for k in (5, 50)]
@@ -35,28 +35,28 @@ def test_counts_by_hand_and_what_is_not_known_is_left_out():
 
 def test_groups_that_do_not_differ_have_a_gap_of_perhaps_nothing():
   label, accepted, values = made({'AF': 10, 'CA': 12, 'EA': 11})
-  gap = fairness.gap('bpcer', 'e', fairness.shares('e', values, label, accepted), None)
+  gap = groups.gap('bpcer', 'e', groups.shares('e', values, label, accepted), None)
   assert gap.value == pytest.approx(0.02)
   assert gap.interval.low == 0 < gap.value < gap.interval.high
 
 
 def test_groups_that_are_too_small_have_no_rate_and_no_gap():
   label, accepted, values = made({'AF': 10, 'CA': 12})
-  gap = fairness.gap('apcer', 'e', fairness.shares('e', values, label, accepted), None)
+  gap = groups.gap('apcer', 'e', groups.shares('e', values, label, accepted), None)
   assert [g.too_few for g in gap.groups] == [True, True]
   assert math.isnan(gap.value) and math.isnan(gap.interval.low)
 
 
 def test_intervals_are_over_people_where_they_are_known():
   label, accepted, values = made({'AF': 20, 'CA': 60})
-  counts = fairness.shares('e', values, label, accepted)
+  counts = groups.shares('e', values, label, accepted)
   subject = np.char.add(values, (np.arange(values.size) // 10).astype(str))  # ten samples each
   nothing = np.full(values.size, '')
   who = bootstrap.people(label, nothing, subject, nothing)
   figures = bootstrap.Figures(who, label, accepted.astype(float), counts, curves=False)
   drawn = bootstrap.draw(who, {'x': figures})['x']
-  gap = fairness.gap('bpcer', 'e', counts, drawn)
-  alone = fairness.gap('bpcer', 'e', counts, None)
+  gap = groups.gap('bpcer', 'e', counts, drawn)
+  alone = groups.gap('bpcer', 'e', counts, None)
   assert gap.value == alone.value
   width = lambda span: span.high - span.low  # noqa: E731
   assert width(gap.groups[0].people) > 1.5 * width(gap.groups[0].exact)

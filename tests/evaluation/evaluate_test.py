@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import bootstrap, intervals, judgement, metrics, results
+from flexfas_jax.evaluation import bootstrap, evaluate, intervals, metrics, results
 from flexfas_jax.evaluation.score_files import Scores
 
 NAN = math.nan
@@ -45,7 +45,7 @@ TEST, DEV = made('t'), made('d', seed=1)
 
 @pytest.fixture(scope='module')
 def judged():
-  return judgement.judge('intra', TEST, 'dev_eer', DEV, draws=300, group_by=['ethnicity'])
+  return evaluate.judge('intra', TEST, 'dev_eer', DEV, draws=300, group_by=['ethnicity'])
 
 
 def test_every_figure_is_there_and_in_its_intervals(judged):
@@ -69,8 +69,8 @@ def test_what_is_drawn_computes_the_same_figures(judged):
   """The bootstrap's own way to a figure, everybody being drawn once."""
   subset = 'rgb+ir'
   accepted = TEST.scores[subset] >= judged.found[subset]['threshold']
-  shares = judgement._shares(TEST, accepted, subset, results.kinds(TEST))
-  figures = judgement._figures(
+  shares = evaluate._shares(TEST, accepted, subset, results.kinds(TEST))
+  figures = evaluate._figures(
     judged.people, TEST, subset, shares, tuple(n for n in shares if n.startswith('apcer_species/'))
   )
   once = figures(np.ones((1, judged.people.n), np.int32))
@@ -96,7 +96,7 @@ def test_a_rate_without_errors_leaves_the_mean_unsure():
   """No draw has an error, and yet the mean's upper limit is not that of the other rate alone."""
   score = np.where(TEST.label == 1, 0.9, 0.1)
   score[np.flatnonzero(TEST.label == 1)[:3]] = 0.2
-  found = judgement.judge(
+  found = evaluate.judge(
     'x', dataclasses.replace(TEST, scores={'rgb': score}), 'fixed=0.5', draws=200
   )
   of = found.estimates['rgb']
@@ -126,7 +126,7 @@ def test_subsets_are_compared_and_the_better_one_is_told(judged):
 def test_the_surest_mistakes_come_first(judged):
   attacks, others = judged.mistakes['rgb']
   threshold = judged.found['rgb']['threshold']
-  assert len(attacks) == judgement.WORST
+  assert len(attacks) == evaluate.WORST
   scores = [m.score for m in attacks]
   assert scores == sorted(scores, reverse=True) and scores[-1] >= threshold
   assert scores[0] == TEST.scores['rgb'][TEST.label == 0].max()
@@ -138,22 +138,22 @@ def test_equally_sure_mistakes_are_told_by_id_whatever_the_order_of_rows():
   n = 40
   scores = Scores([f'{i:02}' for i in range(n)], [0, 1] * 20, {'rgb': [0.9, 0.1] * 20})
   turned = Scores(scores.ids[::-1], scores.label[::-1], {'rgb': scores.scores['rgb'][::-1]})
-  found = [judgement.judge('t', s, 'fixed=0.5', draws=0).mistakes['rgb'] for s in (scores, turned)]
+  found = [evaluate.judge('t', s, 'fixed=0.5', draws=0).mistakes['rgb'] for s in (scores, turned)]
   assert found[0] == found[1]
-  assert [m.id for m in found[0][0]] == [f'{2 * i:02}' for i in range(judgement.WORST)]
+  assert [m.id for m in found[0][0]] == [f'{2 * i:02}' for i in range(evaluate.WORST)]
 
 
 def test_a_failure_to_acquire_is_the_first_mistake():
   score = TEST.scores['rgb'].copy()
   score[0] = NAN
   scores = dataclasses.replace(TEST, scores={'rgb': score})
-  found = judgement.judge('x', scores, 'fixed=0.5', draws=0)
+  found = evaluate.judge('x', scores, 'fixed=0.5', draws=0)
   assert math.isnan(found.mistakes['rgb'][1][0].score)
   assert any('failure to acquire' in remark for remark in found.remarks)
 
 
 def test_without_a_bootstrap_there_are_intervals_over_samples():
-  found = judgement.judge('x', TEST, 'fixed=0.5', draws=0, group_by=['ethnicity'])
+  found = evaluate.judge('x', TEST, 'fixed=0.5', draws=0, group_by=['ethnicity'])
   assert found.people is None
   assert math.isnan(found.estimates['rgb']['apcer'].people.low)
   assert found.estimates['rgb']['apcer'].exact.low > 0
@@ -162,26 +162,26 @@ def test_without_a_bootstrap_there_are_intervals_over_samples():
 
 
 def test_above_a_million_samples_the_bootstrap_has_to_be_asked_for(monkeypatch):
-  monkeypatch.setattr(judgement, 'MOST_SAMPLES', 100)
-  found = judgement.judge('x', TEST, 'fixed=0.5')
+  monkeypatch.setattr(evaluate, 'MOST_SAMPLES', 100)
+  found = evaluate.judge('x', TEST, 'fixed=0.5')
   assert found.people is None
   assert any('--bootstrap=1000' in remark for remark in found.remarks)
 
 
 def test_a_subset_that_is_not_served_is_not_judged():
   scores = dataclasses.replace(TEST, scores={**TEST.scores, 'ir': np.full(TEST.label.size, NAN)})
-  found = judgement.judge('x', scores, 'fixed=0.5', draws=50)
+  found = evaluate.judge('x', scores, 'fixed=0.5', draws=50)
   assert found.served == ['rgb', 'rgb+ir'] and 'ir' in found.found
 
 
 def test_one_class_is_undefined_and_not_an_error():
   some = TEST.only(TEST.label == 1)
-  of = judgement.judge('x', some, 'fixed=0.5', draws=50).estimates['rgb']
+  of = evaluate.judge('x', some, 'fixed=0.5', draws=50).estimates['rgb']
   assert of['bpcer'].people.low >= 0
   for name in ('apcer', 'acer', 'eer', 'auc', 'apcer_max', 'tpr@fpr=1e-2'):
     assert math.isnan(of[name].value)
     assert math.isnan(of[name].people.low) and math.isnan(of[name].exact.low), name
-  one = judgement.judge('x', TEST.only(np.arange(TEST.label.size) == 0), 'fixed=0.5', draws=50)
+  one = evaluate.judge('x', TEST.only(np.arange(TEST.label.size) == 0), 'fixed=0.5', draws=50)
   assert math.isnan(one.estimates['rgb']['bpcer'].people.low)
 
 
@@ -190,13 +190,13 @@ def test_groups(judged):
   assert [gap.rate for gap in gaps] == ['bpcer', 'apcer']
   assert sum(g.count.n for g in gaps[0].groups) == (TEST.label == 1).sum()
   with pytest.raises(ConfigError, match='--group_by=lamp: no such column'):
-    judgement.judge('x', TEST, 'fixed=0.5', draws=0, group_by=['lamp'])
+    evaluate.judge('x', TEST, 'fixed=0.5', draws=0, group_by=['lamp'])
   with pytest.raises(DataError, match='have nothing there'):
-    judgement.judge('x', TEST, 'fixed=0.5', draws=0, group_by=['video'])
+    evaluate.judge('x', TEST, 'fixed=0.5', draws=0, group_by=['video'])
 
 
 def test_the_json_holds_it_all(judged):
-  found = json.loads(json.dumps(results.json_safe(judgement.as_json(judged)), allow_nan=False))
+  found = json.loads(json.dumps(results.json_safe(evaluate.as_json(judged)), allow_nan=False))
   assert list(found) == ['rgb', 'rgb+ir']
   assert found['rgb']['acer'] == judged.found['rgb']['acer']
   apcer = found['rgb']['intervals']['apcer']
@@ -230,7 +230,7 @@ def test_systems_are_merged_by_id():
     scores={'rgb': 1 - TEST.scores['rgb'][::-1]},
     nan_samples={'rgb': [0]},
   )
-  found = judgement.merged({'ours': TEST, 'theirs': other})
+  found = evaluate.merged({'ours': TEST, 'theirs': other})
   assert list(found.scores) == ['ours: rgb', 'ours: rgb+ir', 'theirs: rgb']
   np.testing.assert_array_equal(found.ids, TEST.ids)
   np.testing.assert_array_equal(found.scores['theirs: rgb'], 1 - TEST.scores['rgb'])
@@ -240,18 +240,18 @@ def test_systems_are_merged_by_id():
 def test_systems_must_have_judged_the_same():
   some = TEST.only(np.arange(TEST.label.size) != 7)
   with pytest.raises(DataError, match=rf'b lacks 1 ids that .*{TEST.ids[7]}'):
-    judgement.merged({'a': TEST, 'b': some})
+    evaluate.merged({'a': TEST, 'b': some})
   with pytest.raises(DataError, match='the first lacks 1 ids that b has'):
-    judgement.merged({'a': some, 'b': TEST})
+    evaluate.merged({'a': some, 'b': TEST})
   label = TEST.label.copy()
   label[3] = 1 - label[3]
   with pytest.raises(DataError, match=f'{TEST.ids[3]} is .* in b and .* in the first'):
-    judgement.merged({'a': TEST, 'b': dataclasses.replace(TEST, label=label)})
+    evaluate.merged({'a': TEST, 'b': dataclasses.replace(TEST, label=label)})
 
 
 def test_equal_seeds_give_equal_intervals():
-  one, two = (judgement.judge('x', TEST, 'fixed=0.5', draws=60) for _ in range(2))
+  one, two = (evaluate.judge('x', TEST, 'fixed=0.5', draws=60) for _ in range(2))
   assert one.estimates == two.estimates
-  other = judgement.judge('x', TEST, 'fixed=0.5', draws=60, seed=1)
+  other = evaluate.judge('x', TEST, 'fixed=0.5', draws=60, seed=1)
   assert other.estimates['rgb']['acer'].people != one.estimates['rgb']['acer'].people
   assert bootstrap.DRAWS >= 1000

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from flexfas_jax.errors import ConfigError, DataError, StateError
-from flexfas_jax.evaluation import ensembles, score_files
+from flexfas_jax.evaluation import score_files
+from flexfas_jax.evaluation.ensemble import averaging
 from flexfas_jax.evaluation.score_files import Scores
 
-COORDINATES = ensembles.COORDINATES
+COORDINATES = averaging.COORDINATES
 PLAIN = 'plain'  # the view of a column without @VIEW beside columns with one
 _DEFAULT = re.compile(
   r'(?P<network>.+?)(?:_seed(?P<seed>[^_/]+))?(?:_fold(?P<fold>[^_/]+))?(?:_view(?P<view>[^_/]+))?'
@@ -30,7 +31,7 @@ class Member:
   """A score file and where it stands."""
 
   scores: Scores  # its columns called SUBSET or SUBSET@VIEW
-  at: ensembles.Key  # (network, seed, fold, view), '' = not known
+  at: averaging.Key  # (network, seed, fold, view), '' = not known
   sha256: str  # of the file
 
   @property
@@ -214,13 +215,13 @@ def _content(member: Member) -> bytes:
   return digest.digest()
 
 
-def shown(at: ensembles.Key) -> str:
+def shown(at: averaging.Key) -> str:
   """'exp2, seed 1, fold 3'."""
   parts = [f'{c} {x}' if c != 'network' else x for c, x in zip(COORDINATES, at, strict=False) if x]
   return ', '.join(parts) or 'of no known network'
 
 
-def named(at: ensembles.Key) -> str:
+def named(at: averaging.Key) -> str:
   """'exp2_seed1_fold3', as a file or a row is called; '' for the ensemble."""
   parts = [x if c == 'network' else f'{c}{x}' for c, x in zip(COORDINATES, at, strict=False) if x]
   return '_'.join(parts).replace('/', '_')

@@ -4,10 +4,12 @@ from collections.abc import Collection
 
 import numpy as np
 
-from flexfas_jax.evaluation import calibration, ensembles, metrics, tables, thresholds
-from flexfas_jax.evaluation.averaging import Averaged
-from flexfas_jax.evaluation.ensembles import Key
-from flexfas_jax.evaluation.members import named
+from flexfas_jax.evaluation import calibration, metrics, thresholds
+from flexfas_jax.evaluation.ensemble import averaging
+from flexfas_jax.evaluation.ensemble.averaging import Key
+from flexfas_jax.evaluation.ensemble.members import named
+from flexfas_jax.evaluation.ensemble.recipe import Averaged
+from flexfas_jax.evaluation.report import tables
 
 _COLUMNS = {
   'ACER': 'acer',
@@ -136,7 +138,7 @@ def _parts(tree, key: Key) -> str:
   while key in tree:
     parts = tree[key]
     if len(parts) > 1 or parts[0][-1]:
-      what = ensembles.over(key)
+      what = averaging.over(key)
       return f'{len(parts)} {what}{"s" if len(parts) > 1 else ""}'
     key = parts[0]
   return ''

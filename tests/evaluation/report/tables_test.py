@@ -5,11 +5,12 @@ import io
 import numpy as np
 import pytest
 from rich.console import Console
-
-from flexfas_jax.evaluation import judgement, results, tables
-from flexfas_jax.evaluation.score_files import Scores
 from tests.evaluation.judgement_test import DEV as MADE_DEV
 from tests.evaluation.judgement_test import TEST as MADE
+
+from flexfas_jax.evaluation import evaluate, results
+from flexfas_jax.evaluation.report import tables
+from flexfas_jax.evaluation.score_files import Scores
 from tests.evaluation.results_test import DEV, TEST, make
 
 
@@ -56,7 +57,7 @@ def of_subjects(n):
 
 @pytest.mark.parametrize(('n', 'stated'), [(9, False), (10, True)])
 def test_frames_of_few_subjects_have_no_rate_in_any_table(n, stated):
-  judged = judgement.judge('t', of_subjects(n), 'fixed=0.5', draws=50)
+  judged = evaluate.judge('t', of_subjects(n), 'fixed=0.5', draws=50)
   main = tables.text(judged.found, insufficient=judged.insufficient)
   texts = [main, tables.interval_text(judged), tables.markdown([judged]), tables.latex([judged])]
   for drawn in (
@@ -69,9 +70,7 @@ def test_frames_of_few_subjects_have_no_rate_in_any_table(n, stated):
   for text in texts:
     assert ('25.00' in text, '12.50' in text) == (stated, stated)
     assert ('n too small' in text) != stated
-  flags = {
-    name: of['too_few'] for name, of in judgement.as_json(judged)['rgb']['intervals'].items()
-  }
+  flags = {name: of['too_few'] for name, of in evaluate.as_json(judged)['rgb']['intervals'].items()}
   assert set(flags.values()) == {not stated}
   assert tables.text(judged.found) != main or stated  # by the samples alone, 36 are enough
 
@@ -91,7 +90,7 @@ def test_the_rich_table_shows_the_same_and_breaks_no_number(width):
 
 def test_a_name_from_a_file_cannot_steer_the_terminal():
   scores = Scores(['a', 'b'], [1, 0], {'r\x1b[31m': [0.9, 0.1]})
-  found = judgement.judge('x', scores, 'fixed=0.5', draws=20)
+  found = evaluate.judge('x', scores, 'fixed=0.5', draws=20)
   assert '\x1b' not in tables.text(found.found)
   assert '\x1b' not in tables.interval_text(found)
   assert '\x1b' not in tables.markdown([found]) and '\x1b' not in tables.latex([found])
@@ -99,7 +98,7 @@ def test_a_name_from_a_file_cannot_steer_the_terminal():
 
 @pytest.fixture(scope='module')
 def judged():
-  return judgement.judge('intra', MADE, 'dev_eer', MADE_DEV, draws=200, group_by=['ethnicity'])
+  return evaluate.judge('intra', MADE, 'dev_eer', MADE_DEV, draws=200, group_by=['ethnicity'])
 
 
 def test_intervals_and_comparisons_as_text(judged):
@@ -122,7 +121,7 @@ def test_a_comparison_that_tells_nothing_apart_says_so():
     label=[0, 1] * 30,
     scores={'a: score': [0.1, 0.9] * 30, 'b: score': [0.1, 0.9] * 30},
   )
-  [one] = judgement.judge('x', scores, 'fixed=0.5', draws=50).comparisons
+  [one] = evaluate.judge('x', scores, 'fixed=0.5', draws=50).comparisons
   assert tables.sentence(one).startswith('b and a are not told apart')
 
 
@@ -146,8 +145,8 @@ def test_latex_is_escaped(judged):
 
 
 def test_an_oracle_and_one_class_say_so():
-  found = judgement.judge('x', MADE, 'dev_eer', oracle=True, draws=0)
+  found = evaluate.judge('x', MADE, 'dev_eer', oracle=True, draws=0)
   assert 'ORACLE' in tables.markdown([found]) and 'ORACLE' in tables.latex([found])
   assert 'Clopper-Pearson over samples' in tables.markdown([found])
   some = MADE.only(np.asarray(MADE.label) == 1)
-  assert 'undefined' in tables.markdown([judgement.judge('x', some, 'fixed=0.5', draws=20)])
+  assert 'undefined' in tables.markdown([evaluate.judge('x', some, 'fixed=0.5', draws=20)])
