@@ -1,6 +1,6 @@
 """A config's names become code here: the key is a file's name (in `heads`, `losses`: one in it).
 
-No registry: adding `fusion/bilinear.py` with a class `Bilinear` is all it takes for
+No registry: adding `models/fusion/bilinear.py` with a class `Bilinear` is all it takes for
 `fusion.name = 'bilinear'` to work.
 """
 
@@ -14,20 +14,16 @@ from collections.abc import Callable, Mapping
 from flexfas_jax.errors import ConfigError
 
 # One file per choice: the class is named like the file, without regard to case and underscores.
-_FOLDERS = {'backbone': 'models', 'fusion': 'fusion'}
+_FOLDERS = {'backbone': 'models.backbone', 'fusion': 'models.fusion'}
 # Several choices in one file: classes or functions, in snake case.
 _FILES = {'head': 'models.heads', 'loss': 'training.losses'}
-_NO_BACKBONES = frozenset(
-  ('flexmodal', 'foreign_names', 'heads', 'pretrained', 'weight_files', 'weights_hash')
-)
 
 
 def choices(kind: str) -> list[str]:
   """The names that `find(kind, ...)` knows, sorted."""
   if kind in _FOLDERS:
-    folder = pathlib.Path(__file__).parent / _FOLDERS[kind]
-    names = {f.stem for f in folder.glob('*.py') if not f.stem.startswith('_')}
-    return sorted(names - (_NO_BACKBONES if kind == 'backbone' else set()))
+    folder = pathlib.Path(__file__).parent.joinpath(*_FOLDERS[kind].split('.'))
+    return sorted(f.stem for f in folder.glob('*.py') if not f.stem.startswith('_'))
   return sorted(_contents(kind))
 
 

@@ -25,16 +25,15 @@ SCORING = 'flexfas_jax/evaluation/scoring.py'
 NEVER = {  # rule: (files, what they never import)
   'data': (
     under('data'),
-    'jax flax flexfas_jax.training flexfas_jax.models flexfas_jax.fusion flexfas_jax.export',
+    'jax flax flexfas_jax.training flexfas_jax.models flexfas_jax.export',
   ),
   'models': (
     under('flexfas_jax/models'),
     'ml_collections optax orbax grain flexfas_jax.training flexfas_jax.evaluation',
   ),
   'fusion': (
-    under('flexfas_jax/fusion'),
-    'ml_collections optax orbax grain flexfas_jax.training flexfas_jax.evaluation '
-    'flexfas_jax.models',
+    under('flexfas_jax/models/fusion'),
+    'flexfas_jax.models.backbone flexfas_jax.models.flexmodal',
   ),
   'evaluation': (under('flexfas_jax/evaluation', SCORING), 'jax flax grain'),
   'score, ensemble and lint': (
@@ -45,7 +44,7 @@ NEVER = {  # rule: (files, what they never import)
   'prediction': (  # what is on a device; weights without a graph are the exception
     under('flexfas_jax/prediction', WEIGHTS_RUNNER) + of('flexfas_jax/demo.py'),
     'flax optax orbax grain absl ml_collections tensorflow_datasets array_record '
-    'flexfas_jax.training flexfas_jax.models flexfas_jax.fusion flexfas_jax.export '
+    'flexfas_jax.training flexfas_jax.models flexfas_jax.export '
     'flexfas_jax.input_pipeline.pipeline flexfas_jax.input_pipeline.sources '
     'flexfas_jax.evaluation.scoring',
   ),
@@ -66,7 +65,7 @@ NEVER = {  # rule: (files, what they never import)
     'optax orbax grain tensorflow_datasets flexfas_jax.training flexfas_jax.export',
   ),
   'linen': (
-    [p for p in under('flexfas_jax') if p.parent.name not in ('models', 'fusion')],
+    [p for p in under('flexfas_jax') if 'models' not in p.parts],
     'flax.linen flax.nnx',
   ),
   'everything': (

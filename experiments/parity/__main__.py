@@ -19,7 +19,8 @@ import numpy as np
 
 from experiments.parity import recipe
 from flexfas_jax.errors import StateError, exit_code_of
-from flexfas_jax.models import flexmodal, pretrained
+from flexfas_jax.models import flexmodal
+from flexfas_jax.models.weights import conversion
 
 TOLERANCE = 1e-4  # float32 on a CPU
 
@@ -67,8 +68,8 @@ def compare(fixture: pathlib.Path) -> list[tuple[str, str, str, float, float]]:
   """[(fixture, architecture, output, relative error, seconds)] of one fixture."""
   start = time.perf_counter()
   architecture = json.loads(fixture.read_text())['architecture']
-  model, variables = pretrained.from_torch(recipe.weights(fixture), architecture)
-  order = pretrained.ARCHITECTURES[architecture].inputs
+  model, variables = conversion.from_torch(recipe.weights(fixture), architecture)
+  order = conversion.ARCHITECTURES[architecture].inputs
   images = dict(zip(order, recipe.inputs(fixture), strict=True))
   expected = recipe.expected(fixture)
   wanted = {name.partition('[')[0] for name in expected}

@@ -11,7 +11,8 @@ from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.images import geometry
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import sources
-from flexfas_jax.models import flexmodal, pretrained
+from flexfas_jax.models import flexmodal
+from flexfas_jax.models.weights import conversion
 from flexfas_jax.training import job as jobs
 from flexfas_jax.training import testing, workdir
 
@@ -89,7 +90,7 @@ def make(fields: dict[str, Any], variables, **about) -> Source:
   variables = jax.tree.map(np.asarray, variables)
   like = jax.eval_shape(model.init, jax.random.key(0))
   if jax.tree.structure(like) != jax.tree.structure(variables):
-    variables = jax.tree.map(np.asarray, pretrained.restack(variables, like))
+    variables = jax.tree.map(np.asarray, conversion.restack(variables, like))
   default = {
     'step': 0,
     'header': {},

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.fusion._layers import Conv
+from flexfas_jax.models.layers import Conv
 
 
 def _pool(fused):
@@ -44,7 +44,7 @@ class PixelMap(nn.Module):
   logit rises strictly with the mean over all cells, and needs no mask.
 
   Attributes:
-    theta: see `central_difference` of `fusion/_layers.py`.
+    theta: see `central_difference` of `models/layers.py`.
     activation: 'relu': the map is the live mask, for pixel-wise MSE and contrastive depth; the
       logit is 4 (mean - 0.5), whose sigmoid is about the mean near 0.5. 'linear': the map holds
       logits, for the pixel-wise binary cross-entropy; the logit is their mean.

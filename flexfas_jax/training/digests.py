@@ -8,7 +8,7 @@ import json
 import pathlib
 
 from flexfas_jax.evaluation import score_files
-from flexfas_jax.models import weights_hash
+from flexfas_jax.models.weights import weights_hash
 from flexfas_jax.training import distributed
 
 NAME = 'digests.json'

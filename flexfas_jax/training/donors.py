@@ -9,7 +9,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from flexfas_jax.errors import StateError
-from flexfas_jax.models import pretrained
+from flexfas_jax.models.weights import conversion
 from flexfas_jax.training import digests, distributed, identities, sharding, tasks, workdir
 from flexfas_jax.training import job as jobs
 from flexfas_jax.training.checkpoints import Checkpoints
@@ -29,7 +29,7 @@ def nothing() -> Donated:
 
 
 def people_of(
-  folder: pathlib.Path, source: pretrained.Source | None, train: str = ''
+  folder: pathlib.Path, source: conversion.Source | None, train: str = ''
 ) -> tuple[list[str], str]:
   """Who was trained on before a run; reads no weights.
 
@@ -47,7 +47,7 @@ def people_of(
   """
   if own := workdir.pretraining(folder):
     return own['people'], own.get('remark', '')
-  if source is None or source.architecture != pretrained.OURS:
+  if source is None or source.architecture != conversion.OURS:
     return [], ''
   donor = pathlib.Path(source.weights)
   if not (donor / 'config.json').is_file():
@@ -94,9 +94,9 @@ def fetch(job: jobs.Job, folder: pathlib.Path) -> Donated:
     )
   ours = jobs.variables_of(job.abstract)
   if source.into == 'all':
-    fitted = pretrained.fit_all(ours, variables)
+    fitted = conversion.fit_all(ours, variables)
   else:
-    fitted = pretrained.fit(ours, variables, source.into)
+    fitted = conversion.fit(ours, variables, source.into)
   told = {
     'weights': str(source.weights),
     'step': step,
@@ -105,7 +105,7 @@ def fetch(job: jobs.Job, folder: pathlib.Path) -> Donated:
     'people': people,
   }
   arrays = {path: distributed.whole(array) for path, array in fitted.arrays.items()}
-  line = f'{pretrained.describe(source, fitted)}; step {step}'
+  line = f'{conversion.describe(source, fitted)}; step {step}'
   return Donated(arrays, line, told | ({'remark': remark} if remark else {}))
 
 

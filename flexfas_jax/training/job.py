@@ -19,7 +19,8 @@ from flexfas_jax.errors import ConfigError, FlexfasError
 from flexfas_jax.evaluation import thresholds
 from flexfas_jax.images import geometry, transforms
 from flexfas_jax.images.preprocess import Preprocess
-from flexfas_jax.models import flexmodal, pretrained
+from flexfas_jax.models import flexmodal
+from flexfas_jax.models.weights import conversion
 from flexfas_jax.training import identities, sharding
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training.devices import find as find_devices
@@ -36,7 +37,7 @@ class Job(NamedTuple):
   schedule: Any
   loss: Any  # (outputs, batch) -> [B]
   map_size: int | None  # of the target that training needs
-  pretrained: pretrained.Source | None  # what the streams start from
+  conversion: conversion.Source | None  # what the streams start from
   init: Any  # key -> State
   abstract: Any  # State of ShapeDtypeStruct, with shardings
   preprocess: Preprocess  # nothing random; the first of the views
@@ -115,7 +116,7 @@ def make(
     if loss:
       map_size = attempt('config.loss', fit, model, loss, variables, target)
     given = fields.get('pretrained')
-    source = attempt('config.pretrained', pretrained.source_of, given, variables)
+    source = attempt('config.pretrained', conversion.source_of, given, variables)
   if found:
     errors.raise_all([*found, *problems])
   abstract = jax.tree.map(

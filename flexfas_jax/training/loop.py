@@ -22,7 +22,7 @@ from flexfas_jax.errors import ConfigError, StateError, Stopped
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline
-from flexfas_jax.models import pretrained
+from flexfas_jax.models.weights import conversion
 from flexfas_jax.training import distributed, donors, identities, inputs, sharding, tasks, workdir
 from flexfas_jax.training import job as jobs
 from flexfas_jax.training.checkpoints import Checkpoints, set_aside_damaged
@@ -188,7 +188,7 @@ def _train(job, folder, data, scorer, changed, options) -> None:
     with clock.measure('compile'):
       init = jax.jit(job.init, out_shardings=jobs.shardings(job), compiler_options=quick)
       state = init(named_key(key, 'init'))
-    state = state.replace(**pretrained.put(jobs.variables_of(state), donated.arrays))
+    state = state.replace(**conversion.put(jobs.variables_of(state), donated.arrays))
     donated.arrays.clear()  # ViT-L's are more than a gigabyte
   again = start and _due(config, start) and not checkpoints.judged(start)
   writer = MetricWriter(folder, start, tell, again) if distributed.is_first() else None
@@ -254,9 +254,9 @@ def _donated(job, folder: pathlib.Path) -> donors.Donated:
     return donors.nothing()
   if checkpoints.is_dir() and Checkpoints(checkpoints, best, read_only=True).latest():
     return donors.nothing()
-  if job.pretrained.architecture == pretrained.OURS:
+  if job.pretrained.architecture == conversion.OURS:
     return donors.fetch(job, folder)
-  return donors.Donated(*pretrained.fetch(job.pretrained, jobs.variables_of(job.abstract)), {})
+  return donors.Donated(*conversion.fetch(job.pretrained, jobs.variables_of(job.abstract)), {})
 
 
 def _steps(run: Run, state, batches, start: int) -> None:

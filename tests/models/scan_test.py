@@ -6,12 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.models.pretrained_test import assert_same, fill, shapes_of
 
 from flexfas_jax.errors import StateError
-from flexfas_jax.models import flexmodal, pretrained, vit, weight_files
+from flexfas_jax.models import flexmodal
+from flexfas_jax.models.backbone import vit
+from flexfas_jax.models.weights import conversion
+from flexfas_jax.models.weights import files as weight_files
 from flexfas_jax.training import sharding
 from tests import toy
-from tests.models.pretrained_test import assert_same, fill, shapes_of
 from tests.models.remat_test import kept
 
 SCAN = (('variant', 'deep'), ('scan', True))
@@ -41,7 +44,7 @@ def outcome(scan, remat):
   x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, 2, 16)), jnp.float32)
   stages = stage(), stage(scan=scan, remat=remat)
   unrolled, like = (jax.eval_shape(s.init, jax.random.key(0), x) for s in stages)
-  params = pretrained.restack(toy.fill(unrolled), like)['params']
+  params = conversion.restack(toy.fill(unrolled), like)['params']
 
   @jax.jit
   @functools.partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
@@ -50,7 +53,7 @@ def outcome(scan, remat):
     return (y**2).mean(), y
 
   (_, y), (slopes, slope) = gradient(params, x)
-  return y, slope, pretrained.restack({'params': slopes}, unrolled)['params']
+  return y, slope, conversion.restack({'params': slopes}, unrolled)['params']
 
 
 @pytest.mark.parametrize('remat', [False, True])
@@ -65,7 +68,7 @@ def test_outputs_are_the_unrolled_model_s():
   (model, like), (scanned, variables) = make(UNROLLED), make(SCAN)
   batch = toy.make_batch(model, B=2)
   found, _ = jax.jit(scanned.apply)(variables, batch, jax.random.key(1))
-  restacked = pretrained.restack(variables, like)
+  restacked = conversion.restack(variables, like)
   expected, _ = jax.jit(model.apply)(restacked, batch, jax.random.key(1))
   near(found['logit'], expected['logit'])
 
@@ -151,14 +154,14 @@ def test_timm_s_file_goes_in_and_comes_out(tmp_path):
   weight_files.write(file, tensors)
   fields = {'variant': 'Ti', 'patch_size': 16, 'image_size': 224, 'scan': True}
   _, variables = make(tuple(fields.items()), 'concat')
-  source = pretrained.source_of({'weights': str(file), 'architecture': TINY}, variables)
-  arrays, line = pretrained.fetch(source, jax.eval_shape(lambda: variables))
+  source = conversion.source_of({'weights': str(file), 'architecture': TINY}, variables)
+  arrays, line = conversion.fetch(source, jax.eval_shape(lambda: variables))
   assert f'{len(arrays)} arrays' in line and 'as initialised' not in line
-  new = pretrained.put(variables, arrays)
+  new = conversion.put(variables, arrays)
   assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, variables)
   stack = new['params']['streams_shared']['stage_2']['blocks_3']['fc1']['kernel']
   np.testing.assert_array_equal(stack[1], tensors['blocks.4.mlp.fc1.weight'].T)
-  written = pretrained.to_torch(new, TINY, stream='shared')
+  written = conversion.to_torch(new, TINY, stream='shared')
   assert written.keys() == tensors.keys()
   for name, value in written.items():
     np.testing.assert_array_equal(value, tensors[name], name)
@@ -166,9 +169,9 @@ def test_timm_s_file_goes_in_and_comes_out(tmp_path):
 
 def test_the_released_model_goes_in_and_comes_out(monkeypatch):
   """All of it, with its fusion and head; small here."""
-  origin = pretrained.ARCHITECTURES['flex_modal_fas/vit_cross_attention']
+  origin = conversion.ARCHITECTURES['flex_modal_fas/vit_cross_attention']
   origin = origin._replace(backbone={**origin.backbone, 'variant': 'deep'}, image_size=32)
-  monkeypatch.setitem(pretrained.ARCHITECTURES, 'small', origin)
+  monkeypatch.setitem(conversion.ARCHITECTURES, 'small', origin)
   scanned = flexmodal.build(
     {**origin.backbone, 'scan': True},
     origin.fusion,
@@ -178,12 +181,12 @@ def test_the_released_model_goes_in_and_comes_out(monkeypatch):
   )
   like = jax.eval_shape(scanned.init, jax.random.key(0))
   variables = toy.fill(like)
-  tensors = pretrained.to_torch(variables, 'small')
+  tensors = conversion.to_torch(variables, 'small')
   assert {'vit.blocks.5.mlp.fc2.bias', 'ConvFuse.0.weight', 'fc.weight'} < tensors.keys()
-  _, unrolled = pretrained.from_torch(tensors, 'small')
+  _, unrolled = conversion.from_torch(tensors, 'small')
   assert 'block_5' in unrolled['params']['streams_shared']['stage_4']
-  assert_same(pretrained.restack(unrolled, like), variables)
-  assert_same(pretrained.to_torch(unrolled, 'small'), tensors)
+  assert_same(conversion.restack(unrolled, like), variables)
+  assert_same(conversion.to_torch(unrolled, 'small'), tensors)
 
 
 def backbone(fields):
@@ -195,22 +198,22 @@ def backbone(fields):
 def test_a_model_starts_from_either_form(into):
   donor = backbone(SCAN)
   (_, stacked), (_, unrolled) = make(SCAN), make(UNROLLED)
-  donors = donor, pretrained.restack(donor, backbone(UNROLLED))
-  expected = pretrained.initialise(unrolled, donors[1], into)
+  donors = donor, conversion.restack(donor, backbone(UNROLLED))
+  expected = conversion.initialise(unrolled, donors[1], into)
   kernel = donor['params']['streams_shared']['stage_2']['blocks_1']['fc1']['kernel']
   for part in ('streams_shared', 'stage_2'), ('fusion', 'later_0'):
     if into == 'aggregation' or part[0] != 'fusion':
       found = expected['params'][part[0]][part[1]]['block_2']['fc1']['kernel']
       np.testing.assert_array_equal(found, kernel[1])
   for either in donors:
-    found = pretrained.initialise(stacked, either, into)
-    streams = pretrained.restack(found, unrolled)['params']['streams_shared']
+    found = conversion.initialise(stacked, either, into)
+    streams = conversion.restack(found, unrolled)['params']['streams_shared']
     assert_same(streams, expected['params']['streams_shared'])
     if into == 'aggregation':
-      later = pretrained.restack(found, unrolled)['params']['fusion']['later_2']['block_5']
+      later = conversion.restack(found, unrolled)['params']['fusion']['later_2']['block_5']
       assert_same(later, expected['params']['fusion']['later_2']['block_5'])
   assert_same(
-    pretrained.initialise(unrolled, donors[0], into)['params'],
+    conversion.initialise(unrolled, donors[0], into)['params'],
     expected['params'],
   )
 
@@ -219,8 +222,8 @@ def test_weights_that_do_not_fit_are_named():
   _, variables = make(SCAN)
   shallow, wide = backbone((('variant', 'mu'),)), backbone((('variant', 'pico'),))
   with pytest.raises(StateError, match='streams_shared/stage_2/block_2/attn/.* not among the'):
-    pretrained.initialise(variables, shallow)
+    conversion.initialise(variables, shallow)
   with pytest.raises(StateError, match=r'patch_embed/bias: \(96,\) does not fit \(32,\)'):
-    pretrained.initialise(variables, wide)
+    conversion.initialise(variables, wide)
   with pytest.raises(StateError, match='of another model; apart: .*stage_2/block_2/attn'):
-    pretrained.restack(shallow, backbone(SCAN))
+    conversion.restack(shallow, backbone(SCAN))

@@ -482,7 +482,7 @@ def donor_of(job):
 
 
 def test_streams_start_from_a_file_and_a_resumed_run_needs_none(prepared, tmp_path, monkeypatch):
-  """`fetch` itself is tested with real names in models/pretrained_test.py; here, what is done."""
+  """`fetch` is tested with real names in models/weights/conversion_test.py; here, the loop's use."""
   asked, seen = [], []
 
   def fetch(source, variables):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from safetensors.numpy import save
 
-from flexfas_jax.models import pretrained, weights_hash
+from flexfas_jax.models.weights import conversion, weights_hash
 
 SUBSETS = False
 
@@ -56,6 +56,6 @@ def _write_timm(stream: str, source, folder: Path) -> None:
   """`timm.safetensors` of a shared stream, `timm_MODALITY.safetensors` of one by itself."""
   if (name := timm_name(source.fields['backbone'])) is None:
     return
-  tensors = pretrained.to_torch(source.variables, name, stream)
+  tensors = conversion.to_torch(source.variables, name, stream)
   file = 'timm.safetensors' if stream == 'shared' else f'timm_{stream}.safetensors'
   (folder / file).write_bytes(save(tensors, {'format': 'pt', 'architecture': name}))

@@ -25,7 +25,9 @@ def load(content: bytes, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
   """
   import jax
 
-  from flexfas_jax.models import flexmodal, weight_files, weights_hash
+  from flexfas_jax.models import flexmodal
+  from flexfas_jax.models.weights import files as weight_files
+  from flexfas_jax.models.weights import weights_hash
 
   model = flexmodal.build(**{**entry['model'], 'dtype': 'float32'})
   tensors = weight_files.parse(content, entry['file'])

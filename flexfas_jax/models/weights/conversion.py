@@ -23,8 +23,10 @@ import numpy as np
 
 from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.lookup import pick
-from flexfas_jax.models import flexmodal, vit, weight_files
-from flexfas_jax.models.foreign_names import ARCHITECTURES, Architecture, looks_like, rename
+from flexfas_jax.models import flexmodal
+from flexfas_jax.models.backbone import vit
+from flexfas_jax.models.weights import files as weight_files
+from flexfas_jax.models.weights.architectures import ARCHITECTURES, Architecture, looks_like, rename
 
 log = logging.getLogger(__name__)
 Path = tuple[str, ...]  # of one of our arrays: ('params', 'streams_shared', 'conv1', 'kernel')
@@ -184,7 +186,7 @@ def google_to_timm(tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 def restack(variables, like) -> dict[str, Any]:
-  """A model's variables for the same model with another `scan` (`models/vit.py`).
+  """A model's variables for the same model with another `scan` (`models/backbone/vit.py`).
 
   Args:
     variables: of the one.

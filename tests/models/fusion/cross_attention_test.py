@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flexfas_jax.fusion.concat import Concat
-from flexfas_jax.fusion.cross_attention import CrossAttention
+from flexfas_jax.models.fusion.concat import Concat
+from flexfas_jax.models.fusion.cross_attention import CrossAttention
 from tests.toy import fill
 
 MODALITIES = ('rgb', 'depth', 'ir')

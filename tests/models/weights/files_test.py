@@ -24,7 +24,7 @@ import safetensors
 import safetensors.numpy
 
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.models import weight_files
+from flexfas_jax.models.weights import files as weight_files
 
 GOOD = {'dtype': 'F32', 'shape': [2], 'data_offsets': [0, 8]}
 
@@ -509,7 +509,7 @@ def test_the_hub_by_its_local_cache(tmp_path):
   code = f"""
 import hashlib
 from flexfas_jax.errors import StateError
-from flexfas_jax.models.weight_files import from_hub, read
+from flexfas_jax.models.weights.files import from_hub, read
 for path, name in {{
     'hub:timm/vit.b_16': 'a', 'hub:timm/vit.b_16@main': 'a', 'hub:timm/vit.b_16@{commit}': 'a',
     'hub:timm/vit.b_16/sub/b.npz': 'b', 'hub:timm/vit.b_16@{commit}/sub/b.npz': 'b'}}.items():
@@ -538,7 +538,7 @@ for call in (lambda: from_hub('timm/vit.b_16', sha256='0' * 64),
 
 def test_no_jax_and_no_hub_until_asked():
   code = (
-    'import sys; import flexfas_jax.models.weight_files; '
+    'import sys; import flexfas_jax.models.weights.files; '
     "print({'jax', 'flax', 'torch', 'huggingface_hub', 'pickle'} & set(sys.modules))"
   )
   done = subprocess.run([sys.executable, '-c', code], text=True, capture_output=True, check=True)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.fusion.cdcn_three_stream import CdcnThreeStream
-from flexfas_jax.fusion.multi_layer_aggregation import MultiLayerAggregation
-from flexfas_jax.fusion.single import Single
-from flexfas_jax.fusion.squeeze_excite import SqueezeExcite
+from flexfas_jax.models.fusion.cdcn_three_stream import CdcnThreeStream
+from flexfas_jax.models.fusion.multi_layer_aggregation import MultiLayerAggregation
+from flexfas_jax.models.fusion.single import Single
+from flexfas_jax.models.fusion.squeeze_excite import SqueezeExcite
 from tests.toy import fill
 
 MODALITIES = ('rgb', 'depth', 'ir')

@@ -14,7 +14,10 @@ import pytest
 
 from experiments.parity import recipe
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.models import flexmodal, pretrained, vit, weight_files
+from flexfas_jax.models import flexmodal
+from flexfas_jax.models.backbone import vit
+from flexfas_jax.models.weights import conversion
+from flexfas_jax.models.weights import files as weight_files
 from tests import toy
 
 FIXTURES = pathlib.Path(__file__).parents[1] / 'golden' / 'fixtures'
@@ -104,7 +107,7 @@ def resnet18():
 
 @functools.cache
 def resnet18_variables():
-  return pretrained.from_torch(resnet18(), 'timm/resnet18')[1]
+  return conversion.from_torch(resnet18(), 'timm/resnet18')[1]
 
 
 def assert_same(ours, theirs):
@@ -112,13 +115,13 @@ def assert_same(ours, theirs):
   jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-def refused(tensors, architecture, monkeypatch, function=pretrained.from_torch):
+def refused(tensors, architecture, monkeypatch, function=conversion.from_torch):
   """The message of a refusal: one screen, and before any array was made."""
 
   def array(*_, **__):
     raise AssertionError('allocated')
 
-  monkeypatch.setattr(pretrained, 'jnp', types.SimpleNamespace(array=array, asarray=array))
+  monkeypatch.setattr(conversion, 'jnp', types.SimpleNamespace(array=array, asarray=array))
   with pytest.raises(StateError) as caught:
     function(tensors, architecture)
   monkeypatch.undo()
@@ -131,27 +134,27 @@ def refused(tensors, architecture, monkeypatch, function=pretrained.from_torch):
 
 
 def test_every_architecture_has_names_to_compare_with():
-  assert len(pretrained.ARCHITECTURES) == 17
-  for architecture in pretrained.ARCHITECTURES:
+  assert len(conversion.ARCHITECTURES) == 17
+  for architecture in conversion.ARCHITECTURES:
     assert len(shapes_of(architecture)) > 10
 
 
 @pytest.mark.parametrize(
-  'architecture', [a for a in pretrained.ARCHITECTURES if a not in PARAMETERS]
+  'architecture', [a for a in conversion.ARCHITECTURES if a not in PARAMETERS]
 )
 def test_a_round_trip_is_exact(architecture, caplog, monkeypatch):
   shapes = shapes_of(architecture)
   if len(shapes) > 300:  # a hundred million numbers: without JAX's copies
-    monkeypatch.setattr(pretrained, 'jnp', types.SimpleNamespace(array=np.asarray))
+    monkeypatch.setattr(conversion, 'jnp', types.SimpleNamespace(array=np.asarray))
   tensors = fill(shapes)
   kept = dict(tensors)
-  model, variables = pretrained.from_torch(tensors, architecture)
+  model, variables = conversion.from_torch(tensors, architecture)
   assert all(tensors[n] is kept[n] for n in kept)
   unused = ('output_layer', 'vit.norm', *(FACE if 'caffe' in architecture else ()))
   left_out = {n for n in shapes if n.startswith(unused)}
   assert all(n in caplog.text for n in left_out)
-  written = pretrained.to_torch(variables, architecture)
-  classifier = pretrained.ARCHITECTURES[architecture].classifier
+  written = conversion.to_torch(variables, architecture)
+  classifier = conversion.ARCHITECTURES[architecture].classifier
   assert {n for n in shapes if n not in left_out} == set(written)
   for name, value in written.items():
     expected = tensors[name]
@@ -160,7 +163,7 @@ def test_a_round_trip_is_exact(architecture, caplog, monkeypatch):
     assert value.dtype == expected.dtype, name
     assert value.flags.c_contiguous and value.flags.writeable
     np.testing.assert_array_equal(value, expected, name)
-  again, twice = pretrained.from_torch(written, architecture)
+  again, twice = conversion.from_torch(written, architecture)
   assert again.module == model.module
   assert_same(twice, variables)
   assert (model.module.head.__class__.__name__ == 'BinaryLogit') == (classifier is not None)
@@ -169,9 +172,9 @@ def test_a_round_trip_is_exact(architecture, caplog, monkeypatch):
 @pytest.mark.parametrize('architecture', list(PARAMETERS))
 def test_a_large_original_has_its_names(architecture):
   tensors = hollow(shapes_of(architecture))
-  origin = pretrained.ARCHITECTURES[architecture]
-  _, leaves = pretrained._abstract(architecture, tensors)
-  assert pretrained._faults(tensors, leaves, origin) == {}
+  origin = conversion.ARCHITECTURES[architecture]
+  _, leaves = conversion._abstract(architecture, tensors)
+  assert conversion._faults(tensors, leaves, origin) == {}
   assert {leaf.name for leaf in leaves} == {n for n in tensors if not counted(n)}
   numbers = sum(np.prod(leaf.shape) for leaf in leaves if 'running' not in leaf.name)
   assert numbers == PARAMETERS[architecture]
@@ -182,12 +185,12 @@ def test_what_comes_back_belongs_to_the_caller():
   buffer = np.zeros(64 + 16, np.float32)
   start = -buffer.ctypes.data % 64 // 4  # where JAX would take the memory as it is
   tensors['bn1.bias'] = buffer[start : start + 64]
-  _, variables = pretrained.from_torch(tensors, 'timm/resnet18')
+  _, variables = conversion.from_torch(tensors, 'timm/resnet18')
   bias = variables['params']['streams_shared']['bn1']['bn']['bias']
   before = np.array(bias)
   tensors['bn1.bias'] += 1
   np.testing.assert_array_equal(bias, before)
-  written = pretrained.to_torch(variables, 'timm/resnet18')
+  written = conversion.to_torch(variables, 'timm/resnet18')
   written['bn1.bias'] += 1
   np.testing.assert_array_equal(bias, before)
 
@@ -198,7 +201,7 @@ def test_the_classifier(classes, caplog):
   del tensors['fc.weight'], tensors['fc.bias']
   if classes:
     tensors |= fill({'fc.weight': (classes, 512), 'fc.bias': (classes,)})
-  model, variables = pretrained.from_torch(tensors, 'timm/resnet18')
+  model, variables = conversion.from_torch(tensors, 'timm/resnet18')
   if classes in (1, 2):
     columns = tensors['fc.weight']
     expected = columns if classes == 1 else columns[1:] - columns[:1]
@@ -209,24 +212,24 @@ def test_the_classifier(classes, caplog):
 
 
 def test_one_stream_of_a_larger_model_is_written(caplog):
-  _, donor = pretrained.from_torch(resnet18(), 'timm/resnet18')
+  _, donor = conversion.from_torch(resnet18(), 'timm/resnet18')
   variables = {
     'params': {'streams_ir': donor['params']['streams_shared'], 'fusion': {'x': jnp.zeros(1)}},
     'batch_stats': {'streams_ir': donor['batch_stats']['streams_shared']},
   }
-  written = pretrained.to_torch(variables, 'timm/resnet18', stream='ir')
+  written = conversion.to_torch(variables, 'timm/resnet18', stream='ir')
   assert set(written) == {n for n in resnet18() if not n.startswith('fc.')}
   np.testing.assert_array_equal(written['layer4.1.bn2.bias'], resnet18()['layer4.1.bn2.bias'])
   with pytest.raises(StateError, match="no stream 'rgb', but .*streams_ir"):
-    pretrained.to_torch(variables, 'timm/resnet18', stream='rgb')
+    conversion.to_torch(variables, 'timm/resnet18', stream='rgb')
   with pytest.raises(StateError, match='no name for streams_ir/bn1/bn/mean'):
-    pretrained.to_torch(variables, 'timm/resnet18')
+    conversion.to_torch(variables, 'timm/resnet18')
   assert not caplog.text
   del (
     variables['params']['streams_ir']['stage_4'],
     variables['batch_stats']['streams_ir']['stage_4'],
   )
-  written = pretrained.to_torch(variables, 'timm/resnet18', stream='ir')
+  written = conversion.to_torch(variables, 'timm/resnet18', stream='ir')
   assert not any(n.startswith('layer4') for n in written)
   assert "not in stream 'ir', not written: layer4.0" in caplog.text
 
@@ -236,7 +239,7 @@ def test_one_stream_of_a_larger_model_is_written(caplog):
 )
 def test_variables_of_another_architecture_are_not_written(architecture):
   with pytest.raises(StateError, match=f'not variables of {architecture}|has no name for'):
-    pretrained.to_torch(resnet18_variables(), architecture)
+    conversion.to_torch(resnet18_variables(), architecture)
 
 
 # Refusals
@@ -315,7 +318,7 @@ def test_what_is_wrong_with_tensors_is_named(change, said, monkeypatch):
 def test_tensors_are_a_dict(monkeypatch):
   assert 'tensors are a list' in refused([np.zeros(1)], 'timm/resnet18', monkeypatch)
   with pytest.raises(ConfigError, match="unknown architecture 'vgg'; .*timm/resnet18"):
-    pretrained.from_torch({}, 'vgg')
+    conversion.from_torch({}, 'vgg')
 
 
 @pytest.mark.parametrize(
@@ -333,9 +336,9 @@ def test_what_an_original_does_not_use_may_be_missing():
   tensors = hollow(shapes_of(architecture))
   del tensors['vit.norm.weight']
   tensors['vit.norm.bias'] = np.zeros(3)
-  origin = pretrained.ARCHITECTURES[architecture]
-  _, leaves = pretrained._abstract(architecture, tensors)
-  assert pretrained._faults(tensors, leaves, origin) == {}
+  origin = conversion.ARCHITECTURES[architecture]
+  _, leaves = conversion._abstract(architecture, tensors)
+  assert conversion._faults(tensors, leaves, origin) == {}
 
 
 @pytest.mark.parametrize(
@@ -406,17 +409,17 @@ def test_google_s_file_gives_what_timm_s_names_give(tmp_path):
   tensors = recipe.weights(FIXTURE[TINY])
   np.savez(tmp_path / 'vit.npz', **google(tensors))
   weight_files.write(tmp_path / 'vit.safetensors', tensors)
-  expected = pretrained.from_torch(tensors, TINY)[1]
+  expected = conversion.from_torch(tensors, TINY)[1]
   for name in ('vit.npz', 'vit.safetensors'):
-    assert_same(pretrained.load(str(tmp_path / name), TINY)[1], expected)
+    assert_same(conversion.load(str(tmp_path / name), TINY)[1], expected)
   with pytest.raises(StateError, match='another file'):
-    pretrained.load(str(tmp_path / 'vit.npz'), TINY, sha256='0' * 64)
+    conversion.load(str(tmp_path / 'vit.npz'), TINY, sha256='0' * 64)
   with pytest.raises(ConfigError, match='unknown architecture'):
-    pretrained.load(str(tmp_path / 'vit.npz'), 'vgg')
+    conversion.load(str(tmp_path / 'vit.npz'), 'vgg')
 
 
 def imported(tensors, architecture):
-  return pretrained.from_torch(pretrained.google_to_timm(tensors), architecture)
+  return conversion.from_torch(conversion.google_to_timm(tensors), architecture)
 
 
 AT = 'Transformer/encoderblock_3/MultiHeadDotProductAttention_1'
@@ -479,7 +482,7 @@ def leaves(tree, *path):
   """{path within: array} under params and batch_stats."""
   found = {}
   for kind in ('params', 'batch_stats'):
-    for p, value in pretrained._flat(tree[kind]):
+    for p, value in conversion._flat(tree[kind]):
       if p[: len(path)] == path:
         found[(kind, *p[len(path) :])] = np.asarray(value)
   assert found, path
@@ -493,7 +496,7 @@ def assert_parts_equal(ours, theirs):
 
 
 def identities(tree):
-  return [(path, id(value)) for path, value in pretrained._flat(tree)]
+  return [(path, id(value)) for path, value in conversion._flat(tree)]
 
 
 @pytest.mark.parametrize('share', [True, False])
@@ -501,7 +504,7 @@ def test_all_streams(share):
   _, variables = toy.make('resnet', 'concat', share=share)
   donor = donor_of('resnet')
   before = identities(variables), identities(donor)
-  new = pretrained.initialise(variables, donor)
+  new = conversion.initialise(variables, donor)
   assert (identities(variables), identities(donor)) == before
   assert jax.tree.structure(new) == jax.tree.structure(variables)
   streams = ['streams_shared'] if share else ['streams_rgb', 'streams_depth', 'streams_ir']
@@ -514,7 +517,7 @@ def test_all_streams(share):
 def test_one_modality():
   _, variables = toy.make('resnet', 'concat', share=False)
   donor = donor_of('resnet')
-  new = pretrained.initialise(variables, donor, 'ir')
+  new = conversion.initialise(variables, donor, 'ir')
   assert_parts_equal(leaves(new, 'streams_ir'), leaves(donor, 'streams_shared'))
   for stream in ('streams_rgb', 'streams_depth'):
     assert_parts_equal(leaves(new, stream), leaves(variables, stream))
@@ -531,7 +534,7 @@ def test_one_modality():
 def test_into_what_is_not_there(share, fusion, into, said):
   _, variables = toy.make('resnet', fusion, share=share)
   with pytest.raises(ConfigError, match=said):
-    pretrained.initialise(variables, donor_of('resnet'), into)
+    conversion.initialise(variables, donor_of('resnet'), into)
 
 
 FIRST = {  # of the joint last stage: what reads three maps where the donor reads one
@@ -552,7 +555,7 @@ def test_the_aggregation_starts_as_in_mm_fas(backbone, caplog):
   donor = donor_of(backbone)
   assert 'stage_4' in donor['params']['streams_shared']  # the streams run three
   assert 'stage_4' not in variables['params']['streams_rgb']
-  new = pretrained.initialise(variables, donor, 'aggregation')
+  new = conversion.initialise(variables, donor, 'aggregation')
   assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, variables)
   for k in range(3):
     assert_parts_equal(
@@ -591,7 +594,7 @@ def test_parts_that_one_of_both_lacks_are_named(caplog):
   params = variables['params']
   stream = {**params['streams_ir'], 'attention_1': attention}
   variables = {**variables, 'params': {**params, 'streams_ir': stream}}
-  new = pretrained.initialise(variables, donor, 'ir')
+  new = conversion.initialise(variables, donor, 'ir')
   assert new['params']['streams_ir']['attention_1'] == attention
   assert 'left as initialised: streams_ir/attention_1/reduce/kernel' in caplog.text
   assert re.search('left out, as the model does not have them: stage_4/.* more', caplog.text)
@@ -603,13 +606,13 @@ def test_a_position_embedding_is_interpolated(grid, prefix):
   theirs = jnp.asarray(rng.standard_normal((1, prefix + 16, 6)), jnp.float32)
   ours = {'params': {'streams_shared': {'pos_embed': jnp.zeros((1, prefix + grid**2, 6))}}}
   donor = {'params': {'streams_shared': {'pos_embed': theirs}}}
-  new = pretrained.initialise(ours, donor)['params']['streams_shared']['pos_embed']
+  new = conversion.initialise(ours, donor)['params']['streams_shared']['pos_embed']
   np.testing.assert_array_equal(new, vit.resize_embedding(theirs, prefix, grid, grid))
   np.testing.assert_array_equal(new[:, :prefix], theirs[:, :prefix])
   for shape in ((1, prefix + 5, 6), (1, prefix + grid**2, 7)):
     ours = {'params': {'streams_shared': {'pos_embed': jnp.zeros(shape)}}}
     with pytest.raises(StateError, match='pos_embed: .* does not fit'):
-      pretrained.initialise(ours, donor)
+      conversion.initialise(ours, donor)
 
 
 def without(tree, *path):
@@ -626,24 +629,24 @@ def test_a_backbone_that_does_not_fit_is_refused():
   donor, other = donor_of('resnet'), donor_of('caffe_resnet')
   for into in ('streams', 'ir', 'aggregation'):
     with pytest.raises(StateError, match='another architecture'):
-      pretrained.initialise(variables, other, into)
+      conversion.initialise(variables, other, into)
   # As many names, other widths: nothing is repeated into a stream.
   wider = jax.tree.map(lambda x: jnp.concatenate([x] * 3, -1), donor)
   with pytest.raises(StateError, match=r'does not fit .* more$'):
-    pretrained.initialise(variables, wider)
+    conversion.initialise(variables, wider)
   grey = donor['params']['streams_shared']['conv1']['kernel'][:, :, :1]
   grey = {'params': {'streams_shared': {'conv1': {'kernel': grey}}}}
   with pytest.raises(StateError, match='conv1/kernel: .* does not fit'):
-    pretrained.initialise(variables, grey)
+    conversion.initialise(variables, grey)
   narrow = without(donor, 'params', 'streams_shared', 'stage_1', 'block_0', 'bn2')
   with pytest.raises(StateError, match='bn2/.* is not among the weights'):  # a shallower one
-    pretrained.initialise(variables, narrow)
+    conversion.initialise(variables, narrow)
   with pytest.raises(StateError, match='has no place in the model'):  # a deeper one
-    pretrained.initialise(
+    conversion.initialise(
       without(variables, 'params', 'streams_ir', 'stage_1', 'block_0', 'bn2'), donor, 'ir'
     )
   with pytest.raises(StateError, match='nothing for fusion/later_2'):
-    pretrained.initialise(
+    conversion.initialise(
       variables,
       without(
         without(donor, 'params', 'streams_shared', 'stage_4'),
@@ -654,7 +657,7 @@ def test_a_backbone_that_does_not_fit_is_refused():
       'aggregation',
     )
   with pytest.raises(StateError, match='not of one backbone; .*streams_depth'):
-    pretrained.initialise(variables, variables)
+    conversion.initialise(variables, variables)
 
 
 # A config's group
@@ -694,31 +697,31 @@ GROUP = {'weights': 'no/such/file.safetensors', 'architecture': 'timm/resnet18'}
 )
 def test_a_group_that_cannot_work(fields, said):
   with pytest.raises(ConfigError, match=said):
-    pretrained.source_of(fields, large())
+    conversion.source_of(fields, large())
 
 
 def test_a_group_is_optional_and_its_file_is_not_read_yet():
-  assert pretrained.source_of(None, large()) is None
+  assert conversion.source_of(None, large()) is None
   for nothing in ('', "''", 'None'):  # what a flag says, with a shell's quotes or without
-    assert pretrained.source_of({**GROUP, 'weights': nothing}, large()) is None
-  assert pretrained.source_of({}, large()) is None
-  source = pretrained.source_of(GROUP, large())
+    assert conversion.source_of({**GROUP, 'weights': nothing}, large()) is None
+  assert conversion.source_of({}, large()) is None
+  source = conversion.source_of(GROUP, large())
   assert source == (*GROUP.values(), None, 'streams')
   with pytest.raises(StateError, match='no/such/file'):
-    pretrained.fetch(source, large())
+    conversion.fetch(source, large())
 
 
 def test_a_file_is_fitted_to_shapes_and_put_in_place(tmp_path):
   file = tmp_path / 'resnet18.safetensors'
   weight_files.write(file, resnet18() | fill({'fc.weight': (9, 512), 'fc.bias': (9,)}))
-  arrays, line = pretrained.fetch(
-    pretrained.source_of({**GROUP, 'weights': str(file)}, large()), large()
+  arrays, line = conversion.fetch(
+    conversion.source_of({**GROUP, 'weights': str(file)}, large()), large()
   )
   assert line == (
     f'streams from {file} (timm/resnet18), {len(arrays)} arrays; left out: fc.bias, fc.weight'
   )
-  _, donor = pretrained.from_torch(resnet18(), 'timm/resnet18')
-  assert 'head/logit/kernel' in pretrained.fit(large(), donor).left_out
+  _, donor = conversion.from_torch(resnet18(), 'timm/resnet18')
+  assert 'head/logit/kernel' in conversion.fit(large(), donor).left_out
   small = {('params', 'streams_shared', 'bn1', 'bn', 'bias'): np.arange(8, dtype=np.float32)}
   mesh = jax.make_mesh((8,), ('data',))
   place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
@@ -729,7 +732,7 @@ def test_a_file_is_fitted_to_shapes_and_put_in_place(tmp_path):
     },
     'batch_stats': {},
   }
-  new = pretrained.put(state, small)
+  new = conversion.put(state, small)
   bias = new['params']['streams_shared']['bn1']['bn']['bias']
   assert bias.sharding == place
   np.testing.assert_array_equal(bias, np.arange(8))

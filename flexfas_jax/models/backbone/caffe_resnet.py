@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.fusion._layers import ChannelAttention, Conv, Norm, PReLU, max_pool
 from flexfas_jax.lookup import pick
+from flexfas_jax.models.layers import ChannelAttention, Conv, Norm, PReLU, max_pool
 
 
 class Variant(NamedTuple):

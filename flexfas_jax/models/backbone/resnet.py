@@ -9,8 +9,8 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from flexfas_jax.fusion._layers import Conv, Norm, max_pool
 from flexfas_jax.lookup import pick
+from flexfas_jax.models.layers import Conv, Norm, max_pool
 
 
 class Variant(NamedTuple):

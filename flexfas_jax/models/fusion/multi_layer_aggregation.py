@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.fusion._layers import ChannelAttention, Conv
+from flexfas_jax.models.layers import ChannelAttention, Conv
 
 VARIANTS = ('A', 'B', 'C')
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flexfas_jax.fusion import _layers as layers
+from flexfas_jax.models import layers
 from tests.toy import fill
 
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from flexfas_jax.fusion._layers import Conv, Norm, PReLU
 from flexfas_jax.lookup import pick
+from flexfas_jax.models.layers import Conv, Norm, PReLU
 
 
 class Variant(NamedTuple):

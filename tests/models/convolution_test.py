@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flexfas_jax.fusion import _convolution as convolution
+from flexfas_jax.models import convolution
 
 
 @pytest.fixture(autouse=True)

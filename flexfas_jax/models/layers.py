@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flexfas_jax.fusion._convolution import convolve
+from flexfas_jax.models.convolution import convolve
 
 
 def central_difference(kernel, theta: float):

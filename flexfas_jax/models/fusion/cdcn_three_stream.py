@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.fusion._layers import ConvNormRelu, MultiLevel
+from flexfas_jax.models.layers import ConvNormRelu, MultiLevel
 
 
 class CdcnThreeStream(nn.Module):

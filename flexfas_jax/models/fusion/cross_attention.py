@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.fusion._layers import ConvNormRelu
+from flexfas_jax.models.layers import ConvNormRelu
 
 
 class CrossAttention(nn.Module):

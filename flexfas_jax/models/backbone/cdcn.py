@@ -11,8 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flexfas_jax.fusion._layers import ConvNormRelu, MultiLevel, max_pool
 from flexfas_jax.lookup import pick
+from flexfas_jax.models.layers import ConvNormRelu, MultiLevel, max_pool
 
 
 class Variant(NamedTuple):

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from flexfas_jax.fusion._layers import ConvNormRelu
+from flexfas_jax.models.layers import ConvNormRelu
 
 
 class Concat(nn.Module):

@@ -7,7 +7,7 @@ much they light up; then ReLU(BN(Conv([F_rgb', F_depth', F_ir']))).
 import flax.linen as nn
 import jax.numpy as jnp
 
-from flexfas_jax.fusion._layers import ConvNormRelu
+from flexfas_jax.models.layers import ConvNormRelu
 
 
 class SqueezeExcite(nn.Module):
