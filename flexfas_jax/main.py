@@ -153,7 +153,7 @@ def _job() -> None:
   if '://' in _WORKDIR.value:
     raise errors.ConfigError(f'--workdir={_WORKDIR.value}: a path, e.g. of a mounted bucket')
   if _MODE.value == 'preflight':
-    from flexfas_jax.training import preflight  # jax: not needed for --help or a wrong flag
+    from flexfas_jax.preflight import run as preflight  # jax: not needed for --help or a wrong flag
 
     preflight.run(_CONFIG.value, _WORKDIR.value, _TOPOLOGY.value)
     return

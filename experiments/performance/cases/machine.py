@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from experiments.performance import networks, timing
-from flexfas_jax.training.flop_count import count_flops
+from flexfas_jax.preflight.flop_count import count_flops
 
 SIDE = 2048  # of the square matrices
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexfas_jax.training.chips import HOP, Chip, wraps
+from flexfas_jax.preflight.chips import HOP, Chip, wraps
 
 OPERATIONS = (
   'all-reduce',

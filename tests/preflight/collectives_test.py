@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from flexfas_jax.training import chips, collectives
-from flexfas_jax.training.collectives import Collective
+from flexfas_jax.preflight import chips, collectives
+from flexfas_jax.preflight.collectives import Collective
 
 V5E, V5P = chips.CHIPS['v5e'], chips.CHIPS['v5p']
 ALL = {n: (tuple(range(n)),) for n in (2, 4, 8, 16, 64, 256)}

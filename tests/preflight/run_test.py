@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 
 from configs import vit_fusion
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.training import chips, collectives, preflight
+from flexfas_jax.preflight import chips, collectives
+from flexfas_jax.preflight import run as preflight
 from flexfas_jax.training import job as jobs
 
 P = jax.sharding.PartitionSpec
