@@ -50,10 +50,10 @@ def main(argv: list[str] | None = None) -> int:
   def job():
     from absl import logging  # jax and Orbax: not needed for --help
 
-    from flexfas_jax.training import members
+    from flexfas_jax.training import score_members
 
     logging.set_verbosity(logging.INFO if args.debug else logging.ERROR)
-    members.evaluate(args.workdirs, changes)
+    score_members.evaluate(args.workdirs, changes)
 
   return errors.exit_code_of(job, args.debug)
 

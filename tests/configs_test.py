@@ -14,8 +14,8 @@ from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import conversion
 from flexfas_jax.protocols import selection
-from flexfas_jax.training import identities, job
 from flexfas_jax.training import optimizer as optimizers
+from flexfas_jax.training import setup, subjects
 from flexfas_jax.training.step import init_state
 from tests.main_test import run
 
@@ -51,19 +51,19 @@ def test_every_file_has_a_recipe_for_a_laptop_and_a_papers():
 def test_a_config_fits_together(file, recipe):
   module = load(file)
   config = module.get_config(recipe)
-  config, protocol = job.with_protocol(config)
-  target = identities.target_of(config)
+  config, protocol = setup.with_protocol(config)
+  target = subjects.target_of(config)
   assert (protocol is None) == (recipe == 'embedded' or bool(target))
   fields = config.to_dict()
-  model = flexmodal.build(**job.with_classes(fields['model'], 3 if target else None))
-  assert job.subsets(model, protocol)
+  model = flexmodal.build(**setup.with_classes(fields['model'], 3 if target else None))
+  assert setup.subsets(model, protocol)
   tx, schedule = optimizers.build(
     fields['optimizer'], fields['schedule'], config.steps, config.clip_norm
   )
   state = jax.eval_shape(lambda key: init_state(key, model=model, optimizer=tx), jax.random.key(0))
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
   optimizers.check_names(fields['optimizer'], state.params)
-  job.fit(model, lookup.make_loss(fields['loss']), variables, target)
+  setup.fit(model, lookup.make_loss(fields['loss']), variables, target)
   assert set(config.test) == set(config.threshold) or target
   for names in (config.train, config.val, *config.test.values()):
     assert [selection.parse(name) for name in selection.split_names(names)]

@@ -21,7 +21,7 @@ def under(folder, *but):
 IN_FLEXFAS = 'flexfas_jax.'
 CHECKPOINTS = 'flexfas_jax/training/checkpoints.py'
 WEIGHTS_RUNNER = 'flexfas_jax/prediction/runners/weights.py'
-SCORING = 'flexfas_jax/evaluation/scoring.py'
+SCORING = 'flexfas_jax/training/scoring.py'
 NEVER = {  # rule: (files, what they never import)
   'data': (
     under('data'),
@@ -46,7 +46,7 @@ NEVER = {  # rule: (files, what they never import)
     'flax optax orbax grain absl ml_collections tensorflow_datasets array_record '
     'flexfas_jax.training flexfas_jax.models flexfas_jax.export '
     'flexfas_jax.input_pipeline.pipeline flexfas_jax.input_pipeline.sources '
-    'flexfas_jax.evaluation.scoring',
+    'flexfas_jax.training.scoring',
   ),
   'prediction but its runners': (
     [p for p in under('flexfas_jax/prediction') if p.parent.name != 'runners'],

@@ -17,7 +17,7 @@ from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.models import flexmodal
 from flexfas_jax.protocols import leakage
 from flexfas_jax.protocols.definitions import PROTOCOLS
-from flexfas_jax.training import inputs, job
+from flexfas_jax.training import datasets, setup
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training.step import init_state, train_step
 from tests.miniatures import casia_cefa, casia_surf, padisi, wmca
@@ -156,5 +156,5 @@ def test_the_published_leak_is_accepted_and_told(data_dir):
   config.data_dir, config.pretrained.weights = data_dir, ''
   config.model.backbone.variant, config.model.image_size = 'mu', SIZE
   config.protocol = 'flexmodal_published'
-  told = inputs.open_all(job.make(config).config).remarks
+  told = datasets.open_all(setup.make(config).config).remarks
   assert told == ['accepted leak flexmodal_v1: 1 person in val and intra']

@@ -24,7 +24,7 @@ from experiments.performance import results
 from flexfas_jax.errors import ConfigError, exit_code_of
 from flexfas_jax.preflight import run as preflight
 from flexfas_jax.preflight.chips import CHIPS
-from flexfas_jax.training import job as jobs
+from flexfas_jax.training import setup as jobs
 
 HERE = pathlib.Path(__file__).parent
 NETWORKS = {'vit': 'vit_fusion', 'resnet': 'resnet_fusion', 'cdcn': 'cdcn_fusion'}

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from configs import vit_fusion
-from flexfas_jax.training import job as jobs
+from flexfas_jax.training import setup as jobs
 from flexfas_jax.training.checkpoints import Checkpoints
 
 STEPS, EVERY = 80, 4

@@ -13,8 +13,9 @@ from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import conversion
-from flexfas_jax.training import job as jobs
-from flexfas_jax.training import testing, workdir
+from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import workdir
+from flexfas_jax.training.tasks.base import anti_spoofing
 
 
 class Source(NamedTuple):
@@ -65,7 +66,7 @@ def of_workdir(config: ConfigDict, folder: pathlib.Path) -> Source:
   workdir.refuse(folder, workdir.compare(folder, job.config.to_dict(), workdir.ONLY_TESTS))
   if not (folder / 'config.json').exists():
     raise StateError(f'{folder} holds no training; run with --mode=train first')
-  step, variables, header = testing.best_of(job, folder, testing.BEST, [])
+  step, variables, header = anti_spoofing.best_of(job, folder, anti_spoofing.BEST, [])
   return make(
     job.config.model.to_dict(),
     variables,

@@ -17,7 +17,7 @@ from flexfas_jax.images import files as image_files
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.prediction import card as cards
 from flexfas_jax.prediction import decision as decisions
-from flexfas_jax.prediction import formats, framing, freshness, pictures
+from flexfas_jax.prediction import formats, framing, freshness, input_images
 from flexfas_jax.prediction.decision import Decision
 
 
@@ -170,7 +170,7 @@ class Predictor:
     max_age: float | None = None,
     box: Sequence[float] | Mapping[str, str] | None = None,
     allow_absent: Sequence[str] | None = None,
-    **given: pictures.Given | None,
+    **given: input_images.Given | None,
   ) -> Decision:
     """Decides about one sample.
 
@@ -206,7 +206,7 @@ class Predictor:
 
   def acquire(
     self,
-    given: Mapping[str, pictures.Given | None],
+    given: Mapping[str, input_images.Given | None],
     times: Mapping[str, float] | None = None,
     max_skew: float | None = None,
     max_age: float | None = None,
@@ -226,7 +226,7 @@ class Predictor:
     late = freshness.stale(named, times, max_skew, max_age)
     reasons = list(late.values())
     whole = self.framing is not None  # frames, whose faces are cropped below
-    images = pictures.read_all(
+    images = input_images.read_all(
       self.card,
       {m: given[m] for m in named if m not in late},
       'any' if prepared else self.sizes,

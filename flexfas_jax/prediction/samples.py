@@ -10,7 +10,7 @@ from flexfas_jax import schema
 from flexfas_jax.errors import DataError
 from flexfas_jax.images import face_crop
 from flexfas_jax.prediction import sensor_names
-from flexfas_jax.prediction.pictures import Given
+from flexfas_jax.prediction.input_images import Given
 from flexfas_jax.protocols import lists, path_layouts
 from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.schema import LABELS, METADATA

@@ -33,7 +33,7 @@ from flexfas_jax.evaluation import score_files
 from flexfas_jax.preflight import collectives
 from flexfas_jax.preflight.chips import CHIPS, Chip
 from flexfas_jax.preflight.flop_count import count_flops
-from flexfas_jax.training import job as jobs
+from flexfas_jax.training import setup as jobs
 
 EXAMPLE = '--topology=v5e:4x4,v5p:2x2x1,cuda'
 PROPOSALS = 4  # compilations, at most, to find the largest batch of one kind of chip

@@ -23,14 +23,15 @@ from flexfas_jax.evaluation import score_files
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.models.weights import conversion
-from flexfas_jax.training import distributed, donors, identities, inputs, sharding, tasks, workdir
-from flexfas_jax.training import job as jobs
+from flexfas_jax.training import datasets, distributed, init_from_run, sharding, subjects, workdir
+from flexfas_jax.training import setup as jobs
 from flexfas_jax.training.checkpoints import Checkpoints, set_aside_damaged
 from flexfas_jax.training.clock import Clock
 from flexfas_jax.training.metric_writer import MetricWriter
 from flexfas_jax.training.preemption import Preemption, heed_at_once
 from flexfas_jax.training.progress import Progress
 from flexfas_jax.training.step import named_key
+from flexfas_jax.training.tasks.base import base as tasks
 
 
 class Options(NamedTuple):
@@ -69,15 +70,15 @@ def evaluate(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> No
   del options
   heed_at_once()
   folder = pathlib.Path(folder)
-  found = inputs.problems(config, train=False)
+  found = datasets.problems(config, train=False)
   job = jobs.make(config, classes=_STAND_IN, problems=found)
   changed = workdir.compare(folder, job.config.to_dict(), workdir.ONLY_TESTS)
   workdir.refuse(folder, changed)
   if not (folder / 'config.json').exists():
     raise StateError(f'{folder} holds no training; run with --mode=train first')
   errors.raise_all(found)
-  people, remark = donors.people_of(folder, None)
-  data = inputs.open_all(job.config, train=False, known=identities.read(folder), pretraining=people)
+  people, remark = init_from_run.people_of(folder, None)
+  data = datasets.open_all(job.config, train=False, known=subjects.read(folder), pretraining=people)
   data.remarks.extend([remark] if remark else [])
   job = _counted(job, config, data)
   judging = tasks.judging(job.config)
@@ -88,18 +89,18 @@ def evaluate(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> No
 _STAND_IN = 2  # classes, until the data is opened: what is wrong with a config is found before that
 
 
-def _counted(job: jobs.Job, config: ConfigDict, data: inputs.Data) -> jobs.Job:
+def _counted(job: jobs.Job, config: ConfigDict, data: datasets.Data) -> jobs.Job:
   """The job with as many classes as the training's data has."""
   if not job.target:
     return job
   if data.known is None or not data.known.classes:
-    raise StateError(f'nothing says what was trained on: {identities.FILE} is missing')
+    raise StateError(f'nothing says what was trained on: {subjects.FILE} is missing')
   return jobs.make(config, classes=len(data.known.classes))
 
 
 def _prepare(config: ConfigDict, folder: str, options: Options, test: bool = True):
   """(job, what is otherwise than when it was begun, data)."""
-  found = inputs.problems(config, test=test)
+  found = datasets.problems(config, test=test)
   if options.profile_steps:
     first, last = options.profile_steps
     if not 1 <= first <= last <= config.steps:
@@ -111,10 +112,10 @@ def _prepare(config: ConfigDict, folder: str, options: Options, test: bool = Tru
     hint = ', or go on with this one by --allow_config_change'
     workdir.refuse(pathlib.Path(folder), changed, hint)
   errors.raise_all(found)
-  people, remark = donors.people_of(pathlib.Path(folder), job.pretrained, job.config.train)
-  data = inputs.open_all(job.config, test=test, pretraining=people)
+  people, remark = init_from_run.people_of(pathlib.Path(folder), job.pretrained, job.config.train)
+  data = datasets.open_all(job.config, test=test, pretraining=people)
   data.remarks.extend([remark] if remark else [])
-  identities.refuse_others(pathlib.Path(folder), data.known)
+  subjects.refuse_others(pathlib.Path(folder), data.known)
   job = _counted(job, config, data)
   tasks.judging(job.config).check(job, data)
   return job, changed, data
@@ -125,7 +126,7 @@ class Run(NamedTuple):
 
   job: jobs.Job
   folder: pathlib.Path
-  data: inputs.Data
+  data: datasets.Data
   scorer: Any
   key: jax.Array  # the root key
   checkpoints: Checkpoints
@@ -161,7 +162,7 @@ def _train(job, folder, data, scorer, changed, options) -> None:
   if distributed.is_first() and not changed:
     workdir.write_config(folder, fields)
   if distributed.is_first():
-    identities.write(folder, data.known)
+    subjects.write(folder, data.known)
     if donated.told:
       workdir.write_pretraining(folder, donated.told)
   checkpoints = Checkpoints(folder / 'checkpoints', best, tries=config.save_tries, tell=tell)
@@ -247,16 +248,18 @@ def _everywhere(key: jax.Array, job) -> jax.Array:
   return jax.jit(lambda: key, out_shardings=sharding.replicated(job.mesh))()
 
 
-def _donated(job, folder: pathlib.Path) -> donors.Donated:
+def _donated(job, folder: pathlib.Path) -> init_from_run.Donated:
   """What the streams start from; a resumed run needs no file."""
   checkpoints, best = folder / 'checkpoints', tasks.judging(job.config).BEST
   if job.pretrained is None:
-    return donors.nothing()
+    return init_from_run.nothing()
   if checkpoints.is_dir() and Checkpoints(checkpoints, best, read_only=True).latest():
-    return donors.nothing()
+    return init_from_run.nothing()
   if job.pretrained.architecture == conversion.OURS:
-    return donors.fetch(job, folder)
-  return donors.Donated(*conversion.fetch(job.pretrained, jobs.variables_of(job.abstract)), {})
+    return init_from_run.fetch(job, folder)
+  return init_from_run.Donated(
+    *conversion.fetch(job.pretrained, jobs.variables_of(job.abstract)), {}
+  )
 
 
 def _steps(run: Run, state, batches, start: int) -> None:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from flexfas_jax.errors import DataError
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.protocols.lint import checks as list_checks
-from flexfas_jax.training import inputs
+from flexfas_jax.training import datasets
 from tests.miniatures import faces, manifest
 
 ATTACK = {'attack_type': 'print', 'attack_category': 'print'}
@@ -139,13 +139,13 @@ def test_another_set_may_hold_copies(own, tmp_path):
     'model': {'head': {}},
   })  # fmt: skip
   with pytest.raises(DataError) as caught:
-    inputs.open_all(config)
+    datasets.open_all(config)
   text = str(caught.value)
   assert 'sides share images: 4 samples of cross with train, 2 samples of cross with val' in text
   assert 'leak: rgb, depth, ir of theirs/x0' in text and 'in cross: the same bytes as ours/' in text
   config.train = 'manifest/ours:train[modalities=rgb]'
   config.test.cross = 'manifest/theirs:test[modalities=depth,ir & subject=theirs/x0,theirs/x5]'
   with pytest.raises(DataError, match='sides share images: 1 samples of cross with val'):
-    inputs.open_all(config)
+    datasets.open_all(config)
   config.test.cross = 'manifest/theirs:test[modalities=depth,ir & subject!=theirs/x4,theirs/x5]'
-  inputs.open_all(config)
+  datasets.open_all(config)

@@ -17,7 +17,7 @@ from experiments.mm_fas import __main__ as mm_fas
 from experiments.mm_fas import plan, sweep
 from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import results, score_files
-from flexfas_jax.training import job as jobs
+from flexfas_jax.training import setup as jobs
 
 ROOT = pathlib.Path(__file__).parents[2]
 # How ml_collections loads a file.

@@ -20,8 +20,8 @@ from flexfas_jax.export import source as sources
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.prediction import Predictor
 from flexfas_jax.prediction.runners import stablehlo
-from flexfas_jax.training import job as jobs
 from flexfas_jax.training import loop
+from flexfas_jax.training import setup as jobs
 from tests import small_job
 
 EXTRAS = {'onnx': 'jax2onnx', 'tflite': 'litert_converter'}

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from flexfas_jax import predict, schema
-from flexfas_jax.evaluation import results, score_files, scoring
+from flexfas_jax.evaluation import results, score_files
 from flexfas_jax.export import graph
 from flexfas_jax.export.formats import stablehlo
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline, sources
+from flexfas_jax.training import scoring
 from tests import toy
 from tests.prediction import bundles
 

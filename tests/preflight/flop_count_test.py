@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 from configs import vit_fusion
-from flexfas_jax.evaluation import scoring
 from flexfas_jax.models import flexmodal
 from flexfas_jax.preflight.flop_count import count_flops
+from flexfas_jax.training import scoring
 
 
 def patches(x, kernel):

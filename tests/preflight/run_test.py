@@ -17,7 +17,7 @@ from configs import vit_fusion
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.preflight import chips, collectives
 from flexfas_jax.preflight import run as preflight
-from flexfas_jax.training import job as jobs
+from flexfas_jax.training import setup as jobs
 
 P = jax.sharding.PartitionSpec
 

@@ -16,9 +16,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from flexfas_jax.errors import STOPPED, ConfigError, StateError, Stopped
-from flexfas_jax.training import clock, devices, loop, metric_writer, progress, testing
-from flexfas_jax.training import job as jobs
+from flexfas_jax.training import clock, devices, loop, metric_writer, progress
+from flexfas_jax.training import setup as jobs
 from flexfas_jax.training.checkpoints import Checkpoints
+from flexfas_jax.training.tasks.base import anti_spoofing
 from tests.small_job import ROOT, STEPS, finish, losses, start, write_config
 
 
@@ -110,18 +111,18 @@ def test_told_to_stop_within_an_epoch(config, unbroken, tmp_path):
 
 def test_told_to_stop_while_val_is_scored(config, unbroken, tmp_path, monkeypatch):
   """The step is saved at once, and judged by whoever goes on."""
-  score = testing.val_metrics
+  score = anti_spoofing.val_metrics
 
   def told(*arguments):
     os.kill(os.getpid(), signal.SIGTERM)
     return score(*arguments)
 
-  monkeypatch.setattr(testing, 'val_metrics', told)
+  monkeypatch.setattr(anti_spoofing, 'val_metrics', told)
   with pytest.raises(Stopped, match=f'after step {STEPS} of {STEPS}'):
     loop.train(in_process(config), str(tmp_path / 'run'))
   assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
   assert not Checkpoints(tmp_path / 'run' / 'checkpoints', 'eer', read_only=True).judged(STEPS)
-  monkeypatch.setattr(testing, 'val_metrics', score)
+  monkeypatch.setattr(anti_spoofing, 'val_metrics', score)
   loop.train(in_process(config), str(tmp_path / 'run'))
   assert Checkpoints(tmp_path / 'run' / 'checkpoints', 'eer', read_only=True).judged(STEPS)
   ((found,), (expected,)) = (

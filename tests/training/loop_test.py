@@ -20,8 +20,8 @@ from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.protocols.definitions import PROTOCOLS
-from flexfas_jax.training import inputs, loop, workdir
-from flexfas_jax.training import job as jobs
+from flexfas_jax.training import datasets, loop, workdir
+from flexfas_jax.training import setup as jobs
 from flexfas_jax.training.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -360,9 +360,9 @@ def test_who_only_evaluates_need_not_have_what_was_trained_on(prepared, tmp_path
   config = make_config(str(tmp_path), train='padisi/face:whole', **{'test.unseen': 'wmca/x:test'})
   job = jobs.make(config)
   with pytest.raises(DataError, match='padisi/face is not prepared'):
-    inputs.open_all(job.config, test=False)
+    datasets.open_all(job.config, test=False)
   config.test = {'cross': 'rendered_faces/wmca_like_tiny:test'}
-  data = inputs.open_all(jobs.make(config).config, train=False)
+  data = datasets.open_all(jobs.make(config).config, train=False)
   assert data.train is None
   assert data.remarks == ['not proven to share nobody: train, padisi/face:whole, which is not here']
 
@@ -370,14 +370,14 @@ def test_who_only_evaluates_need_not_have_what_was_trained_on(prepared, tmp_path
 def test_a_sensor_that_predicts_the_label_is_warned_of(prepared):
   """Infrared is left out of the bona fide samples of train alone."""
   sets = ('rendered_faces/surf_like_tiny', 'rendered_faces/cefa_like_tiny')
-  usual = inputs.open_all(jobs.make(make_config(prepared)).config)
+  usual = datasets.open_all(jobs.make(make_config(prepared)).config)
   assert not [line for line in usual.remarks if line.startswith('warning')]
   train = [
     f'{name}:train[{species}]'
     for name in sets
     for species in ('species=bona_fide & modalities=rgb,depth', 'species!=bona_fide')
   ]
-  data = inputs.open_all(jobs.make(make_config(prepared, train=', '.join(train))).config)
+  data = datasets.open_all(jobs.make(make_config(prepared, train=', '.join(train))).config)
   assert [line for line in data.remarks if line.startswith('warning')] == [
     'warning: config.train: ir presence separates attacks from bona fide samples (balanced '
     'accuracy 1.00): absent: 0% of attacks, 100% of bona fide; present: 100% of attacks, 0% of '
@@ -430,7 +430,7 @@ def test_an_exploded_loss_stops_the_run(prepared, tmp_path, one_device):
     loop.train(config, str(tmp_path / 'run'))
   told = json.loads((tmp_path / 'run' / 'bad_batch.json').read_text())
   assert (told['step'], told['loss']) == (2, 'nan')
-  source = inputs.open_all(config).train
+  source = datasets.open_all(config).train
   second = itertools.islice(pipeline.order(len(source), config.seed), 8, 16)
   assert told['ids'] == [source[i]['id'] for i in second]
   assert os.listdir(tmp_path / 'run' / 'checkpoints') == ['1']
@@ -482,7 +482,7 @@ def donor_of(job):
 
 
 def test_streams_start_from_a_file_and_a_resumed_run_needs_none(prepared, tmp_path, monkeypatch):
-  """`fetch` is tested with real names in models/weights/conversion_test.py; here, the loop's use."""
+  """`fetch` is tested with real names in models/weights/conversion_test.py; here, the loop."""
   asked, seen = [], []
 
   def fetch(source, variables):

@@ -5,8 +5,8 @@ import collections
 import jax
 import pytest
 
-from flexfas_jax.training import job as jobs
 from flexfas_jax.training import loop
+from flexfas_jax.training import setup as jobs
 from tests import small_job
 
 

@@ -13,8 +13,9 @@ import numpy as np
 from configs import vit_fusion
 from experiments.performance import timing
 from flexfas_jax import ensemble
-from flexfas_jax.evaluation import metrics, score_files, scoring
+from flexfas_jax.evaluation import metrics, score_files
 from flexfas_jax.models import flexmodal
+from flexfas_jax.training import scoring
 from tests.toy import fill
 
 SCORES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)

@@ -11,8 +11,8 @@ import numpy as np
 from configs import vit_fusion
 from experiments.performance import timing
 from experiments.performance.other_side import other_side
-from flexfas_jax.evaluation import scoring
 from flexfas_jax.models import flexmodal
+from flexfas_jax.training import scoring
 from tests.toy import fill
 
 BATCH = 4

@@ -17,9 +17,10 @@ from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import face_verification
 from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.models.weights import conversion
-from flexfas_jax.training import classification, donors, identities, inputs, loop, sharding, workdir
-from flexfas_jax.training import job as jobs
+from flexfas_jax.training import datasets, init_from_run, loop, sharding, subjects, workdir
+from flexfas_jax.training import setup as jobs
 from flexfas_jax.training.checkpoints import Checkpoints
+from flexfas_jax.training.tasks.base import attribute_classification
 
 ROOT = pathlib.Path(__file__).parents[2]
 PEOPLE = 'rendered_faces/{}[species=bona_fide & modalities=rgb]'
@@ -132,8 +133,8 @@ def test_a_run_leaves_pairs_figures_and_people(donor, prepared):
   rows = list(csv.DictReader((donor / 'scores/intra_pairs.csv').read_text().splitlines()))
   assert len(rows) == 54
   assert all((r['subject_a'] == r['subject_b']) == (r['label'] == 'same') for r in rows)
-  known = identities.read(donor)
-  source = inputs.open_all(faces(prepared)).train
+  known = subjects.read(donor)
+  source = datasets.open_all(faces(prepared)).train
   assert known.classes == known.people == tuple(sorted(set(source.columns['subject'])))
   assert len(known.people) == 6
   assert losses(donor).keys() == set(range(1, 9))
@@ -147,7 +148,7 @@ def test_the_head_has_as_many_identities_as_there_are(donor):
 
 
 def test_a_sample_is_numbered_by_its_person(prepared):
-  data = inputs.open_all(faces(prepared))
+  data = datasets.open_all(faces(prepared))
   job = jobs.make(faces(prepared), classes=6)
   batch = next(pipeline.train_batches(data.train, job.preprocess, 8, seed=0))
   ids = pipeline.ids_of_batch(data.train, 8, seed=0, index=0)
@@ -169,7 +170,7 @@ def test_evaluation_needs_no_training_data(donor, prepared, tmp_path, capsys):
   config.data_dir = str(elsewhere)
   monkey = pytest.MonkeyPatch()
   with monkey.context() as patch:  # the training's second set is not here, and is not made
-    patch.setattr(inputs.sources, 'prepare', refuse)
+    patch.setattr(datasets.sources, 'prepare', refuse)
     loop.evaluate(config, str(run))
   assert json.loads((run / 'results.json').read_text()) == before
   assert 'not proven to share nobody: train' in capsys.readouterr().out
@@ -274,10 +275,10 @@ def test_a_job_without_data_asks_for_the_number():
 
 
 def test_other_people_than_it_began_with_are_refused(donor, prepared, tmp_path):
-  known = identities.read(donor)
+  known = subjects.read(donor)
   more = known._replace(classes=(*known.classes, 'x'), people=(*known.people, 'x'))
   with pytest.raises(StateError, match='trained on 6 values of subject, .* 7 .* apart: x'):
-    identities.refuse_others(donor, more)
+    subjects.refuse_others(donor, more)
 
 
 def test_an_attribute_in_the_place_of_people(prepared, tmp_path, capsys):
@@ -297,13 +298,13 @@ def test_an_attribute_in_the_place_of_people(prepared, tmp_path, capsys):
   rows = (tmp_path / 'run/scores/intra_classes.csv').read_text().splitlines()
   assert rows[0] == 'id,subject,ethnicity,' + ','.join(c.replace('accuracy', 'cosine')
                                                        for c in classes)  # fmt: skip
-  known = identities.read(tmp_path / 'run')
+  known = subjects.read(tmp_path / 'run')
   assert known.classes == ('group_a', 'group_b', 'group_c') and len(known.people) == 3
 
 
 def test_accuracy_by_class_by_hand():
   cosine = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [np.nan, np.nan]])
-  found = classification.figures(cosine, np.array([0, 0, 0, 1]), ('x', 'y'))
+  found = attribute_classification.figures(cosine, np.array([0, 0, 0, 1]), ('x', 'y'))
   assert found == {
     'accuracy': pytest.approx(1 / 3),
     'error': pytest.approx(2 / 3),
@@ -353,7 +354,7 @@ def test_streams_and_joint_stages_start_from_a_run(donor, prepared, tmp_path, mo
   assert seen == {*places, 'repeated'}
   told = workdir.pretraining(tmp_path / 'run')
   assert (told['step'], told['into']) == (step, 'aggregation')
-  assert told['people'] == list(identities.read(donor).people)
+  assert told['people'] == list(subjects.read(donor).people)
   header = json.loads((donor / 'scores/val_pairs.json').read_text())
   assert told['weights_hash'] == header['weights_hash']
   assert workdir.pretraining(tmp_path / 'chance') == {}
@@ -384,7 +385,7 @@ def test_a_second_stage_starts_from_all_of_the_first(donor, prepared, tmp_path, 
   assert found.keys() == given.keys()
   assert all((found[name] == given[name]).all() for name in found)
   told = workdir.pretraining(tmp_path / 'begun')
-  assert told['people'] == list(identities.read(donor).people)  # of the first one's donor
+  assert told['people'] == list(subjects.read(donor).people)  # of the first one's donor
   loop.train_and_evaluate(config, str(second))
   shutil.rmtree(first)
   loop.train(config, str(second))
@@ -439,7 +440,7 @@ def test_weights_that_do_not_fit_are_named(donor, prepared, tmp_path, fields, sa
   config = attacks(prepared, donor, **fields)
   if said is None:  # pico is as mu, but for its training
     job = jobs.make(config)
-    assert donors.fetch(job, tmp_path / 'run').arrays
+    assert init_from_run.fetch(job, tmp_path / 'run').arrays
     return
   with pytest.raises(StateError, match=said):
     loop.train(config, str(tmp_path / 'run'))
@@ -462,7 +463,7 @@ def test_what_is_frozen_stays_as_it_was_given(donor, prepared, tmp_path):
   loop.train(config, str(run))
   trained = flat(state_of(run)[1]['params'])
   job = jobs.make(config)
-  given = {'/'.join(p[1:]): v for p, v in donors.fetch(job, tmp_path / 'x').arrays.items()
+  given = {'/'.join(p[1:]): v for p, v in init_from_run.fetch(job, tmp_path / 'x').arrays.items()
            if p[0] == 'params'}  # fmt: skip
   frozen = [n for n in given if n.split('/')[1] == 'stage_1' and n.startswith('streams_')]
   moved = [n for n in given if n not in frozen and n.endswith('kernel')]
@@ -478,7 +479,7 @@ def test_what_is_frozen_stays_as_it_was_given(donor, prepared, tmp_path):
 
 
 def test_pairs_of_a_run_are_drawn_by_its_config(prepared):
-  data = inputs.open_all(faces(prepared))
+  data = datasets.open_all(faces(prepared))
   job = jobs.make(faces(prepared, pairs=5), classes=6)
   found = loop.tasks.judging(job.config).pairs_of(job, data.val, 'val')
   assert isinstance(found, face_verification.Pairs)

@@ -16,12 +16,13 @@ import numpy as np
 from flexfas_jax.evaluation import face_verification as pairing
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.input_pipeline import sources
-from flexfas_jax.training import distributed, identities, inputs, testing, verification
-from flexfas_jax.training import job as jobs
+from flexfas_jax.training import datasets, distributed, subjects
+from flexfas_jax.training import setup as jobs
+from flexfas_jax.training.tasks.base import anti_spoofing, face_verification
 
 BEST = 'error'  # of val, the mean over the classes: chooses the checkpoint that is evaluated
 
-make_scorer = functools.partial(verification.make_scorer, output='cosine')
+make_scorer = functools.partial(face_verification.make_scorer, output='cosine')
 
 
 def figures(cosine: np.ndarray, truth: np.ndarray, classes: tuple[str, ...]) -> dict[str, float]:
@@ -40,7 +41,7 @@ def figures(cosine: np.ndarray, truth: np.ndarray, classes: tuple[str, ...]) -> 
   return found | {f'accuracy/{name}': value for name, value in of.items()}
 
 
-def check(job: jobs.Job, data: inputs.Data) -> None:
+def check(job: jobs.Job, data: datasets.Data) -> None:
   """Nothing is left to find: `inputs.open_all` has numbered every example."""
   del job, data
 
@@ -53,7 +54,7 @@ def val_metrics(
   interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
   """Of val; None if it was interrupted."""
-  cosine = testing.uninterrupted(scorer, variables, job, source, interrupted)
+  cosine = anti_spoofing.uninterrupted(scorer, variables, job, source, interrupted)
   if cosine is None:
     return None
   names = tuple(map(str, range(cosine.shape[1])))
@@ -61,12 +62,12 @@ def val_metrics(
   return {f'val/{name}': found[name] for name in ('error', 'accuracy')}
 
 
-def evaluate(job: jobs.Job, folder: pathlib.Path, data: inputs.Data, scorer) -> None:
+def evaluate(job: jobs.Job, folder: pathlib.Path, data: datasets.Data, scorer) -> None:
   """Each sample's cosines, a table and results.json of the best step."""
-  step, variables, header = testing.best_of(job, folder, BEST, data.remarks)
+  step, variables, header = anti_spoofing.best_of(job, folder, BEST, data.remarks)
   classes, found = data.known.classes, {}
   for name, source in {'val': data.val, **data.test}.items():
-    cosine = verification.read(job, scorer, variables, name, source)
+    cosine = face_verification.read(job, scorer, variables, name, source)
     found[name] = figures(cosine, source.identities, classes)
     if distributed.is_first():
       (folder / 'scores').mkdir(exist_ok=True)
@@ -78,10 +79,10 @@ def evaluate(job: jobs.Job, folder: pathlib.Path, data: inputs.Data, scorer) -> 
       shown = ('-' if share is None else f'{100 * share:.1f}' for share in shares)
       rows.append([name, str(values['n']), *shown])
     title = f'{job.target}: accuracy in percent, by class, step {step}'
-    verification.finish(folder, data, found, f'{title}\n{pairing.columns(rows)}')
+    face_verification.finish(folder, data, found, f'{title}\n{pairing.columns(rows)}')
 
 
-def _write(path, source: sources.Source, known: identities.Known, cosine, header) -> None:
+def _write(path, source: sources.Source, known: subjects.Known, cosine, header) -> None:
   text = io.StringIO()
   rows = csv.writer(text, lineterminator='\n')
   rows.writerow(['id', 'subject', known.target, *(f'cosine/{name}' for name in known.classes)])

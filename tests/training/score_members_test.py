@@ -11,7 +11,7 @@ from flexfas_jax import ensemble
 from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.evaluation.ensemble import views as looks
-from flexfas_jax.training import members
+from flexfas_jax.training import score_members
 from tests import small_job
 from tests.main_test import run
 
@@ -84,7 +84,7 @@ def test_together_they_are_scored_as_each_alone(runs, copies):
 
 
 def test_they_may_be_looked_at_otherwise(runs, copies):
-  members.evaluate([copies[0]], {'views': ('flip',)})
+  score_members.evaluate([copies[0]], {'views': ('flip',)})
   again = score_files.read(copies[0] / 'scores' / 'intra.csv')
   by_view = score_files.read(runs[0] / 'scores' / 'views' / 'intra.csv')
   for subset in SUBSETS:
@@ -105,7 +105,7 @@ def test_each_run_is_scored_by_its_own_resizing(runs, copies):
   config = json.loads((copies[1] / 'config.json').read_text())
   assert config['resize'] == 'area'
   (copies[1] / 'config.json').write_text(json.dumps({**config, 'resize': 'bilinear'}))
-  members.evaluate(copies)
+  score_members.evaluate(copies)
   own, other = (
     [score_files.read(w / 'scores' / 'intra.csv').scores['rgb'] for w in (run, copy)]
     for run, copy in zip(runs.values(), copies, strict=True)
@@ -119,14 +119,14 @@ def test_what_cannot_be_scored_is_named(copies, tmp_path):
   config = json.loads((other / 'config.json').read_text())
   (other / 'config.json').write_text(json.dumps({**config, 'steps': 20}))
   with pytest.raises(StateError, match=f'{other} is trained for 8 of 20 steps'):
-    members.evaluate([one, other])
+    score_members.evaluate([one, other])
   assert not (one / 'results.json').exists()  # none, rather than some
   with pytest.raises(StateError, match='holds no run'):
-    members.evaluate([one, tmp_path / 'nothing'])
+    score_members.evaluate([one, tmp_path / 'nothing'])
   with pytest.raises(ConfigError, match='is given twice'):
-    members.evaluate([one, one])
+    score_members.evaluate([one, one])
   with pytest.raises(ConfigError, match="'upside' is no view"):
-    members.evaluate([one], {'views': ('upside',)})
+    score_members.evaluate([one], {'views': ('upside',)})
   found = run('evaluate_members', str(tmp_path / 'nothing'))
   assert found.returncode == 4 and 'holds no run' in found.stderr
   assert 'Traceback' not in found.stderr

@@ -13,11 +13,12 @@ import numpy as np
 
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import face_verification as pairing
-from flexfas_jax.evaluation import results, score_files, scoring
+from flexfas_jax.evaluation import results, score_files
 from flexfas_jax.input_pipeline import sources
-from flexfas_jax.training import distributed, inputs, sharding, testing
-from flexfas_jax.training import job as jobs
+from flexfas_jax.training import datasets, distributed, scoring, sharding
+from flexfas_jax.training import setup as jobs
 from flexfas_jax.training.progress import Progress
+from flexfas_jax.training.tasks.base import anti_spoofing
 
 BEST = 'eer'  # of val's pairs: chooses the checkpoint that is evaluated
 
@@ -45,7 +46,7 @@ def pairs_of(job: jobs.Job, source: sources.Source, name: str) -> pairing.Pairs:
     raise DataError(f'{name}, {", ".join(source.names)}: {error}') from None
 
 
-def check(job: jobs.Job, data: inputs.Data) -> None:
+def check(job: jobs.Job, data: datasets.Data) -> None:
   """Raises a DataError if val or a test has no pairs; before the first step, not after the last."""
   for name, source in {'val': data.val, **data.test}.items():
     if source:
@@ -60,7 +61,7 @@ def val_metrics(
   interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
   """Of val's pairs; None if it was interrupted."""
-  embedding = testing.uninterrupted(scorer, variables, job, source, interrupted)
+  embedding = anti_spoofing.uninterrupted(scorer, variables, job, source, interrupted)
   if embedding is None:
     return None
   pairs = pairs_of(job, source, 'val')
@@ -68,9 +69,9 @@ def val_metrics(
   return {f'val/{name}': value for name, value in found.items() if not name.startswith('n_')}
 
 
-def evaluate(job: jobs.Job, folder: pathlib.Path, data: inputs.Data, scorer) -> None:
+def evaluate(job: jobs.Job, folder: pathlib.Path, data: datasets.Data, scorer) -> None:
   """Pairs' scores, a table and results.json of the best step."""
-  step, variables, header = testing.best_of(job, folder, BEST, data.remarks)
+  step, variables, header = anti_spoofing.best_of(job, folder, BEST, data.remarks)
   found = {}
   for name, source in {'val': data.val, **data.test}.items():
     embedding = read(job, scorer, variables, name, source)
@@ -91,10 +92,10 @@ def read(job: jobs.Job, scorer, variables, name: str, source: sources.Source) ->
   """A set's outputs, with progress shown: [N, D]."""
   silent = not distributed.is_first()
   with Progress(f'score {name}', len(source), silent=silent) as progress:
-    return scorer(variables, testing.batches_of(job, source), progress.update)
+    return scorer(variables, anti_spoofing.batches_of(job, source), progress.update)
 
 
-def finish(folder: pathlib.Path, data: inputs.Data, found: dict, table: str) -> None:
+def finish(folder: pathlib.Path, data: datasets.Data, found: dict, table: str) -> None:
   """Writes results.json of val and tests, and says what came out and what was written."""
   for line in (table, *data.remarks):
     print(line + '\n')

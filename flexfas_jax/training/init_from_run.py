@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from flexfas_jax.errors import StateError
 from flexfas_jax.models.weights import conversion
-from flexfas_jax.training import digests, distributed, identities, sharding, tasks, workdir
-from flexfas_jax.training import job as jobs
+from flexfas_jax.training import digests, distributed, sharding, subjects, workdir
+from flexfas_jax.training import setup as jobs
 from flexfas_jax.training.checkpoints import Checkpoints
+from flexfas_jax.training.tasks.base import base as tasks
 
 
 class Donated(NamedTuple):
@@ -55,7 +56,7 @@ def people_of(
       f'config.pretrained.weights = {source.weights} is no workdir of a run of ours (there is no '
       "config.json); train it first, or name the architecture of a file's weights"
     )
-  before, known = workdir.pretraining(donor), identities.read(donor)
+  before, known = workdir.pretraining(donor), subjects.read(donor)
   remarks, people = [before.get('remark', '')], set(before.get('people', ()))
   if _config_of(donor).get('train') == train:
     pass
@@ -64,7 +65,7 @@ def people_of(
   else:
     remarks.append(
       f'not proven that nobody is tested on whom {source.weights} was trained on: it holds no '
-      f'{identities.FILE}'
+      f'{subjects.FILE}'
     )
   return sorted(people), '; '.join(filter(None, remarks))
 

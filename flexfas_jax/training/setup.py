@@ -21,8 +21,8 @@ from flexfas_jax.images import geometry, transforms
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import conversion
-from flexfas_jax.training import identities, sharding
 from flexfas_jax.training import optimizer as optimizers
+from flexfas_jax.training import sharding, subjects
 from flexfas_jax.training.devices import find as find_devices
 from flexfas_jax.training.step import init_state, train_step
 
@@ -67,7 +67,7 @@ def make(
   """
   found: list[FlexfasError] = []
   attempt = functools.partial(errors.attempt, found)
-  target = attempt('config.task', identities.target_of, config) or ''
+  target = attempt('config.task', subjects.target_of, config) or ''
   config, protocol = attempt('config.protocol', with_protocol, config) or (config, None)
   if target and protocol:
     found.append(

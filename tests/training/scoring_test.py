@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from flexfas_jax import schema
-from flexfas_jax.evaluation import scoring
 from flexfas_jax.models import flexmodal
+from flexfas_jax.training import scoring
 from tests.toy import make, make_batch
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from configs import vit_fusion
-from flexfas_jax.training import job as jobs
+from flexfas_jax.training import setup as jobs
 
 
 def make_config(**more):

@@ -16,10 +16,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.evaluation import scoring
 from flexfas_jax.input_pipeline import sources
-from flexfas_jax.training import distributed, donors, inputs, sharding, testing
-from flexfas_jax.training import job as jobs
+from flexfas_jax.training import datasets, distributed, init_from_run, scoring, sharding
+from flexfas_jax.training import setup as jobs
+from flexfas_jax.training.tasks.base import anti_spoofing
 
 
 class Run(NamedTuple):
@@ -27,7 +27,7 @@ class Run(NamedTuple):
 
   folder: pathlib.Path
   job: jobs.Job
-  data: inputs.Data
+  data: datasets.Data
   step: int
   variables: Any
   header: Mapping
@@ -59,7 +59,7 @@ def evaluate(folders: Sequence[str | pathlib.Path], changes: Mapping[str, Any] |
     for run, (of_sets, remarks) in zip(group, scored, strict=True):
       if distributed.is_first():
         print(f'{run.folder}:')
-      testing.finish(run.job, run.folder, run.data, run.step, of_sets, remarks)
+      anti_spoofing.finish(run.job, run.folder, run.data, run.step, of_sets, remarks)
 
 
 def _open(folder: pathlib.Path, changes: Mapping[str, Any]) -> Run:
@@ -75,10 +75,10 @@ def _open(folder: pathlib.Path, changes: Mapping[str, Any]) -> Run:
     raise StateError(f'{folder} tells identities apart; members are of attacks')
   config.update(changes)
   job = jobs.make(config)
-  people, remark = donors.people_of(folder, None)
-  data = inputs.open_all(job.config, train=False, pretraining=people)
+  people, remark = init_from_run.people_of(folder, None)
+  data = datasets.open_all(job.config, train=False, pretraining=people)
   data.remarks.extend([remark] if remark else [])
-  step, variables, header = testing.best_of(job, folder, testing.BEST, data.remarks)
+  step, variables, header = anti_spoofing.best_of(job, folder, anti_spoofing.BEST, data.remarks)
   if header['trained_steps'] < job.config.steps:
     raise StateError(
       f'{folder} is trained for {header["trained_steps"]} of {job.config.steps} steps; train it to '
@@ -112,7 +112,7 @@ def _score(runs: Sequence[Run]) -> list[tuple[dict, list[str]]]:
     names = ', '.join(sorted({name for _, name in wanted}))
     variables = jax.device_put(_stack([runs[i].variables for i in members]), everywhere)
     score = functools.partial(scorer, variables)
-    scores, told = testing.score_whole(
+    scores, told = anti_spoofing.score_whole(
       job, score, f'{names}, {len(members)} runs', source, [runs[i].header for i in members]
     )
     of = dict(zip(members, scores, strict=True))

@@ -14,20 +14,12 @@ import numpy as np
 import flexfas_jax
 from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import evaluate as evaluate_scores
-from flexfas_jax.evaluation import (
-  evidence,
-  results,
-  score_files,
-  scoring,
-  sufficiency,
-  thresholds,
-  unusable,
-)
+from flexfas_jax.evaluation import evidence, results, score_files, sufficiency, thresholds, unusable
 from flexfas_jax.evaluation.ensemble import views as looks
 from flexfas_jax.evaluation.report import tables
 from flexfas_jax.input_pipeline import pipeline, sources
-from flexfas_jax.training import digests, distributed, inputs, sharding, workdir
-from flexfas_jax.training import job as jobs
+from flexfas_jax.training import datasets, digests, distributed, scoring, sharding, workdir
+from flexfas_jax.training import setup as jobs
 from flexfas_jax.training.checkpoints import Checkpoints
 from flexfas_jax.training.progress import Progress
 
@@ -80,12 +72,12 @@ def uninterrupted(scorer, variables, job: jobs.Job, source: sources.Source, inte
     return None
 
 
-def check(job: jobs.Job, data: inputs.Data) -> None:
+def check(job: jobs.Job, data: datasets.Data) -> None:
   """Nothing is left to find: thresholds and classes are looked at where they are read."""
   del job, data
 
 
-def evaluate(job: jobs.Job, folder: pathlib.Path, data: inputs.Data, scorer) -> None:
+def evaluate(job: jobs.Job, folder: pathlib.Path, data: datasets.Data, scorer) -> None:
   """Scores, score files, thresholds from val, tables, results.json, report of the best step."""
   step, variables, header = best_of(job, folder, BEST, data.remarks)
   scored, remarks, score = {}, [], functools.partial(scorer, variables)
@@ -95,7 +87,7 @@ def evaluate(job: jobs.Job, folder: pathlib.Path, data: inputs.Data, scorer) -> 
   finish(job, folder, data, step, scored, remarks)
 
 
-def finish(job, folder: pathlib.Path, data: inputs.Data, step: int, scored, remarks=()) -> None:
+def finish(job, folder: pathlib.Path, data: datasets.Data, step: int, scored, remarks=()) -> None:
   """Score files, thresholds from val, tables, results.json and report of what has been scored.
 
   Args:

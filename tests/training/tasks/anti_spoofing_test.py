@@ -10,7 +10,7 @@ from flexfas_jax.evaluation.score_files import Scores
 from flexfas_jax.images import geometry
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline
-from flexfas_jax.training import testing
+from flexfas_jax.training.tasks.base import anti_spoofing
 
 MODALITIES = ('rgb', 'depth', 'ir')
 COVERED = {1: ('ir',), 4: ('rgb', 'depth')}
@@ -51,7 +51,7 @@ def score(batches, about, progress):
 
 @pytest.fixture
 def job(monkeypatch):
-  monkeypatch.setattr(testing.sharding, 'rows', lambda mesh, B: np.arange(B))
+  monkeypatch.setattr(anti_spoofing.sharding, 'rows', lambda mesh, B: np.arange(B))
   return types.SimpleNamespace(
     config=types.SimpleNamespace(eval_batch_size=BATCH),
     model=types.SimpleNamespace(modalities=MODALITIES),
@@ -62,23 +62,25 @@ def job(monkeypatch):
 
 
 def test_the_scores_name_what_carries_no_signal(job, source):
-  scores, notes = testing.score_whole(job, score, 'val', source, {})
+  scores, notes = anti_spoofing.score_whole(job, score, 'val', source, {})
   assert scores.extra['unusable'].tolist() == NAMES
   assert notes == [f'val: 1 images of {m} carry no signal; treated as absent' for m in MODALITIES]
-  members, _ = testing.score_whole(job, score, 'val', source, [{}, {}])
+  members, _ = anti_spoofing.score_whole(job, score, 'val', source, [{}, {}])
   assert [one.extra['unusable'].tolist() for one in members] == [NAMES] * 2
-  scores, notes = testing.score_whole(job, score, 'val', Examples(source[2:4]), {})
+  scores, notes = anti_spoofing.score_whole(job, score, 'val', Examples(source[2:4]), {})
   assert scores.extra == {} and notes == []
 
 
 def test_each_process_has_a_part_of_a_batch(job, source, monkeypatch):
   """Whatever rows a process holds, all have the whole column; some rows are held twice."""
   parts = []
-  monkeypatch.setattr(testing.distributed, 'total', lambda found: parts.append(found) or found)
+  monkeypatch.setattr(
+    anti_spoofing.distributed, 'total', lambda found: parts.append(found) or found
+  )
   for rows in ([0, 3], [1, 2], [3, 2]):
-    monkeypatch.setattr(testing.sharding, 'rows', lambda mesh, B, own=rows: np.array(own))
-    testing.score_whole(job, score, 'val', source, {})
+    monkeypatch.setattr(anti_spoofing.sharding, 'rows', lambda mesh, B, own=rows: np.array(own))
+    anti_spoofing.score_whole(job, score, 'val', source, {})
   whole = sum(parts)
-  monkeypatch.setattr(testing.distributed, 'total', lambda found: whole)
-  scores, _ = testing.score_whole(job, score, 'val', source, {})
+  monkeypatch.setattr(anti_spoofing.distributed, 'total', lambda found: whole)
+  scores, _ = anti_spoofing.score_whole(job, score, 'val', source, {})
   assert scores.extra['unusable'].tolist() == NAMES

@@ -11,8 +11,8 @@ from flexfas_jax.errors import ConfigError, DataError, FlexfasError
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.protocols import leakage, selection, shortcuts
 from flexfas_jax.schema import MODALITIES
-from flexfas_jax.training import identities
-from flexfas_jax.training import job as jobs
+from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import subjects
 
 # Of the manifests: which images there are, how they were encoded, and what took them.
 _FILE_COLUMNS = (*(f'{m}_{what}' for m in MODALITIES for what in ('sha256', 'file')), 'device')
@@ -25,14 +25,14 @@ class Data(NamedTuple):
   val: sources.Source
   test: dict[str, sources.Source | None]
   remarks: list[str]  # what every figure is told with
-  known: identities.Known | None = None  # the training's classes and people
+  known: subjects.Known | None = None  # the training's classes and people
 
 
 def open_all(
   config: ConfigDict,
   train: bool = True,
   test: bool = True,
-  known: identities.Known | None = None,
+  known: subjects.Known | None = None,
   pretraining: Collection[str] = (),
 ) -> Data:
   """Opens what is trained on, chosen by and tested on, and proves that it is apart.
@@ -48,7 +48,7 @@ def open_all(
   Raises:
     DataError: what is needed is missing or damaged, or somebody is on two sides.
   """
-  remarks, target = [], identities.target_of(config)
+  remarks, target = [], subjects.target_of(config)
   nobody = {'id': (), 'video': (), 'subject': ()}
 
   def open_(name: str, names: str, needed: bool) -> sources.Source | None:
@@ -66,7 +66,7 @@ def open_all(
       remarks.append(f'not proven to share nobody: {name}, {names}, which is not here')
       return None
     if target:
-      identities.check(source, target, f'config.{name}')
+      subjects.check(source, target, f'config.{name}')
     return source
 
   val = open_('val', config.val, True)
@@ -94,14 +94,14 @@ def open_all(
   if train_source and not target:
     remarks += _shortcuts(train_source.columns)
   if known is None and train_source:
-    known = identities.know(train_source, target)
-    identities.check_count(config, known)
+    known = subjects.know(train_source, target)
+    subjects.check_count(config, known)
   if target and known:
     number = lambda source, side: source.with_identities(  # noqa: E731
-      identities.number(source, known, f'config.{side}')
+      subjects.number(source, known, f'config.{side}')
     )
     train_source = train_source and number(train_source, 'train')
-    if target != identities.PERSON:  # people of val and tests are others
+    if target != subjects.PERSON:  # people of val and tests are others
       val = number(val, 'val')
       tests = {name: source and number(source, f'test.{name}') for name, source in tests.items()}
   return Data(train_source, val, tests, remarks, known)
@@ -134,7 +134,7 @@ def problems(config: ConfigDict, train: bool = True, test: bool = True) -> list[
   """
   try:
     config, _ = jobs.with_protocol(config)
-    target = identities.target_of(config)
+    target = subjects.target_of(config)
   except ConfigError:
     return []  # `job.make` reports it
   sides = {'val': config.val} | ({'train': config.train} if train else {})

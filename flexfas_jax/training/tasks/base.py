@@ -3,7 +3,12 @@
 from collections.abc import Mapping
 from types import ModuleType
 
-from flexfas_jax.training import classification, identities, testing, verification
+from flexfas_jax.training import subjects
+from flexfas_jax.training.tasks.base import (
+  anti_spoofing,
+  attribute_classification,
+  face_verification,
+)
 
 
 def judging(config: Mapping) -> ModuleType:
@@ -19,7 +24,7 @@ def judging(config: Mapping) -> ModuleType:
   Raises:
     ConfigError: an unknown task.
   """
-  target = identities.target_of(config)
+  target = subjects.target_of(config)
   if not target:
-    return testing
-  return verification if target == identities.PERSON else classification
+    return anti_spoofing
+  return face_verification if target == subjects.PERSON else attribute_classification
