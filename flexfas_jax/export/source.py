@@ -15,7 +15,7 @@ from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import conversion
 from flexfas_jax.training import setup as jobs
 from flexfas_jax.training import workdir
-from flexfas_jax.training.tasks.base import anti_spoofing
+from flexfas_jax.training.tasks import anti_spoofing
 
 
 class Source(NamedTuple):

@@ -13,7 +13,7 @@ from flexfas_jax.models.weights import conversion
 from flexfas_jax.training import digests, distributed, sharding, subjects, workdir
 from flexfas_jax.training import setup as jobs
 from flexfas_jax.training.checkpoints import Checkpoints
-from flexfas_jax.training.tasks.base import base as tasks
+from flexfas_jax.training.tasks import base as tasks
 
 
 class Donated(NamedTuple):

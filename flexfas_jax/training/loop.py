@@ -31,7 +31,7 @@ from flexfas_jax.training.metric_writer import MetricWriter
 from flexfas_jax.training.preemption import Preemption, heed_at_once
 from flexfas_jax.training.progress import Progress
 from flexfas_jax.training.step import named_key
-from flexfas_jax.training.tasks.base import base as tasks
+from flexfas_jax.training.tasks import base as tasks
 
 
 class Options(NamedTuple):

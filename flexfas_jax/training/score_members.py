@@ -19,7 +19,7 @@ from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import datasets, distributed, init_from_run, scoring, sharding
 from flexfas_jax.training import setup as jobs
-from flexfas_jax.training.tasks.base import anti_spoofing
+from flexfas_jax.training.tasks import anti_spoofing
 
 
 class Run(NamedTuple):

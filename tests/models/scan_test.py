@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.models.pretrained_test import assert_same, fill, shapes_of
 
 from flexfas_jax.errors import StateError
 from flexfas_jax.models import flexmodal
@@ -16,6 +15,7 @@ from flexfas_jax.models.weights import files as weight_files
 from flexfas_jax.training import sharding
 from tests import toy
 from tests.models.remat_test import kept
+from tests.models.weights.conversion_test import assert_same, fill, shapes_of
 
 SCAN = (('variant', 'deep'), ('scan', True))
 UNROLLED = (('variant', 'deep'),)

@@ -19,7 +19,7 @@ from flexfas_jax.errors import STOPPED, ConfigError, StateError, Stopped
 from flexfas_jax.training import clock, devices, loop, metric_writer, progress
 from flexfas_jax.training import setup as jobs
 from flexfas_jax.training.checkpoints import Checkpoints
-from flexfas_jax.training.tasks.base import anti_spoofing
+from flexfas_jax.training.tasks import anti_spoofing
 from tests.small_job import ROOT, STEPS, finish, losses, start, write_config
 
 

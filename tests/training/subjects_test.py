@@ -20,7 +20,7 @@ from flexfas_jax.models.weights import conversion
 from flexfas_jax.training import datasets, init_from_run, loop, sharding, subjects, workdir
 from flexfas_jax.training import setup as jobs
 from flexfas_jax.training.checkpoints import Checkpoints
-from flexfas_jax.training.tasks.base import attribute_classification
+from flexfas_jax.training.tasks import attribute_classification
 
 ROOT = pathlib.Path(__file__).parents[2]
 PEOPLE = 'rendered_faces/{}[species=bona_fide & modalities=rgb]'
@@ -115,7 +115,7 @@ def donor(prepared, tmp_path_factory):
   folder = tmp_path_factory.mktemp('faces')
   file = folder / 'faces.py'
   file.write_text(
-    'from tests.training.identities_test import faces\n'
+    'from tests.training.subjects_test import faces\n'
     f'def get_config():\n  return faces({str(prepared)!r})\n'
   )
   found = main(file, folder / 'run')

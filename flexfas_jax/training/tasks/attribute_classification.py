@@ -18,7 +18,7 @@ from flexfas_jax.evaluation import score_files
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import datasets, distributed, subjects
 from flexfas_jax.training import setup as jobs
-from flexfas_jax.training.tasks.base import anti_spoofing, face_verification
+from flexfas_jax.training.tasks import anti_spoofing, face_verification
 
 BEST = 'error'  # of val, the mean over the classes: chooses the checkpoint that is evaluated
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from flexfas_jax.training import subjects
-from flexfas_jax.training.tasks.base import (
+from flexfas_jax.training.tasks import (
   anti_spoofing,
   attribute_classification,
   face_verification,

@@ -18,7 +18,7 @@ from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import datasets, distributed, scoring, sharding
 from flexfas_jax.training import setup as jobs
 from flexfas_jax.training.progress import Progress
-from flexfas_jax.training.tasks.base import anti_spoofing
+from flexfas_jax.training.tasks import anti_spoofing
 
 BEST = 'eer'  # of val's pairs: chooses the checkpoint that is evaluated
 

@@ -5,12 +5,12 @@ import io
 import numpy as np
 import pytest
 from rich.console import Console
-from tests.evaluation.judgement_test import DEV as MADE_DEV
-from tests.evaluation.judgement_test import TEST as MADE
 
 from flexfas_jax.evaluation import evaluate, results
 from flexfas_jax.evaluation.report import tables
 from flexfas_jax.evaluation.score_files import Scores
+from tests.evaluation.evaluate_test import DEV as MADE_DEV
+from tests.evaluation.evaluate_test import TEST as MADE
 from tests.evaluation.results_test import DEV, TEST, make
 
 

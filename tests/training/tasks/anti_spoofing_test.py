@@ -10,7 +10,7 @@ from flexfas_jax.evaluation.score_files import Scores
 from flexfas_jax.images import geometry
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline
-from flexfas_jax.training.tasks.base import anti_spoofing
+from flexfas_jax.training.tasks import anti_spoofing
 
 MODALITIES = ('rgb', 'depth', 'ir')
 COVERED = {1: ('ir',), 4: ('rgb', 'depth')}
