@@ -37,7 +37,7 @@ class Job(NamedTuple):
   schedule: Any
   loss: Any  # (outputs, batch) -> [B]
   map_size: int | None  # of the target that training needs
-  conversion: conversion.Source | None  # what the streams start from
+  pretrained: conversion.Source | None  # what the streams start from
   init: Any  # key -> State
   abstract: Any  # State of ShapeDtypeStruct, with shardings
   preprocess: Preprocess  # nothing random; the first of the views
