@@ -20,6 +20,7 @@ from flexfas_jax.evaluation import (
   thresholds,
 )
 from flexfas_jax.evaluation.report import image_lookup, tables
+from flexfas_jax.files import write_text
 from flexfas_jax.protocols import leakage
 
 _HELP = """\
@@ -394,7 +395,7 @@ def _write(args: argparse.Namespace, judged: evaluate.Judgement, references: dic
     if (path := getattr(args, name)) is None:
       continue
     try:
-      score_files.write_text(path, text())
+      write_text(path, text())
     except OSError as error:
       raise ConfigError(f'--{name}={path} cannot be written: {error.strerror}') from error
 

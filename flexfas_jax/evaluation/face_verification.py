@@ -24,7 +24,8 @@ from typing import NamedTuple
 import numpy as np
 
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import metrics, score_files
+from flexfas_jax.evaluation import metrics
+from flexfas_jax.files import write_text
 
 FARS = {'1e-2': 1e-2, '1e-3': 1e-3}
 FOLDS = 10
@@ -169,9 +170,9 @@ def write(path, pairs: Pairs, score: np.ndarray, ids, subject, header: Mapping) 
     rows.writerow(
       [f'{ids[a]}|{ids[b]}', ids[a], ids[b], subject[a], subject[b], _LABELS[same], shown]
     )
-  score_files.write_text(path, text.getvalue())
+  write_text(path, text.getvalue())
   said = {**header, 'polarity': 'high is the same person'}
-  score_files.write_text(path.with_suffix('.json'), json.dumps(said, indent=2) + '\n')
+  write_text(path.with_suffix('.json'), json.dumps(said, indent=2) + '\n')
 
 
 def text(found: Mapping[str, Mapping[str, float]], title: str) -> str:

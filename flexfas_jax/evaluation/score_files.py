@@ -23,7 +23,6 @@ import hashlib
 import io
 import itertools
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ import flexfas_jax
 from flexfas_jax import csv_dialect, label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import scales
+from flexfas_jax.files import write_text
 from flexfas_jax.schema import LABELS, METADATA
 
 POLARITY = 'high is bona fide'
@@ -398,23 +398,6 @@ def write(path, scores: Scores) -> None:
   # The CSV last: where it is, its header is.
   write_text(header_path(path), json.dumps(header, indent=2, sort_keys=True) + '\n')
   write_text(path, text.getvalue())
-
-
-def write_text(path: Path, text: str) -> None:
-  """Writes a file that is never seen half written: a temporary one beside it takes its place.
-
-  What is no regular file, e.g. /dev/stdout, is written to and not replaced.
-  """
-  text_bytes = text.encode('utf-8', 'backslashreplace')  # a path may have bytes that are no UTF-8
-  if path.exists() and not path.is_file():
-    path.write_bytes(text_bytes)
-    return
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    temporary.write_bytes(text_bytes)
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 def _is_subset(name: str) -> bool:

@@ -17,9 +17,10 @@ from collections.abc import Iterator, Sequence
 from ml_collections import ConfigDict
 
 from flexfas_jax.errors import ConfigError, ExportError, StateError
-from flexfas_jax.evaluation import evidence, score_files
+from flexfas_jax.evaluation import evidence
 from flexfas_jax.export import card, card_text, deciding, graph, parity, samples, signing
 from flexfas_jax.export import source as sources
+from flexfas_jax.files import write_text
 from flexfas_jax.prediction import card as reader
 from flexfas_jax.schema import subset_name
 
@@ -110,7 +111,7 @@ def run(
       for path in sorted(temporary.rglob('*'))
       if path.is_file() and (name := path.relative_to(temporary).as_posix()) not in models
     }
-    score_files.write_text(temporary / 'card.json', json.dumps(about, indent=1) + '\n')
+    write_text(temporary / 'card.json', json.dumps(about, indent=1) + '\n')
     if key is not None:
       signing.write(temporary, key)
     try:

@@ -12,8 +12,8 @@ from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.evaluation import evidence, score_files, thresholds
 from flexfas_jax.export import reference
 from flexfas_jax.input_pipeline import pipeline, sources
+from flexfas_jax.progress import Progress
 from flexfas_jax.training import scoring
-from flexfas_jax.training.progress import Progress
 
 HAIR = 1e-3  # in the logit: what a format may be off
 

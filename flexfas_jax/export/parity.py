@@ -18,8 +18,8 @@ from flexfas_jax.evaluation import metrics
 from flexfas_jax.export import reference
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline
+from flexfas_jax.progress import Progress
 from flexfas_jax.schema import subset_name
-from flexfas_jax.training.progress import Progress
 
 BOUND = 1e-4  # largest difference of a float32 score
 # Where a score is near 0 or 1 it hides what the logit shows: of its size, or of 1 where it is less.

@@ -24,6 +24,7 @@ import numpy as np
 from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import score_files, unusable
+from flexfas_jax.files import write_text
 from flexfas_jax.prediction import decision as decisions
 from flexfas_jax.prediction.decision import Decision
 from flexfas_jax.prediction.predictor import Acquired, Predictor
@@ -266,5 +267,5 @@ def _write_unlabelled(path: Path, table: Table, extra: Mapping[str, Sequence[str
     cells = ['' if math.isnan(cell) else repr(cell) for cell in cells]
     writer.writerow([sample.id, *(column[i] for column in extra.values()), *cells])
   header = json.dumps(table.header, indent=2, sort_keys=True) + '\n'
-  score_files.write_text(score_files.header_path(path), header)
-  score_files.write_text(path, text.getvalue())
+  write_text(score_files.header_path(path), header)
+  write_text(path, text.getvalue())

@@ -29,7 +29,7 @@ from jax.experimental import topologies
 from ml_collections import ConfigDict
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.evaluation import score_files
+from flexfas_jax.files import write_text
 from flexfas_jax.preflight import collectives
 from flexfas_jax.preflight.chips import CHIPS, Chip
 from flexfas_jax.preflight.flop_count import count_flops
@@ -385,7 +385,7 @@ def _job_of_one(config: ConfigDict) -> jobs.Job:
 
 
 def _write(folder: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-  score_files.write_text(folder / 'preflight.json', json.dumps(rows, indent=1) + '\n')
+  write_text(folder / 'preflight.json', json.dumps(rows, indent=1) + '\n')
 
 
 @contextlib.contextmanager

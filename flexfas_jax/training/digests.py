@@ -7,7 +7,7 @@ import hashlib
 import json
 import pathlib
 
-from flexfas_jax.evaluation import score_files
+from flexfas_jax.files import write_text
 from flexfas_jax.models.weights import weights_hash
 from flexfas_jax.training import distributed
 
@@ -17,7 +17,7 @@ NAME = 'digests.json'
 def write(folder: pathlib.Path) -> None:
   """Puts the SHA-256 of every item's files into a checkpoint's folder."""
   found = {name: _digest(folder / name) for name in _files(folder)}
-  score_files.write_text(folder / NAME, json.dumps(found, indent=1) + '\n')
+  write_text(folder / NAME, json.dumps(found, indent=1) + '\n')
 
 
 def damage(folder: pathlib.Path) -> str:

@@ -19,17 +19,17 @@ from ml_collections import ConfigDict
 import flexfas_jax
 from flexfas_jax import errors
 from flexfas_jax.errors import ConfigError, StateError, Stopped
-from flexfas_jax.evaluation import score_files
+from flexfas_jax.files import write_text
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.models.weights import conversion
+from flexfas_jax.progress import Progress
 from flexfas_jax.training import datasets, distributed, init_from_run, sharding, subjects, workdir
 from flexfas_jax.training import setup as jobs
 from flexfas_jax.training.checkpoints import Checkpoints, set_aside_damaged
 from flexfas_jax.training.clock import Clock
 from flexfas_jax.training.metric_writer import MetricWriter
 from flexfas_jax.training.preemption import Preemption, heed_at_once
-from flexfas_jax.training.progress import Progress
 from flexfas_jax.training.step import named_key
 from flexfas_jax.training.tasks import base as tasks
 
@@ -393,7 +393,7 @@ def _refuse_nan(run: Run, unseen: list, offset: int) -> dict[str, float]:
     if distributed.is_first():
       with contextlib.suppress(OSError):  # what is told below is worth more
         told = json.dumps({'step': step, **said, 'ids': ids}, indent=1)
-        score_files.write_text(file, told + '\n')
+        write_text(file, told + '\n')
     run.checkpoints.settle()
     stands = run.checkpoints.latest()
     raise StateError(

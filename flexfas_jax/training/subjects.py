@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flexfas_jax.errors import ConfigError, DataError, StateError
-from flexfas_jax.evaluation import score_files
+from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline.sources import Source
 
 PERSON = 'subject'
@@ -100,7 +100,7 @@ def write(folder: pathlib.Path, known: Known) -> None:
   """Leaves `people.json` in a workdir."""
   # Where people are the classes, they are told once.
   told = known._asdict() | ({'classes': ()} if known.target == PERSON else {})
-  score_files.write_text(folder / FILE, json.dumps(told, indent=1) + '\n')
+  write_text(folder / FILE, json.dumps(told, indent=1) + '\n')
 
 
 def read(folder: pathlib.Path) -> Known | None:

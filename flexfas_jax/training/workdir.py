@@ -4,7 +4,7 @@ import json
 import pathlib
 
 from flexfas_jax.errors import StateError
-from flexfas_jax.evaluation import score_files
+from flexfas_jax.files import write_text
 
 # Where and how a run is done, not what it computes.
 FREE = (
@@ -74,15 +74,13 @@ def write_config(workdir: pathlib.Path, fields: dict, changed_at: int | None = N
   workdir.mkdir(parents=True, exist_ok=True)
   file = workdir / 'config.json'
   if changed_at is not None:
-    score_files.write_text(
-      workdir / f'config.before_step_{changed_at}.json', file.read_text(encoding='utf-8')
-    )
-  score_files.write_text(file, json.dumps(fields, indent=2) + '\n')
+    write_text(workdir / f'config.before_step_{changed_at}.json', file.read_text(encoding='utf-8'))
+  write_text(file, json.dumps(fields, indent=2) + '\n')
 
 
 def write_pretraining(workdir: pathlib.Path, told: dict) -> None:
   """`pretraining.json`: which weights of ours a run started from, and the people they have seen."""
-  score_files.write_text(workdir / _PRETRAINING, json.dumps(told, indent=1) + '\n')
+  write_text(workdir / _PRETRAINING, json.dumps(told, indent=1) + '\n')
 
 
 def pretraining(workdir: pathlib.Path) -> dict:

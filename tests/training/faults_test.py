@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from flexfas_jax import progress
 from flexfas_jax.errors import STOPPED, ConfigError, StateError, Stopped
-from flexfas_jax.training import clock, devices, loop, metric_writer, progress
+from flexfas_jax.training import clock, devices, loop, metric_writer
 from flexfas_jax.training import setup as jobs
 from flexfas_jax.training.checkpoints import Checkpoints
 from flexfas_jax.training.tasks import anti_spoofing

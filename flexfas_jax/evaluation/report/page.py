@@ -12,10 +12,11 @@ import jinja2
 from markupsafe import Markup
 
 import flexfas_jax
-from flexfas_jax.evaluation import intervals, score_files
+from flexfas_jax.evaluation import intervals
 from flexfas_jax.evaluation.evaluate import Judgement
 from flexfas_jax.evaluation.report import formatting
 from flexfas_jax.evaluation.report.chapter import chapter
+from flexfas_jax.files import write_text
 
 Pictures = Callable[[str, Sequence[str]], Mapping[str, Mapping[str, bytes]]]
 
@@ -39,7 +40,7 @@ def write(
       {id: {modality: encoded JPEG or PNG}} of those that it has.
     notes: what the reader is to be told of all tests.
   """
-  score_files.write_text(Path(path), html(judgements, title, pictures, notes))
+  write_text(Path(path), html(judgements, title, pictures, notes))
 
 
 def html(

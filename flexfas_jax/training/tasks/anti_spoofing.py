@@ -17,11 +17,12 @@ from flexfas_jax.evaluation import evaluate as evaluate_scores
 from flexfas_jax.evaluation import evidence, results, score_files, sufficiency, thresholds, unusable
 from flexfas_jax.evaluation.ensemble import views as looks
 from flexfas_jax.evaluation.report import tables
+from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import pipeline, sources
+from flexfas_jax.progress import Progress
 from flexfas_jax.training import datasets, digests, distributed, scoring, sharding, workdir
 from flexfas_jax.training import setup as jobs
 from flexfas_jax.training.checkpoints import Checkpoints
-from flexfas_jax.training.progress import Progress
 
 BEST = 'eer'  # of val, the mean over the subsets: chooses the checkpoint that is evaluated
 
@@ -221,9 +222,7 @@ def _write(job, folder, data, step, scored) -> None:
     print(line + '\n')
   if job.model.requires:
     print(f'Subsets without {"+".join(job.model.requires)} are not served: the fusion needs it.\n')
-  score_files.write_text(
-    folder / 'results.json', json.dumps(results.json_safe(found), indent=2) + '\n'
-  )
+  write_text(folder / 'results.json', json.dumps(results.json_safe(found), indent=2) + '\n')
   written = [f'{folder}/results.json', f'{folder}/scores/']
   if report:
     from flexfas_jax.evaluation.report import page  # matplotlib: only who wants it pays

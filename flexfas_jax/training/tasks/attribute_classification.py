@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from flexfas_jax.evaluation import face_verification as pairing
-from flexfas_jax.evaluation import score_files
+from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import datasets, distributed, subjects
 from flexfas_jax.training import setup as jobs
@@ -89,5 +89,5 @@ def _write(path, source: sources.Source, known: subjects.Known, cosine, header) 
   columns = (source.columns[name] for name in ('id', 'subject', known.target))
   for *cells, values in zip(*columns, cosine.tolist(), strict=True):
     rows.writerow([*cells, *('' if np.isnan(v) else repr(v) for v in values)])
-  score_files.write_text(path, text.getvalue())
-  score_files.write_text(path.with_suffix('.json'), json.dumps(header, indent=2) + '\n')
+  write_text(path, text.getvalue())
+  write_text(path.with_suffix('.json'), json.dumps(header, indent=2) + '\n')

@@ -13,11 +13,12 @@ import numpy as np
 
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import face_verification as pairing
-from flexfas_jax.evaluation import results, score_files
+from flexfas_jax.evaluation import results
+from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import sources
+from flexfas_jax.progress import Progress
 from flexfas_jax.training import datasets, distributed, scoring, sharding
 from flexfas_jax.training import setup as jobs
-from flexfas_jax.training.progress import Progress
 from flexfas_jax.training.tasks import anti_spoofing
 
 BEST = 'eer'  # of val's pairs: chooses the checkpoint that is evaluated
@@ -100,5 +101,5 @@ def finish(folder: pathlib.Path, data: datasets.Data, found: dict, table: str) -
   for line in (table, *data.remarks):
     print(line + '\n')
   told = json.dumps(results.json_safe(found), indent=2)
-  score_files.write_text(folder / 'results.json', told + '\n')
+  write_text(folder / 'results.json', told + '\n')
   print(f'Written: {folder}/results.json, {folder}/scores/')
