@@ -24,7 +24,7 @@ from experiments.performance import results
 from flexfas_jax.errors import ConfigError, exit_code_of
 from flexfas_jax.preflight import run as preflight
 from flexfas_jax.preflight.chips import CHIPS
-from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import setup
 
 HERE = pathlib.Path(__file__).parent
 NETWORKS = {'vit': 'vit_fusion', 'resnet': 'resnet_fusion', 'cdcn': 'cdcn_fusion'}
@@ -69,26 +69,26 @@ def _kind(name: str) -> str:
   return f'{way} {"/".join(parts[-3:])}'
 
 
-def job_of(config: ConfigDict, devices) -> jobs.Job:
+def job_of(config: ConfigDict, devices) -> setup.Experiment:
   """The job with the config's batch on each device."""
   config = ConfigDict(config)
   config.batch_size *= len(devices)
   config.eval_batch_size = len(devices)  # evaluation is not compiled
-  return jobs.make(config, devices)
+  return setup.build(config, devices)
 
 
 def measure(network: str, dtype: str, batch: int, topology: str, remat: bool) -> dict:
   """A row of `COLUMNS`."""
   config = config_of(network, dtype, batch, remat)
   flops = preflight.step_flops(job_of(config, jax.devices('cpu')[:1]))
-  job = job_of(config, preflight.slice_devices(topology))
+  experiment = job_of(config, preflight.slice_devices(topology))
   start = time.perf_counter()
-  needed, compiled = preflight.compile_step(job, f'{network}, {topology}')
+  needed, compiled = preflight.compile_step(experiment, f'{network}, {topology}')
   seconds = time.perf_counter() - start
   if compiled is None:
     raise ConfigError(f'{network}: {batch} images need {needed:,} bytes on each chip of {topology}')
   text = compiled.as_text()
-  found = preflight.estimate(text, job, CHIPS[topology.partition(':')[0]], flops)
+  found = preflight.estimate(text, experiment, CHIPS[topology.partition(':')[0]], flops)
   return {
     'network': network,
     'topology': topology,

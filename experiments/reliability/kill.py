@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from configs import vit_fusion
-from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import setup
 from flexfas_jax.training.checkpoints import Checkpoints
 
 STEPS, EVERY = 80, 4
@@ -82,8 +82,10 @@ def state_of(workdir: pathlib.Path, data_dir: str):
   """The last checkpoint's state."""
   config = vit_fusion.get_config()
   config.update_from_flattened_dict({**CHANGED, 'data_dir': data_dir})
-  job = jobs.make(config)
-  return Checkpoints(workdir / 'checkpoints', 'eer', read_only=True).restore(STEPS, job.abstract)
+  experiment = setup.build(config)
+  return Checkpoints(workdir / 'checkpoints', 'eer', read_only=True).restore(
+    STEPS, experiment.abstract
+  )
 
 
 def main() -> int:

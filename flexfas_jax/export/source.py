@@ -13,8 +13,7 @@ from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import conversion
-from flexfas_jax.training import setup as jobs
-from flexfas_jax.training import workdir
+from flexfas_jax.training import setup, workdir
 from flexfas_jax.training.tasks import anti_spoofing
 
 
@@ -60,22 +59,22 @@ def of_workdir(config: ConfigDict, folder: pathlib.Path) -> Source:
     ConfigError: a model that decides nothing.
     StateError: no such run, no checkpoint, or a damaged one.
   """
-  job = jobs.make(config, classes=2)
-  if job.target:
+  experiment = setup.build(config, classes=2)
+  if experiment.target:
     raise ConfigError('a model of identities decides nothing: export one that tells attacks')
-  workdir.refuse(folder, workdir.compare(folder, job.config.to_dict(), workdir.ONLY_TESTS))
+  workdir.refuse(folder, workdir.compare(folder, experiment.config.to_dict(), workdir.ONLY_TESTS))
   if not (folder / 'config.json').exists():
     raise StateError(f'{folder} holds no training; run with --mode=train first')
-  step, variables, header = anti_spoofing.best_of(job, folder, anti_spoofing.BEST, [])
+  step, variables, header = anti_spoofing.best_of(experiment, folder, anti_spoofing.BEST, [])
   return make(
-    job.config.model.to_dict(),
+    experiment.config.model.to_dict(),
     variables,
     step=step,
     header=header,
     weights_hash=header['weights_hash'],
-    view=next(iter(job.views)),
-    resize=job.preprocess.resize,
-    config=job.config,
+    view=next(iter(experiment.views)),
+    resize=experiment.preprocess.resize,
+    config=experiment.config,
     folder=folder,
   )
 

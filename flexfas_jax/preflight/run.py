@@ -33,7 +33,7 @@ from flexfas_jax.files import write_text
 from flexfas_jax.preflight import collectives
 from flexfas_jax.preflight.chips import CHIPS, Chip
 from flexfas_jax.preflight.flop_count import count_flops
-from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import setup
 
 EXAMPLE = '--topology=v5e:4x4,v5p:2x2x1,cuda'
 PROPOSALS = 4  # compilations, at most, to find the largest batch of one kind of chip
@@ -76,7 +76,7 @@ def run(config: ConfigDict, workdir: str, topology: str | None) -> list[dict[str
     What was written.
 
   Raises:
-    ConfigError: a topology that is not known, no libtpu, or what `job.make` says of the config.
+    ConfigError: a topology that is not known, no libtpu, or a wrong config (`setup.build`).
   """
   names = parse(topology)
   keep_from_accelerators()
@@ -89,8 +89,8 @@ def run(config: ConfigDict, workdir: str, topology: str | None) -> list[dict[str
   folder.mkdir(parents=True, exist_ok=True)
   flops = step_flops(alone)
   rows = []
-  for name, job in made.items():
-    row = cuda_row(job) if name == 'cuda' else slice_row(job, name, flops)
+  for name, experiment in made.items():
+    row = cuda_row(experiment) if name == 'cuda' else slice_row(experiment, name, flops)
     rows.append(row | {'flops_per_chip': flops})
     _write(folder, rows)
   for kind in dict.fromkeys(row['kind'] for row in rows if row['kind'] in CHIPS):
@@ -160,22 +160,22 @@ def slice_devices(name: str) -> Sequence[jax.Device]:
   return found.devices
 
 
-def slice_row(job: jobs.Job, name: str, flops: float) -> dict[str, Any]:
+def slice_row(experiment: setup.Experiment, name: str, flops: float) -> dict[str, Any]:
   """What a job's step needs and takes on the slice that it was made for; see `run`."""
   kind = name.partition(':')[0]
   chip = CHIPS[kind]
-  row = _row(name, kind, job) | {'hbm_per_chip': chip.hbm}
+  row = _row(name, kind, experiment) | {'hbm_per_chip': chip.hbm}
   start = time.perf_counter()
-  needed, compiled = compile_step(job, f'{name}, {job.config.batch_size} triplets')
+  needed, compiled = compile_step(experiment, f'{name}, {experiment.config.batch_size} triplets')
   row |= {
     'compile_seconds': round(time.perf_counter() - start, 1),
     'bytes_per_chip': needed,
     'fits': compiled is not None and needed <= chip.hbm,
   }
-  return row if compiled is None else row | estimate(compiled.as_text(), job, chip, flops)
+  return row if compiled is None else row | estimate(compiled.as_text(), experiment, chip, flops)
 
 
-def estimate(text: str, job: jobs.Job, chip: Chip, flops: float) -> dict[str, Any]:
+def estimate(text: str, experiment: setup.Experiment, chip: Chip, flops: float) -> dict[str, Any]:
   """How long a compiled step takes.
 
   Args:
@@ -184,8 +184,8 @@ def estimate(text: str, job: jobs.Job, chip: Chip, flops: float) -> dict[str, An
     chip: that it is for.
     flops: of a chip in a step.
   """
-  program = collectives.read(text, job.mesh.size)
-  places = np.array([device.coords for device in job.mesh.devices.flat])
+  program = collectives.read(text, experiment.mesh.size)
+  places = np.array([device.coords for device in experiment.mesh.devices.flat])
   torus = collectives.torus(places, chip)
   listed = [
     {
@@ -202,7 +202,7 @@ def estimate(text: str, job: jobs.Job, chip: Chip, flops: float) -> dict[str, An
   listed.sort(key=lambda one: -one['seconds'])
   compute = program.cycles / chip.clock
   sending = sum(one['seconds'] for one in listed)
-  exposed, triplets = compute + sending, job.config.batch_size
+  exposed, triplets = compute + sending, experiment.config.batch_size
   notes = []
   if again := len(set(re.findall(r'%([\w.\-]+\.remat[\w.\-]*) = ', text))):
     notes.append(
@@ -216,17 +216,19 @@ def estimate(text: str, job: jobs.Job, chip: Chip, flops: float) -> dict[str, An
     'collective_seconds': sending,
     'estimated_step_seconds': exposed,
     'estimated_step_seconds_overlapped': max(compute, sending),
-    'estimated_images_per_second': triplets * len(job.model.modalities) / exposed,
-    'estimated_triplets_per_second_per_chip': triplets / job.mesh.size / exposed,
+    'estimated_images_per_second': triplets * len(experiment.model.modalities) / exposed,
+    'estimated_triplets_per_second_per_chip': triplets / experiment.mesh.size / exposed,
     'estimated_mfu': flops / exposed / chip.peak_flops,
     'collectives': listed,
     'notes': notes,
   }
 
 
-def compile_step(job: jobs.Job, what: str) -> tuple[int | None, Any]:
+def compile_step(experiment: setup.Experiment, what: str) -> tuple[int | None, Any]:
   """Compiles a job's step; (bytes that a chip needs, compiled), the latter None if too many."""
-  lowered = jobs.step_fn(job).lower(job.abstract, jobs.abstract_batch(job), jobs.abstract_key(job))
+  lowered = setup.step_fn(experiment).lower(
+    experiment.abstract, setup.abstract_batch(experiment), setup.abstract_key(experiment)
+  )
   try:
     with _progress(f'compiling for {what}'):
       compiled = lowered.compile()
@@ -257,7 +259,7 @@ def _bytes_in(message: str) -> int | None:
 
 
 def try_batches(
-  config: ConfigDict, row: dict[str, Any], job: jobs.Job, flops: float
+  config: ConfigDict, row: dict[str, Any], experiment: setup.Experiment, flops: float
 ) -> list[dict[str, Any]]:
   """Looks for how many triplets a chip can take in a step, by compiling, PROPOSALS times at most.
 
@@ -274,7 +276,7 @@ def try_batches(
   Returns:
     The row, and one for each batch that was tried.
   """
-  tried, state, limit = [row], _state_bytes(job), row['hbm_per_chip']
+  tried, state, limit = [row], _state_bytes(experiment), row['hbm_per_chip']
   for _ in range(PROPOSALS):
     fitting, too_large = largest_batch(tried)
     fitting, too_large = fitting or 0, too_large or math.inf
@@ -287,7 +289,7 @@ def try_batches(
     batch = _rounded(max(guess, config.accumulate), config.accumulate)
     if not fitting < batch < too_large:
       break
-    larger = _job(config, batch, list(job.mesh.devices.flat))
+    larger = _job(config, batch, list(experiment.mesh.devices.flat))
     tried.append(slice_row(larger, row['topology'], flops * batch / row['batch_per_chip']))
   return tried
 
@@ -306,27 +308,31 @@ def _rounded(batch: float, accumulate: int) -> int:
   return batch // unit * unit
 
 
-def _state_bytes(job: jobs.Job) -> int:
+def _state_bytes(experiment: setup.Experiment) -> int:
   """What one chip has of the state."""
   return sum(
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-    for leaf in jax.tree.leaves(job.abstract)
+    for leaf in jax.tree.leaves(experiment.abstract)
   )
 
 
-def step_flops(job: jobs.Job) -> float:
+def step_flops(experiment: setup.Experiment) -> float:
   """FLOPs of the products and convolutions in a step of all devices, loops multiplied out."""
-  arguments = (job.abstract, jobs.abstract_batch(job), jobs.abstract_key(job))
-  return float(count_flops(jobs.step_fn(job), *arguments))
+  arguments = (
+    experiment.abstract,
+    setup.abstract_batch(experiment),
+    setup.abstract_key(experiment),
+  )
+  return float(count_flops(setup.step_fn(experiment), *arguments))
 
 
-def cuda_row(job: jobs.Job) -> dict[str, Any]:
+def cuda_row(experiment: setup.Experiment) -> dict[str, Any]:
   """Lowers a job of one device for CUDA, which shows that it can be; see `run`."""
-  row = _row('cuda', 'cuda', job)
+  row = _row('cuda', 'cuda', experiment)
   start = time.perf_counter()
   with _progress('lowering for cuda'):
-    jax.export.export(jobs.step_fn(job), platforms=['cuda'])(
-      job.abstract, jobs.abstract_batch(job), jobs.abstract_key(job)
+    jax.export.export(setup.step_fn(experiment), platforms=['cuda'])(
+      experiment.abstract, setup.abstract_batch(experiment), setup.abstract_key(experiment)
     )
   return row | {
     'compile_seconds': round(time.perf_counter() - start, 1),
@@ -334,16 +340,16 @@ def cuda_row(job: jobs.Job) -> dict[str, Any]:
   }
 
 
-def _row(name: str, kind: str, job: jobs.Job) -> dict[str, Any]:
+def _row(name: str, kind: str, experiment: setup.Experiment) -> dict[str, Any]:
   return {
     'topology': name,
     'kind': kind,
-    'chips': job.mesh.size,
-    'batch_per_chip': job.config.batch_size // job.mesh.size,
-    'global_batch': job.config.batch_size,
-    'images_per_triplet': len(job.model.modalities),
-    'mesh': dict(job.mesh.shape),
-    'dtype': job.config.model.dtype,
+    'chips': experiment.mesh.size,
+    'batch_per_chip': experiment.config.batch_size // experiment.mesh.size,
+    'global_batch': experiment.config.batch_size,
+    'images_per_triplet': len(experiment.model.modalities),
+    'mesh': dict(experiment.mesh.shape),
+    'dtype': experiment.config.model.dtype,
     'notes': [],
   } | dict.fromkeys(
     (
@@ -367,16 +373,18 @@ def _row(name: str, kind: str, job: jobs.Job) -> dict[str, Any]:
   )
 
 
-def _job(config: ConfigDict, batch_per_chip: int, devices: Sequence[jax.Device]) -> jobs.Job:
+def _job(
+  config: ConfigDict, batch_per_chip: int, devices: Sequence[jax.Device]
+) -> setup.Experiment:
   """The job with this batch on each device; the caller's config stays as it is."""
   config = ConfigDict(config)
   with config.unlocked():
     config.batch_size = batch_per_chip * len(devices)
     config.eval_batch_size = len(devices)  # evaluation is not compiled
-  return jobs.make(config, devices)
+  return setup.build(config, devices)
 
 
-def _job_of_one(config: ConfigDict) -> jobs.Job:
+def _job_of_one(config: ConfigDict) -> setup.Experiment:
   """The job of one device, which has the whole state."""
   config = ConfigDict(config)
   with config.unlocked():

@@ -11,8 +11,7 @@ from flexfas_jax.errors import ConfigError, DataError, FlexfasError
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.protocols import leakage, selection, shortcuts
 from flexfas_jax.schema import MODALITIES
-from flexfas_jax.training import setup as jobs
-from flexfas_jax.training import subjects
+from flexfas_jax.training import setup, subjects
 
 # Of the manifests: which images there are, how they were encoded, and what took them.
 _FILE_COLUMNS = (*(f'{m}_{what}' for m in MODALITIES for what in ('sha256', 'file')), 'device')
@@ -133,10 +132,10 @@ def problems(config: ConfigDict, train: bool = True, test: bool = True) -> list[
     train, test: whether the job needs them.
   """
   try:
-    config, _ = jobs.with_protocol(config)
+    config, _ = setup.with_protocol(config)
     target = subjects.target_of(config)
   except ConfigError:
-    return []  # `job.make` reports it
+    return []  # `experiment.make` reports it
   sides = {'val': config.val} | ({'train': config.train} if train else {})
   sides |= {f'test.{name}': names for name, names in tests_of(config)} if test else {}
   of_text, examples = {}, 0  # {an error's text: (its kind, the fields that have it)}

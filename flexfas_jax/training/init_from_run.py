@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 from flexfas_jax.errors import StateError
 from flexfas_jax.models.weights import conversion
-from flexfas_jax.training import digests, distributed, sharding, subjects, workdir
-from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import digests, distributed, setup, sharding, subjects, workdir
 from flexfas_jax.training.checkpoints import Checkpoints
 from flexfas_jax.training.tasks import base as tasks
 
@@ -70,15 +69,15 @@ def people_of(
   return sorted(people), '; '.join(filter(None, remarks))
 
 
-def fetch(job: jobs.Job, folder: pathlib.Path) -> Donated:
+def fetch(experiment: setup.Experiment, folder: pathlib.Path) -> Donated:
   """Reads the best step of the workdir that a job starts from, and fits it to the job's model.
 
   Raises:
     StateError: no workdir or checkpoint, a damaged one, weights of another hash or architecture;
       the text names the first tensors that do not fit.
   """
-  source = job.pretrained
-  people, remark = people_of(folder, source, job.config.train)
+  source = experiment.pretrained
+  people, remark = people_of(folder, source, experiment.config.train)
   donor = pathlib.Path(source.weights)
   metric = tasks.judging(_config_of(donor)).BEST
   checkpoints = Checkpoints(donor / 'checkpoints', metric, read_only=True)
@@ -86,14 +85,14 @@ def fetch(job: jobs.Job, folder: pathlib.Path) -> Donated:
   if step is None:
     raise StateError(f'{donor} holds no checkpoint; train it first')
   checkpoints.verify(step)
-  variables = checkpoints.variables(step, sharding.replicated(job.mesh))
+  variables = checkpoints.variables(step, sharding.replicated(experiment.mesh))
   digest = digests.of_weights(variables)
   if source.sha256 not in (None, digest):
     raise StateError(
       f'the weights of {donor}, step {step}, have the hash {digest}, and config.pretrained.sha256 '
       f'is {source.sha256}'
     )
-  ours = jobs.variables_of(job.abstract)
+  ours = setup.variables_of(experiment.abstract)
   if source.into == 'all':
     fitted = conversion.fit_all(ours, variables)
   else:

@@ -24,8 +24,15 @@ from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.models.weights import conversion
 from flexfas_jax.progress import Progress
-from flexfas_jax.training import datasets, distributed, init_from_run, sharding, subjects, workdir
-from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import (
+  datasets,
+  distributed,
+  init_from_run,
+  setup,
+  sharding,
+  subjects,
+  workdir,
+)
 from flexfas_jax.training.checkpoints import Checkpoints, set_aside_damaged
 from flexfas_jax.training.clock import Clock
 from flexfas_jax.training.metric_writer import MetricWriter
@@ -47,18 +54,18 @@ AS_USUAL = Options()
 
 def train_and_evaluate(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> None:
   """Trains to the config's last step, resuming if it was begun, then evaluates the best step."""
-  job, changed, data = _prepare(config, folder, options)
-  judging = tasks.judging(job.config)
-  scorer = judging.make_scorer(job)
-  _train(job, pathlib.Path(folder), data, scorer, changed, options)
-  judging.evaluate(job, pathlib.Path(folder), data, scorer)
+  experiment, changed, data = _prepare(config, folder, options)
+  judging = tasks.judging(experiment.config)
+  scorer = judging.make_scorer(experiment)
+  _train(experiment, pathlib.Path(folder), data, scorer, changed, options)
+  judging.evaluate(experiment, pathlib.Path(folder), data, scorer)
 
 
 def train(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> None:
   """Trains to the config's last step, resuming if it was begun."""
-  job, changed, data = _prepare(config, folder, options, test=False)
-  scorer = tasks.judging(job.config).make_scorer(job)
-  _train(job, pathlib.Path(folder), data, scorer, changed, options)
+  experiment, changed, data = _prepare(config, folder, options, test=False)
+  scorer = tasks.judging(experiment.config).make_scorer(experiment)
+  _train(experiment, pathlib.Path(folder), data, scorer, changed, options)
 
 
 def evaluate(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> None:
@@ -71,31 +78,35 @@ def evaluate(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> No
   heed_at_once()
   folder = pathlib.Path(folder)
   found = datasets.problems(config, train=False)
-  job = jobs.make(config, classes=_STAND_IN, problems=found)
-  changed = workdir.compare(folder, job.config.to_dict(), workdir.ONLY_TESTS)
+  experiment = setup.build(config, classes=_STAND_IN, problems=found)
+  changed = workdir.compare(folder, experiment.config.to_dict(), workdir.ONLY_TESTS)
   workdir.refuse(folder, changed)
   if not (folder / 'config.json').exists():
     raise StateError(f'{folder} holds no training; run with --mode=train first')
   errors.raise_all(found)
   people, remark = init_from_run.people_of(folder, None)
-  data = datasets.open_all(job.config, train=False, known=subjects.read(folder), pretraining=people)
+  data = datasets.open_all(
+    experiment.config, train=False, known=subjects.read(folder), pretraining=people
+  )
   data.remarks.extend([remark] if remark else [])
-  job = _counted(job, config, data)
-  judging = tasks.judging(job.config)
-  judging.check(job, data)
-  judging.evaluate(job, folder, data, judging.make_scorer(job))
+  experiment = _counted(experiment, config, data)
+  judging = tasks.judging(experiment.config)
+  judging.check(experiment, data)
+  judging.evaluate(experiment, folder, data, judging.make_scorer(experiment))
 
 
 _STAND_IN = 2  # classes, until the data is opened: what is wrong with a config is found before that
 
 
-def _counted(job: jobs.Job, config: ConfigDict, data: datasets.Data) -> jobs.Job:
+def _counted(
+  experiment: setup.Experiment, config: ConfigDict, data: datasets.Data
+) -> setup.Experiment:
   """The job with as many classes as the training's data has."""
-  if not job.target:
-    return job
+  if not experiment.target:
+    return experiment
   if data.known is None or not data.known.classes:
     raise StateError(f'nothing says what was trained on: {subjects.FILE} is missing')
-  return jobs.make(config, classes=len(data.known.classes))
+  return setup.build(config, classes=len(data.known.classes))
 
 
 def _prepare(config: ConfigDict, folder: str, options: Options, test: bool = True):
@@ -106,25 +117,27 @@ def _prepare(config: ConfigDict, folder: str, options: Options, test: bool = Tru
     if not 1 <= first <= last <= config.steps:
       said = f'--profile_steps={first}:{last}: there are steps 1 to {config.steps}'
       found.append(ConfigError(said))
-  job = jobs.make(config, classes=_STAND_IN, problems=found)
-  changed = workdir.compare(pathlib.Path(folder), job.config.to_dict())
+  experiment = setup.build(config, classes=_STAND_IN, problems=found)
+  changed = workdir.compare(pathlib.Path(folder), experiment.config.to_dict())
   if not options.allow_config_change:
     hint = ', or go on with this one by --allow_config_change'
     workdir.refuse(pathlib.Path(folder), changed, hint)
   errors.raise_all(found)
-  people, remark = init_from_run.people_of(pathlib.Path(folder), job.pretrained, job.config.train)
-  data = datasets.open_all(job.config, test=test, pretraining=people)
+  people, remark = init_from_run.people_of(
+    pathlib.Path(folder), experiment.pretrained, experiment.config.train
+  )
+  data = datasets.open_all(experiment.config, test=test, pretraining=people)
   data.remarks.extend([remark] if remark else [])
   subjects.refuse_others(pathlib.Path(folder), data.known)
-  job = _counted(job, config, data)
-  tasks.judging(job.config).check(job, data)
-  return job, changed, data
+  experiment = _counted(experiment, config, data)
+  tasks.judging(experiment.config).check(experiment, data)
+  return experiment, changed, data
 
 
 class Run(NamedTuple):
   """What the steps of a training need, besides state and data."""
 
-  job: jobs.Job
+  experiment: setup.Experiment
   folder: pathlib.Path
   data: datasets.Data
   scorer: Any
@@ -137,26 +150,26 @@ class Run(NamedTuple):
   profile: tuple[int, int] | None
 
 
-def _train(job, folder, data, scorer, changed, options) -> None:
-  config, fields = job.config, job.config.to_dict()
+def _train(experiment, folder, data, scorer, changed, options) -> None:
+  config, fields = experiment.config, experiment.config.to_dict()
   tell = _tell if distributed.is_first() else _tell_nobody
   distributed.barrier('every process has looked into the workdir')
   set_aside_damaged(folder / 'checkpoints', options.strict_restore, tell)
-  donated, best = _donated(job, folder), tasks.judging(config).BEST
+  donated, best = _donated(experiment, folder), tasks.judging(config).BEST
   batches = pipeline.train_batches(
     data.train,
     Preprocess(
       config.model.image_size,
-      job.model.modalities,
+      experiment.model.modalities,
       fields['view'],
       fields['photometric'],
       config.cutout,
-      job.map_size,
-      resize=job.preprocess.resize,
+      experiment.map_size,
+      resize=experiment.preprocess.resize,
     ),
     config.batch_size,
     config.seed,
-    sharding.rows(job.mesh, config.batch_size),
+    sharding.rows(experiment.mesh, config.batch_size),
   )
   # The data is fine, the config is fine: from here on the workdir is ours.
   if distributed.is_first() and not changed:
@@ -176,10 +189,10 @@ def _train(job, folder, data, scorer, changed, options) -> None:
     workdir.write_config(folder, fields, start)
 
   clock, anew = Clock(), False
-  key = _everywhere(jax.random.key(config.seed), job)
+  key = _everywhere(jax.random.key(config.seed), experiment)
   if start:
     with clock.measure('restore'):
-      state = checkpoints.restore(start, job.abstract)
+      state = checkpoints.restore(start, experiment.abstract)
     anew = workdir.other_data(checkpoints.about(start)['config'], fields)
     if not anew:
       batches.set_state(checkpoints.position(start))
@@ -187,9 +200,11 @@ def _train(job, folder, data, scorer, changed, options) -> None:
     # On the CPU, compiling the init takes longer than training a toy: no optimisation for it.
     quick = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
     with clock.measure('compile'):
-      init = jax.jit(job.init, out_shardings=jobs.shardings(job), compiler_options=quick)
+      init = jax.jit(
+        experiment.init, out_shardings=setup.shardings(experiment), compiler_options=quick
+      )
       state = init(named_key(key, 'init'))
-    state = state.replace(**conversion.put(jobs.variables_of(state), donated.arrays))
+    state = state.replace(**conversion.put(setup.variables_of(state), donated.arrays))
     donated.arrays.clear()  # ViT-L's are more than a gigabyte
   again = start and _due(config, start) and not checkpoints.judged(start)
   writer = MetricWriter(folder, start, tell, again) if distributed.is_first() else None
@@ -200,11 +215,11 @@ def _train(job, folder, data, scorer, changed, options) -> None:
     Preemption() as preemption,
   ):
     told = _told(changed, anew, start)
-    for line in (_headline(job, data, start), donated.line, *data.remarks, *told):
+    for line in (_headline(experiment, data, start), donated.line, *data.remarks, *told):
       if line:
         progress.say(line)
     run = Run(
-      *(job, folder, data, scorer, key, checkpoints, writer, progress, clock, preemption),
+      *(experiment, folder, data, scorer, key, checkpoints, writer, progress, clock, preemption),
       options.profile_steps,
     )
     if run.profile and run.profile[1] <= start:
@@ -216,13 +231,13 @@ def _train(job, folder, data, scorer, changed, options) -> None:
       _report_time(run)
 
 
-def _headline(job, data, start) -> str:
-  parameters = sum(x.size for x in jax.tree.leaves(job.abstract.params))
+def _headline(experiment, data, start) -> str:
+  parameters = sum(x.size for x in jax.tree.leaves(experiment.abstract.params))
   hosts = f' in {jax.process_count()} processes' if jax.process_count() > 1 else ''
   resumed = f', resuming at step {start}' if start else ''
   return (
     f'{len(data.train)} training and {len(data.val)} val examples, {parameters / 1e6:.2f} M '
-    f'parameters, {job.mesh.size} x {jax.devices()[0].device_kind}{hosts}{resumed}'
+    f'parameters, {experiment.mesh.size} x {jax.devices()[0].device_kind}{hosts}{resumed}'
   )
 
 
@@ -243,33 +258,33 @@ def _tell_nobody(line: str) -> None:
   del line
 
 
-def _everywhere(key: jax.Array, job) -> jax.Array:
+def _everywhere(key: jax.Array, experiment) -> jax.Array:
   """A key on every device of every process."""
-  return jax.jit(lambda: key, out_shardings=sharding.replicated(job.mesh))()
+  return jax.jit(lambda: key, out_shardings=sharding.replicated(experiment.mesh))()
 
 
-def _donated(job, folder: pathlib.Path) -> init_from_run.Donated:
+def _donated(experiment, folder: pathlib.Path) -> init_from_run.Donated:
   """What the streams start from; a resumed run needs no file."""
-  checkpoints, best = folder / 'checkpoints', tasks.judging(job.config).BEST
-  if job.pretrained is None:
+  checkpoints, best = folder / 'checkpoints', tasks.judging(experiment.config).BEST
+  if experiment.pretrained is None:
     return init_from_run.nothing()
   if checkpoints.is_dir() and Checkpoints(checkpoints, best, read_only=True).latest():
     return init_from_run.nothing()
-  if job.pretrained.architecture == conversion.OURS:
-    return init_from_run.fetch(job, folder)
+  if experiment.pretrained.architecture == conversion.OURS:
+    return init_from_run.fetch(experiment, folder)
   return init_from_run.Donated(
-    *conversion.fetch(job.pretrained, jobs.variables_of(job.abstract)), {}
+    *conversion.fetch(experiment.pretrained, setup.variables_of(experiment.abstract)), {}
   )
 
 
 def _steps(run: Run, state, batches, start: int) -> None:
   """The loop proper. What a step measures is looked at while later ones run."""
-  job, config, clock = run.job, run.job.config, run.clock
+  experiment, config, clock = run.experiment, run.experiment.config, run.clock
   position = batches.get_state()['next_index']
   with clock.measure('compile'):
     step_fn = (
-      jobs.step_fn(job)
-      .lower(job.abstract, jobs.abstract_batch(job), jobs.abstract_key(job))
+      setup.step_fn(experiment)
+      .lower(experiment.abstract, setup.abstract_batch(experiment), setup.abstract_key(experiment))
       .compile()
     )
   clock.lap()
@@ -281,7 +296,7 @@ def _steps(run: Run, state, batches, start: int) -> None:
         profile.enter_context(jax.profiler.trace(str(run.folder / 'profile')))
       # Input that is there before the last step has ended was not waited for.
       with clock.measure('input', hidden=functools.partial(_running, metrics)):
-        batch = sharding.place_batch(next(batches), job.mesh)
+        batch = sharding.place_batch(next(batches), experiment.mesh)
       state, metrics = step_fn(state, batch, run.key)
       if unseen and (step - 1) % config.log_every == 0:
         _log(run, unseen, position - start)
@@ -318,25 +333,25 @@ def _due(config, step: int) -> bool:
 
 def _judge(run: Run, step: int, state, batches) -> None:
   """Scores val and saves with what it says; told to stop meanwhile, saves alone and stops."""
-  judging = tasks.judging(run.job.config)
+  judging = tasks.judging(run.experiment.config)
   with run.clock.measure('evaluate'):
     found = judging.val_metrics(
-      run.job, run.scorer, jobs.variables_of(state), run.data.val, run.preemption.reached
+      run.experiment, run.scorer, setup.variables_of(state), run.data.val, run.preemption.reached
     )
   if found is None:
     if step not in run.checkpoints.steps():
       _save(run, step, state, batches, wait=True)
-    raise Stopped(step, run.job.config.steps)
+    raise Stopped(step, run.experiment.config.steps)
   if run.writer:
     run.writer.write(step, found)
   run.progress.say(f'step {step}: val ' + '  '.join(f'{k[4:]} {v:.4f}' for k, v in found.items()))
-  wait = step == run.job.config.steps
+  wait = step == run.experiment.config.steps
   best = judging.BEST
   _save(run, step, state, batches, {best: found[f'val/{best}']}, wait)
 
 
 def _save(run: Run, step: int, state, batches, metrics=None, wait: bool = False) -> None:
-  about = {'config': json.loads(json.dumps(run.job.config.to_dict()))}
+  about = {'config': json.loads(json.dumps(run.experiment.config.to_dict()))}
   about['version'] = flexfas_jax.__version__
   with run.clock.measure('save'):
     run.checkpoints.save(step, state, batches.get_state(), about, metrics, wait)
@@ -345,11 +360,11 @@ def _save(run: Run, step: int, state, batches, metrics=None, wait: bool = False)
 def _log(run: Run, unseen: list, offset: int) -> None:
   """Writes and shows what the last of some steps measured; none of them may be NaN."""
   values = _refuse_nan(run, unseen, offset)
-  step, config = unseen[-1][0], run.job.config
+  step, config = unseen[-1][0], run.experiment.config
   seconds, of = run.clock.lap()
   own = seconds - of['evaluate'] - of['compile'] - of['restore']
   row = {f'train/{name}': value for name, value in values.items()}
-  row['train/learning_rate'] = float(run.job.schedule(step - 1))
+  row['train/learning_rate'] = float(run.experiment.schedule(step - 1))
   row['speed/triplets_per_second'] = len(unseen) * config.batch_size / own
   row['speed/step_seconds'] = own / len(unseen)
   row['speed/input_wait'] = of['input'] / own
@@ -386,7 +401,7 @@ def _refuse_nan(run: Run, unseen: list, offset: int) -> dict[str, float]:
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     if np.isfinite([values['loss'], values['grad_norm']]).all():
       continue
-    config = run.job.config
+    config = run.experiment.config
     ids = pipeline.ids_of_batch(run.data.train, config.batch_size, config.seed, step - 1 + offset)
     file = run.folder / 'bad_batch.json'
     said = {name: str(value) for name, value in values.items()}
@@ -416,4 +431,4 @@ def _report_time(run: Run) -> None:
   run.progress.say(f'{seconds:.0f} s in all: {shares}')
   if run.writer:
     row = {f'time/{name}': value for name, value in {'total': seconds, **spent}.items()}
-    run.writer.write(run.job.config.steps, row)
+    run.writer.write(run.experiment.config.steps, row)

@@ -17,8 +17,7 @@ from ml_collections import ConfigDict
 
 from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.input_pipeline import sources
-from flexfas_jax.training import datasets, distributed, init_from_run, scoring, sharding
-from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import datasets, distributed, init_from_run, scoring, setup, sharding
 from flexfas_jax.training.tasks import anti_spoofing
 
 
@@ -26,7 +25,7 @@ class Run(NamedTuple):
   """A member: a run that has been trained."""
 
   folder: pathlib.Path
-  job: jobs.Job
+  experiment: setup.Experiment
   data: datasets.Data
   step: int
   variables: Any
@@ -53,13 +52,13 @@ def evaluate(folders: Sequence[str | pathlib.Path], changes: Mapping[str, Any] |
   runs = [_open(folder, changes or {}) for folder in folders]
   groups = {}
   for run in runs:
-    groups.setdefault(_architecture(run.job), []).append(run)
+    groups.setdefault(_architecture(run.experiment), []).append(run)
   for group in groups.values():
     scored = _score(group)
     for run, (of_sets, remarks) in zip(group, scored, strict=True):
       if distributed.is_first():
         print(f'{run.folder}:')
-      anti_spoofing.finish(run.job, run.folder, run.data, run.step, of_sets, remarks)
+      anti_spoofing.finish(run.experiment, run.folder, run.data, run.step, of_sets, remarks)
 
 
 def _open(folder: pathlib.Path, changes: Mapping[str, Any]) -> Run:
@@ -74,37 +73,44 @@ def _open(folder: pathlib.Path, changes: Mapping[str, Any]) -> Run:
   if config.get('task', 'attacks') != 'attacks':
     raise StateError(f'{folder} tells identities apart; members are of attacks')
   config.update(changes)
-  job = jobs.make(config)
+  experiment = setup.build(config)
   people, remark = init_from_run.people_of(folder, None)
-  data = datasets.open_all(job.config, train=False, pretraining=people)
+  data = datasets.open_all(experiment.config, train=False, pretraining=people)
   data.remarks.extend([remark] if remark else [])
-  step, variables, header = anti_spoofing.best_of(job, folder, anti_spoofing.BEST, data.remarks)
-  if header['trained_steps'] < job.config.steps:
+  step, variables, header = anti_spoofing.best_of(
+    experiment, folder, anti_spoofing.BEST, data.remarks
+  )
+  if header['trained_steps'] < experiment.config.steps:
     raise StateError(
-      f'{folder} is trained for {header["trained_steps"]} of {job.config.steps} steps; train it to '
-      'its end first, or leave it out'
+      f'{folder} is trained for {header["trained_steps"]} of {experiment.config.steps} steps; '
+      'train it to its end first, or leave it out'
     )
-  return Run(folder, job, data, step, variables, header)
+  return Run(folder, experiment, data, step, variables, header)
 
 
-def _architecture(job: jobs.Job) -> str:
+def _architecture(experiment: setup.Experiment) -> str:
   """What must agree for runs to be one program: model, subsets, views, resizing, batch."""
-  fields = job.config.model.to_dict()
+  fields = experiment.config.model.to_dict()
   fields['head'] = {k: v for k, v in fields['head'].items() if k != 'dropout'}  # of training alone
-  rest = [job.subsets, list(job.views), job.preprocess.resize, job.config.eval_batch_size]
+  rest = [
+    experiment.subsets,
+    list(experiment.views),
+    experiment.preprocess.resize,
+    experiment.config.eval_batch_size,
+  ]
   return json.dumps([fields, rest], sort_keys=True)
 
 
 def _score(runs: Sequence[Run]) -> list[tuple[dict, list[str]]]:
   """[({'val' or a test's name: scores}, remarks)] of each run, all of one architecture."""
-  job = runs[0].job
-  everywhere = sharding.replicated(job.mesh)
+  experiment = runs[0].experiment
+  everywhere = sharding.replicated(experiment.mesh)
   scorer = scoring.make_stacked_scorer(
-    job.model,
-    job.subsets,
-    functools.partial(sharding.place_batch, mesh=job.mesh),
+    experiment.model,
+    experiment.subsets,
+    functools.partial(sharding.place_batch, mesh=experiment.mesh),
     everywhere,
-    tuple(job.views),
+    tuple(experiment.views),
   )
   found = [({}, []) for _ in runs]
   for source, wanted in _sets(runs):
@@ -113,7 +119,7 @@ def _score(runs: Sequence[Run]) -> list[tuple[dict, list[str]]]:
     variables = jax.device_put(_stack([runs[i].variables for i in members]), everywhere)
     score = functools.partial(scorer, variables)
     scores, told = anti_spoofing.score_whole(
-      job, score, f'{names}, {len(members)} runs', source, [runs[i].header for i in members]
+      experiment, score, f'{names}, {len(members)} runs', source, [runs[i].header for i in members]
     )
     of = dict(zip(members, scores, strict=True))
     for i, name in wanted:
@@ -132,6 +138,6 @@ def _sets(runs: Sequence[Run]) -> list[tuple[sources.Source, list[tuple[int, str
   found = {}
   for i, run in enumerate(runs):
     for name, source in {'val': run.data.val, **run.data.test}.items():
-      key = source.names, run.job.config.data_dir
+      key = source.names, run.experiment.config.data_dir
       found.setdefault(key, (source, []))[1].append((i, name))
   return list(found.values())

@@ -27,7 +27,7 @@ from flexfas_jax.training.devices import find as find_devices
 from flexfas_jax.training.step import init_state, train_step
 
 
-class Job(NamedTuple):
+class Experiment(NamedTuple):
   """What a config becomes."""
 
   config: ConfigDict  # the protocol's selections in place
@@ -47,12 +47,12 @@ class Job(NamedTuple):
   target: str = ''  # the column whose values an identity task tells apart; '': attacks are told
 
 
-def make(
+def build(
   config: ConfigDict,
   devices: Sequence[jax.Device] | None = None,
   classes: int | None = None,
   problems: Sequence[FlexfasError] = (),
-) -> Job:
+) -> Experiment:
   """The job of a config.
 
   Args:
@@ -114,7 +114,7 @@ def make(
     attempt('config.optimizer', optimizers.check_names, fields['optimizer'], abstract.params)
     variables = variables_of(abstract)
     if loss:
-      map_size = attempt('config.loss', fit, model, loss, variables, target)
+      map_size = attempt('config.loss', check_shapes, model, loss, variables, target)
     given = fields.get('pretrained')
     source = attempt('config.pretrained', conversion.source_of, given, variables)
   if found:
@@ -124,7 +124,7 @@ def make(
     abstract,
     sharding.state_sharding(abstract, mesh),
   )
-  return Job(
+  return Experiment(
     config=config,
     model=model,
     mesh=mesh,
@@ -231,40 +231,40 @@ def with_classes(model: dict, classes: int | None) -> dict:
   return {**model, 'head': {**head, 'identities': classes}}
 
 
-def step_fn(job: Job):
+def step_fn(experiment: Experiment):
   """The training step under `jit`: (state, batch, root key) -> (state, metrics); donates state."""
   return jax.jit(
     functools.partial(
       train_step,
-      model=job.model,
-      optimizer=job.optimizer,
-      loss=job.loss,
-      modality_dropout=job.config.modality_dropout.to_dict(),
-      accumulate=job.config.accumulate,
+      model=experiment.model,
+      optimizer=experiment.optimizer,
+      loss=experiment.loss,
+      modality_dropout=experiment.config.modality_dropout.to_dict(),
+      accumulate=experiment.config.accumulate,
     ),
-    out_shardings=(shardings(job), sharding.replicated(job.mesh)),
+    out_shardings=(shardings(experiment), sharding.replicated(experiment.mesh)),
     donate_argnums=0,
   )
 
 
-def shardings(job: Job):
+def shardings(experiment: Experiment):
   """Where each leaf of the state lives."""
-  return jax.tree.map(lambda leaf: leaf.sharding, job.abstract)
+  return jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract)
 
 
-def abstract_batch(job: Job) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes and shardings of the global training batch."""
-  B, place = job.config.batch_size, sharding.batch_sharding(job.mesh)
+  B, place = experiment.config.batch_size, sharding.batch_sharding(experiment.mesh)
   return {
     name: jax.ShapeDtypeStruct((B, *leaf.shape[1:]), leaf.dtype, sharding=place)
-    for name, leaf in _batch_of(job.model, job.map_size, 1, job.target).items()
+    for name, leaf in _batch_of(experiment.model, experiment.map_size, 1, experiment.target).items()
   }
 
 
-def abstract_key(job: Job) -> jax.ShapeDtypeStruct:
+def abstract_key(experiment: Experiment) -> jax.ShapeDtypeStruct:
   """Of the root key, which every device has."""
   key = jax.eval_shape(jax.random.key, 0)
-  return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(job.mesh))
+  return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(experiment.mesh))
 
 
 def variables_of(state) -> dict:
@@ -300,7 +300,7 @@ def subsets(model: flexmodal.Model, protocol) -> tuple[tuple[str, ...], ...]:
   return served
 
 
-def fit(model: flexmodal.Model, loss, variables, target: str = '') -> int | None:
+def check_shapes(model: flexmodal.Model, loss, variables, target: str = '') -> int | None:
   """Tries head, loss and batch on shapes alone; returns the side of the head's map, if it has one.
 
   Args:

@@ -17,7 +17,7 @@ from experiments.mm_fas import __main__ as mm_fas
 from experiments.mm_fas import plan, sweep
 from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import results, score_files
-from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import setup
 
 ROOT = pathlib.Path(__file__).parents[2]
 # How ml_collections loads a file.
@@ -55,13 +55,14 @@ def test_every_command_is_a_config_that_fits(monkeypatch, tmp_path):
   assert len(found) == 1 + 2 * 2 * 3 and len({run.folder for run in found}) == 13
   donor, members = found[0], found[1:]
   assert (
-    donor.name == 'faces' and jobs.make(config_of(donor.command[2:], monkeypatch), classes=3).target
+    donor.name == 'faces'
+    and setup.build(config_of(donor.command[2:], monkeypatch), classes=3).target
   )
   seen = set()
   for run in members:
     config = config_of(run.command[2:], monkeypatch)
-    protocol = jobs.with_protocol(config)[1]
-    assert jobs.member_of(config) == {
+    protocol = setup.with_protocol(config)[1]
+    assert setup.member_of(config) == {
       'network': run.name.partition('_seed')[0],
       'seed': config.seed,
       'fold': protocol.fields['attack'],
@@ -71,7 +72,7 @@ def test_every_command_is_a_config_that_fits(monkeypatch, tmp_path):
     assert set(protocol.left_out) == {'val'} and '_tiny' in protocol.train
     seen.add((run.donor, config.seed, protocol.fields['attack'], protocol.fields['part']))
   assert len(seen) == 12
-  assert jobs.make(config).subsets[0] == ('rgb',)
+  assert setup.build(config).subsets[0] == ('rgb',)
 
 
 @OLD_LOADER

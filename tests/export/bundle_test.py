@@ -20,8 +20,7 @@ from flexfas_jax.export import source as sources
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.prediction import Predictor
 from flexfas_jax.prediction.runners import stablehlo
-from flexfas_jax.training import loop
-from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import loop, setup
 from tests import small_job
 
 EXTRAS = {'onnx': 'jax2onnx', 'tflite': 'litert_converter'}
@@ -42,7 +41,7 @@ def config(prepared, tmp_path_factory):
 def one_device():
   """Less to compile."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(jobs, 'find_devices', lambda: jax.devices()[:1])
+    patch.setattr(setup, 'find_devices', lambda: jax.devices()[:1])
     yield
 
 

@@ -17,7 +17,7 @@ from configs import vit_fusion
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.preflight import chips, collectives
 from flexfas_jax.preflight import run as preflight
-from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import setup
 
 P = jax.sharding.PartitionSpec
 
@@ -121,9 +121,9 @@ def test_the_largest_batch(kept, batch, limit, expected, tried, monkeypatch):
     return {'batch_per_chip': batch, 'bytes_per_chip': needed, 'fits': needed <= limit}
 
   monkeypatch.setattr(preflight, '_job', lambda config, batch, devices: batch)
-  monkeypatch.setattr(preflight, '_state_bytes', lambda job: 100)
+  monkeypatch.setattr(preflight, '_state_bytes', lambda experiment: 100)
   monkeypatch.setattr(preflight, 'slice_row', slice_row)
-  job = types.SimpleNamespace(mesh=types.SimpleNamespace(devices=np.zeros(1)))
+  experiment = types.SimpleNamespace(mesh=types.SimpleNamespace(devices=np.zeros(1)))
   row = {
     'topology': 'v5e:1x1',
     'batch_per_chip': batch,
@@ -131,7 +131,7 @@ def test_the_largest_batch(kept, batch, limit, expected, tried, monkeypatch):
     'hbm_per_chip': limit,
     'fits': 100 + 10 * batch <= limit,
   }
-  found = preflight.try_batches(ConfigDict({'accumulate': 1}), row, job, 1.0)
+  found = preflight.try_batches(ConfigDict({'accumulate': 1}), row, experiment, 1.0)
   assert [one['batch_per_chip'] for one in found] == [batch, *seen]
   assert (preflight.largest_batch(found), seen) == (expected, tried)
 
@@ -148,8 +148,8 @@ def test_a_slice_is_compiled_for_and_written_down(devices, tmp_path, monkeypatch
   assert (slice_row['batch_per_chip'], slice_row['global_batch']) == (4, 16)
   assert slice_row['fits'] is True
   assert 0 < slice_row['bytes_per_chip'] < slice_row['hbm_per_chip'] == 15.75 * 2**30
-  job = preflight._job(config, 4, jax.devices()[:4])
-  params = sum(leaf.size for leaf in jax.tree.leaves(job.abstract.params))
+  experiment = preflight._job(config, 4, jax.devices()[:4])
+  params = sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract.params))
   # The gradients in float32, and little else: loss, accuracy, batch norm's moments.
   assert 4 * params <= slice_row['collective_bytes'] < 4 * params + 2000
   assert {one['group'] for one in slice_row['collectives']} == {4}
@@ -172,9 +172,9 @@ def test_a_slice_is_compiled_for_and_written_down(devices, tmp_path, monkeypatch
 def test_what_does_not_fit_is_told_with_its_bytes(devices, monkeypatch):
   """A step that only reads its batch, 51.5 GB of RGB on each chip."""
   step = jax.jit(lambda state, batch, key: batch['rgb'].sum())
-  monkeypatch.setattr(jobs, 'step_fn', lambda job: step)
-  job = preflight._job(make_config(), 2**24, devices('v5e:2x2'))
-  row = preflight.slice_row(job, 'v5e:2x2', 1.0)
+  monkeypatch.setattr(setup, 'step_fn', lambda experiment: step)
+  experiment = preflight._job(make_config(), 2**24, devices('v5e:2x2'))
+  row = preflight.slice_row(experiment, 'v5e:2x2', 1.0)
   assert row['fits'] is False
   assert row['bytes_per_chip'] == pytest.approx(2**24 * 16 * 16 * 3 * 4, rel=0.01)
   assert row['hbm_per_chip'] == 15.75 * 2**30
@@ -231,8 +231,8 @@ def test_the_chips_are_where_the_mesh_says(devices):
   """A device is a chip, also on v4, and 16 x 16 closes."""
   assert len(devices('v4:2x2x1')) == 4
   assert len(devices('v5e:1x1')) == 1
-  job = preflight._job(make_config(), 4, devices('v5e:16x16'))
-  places = np.array([device.coords for device in job.mesh.devices.flat])
+  experiment = preflight._job(make_config(), 4, devices('v5e:16x16'))
+  places = np.array([device.coords for device in experiment.mesh.devices.flat])
   torus = collectives.torus(places, chips.CHIPS['v5e'])
   assert torus.shape == (16, 16, 1)
   assert torus.closed == (True, True, False)

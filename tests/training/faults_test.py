@@ -17,8 +17,7 @@ from ml_collections import ConfigDict
 
 from flexfas_jax import progress
 from flexfas_jax.errors import STOPPED, ConfigError, StateError, Stopped
-from flexfas_jax.training import clock, devices, loop, metric_writer
-from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import clock, devices, loop, metric_writer, setup
 from flexfas_jax.training.checkpoints import Checkpoints
 from flexfas_jax.training.tasks import anti_spoofing
 from tests.small_job import ROOT, STEPS, finish, losses, start, write_config
@@ -41,7 +40,7 @@ def unbroken(config, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
   """Also in this process: less to compile."""
-  monkeypatch.setattr(jobs, 'find_devices', lambda: jax.devices()[:1])
+  monkeypatch.setattr(setup, 'find_devices', lambda: jax.devices()[:1])
 
 
 def in_process(config, **more) -> ConfigDict:
@@ -53,8 +52,10 @@ def in_process(config, **more) -> ConfigDict:
 
 
 def state_of(config, workdir):
-  job = jobs.make(in_process(config))
-  return Checkpoints(workdir / 'checkpoints', 'eer', read_only=True).restore(STEPS, job.abstract)
+  experiment = setup.build(in_process(config))
+  return Checkpoints(workdir / 'checkpoints', 'eer', read_only=True).restore(
+    STEPS, experiment.abstract
+  )
 
 
 def assert_as_if_nothing_had_happened(config, workdir, unbroken):

@@ -20,8 +20,7 @@ from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.protocols.definitions import PROTOCOLS
-from flexfas_jax.training import datasets, loop, workdir
-from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import datasets, loop, setup, workdir
 from flexfas_jax.training.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -76,7 +75,7 @@ def losses(workdir):
 @pytest.fixture
 def one_device(monkeypatch):
   """Less to compile, for what has nothing to do with how many there are."""
-  monkeypatch.setattr(jobs, 'find_devices', lambda: jax.devices()[:1])
+  monkeypatch.setattr(setup, 'find_devices', lambda: jax.devices()[:1])
 
 
 @pytest.fixture(scope='module')
@@ -178,9 +177,9 @@ def test_a_workdir_of_another_config_is_refused(unbroken, prepared):
   workdir, _ = unbroken
   before = {f: f.stat().st_mtime_ns for f in sorted(workdir.rglob('*'))}
   config = make_config(prepared, batch_size=16, **{'schedule.peak': 0.5})
-  for job in (loop.train, loop.evaluate):
+  for experiment in (loop.train, loop.evaluate):
     with pytest.raises(StateError, match='(?s)batch_size: 8 there, 16 now.*peak: 0.001 there, 0.5'):
-      job(config, str(workdir))
+      experiment(config, str(workdir))
   assert before == {f: f.stat().st_mtime_ns for f in sorted(workdir.rglob('*'))}
 
 
@@ -205,11 +204,11 @@ def test_a_config_of_an_earlier_version_lacks_what_was_always_so(tmp_path):
 
 def test_a_checkpoint_of_another_model_is_refused_by_name(unbroken, prepared):
   config = make_config(prepared, **{'model.backbone.patch_size': 4})
-  job = jobs.make(config)
+  experiment = setup.build(config)
   checkpoints = Checkpoints(unbroken[0] / 'checkpoints', 'eer', read_only=True)
   said = r'params.streams_shared.patch_embed.kernel: checkpoint \(8, 8, .* model \(4, 4'
   with pytest.raises(StateError, match=f'(?s)another model.*{said}'):
-    checkpoints.restore(STEPS, job.abstract)
+    checkpoints.restore(STEPS, experiment.abstract)
 
 
 def test_nothing_to_evaluate(prepared, tmp_path):
@@ -269,16 +268,16 @@ def test_all_problems_of_a_config_are_reported_at_once(prepared, tmp_path):
     'schedule.warmup': 9,
     'test.cross': 'casia_surf/challenge:test',
   }
-  for job in (loop.train_and_evaluate, loop.train):
+  for experiment in (loop.train_and_evaluate, loop.train):
     with pytest.raises(ConfigError) as caught:
-      job(make_config(prepared, **change), str(tmp_path / 'run'))
+      experiment(make_config(prepared, **change), str(tmp_path / 'run'))
     title, *lines = str(caught.value).split('\n- ')
     assert title == f'{len(lines)} problems:' and all('config.' in line for line in lines)
     fields = [
       'lower config.schedule.warmup or raise config.steps',
       'config.batch_size = 800 is more',
     ]
-    if job is loop.train_and_evaluate:  # training alone needs no test
+    if experiment is loop.train_and_evaluate:  # training alone needs no test
       fields.insert(1, 'config.test.cross: casia_surf/challenge is not prepared')
     assert len(lines) == len(fields)
     for line, field in zip(lines, fields, strict=True):
@@ -336,12 +335,16 @@ def test_sets_that_are_missing_are_listed_once_each(tmp_path):
 
 def test_a_protocol_says_what_is_read_and_shown(prepared):
   config = make_config(prepared, protocol='rendered_flexmodal(size=_tiny)')
-  job = jobs.make(config)
-  assert job.config.train.startswith('rendered_faces/surf_like_tiny:train, rendered_faces/cefa')
-  assert sorted(job.config.test) == ['cross', 'intra', 'unseen']
-  assert job.metrics[0] == 'acer'
+  experiment = setup.build(config)
+  assert experiment.config.train.startswith(
+    'rendered_faces/surf_like_tiny:train, rendered_faces/cefa'
+  )
+  assert sorted(experiment.config.test) == ['cross', 'intra', 'unseen']
+  assert experiment.metrics[0] == 'acer'
   assert config.train == OVERRIDES['train']  # what was given is not changed
-  names = [schema.subset_name(subset) for subset in jobs.subsets(job.model, PROTOCOLS['cefa_3'])]
+  names = [
+    schema.subset_name(subset) for subset in setup.subsets(experiment.model, PROTOCOLS['cefa_3'])
+  ]
   assert names == ['rgb', 'depth', 'ir']
   only = make_config(
     prepared,
@@ -349,20 +352,20 @@ def test_a_protocol_says_what_is_read_and_shown(prepared):
     **{'model.modalities': ('rgb',), 'model.fusion': {'name': 'concat'}, 'modality_dropout': {}},
   )
   only.model.modalities = ('rgb',)
-  assert jobs.subsets(jobs.make(only).model, PROTOCOLS['cefa_3']) == (('rgb',),)
+  assert setup.subsets(setup.build(only).model, PROTOCOLS['cefa_3']) == (('rgb',),)
   with pytest.raises(ConfigError, match='the protocol reports rgb.depth.ir, and the model serves'):
-    jobs.subsets(jobs.make(only).model, PROTOCOLS['mmdg_1_cps_w'])
+    setup.subsets(setup.build(only).model, PROTOCOLS['mmdg_1_cps_w'])
 
 
 def test_who_only_evaluates_need_not_have_what_was_trained_on(prepared, tmp_path):
   """And is told what could then not be proven."""
   shutil.copytree(f'{prepared}/rendered_faces', tmp_path / 'rendered_faces')
   config = make_config(str(tmp_path), train='padisi/face:whole', **{'test.unseen': 'wmca/x:test'})
-  job = jobs.make(config)
+  experiment = setup.build(config)
   with pytest.raises(DataError, match='padisi/face is not prepared'):
-    datasets.open_all(job.config, test=False)
+    datasets.open_all(experiment.config, test=False)
   config.test = {'cross': 'rendered_faces/wmca_like_tiny:test'}
-  data = datasets.open_all(jobs.make(config).config, train=False)
+  data = datasets.open_all(setup.build(config).config, train=False)
   assert data.train is None
   assert data.remarks == ['not proven to share nobody: train, padisi/face:whole, which is not here']
 
@@ -370,14 +373,14 @@ def test_who_only_evaluates_need_not_have_what_was_trained_on(prepared, tmp_path
 def test_a_sensor_that_predicts_the_label_is_warned_of(prepared):
   """Infrared is left out of the bona fide samples of train alone."""
   sets = ('rendered_faces/surf_like_tiny', 'rendered_faces/cefa_like_tiny')
-  usual = datasets.open_all(jobs.make(make_config(prepared)).config)
+  usual = datasets.open_all(setup.build(make_config(prepared)).config)
   assert not [line for line in usual.remarks if line.startswith('warning')]
   train = [
     f'{name}:train[{species}]'
     for name in sets
     for species in ('species=bona_fide & modalities=rgb,depth', 'species!=bona_fide')
   ]
-  data = datasets.open_all(jobs.make(make_config(prepared, train=', '.join(train))).config)
+  data = datasets.open_all(setup.build(make_config(prepared, train=', '.join(train))).config)
   assert [line for line in data.remarks if line.startswith('warning')] == [
     'warning: config.train: ir presence separates attacks from bona fide samples (balanced '
     'accuracy 1.00): absent: 0% of attacks, 100% of bona fide; present: 100% of attacks, 0% of '
@@ -386,16 +389,16 @@ def test_a_sensor_that_predicts_the_label_is_warned_of(prepared):
 
 
 def test_fit_takes_the_size_of_the_map_from_the_model(prepared):
-  job = jobs.make(make_config(prepared))
-  assert job.map_size is None
+  experiment = setup.build(make_config(prepared))
+  assert experiment.map_size is None
   config = make_config(
     prepared,
     loss='pixel_wise_mse',
     **{'model.head': {'name': 'pixel_map'}, 'model.backbone.patch_size': 4},
   )
-  job = jobs.make(config)
-  assert job.map_size == 4  # 16 pixels in patches of 4
-  assert job.preprocess.map_size is None  # evaluation has no use for it
+  experiment = setup.build(config)
+  assert experiment.map_size == 4  # 16 pixels in patches of 4
+  assert experiment.preprocess.map_size is None  # evaluation has no use for it
 
 
 def test_a_map_is_trained_and_scored(prepared, tmp_path, one_device):
@@ -472,9 +475,9 @@ def test_a_pickle_of_weights_is_not_opened_and_ends_with_4(prepared, tmp_path):
   assert sorted(f.name for f in tmp_path.iterdir()) == ['mine.py', 'resnet50.pth']
 
 
-def donor_of(job):
+def donor_of(experiment):
   """Another's weights for the streams, as `fetch` gives them: {path: array}, all 0.25."""
-  stream = job.abstract.params['streams_shared']
+  stream = experiment.abstract.params['streams_shared']
   return {
     ('params', 'streams_shared', *(k.key for k in path)): np.full(leaf.shape, 0.25, np.float32)
     for path, leaf in jax.tree_util.tree_leaves_with_path(stream)
@@ -487,7 +490,7 @@ def test_streams_start_from_a_file_and_a_resumed_run_needs_none(prepared, tmp_pa
 
   def fetch(source, variables):
     asked.append(source)
-    return donor_of(jobs.make(config)), 'streams from FILE'
+    return donor_of(setup.build(config)), 'streams from FILE'
 
   def steps(run, state, *_):  # in place of the training
     seen.append(state)
@@ -501,7 +504,7 @@ def test_streams_start_from_a_file_and_a_resumed_run_needs_none(prepared, tmp_pa
   for leaf in jax.tree.leaves(state.params['streams_shared']):
     assert (np.asarray(leaf) == 0.25).all()
   assert not (np.asarray(state.params['head']['logit']['kernel']) == 0.25).any()
-  shardings = jax.tree.map(lambda leaf: leaf.sharding, jobs.make(config).abstract)
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, setup.build(config).abstract)
   jax.tree.map(lambda leaf, place: leaf.sharding == place or pytest.fail(), state, shardings)
   assert asked == [('FILE', 'timm/vit_tiny_patch16_224', None, 'streams')]
 
@@ -514,7 +517,7 @@ def test_streams_start_from_a_file_and_a_resumed_run_needs_none(prepared, tmp_pa
 
   (tmp_path / 'run' / 'checkpoints').mkdir(exist_ok=True)
   monkeypatch.setattr(loop, 'Checkpoints', Begun)
-  assert loop._donated(jobs.make(config), tmp_path / 'run') == ({}, '', {})
+  assert loop._donated(setup.build(config), tmp_path / 'run') == ({}, '', {})
   assert len(asked) == 1
 
 
@@ -529,5 +532,5 @@ def test_evaluation_reads_no_file_of_weights(prepared, tmp_path):
   with pytest.raises(ConfigError, match='config.pretrained.architecture'):
     loop.evaluate(config, str(tmp_path / 'run'))
   config.pretrained = None
-  assert jobs.make(config).pretrained is None
+  assert setup.build(config).pretrained is None
   assert os.listdir(tmp_path) == []

@@ -5,8 +5,7 @@ import collections
 import jax
 import pytest
 
-from flexfas_jax.training import loop
-from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import loop, setup
 from tests import small_job
 
 
@@ -26,7 +25,7 @@ def compiled():
 
 def test_a_whole_job_compiles_each_of_its_programs_once(compiled, prepared, tmp_path, monkeypatch):
   """Training, two looks at val, and a test whose last batch is not full."""
-  monkeypatch.setattr(jobs, 'find_devices', lambda: jax.devices()[:1])
+  monkeypatch.setattr(setup, 'find_devices', lambda: jax.devices()[:1])
   names = {}
   exec(small_job.write_config(tmp_path / 'small.py', prepared).read_text(), names)
   config = names['get_config']()

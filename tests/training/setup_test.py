@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from configs import vit_fusion
-from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import setup
 
 
 def make_config(**more):
@@ -24,18 +24,23 @@ def make_config(**more):
 
 def test_the_step_is_given_what_the_config_says(monkeypatch):
   config = make_config(**{'accumulate': 4, 'modality_dropout.ir': 0.25})
-  job, seen = jobs.make(config), {}
+  experiment, seen = setup.build(config), {}
 
   def step(state, batch, key, **fields):
     seen.update(fields)
     return state, {'loss': jnp.zeros(())}
 
-  monkeypatch.setattr(jobs, 'train_step', step)
-  jax.eval_shape(jobs.step_fn(job), job.abstract, jobs.abstract_batch(job), jobs.abstract_key(job))
+  monkeypatch.setattr(setup, 'train_step', step)
+  jax.eval_shape(
+    setup.step_fn(experiment),
+    experiment.abstract,
+    setup.abstract_batch(experiment),
+    setup.abstract_key(experiment),
+  )
   assert seen == {
-    'model': job.model,
-    'optimizer': job.optimizer,
-    'loss': job.loss,
+    'model': experiment.model,
+    'optimizer': experiment.optimizer,
+    'loss': experiment.loss,
     'modality_dropout': {'depth': 0.5, 'ir': 0.25},
     'accumulate': 4,
   }
@@ -43,5 +48,5 @@ def test_the_step_is_given_what_the_config_says(monkeypatch):
 
 def test_the_rate_warms_up_as_the_config_says():
   config = make_config(**{'schedule.warmup': 10, 'schedule.peak': 0.5, 'steps': 100})
-  rate = jobs.make(config).schedule
+  rate = setup.build(config).schedule
   assert [float(rate(step)) for step in (0, 5, 10)] == [0, 0.25, 0.5]

@@ -17,8 +17,7 @@ from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import face_verification
 from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.models.weights import conversion
-from flexfas_jax.training import datasets, init_from_run, loop, sharding, subjects, workdir
-from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import datasets, init_from_run, loop, setup, sharding, subjects, workdir
 from flexfas_jax.training.checkpoints import Checkpoints
 from flexfas_jax.training.tasks import attribute_classification
 
@@ -106,7 +105,7 @@ def main(config, folder, *more):
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
   """Less to compile; what depends on their number asks for them."""
-  monkeypatch.setattr(jobs, 'find_devices', lambda: jax.devices()[:1])
+  monkeypatch.setattr(setup, 'find_devices', lambda: jax.devices()[:1])
 
 
 @pytest.fixture(scope='module')
@@ -149,8 +148,8 @@ def test_the_head_has_as_many_identities_as_there_are(donor):
 
 def test_a_sample_is_numbered_by_its_person(prepared):
   data = datasets.open_all(faces(prepared))
-  job = jobs.make(faces(prepared), classes=6)
-  batch = next(pipeline.train_batches(data.train, job.preprocess, 8, seed=0))
+  experiment = setup.build(faces(prepared), classes=6)
+  batch = next(pipeline.train_batches(data.train, experiment.preprocess, 8, seed=0))
   ids = pipeline.ids_of_batch(data.train, 8, seed=0, index=0)
   columns = data.train.columns
   subject = dict(zip(columns['id'], columns['subject'], strict=True))
@@ -198,16 +197,16 @@ def test_a_run_that_goes_on_ends_alike(donor, tmp_path):
 
 
 def test_the_classifier_is_cut_over_devices(monkeypatch):
-  monkeypatch.setattr(jobs, 'find_devices', lambda: jax.devices()[:4])
+  monkeypatch.setattr(setup, 'find_devices', lambda: jax.devices()[:4])
   config = faces('nowhere', **{'mesh.fsdp': 4, 'model.head.identities': 1000})
-  job = jobs.make(config)
-  kernel = job.abstract.params['head']['kernel']
+  experiment = setup.build(config)
+  kernel = experiment.abstract.params['head']['kernel']
   assert kernel.shape == (64, 1000)
   assert kernel.sharding.spec == jax.P(None, 'fsdp')
   assert kernel.sharding.shard_shape(kernel.shape) == (64, 250)
   moments = [
     leaf.sharding.shard_shape(leaf.shape)
-    for leaf in jax.tree.leaves(job.abstract.opt_state)
+    for leaf in jax.tree.leaves(experiment.abstract.opt_state)
     if leaf.shape == (64, 1000)
   ]
   assert moments == [(64, 250)] * 2  # Adam's too
@@ -224,11 +223,11 @@ def test_a_step_does_not_depend_on_how_the_classifier_is_cut(monkeypatch):
   }
   found = []
   for devices, fsdp in ((1, 1), (4, 4)):
-    monkeypatch.setattr(jobs, 'find_devices', lambda n=devices: jax.devices()[:n])
-    job = jobs.make(faces('nowhere', **{'mesh.fsdp': fsdp, 'model.head.identities': 40}))
-    key = jax.device_put(jax.random.key(0), sharding.replicated(job.mesh))
-    state = jax.jit(job.init, out_shardings=jobs.shardings(job))(key)
-    _, metrics = jobs.step_fn(job)(state, sharding.place_batch(batch, job.mesh), key)
+    monkeypatch.setattr(setup, 'find_devices', lambda n=devices: jax.devices()[:n])
+    experiment = setup.build(faces('nowhere', **{'mesh.fsdp': fsdp, 'model.head.identities': 40}))
+    key = jax.device_put(jax.random.key(0), sharding.replicated(experiment.mesh))
+    state = jax.jit(experiment.init, out_shardings=setup.shardings(experiment))(key)
+    _, metrics = setup.step_fn(experiment)(state, sharding.place_batch(batch, experiment.mesh), key)
     found.append({name: float(value) for name, value in metrics.items()})
   assert found[0] == pytest.approx(found[1], rel=1e-4)
 
@@ -271,7 +270,7 @@ def test_what_cannot_be_told_apart(prepared, tmp_path, fields, error, said):
 
 def test_a_job_without_data_asks_for_the_number():
   with pytest.raises(ConfigError, match='identities = 0 .* give the number'):
-    jobs.make(faces('nowhere'))
+    setup.build(faces('nowhere'))
 
 
 def test_other_people_than_it_began_with_are_refused(donor, prepared, tmp_path):
@@ -320,7 +319,7 @@ def started(config, folder, monkeypatch):
   seen = []
   monkeypatch.setattr(loop, '_steps', lambda run, state, *_: seen.append(state))
   loop.train(config, str(folder))
-  return flat(jobs.variables_of(seen[0]))
+  return flat(setup.variables_of(seen[0]))
 
 
 def test_streams_and_joint_stages_start_from_a_run(donor, prepared, tmp_path, monkeypatch):
@@ -439,8 +438,8 @@ def test_a_donor_that_does_not_name_its_people_is_told_of(donor, prepared, tmp_p
 def test_weights_that_do_not_fit_are_named(donor, prepared, tmp_path, fields, said):
   config = attacks(prepared, donor, **fields)
   if said is None:  # pico is as mu, but for its training
-    job = jobs.make(config)
-    assert init_from_run.fetch(job, tmp_path / 'run').arrays
+    experiment = setup.build(config)
+    assert init_from_run.fetch(experiment, tmp_path / 'run').arrays
     return
   with pytest.raises(StateError, match=said):
     loop.train(config, str(tmp_path / 'run'))
@@ -450,7 +449,7 @@ def test_weights_that_do_not_fit_are_named(donor, prepared, tmp_path, fields, sa
 def test_only_a_run_of_ours_gives_all(prepared):
   fields = {'pretrained.architecture': 'mm_fas/ir50', 'pretrained.into': 'all'}
   with pytest.raises(ConfigError, match="'all'; choose one of: streams"):
-    jobs.make(attacks(prepared, 'file.safetensors', **fields))
+    setup.build(attacks(prepared, 'file.safetensors', **fields))
   assert conversion.OURS not in conversion.ARCHITECTURES
 
 
@@ -462,8 +461,9 @@ def test_what_is_frozen_stays_as_it_was_given(donor, prepared, tmp_path):
   run = tmp_path / 'run'
   loop.train(config, str(run))
   trained = flat(state_of(run)[1]['params'])
-  job = jobs.make(config)
-  given = {'/'.join(p[1:]): v for p, v in init_from_run.fetch(job, tmp_path / 'x').arrays.items()
+  experiment = setup.build(config)
+  arrays = init_from_run.fetch(experiment, tmp_path / 'x').arrays
+  given = {'/'.join(p[1:]): v for p, v in arrays.items()
            if p[0] == 'params'}  # fmt: skip
   frozen = [n for n in given if n.split('/')[1] == 'stage_1' and n.startswith('streams_')]
   moved = [n for n in given if n not in frozen and n.endswith('kernel')]
@@ -480,7 +480,7 @@ def test_what_is_frozen_stays_as_it_was_given(donor, prepared, tmp_path):
 
 def test_pairs_of_a_run_are_drawn_by_its_config(prepared):
   data = datasets.open_all(faces(prepared))
-  job = jobs.make(faces(prepared, pairs=5), classes=6)
-  found = loop.tasks.judging(job.config).pairs_of(job, data.val, 'val')
+  experiment = setup.build(faces(prepared, pairs=5), classes=6)
+  found = loop.tasks.judging(experiment.config).pairs_of(experiment, data.val, 'val')
   assert isinstance(found, face_verification.Pairs)
   assert found.same.sum() == 5 and len(found.same) == 10

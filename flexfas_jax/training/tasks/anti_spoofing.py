@@ -20,8 +20,7 @@ from flexfas_jax.evaluation.report import tables
 from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.progress import Progress
-from flexfas_jax.training import datasets, digests, distributed, scoring, sharding, workdir
-from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import datasets, digests, distributed, scoring, setup, sharding, workdir
 from flexfas_jax.training.checkpoints import Checkpoints
 
 BEST = 'eer'  # of val, the mean over the subsets: chooses the checkpoint that is evaluated
@@ -31,26 +30,26 @@ class _Interrupted(Exception):
   """Scoring was stopped: the machine is wanted back."""
 
 
-def make_scorer(job: jobs.Job):
+def make_scorer(experiment: setup.Experiment):
   """`score(variables, batches, ...)`, see `scoring.make_scorer`."""
   return scoring.make_scorer(
-    job.model,
-    job.subsets,
-    functools.partial(sharding.place_batch, mesh=job.mesh),
-    sharding.replicated(job.mesh),
-    tuple(job.views),
+    experiment.model,
+    experiment.subsets,
+    functools.partial(sharding.place_batch, mesh=experiment.mesh),
+    sharding.replicated(experiment.mesh),
+    tuple(experiment.views),
   )
 
 
 def val_metrics(
-  job: jobs.Job,
+  experiment: setup.Experiment,
   scorer,
   variables,
   source: sources.Source,
   interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
   """Mean and by subset; EER and AUC know no threshold. None if it was interrupted."""
-  scores = uninterrupted(scorer, variables, job, source, interrupted)
+  scores = uninterrupted(scorer, variables, experiment, source, interrupted)
   if scores is None:
     return None
   found = results.results(scores, 'fixed=0.5')
@@ -60,7 +59,9 @@ def val_metrics(
   return means | {f'val/{BEST}/{subset}': r[BEST] for subset, r in found.items()}
 
 
-def uninterrupted(scorer, variables, job: jobs.Job, source: sources.Source, interrupted: Callable):
+def uninterrupted(
+  scorer, variables, experiment: setup.Experiment, source: sources.Source, interrupted: Callable
+):
   """What a scorer says of a set, or None: `interrupted()` is asked after every batch."""
 
   def look(_) -> None:
@@ -68,27 +69,31 @@ def uninterrupted(scorer, variables, job: jobs.Job, source: sources.Source, inte
       raise _Interrupted
 
   try:
-    return scorer(variables, batches_of(job, source), progress=look)
+    return scorer(variables, batches_of(experiment, source), progress=look)
   except _Interrupted:
     return None
 
 
-def check(job: jobs.Job, data: datasets.Data) -> None:
+def check(experiment: setup.Experiment, data: datasets.Data) -> None:
   """Nothing is left to find: thresholds and classes are looked at where they are read."""
-  del job, data
+  del experiment, data
 
 
-def evaluate(job: jobs.Job, folder: pathlib.Path, data: datasets.Data, scorer) -> None:
+def evaluate(
+  experiment: setup.Experiment, folder: pathlib.Path, data: datasets.Data, scorer
+) -> None:
   """Scores, score files, thresholds from val, tables, results.json, report of the best step."""
-  step, variables, header = best_of(job, folder, BEST, data.remarks)
+  step, variables, header = best_of(experiment, folder, BEST, data.remarks)
   scored, remarks, score = {}, [], functools.partial(scorer, variables)
   for name, source in {'val': data.val, **data.test}.items():
-    scored[name], told = score_whole(job, score, name, source, header)
+    scored[name], told = score_whole(experiment, score, name, source, header)
     remarks += told
-  finish(job, folder, data, step, scored, remarks)
+  finish(experiment, folder, data, step, scored, remarks)
 
 
-def finish(job, folder: pathlib.Path, data: datasets.Data, step: int, scored, remarks=()) -> None:
+def finish(
+  experiment, folder: pathlib.Path, data: datasets.Data, step: int, scored, remarks=()
+) -> None:
   """Score files, thresholds from val, tables, results.json and report of what has been scored.
 
   Args:
@@ -103,7 +108,7 @@ def finish(job, folder: pathlib.Path, data: datasets.Data, step: int, scored, re
   if distributed.is_first():
     for line in remarks:
       print(line, file=sys.stderr)
-    _write(job, folder, data, step, scored)
+    _write(experiment, folder, data, step, scored)
   for name, scores in scored.items():  # the figures stand, and yet nobody may take them for sound
     for subset, samples in scores.nan_samples.items():
       raise StateError(
@@ -113,7 +118,7 @@ def finish(job, folder: pathlib.Path, data: datasets.Data, step: int, scored, re
       )
 
 
-def best_of(job: jobs.Job, folder: pathlib.Path, metric: str, remarks: list[str]):
+def best_of(experiment: setup.Experiment, folder: pathlib.Path, metric: str, remarks: list[str]):
   """(the step that was best on val, its variables, the header of what is written of it).
 
   Args:
@@ -130,24 +135,26 @@ def best_of(job: jobs.Job, folder: pathlib.Path, metric: str, remarks: list[str]
   if step is None:
     raise StateError(f'{folder} holds no checkpoint; run with --mode=train first')
   checkpoints.verify(step)
-  variables = jobs.variables_of(checkpoints.restore(step, job.abstract))
+  variables = setup.variables_of(checkpoints.restore(step, experiment.abstract))
   header = {
     'step': step,
     'trained_steps': checkpoints.latest(),  # an ensemble takes no member that is half trained
     'weights_hash': digests.of_weights(variables),
-    'config': json.loads(json.dumps(job.config.to_dict())),
+    'config': json.loads(json.dumps(experiment.config.to_dict())),
     'version': flexfas_jax.__version__,
   }
-  if member := jobs.member_of(job.config):
+  if member := setup.member_of(experiment.config):
     header['member'] = member
-  if len(job.views) > 1:
-    header['views'] = list(job.views)
+  if len(experiment.views) > 1:
+    header['views'] = list(experiment.views)
   if started := workdir.pretraining(folder):
     header['pretraining'] = {name: value for name, value in started.items() if name != 'people'}
   return step, variables, header | ({'remarks': remarks} if remarks else {})
 
 
-def score_whole(job: jobs.Job, score: Callable, name: str, source: sources.Source, about):
+def score_whole(
+  experiment: setup.Experiment, score: Callable, name: str, source: sources.Source, about
+):
   """(a set's scores, notes on its images); the scores name the modalities that carry no signal.
 
   Args:
@@ -156,8 +163,8 @@ def score_whole(job: jobs.Job, score: Callable, name: str, source: sources.Sourc
     name, source: of the set.
     about: a header, or a member's each.
   """
-  B, modalities = job.config.eval_batch_size, job.model.modalities
-  rows = sharding.rows(job.mesh, B)
+  B, modalities = experiment.config.eval_batch_size, experiment.model.modalities
+  rows = sharding.rows(experiment.mesh, B)
   found = np.zeros((-(-len(source) // B) * B, len(modalities)), int)  # 1: given, without signal
 
   def looked_at(batches):
@@ -167,8 +174,8 @@ def score_whole(job: jobs.Job, score: Callable, name: str, source: sources.Sourc
 
   silent = not distributed.is_first()
   with Progress(f'score {name}', len(source), silent=silent) as progress:
-    every = dataclasses.replace(job.preprocess, test_views=tuple(job.views.values()))
-    scores = score(looked_at(batches_of(job, source, every)), about, progress.update)
+    every = dataclasses.replace(experiment.preprocess, test_views=tuple(experiment.views.values()))
+    scores = score(looked_at(batches_of(experiment, source, every)), about, progress.update)
   one = scores[0] if isinstance(scores, list) else scores
   if one.ids.tolist() != list(source.columns['id']):
     raise AssertionError(f'{name}: not every sample was scored once')  # a defect of ours
@@ -185,26 +192,26 @@ def score_whole(job: jobs.Job, score: Callable, name: str, source: sources.Sourc
   ]
 
 
-def _write(job, folder, data, step, scored) -> None:
-  report = job.config.get('report', True)
+def _write(experiment, folder, data, step, scored) -> None:
+  report = experiment.config.get('report', True)
   by_view = folder / 'scores' / 'views'
   shutil.rmtree(by_view, ignore_errors=True)  # of another evaluation
-  (by_view if len(job.views) > 1 else folder / 'scores').mkdir(exist_ok=True, parents=True)
+  (by_view if len(experiment.views) > 1 else folder / 'scores').mkdir(exist_ok=True, parents=True)
   for name, scores in scored.items():
     score_files.write(folder / 'scores' / f'{name}.csv', looks.mean(scores))
-    if len(job.views) > 1:
+    if len(experiment.views) > 1:
       score_files.write(by_view / f'{name}.csv', scores)
   # What is judged is what was written, as anybody can do again.
   scored = {name: score_files.read(folder / 'scores' / f'{name}.csv') for name in scored}
   for remark in results.remarks(results.results(scored['val'], 'fixed=0.5')):
     print(f'val, {remark}', file=sys.stderr)
-  fitted = any(thresholds.needs_dev(job.config.threshold[name]) for name in data.test)
+  fitted = any(thresholds.needs_dev(experiment.config.threshold[name]) for name in data.test)
   few = evidence.notes(scored['val']) if fitted else []
   for note in few:
     print(note, file=sys.stderr)
   found, judged = {}, []
   for name in data.test:
-    rule = job.config.threshold[name]
+    rule = experiment.config.threshold[name]
     of_test = scored[name], rule, scored['val']
     if report:
       told = [*data.remarks, *(few if thresholds.needs_dev(rule) else ())]
@@ -213,22 +220,26 @@ def _write(job, folder, data, step, scored) -> None:
       found[name] = evaluate_scores.as_json(one)
     else:
       found[name] = results.results(*of_test)
-    title = f'{name}: {job.config.test[name]}, step {step}, threshold {rule}'
+    title = f'{name}: {experiment.config.test[name]}, step {step}, threshold {rule}'
     few = sufficiency.insufficient(scored[name], found[name])
-    print(tables.text(found[name], title, job.metrics, few) + '\n')
+    print(tables.text(found[name], title, experiment.metrics, few) + '\n')
     for remark in results.remarks(found[name]):
       print(remark, file=sys.stderr)
   for line in data.remarks:
     print(line + '\n')
-  if job.model.requires:
-    print(f'Subsets without {"+".join(job.model.requires)} are not served: the fusion needs it.\n')
+  if experiment.model.requires:
+    print(
+      f'Subsets without {"+".join(experiment.model.requires)} are not served: the fusion needs it.\n'
+    )
   write_text(folder / 'results.json', json.dumps(results.json_safe(found), indent=2) + '\n')
   written = [f'{folder}/results.json', f'{folder}/scores/']
   if report:
     from flexfas_jax.evaluation.report import page  # matplotlib: only who wants it pays
 
     title = f'{folder.name}, step {step}'
-    page.write(folder / 'report.html', judged, title, _pictures(data.test, job.model.modalities))
+    page.write(
+      folder / 'report.html', judged, title, _pictures(data.test, experiment.model.modalities)
+    )
     written.insert(0, f'{folder}/report.html')
   print(f'Written: {", ".join(written)}')
 
@@ -251,8 +262,10 @@ def _pictures(tests: dict[str, sources.Source], modalities) -> Callable:
   return find
 
 
-def batches_of(job: jobs.Job, source: sources.Source, preprocess=None):
+def batches_of(experiment: setup.Experiment, source: sources.Source, preprocess=None):
   """A set's batches for scoring, as `pipeline.eval_batches` gives them; by the first view alone,
   unless another `preprocess` says more."""
-  B = job.config.eval_batch_size
-  return pipeline.eval_batches(source, preprocess or job.preprocess, B, sharding.rows(job.mesh, B))
+  B = experiment.config.eval_batch_size
+  return pipeline.eval_batches(
+    source, preprocess or experiment.preprocess, B, sharding.rows(experiment.mesh, B)
+  )

@@ -16,8 +16,7 @@ import numpy as np
 from flexfas_jax.evaluation import face_verification as pairing
 from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import sources
-from flexfas_jax.training import datasets, distributed, subjects
-from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import datasets, distributed, setup, subjects
 from flexfas_jax.training.tasks import anti_spoofing, face_verification
 
 BEST = 'error'  # of val, the mean over the classes: chooses the checkpoint that is evaluated
@@ -41,20 +40,20 @@ def figures(cosine: np.ndarray, truth: np.ndarray, classes: tuple[str, ...]) -> 
   return found | {f'accuracy/{name}': value for name, value in of.items()}
 
 
-def check(job: jobs.Job, data: datasets.Data) -> None:
+def check(experiment: setup.Experiment, data: datasets.Data) -> None:
   """Nothing is left to find: `inputs.open_all` has numbered every example."""
-  del job, data
+  del experiment, data
 
 
 def val_metrics(
-  job: jobs.Job,
+  experiment: setup.Experiment,
   scorer,
   variables,
   source: sources.Source,
   interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
   """Of val; None if it was interrupted."""
-  cosine = anti_spoofing.uninterrupted(scorer, variables, job, source, interrupted)
+  cosine = anti_spoofing.uninterrupted(scorer, variables, experiment, source, interrupted)
   if cosine is None:
     return None
   names = tuple(map(str, range(cosine.shape[1])))
@@ -62,12 +61,14 @@ def val_metrics(
   return {f'val/{name}': found[name] for name in ('error', 'accuracy')}
 
 
-def evaluate(job: jobs.Job, folder: pathlib.Path, data: datasets.Data, scorer) -> None:
+def evaluate(
+  experiment: setup.Experiment, folder: pathlib.Path, data: datasets.Data, scorer
+) -> None:
   """Each sample's cosines, a table and results.json of the best step."""
-  step, variables, header = anti_spoofing.best_of(job, folder, BEST, data.remarks)
+  step, variables, header = anti_spoofing.best_of(experiment, folder, BEST, data.remarks)
   classes, found = data.known.classes, {}
   for name, source in {'val': data.val, **data.test}.items():
-    cosine = face_verification.read(job, scorer, variables, name, source)
+    cosine = face_verification.read(experiment, scorer, variables, name, source)
     found[name] = figures(cosine, source.identities, classes)
     if distributed.is_first():
       (folder / 'scores').mkdir(exist_ok=True)
@@ -78,7 +79,7 @@ def evaluate(job: jobs.Job, folder: pathlib.Path, data: datasets.Data, scorer) -
       shares = [values.get(key) for key in ('accuracy', *(f'accuracy/{c}' for c in classes))]
       shown = ('-' if share is None else f'{100 * share:.1f}' for share in shares)
       rows.append([name, str(values['n']), *shown])
-    title = f'{job.target}: accuracy in percent, by class, step {step}'
+    title = f'{experiment.target}: accuracy in percent, by class, step {step}'
     face_verification.finish(folder, data, found, f'{title}\n{pairing.columns(rows)}')
 
 

@@ -14,7 +14,7 @@ from flexfas_jax.training.tasks import (
 def judging(config: Mapping) -> ModuleType:
   """The module that judges a config's training; each has the same functions.
 
-  `make_scorer(job)`, `check(job, data)`, `val_metrics(job, scorer, variables, source,
+  `make_scorer(experiment)`, `check(experiment, data)`, `val_metrics(job, scorer, variables, source,
   interrupted)`, `evaluate(job, folder, data, scorer)`, and `BEST`, the metric of val that chooses
   a checkpoint, of which less is better.
 

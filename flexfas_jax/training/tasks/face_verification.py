@@ -17,24 +17,23 @@ from flexfas_jax.evaluation import results
 from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.progress import Progress
-from flexfas_jax.training import datasets, distributed, scoring, sharding
-from flexfas_jax.training import setup as jobs
+from flexfas_jax.training import datasets, distributed, scoring, setup, sharding
 from flexfas_jax.training.tasks import anti_spoofing
 
 BEST = 'eer'  # of val's pairs: chooses the checkpoint that is evaluated
 
 
-def make_scorer(job: jobs.Job, output: str = 'embedding'):
+def make_scorer(experiment: setup.Experiment, output: str = 'embedding'):
   """`read(variables, batches, progress) -> [N, D]`, see `scoring.make_reader`."""
   return scoring.make_reader(
-    job.model,
+    experiment.model,
     output,
-    functools.partial(sharding.place_batch, mesh=job.mesh),
-    sharding.replicated(job.mesh),
+    functools.partial(sharding.place_batch, mesh=experiment.mesh),
+    sharding.replicated(experiment.mesh),
   )
 
 
-def pairs_of(job: jobs.Job, source: sources.Source, name: str) -> pairing.Pairs:
+def pairs_of(experiment: setup.Experiment, source: sources.Source, name: str) -> pairing.Pairs:
   """The pairs of a set, the same whenever they are asked for.
 
   Raises:
@@ -42,41 +41,45 @@ def pairs_of(job: jobs.Job, source: sources.Source, name: str) -> pairing.Pairs:
   """
   columns = source.columns
   try:
-    return pairing.draw(columns['subject'], columns['video'], job.config.get('pairs', 20_000))
+    return pairing.draw(
+      columns['subject'], columns['video'], experiment.config.get('pairs', 20_000)
+    )
   except DataError as error:
     raise DataError(f'{name}, {", ".join(source.names)}: {error}') from None
 
 
-def check(job: jobs.Job, data: datasets.Data) -> None:
+def check(experiment: setup.Experiment, data: datasets.Data) -> None:
   """Raises a DataError if val or a test has no pairs; before the first step, not after the last."""
   for name, source in {'val': data.val, **data.test}.items():
     if source:
-      pairs_of(job, source, name)
+      pairs_of(experiment, source, name)
 
 
 def val_metrics(
-  job: jobs.Job,
+  experiment: setup.Experiment,
   scorer,
   variables,
   source: sources.Source,
   interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
   """Of val's pairs; None if it was interrupted."""
-  embedding = anti_spoofing.uninterrupted(scorer, variables, job, source, interrupted)
+  embedding = anti_spoofing.uninterrupted(scorer, variables, experiment, source, interrupted)
   if embedding is None:
     return None
-  pairs = pairs_of(job, source, 'val')
+  pairs = pairs_of(experiment, source, 'val')
   found = pairing.figures(pairs, pairing.cosines(embedding, pairs), source.columns['subject'])
   return {f'val/{name}': value for name, value in found.items() if not name.startswith('n_')}
 
 
-def evaluate(job: jobs.Job, folder: pathlib.Path, data: datasets.Data, scorer) -> None:
+def evaluate(
+  experiment: setup.Experiment, folder: pathlib.Path, data: datasets.Data, scorer
+) -> None:
   """Pairs' scores, a table and results.json of the best step."""
-  step, variables, header = anti_spoofing.best_of(job, folder, BEST, data.remarks)
+  step, variables, header = anti_spoofing.best_of(experiment, folder, BEST, data.remarks)
   found = {}
   for name, source in {'val': data.val, **data.test}.items():
-    embedding = read(job, scorer, variables, name, source)
-    pairs = pairs_of(job, source, name)
+    embedding = read(experiment, scorer, variables, name, source)
+    pairs = pairs_of(experiment, source, name)
     score = pairing.cosines(embedding, pairs)
     subject = source.columns['subject']
     found[name] = pairing.figures(pairs, score, subject)
@@ -89,11 +92,13 @@ def evaluate(job: jobs.Job, folder: pathlib.Path, data: datasets.Data, scorer) -
     finish(folder, data, found, pairing.text(found, title))
 
 
-def read(job: jobs.Job, scorer, variables, name: str, source: sources.Source) -> np.ndarray:
+def read(
+  experiment: setup.Experiment, scorer, variables, name: str, source: sources.Source
+) -> np.ndarray:
   """A set's outputs, with progress shown: [N, D]."""
   silent = not distributed.is_first()
   with Progress(f'score {name}', len(source), silent=silent) as progress:
-    return scorer(variables, anti_spoofing.batches_of(job, source), progress.update)
+    return scorer(variables, anti_spoofing.batches_of(experiment, source), progress.update)
 
 
 def finish(folder: pathlib.Path, data: datasets.Data, found: dict, table: str) -> None:
