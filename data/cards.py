@@ -112,9 +112,9 @@ def _length(path: pathlib.Path) -> int:
 
 @functools.cache
 def _features():
-  from data import triplets  # imports TFDS, which the main process has and a worker not yet
+  from data import features  # imports TFDS, which the main process has and a worker not yet
 
-  return triplets.features()
+  return features.features_dict()
 
 
 def _read(path: pathlib.Path, numbers: Iterable[int]) -> list[dict]:

@@ -24,7 +24,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from data import reading, shared_images, triplets
+from data import features, reading, shared_images, triplets
 from data.reading import Row
 from flexfas_jax import csv_dialect, schema
 from flexfas_jax.errors import ConfigError, DataError
@@ -200,7 +200,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
   def _splits(self, dl_manager):
     return self._planned
 
-  def _read(self, rows: list[Row]) -> Iterator[tuple[str, triplets.Example]]:
+  def _read(self, rows: list[Row]) -> Iterator[tuple[str, features.Example]]:
     tasks = (rows[i : i + _TASK] for i in range(0, len(rows), _TASK))
     outcomes = self._pool.map(reading.task(self._reader()), tasks, few=8)
     good, seen = 0, set()
@@ -387,7 +387,7 @@ def _on_beam(reader: reading.Reader, rows: list[Row], findings: str):
   """A Beam transform that gives (key, example), and writes findings beside the shards."""
   import apache_beam as beam
 
-  nothing = (rows[0].facts['id'], triplets.check({**rows[0].facts, 'rgb': b'nothing'}))
+  nothing = (rows[0].facts['id'], features.check({**rows[0].facts, 'rgb': b'nothing'}))
 
   class Read(beam.PTransform):
     def expand(self, pipeline):
@@ -419,10 +419,10 @@ def _finding_lines(outcome: reading.Outcome) -> list[str]:
   return [json.dumps([outcome.row.facts['id'], found])] if found else []
 
 
-def _keyed_examples(outcome: reading.Outcome) -> list[tuple[str, triplets.Example]]:
+def _keyed_examples(outcome: reading.Outcome) -> list[tuple[str, features.Example]]:
   if any(rule not in WARNINGS for rule, _ in outcome.problems):
     return []
-  return [(outcome.row.facts['id'], triplets.check({**outcome.row.facts, **outcome.images}))]
+  return [(outcome.row.facts['id'], features.check({**outcome.row.facts, **outcome.images}))]
 
 
 def _from_beam(folder, ids: Iterable[str]) -> tuple[list[Finding], bool]:

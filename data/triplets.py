@@ -21,94 +21,14 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from data import cards
-from flexfas_jax.errors import DataError
+from data import cards, features
 from flexfas_jax.progress import show_progress
-from flexfas_jax.schema import LABELS, MODALITIES
 
-CATEGORIES = (
-  'print',
-  'replay',
-  'cut_photo',
-  'papermask',
-  'rigidmask',
-  'flexiblemask',
-  'fakehead',
-  'glasses',
-  'makeup',
-  'other',
-)
-
-Example = dict[str, Any]
-Split = tuple[int | None, Iterable[tuple[str, Example]]]
+Split = tuple[int | None, Iterable[tuple[str, features.Example]]]
 _OWNER = 'owner.json'  # in a folder that is being written: host and process
 SKIPPED = ('', {})  # in the place of an example that is left out: progress counts it
-
-
-def features() -> tfds.features.FeaturesDict:
-  """The features of every data set.
-
-  An image is the source's own encoded file, so that nothing is lost or encoded twice (16-bit depth
-  above all); `b''` says that the modality is absent, which is not the same as a black picture.
-  """
-  # A scalar of bytes: no decoder is attached, and none of TensorFlow is needed.
-  image = {modality: tfds.features.Scalar(np.object_) for modality in MODALITIES}
-  return tfds.features.FeaturesDict(
-    {
-      'id': tfds.features.Text(),
-      **image,
-      'label': tfds.features.ClassLabel(names=list(LABELS)),
-      'attack_type': tfds.features.Text(),
-      'attack_category': tfds.features.Text(),
-      'subject': tfds.features.Text(),
-      'video': tfds.features.Text(),
-      'frame': tfds.features.Scalar(np.int32),
-      'dataset': tfds.features.Text(),
-      'ethnicity': tfds.features.Text(),
-    }
-  )
-
-
-_KEYS = frozenset(features())
-
-
-def check(example: Example) -> Example:
-  """Returns the example, complete, or says what is wrong with it.
-
-  Args:
-    example: values by feature name. Images may be missing (absent); `attack_type`,
-      `attack_category` and `ethnicity` default to ''; an unknown subject is ''.
-
-  Raises:
-    DataError: an unknown or missing key, a label that is not a name, an attack without a category.
-  """
-  full = {'attack_type': '', 'attack_category': '', 'ethnicity': ''} | example
-  full = dict.fromkeys(MODALITIES, b'') | full
-  where = f'example {full.get("id", "without id")!r}'
-  if full.keys() != _KEYS:
-    raise DataError(f'{where}: missing or unknown keys {sorted(full.keys() ^ _KEYS)}')
-  # Sources disagree on what 0 and 1 mean, so an integer is refused even though TFDS would take it.
-  if full['label'] not in LABELS:
-    raise DataError(f'{where}: label is {full["label"]!r}, not one of {", ".join(LABELS)}')
-  live = full['label'] == 'bona_fide'
-  category = full['attack_category']
-  if live and (category or full['attack_type']):
-    raise DataError(f'{where}: is bona fide and yet an attack ({full["attack_type"]}, {category})')
-  if not live and category not in CATEGORIES:
-    raise DataError(f'{where}: category is {category!r}, not one of {", ".join(CATEGORIES)}')
-  for modality in MODALITIES:
-    if not isinstance(full[modality], bytes):
-      raise DataError(f'{where}: {modality} is {type(full[modality]).__name__}, not encoded bytes')
-  if not any(full[modality] for modality in MODALITIES):
-    raise DataError(f'{where}: has no image at all')
-  for key in ('id', 'subject', 'video'):
-    unknown = key == 'subject' and not full[key]
-    if not unknown and not full[key].startswith(f'{full["dataset"]}/'):
-      raise DataError(f'{where}: {key} {full[key]!r} does not start with {full["dataset"]!r} and /')
-  return full
 
 
 @contextlib.contextmanager
@@ -132,13 +52,13 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Per split: how many examples (or None) and an iterator of (key, example).
 
     A key is unique within its split (the example's id will do) and decides its place in the
-    shards; an example is what `check` takes.
+    shards; an example is what `features.check` takes.
     """
     raise NotImplementedError
 
   def _info(self) -> tfds.core.DatasetInfo:
     # Description, citation and tags come from the files beside the builder.
-    return self.dataset_info_from_configs(features=features())
+    return self.dataset_info_from_configs(features=features.features_dict())
 
   def _split_generators(self, dl_manager):
     name = '/'.join(filter(None, (self.name, self.builder_config and self.builder_config.name)))
@@ -153,7 +73,7 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     try:
       for key, example in show_progress(examples, total, text):
         if example:
-          yield key, check(example)
+          yield key, features.check(example)
     finally:
       # Sources may hold processes or files: they end with the split, however it ends.
       getattr(examples, 'close', lambda: None)()

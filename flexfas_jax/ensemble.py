@@ -12,6 +12,7 @@ from flexfas_jax.evaluation import (
   aggregation,
   bare_scores,
   calibration,
+  disjoint,
   scales,
   score_files,
   sufficiency,
@@ -20,7 +21,6 @@ from flexfas_jax.evaluation import (
 from flexfas_jax.evaluation.ensemble import averaging, members, recipe, validation
 from flexfas_jax.evaluation.ensemble import files as ensemble_files
 from flexfas_jax.evaluation.ensemble import tables as ensemble_tables
-from flexfas_jax.evaluation.score_files import Scores
 from flexfas_jax.protocols import leakage
 
 _HELP = """\
@@ -175,7 +175,9 @@ def _ensemble(args: argparse.Namespace) -> None:
         "are made, with * for what differs: --name='{network}_seed{seed}_fold{fold}*'"
       )
     devs = validation.matched(own, validation.agreed(devs, subsets), known and dev_known)
-    remarks += _proven_apart(devs[0].scores, own[0].scores, args)
+    sides = devs[0].scores, own[0].scores
+    remarks += disjoint.check(*sides, _listed(args.accept_known_leaks))
+    remarks += [n for scores in sides for n in aggregation.video_notes(scores, by_name=False)]
   remarks += validation.remarks(own)
   if args.labels_from or args.dev_labels_from:
     remarks.append('files without ids: their rows are taken to be in the order of the list')
@@ -234,21 +236,6 @@ def _read(args, paths: Sequence[Path], labels_from: Path | None):
     reader = functools.partial(bare_scores.read, samples=samples, dialect=dialect)
   name = members.pattern(args.name) if args.name else None
   return members.read(paths, reader, name, _listed(args.views))
-
-
-def _proven_apart(dev: Scores, scores: Scores, args) -> list[str]:
-  """Remarks on who is in both by a published leak; anybody else is an error."""
-  nobody = {'id': (), 'video': (), 'subject': ()}
-  sides = nobody, leakage.columns_of(dev), {str(scores.path): leakage.columns_of(scores)}
-  found = leakage.check(
-    *sides,
-    _listed(args.accept_known_leaks),
-    val_name=str(dev.path),
-    way_out='Take them out of one side; a leak that published lists have: '
-    '--accept_known_leaks=NAME',
-  )
-  notes = [note for one in (dev, scores) for note in aggregation.video_notes(one, by_name=False)]
-  return [*leakage.told(found), *leakage.similar(*sides, str(dev.path)), *notes]
 
 
 def _headline(args, own, known: bool) -> str:

@@ -10,6 +10,7 @@ from flexfas_jax.errors import ConfigError, DataError, exit_code_of
 from flexfas_jax.evaluation import (
   aggregation,
   bootstrap,
+  disjoint,
   evaluate,
   metrics,
   reference_metrics,
@@ -220,8 +221,9 @@ def _score(args: argparse.Namespace) -> None:
     dev = score_files.joined(score_files.read(dev_path, dialect), columns) if dev_path else None
     if needs_dev:
       results.fitted_on(scores, rule, dev, args.oracle)
-    if dev is not None:
-      remarks += _proven_apart(dev, scores, args)
+    if dev is not None and not (args.oracle and _same_samples(dev, scores)):
+      accept = [name for name in args.accept_known_leaks.split(',') if name]
+      remarks += disjoint.check(dev, scores, accept)
     for one in filter(None, (scores, dev)):
       remarks += _notes(one, args)
     name = path.stem if path.stem not in systems else str(path)
@@ -320,22 +322,9 @@ def _check_usage(args: argparse.Namespace, needs_dev: bool) -> None:
         raise ConfigError(f'--{name}={out} is the header of {path}: name another')
 
 
-def _proven_apart(dev, scores, args) -> list[str]:
-  """Remarks on who is in both files by a published leak; anybody else is an error."""
-  if args.oracle and score_files.list_hash(dev.ids, dev.label) == score_files.list_hash(
-    scores.ids, scores.label
-  ):
-    return []
-  nobody = {'id': (), 'video': (), 'subject': ()}
-  sides = nobody, leakage.columns_of(dev), {str(scores.path): leakage.columns_of(scores)}
-  found = leakage.check(
-    *sides,
-    [name for name in args.accept_known_leaks.split(',') if name],
-    val_name=str(dev.path),
-    way_out='Take them out of one of the files; a leak that published lists have: '
-    '--accept_known_leaks=NAME',
-  )
-  return [*leakage.told(found), *leakage.similar(*sides, str(dev.path))]
+def _same_samples(dev, scores) -> bool:
+  hashes = {score_files.list_hash(one.ids, one.label) for one in (dev, scores)}
+  return len(hashes) == 1
 
 
 def _without_redundant(scores, dev, rule, oracle):

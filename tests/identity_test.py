@@ -9,7 +9,7 @@ import pytest
 
 from flexfas_jax import identity, lint, score
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import aggregation, score_files
+from flexfas_jax.evaluation import aggregation, disjoint, score_files
 from flexfas_jax.protocols import leakage, lists, selection
 from flexfas_jax.protocols.lint import checks as list_checks
 
@@ -91,7 +91,7 @@ NOBODY = {'id': (), 'video': (), 'subject': ()}
 
 def leaks(dev, test):
   try:
-    leakage.check(NOBODY, leakage.columns_of(dev), {'test': leakage.columns_of(test)},
+    leakage.check(NOBODY, disjoint.columns_of(dev), {'test': disjoint.columns_of(test)},
                    val_name='dev')  # fmt: skip
   except DataError as error:
     return str(error)

@@ -1,112 +1,127 @@
-"""Who never imports whom, read from the sources, also inside functions."""
+"""The import rules of the project, read from the sources, also inside functions."""
 
 import ast
+import functools
 import pathlib
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-OURS = [p.relative_to(ROOT) for d in ('flexfas_jax', 'data', 'configs', 'experiments')
-        for p in sorted((ROOT / d).rglob('*.py'))]  # fmt: skip
-
-
-def of(pattern, *but):
-  return [p for p in OURS if p.match(pattern) and p.as_posix() not in but]
-
-
-def under(folder, *but):
-  return [p for p in OURS if p.as_posix().startswith(folder + '/') and p.as_posix() not in but]
-
-
-IN_FLEXFAS = 'flexfas_jax.'
-CHECKPOINTS = 'flexfas_jax/training/checkpoints.py'
-WEIGHTS_RUNNER = 'flexfas_jax/prediction/runners/weights.py'
-SCORING = 'flexfas_jax/training/scoring.py'
-NEVER = {  # rule: (files, what they never import)
-  'data': (
-    under('data'),
-    'jax flax flexfas_jax.training flexfas_jax.models flexfas_jax.export',
-  ),
-  'models': (
-    under('flexfas_jax/models'),
-    'ml_collections optax orbax grain flexfas_jax.training flexfas_jax.evaluation',
-  ),
-  'fusion': (
-    under('flexfas_jax/models/fusion'),
-    'flexfas_jax.models.backbone flexfas_jax.models.flexmodal',
-  ),
-  'evaluation': (under('flexfas_jax/evaluation', SCORING), 'jax flax grain'),
-  'score, ensemble and lint': (
-    [p for name in ('score', 'ensemble', 'lint') for p in of(f'flexfas_jax/{name}.py')],
-    'jax flax grain absl flexfas_jax.models flexfas_jax.training',
-  ),
-  'input_pipeline': (under('flexfas_jax/input_pipeline'), 'jax flax'),
-  'prediction': (  # what is on a device; weights without a graph are the exception
-    under('flexfas_jax/prediction', WEIGHTS_RUNNER) + of('flexfas_jax/demo.py'),
-    'flax optax orbax grain absl ml_collections tensorflow_datasets array_record '
-    'flexfas_jax.training flexfas_jax.models flexfas_jax.export '
-    'flexfas_jax.input_pipeline.pipeline flexfas_jax.input_pipeline.sources '
-    'flexfas_jax.training.scoring',
-  ),
-  'prediction but its runners': (
-    [p for p in under('flexfas_jax/prediction') if p.parent.name != 'runners'],
-    'jax onnxruntime ai_edge_litert',
-  ),
-  'step and losses': (
-    of('training/step.py') + of('training/losses.py'),
-    'absl orbax grain ml_collections os pathlib io',
-  ),
-  'orbax': (
-    [p for p in under('flexfas_jax', CHECKPOINTS) if not p.match('flexfas_jax/export/*')],
-    'orbax',
-  ),
-  'the runner of weights': (
-    of(WEIGHTS_RUNNER),
-    'optax orbax grain tensorflow_datasets flexfas_jax.training flexfas_jax.export',
-  ),
-  'linen': (
-    [p for p in under('flexfas_jax') if 'models' not in p.parts],
-    'flax.linen flax.nnx',
-  ),
-  'everything': (
-    under('flexfas_jax') + under('data') + under('configs'),
-    'flexfas_jax.main tests experiments torch tensorflow',
-  ),
+TRAINING = 'training models export preflight'
+# place: what its files never import. A name without a dot that is no folder of flexfas_jax is a
+# library; an entry of the form 'a but b' exempts the folder or module b.
+RULES = {
+  'schema errors files': 'schema errors files csv_dialect images protocols evaluation prediction '
+  f'input_pipeline data {TRAINING}',
+  'data': f'jax flax {TRAINING}',
+  'images': 'jax flax protocols evaluation training input_pipeline',
+  'protocols': f'jax flax evaluation input_pipeline {TRAINING}',
+  'evaluation': f'jax flax grain input_pipeline {TRAINING}',
+  'input_pipeline': f'jax flax evaluation {TRAINING}',
+  'models': 'ml_collections optax orbax grain training evaluation protocols images',
+  'models.fusion models.adapters': 'models.backbone models.flexmodal',
+  'training.step training.losses': 'absl orbax grain ml_collections os pathlib io',
+  'prediction demo': 'flax optax orbax grain absl ml_collections tensorflow_datasets array_record '
+  'input_pipeline training export preflight',
+  'prediction but prediction.runners': 'jax onnxruntime ai_edge_litert models',
+  'prediction but prediction.folders prediction.samples prediction.sensor_names '
+  'prediction.score_table': 'protocols evaluation',  # these four are batch prediction
+  'score ensemble lint': 'jax flax grain absl input_pipeline training models',
+  'flexfas_jax but training.checkpoints export': 'orbax',
+  'flexfas_jax but models': 'flax.linen flax.nnx',
+  'flexfas_jax data configs': 'main tests experiments torch tensorflow',
 }
 
 
-def imports(path):
-  """Full names, `from a.b import c` being a.b and a.b.c."""
+def module_of(path: pathlib.Path) -> str:
+  name = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+  return name.removesuffix('.__init__')
+
+
+MODULES = {
+  module_of(path): path
+  for folder in ('flexfas_jax', 'data', 'configs', 'experiments')
+  for path in sorted((ROOT / folder).rglob('*.py'))
+}
+
+
+@functools.cache
+def imported_names(module: str) -> frozenset[str]:
+  """Full names: `from a.b import c` is a.b and a.b.c."""
   names = set()
-  for node in ast.walk(ast.parse((ROOT / path).read_text())):
+  for node in ast.walk(ast.parse(MODULES[module].read_text())):
     if isinstance(node, ast.Import):
       names |= {alias.name for alias in node.names}
     elif isinstance(node, ast.ImportFrom):
-      assert not node.level, f'{path}: a relative import'
+      assert not node.level, f'{module}: a relative import'
       names |= {node.module} | {f'{node.module}.{alias.name}' for alias in node.names}
-  return names
+  return frozenset(names)
 
 
-def imported(names, forbidden):
-  return {n for n in names for f in forbidden if n == f or n.startswith(f + '.')}
+def full_name(short: str) -> str:
+  """'images' is flexfas_jax.images; 'data' and libraries are themselves."""
+  ours = f'flexfas_jax.{short}'
+  return ours if any(is_within(module, ours) for module in MODULES) else short
 
 
-@pytest.mark.parametrize('rule', NEVER)
-def test_who_never_imports_whom(rule):
-  files, forbidden = NEVER[rule]
-  assert files, 'the rule is about nothing'
-  for path in files:
-    assert not imported(imports(path), forbidden.split()), path
+def is_within(name: str, place: str) -> bool:
+  return name == place or name.startswith(place + '.')
 
 
-def test_configs_are_data():
-  for path in under('configs'):
-    assert imports(path) <= {'ml_collections', 'ml_collections.ConfigDict'}, path
+def modules_in(places: str) -> list[str]:
+  inside, _, outside = places.partition(' but ')
+  inside, outside = (list(map(full_name, names.split())) for names in (inside, outside))
+  return [
+    module
+    for module in MODULES
+    if any(is_within(module, place) for place in inside)
+    and not any(is_within(module, place) for place in outside)
+  ]
 
 
-def test_the_rules_see_what_is_forbidden():
-  """The reader itself: one import of each form."""
-  names = {'jax', 'jax.numpy', 'flax.linen', 'jaxtyping'}
-  assert imported(names, ['jax']) == {'jax', 'jax.numpy'}
-  assert 'orbax.checkpoint' in imports(pathlib.Path(CHECKPOINTS))
-  assert 'jax' in imports(pathlib.Path(SCORING))
+@pytest.mark.parametrize('places', RULES)
+def test_import_rules(places):
+  modules = modules_in(places)
+  assert modules, 'the rule has no modules'
+  for module in modules:
+    for forbidden in map(full_name, RULES[places].split()):
+      if is_within(module, forbidden):
+        continue
+      broken = [name for name in imported_names(module) if is_within(name, forbidden)]
+      assert not broken, f'{module} imports {broken}'
+
+
+def test_configs_import_ml_collections_alone():
+  for module in modules_in('configs'):
+    assert imported_names(module) <= {'ml_collections', 'ml_collections.ConfigDict'}, module
+
+
+def test_no_import_cycle():
+  graph = {}
+  for module in MODULES:
+    names = imported_names(module)
+    # `from a import b` imports the package a, too; what it names is a.b.
+    packages = {name.rpartition('.')[0] for name in names if name in MODULES}
+    graph[module] = {name for name in names - packages - {module} if name in MODULES}
+  while leaves := [module for module, targets in graph.items() if not targets & graph.keys()]:
+    for module in leaves:
+      del graph[module]
+  assert not graph, f'these modules import each other: {sorted(graph)}'
+
+
+def test_private_names_stay_in_their_folder():
+  for module, path in MODULES.items():
+    folder = module if path.name == '__init__.py' else module.rpartition('.')[0]
+    for name in imported_names(module):
+      owner, _, last = name.rpartition('.')
+      if last.startswith('_') and owner.split('.')[0] in ('flexfas_jax', 'data'):
+        inside = owner == folder or owner.rpartition('.')[0] == folder
+        assert inside, f'{module} imports {name}'
+
+
+def test_the_reader_sees_every_form_of_import(tmp_path, monkeypatch):
+  path = tmp_path / 'a.py'
+  path.write_text('import jax\ndef f():\n  from flax import linen as nn\n')
+  monkeypatch.setitem(MODULES, 'a', path)
+  assert imported_names('a') == {'jax', 'flax', 'flax.linen'}
+  assert is_within('jax.numpy', 'jax') and not is_within('jaxtyping', 'jax')

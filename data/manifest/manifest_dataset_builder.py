@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow_datasets as tfds
 
-from data import triplets
+from data import features
 from data.manifest import cropping
 from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
@@ -203,9 +203,9 @@ class Builder(SourceBuilder):
       kind = row.attack_type or row.attack_category
       return kind and ('label', f'{row.id} is bona fide, and its attack {kind!r}; leave that empty')
     category = self._category(row)
-    if not row.label or category in triplets.CATEGORIES:
+    if not row.label or category in features.CATEGORIES:
       return None
-    known = ', '.join(triplets.CATEGORIES)
+    known = ', '.join(features.CATEGORIES)
     if category:
       return 'row', f'attack_category {category!r} is not one of: {known}'
     if not row.attack_type:
@@ -215,7 +215,7 @@ class Builder(SourceBuilder):
 
   def _category(self, row: lists.Row) -> str:
     """As the row says, as the option says of its species, or the species where it is one."""
-    own = row.attack_type if row.attack_type in triplets.CATEGORIES else ''
+    own = row.attack_type if row.attack_type in features.CATEGORIES else ''
     return row.attack_category or self._categories.get(row.attack_type, own)
 
   def _row(self, row: lists.Row) -> Row:
@@ -308,10 +308,10 @@ def _parse_categories(text: str) -> dict[str, str]:
   found = {}
   for pair in filter(None, text.split(',')):
     species, equals, category = (part.strip() for part in pair.rpartition('='))
-    if not equals or not species or category not in triplets.CATEGORIES or species in found:
+    if not equals or not species or category not in features.CATEGORIES or species in found:
       raise ConfigError(
         f'{pair!r} in the categories: write TYPE=CATEGORY, each type once, separated by commas, of '
-        f'the categories {", ".join(triplets.CATEGORIES)}'
+        f'the categories {", ".join(features.CATEGORIES)}'
       )
     found[species] = category
   return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data import folders, reading, tables, triplets
+from data import features, folders, reading, tables
 from data.padisi import samples
 from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
@@ -242,10 +242,10 @@ def _read_codes(file: str) -> dict[str, str]:
     raise ConfigError(f'--option codes={file}: there is no such file')
   for line, cells in tables.read(path, ('code', 'category'), findings):
     code, category = cells['code'].lower(), cells['category']
-    if not _CODE.fullmatch(code) or category not in triplets.CATEGORIES:
+    if not _CODE.fullmatch(code) or category not in features.CATEGORIES:
       raise ConfigError(
         f'--option codes={file}: line {line} says {cells["code"]}, {category}; a code is like m501 '
-        f'or m50102, a category one of {", ".join(triplets.CATEGORIES)}'
+        f'or m50102, a category one of {", ".join(features.CATEGORIES)}'
       )
     codes[code] = category
   if findings:

@@ -25,9 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flexfas_jax.errors import FlexfasError, StateError
-from flexfas_jax.prediction import Predictor, formats
+from flexfas_jax.prediction import Predictor, formats, runner_inputs
 from flexfas_jax.prediction.page import answers
-from flexfas_jax.prediction.runners import _inputs
 
 DOCUMENTED = (0, 2, 3, 4)  # 2: the bundle has no model of the format that is asked for
 MOST_GROWTH = 200 << 20  # bytes
@@ -118,7 +117,7 @@ def _without_graph(card, entry):
 
   def run(images, present):
     try:
-      _inputs.feed(entry, images, present)
+      runner_inputs.feed(entry, images, present)
     except Exception as error:  # as `formats.load` has it
       raise StateError(str(error)) from error
     return np.zeros(len(present), np.float32)

@@ -11,14 +11,13 @@ from typing import NamedTuple
 
 from flexfas_jax import identity
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import aggregation, score_files
 from flexfas_jax.protocols import path_layouts, same_bytes
 from flexfas_jax.protocols.lint.checks import KNOWN_LEAKS
 
 # Leaks by construction: how a protocol parts its data, whatever the lists.
 PEOPLE_OF_ATTACKS = 'people_of_attacks'
 _SHOWN = 10  # leaks that an error lists
-ALONE, WITHOUT_SUBJECT = 'video alone', 'video without subject'  # of `columns_of`
+ALONE, WITHOUT_SUBJECT = 'video alone', 'video without subject'  # columns, see `check`
 # Which columns of two sides are compared; the widest first: it includes the others.
 _COMPARISONS = (
   ('subject', 'subject'),
@@ -79,7 +78,8 @@ def check(
 
   Args:
     train, val: {'id', 'video', 'subject': [N] str}, '' where it is unknown; and perhaps `ALONE`,
-      `WITHOUT_SUBJECT`, see `columns_of`.
+      `WITHOUT_SUBJECT`: what videos are called without their subjects, and the same where
+      nothing else is known of them. There, and there alone, videos are compared by it.
     tests: the same by name.
     accept: of `accepted_names`. A published leak covers its own person alone; 'people_of_attacks'
       a person with one attack in train and another in val, as long as no video is in both.
@@ -249,26 +249,6 @@ def check_left_out(train: Columns, judged: Mapping[str, Columns]) -> None:
 def _species(columns: Columns) -> collections.Counter:
   pairs = zip(columns['label'], identity.canonical(columns['attack_type']), strict=True)
   return collections.Counter(kind for label, kind in pairs if label == 'attack' and kind)
-
-
-def columns_of(scores: score_files.Scores) -> Columns:
-  """What identifies the samples of a score file; ids are their own.
-
-  Besides 'id', 'video' and 'subject', `ALONE` has what videos are called without their subjects
-  (see `identity.Videos`), and `WITHOUT_SUBJECT` the same where nothing else is known: there, and
-  there alone, videos of two files are compared by it.
-  """
-  videos = aggregation.videos_of(scores)
-  return {
-    'id': scores.ids.tolist(),
-    'video': videos.names,
-    'subject': identity.subjects(scores.dataset.tolist(), scores.subject.tolist()),
-    ALONE: videos.alone,
-    WITHOUT_SUBJECT: [
-      name if without else ''
-      for name, without in zip(videos.alone, videos.without_subject, strict=True)
-    ],
-  }
 
 
 def told(accepted: Sequence[Overlap]) -> list[str]:

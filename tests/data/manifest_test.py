@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import triplets
+from data import features
 from data.manifest.manifest_dataset_builder import Builder
 from flexfas_jax import prepare as command_line
 from flexfas_jax.errors import ConfigError, DataError
@@ -307,7 +307,7 @@ def test_all_that_is_wrong_with_cells_is_told_at_once(tree, tmp_path):
     )
   ]
   said = [text for _, _, text in found]
-  vocabulary = ', '.join(triplets.CATEGORIES)
+  vocabulary = ', '.join(features.CATEGORIES)
   assert "label '1'" in said[0]
   assert '--option labels=1=bona_fide or --option labels=1=attack' in said[0]
   assert "'hologram' is not one of: " + vocabulary in said[4]

@@ -36,9 +36,9 @@ class Folders(SourceBuilder):
 
   # TFDS reads description and citation beside a builder; there is nothing beside a test.
   def _info(self):
-    from data import triplets
+    from data import features
 
-    return tfds.core.DatasetInfo(builder=self, description='x', features=triplets.features())
+    return tfds.core.DatasetInfo(builder=self, description='x', features=features.features_dict())
 
   def plan(self):
     splits = {}

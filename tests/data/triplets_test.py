@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data import triplets
+from data import features, triplets
 from flexfas_jax.errors import DataError
 
 _LIVE = {
@@ -28,7 +28,7 @@ class Small(triplets.TripletBuilder):
 
   def _info(self):
     return tfds.core.DatasetInfo(
-      builder=self, features=triplets.features(), description='x', disable_shuffling=True
+      builder=self, features=features.features_dict(), description='x', disable_shuffling=True
     )
 
   def _splits(self, dl_manager):
@@ -45,15 +45,15 @@ class Small(triplets.TripletBuilder):
 
 
 def test_features_are_the_contract():
-  assert list(triplets.features()) == [
+  assert list(features.features_dict()) == [
     'id', 'rgb', 'depth', 'ir', 'label', 'attack_type', 'attack_category', 'subject', 'video',
     'frame', 'dataset', 'ethnicity',
   ]  # fmt: skip
-  assert triplets.features()['label'].names == ['attack', 'bona_fide']
+  assert features.features_dict()['label'].names == ['attack', 'bona_fide']
 
 
 def test_an_example_is_completed():
-  full = triplets.check(_LIVE)
+  full = features.check(_LIVE)
   assert full['depth'] == b'' and full['ir'] == b'' and full['rgb'] == b'one'
   assert full['attack_type'] == full['attack_category'] == full['ethnicity'] == ''
 
@@ -74,7 +74,7 @@ def test_an_example_is_completed():
 )
 def test_a_wrong_example_is_refused(change, words):
   with pytest.raises(DataError, match='set/1') as caught:
-    triplets.check(_LIVE | change)
+    features.check(_LIVE | change)
   assert words in str(caught.value)
 
 
@@ -99,7 +99,7 @@ def test_an_interruption_leaves_nothing(place, tmp_path, monkeypatch):
   if place == 'in the source':
     monkeypatch.setattr(Small, 'stop_at', 7)
   elif place == 'in the check':
-    monkeypatch.setattr(triplets, 'check', interrupt)
+    monkeypatch.setattr(features, 'check', interrupt)
   else:
     monkeypatch.setattr('tensorflow_datasets.core.writer.Writer.write', interrupt)
   builder = Small(data_dir=tmp_path, file_format='array_record')

@@ -3,7 +3,6 @@
 import pytest
 
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import score_files
 from flexfas_jax.protocols import leakage
 
 
@@ -139,20 +138,6 @@ def test_subjects_of_a_pretraining_are_not_evaluated():
   many = side(*((f'p{i}', '', str(i)) for i in range(13)))
   with pytest.raises(DataError, match='and 3 more'):
     leakage.check_pretraining(many['subject'], {'val': many})
-
-
-def test_names_of_a_score_file_are_of_their_data_set():
-  scores = score_files.Scores(
-    ['a', 'b', 'c', 'd'], [1, 1, 0, 0], {'rgb': [0.1] * 4}, dataset=['x', 'y', 'x', ''],
-    subject=['p1', 'p1', 'x/p1', 'p1'], video=['v', '', 'x/p1/v', 'v'],
-  )  # fmt: skip
-  assert leakage.columns_of(scores) == {
-    'id': ['a', 'b', 'c', 'd'],
-    'subject': ['x/p1', 'y/p1', 'x/p1', 'p1'],
-    'video': ['x/p1/v', '', 'x/p1/v', 'p1/v'],
-    leakage.ALONE: ['x/v', '', 'x/p1/v', 'v'],
-    leakage.WITHOUT_SUBJECT: [''] * 4,
-  }
 
 
 def test_many_left_out_species_fit_on_one_screen():

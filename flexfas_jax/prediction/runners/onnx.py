@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.prediction.runners import _inputs, _onnx_tensors
+from flexfas_jax.prediction import runner_inputs
+from flexfas_jax.prediction.runners import _onnx_tensors
 
 _ERRORS = 3  # onnxruntime's level: it warns of every constant that it folds
 
@@ -37,7 +38,7 @@ def load(
   session = onnxruntime.InferenceSession(content, options, ['CPUExecutionProvider'])
 
   def run(images, present=None) -> np.ndarray:
-    arrays = _inputs.feed(entry, images, present)
-    return _inputs.run(lambda feed: session.run(['logit'], feed)[0], entry, arrays)
+    arrays = runner_inputs.feed(entry, images, present)
+    return runner_inputs.run(lambda feed: session.run(['logit'], feed)[0], entry, arrays)
 
   return run

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from flexfas_jax.prediction.runners import _inputs
+from flexfas_jax.prediction import runner_inputs
 
 
 def load(content: bytes, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
@@ -21,6 +21,6 @@ def load(content: bytes, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
   call = jax.jit(exported.call)  # compiled once per batch size
 
   def run(images, present=None) -> np.ndarray:
-    return np.asarray(call(*_inputs.feed(entry, images, present).values()))
+    return np.asarray(call(*runner_inputs.feed(entry, images, present).values()))
 
   return run

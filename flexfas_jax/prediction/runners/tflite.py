@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.prediction.runners import _inputs
+from flexfas_jax.prediction import runner_inputs
 
 
 def load(
@@ -39,7 +39,7 @@ def load(
       return np.array(call(**feed)['logit'])  # a copy: never the interpreter's memory
 
   def run(images, present=None) -> np.ndarray:
-    arrays = _inputs.feed(entry, images, present)
-    return _inputs.run(infer, entry, arrays)
+    arrays = runner_inputs.feed(entry, images, present)
+    return runner_inputs.run(infer, entry, arrays)
 
   return run

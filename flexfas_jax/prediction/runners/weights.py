@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flexfas_jax.errors import StateError
-from flexfas_jax.prediction.runners import _inputs
+from flexfas_jax.prediction import runner_inputs
 
 
 def load(content: bytes, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
@@ -54,7 +54,7 @@ def load(content: bytes, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
       return model.decide(variables, maps, model.absent_maps(variables), present)['logit']
 
   def run(images, present=None) -> np.ndarray:
-    arrays = _inputs.feed(entry, images, present)
+    arrays = runner_inputs.feed(entry, images, present)
     present = arrays.pop('present')
     return np.asarray(call(variables, arrays, present))
 
