@@ -228,9 +228,8 @@ def _write(experiment, folder, data, step, scored) -> None:
   for line in data.remarks:
     print(line + '\n')
   if experiment.model.requires:
-    print(
-      f'Subsets without {"+".join(experiment.model.requires)} are not served: the fusion needs it.\n'
-    )
+    required = '+'.join(experiment.model.requires)
+    print(f'Subsets without {required} are not served: the fusion needs it.\n')
   write_text(folder / 'results.json', json.dumps(results.json_safe(found), indent=2) + '\n')
   written = [f'{folder}/results.json', f'{folder}/scores/']
   if report:
