@@ -180,7 +180,7 @@ def _job() -> None:
   elif given := [name for name, value in others.items() if value is not None]:
     raise errors.ConfigError(f'{given[0]} is of --distributed, which is not given')
   else:
-    distributed.refuse_to_be_alone()
+    distributed.check_launched_distributed()
   options = loop.Options(_STRICT.value, _ALLOW.value, profile_steps)
   with _disk_errors():
     getattr(loop, _MODE.value)(_CONFIG.value, _WORKDIR.value, options)
@@ -197,7 +197,7 @@ def main(_) -> int:
     traceback.print_exc()
   from flexfas_jax.training import distributed
 
-  distributed.leave(code)
+  distributed.hard_exit(code)
   return code
 
 

@@ -52,7 +52,7 @@ def test_a_config_fits_together(file, recipe):
   module = load(file)
   config = module.get_config(recipe)
   config, protocol = setup.with_protocol(config)
-  target = subjects.target_of(config)
+  target = subjects.target_column(config)
   assert (protocol is None) == (recipe == 'embedded' or bool(target))
   fields = config.to_dict()
   model = flexmodal.build(**setup.with_classes(fields['model'], 3 if target else None))

@@ -26,7 +26,7 @@ class Source(NamedTuple):
     subsets: of its modalities, those that are served.
     weights_hash: of the checkpoint, as the score files have it.
     step: of the checkpoint.
-    header: of what is written of it, see `testing.best_of`.
+    header: of what is written of it, see `testing.restore_best`.
     view: that pictures are looked at by: the first of the run's, see `geometry.named_views`.
     resize: how they are resized, see `geometry.RESIZES`.
     preprocess: pictures to arrays, by that view.
@@ -65,7 +65,7 @@ def of_workdir(config: ConfigDict, folder: pathlib.Path) -> Source:
   workdir.refuse(folder, workdir.compare(folder, experiment.config.to_dict(), workdir.ONLY_TESTS))
   if not (folder / 'config.json').exists():
     raise StateError(f'{folder} holds no training; run with --mode=train first')
-  step, variables, header = anti_spoofing.best_of(experiment, folder, anti_spoofing.BEST, [])
+  step, variables, header = anti_spoofing.restore_best(experiment, folder, anti_spoofing.BEST, [])
   return make(
     experiment.config.model.to_dict(),
     variables,

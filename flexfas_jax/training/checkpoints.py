@@ -99,7 +99,7 @@ class Checkpoints:
 
   def best(self) -> int | None:
     """The step that was best on val, of equals the newest; the newest where none was evaluated."""
-    self.settle()
+    self.wait_until_saved()
     metrics = {step: self._metrics(step) for step in self.steps()}
     judged = [(self._value(m), -step) for step, m in metrics.items() if m]
     return -min(judged)[1] if judged else self.latest()
@@ -142,7 +142,7 @@ class Checkpoints:
       StateError: it was tried `tries` times in a row, this being the last. What was saved before
         stands.
     """
-    self.settle()
+    self.wait_until_saved()
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(state),
       data=ocp.args.JsonSave(position),
@@ -152,19 +152,19 @@ class Checkpoints:
       error = None
       try:
         if step in self.steps():
-          self._keep_aside(step)
+          self._stash(step)
         self._saving = step
         self._manager.save(step, args=items, metrics=metrics, force=True)
       except Exception as caught:  # of the file system, or of what Orbax makes of it
         error = caught
-      if failed := distributed.anywhere(error is not None):
+      if failed := distributed.any_process(error is not None):
         self._saving = None
         self._failed(step, error)
-      if not wait or (not failed and self.settle()):
+      if not wait or (not failed and self.wait_until_saved()):
         return
       time.sleep(1)
 
-  def settle(self) -> bool:
+  def wait_until_saved(self) -> bool:
     """Waits for what is being written; whether it was written, or there was nothing."""
     if self._saving is None:
       return True
@@ -174,20 +174,20 @@ class Checkpoints:
     except Exception as caught:
       error = caught
     self._saving = None
-    if distributed.anywhere(error is not None):
+    if distributed.any_process(error is not None):
       self._failed(step, error)
       return False
     self._failures = 0
     if distributed.is_first():
-      shutil.rmtree(_aside(self._folder), ignore_errors=True)
+      shutil.rmtree(_stash_folder(self._folder), ignore_errors=True)
     return True
 
-  def _keep_aside(self, step: int) -> None:
+  def _stash(self, step: int) -> None:
     """Makes room for a step that is saved again; until it is, the first one is not lost."""
     self._manager.close()
     if distributed.is_first():
-      _aside(self._folder).mkdir(exist_ok=True)
-      (self._folder / str(step)).rename(_aside(self._folder) / str(step))
+      _stash_folder(self._folder).mkdir(exist_ok=True)
+      (self._folder / str(step)).rename(_stash_folder(self._folder) / str(step))
     distributed.barrier('kept aside')
     self._manager = self._open()
 
@@ -200,7 +200,7 @@ class Checkpoints:
     if distributed.is_first():
       for half in self._folder.glob(f'{step}.*tmp*'):
         shutil.rmtree(half, ignore_errors=True)
-      _take_back(self._folder)
+      _unstash(self._folder)
     distributed.barrier('taken back')
     self._manager = self._open()
     stands = f'the checkpoint of step {self.latest()} stands'
@@ -218,7 +218,7 @@ class Checkpoints:
   def verify(self, step: int) -> None:
     """Raises a StateError if a step is not as it was written; the first process reads it."""
     why = digests.damage(self._folder / str(step)) if distributed.is_first() else ''
-    if why := distributed.from_first(why):
+    if why := distributed.broadcast_str(why):
       raise StateError(
         f'the checkpoint {self._folder / str(step)} is damaged ({why}); delete it to go on without '
         'it'
@@ -311,7 +311,7 @@ class Checkpoints:
 
   def close(self) -> None:
     """Waits for what is being saved."""
-    self.settle()
+    self.wait_until_saved()
     self._manager.close()
 
   def __enter__(self):
@@ -335,19 +335,19 @@ class _Manager(ocp.CheckpointManager):
     return False
 
 
-def _aside(folder: pathlib.Path) -> pathlib.Path:
+def _stash_folder(folder: pathlib.Path) -> pathlib.Path:
   return folder.parent / 'replaced_checkpoint'
 
 
-def _take_back(folder: pathlib.Path) -> None:
+def _unstash(folder: pathlib.Path) -> None:
   """Puts a step that was to be saved again, and was not, where it had been."""
-  for step in _aside(folder).glob('*'):
+  for step in _stash_folder(folder).glob('*'):
     if not (folder / step.name).exists():
       step.rename(folder / step.name)
-  shutil.rmtree(_aside(folder), ignore_errors=True)
+  shutil.rmtree(_stash_folder(folder), ignore_errors=True)
 
 
-def set_aside_damaged(
+def quarantine_corrupt(
   folder: pathlib.Path, strict: bool = False, tell: Callable[[str], None] = _tell
 ) -> None:
   """Moves newest checkpoints that cannot be read out of the way, until one can be.
@@ -366,15 +366,15 @@ def set_aside_damaged(
   said = ''
   if distributed.is_first():
     try:
-      _set_aside_damaged(pathlib.Path(folder).absolute(), strict, tell)
+      _quarantine_corrupt(pathlib.Path(folder).absolute(), strict, tell)
     except StateError as error:
       said = str(error)
-  if said := distributed.from_first(said):
+  if said := distributed.broadcast_str(said):
     raise StateError(said)
 
 
-def _set_aside_damaged(folder: pathlib.Path, strict: bool, tell) -> None:
-  _take_back(folder)
+def _quarantine_corrupt(folder: pathlib.Path, strict: bool, tell) -> None:
+  _unstash(folder)
   steps = sorted((f for f in folder.glob('*') if f.name.isdigit()), key=lambda f: int(f.name))
   damaged = []
   while steps and (why := digests.damage(steps[-1])):

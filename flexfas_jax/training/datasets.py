@@ -23,15 +23,15 @@ class Data(NamedTuple):
   train: sources.Source | None
   val: sources.Source
   test: dict[str, sources.Source | None]
-  remarks: list[str]  # what every figure is told with
-  known: subjects.Known | None = None  # the training's classes and people
+  notes: list[str]  # printed with every result
+  vocabulary: subjects.ClassVocabulary | None = None  # of the training data
 
 
 def open_all(
   config: ConfigDict,
   train: bool = True,
   test: bool = True,
-  known: subjects.Known | None = None,
+  known: subjects.ClassVocabulary | None = None,
   pretraining: Collection[str] = (),
 ) -> Data:
   """Opens what is trained on, chosen by and tested on, and proves that it is apart.
@@ -47,7 +47,7 @@ def open_all(
   Raises:
     DataError: what is needed is missing or damaged, or somebody is on two sides.
   """
-  remarks, target = [], subjects.target_of(config)
+  remarks, target = [], subjects.target_column(config)
   nobody = {'id': (), 'video': (), 'subject': ()}
 
   def open_(name: str, names: str, needed: bool) -> sources.Source | None:
@@ -93,14 +93,14 @@ def open_all(
   if train_source and not target:
     remarks += _shortcuts(train_source.columns)
   if known is None and train_source:
-    known = subjects.know(train_source, target)
+    known = subjects.build_vocabulary(train_source, target)
     subjects.check_count(config, known)
   if target and known:
     number = lambda source, side: source.with_identities(  # noqa: E731
       subjects.number(source, known, f'config.{side}')
     )
     train_source = train_source and number(train_source, 'train')
-    if target != subjects.PERSON:  # people of val and tests are others
+    if target != subjects.SUBJECT:  # people of val and tests are others
       val = number(val, 'val')
       tests = {name: source and number(source, f'test.{name}') for name, source in tests.items()}
   return Data(train_source, val, tests, remarks, known)
@@ -133,7 +133,7 @@ def problems(config: ConfigDict, train: bool = True, test: bool = True) -> list[
   """
   try:
     config, _ = setup.with_protocol(config)
-    target = subjects.target_of(config)
+    target = subjects.target_column(config)
   except ConfigError:
     return []  # `experiment.make` reports it
   sides = {'val': config.val} | ({'train': config.train} if train else {})

@@ -41,7 +41,7 @@ def damage(folder: pathlib.Path) -> str:
 
 def of_weights(variables) -> str:
   """SHA-256 of a model's names and numbers."""
-  return weights_hash.of(variables, distributed.whole)
+  return weights_hash.of(variables, distributed.gather_to_host)
 
 
 def _files(folder: pathlib.Path) -> list[str]:

@@ -72,7 +72,7 @@ def _reach(host: str, port: int, timeout: int) -> None:
       time.sleep(0.2)
 
 
-def refuse_to_be_alone(environment=os.environ) -> None:
+def check_launched_distributed(environment=os.environ) -> None:
   """Raises a ConfigError where the environment says that there are others, without --distributed:
   each would train by itself, into the same workdir."""
   said = {
@@ -100,7 +100,7 @@ def barrier(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
-def total(numbers) -> np.ndarray:
+def sum_over_processes(numbers) -> np.ndarray:
   """The sum over the processes of what each has; [n] int or float."""
   numbers = np.asarray(numbers)
   if jax.process_count() == 1:
@@ -108,12 +108,12 @@ def total(numbers) -> np.ndarray:
   return multihost_utils.process_allgather(numbers).sum(0)
 
 
-def anywhere(here: bool) -> bool:
+def any_process(here: bool) -> bool:
   """Whether it is so in any process."""
-  return bool(total([int(here)])[0])
+  return bool(sum_over_processes([int(here)])[0])
 
 
-def from_first(text: str, size: int = 4096) -> str:
+def broadcast_str(text: str, size: int = 4096) -> str:
   """What the first process says, in all of them; cut to `size` bytes."""
   if jax.process_count() == 1:
     return text
@@ -124,14 +124,14 @@ def from_first(text: str, size: int = 4096) -> str:
   return data.tobytes().rstrip(b'\0').decode(errors='replace')
 
 
-def whole(array: jax.Array) -> np.ndarray:
+def gather_to_host(array: jax.Array) -> np.ndarray:
   """An array as NumPy's, also where other processes hold parts of it."""
   if array.is_fully_replicated or array.is_fully_addressable:
     return np.asarray(array)
   return multihost_utils.process_allgather(array, tiled=True)
 
 
-def leave(code: int) -> None:
+def hard_exit(code: int) -> None:
   """Ends one of several processes that failed: the usual end waits for the others, who wait for
   this one; without it they notice and end as well. Does nothing where all end together."""
   # Never asks jax for devices, which may be what failed.

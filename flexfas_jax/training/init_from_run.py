@@ -15,7 +15,7 @@ from flexfas_jax.training.checkpoints import Checkpoints
 from flexfas_jax.training.tasks import base as tasks
 
 
-class Donated(NamedTuple):
+class PretrainedInit(NamedTuple):
   """What a run starts from, besides chance."""
 
   arrays: dict[tuple[str, ...], Any]  # {path in the model: array}
@@ -23,12 +23,12 @@ class Donated(NamedTuple):
   told: dict  # for `pretraining.json`; {} of weights that are not ours
 
 
-def nothing() -> Donated:
+def nothing() -> PretrainedInit:
   """Where a run starts from chance, or from where it was."""
-  return Donated({}, '', {})
+  return PretrainedInit({}, '', {})
 
 
-def people_of(
+def pretraining_subjects(
   folder: pathlib.Path, source: conversion.Source | None, train: str = ''
 ) -> tuple[list[str], str]:
   """Who was trained on before a run; reads no weights.
@@ -69,7 +69,7 @@ def people_of(
   return sorted(people), '; '.join(filter(None, remarks))
 
 
-def fetch(experiment: setup.Experiment, folder: pathlib.Path) -> Donated:
+def fetch(experiment: setup.Experiment, folder: pathlib.Path) -> PretrainedInit:
   """Reads the best step of the workdir that a job starts from, and fits it to the job's model.
 
   Raises:
@@ -77,7 +77,7 @@ def fetch(experiment: setup.Experiment, folder: pathlib.Path) -> Donated:
       the text names the first tensors that do not fit.
   """
   source = experiment.pretrained
-  people, remark = people_of(folder, source, experiment.config.train)
+  people, remark = pretraining_subjects(folder, source, experiment.config.train)
   donor = pathlib.Path(source.weights)
   metric = tasks.judging(_config_of(donor)).BEST
   checkpoints = Checkpoints(donor / 'checkpoints', metric, read_only=True)
@@ -104,9 +104,9 @@ def fetch(experiment: setup.Experiment, folder: pathlib.Path) -> Donated:
     'into': source.into,
     'people': people,
   }
-  arrays = {path: distributed.whole(array) for path, array in fitted.arrays.items()}
+  arrays = {path: distributed.gather_to_host(array) for path, array in fitted.arrays.items()}
   line = f'{conversion.describe(source, fitted)}; step {step}'
-  return Donated(arrays, line, told | ({'remark': remark} if remark else {}))
+  return PretrainedInit(arrays, line, told | ({'remark': remark} if remark else {}))
 
 
 def _config_of(donor: pathlib.Path) -> dict:

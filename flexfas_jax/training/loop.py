@@ -33,10 +33,10 @@ from flexfas_jax.training import (
   subjects,
   workdir,
 )
-from flexfas_jax.training.checkpoints import Checkpoints, set_aside_damaged
+from flexfas_jax.training.checkpoints import Checkpoints, quarantine_corrupt
 from flexfas_jax.training.clock import Clock
 from flexfas_jax.training.metric_writer import MetricWriter
-from flexfas_jax.training.preemption import Preemption, heed_at_once
+from flexfas_jax.training.preemption import Preemption, restore_default_sigterm
 from flexfas_jax.training.step import named_key
 from flexfas_jax.training.tasks import base as tasks
 
@@ -49,10 +49,10 @@ class Options(NamedTuple):
   profile_steps: tuple[int, int] | None = None  # first and last step that a profile is written of
 
 
-AS_USUAL = Options()
+DEFAULTS = Options()
 
 
-def train_and_evaluate(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> None:
+def train_and_evaluate(config: ConfigDict, folder: str, options: Options = DEFAULTS) -> None:
   """Trains to the config's last step, resuming if it was begun, then evaluates the best step."""
   experiment, changed, data = _prepare(config, folder, options)
   judging = tasks.judging(experiment.config)
@@ -61,21 +61,21 @@ def train_and_evaluate(config: ConfigDict, folder: str, options: Options = AS_US
   judging.evaluate(experiment, pathlib.Path(folder), data, scorer)
 
 
-def train(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> None:
+def train(config: ConfigDict, folder: str, options: Options = DEFAULTS) -> None:
   """Trains to the config's last step, resuming if it was begun."""
   experiment, changed, data = _prepare(config, folder, options, test=False)
   scorer = tasks.judging(experiment.config).make_scorer(experiment)
   _train(experiment, pathlib.Path(folder), data, scorer, changed, options)
 
 
-def evaluate(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> None:
+def evaluate(config: ConfigDict, folder: str, options: Options = DEFAULTS) -> None:
   """Scores val and the test sets with the best step and writes the benchmark's results.
 
   The config may name other tests and rules than the training's did, and other places of the data;
   nothing that was trained with, and not val, which the thresholds come from.
   """
   del options
-  heed_at_once()
+  restore_default_sigterm()
   folder = pathlib.Path(folder)
   found = datasets.problems(config, train=False)
   experiment = setup.build(config, classes=_STAND_IN, problems=found)
@@ -84,11 +84,11 @@ def evaluate(config: ConfigDict, folder: str, options: Options = AS_USUAL) -> No
   if not (folder / 'config.json').exists():
     raise StateError(f'{folder} holds no training; run with --mode=train first')
   errors.raise_all(found)
-  people, remark = init_from_run.people_of(folder, None)
+  people, remark = init_from_run.pretraining_subjects(folder, None)
   data = datasets.open_all(
     experiment.config, train=False, known=subjects.read(folder), pretraining=people
   )
-  data.remarks.extend([remark] if remark else [])
+  data.notes.extend([remark] if remark else [])
   experiment = _counted(experiment, config, data)
   judging = tasks.judging(experiment.config)
   judging.check(experiment, data)
@@ -104,9 +104,9 @@ def _counted(
   """The job with as many classes as the training's data has."""
   if not experiment.target:
     return experiment
-  if data.known is None or not data.known.classes:
+  if data.vocabulary is None or not data.vocabulary.classes:
     raise StateError(f'nothing says what was trained on: {subjects.FILE} is missing')
-  return setup.build(config, classes=len(data.known.classes))
+  return setup.build(config, classes=len(data.vocabulary.classes))
 
 
 def _prepare(config: ConfigDict, folder: str, options: Options, test: bool = True):
@@ -123,12 +123,12 @@ def _prepare(config: ConfigDict, folder: str, options: Options, test: bool = Tru
     hint = ', or go on with this one by --allow_config_change'
     workdir.refuse(pathlib.Path(folder), changed, hint)
   errors.raise_all(found)
-  people, remark = init_from_run.people_of(
+  people, remark = init_from_run.pretraining_subjects(
     pathlib.Path(folder), experiment.pretrained, experiment.config.train
   )
   data = datasets.open_all(experiment.config, test=test, pretraining=people)
-  data.remarks.extend([remark] if remark else [])
-  subjects.refuse_others(pathlib.Path(folder), data.known)
+  data.notes.extend([remark] if remark else [])
+  subjects.check_same_vocabulary(pathlib.Path(folder), data.vocabulary)
   experiment = _counted(experiment, config, data)
   tasks.judging(experiment.config).check(experiment, data)
   return experiment, changed, data
@@ -154,7 +154,7 @@ def _train(experiment, folder, data, scorer, changed, options) -> None:
   config, fields = experiment.config, experiment.config.to_dict()
   tell = _tell if distributed.is_first() else _tell_nobody
   distributed.barrier('every process has looked into the workdir')
-  set_aside_damaged(folder / 'checkpoints', options.strict_restore, tell)
+  quarantine_corrupt(folder / 'checkpoints', options.strict_restore, tell)
   donated, best = _donated(experiment, folder), tasks.judging(config).BEST
   batches = pipeline.train_batches(
     data.train,
@@ -175,12 +175,12 @@ def _train(experiment, folder, data, scorer, changed, options) -> None:
   if distributed.is_first() and not changed:
     workdir.write_config(folder, fields)
   if distributed.is_first():
-    subjects.write(folder, data.known)
+    subjects.write(folder, data.vocabulary)
     if donated.told:
       workdir.write_pretraining(folder, donated.told)
   checkpoints = Checkpoints(folder / 'checkpoints', best, tries=config.save_tries, tell=tell)
   start = checkpoints.latest() or 0
-  if distributed.from_first(str(start)) != str(start):
+  if distributed.broadcast_str(str(start)) != str(start):
     raise StateError(
       f'process {jax.process_index()} finds step {start} in {folder}, and the first another: they '
       'need one workdir that all of them see'
@@ -193,7 +193,7 @@ def _train(experiment, folder, data, scorer, changed, options) -> None:
   if start:
     with clock.measure('restore'):
       state = checkpoints.restore(start, experiment.abstract)
-    anew = workdir.other_data(checkpoints.about(start)['config'], fields)
+    anew = workdir.data_order_changed(checkpoints.about(start)['config'], fields)
     if not anew:
       batches.set_state(checkpoints.position(start))
   else:
@@ -215,7 +215,7 @@ def _train(experiment, folder, data, scorer, changed, options) -> None:
     Preemption() as preemption,
   ):
     told = _told(changed, anew, start)
-    for line in (_headline(experiment, data, start), donated.line, *data.remarks, *told):
+    for line in (_headline(experiment, data, start), donated.line, *data.notes, *told):
       if line:
         progress.say(line)
     run = Run(
@@ -263,7 +263,7 @@ def _everywhere(key: jax.Array, experiment) -> jax.Array:
   return jax.jit(lambda: key, out_shardings=sharding.replicated(experiment.mesh))()
 
 
-def _donated(experiment, folder: pathlib.Path) -> init_from_run.Donated:
+def _donated(experiment, folder: pathlib.Path) -> init_from_run.PretrainedInit:
   """What the streams start from; a resumed run needs no file."""
   checkpoints, best = folder / 'checkpoints', tasks.judging(experiment.config).BEST
   if experiment.pretrained is None:
@@ -272,7 +272,7 @@ def _donated(experiment, folder: pathlib.Path) -> init_from_run.Donated:
     return init_from_run.nothing()
   if experiment.pretrained.architecture == conversion.OURS:
     return init_from_run.fetch(experiment, folder)
-  return init_from_run.Donated(
+  return init_from_run.PretrainedInit(
     *conversion.fetch(experiment.pretrained, setup.variables_of(experiment.abstract)), {}
   )
 
@@ -409,7 +409,7 @@ def _refuse_nan(run: Run, unseen: list, offset: int) -> dict[str, float]:
       with contextlib.suppress(OSError):  # what is told below is worth more
         told = json.dumps({'step': step, **said, 'ids': ids}, indent=1)
         write_text(file, told + '\n')
-    run.checkpoints.settle()
+    run.checkpoints.wait_until_saved()
     stands = run.checkpoints.latest()
     raise StateError(
       f'the loss is {values["loss"]} and its gradient {values["grad_norm"]} at step {step}, for '

@@ -11,7 +11,7 @@ import jax
 from jax.experimental import multihost_utils
 
 
-def heed_at_once() -> None:
+def restore_default_sigterm() -> None:
   """Lets SIGTERM end the process, where there is nothing to save: with several, JAX's service would
   swallow it."""
   if threading.current_thread() is threading.main_thread():
@@ -37,7 +37,7 @@ class Preemption:
 
   def __exit__(self, *exception):
     if self._several:
-      heed_at_once()
+      restore_default_sigterm()
     elif self._before is not None:
       signal.signal(signal.SIGTERM, self._before)
 

@@ -74,11 +74,11 @@ def _open(folder: pathlib.Path, changes: Mapping[str, Any]) -> Run:
     raise StateError(f'{folder} tells identities apart; members are of attacks')
   config.update(changes)
   experiment = setup.build(config)
-  people, remark = init_from_run.people_of(folder, None)
+  people, remark = init_from_run.pretraining_subjects(folder, None)
   data = datasets.open_all(experiment.config, train=False, pretraining=people)
-  data.remarks.extend([remark] if remark else [])
-  step, variables, header = anti_spoofing.best_of(
-    experiment, folder, anti_spoofing.BEST, data.remarks
+  data.notes.extend([remark] if remark else [])
+  step, variables, header = anti_spoofing.restore_best(
+    experiment, folder, anti_spoofing.BEST, data.notes
   )
   if header['trained_steps'] < experiment.config.steps:
     raise StateError(
@@ -118,7 +118,7 @@ def _score(runs: Sequence[Run]) -> list[tuple[dict, list[str]]]:
     names = ', '.join(sorted({name for _, name in wanted}))
     variables = jax.device_put(_stack([runs[i].variables for i in members]), everywhere)
     score = functools.partial(scorer, variables)
-    scores, told = anti_spoofing.score_whole(
+    scores, told = anti_spoofing.score_dataset(
       experiment, score, f'{names}, {len(members)} runs', source, [runs[i].header for i in members]
     )
     of = dict(zip(members, scores, strict=True))
@@ -130,7 +130,9 @@ def _score(runs: Sequence[Run]) -> list[tuple[dict, list[str]]]:
 
 def _stack(variables: Sequence) -> Any:
   """Every leaf with K members in front."""
-  return jax.tree.map(lambda *leaves: np.stack(list(map(distributed.whole, leaves))), *variables)
+  return jax.tree.map(
+    lambda *leaves: np.stack(list(map(distributed.gather_to_host, leaves))), *variables
+  )
 
 
 def _sets(runs: Sequence[Run]) -> list[tuple[sources.Source, list[tuple[int, str]]]]:

@@ -64,7 +64,7 @@ def output_step(variables, absent, batch: Mapping[str, jax.Array], *, model, out
   return jnp.where(servable[:, None], found, jnp.nan)
 
 
-def make_reader(model, output: str, place: Callable, out_sharding=None) -> Callable:
+def make_output_reader(model, output: str, place: Callable, out_sharding=None) -> Callable:
   """A function that gives a head's output for data sets, with any weights; compiled once.
 
   Args:

@@ -67,7 +67,7 @@ def build(
   """
   found: list[FlexfasError] = []
   attempt = functools.partial(errors.attempt, found)
-  target = attempt('config.task', subjects.target_of, config) or ''
+  target = attempt('config.task', subjects.target_column, config) or ''
   config, protocol = attempt('config.protocol', with_protocol, config) or (config, None)
   if target and protocol:
     found.append(

@@ -17,12 +17,12 @@ from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline.sources import Source
 
-PERSON = 'subject'
+SUBJECT = 'subject'
 FILE = 'people.json'
 _SHOWN = 5
 
 
-class Known(NamedTuple):
+class ClassVocabulary(NamedTuple):
   """What `people.json` says."""
 
   target: str  # '' of a training that tells attacks
@@ -30,7 +30,7 @@ class Known(NamedTuple):
   people: tuple[str, ...]  # sorted; who has no name is not among them
 
 
-def target_of(config: ConfigDict) -> str:
+def target_column(config: ConfigDict) -> str:
   """The column whose values are told apart; '' where attacks are.
 
   Raises:
@@ -39,22 +39,22 @@ def target_of(config: ConfigDict) -> str:
   task = config.get('task', 'attacks')
   if task not in ('attacks', 'identities'):
     raise ConfigError(f'config.task is {task!r}; choose one of: attacks, identities')
-  return config.get('target', PERSON) if task == 'identities' else ''
+  return config.get('target', SUBJECT) if task == 'identities' else ''
 
 
-def know(source: Source, target: str) -> Known:
+def build_vocabulary(source: Source, target: str) -> ClassVocabulary:
   """The classes and people of a training's data.
 
   Raises:
     DataError: one class alone.
   """
-  people = tuple(sorted(set(source.columns[PERSON]) - {''}))
+  people = tuple(sorted(set(source.columns[SUBJECT]) - {''}))
   if not target:
-    return Known('', (), people)
+    return ClassVocabulary('', (), people)
   classes = tuple(sorted(set(source.columns[target])))
   if len(classes) < 2:
     raise DataError(f'config.train: every example has the {target} {classes[0]!r}; add others')
-  return Known(target, classes, people)
+  return ClassVocabulary(target, classes, people)
 
 
 def check(source: Source, target: str, side: str) -> None:
@@ -70,7 +70,7 @@ def check(source: Source, target: str, side: str) -> None:
     )
 
 
-def check_count(config: ConfigDict, known: Known) -> None:
+def check_count(config: ConfigDict, known: ClassVocabulary) -> None:
   """Raises a ConfigError where the config gives another number of identities than there are."""
   given = config.model.head.get('identities', 0)
   if known.target and given not in (0, len(known.classes)):
@@ -80,7 +80,7 @@ def check_count(config: ConfigDict, known: Known) -> None:
     )
 
 
-def number(source: Source, known: Known, side: str) -> np.ndarray:
+def number(source: Source, known: ClassVocabulary, side: str) -> np.ndarray:
   """The class of every example, [N] int32.
 
   Raises:
@@ -96,14 +96,14 @@ def number(source: Source, known: Known, side: str) -> np.ndarray:
   return np.array([place[value] for value in values], np.int32)
 
 
-def write(folder: pathlib.Path, known: Known) -> None:
+def write(folder: pathlib.Path, known: ClassVocabulary) -> None:
   """Leaves `people.json` in a workdir."""
   # Where people are the classes, they are told once.
-  told = known._asdict() | ({'classes': ()} if known.target == PERSON else {})
+  told = known._asdict() | ({'classes': ()} if known.target == SUBJECT else {})
   write_text(folder / FILE, json.dumps(told, indent=1) + '\n')
 
 
-def read(folder: pathlib.Path) -> Known | None:
+def read(folder: pathlib.Path) -> ClassVocabulary | None:
   """What a workdir's training knew; None where nothing says so.
 
   Raises:
@@ -114,13 +114,13 @@ def read(folder: pathlib.Path) -> Known | None:
     return None
   try:
     told = json.loads(file.read_text(encoding='utf-8'))
-    known = Known(told['target'], tuple(told['classes']), tuple(told['people']))
+    known = ClassVocabulary(told['target'], tuple(told['classes']), tuple(told['people']))
   except (ValueError, KeyError, TypeError) as error:
     raise StateError(f'{file} is damaged ({error})') from error
-  return known._replace(classes=known.people) if known.target == PERSON else known
+  return known._replace(classes=known.people) if known.target == SUBJECT else known
 
 
-def refuse_others(folder: pathlib.Path, known: Known) -> None:
+def check_same_vocabulary(folder: pathlib.Path, known: ClassVocabulary) -> None:
   """Raises a StateError where a run that goes on would number other classes."""
   before = read(folder)
   if before and before[:2] != known[:2]:

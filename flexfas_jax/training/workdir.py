@@ -55,7 +55,7 @@ def compare(workdir: pathlib.Path, fields: dict, but: tuple[str, ...] = ()) -> l
   return [f'{k}: {old.get(k, "(nothing)")} there, {new.get(k, "(nothing)")} now' for k in changed]
 
 
-def other_data(old: dict, new: dict) -> bool:
+def data_order_changed(old: dict, new: dict) -> bool:
   """Whether a position in the data of one config means nothing in another's."""
   return any(old.get(key) != json.loads(json.dumps(new[key])) for key in _DATA)
 

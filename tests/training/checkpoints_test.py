@@ -14,7 +14,7 @@ import pytest
 
 from flexfas_jax.errors import StateError
 from flexfas_jax.training import digests
-from flexfas_jax.training.checkpoints import Checkpoints, set_aside_damaged
+from flexfas_jax.training.checkpoints import Checkpoints, quarantine_corrupt
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -105,7 +105,7 @@ def test_a_damaged_newest_falls_back_loudly(folder):
   damaged = largest(folder / '6')
   flip(damaged)
   said = []
-  set_aside_damaged(folder, tell=said.append)
+  quarantine_corrupt(folder, tell=said.append)
   assert 'WARNING: the checkpoint' in said[0]
   assert f'{damaged.name} was changed' in said[0]
   assert 'going on from step 4 instead; 6 was moved to' in said[1]
@@ -118,7 +118,7 @@ def test_a_damaged_newest_falls_back_loudly(folder):
 def test_a_damaged_newest_is_an_error_where_one_asks_for_it(folder):
   largest(folder / '6').write_bytes(b'')
   with pytest.raises(StateError, match='6 is damaged .* was changed.*; without --strict_restore'):
-    set_aside_damaged(folder, strict=True)
+    quarantine_corrupt(folder, strict=True)
   assert (folder / '6').exists()
 
 
@@ -126,14 +126,14 @@ def test_when_all_are_damaged_nothing_is_begun_anew(folder):
   for step in ('4', '6'):
     flip(largest(folder / step))
   with pytest.raises(StateError, match='every checkpoint in .* is damaged: 6, 4; put back a copy'):
-    set_aside_damaged(folder, tell=lambda line: None)
+    quarantine_corrupt(folder, tell=lambda line: None)
   assert sorted(f.name for f in folder.iterdir()) == ['4', '6']
 
 
 def test_a_checkpoint_without_digests_is_damaged(folder):
   (folder / '6' / digests.NAME).unlink()
   said = []
-  set_aside_damaged(folder, tell=said.append)
+  quarantine_corrupt(folder, tell=said.append)
   assert 'digests.json is missing or damaged' in said[0]
   assert [f.name for f in folder.iterdir()] == ['4']
   assert (folder.parent / 'damaged_checkpoints' / '6').exists()
@@ -143,7 +143,7 @@ def test_killed_while_a_step_is_saved_again(folder):
   """Between putting the first one aside and having the second."""
   (folder.parent / 'replaced_checkpoint').mkdir()
   (folder / '6').rename(folder.parent / 'replaced_checkpoint' / '6')
-  set_aside_damaged(folder)
+  quarantine_corrupt(folder)
   assert sorted(f.name for f in folder.parent.iterdir()) == ['checkpoints']
   assert Checkpoints(folder, 'eer').latest() == 6
 
@@ -152,7 +152,7 @@ def test_what_is_undefined_is_never_the_best(tmp_path):
   checkpoints = Checkpoints(tmp_path / 'checkpoints', 'eer')
   for step, eer in ((1, 0.1), (2, float('nan')), (3, 0.5), (4, 0.6)):
     checkpoints.save(step, make_state(step), {}, {}, {'eer': eer})
-  checkpoints.settle()
+  checkpoints.wait_until_saved()
   assert checkpoints.steps() == [1, 3, 4]
   assert checkpoints.best() == 1
 
@@ -161,7 +161,7 @@ def test_an_error_in_flight_is_not_waited_for(tmp_path, monkeypatch):
   """Of several processes the others do not come."""
   checkpoints = Checkpoints(tmp_path / 'checkpoints', 'eer')
   checkpoints.save(1, make_state(1), {}, {})
-  monkeypatch.setattr(checkpoints, 'settle', lambda: pytest.fail('the others were asked'))
+  monkeypatch.setattr(checkpoints, 'wait_until_saved', lambda: pytest.fail('the others were asked'))
   with pytest.raises(ZeroDivisionError), checkpoints:
     1 / 0  # noqa: B018
 
@@ -201,7 +201,7 @@ checkpoints = Checkpoints(folder / 'checkpoints', 'eer', tries=2, tell=said.appe
 
 def save(step):
   checkpoints.save(step, state, {'next_index': step}, {}, {'eer': 0.5})
-  checkpoints.settle()
+  checkpoints.wait_until_saved()
 
 save(1)
 filler = folder / 'filler'

@@ -140,10 +140,10 @@ def test_one_of_several_says_so(said):
   with pytest.raises(
     ConfigError, match=f'{next(iter(said))} says .* start them with --distributed'
   ):
-    distributed.refuse_to_be_alone(said)
+    distributed.check_launched_distributed(said)
   one = {'SLURM_STEP_NUM_TASKS': '1', 'TPU_WORKER_HOSTNAMES': 'localhost'}
-  distributed.refuse_to_be_alone(one)
-  distributed.refuse_to_be_alone({})
+  distributed.check_launched_distributed(one)
+  distributed.check_launched_distributed({})
 
 
 def test_a_coordinator_is_host_and_port():
@@ -153,7 +153,7 @@ def test_a_coordinator_is_host_and_port():
 
 def test_one_process_is_the_simplest_case():
   assert distributed.is_first()
-  assert distributed.anywhere(True)
-  assert not distributed.anywhere(False)
-  assert distributed.total([1, 2]).tolist() == [1, 2]
-  assert distributed.from_first('what') == 'what'
+  assert distributed.any_process(True)
+  assert not distributed.any_process(False)
+  assert distributed.sum_over_processes([1, 2]).tolist() == [1, 2]
+  assert distributed.broadcast_str('what') == 'what'

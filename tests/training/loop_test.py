@@ -367,21 +367,21 @@ def test_who_only_evaluates_need_not_have_what_was_trained_on(prepared, tmp_path
   config.test = {'cross': 'rendered_faces/wmca_like_tiny:test'}
   data = datasets.open_all(setup.build(config).config, train=False)
   assert data.train is None
-  assert data.remarks == ['not proven to share nobody: train, padisi/face:whole, which is not here']
+  assert data.notes == ['not proven to share nobody: train, padisi/face:whole, which is not here']
 
 
 def test_a_sensor_that_predicts_the_label_is_warned_of(prepared):
   """Infrared is left out of the bona fide samples of train alone."""
   sets = ('rendered_faces/surf_like_tiny', 'rendered_faces/cefa_like_tiny')
   usual = datasets.open_all(setup.build(make_config(prepared)).config)
-  assert not [line for line in usual.remarks if line.startswith('warning')]
+  assert not [line for line in usual.notes if line.startswith('warning')]
   train = [
     f'{name}:train[{species}]'
     for name in sets
     for species in ('species=bona_fide & modalities=rgb,depth', 'species!=bona_fide')
   ]
   data = datasets.open_all(setup.build(make_config(prepared, train=', '.join(train))).config)
-  assert [line for line in data.remarks if line.startswith('warning')] == [
+  assert [line for line in data.notes if line.startswith('warning')] == [
     'warning: config.train: ir presence separates attacks from bona fide samples (balanced '
     'accuracy 1.00): absent: 0% of attacks, 100% of bona fide; present: 100% of attacks, 0% of '
     'bona fide'

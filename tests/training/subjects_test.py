@@ -154,7 +154,7 @@ def test_a_sample_is_numbered_by_its_person(prepared):
   columns = data.train.columns
   subject = dict(zip(columns['id'], columns['subject'], strict=True))
   assert batch['identity'].dtype == np.int32
-  assert [data.known.classes[i] for i in batch['identity']] == [subject[i] for i in ids]
+  assert [data.vocabulary.classes[i] for i in batch['identity']] == [subject[i] for i in ids]
 
 
 def test_evaluation_needs_no_training_data(donor, prepared, tmp_path, capsys):
@@ -261,10 +261,10 @@ def test_a_step_does_not_depend_on_how_the_classifier_is_cut(monkeypatch):
 def test_what_cannot_be_told_apart(prepared, tmp_path, fields, error, said):
   config = faces(prepared, **fields)
   if error is None:
-    assert loop._prepare(config, str(tmp_path / 'run'), loop.AS_USUAL)
+    assert loop._prepare(config, str(tmp_path / 'run'), loop.DEFAULTS)
     return
   with pytest.raises(error, match=said):
-    loop._prepare(config, str(tmp_path / 'run'), loop.AS_USUAL)
+    loop._prepare(config, str(tmp_path / 'run'), loop.DEFAULTS)
   assert not (tmp_path / 'run').exists()
 
 
@@ -277,7 +277,7 @@ def test_other_people_than_it_began_with_are_refused(donor, prepared, tmp_path):
   known = subjects.read(donor)
   more = known._replace(classes=(*known.classes, 'x'), people=(*known.people, 'x'))
   with pytest.raises(StateError, match='trained on 6 values of subject, .* 7 .* apart: x'):
-    subjects.refuse_others(donor, more)
+    subjects.check_same_vocabulary(donor, more)
 
 
 def test_an_attribute_in_the_place_of_people(prepared, tmp_path, capsys):
@@ -417,8 +417,8 @@ def test_people_of_the_pretraining_are_not_tested_on(donor, prepared, tmp_path, 
 def test_a_donor_that_does_not_name_its_people_is_told_of(donor, prepared, tmp_path):
   old = shutil.copytree(donor, tmp_path / 'old')
   (old / 'people.json').unlink()
-  _, _, data = loop._prepare(attacks(prepared, old), str(tmp_path / 'run'), loop.AS_USUAL)
-  assert any('not proven that nobody is tested on whom' in line for line in data.remarks)
+  _, _, data = loop._prepare(attacks(prepared, old), str(tmp_path / 'run'), loop.DEFAULTS)
+  assert any('not proven that nobody is tested on whom' in line for line in data.notes)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def val_metrics(
   interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
   """Mean and by subset; EER and AUC know no threshold. None if it was interrupted."""
-  scores = uninterrupted(scorer, variables, experiment, source, interrupted)
+  scores = run_interruptibly(scorer, variables, experiment, source, interrupted)
   if scores is None:
     return None
   found = results.results(scores, 'fixed=0.5')
@@ -59,7 +59,7 @@ def val_metrics(
   return means | {f'val/{BEST}/{subset}': r[BEST] for subset, r in found.items()}
 
 
-def uninterrupted(
+def run_interruptibly(
   scorer, variables, experiment: setup.Experiment, source: sources.Source, interrupted: Callable
 ):
   """What a scorer says of a set, or None: `interrupted()` is asked after every batch."""
@@ -83,10 +83,10 @@ def evaluate(
   experiment: setup.Experiment, folder: pathlib.Path, data: datasets.Data, scorer
 ) -> None:
   """Scores, score files, thresholds from val, tables, results.json, report of the best step."""
-  step, variables, header = best_of(experiment, folder, BEST, data.remarks)
+  step, variables, header = restore_best(experiment, folder, BEST, data.notes)
   scored, remarks, score = {}, [], functools.partial(scorer, variables)
   for name, source in {'val': data.val, **data.test}.items():
-    scored[name], told = score_whole(experiment, score, name, source, header)
+    scored[name], told = score_dataset(experiment, score, name, source, header)
     remarks += told
   finish(experiment, folder, data, step, scored, remarks)
 
@@ -118,7 +118,9 @@ def finish(
       )
 
 
-def best_of(experiment: setup.Experiment, folder: pathlib.Path, metric: str, remarks: list[str]):
+def restore_best(
+  experiment: setup.Experiment, folder: pathlib.Path, metric: str, remarks: list[str]
+):
   """(the step that was best on val, its variables, the header of what is written of it).
 
   Args:
@@ -152,7 +154,7 @@ def best_of(experiment: setup.Experiment, folder: pathlib.Path, metric: str, rem
   return step, variables, header | ({'remarks': remarks} if remarks else {})
 
 
-def score_whole(
+def score_dataset(
   experiment: setup.Experiment, score: Callable, name: str, source: sources.Source, about
 ):
   """(a set's scores, notes on its images); the scores name the modalities that carry no signal.
@@ -179,7 +181,9 @@ def score_whole(
   one = scores[0] if isinstance(scores, list) else scores
   if one.ids.tolist() != list(source.columns['id']):
     raise AssertionError(f'{name}: not every sample was scored once')  # a defect of ours
-  found = distributed.total(found)[: len(source)] > 0  # a row may be held by several processes
+  found = (
+    distributed.sum_over_processes(found)[: len(source)] > 0
+  )  # a row may be held by several processes
   scores = (
     [unusable.named(of_member, modalities, found) for of_member in scores]
     if isinstance(scores, list)
@@ -214,7 +218,7 @@ def _write(experiment, folder, data, step, scored) -> None:
     rule = experiment.config.threshold[name]
     of_test = scored[name], rule, scored['val']
     if report:
-      told = [*data.remarks, *(few if thresholds.needs_dev(rule) else ())]
+      told = [*data.notes, *(few if thresholds.needs_dev(rule) else ())]
       one = evaluate_scores.judge(name, *of_test, group_by=_groups(scored[name]), remarks=told)
       judged.append(one)
       found[name] = evaluate_scores.as_json(one)
@@ -225,11 +229,11 @@ def _write(experiment, folder, data, step, scored) -> None:
     print(tables.text(found[name], title, experiment.metrics, few) + '\n')
     for remark in results.remarks(found[name]):
       print(remark, file=sys.stderr)
-  for line in data.remarks:
+  for line in data.notes:
     print(line + '\n')
   if experiment.model.requires:
     required = '+'.join(experiment.model.requires)
-    print(f'Subsets without {required} are not served: the fusion needs it.\n')
+    print(f'Subsets without {required} are not served: the fusion requires it.\n')
   write_text(folder / 'results.json', json.dumps(results.json_safe(found), indent=2) + '\n')
   written = [f'{folder}/results.json', f'{folder}/scores/']
   if report:

@@ -53,7 +53,7 @@ def val_metrics(
   interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
   """Of val; None if it was interrupted."""
-  cosine = anti_spoofing.uninterrupted(scorer, variables, experiment, source, interrupted)
+  cosine = anti_spoofing.run_interruptibly(scorer, variables, experiment, source, interrupted)
   if cosine is None:
     return None
   names = tuple(map(str, range(cosine.shape[1])))
@@ -65,14 +65,14 @@ def evaluate(
   experiment: setup.Experiment, folder: pathlib.Path, data: datasets.Data, scorer
 ) -> None:
   """Each sample's cosines, a table and results.json of the best step."""
-  step, variables, header = anti_spoofing.best_of(experiment, folder, BEST, data.remarks)
-  classes, found = data.known.classes, {}
+  step, variables, header = anti_spoofing.restore_best(experiment, folder, BEST, data.notes)
+  classes, found = data.vocabulary.classes, {}
   for name, source in {'val': data.val, **data.test}.items():
     cosine = face_verification.read(experiment, scorer, variables, name, source)
     found[name] = figures(cosine, source.identities, classes)
     if distributed.is_first():
       (folder / 'scores').mkdir(exist_ok=True)
-      _write(folder / 'scores' / f'{name}_classes.csv', source, data.known, cosine, header)
+      _write(folder / 'scores' / f'{name}_classes.csv', source, data.vocabulary, cosine, header)
   if distributed.is_first():
     rows = [['', 'n', 'mean', *classes]]
     for name, values in found.items():
@@ -83,7 +83,7 @@ def evaluate(
     face_verification.finish(folder, data, found, f'{title}\n{pairing.columns(rows)}')
 
 
-def _write(path, source: sources.Source, known: subjects.Known, cosine, header) -> None:
+def _write(path, source: sources.Source, known: subjects.ClassVocabulary, cosine, header) -> None:
   text = io.StringIO()
   rows = csv.writer(text, lineterminator='\n')
   rows.writerow(['id', 'subject', known.target, *(f'cosine/{name}' for name in known.classes)])

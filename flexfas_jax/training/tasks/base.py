@@ -24,7 +24,7 @@ def judging(config: Mapping) -> ModuleType:
   Raises:
     ConfigError: an unknown task.
   """
-  target = subjects.target_of(config)
+  target = subjects.target_column(config)
   if not target:
     return anti_spoofing
-  return face_verification if target == subjects.PERSON else attribute_classification
+  return face_verification if target == subjects.SUBJECT else attribute_classification

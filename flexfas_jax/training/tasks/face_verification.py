@@ -24,8 +24,8 @@ BEST = 'eer'  # of val's pairs: chooses the checkpoint that is evaluated
 
 
 def make_scorer(experiment: setup.Experiment, output: str = 'embedding'):
-  """`read(variables, batches, progress) -> [N, D]`, see `scoring.make_reader`."""
-  return scoring.make_reader(
+  """`read(variables, batches, progress) -> [N, D]`, see `scoring.make_output_reader`."""
+  return scoring.make_output_reader(
     experiment.model,
     output,
     functools.partial(sharding.place_batch, mesh=experiment.mesh),
@@ -63,7 +63,7 @@ def val_metrics(
   interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
   """Of val's pairs; None if it was interrupted."""
-  embedding = anti_spoofing.uninterrupted(scorer, variables, experiment, source, interrupted)
+  embedding = anti_spoofing.run_interruptibly(scorer, variables, experiment, source, interrupted)
   if embedding is None:
     return None
   pairs = pairs_of(experiment, source, 'val')
@@ -75,7 +75,7 @@ def evaluate(
   experiment: setup.Experiment, folder: pathlib.Path, data: datasets.Data, scorer
 ) -> None:
   """Pairs' scores, a table and results.json of the best step."""
-  step, variables, header = anti_spoofing.best_of(experiment, folder, BEST, data.remarks)
+  step, variables, header = anti_spoofing.restore_best(experiment, folder, BEST, data.notes)
   found = {}
   for name, source in {'val': data.val, **data.test}.items():
     embedding = read(experiment, scorer, variables, name, source)
@@ -103,7 +103,7 @@ def read(
 
 def finish(folder: pathlib.Path, data: datasets.Data, found: dict, table: str) -> None:
   """Writes results.json of val and tests, and says what came out and what was written."""
-  for line in (table, *data.remarks):
+  for line in (table, *data.notes):
     print(line + '\n')
   told = json.dumps(results.json_safe(found), indent=2)
   write_text(folder / 'results.json', told + '\n')

@@ -62,12 +62,12 @@ def experiment(monkeypatch):
 
 
 def test_the_scores_name_what_carries_no_signal(experiment, source):
-  scores, notes = anti_spoofing.score_whole(experiment, score, 'val', source, {})
+  scores, notes = anti_spoofing.score_dataset(experiment, score, 'val', source, {})
   assert scores.extra['unusable'].tolist() == NAMES
   assert notes == [f'val: 1 images of {m} carry no signal; treated as absent' for m in MODALITIES]
-  members, _ = anti_spoofing.score_whole(experiment, score, 'val', source, [{}, {}])
+  members, _ = anti_spoofing.score_dataset(experiment, score, 'val', source, [{}, {}])
   assert [one.extra['unusable'].tolist() for one in members] == [NAMES] * 2
-  scores, notes = anti_spoofing.score_whole(experiment, score, 'val', Examples(source[2:4]), {})
+  scores, notes = anti_spoofing.score_dataset(experiment, score, 'val', Examples(source[2:4]), {})
   assert scores.extra == {} and notes == []
 
 
@@ -75,12 +75,12 @@ def test_each_process_has_a_part_of_a_batch(experiment, source, monkeypatch):
   """Whatever rows a process holds, all have the whole column; some rows are held twice."""
   parts = []
   monkeypatch.setattr(
-    anti_spoofing.distributed, 'total', lambda found: parts.append(found) or found
+    anti_spoofing.distributed, 'sum_over_processes', lambda found: parts.append(found) or found
   )
   for rows in ([0, 3], [1, 2], [3, 2]):
     monkeypatch.setattr(anti_spoofing.sharding, 'rows', lambda mesh, B, own=rows: np.array(own))
-    anti_spoofing.score_whole(experiment, score, 'val', source, {})
+    anti_spoofing.score_dataset(experiment, score, 'val', source, {})
   whole = sum(parts)
-  monkeypatch.setattr(anti_spoofing.distributed, 'total', lambda found: whole)
-  scores, _ = anti_spoofing.score_whole(experiment, score, 'val', source, {})
+  monkeypatch.setattr(anti_spoofing.distributed, 'sum_over_processes', lambda found: whole)
+  scores, _ = anti_spoofing.score_dataset(experiment, score, 'val', source, {})
   assert scores.extra['unusable'].tolist() == NAMES
