@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flexfas_jax import label_mapping, schema
-from flexfas_jax.errors import ConfigError, exit_code_of
+from flexfas_jax import command_line, label_mapping, schema
+from flexfas_jax.errors import ConfigError
 from flexfas_jax.evaluation import (
   aggregation,
   bare_scores,
@@ -23,58 +23,53 @@ from flexfas_jax.evaluation.ensemble import files as ensemble_files
 from flexfas_jax.evaluation.ensemble import tables as ensemble_tables
 from flexfas_jax.protocols import leakage
 
-_HELP = """\
-Averages score files of the same samples, over test-time views, then folds, then seeds, then
-networks, so that a network with one seed counts as much as one with two; writes the ensemble as a
-score file, and prints what was averaged with what, and what each mean gained.
+_DESCRIPTION = """\
+Averages score files of the same samples over test-time views, then folds, then seeds, then
+networks, so that a network with one seed counts as much as one with two. Writes the ensemble as a
+score file, and prints the members of every mean and its metrics.
 
-Which network, seed and fold a file is of stands in its header ("member": {"network": ..., "seed":
-..., "fold": ..., "view": ...}), or in its name or that of the run whose scores/ it lies in
-(NETWORK_seedN_foldN), or where --name says. Where nothing is known, all files are alike. Views are
-columns SUBSET@VIEW of a file, or files of their own.
+The network, seed and fold of a file are read from its header ("member": {"network": ..., "seed":
+..., "fold": ..., "view": ...}), from its name or that of the run that contains scores/
+(NETWORK_seedN_foldN), or by the pattern --name. If none is known, all files have equal weight.
+Views are columns SUBSET@VIEW of a file, or separate files.
 
-Every member must have scored the same ids, with the same labels, under the same subsets, once. A
-sample that one member has no score of (an empty cell) has none in the ensemble; a score that is nan
-is refused."""
+All members must have scored the same ids, with the same labels, under the same subsets, each member
+once. A sample without a score of one member (an empty cell) has no score in the ensemble; a score
+that is nan is refused."""
 
-_EXAMPLE = """\
-examples:
-  python -m flexfas_jax.ensemble vit_seed1.csv vit_seed2.csv resnet_seed1.csv --out=ensemble.csv
-  python -m flexfas_jax.ensemble runs/*/scores/intra.csv --dev runs/*/scores/val.csv \\
-    --calibrate=platt --out=ensemble.csv --dev_out=ensemble_val.csv --intermediate=means
-  python -m flexfas_jax.ensemble a/*.csv --name='{network}_{seed}_{fold}' --space=logit --out=e.csv
-  python -m flexfas_jax.ensemble exp*.csv --labels_from=val_labels.csv --views=crop0,crop0_hflip \\
-    --calibrate=piecewise=0.932107 --out=ensemble.csv      (MM-FAS's published scores)
+_EXAMPLES = (
+  'vit_seed1.csv vit_seed2.csv resnet_seed1.csv --out=ensemble.csv',
+  'runs/*/scores/intra.csv --dev runs/*/scores/val.csv \\\n'
+  '    --calibrate=platt --out=ensemble.csv --dev_out=ensemble_val.csv --intermediate=means',
+  "a/*.csv --name='{network}_{seed}_{fold}' --space=logit --out=e.csv",
+  'exp*.csv --labels_from=val_labels.csv --views=crop0,crop0_hflip \\\n'
+  "    --calibrate=piecewise=0.932107 --out=ensemble.csv      (MM-FAS's published scores)",
+)
 
-exit codes: 0 done; 2 wrong usage, a file given twice, coordinates that are not clear; 3 bad data:
-other ids, labels or subsets, nan, two files with the same scores; 4 a member missing, half trained,
-or of the same weights as another; dev scores of other weights, or of the samples that are judged"""
+_EXIT_CODES = {
+  2: 'wrong usage; a file given twice; unknown or ambiguous network, seed or fold',
+  3: 'bad data: different ids, labels or subsets; nan; two files with the same scores',
+  4: 'a member is missing, not fully trained, or has the weights of another; development scores of '
+  'other weights or of the test samples',
+}
 
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command.
 
   Args:
-    argv: the arguments; the process's own if None.
+    argv: the arguments; those of the process if None.
 
   Returns:
     The exit code.
   """
-  args = _parser().parse_intermixed_args(argv)
-  return exit_code_of(lambda: _ensemble(args), args.debug)
+  return command_line.run(_parser(), _ensemble, argv)
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog='python -m flexfas_jax.ensemble',
-    description=_HELP,
-    epilog=_EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
-  add = parser.add_argument
+  parser = command_line.make_parser('ensemble', _DESCRIPTION, _EXAMPLES, _EXIT_CODES)
+  add = parser.add_argument_group('members').add_argument
   add('members', metavar='MEMBER.csv', type=Path, nargs='+', help='score files to average')
-  add('--out', metavar='FILE.csv', type=Path, required=True, help="the ensemble's score file")
   add(
     '--dev',
     metavar='DEV.csv',
@@ -83,75 +78,86 @@ def _parser() -> argparse.ArgumentParser:
     default=[],
     help="each member's development scores, matched by network, seed, fold and view",
   )
-  add('--dev_out', metavar='FILE.csv', type=Path, help="the ensemble's development scores")
+
+  add = parser.add_argument_group('output').add_argument
+  add('--out', metavar='FILE.csv', type=Path, required=True, help='score file of the ensemble')
+  add('--dev_out', metavar='FILE.csv', type=Path, help='development scores of the ensemble')
   add(
-    '--intermediate', metavar='DIR', type=Path, help='also every mean as a score file, uncalibrated'
+    '--intermediate',
+    metavar='DIR',
+    type=Path,
+    help='folder for a score file of every mean, uncalibrated',
   )
 
-  how = parser.add_argument_group('how it is averaged').add_argument
+  add = parser.add_argument_group('averaging').add_argument
   spaces = '; '.join(f'{name}: {what}' for name, what in averaging.SPACES.items())
-  how('--space', choices=averaging.SPACES, default='probability', help=spaces)
-  how(
+  add('--space', choices=averaging.SPACES, default='probability', help=spaces)
+  add(
     '--weights',
     choices=('equal', 'val'),
     default='equal',
-    help=f'val: a fold, seed or network weighs {averaging.WEIGHING}; views are always alike',
+    help=f'val: the weight of a fold, seed or network is {averaging.WEIGHING}; views always have '
+    'equal weights',
   )
   methods = '; '.join(f'{name}: {what}' for name, what in calibration.METHODS.items())
-  how(
+  add(
     '--calibrate',
     metavar='METHOD',
     default='',
-    help=f'{methods}; all fitted on the ensemble of --dev. piecewise=T: a threshold that is known',
+    help=f'{methods}; each is fitted on the ensemble of --dev. piecewise=T: with the given '
+    'threshold T',
   )
-  how('--subsets', metavar='NAME,...', default='', help='those to average; default: all')
-  how(
+  add('--subsets', metavar='NAME,...', default='', help='subsets to average; default: all')
+  add(
     '--allow_incomplete',
     action='store_true',
-    help='average what there is, though a fold or view is missing or a network half trained',
+    help='average the existing files although a fold or view is missing or a network is not fully '
+    'trained',
   )
   rules = '; '.join(f'{rule}: {what}' for rule, what in thresholds.RULES.items()).replace('%', '%%')
-  how(
+  add(
     '--threshold',
     metavar='RULE',
-    help=f'of the table, and of piecewise. {rules}. Default: dev_eer with --dev, or else '
-    f'{thresholds.DEFAULT}',
+    help=f'for the printed table and for piecewise. {rules}. Default: dev_eer with --dev, '
+    f'otherwise {thresholds.DEFAULT}',
   )
 
-  read = parser.add_argument_group('how files are read').add_argument
-  read('--name', metavar='PATTERN', help="of the files' names, with {network}, {seed}, {fold}, "
-       "{view} and *, e.g. '{network}_seed{seed}/scores/*'; without .csv")  # fmt: skip
-  read('--views', metavar='COLUMN,...', default='', help='columns that are views of one subset')
-  read(
+  add = parser.add_argument_group('reading score files').add_argument
+  add(
+    '--name',
+    metavar='PATTERN',
+    help='pattern of the file names without .csv, with {network}, {seed}, {fold}, {view} and *, '
+    "e.g. '{network}_seed{seed}/scores/*'",
+  )
+  add('--views', metavar='COLUMN,...', default='', help='columns that are views of one subset')
+  add(
     '--labels_from',
     metavar='LIST.csv',
     type=Path,
-    help='ids and labels of files that have none, row by row',
+    help='ids and labels of files without them, in the order of the rows',
   )
-  read('--dev_labels_from', metavar='LIST.csv', type=Path, help='the same for --dev')
-  read('--labels', metavar='VALUE=LABEL,...', help='as flexfas_jax.score has it')
-  read(
+  add('--dev_labels_from', metavar='LIST.csv', type=Path, help='the same for --dev')
+  add('--labels', metavar='VALUE=LABEL,...', help='meaning of the labels, as in flexfas_jax.score')
+  add(
     '--high_is',
     choices=schema.LABELS,
     default='bona_fide',
-    help='what a high score means in files whose header does not state it; attack: scores are '
+    help='meaning of a high score in files whose header does not state it; attack: scores are '
     'negated',
   )
-  read(
+  add(
     '--scale',
     choices=scales.OPTIONS,
     default='',
-    help='of the scores in the files; what is written is on the same scale, negated with '
-    '--high_is=attack, and its header states it. Calibrated scores are probabilities. Default: '
-    'probabilities',
+    help='scale of the scores. The ensemble is on the same scale, negated with --high_is=attack, '
+    'and its header states it; calibrated scores are probabilities. Default: probability',
   )
-  read(
+  add(
     '--accept_known_leaks',
     metavar='NAME,...',
     default='',
-    help='people who may be in dev and test, as published: ' + ', '.join(leakage.accepted_names()),
+    help='allow published leaks: subjects in dev and test. ' + ', '.join(leakage.accepted_names()),
   )
-  add('--debug', action='store_true', help='show the traceback of an error')
   return parser
 
 
@@ -159,7 +165,7 @@ def _ensemble(args: argparse.Namespace) -> None:
   rule = args.threshold or ('dev_eer' if args.dev else thresholds.DEFAULT)
   chosen = recipe.Recipe(args.space, args.weights, args.calibrate, rule)
   _check_usage(args, chosen)
-  subsets = _listed(args.subsets)
+  subsets = command_line.split_names(args.subsets)
   own, known = _read(args, args.members, args.labels_from)
   own = validation.agreed(own, subsets)
   incomplete = validation.incomplete(own) if args.allow_incomplete else []
@@ -176,7 +182,7 @@ def _ensemble(args: argparse.Namespace) -> None:
       )
     devs = validation.matched(own, validation.agreed(devs, subsets), known and dev_known)
     sides = devs[0].scores, own[0].scores
-    remarks += disjoint.check(*sides, _listed(args.accept_known_leaks))
+    remarks += disjoint.check(*sides, command_line.split_names(args.accept_known_leaks))
     remarks += [n for scores in sides for n in aggregation.video_notes(scores, by_name=False)]
   remarks += validation.remarks(own)
   if args.labels_from or args.dev_labels_from:
@@ -192,10 +198,6 @@ def _ensemble(args: argparse.Namespace) -> None:
     print(line, file=sys.stderr)
 
 
-def _listed(text: str) -> list[str]:
-  return [name for name in text.split(',') if name]
-
-
 def _check_usage(args: argparse.Namespace, chosen: recipe.Recipe) -> None:
   for asked, flag in (
     (args.weights == 'val', '--weights=val'),
@@ -206,28 +208,26 @@ def _check_usage(args: argparse.Namespace, chosen: recipe.Recipe) -> None:
   ):
     if asked and not args.dev:
       raise ConfigError(f'{flag} needs --dev: nothing is fitted on the scores that are judged')
-  inputs = {path.resolve() for path in (*args.members, *args.dev)}
-  inputs |= {score_files.header_path(path).resolve() for path in (*args.members, *args.dev)}
-  inputs |= {path.resolve() for path in (args.labels_from, args.dev_labels_from) if path}
+  inputs = [*args.members, *args.dev]
+  inputs += [score_files.header_path(path) for path in inputs]
+  inputs += [path for path in (args.labels_from, args.dev_labels_from) if path]
   outputs = [(name, path) for name in ('out', 'dev_out') if (path := getattr(args, name))]
   for name, path in outputs:
     if path.suffix != '.csv':
-      raise ConfigError(f'--{name}={path}: a score file is called NAME.csv')
-    if not path.parent.is_dir():
-      raise ConfigError(f'--{name}={path} cannot be written: No such folder: {path.parent}')
-    if {path.resolve(), score_files.header_path(path).resolve()} & inputs:
-      raise ConfigError(f'--{name}={path} is read as well: name another')
+      raise ConfigError(f'--{name}={path}: a score file must be named NAME.csv')
+    for output in (path, score_files.header_path(path)):
+      command_line.check_output(f'--{name}', output, inputs)
   if len({path.resolve() for _, path in outputs}) < len(outputs):
     raise ConfigError('--out and --dev_out are the same file')
-  if args.intermediate and args.intermediate.resolve() in {p.parent for p in inputs}:
-    raise ConfigError(f'--intermediate={args.intermediate} holds what is read: name another folder')
+  if args.intermediate and args.intermediate.resolve() in {p.resolve().parent for p in inputs}:
+    raise ConfigError(f'--intermediate={args.intermediate} contains inputs: choose another folder')
 
 
 def _read(args, paths: Sequence[Path], labels_from: Path | None):
   dialect = score_files.Dialect(
     labels=label_mapping.parse(args.labels) if args.labels is not None else None,
     high_is_attack=args.high_is == 'attack',
-    views=tuple(_listed(args.views)),
+    views=tuple(command_line.split_names(args.views)),
     scale=args.scale,
   )
   reader = functools.partial(score_files.read, dialect=dialect)
@@ -235,7 +235,7 @@ def _read(args, paths: Sequence[Path], labels_from: Path | None):
     samples = bare_scores.read_list(labels_from, dialect)
     reader = functools.partial(bare_scores.read, samples=samples, dialect=dialect)
   name = members.pattern(args.name) if args.name else None
-  return members.read(paths, reader, name, _listed(args.views))
+  return members.read(paths, reader, name, command_line.split_names(args.views))
 
 
 def _headline(args, own, known: bool) -> str:

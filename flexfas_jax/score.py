@@ -1,12 +1,12 @@
-"""Judges score files of any framework: `python -m flexfas_jax.score --help`."""
+"""Evaluates score files of any framework: `python -m flexfas_jax.score --help`."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 
-from flexfas_jax import label_mapping, schema
-from flexfas_jax.errors import ConfigError, DataError, exit_code_of
+from flexfas_jax import command_line, label_mapping, schema
+from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import (
   aggregation,
   bootstrap,
@@ -24,63 +24,58 @@ from flexfas_jax.evaluation.report import image_lookup, tables
 from flexfas_jax.files import write_text
 from flexfas_jax.protocols import leakage
 
-_HELP = """\
-Prints the error rates of a score file, for every subset of modalities that it has scores of, with
-their 95 % intervals, and compares the subsets with each other, or the file with others.
+_DESCRIPTION = """\
+Prints the error rates of a score file for every subset of modalities that it has scores of, with
+95 % intervals. Compares the subsets with each other, or the file with others.
 
-A score file is a CSV with the columns id,label,score; label is bona_fide or attack (or 1 or 0,
-1 being bona fide), and a high score means bona fide. Instead of score there may be one column per
-subset (rgb, rgb+depth, ...), and besides dataset, subject, video, attack_type, attack_category,
-ethnicity; other columns are ignored. Cells are separated by commas, semicolons or tabs. An empty
-score is a failure to acquire: counted, and not accepted. A column without any score is a subset
-that the model does not serve. A video is identified by dataset, subject and video.
+A score file is a CSV with the columns id,label,score. The label is bona_fide or attack (or 1 or 0,
+1 being bona fide); a high score means bona fide. Instead of score there may be one column per
+subset (rgb, rgb+depth, ...). Optional columns: dataset, subject, video, attack_type,
+attack_category, ethnicity; others are ignored. Cells are separated by commas, semicolons or tabs.
+An empty score is a failure to acquire: it is counted and not accepted. A column without any score
+is a subset that the model does not serve. A video is identified by dataset, subject and video.
 
-A sample is accepted when its score is at least the threshold, which is fitted on the development
-scores under the same subset and never on the scores that it judges. Nobody may be in both files.
+A sample is accepted if its score is at least the threshold. The threshold is fitted on the
+development scores of the same subset, never on the test scores. The two files must not share
+subjects.
 
-Intervals are Clopper and Pearson's over samples, and a bootstrap over people (over videos or
-samples where people are not known). A rate of fewer than 29 samples, or of fewer than 10 subjects
-(videos where subjects are not known), is not stated."""
+Intervals are Clopper-Pearson intervals over samples and a bootstrap over subjects (over videos or
+samples if subjects are unknown). A rate of fewer than 29 samples, or of fewer than 10 subjects
+(videos if subjects are unknown), is not reported."""
 
-_EXAMPLE = """\
-examples:
-  python -m flexfas_jax.score test.csv --dev=val.csv --json=metrics.json --report=report.html
-  python -m flexfas_jax.score ours.csv --dev=ours_val.csv --against=theirs.csv \\
-    --against_dev=theirs_val.csv
-  python -m flexfas_jax.score test.csv --labels=live=bona_fide,spoof=attack --high_is=attack
-  python -m flexfas_jax.score test.csv --dev=val.csv --by_video --group_by=ethnicity
-  python -m flexfas_jax.score logits.csv --scale=logit --threshold=fixed=0.9
+_EXAMPLES = (
+  'test.csv --dev=val.csv --json=metrics.json --report=report.html',
+  'ours.csv --dev=ours_val.csv --against=theirs.csv \\\n    --against_dev=theirs_val.csv',
+  'test.csv --labels=live=bona_fide,spoof=attack --high_is=attack',
+  'test.csv --dev=val.csv --by_video --group_by=ethnicity',
+  'logits.csv --scale=logit --threshold=fixed=0.9',
+)
 
-exit codes: 0 done; 2 wrong usage; 3 bad data (also a score that is nan, after the table; scores
-outside [0, 1] with the default threshold; subjects in both files); 4 no threshold, or one of other
-weights, or one fitted on the samples that it would be applied to"""
+_EXIT_CODES = {
+  3: 'bad data: an unreadable file; a score that is nan (reported after the table); scores outside '
+  '[0, 1] with the default threshold; subjects in both files',
+  4: 'no threshold; development scores of other weights or of the same samples',
+}
 
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command.
 
   Args:
-    argv: the arguments; the process's own if None.
+    argv: the arguments; those of the process if None.
 
   Returns:
     The exit code.
   """
-  args = _parser().parse_args(argv)
-  return exit_code_of(lambda: _score(args), args.debug)
+  return command_line.run(_parser(), _score, argv)
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog='python -m flexfas_jax.score',
-    description=_HELP,
-    epilog=_EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = command_line.make_parser('score', _DESCRIPTION, _EXAMPLES, _EXIT_CODES)
   rules = '; '.join(f'{rule}: {what}' for rule, what in thresholds.RULES.items()).replace('%', '%%')
-  add = parser.add_argument
-  add('scores', metavar='SCORES.csv', type=Path, help='what is judged')
-  add('--dev', metavar='DEV.csv', type=Path, help="the development set's scores")
+  add = parser.add_argument_group('scores and threshold').add_argument
+  add('scores', metavar='SCORES.csv', type=Path, help='test scores')
+  add('--dev', metavar='DEV.csv', type=Path, help='development scores')
   add(
     '--threshold',
     metavar='RULE',
@@ -89,119 +84,120 @@ def _parser() -> argparse.ArgumentParser:
   add(
     '--oracle',
     action='store_true',
-    help='allow a threshold fitted on the scores that it judges; every output then says ORACLE',
+    help='allow a threshold fitted on the test scores; every output is then marked ORACLE',
   )
 
-  out = parser.add_argument_group('what is written').add_argument
-  out('--json', metavar='FILE', type=Path, help='{subset: {metric: value}}; undefined is null')
-  out('--report', metavar='FILE.html', type=Path, help='everything, with figures, in one file')
-  out('--markdown', metavar='FILE.md', type=Path, help='tables for an issue or a page')
-  out('--latex', metavar='FILE.tex', type=Path, help='tables for a paper (booktabs)')
-  out('--title', help="the report's, and the test's name; default: the file's name")
-  out(
+  add = parser.add_argument_group('output').add_argument
+  add('--json', metavar='FILE', type=Path, help='{subset: {metric: value}}; undefined is null')
+  add('--report', metavar='FILE.html', type=Path, help='all results and figures in one file')
+  add('--markdown', metavar='FILE.md', type=Path, help='tables for an issue or a web page')
+  add('--latex', metavar='FILE.tex', type=Path, help='tables for a paper (booktabs)')
+  add('--title', help='title of the report and name of the test; default: the name of the file')
+  add(
     '--data_root',
     metavar='DIR',
     type=Path,
-    help='where the pictures of the worst mistakes are: files called by the ids, or by the columns '
-    'rgb, depth and ir of --columns',
+    help='folder with the images of the worst errors, for the report: files named by the ids, or '
+    'by the columns rgb, depth and ir of --columns',
   )
 
-  how = parser.add_argument_group('how it is judged').add_argument
-  how(
+  add = parser.add_argument_group('evaluation').add_argument
+  add(
     '--against',
     metavar='OTHER.csv',
     type=Path,
     action='append',
     default=[],
-    help='another system, compared on the same samples; may be given several times',
+    help='scores of another system on the same samples, for comparison; repeatable',
   )
-  how(
+  add(
     '--against_dev',
     metavar='DEV.csv',
     type=Path,
     action='append',
     default=[],
-    help="each other system's development scores, in the order of --against",
+    help='development scores of each other system, in the order of --against',
   )
   frames = '; '.join(f'{rule}: {what}' for rule, what in aggregation.RULES.items())
-  how(
+  add(
     '--by_video',
     metavar='RULE',
     nargs='?',
     const='mean',
     choices=aggregation.RULES,
-    help=f'judge videos, not frames. {frames}. Default: mean',
+    help=f'evaluate videos instead of frames. {frames}. Default: mean',
   )
-  how(
+  add(
     '--bootstrap',
     metavar='N',
     type=int,
-    help=f'draws; 0: none. Default: {bootstrap.DRAWS}, none above {evaluate.MOST_SAMPLES} samples',
+    help=f'number of replicates; 0: none. Default: {bootstrap.DRAWS}, or none above '
+    f'{evaluate.MOST_SAMPLES} samples',
   )
-  how('--seed', type=int, default=0, help='of the bootstrap')
-  how(
+  add('--seed', type=int, default=0, help='of the bootstrap; default: %(default)s')
+  add(
     '--group_by',
     metavar='COLUMN,...',
     default='',
-    help='rates and gaps by ethnicity, or any column of text',
+    help='rates and gaps by groups: ethnicity, or any text column',
   )
-  how(
+  add(
     '--columns',
     metavar='FILE.csv',
     type=Path,
     action='append',
     default=[],
-    help='further columns, joined by id, e.g. the manifest.csv of a prepared set',
+    help='further columns, joined by id, e.g. the manifest.csv of a prepared set; repeatable',
   )
-  how(
-    '--conventions',
+  add(
+    '--reference_metrics',
     action='store_true',
-    help="also the figures as FlexModal's and MM-FAS's code count them, under their names",
+    help='also report the metrics as the code of FlexModal and MM-FAS defines them, under separate '
+    'names',
   )
-  how(
+  # The name of the option until version 0.1.0.
+  add('--conventions', dest='reference_metrics', action='store_true', help=argparse.SUPPRESS)
+  add(
     '--accept_known_leaks',
     metavar='NAME,...',
     default='',
-    help='people who may be in both files, as published: ' + ', '.join(leakage.accepted_names()),
+    help='allow published leaks: subjects in both files. ' + ', '.join(leakage.accepted_names()),
   )
 
-  read = parser.add_argument_group("other frameworks' files").add_argument
-  read(
+  add = parser.add_argument_group('files of other frameworks').add_argument
+  add(
     '--labels',
     metavar='VALUE=LABEL,...',
-    help='what labels mean, e.g. live=bona_fide,spoof=attack; replaces 1=bona_fide,0=attack, and '
-    'what is not in it is refused',
+    help='meaning of the labels, e.g. live=bona_fide,spoof=attack; replaces 1=bona_fide,0=attack. '
+    'Other labels are refused',
   )
-  read(
+  add(
     '--high_is',
     choices=schema.LABELS,
     default='bona_fide',
-    help='what a high score means in files whose header does not state it; attack: scores are '
-    'negated, and so are thresholds: fixed=T accepts where 1 - score >= T, which is shown as a '
-    'threshold of T - 1',
+    help='meaning of a high score in files whose header does not state it. attack: scores and '
+    'thresholds are negated; fixed=T accepts if 1 - score >= T and is shown as the threshold T - 1',
   )
-  read(
+  add(
     '--scale',
     choices=scales.OPTIONS,
     default='',
-    help='of the scores in the files, which are then compared with fixed=T as probabilities; '
-    'thresholds are shown on the scale. Default: not stated; scores outside [0, 1] need --dev or '
-    '--threshold',
+    help='scale of the scores. fixed=T is a probability and is moved to this scale; thresholds are '
+    'shown on it. Default: not stated; scores outside [0, 1] then need --dev or --threshold',
   )
-  read(
+  add(
     '--score_column',
     metavar='NAME',
     default='',
-    help='the column that holds the scores, where it is called neither score nor as a subset',
+    help='the column with the scores, if its name is neither score nor a subset',
   )
-  add('--debug', action='store_true', help='show the traceback of an error')
   return parser
 
 
 def _score(args: argparse.Namespace) -> None:
   rule = args.threshold or ('dev_eer' if args.dev or args.oracle else thresholds.DEFAULT)
   needs_dev = thresholds.needs_dev(rule)  # wrong usage is reported before files are read
-  group_by = [name for text in args.group_by.split(',') if (name := text.strip())]
+  group_by = command_line.split_names(args.group_by)
   _check_usage(args, needs_dev)
   dialect = score_files.Dialect(
     labels=label_mapping.parse(args.labels) if args.labels is not None else None,
@@ -222,7 +218,7 @@ def _score(args: argparse.Namespace) -> None:
     if needs_dev:
       results.fitted_on(scores, rule, dev, args.oracle)
     if dev is not None and not (args.oracle and _same_samples(dev, scores)):
-      accept = [name for name in args.accept_known_leaks.split(',') if name]
+      accept = command_line.split_names(args.accept_known_leaks)
       remarks += disjoint.check(dev, scores, accept)
     for one in filter(None, (scores, dev)):
       remarks += _notes(one, args)
@@ -251,7 +247,7 @@ def _score(args: argparse.Namespace) -> None:
   title = f'{args.scores}: percent, threshold {rule}'
   if needs_dev and args.dev:
     title += f' on {args.dev}'
-  references = _references(scores, dev, rule) if args.conventions else {}
+  references = _references(scores, dev, rule) if args.reference_metrics else {}
   try:
     _show(judged, title, references)
   finally:  # also where nobody reads what is printed any more: `... | head`
@@ -304,22 +300,20 @@ def _check_usage(args: argparse.Namespace, needs_dev: bool) -> None:
   if (args.bootstrap or 0) < 0:
     raise ConfigError(f'--bootstrap={args.bootstrap} is no number of draws; 0 draws none')
   inputs = [args.scores, args.dev, *args.against, *args.against_dev, *args.columns]
-  outputs = {name: getattr(args, name) for name in ('json', 'report', 'markdown', 'latex')}
-  names = {}  # by the file
-  for name, out in outputs.items():
-    if out is None:
+  inputs = [path for path in inputs if path is not None]
+  option_of = {}  # by output file
+  for name in ('json', 'report', 'markdown', 'latex'):
+    path = getattr(args, name)
+    if path is None:
       continue
-    if not out.parent.is_dir():
-      raise ConfigError(f'--{name}={out} cannot be written: No such folder: {out.parent}')
-    other = names.setdefault(out.resolve(), name)
-    if other != name and (out.is_file() or not out.exists()):
-      raise ConfigError(f'--{other} and --{name} are the same file: {out}')
-    for path in filter(None, inputs):
-      if out.resolve() == path.resolve():
-        raise ConfigError(f'--{name}={out} is read as well: name another')
-      header = score_files.header_path(path)
-      if out.resolve() == header.resolve() and score_files.read_header(header):
-        raise ConfigError(f'--{name}={out} is the header of {path}: name another')
+    command_line.check_output(f'--{name}', path, inputs)
+    other = option_of.setdefault(path.resolve(), name)
+    if other != name and (path.is_file() or not path.exists()):  # /dev/stdout may be given twice
+      raise ConfigError(f'--{other} and --{name} are the same file: {path}')
+    for scores in inputs:
+      header = score_files.header_path(scores)
+      if path.resolve() == header.resolve() and score_files.read_header(header):
+        raise ConfigError(f'--{name}={path} is the header of {scores}: choose another file')
 
 
 def _same_samples(dev, scores) -> bool:
@@ -383,10 +377,8 @@ def _write(args: argparse.Namespace, judged: evaluate.Judgement, references: dic
   for name, text in texts.items():
     if (path := getattr(args, name)) is None:
       continue
-    try:
+    with command_line.writing(f'--{name}', path):
       write_text(path, text())
-    except OSError as error:
-      raise ConfigError(f'--{name}={path} cannot be written: {error.strerror}') from error
 
 
 def _show(judged: evaluate.Judgement, title: str, references: dict) -> None:

@@ -119,9 +119,9 @@ def test_the_default_rule(files, capsys):
     (['test.csv', '--threshold=best'], 2, 'not a threshold rule'),
     (['test.csv', '--threshold=dev_eer'], 4, 'there are none'),
     (['test.csv', '--dev=test.csv'], 4, 'same list of samples'),
-    (['test.csv', '--json=test.csv'], 2, 'is read as well'),
-    (['test.csv', '--dev=dev.csv', '--json=./dev.csv'], 2, 'is read as well'),
-    (['test.csv', '--json=absent/o.json'], 2, 'cannot be written: No such folder'),
+    (['test.csv', '--json=test.csv'], 2, 'is an input of this command'),
+    (['test.csv', '--dev=dev.csv', '--json=./dev.csv'], 2, 'is an input of this command'),
+    (['test.csv', '--json=absent/o.json'], 2, 'cannot be written: no such folder'),
   ],
 )
 def test_errors_end_with_their_exit_code(files, monkeypatch, capsys, args, code, says):
