@@ -51,7 +51,7 @@ def make_parser(
   parser = argparse.ArgumentParser(
     prog=prog,
     description=description,
-    epilog='\n\n'.join(filter(None, epilog)).replace('%', '%%'),
+    epilog='\n\n'.join(filter(None, epilog)),
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )

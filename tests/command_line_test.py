@@ -24,6 +24,7 @@ def test_help_has_usage_options_examples_and_exit_codes(capsys):
   assert end.value.code == 0
   text = capsys.readouterr().out
   assert text.startswith('usage: python -m flexfas_jax.score')
+  assert '%%' not in text
   places = [
     text.index(part)
     for part in (
