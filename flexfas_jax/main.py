@@ -24,10 +24,11 @@ import contextlib
 import sys
 import traceback
 
-from absl import app, flags, logging
-from ml_collections import config_flags
-
 from flexfas_jax import errors
+
+with errors.required_imports(__name__):
+  from absl import app, flags, logging
+  from ml_collections import config_flags
 
 MODES = ('train_and_evaluate', 'train', 'evaluate', 'export', 'preflight')
 

@@ -8,20 +8,22 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from flexfas_jax import label_mapping, schema
+from flexfas_jax import errors, label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError, StateError, exit_code_of
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.evaluation.findings import Finding, write_csv
-from flexfas_jax.input_pipeline import image_checks, image_files
 from flexfas_jax.input_pipeline.progress import show_progress
-from flexfas_jax.prediction import (
-  Decision,
-  Predictor,
-  folders,
-  formats,
-  samples,
-  score_table,
-)
+
+with errors.required_imports(__name__):
+  from flexfas_jax.input_pipeline import image_checks, image_files
+  from flexfas_jax.prediction import (
+    Decision,
+    Predictor,
+    folders,
+    formats,
+    samples,
+    score_table,
+  )
 
 _SHOWN = 20  # bad samples that are printed
 

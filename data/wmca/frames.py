@@ -119,7 +119,7 @@ def _open(place: str, path: str):
     import h5py
   except ImportError:
     raise ConfigError(
-      "the frames are in HDF5 files, which need the extra `hdf5`: pip install '.[hdf5]'"
+      "the frames are in HDF5 files, which need the extra `hdf5`: pip install 'flexfas_jax[hdf5]'"
     ) from None
   try:
     # Locks are of no use to readers, and cannot be had on disks that are mounted for reading.

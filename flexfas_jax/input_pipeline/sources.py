@@ -387,7 +387,9 @@ def _on_beam(runner: str, options: str) -> tfds.download.DownloadConfig:
     import apache_beam
     from apache_beam.options.pipeline_options import PipelineOptions, TypeOptions
   except ImportError:
-    raise ConfigError("--beam_runner needs the extra `beam`: pip install '.[beam]'") from None
+    raise ConfigError(
+      "--beam_runner needs the extra `beam`: pip install 'flexfas_jax[beam]'"
+    ) from None
   try:
     made = apache_beam.runners.create_runner(runner)
   except (ValueError, ImportError, AttributeError) as error:

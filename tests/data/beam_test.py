@@ -10,7 +10,9 @@ from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.input_pipeline import sources
 from tests.miniatures import casia_surf, padisi, wmca
 
-pytest.importorskip('apache_beam', reason="apache_beam is not installed: pip install '.[beam]'")
+pytest.importorskip(
+  'apache_beam', reason="apache_beam is not installed: pip install 'flexfas_jax[beam]'"
+)
 
 # Beam holds protobuf at a version that TFDS, which asks it for what it has renamed, is warned by.
 pytestmark = pytest.mark.filterwarnings(r'ignore:label\(\) is deprecated:DeprecationWarning')

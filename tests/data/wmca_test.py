@@ -431,7 +431,7 @@ def test_without_h5py_the_extra_is_named(tree, tmp_path, monkeypatch, capsys):
   frames._files.clear()
   arguments = ['--dataset=wmca/preprocessed', f'--source={tree}', f'--data_dir={tmp_path}']
   assert prepare.main([*arguments, '--workers=1']) == 2
-  assert "pip install '.[hdf5]'" in capsys.readouterr().err
+  assert "pip install 'flexfas_jax[hdf5]'" in capsys.readouterr().err
   assert not list(tmp_path.glob('wmca/preprocessed/*'))
 
 
