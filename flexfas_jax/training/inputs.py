@@ -87,7 +87,9 @@ def open_all(
   leaks = overlaps.check(*sides, accept)
   if not target:  # photos from the web are found under several names
     opened = {'train': train_source, 'val': val, **tests}
-    overlaps.check_images({name: _images(s) for name, s in opened.items() if s}, accept)
+    images = {name: _images(s) for name, s in opened.items() if s}
+    overlaps.check_images(images, accept)
+    remarks += overlaps.check_copies(images)
   here = {name: source for name, source in {'val': val, **tests}.items() if source}
   overlaps.check_pretraining(pretraining, {name: s.columns for name, s in here.items()})
   remarks += overlaps.told(leaks) + overlaps.similar(*sides)
@@ -115,7 +117,7 @@ def _shortcuts(columns: Mapping[str, Sequence[str]]) -> list[str]:
   if any(map(any, digests.values())):  # a set without a manifest has none
     facts |= shortcuts.facts_of({m: list(map(bool, some)) for m, some in digests.items()}, files)
   found = shortcuts.find(facts, columns['label'], columns['subject'], columns['video'])
-  return [f'warning: config.train: {shortcut}' for shortcut in found]
+  return [f'warning (shortcut): config.train: {shortcut}' for shortcut in found]
 
 
 def _images(source: sources.Source) -> overlaps.Images:

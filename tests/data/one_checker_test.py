@@ -1,19 +1,22 @@
-"""One fault of each kind, in lint, in preparation and in prediction: all three report it."""
+"""One fault of each kind, in lint, preparation, prediction and training: all of them report it."""
 
 import csv
 import hashlib
 import io
 import json
+import re
 
 import cv2
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
-from flexfas_jax import lint, prepare
+from flexfas_jax import errors, lint, prepare
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation.findings import severity
+from flexfas_jax.evaluation.findings import RULES, severity
 from flexfas_jax.prediction import Predictor
+from flexfas_jax.training import inputs
 from tests.miniatures import faces, manifest
 from tests.prediction import bundles
 
@@ -247,3 +250,140 @@ def test_turned_images_of_lists_with_faces(own, tmp_path):
   assert errors_of_lint(root, [row | box for row in rows], tmp_path) == (0, set())
   eyes = {'left_eye_x': '14', 'left_eye_y': '20', 'right_eye_x': '34', 'right_eye_y': '20'}
   assert errors_of_lint(root, [row | eyes for row in rows], tmp_path) == (0, set())
+
+
+# Training reads sets that were prepared, each of them sound; faults are between them. Name: (what
+# makes the rows of a second set of those of the first, its split, what training reads, rules).
+def alone(row, i):
+  """The files of another sample."""
+  return {m: f'other/{i}/{m}{row[m][-4:]}' for m in MODALITIES}
+
+
+def same_name(**names):
+  return lambda row, i: row | NEW | {'subject': ''} | alone(row, i) | names
+
+
+NEW = {'id': 'x', 'subject': 'x', 'video': 'x'}
+APART = {'train': 'ours', 'val': 'ours', 'test': 'theirs'}
+TOGETHER = {'train': 'ours, theirs', 'val': 'ours', 'test': 'ours'}
+OPPOSITE = {'bona_fide': {'label': 'attack', 'attack_type': 'print'},
+            'attack': {'label': 'bona_fide', 'attack_type': ''}}  # fmt: skip
+TRAINING = {
+  'subject': (same_name(subject='s0'), 'test', APART, {'leak-subject'}),
+  'subject, spelled differently': (same_name(subject=' s0\u200b'), 'test', APART, {'leak-subject'}),
+  'video': (same_name(video='d/s0/v0'), 'test', APART, {'leak-video'}),
+  'triplet': (
+    lambda row, i: row | {'subject': '', 'video': 'x'}, 'test', APART, {'leak-file'},
+  ),
+  'bytes': (lambda row, i: row | NEW | alone(row, 'copy'), 'test', APART, {'leak-image'}),
+  'labels': (
+    lambda row, i: row | NEW | alone(row, 'copy') | OPPOSITE[row['label']],
+    'train', TOGETHER, {'label'},
+  ),
+  'frozen infrared': (
+    lambda row, i: row | NEW | alone(row, i) | {'ir': 'other/copy/ir.jpg'},
+    'train', TOGETHER, {'frozen'},
+  ),
+}  # fmt: skip
+SOUND = lambda row, i: row | NEW | alone(row, i)  # noqa: E731
+# Why the other rules need no check before training: what they would find cannot be in its data.
+_DECODED = 'prepare decodes every image before it writes; each record has a check sum, read first'
+_LIST = 'a prepared set has no list: its rows passed prepare, which refuses such rows'
+OUT_OF_REACH = {
+  **dict.fromkeys(
+    ('unreadable', 'bit-depth', 'range', 'colour', 'size', 'rotated', 'no-face', 'swapped',
+     'same-image', 'sha256'),
+    _DECODED,
+  ),
+  **dict.fromkeys(
+    ('row', 'duplicate', 'triplet', 'outside-root', 'line-endings', 'no-split', 'no-last-newline'),
+    _LIST,
+  ),
+  'missing-file': 'the bytes are in the shards; a shard that is missing is an error',
+  'black': 'a note: training counts such a modality as absent, by the same limits',
+  'same-bytes': 'a note, see test_training_notes_copies',
+  'shortcut': 'a note, see tests/training/loop_test.py',
+}  # fmt: skip
+
+
+def two_sets(own, folder, make, split):
+  """The config fields of training that reads two prepared sets, and their lists."""
+  root, rows = own
+  for i in ('copy', 0):
+    (root / f'other/{i}').mkdir(parents=True)
+    images = faces.triplet('', 50, size=SIZE, depth_bits=16)
+    for modality in MODALITIES:
+      source = root / rows[0][modality]
+      content = (
+        source.read_bytes() if i == 'copy' else faces.encode(images[modality], source.suffix)
+      )
+      (root / f'other/{i}/{modality}{source.suffix}').write_bytes(content)
+  rows = [row | {'dataset': 'd'} for row in rows]
+  theirs = [make(rows[0], 0) | {'split': split}]
+  for name, some in (('ours', rows), ('theirs', theirs)):
+    manifest.write_csv(folder / f'{name}.csv', some)
+    command = [f'--dataset=manifest/{name}', f'--source={root}', f'--lists={folder / name}.csv']
+    assert prepare.main([*command, f'--data_dir={folder / "out"}', '--workers=1']) == 0
+  return root, [str(folder / f'{name}.csv') for name in ('ours', 'theirs')]
+
+
+def config_of(folder, sets, split):
+  names = {
+    side: ', '.join(
+      f'manifest/{name}:{split if name == "theirs" else side}' for name in of.split(', ')
+    )
+    for side, of in sets.items()
+  }
+  fields = {'train': names['train'], 'val': names['val'], 'test': {'intra': names['test']}}
+  return ConfigDict(fields | {'data_dir': str(folder / 'out'), 'model': {'head': {}}})
+
+
+@pytest.mark.parametrize('name', TRAINING)
+def test_training(own, tmp_path, name, capsys):
+  """Before the first step, in the words of lint, with exit code 3."""
+  make, split, sets, rules = TRAINING[name]
+  root, lists = two_sets(own, tmp_path, make, split)
+  code = lint.main([*lists, f'--root={root}', f'--json={tmp_path / "lint.json"}'])
+  found = json.loads((tmp_path / 'lint.json').read_text())['findings']
+  assert (code, {f['rule'] for f in found if f['severity'] == 'error'}) == (3, rules)
+  capsys.readouterr()
+  config = config_of(tmp_path, sets, split)
+  assert errors.exit_code_of(lambda: inputs.open_all(config)) == 3
+  lines = capsys.readouterr().err.splitlines()
+  assert {found[1] for line in lines if (found := re.match(r'([a-z-]+): \d+ \(', line))} == rules
+  for rule in rules:
+    assert any(line.startswith(f'{rule}: ') and line.endswith(f'({RULES[rule]})') for line in lines)
+    assert any(re.match(rf'{rule}: .*\b(d/|s0|v0)', line) for line in lines)  # what it is
+
+
+@pytest.mark.parametrize('sets', [APART, TOGETHER])
+def test_training_accepts_sound_sets(own, tmp_path, sets):
+  split = 'test' if sets is APART else 'train'
+  two_sets(own, tmp_path, SOUND, split)
+  assert inputs.open_all(config_of(tmp_path, sets, split)).remarks == []
+
+
+def test_training_notes_copies(own, tmp_path):
+  make = lambda row, i: row | NEW | alone(row, 'copy')  # noqa: E731
+  two_sets(own, tmp_path, make, 'train')
+  assert inputs.open_all(config_of(tmp_path, TOGETHER, 'train')).remarks == [
+    'note (same-bytes): the images of 1 samples of train are those of others of train; one may be '
+    'enough'
+  ]
+
+
+def test_training_reads_what_prepare_wrote(own, tmp_path, capsys):
+  two_sets(own, tmp_path, SOUND, 'test')
+  shard = next((tmp_path / 'out/manifest/ours').rglob('*train.array_record*'))
+  content = bytearray(shard.read_bytes())
+  content[len(content) // 2] ^= 0xFF
+  shard.write_bytes(content)
+  config = config_of(tmp_path, APART, 'test')
+  assert errors.exit_code_of(lambda: inputs.open_all(config)) == 3
+  assert 'is damaged' in capsys.readouterr().err
+
+
+def test_every_rule_is_checked_before_training_or_out_of_reach():
+  checked = set().union(*(rules for *_, rules in TRAINING.values()))
+  assert checked | OUT_OF_REACH.keys() == RULES.keys()
+  assert not checked & OUT_OF_REACH.keys()

@@ -142,7 +142,10 @@ def test_another_set_may_hold_copies(own, tmp_path):
     inputs.open_all(config)
   text = str(caught.value)
   assert 'sides share images: 4 samples of cross with train, 2 samples of cross with val' in text
-  assert 'leak: rgb, depth, ir of theirs/x0' in text and 'in cross: the same bytes as ours/' in text
+  assert (
+    'leak-image: rgb, depth, ir of theirs/x0' in text
+    and 'in cross: the same bytes as ours/' in text
+  )
   config.train = 'manifest/ours:train[modalities=rgb]'
   config.test.cross = 'manifest/theirs:test[modalities=depth,ir & subject=theirs/x0,theirs/x5]'
   with pytest.raises(DataError, match='sides share images: 1 samples of cross with val'):
