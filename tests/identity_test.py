@@ -116,6 +116,19 @@ def test_videos_of_two_files():
   assert 'video x/1' in leaks(folders, one(['x/1/5', 'w/1/0'], video='1'))
 
 
+@pytest.mark.parametrize(('test', 'leak'), [('z/1/0', set()), ('x/1/5', {'leak-video'})])
+def test_lists_and_builders_tell_videos_apart_by_folders(test, leak, tmp_path):
+  ids = {'x/1/0': 'train', 'y/1/0': 'train', test: 'test', 'w/1/0': 'test'}
+  rows = [f'{id_},{i}.png,1,1,{split}' for i, (id_, split) in enumerate(ids.items())]
+  (tmp_path / 'list.csv').write_text('\n'.join(['id,rgb,label,video,split', *rows, '']))
+  found = list_checks.check([tmp_path / 'list.csv']).findings
+  assert {(f.rule, f.row) for f in found} == {(rule, 2) for rule in leak}
+  parts = {'train': [], 'test': []}
+  for id_, split in ids.items():
+    parts[split].append(lists.row_of({'rgb': f'{id_}.png'}, 'attack', id=id_, video='1'))
+  assert {f.rule for f in list_checks.check_rows(parts).findings} == leak
+
+
 def test_a_video_with_a_subject_in_some_rows():
   half = scores(['x/v/1', 'y'], subject=['s', ''], video='v')
   with pytest.raises(DataError, match='video v has a subject in some rows and none in others'):

@@ -30,10 +30,18 @@ class Table:
       joined[name] for name in ('line', 'label', 'split', 'same', 'triplet')
     )
     self._id, self._video, self._subject = (joined[name] for name in ('id', 'video', 'subject'))
+    self._identify_by_folder(joined['folder'])
     self._resembling = joined['resembling']
     self._files = [joined[m] for m in schema.MODALITIES]
     self._joined = joined
     self._bit = np.where(self._split > 0, np.int64(1) << np.maximum(self._split - 1, 0), 0)
+
+  def _identify_by_folder(self, folder: np.ndarray) -> None:
+    """Makes folders part of the names of videos without subjects, as `identity.videos` does."""
+    rows = np.flatnonzero((self._subject == 0) & (self._video != 0) & (folder != 0))
+    pairs = np.unique(np.stack([self._video[rows], folder[rows]]), axis=1)
+    if pairs.shape[1] > len(np.unique(pairs[0])):  # one name stands below several folders
+      self._video[rows] ^= folder[rows] * 0x9E3779B97F4A7C1
 
   def _where(self, row: int, seen_from: str = '') -> str:
     """A row's list and line; only the line where that is said of the same list."""

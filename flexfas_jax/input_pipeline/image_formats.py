@@ -5,6 +5,8 @@ profiles, orientation, bit depths and several images in one file, so the convers
 and happens once. `data/manifest/README.md` has the same table.
 """
 
+import posixpath
+
 HEAD = 512  # bytes by which a format is recognised
 
 _ARRAY = 'depth in metres: round(1000 x) as uint16; others: uint8 or uint16; then cv2.imwrite'
@@ -40,6 +42,28 @@ _BRANDS = {  # of files that start with 'ftyp'
   **dict.fromkeys((b'avif', b'avis'), ('an AVIF image', 'avifdec FILE FILE.png')),
   b'crx ': ('a Canon raw image', 'develop it to PNG or JPEG'),
 }
+# How files of these names start, so that the tables above say what they are.
+_STARTS = {
+  **dict.fromkeys(('.tif', '.tiff', '.dng'), b'II*\0'),
+  '.npy': b'\x93NUMPY',
+  **dict.fromkeys(('.npz', '.zip'), b'PK\x03\x04'),
+  '.exr': b'v/1\x01',
+  '.pfm': b'PF',
+  '.mat': b'MATLAB 5.0',
+  **dict.fromkeys(('.h5', '.hdf5'), b'\x89HDF\r\n\x1a\n'),
+  '.webp': b'RIFF\0\0\0\0WEBP',
+  '.gif': b'GIF8',
+  '.bmp': b'BM',
+  '.pgm': b'P5',
+  '.ppm': b'P6',
+  '.jxl': b'\xff\x0a',
+  **dict.fromkeys(('.jp2', '.j2k'), b'\xff\x4f\xff\x51'),
+  '.pdf': b'%PDF',
+  **dict.fromkeys(('.heic', '.heif'), b'\0\0\0\x18ftypheic'),
+  '.avif': b'\0\0\0\x18ftypavif',
+  '.cr3': b'\0\0\0\x18ftypcrx ',
+  **dict.fromkeys(('.mp4', '.mov', '.m4v'), b'\0\0\0\x18ftypisom'),
+}
 _PAGES = (b'<!doctype html', b'<html', b'<head')
 
 
@@ -57,6 +81,12 @@ def describe(encoded: bytes) -> str:
   for name, command in _found(encoded):
     return f'{name}, not a JPEG or PNG; convert it: {command}'
   return f'something else, starting {encoded[:8]!r}, not a JPEG or PNG'
+
+
+def describe_name(path: str) -> str:
+  """What a file is by its suffix, as `describe` has it; '' where that is not known, or is read."""
+  start = _STARTS.get(posixpath.splitext(path)[1].lower(), b'')
+  return describe(start) if _found(start) else ''
 
 
 def _found(encoded: bytes) -> list[tuple[str, str]]:

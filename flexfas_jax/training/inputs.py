@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from flexfas_jax import errors
+from flexfas_jax import errors, identity
 from flexfas_jax.errors import ConfigError, DataError, FlexfasError
 from flexfas_jax.evaluation import overlaps, shortcuts
 from flexfas_jax.input_pipeline import selection, sources
@@ -79,9 +79,9 @@ def open_all(
     left_out = {name: sides[name].columns for name in _left_out(config) if name in sides}
     overlaps.check_left_out(train_source.columns, left_out)
   sides = (
-    train_source.columns if train_source else nobody,
-    val.columns,
-    {name: source.columns for name, source in tests.items() if source},
+    _columns(train_source) if train_source else nobody,
+    _columns(val),
+    {name: _columns(source) for name, source in tests.items() if source},
   )
   accept = config.get('accept_known_leaks', ())
   leaks = overlaps.check(*sides, accept)
@@ -120,8 +120,14 @@ def _shortcuts(columns: Mapping[str, Sequence[str]]) -> list[str]:
   return [f'warning (shortcut): config.train: {shortcut}' for shortcut in found]
 
 
+def _columns(source: sources.Source) -> dict[str, Sequence[str]]:
+  """A source's columns, in which videos have the names that evaluation gives them."""
+  of = source.columns
+  return {**of, 'video': identity.videos(of['dataset'], of['subject'], of['video'], of['id']).names}
+
+
 def _images(source: sources.Source) -> overlaps.Images:
-  return overlaps.Images(source.columns, source.digests, lambda row, m: source[row][m])
+  return overlaps.Images(_columns(source), source.digests, lambda row, m: source[row][m])
 
 
 def problems(config: ConfigDict, train: bool = True, test: bool = True) -> list[FlexfasError]:

@@ -10,7 +10,7 @@ from PIL import Image, features
 
 from data.manifest.manifest_dataset_builder import Builder
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import list_pictures
+from flexfas_jax.evaluation import list_checks, list_pictures
 from flexfas_jax.input_pipeline import image_checks, image_formats
 from flexfas_jax.prediction import Predictor, folders
 from tests.miniatures import faces, manifest
@@ -120,3 +120,19 @@ def test_what_is_not_recognised_is_shown():
   )
   assert 'HTML page' in image_formats.describe(b'\n <!DOCTYPE html>')
   assert 'Git LFS' in image_formats.describe(b'version https://git-lfs.github.com/spec/v1\n')
+
+
+@pytest.mark.parametrize('name', ['a.HEIC', 'b/c.exr', 'd.gif', 'e.mp4'])
+def test_lint_without_a_root_goes_by_suffixes(name, tmp_path):
+  (tmp_path / 'list.csv').write_text(f'rgb,depth,label\na.jpg,a.png,1\nb.jpg,{name},0\n')
+  (found,) = list_checks.check([tmp_path / 'list.csv']).findings
+  described = image_formats.describe_name(name)
+  assert re.search('an? .* image|a video', described) and 'convert it: ' in described
+  assert found[:4] == ('unreadable', str(tmp_path / 'list.csv'), 3, f'depth is {described}: {name}')
+
+
+def test_names_say_what_bytes_say(tmp_path):
+  for suffix, kind in {'gif': 'GIF', 'bmp': 'BMP', 'ppm': 'PPM'}.items():
+    assert image_formats.describe_name(f'x.{suffix}') == image_formats.describe(by_pillow(kind))
+  for name in ('x.jpg', 'x.JPEG', 'x.png', 'x', 'x.', 'x.heic/y', 'heic'):
+    assert image_formats.describe_name(name) == ''
