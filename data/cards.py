@@ -28,7 +28,7 @@ from array_record.python import array_record_data_source
 from PIL import Image, ImageDraw, ImageFont
 
 import flexfas_jax
-from flexfas_jax.evaluation import shortcuts
+from flexfas_jax.evaluation import near_duplicates, shortcuts
 from flexfas_jax.input_pipeline import encodings, geometry, image_files, transforms, units
 from flexfas_jax.input_pipeline.progress import show_progress
 from flexfas_jax.input_pipeline.workers import Workers
@@ -46,18 +46,21 @@ _HOLE = (58, 22, 74)  # colour of what a depth sensor did not measure
 _ABSENT = (235, 235, 235)
 
 
-def read_back(name: str, shards: Mapping[str, Sequence[pathlib.Path]]) -> list[dict]:
+def read_back(
+  name: str, shards: Mapping[str, Sequence[pathlib.Path]], looks: bool = False
+) -> list[dict]:
   """What the records of a set are, in their order: all fields but the images, and of those digests.
 
   Args:
     name: `set/config/version`.
     shards: {split: ArrayRecord files, in order}.
+    looks: whether records have 'look', what `near_duplicates` compares.
   """
   records = []
   with Workers() as workers:
     for split, paths in shards.items():
       tasks = [(path, start) for path in paths for start in range(0, _length(path), _AT_ONCE)]
-      found = workers.map(functools.partial(_describe, split), tasks, few=8)
+      found = workers.map(functools.partial(_describe, split, looks), tasks, few=8)
       if len(tasks) > _WORTH_A_BAR:
         found = show_progress(found, len(tasks), f'{name} {split}: reading back, by {_AT_ONCE}')
       records += itertools.chain.from_iterable(found)
@@ -122,7 +125,7 @@ def _read(path: pathlib.Path, numbers: Iterable[int]) -> list[dict]:
   return [_features().deserialize_example_np(one) for one in raw]
 
 
-def _describe(split: str, task: tuple[pathlib.Path, int]) -> list[dict]:
+def _describe(split: str, looks: bool, task: tuple[pathlib.Path, int]) -> list[dict]:
   """What the records of a task are, without their pictures."""
   path, start = task
   found = []
@@ -139,6 +142,8 @@ def _describe(split: str, task: tuple[pathlib.Path, int]) -> list[dict]:
         one[f'{key}_file'] = encodings.describe(value) if value else ''
       else:
         one[key] = value.decode() if isinstance(value, bytes) else int(value)
+    if looks and example['rgb']:
+      one['look'] = near_duplicates.look(example['rgb'])
     one['label'] = 'bona_fide' if one['label'] else 'attack'
     found.append(one)
   return found

@@ -224,7 +224,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       self._findings += found
     records = []
     if not self._nothing:
-      records = self.read_back()
+      records = self.read_back(looks=self.SHARED_IMAGES_LEAK)
       found = shared_images.find(records, self._rows, self.SHARED_IMAGES_LEAK)
       self._findings += found
       self._stored = frozenset(found)

@@ -192,13 +192,13 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Before the set is given its place."""
     self.write_card(self.read_back(), {})
 
-  def read_back(self) -> list[dict]:
+  def read_back(self, looks: bool = False) -> list[dict]:
     """What the shards hold, see `cards.read_back`."""
     shards = {
       split: [pathlib.Path(path) for path in self.info.splits[split].filepaths]
       for split in self.info.splits
     }
-    return cards.read_back(self._full_name(), shards)
+    return cards.read_back(self._full_name(), shards, looks)
 
   def _full_name(self) -> str:
     config = self.builder_config and self.builder_config.name

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import list_shortcuts, lists, roots, same_bytes
+from flexfas_jax.evaluation import list_shortcuts, lists, near_duplicates, roots, same_bytes
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.evaluation.list_report import Report
 from flexfas_jax.evaluation.list_table import Table
@@ -36,6 +36,7 @@ def look(
   # Of every row that is looked at: what predicts its label may be in its files.
   splits, who, files = [], [], {modality: [] for modality in MODALITIES}
   positions, digests = array.array('q'), {m: array.array('Q') for m in MODALITIES}
+  looked_at, looks = array.array('q'), bytearray()
   rows = (
     (position, row)
     for (position, row), split in zip(table.distinct(), table.splits_of_distinct(), strict=True)
@@ -50,7 +51,7 @@ def look(
     for position, row in rows
   )
   looked = show_progress(_parallel(jobs), n, f'pictures below {root}', passing=True)
-  for (position, row), (problems, encodings_of, numbers) in looked:
+  for (position, row), (problems, encodings_of, numbers, look_of) in looked:
     n_files += len(row.paths)
     who.append((row.label, row.subject, row.video or row.id, row.list))
     for modality, described in files.items():
@@ -58,6 +59,9 @@ def look(
     positions.append(position)
     for modality, number in zip(MODALITIES, numbers, strict=True):
       digests[modality].append(number)
+    if look_of:
+      looked_at.append(position)
+      looks += look_of
     for text in lists.wrong_digests(row.extra):
       report.add('row', row, text)
     for rule, text in problems:
@@ -77,6 +81,7 @@ def look(
   table.same_bytes(
     np.array(positions), {m: np.array(some, np.uint64) for m, some in digests.items()}, report
   )
+  table.near_duplicates(np.array(looked_at, np.int64), looks, report)
 
 
 def problems_of(
@@ -86,16 +91,17 @@ def problems_of(
   max_pixels: int,
   stated: units.Units = units.Units(),  # noqa: B008
   cells: Mapping[str, str] = {},  # noqa: B006
-) -> tuple[list[tuple[str, str]], dict[str, str], list[int]]:
+) -> tuple[list[tuple[str, str]], dict[str, str], list[int], bytes]:
   """What is wrong with the pictures of a triplet, those missing included: (rule, text).
 
   And how each of its files was encoded, by modality; and a number for each of `MODALITIES`, as
-  `same_bytes` compares them: 0 where there is no signal.
+  `same_bytes` compares them: 0 where there is no signal. And what `near_duplicates` compares of
+  RGB, b'' where it is absent, has no signal, or is no whole image.
 
   `cells` are the further columns of the row: the digests of its files, and where the face is. With
   the latter, EXIF orientation is no problem: an image is turned before its face is cropped.
   """
-  images, problems, silent = {}, [], set()
+  images, problems, silent, damaged = {}, [], set(), set()
   for modality, path in paths.items():
     try:
       images[modality] = image_files.read(Path(root, path))
@@ -113,11 +119,15 @@ def problems_of(
     modality = text.partition(' ')[0]
     if rule == 'black':
       silent.add(modality)
+    if rule == 'unreadable':
+      damaged.add(modality)
     path = paths.get(modality)
     problems.append((rule, f'{text}: {path}' if path else text))
   compared = [images.get(m, b'') if m not in silent else b'' for m in MODALITIES]
   described = {m: encodings.describe(encoded) for m, encoded in images.items()}
-  return problems, described, [same_bytes.number_of(image) for image in compared]
+  numbers = [same_bytes.number_of(image) for image in compared]
+  rgb = b'' if 'rgb' in silent | damaged else images.get('rgb', b'')
+  return problems, described, numbers, near_duplicates.look(rgb) if rgb else b''
 
 
 def _cells(row: lists.Row) -> dict[str, str]:
