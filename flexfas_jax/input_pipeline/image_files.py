@@ -158,8 +158,8 @@ def check(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Header:
   """Refuses what would take a decoder more memory or time than an image of `max_pixels`.
 
   Raises:
-    Unreadable: as of `header` and `check_size`; a PNG that holds more than its pixels; a JPEG in
-      whose data a block was lost and filled with zeros.
+    Unreadable: as of `header` and `check_size`; a PNG that holds more than its pixels, or less, or
+      others than its check sum is of; a JPEG in whose data a block was lost and filled with zeros.
   """
   found = header(encoded)
   check_size(found.width, found.height, max_pixels)
@@ -283,7 +283,7 @@ def _segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _png_header(encoded: bytes) -> Header:
-  found = None
+  found, names = None, []
   for n, (name, start, end) in enumerate(_chunks(encoded)):
     if n > _MAX_PARTS:
       raise Unreadable(f'is a PNG of more than {_MAX_PARTS:,} chunks')
@@ -301,30 +301,44 @@ def _png_header(encoded: bytes) -> Header:
     elif name == b'acTL':  # which of the images a decoder gives is its own choice
       raise Unreadable('is an animated PNG, not one image')
     elif name == b'IEND':
+      _check_order(names, indexed=encoded[25] == 3)
       return found
+    names.append(name)
   raise Unreadable('is truncated: the PNG has no end')
 
 
+def _check_order(names: list[bytes], indexed: bool) -> None:
+  """Refuses a PNG in which a decoder would take a palette of its own, or stop half-way."""
+  data = [n for n, name in enumerate(names) if name == b'IDAT']
+  if data and data[-1] - data[0] >= len(data):
+    raise Unreadable('is damaged: the pixels of the PNG are not in consecutive chunks')
+  if indexed and (names.count(b'PLTE') != 1 or data and names.index(b'PLTE') > data[0]):
+    raise Unreadable('is damaged: the PNG has no palette, or not in its place')
+
+
 def _check_data(encoded: bytes, claimed: Header) -> None:
-  """Refuses a PNG that holds more than the pixels that its header claims.
+  """Refuses a PNG whose pixels are not as many, or not those, that its header and end claim.
 
   libpng inflates all of it to see whether check sums agree: 3 MB of file can be 3 GB of zeros.
+  Pillow stops when it has as many pixels as it needs; then it has not compared their check sum,
+  which alone tells that a chunk is missing, there twice, or in another place.
   """
-  data = [encoded[start:end] for name, start, end in _chunks(encoded) if name == b'IDAT']
-  if sum(map(len, data)) < _SHORT:
-    return
-  row = 1 + -(-claimed.width * claimed.channels * claimed.bits // 8)
-  left = 2 * row * claimed.height + _SHORT  # twice: interlaced rows are shorter, and more
-  inflate = zlib.decompressobj()
+  bits = claimed.width * claimed.channels * claimed.bits
+  least = bits * claimed.height // 8
+  most = 2 * (1 + -(-bits // 8)) * claimed.height + _SHORT  # interlaced rows are shorter, and more
+  inflate, n = zlib.decompressobj(), 0
   try:
-    for part in data:
-      while part and left > 0:
-        left -= len(inflate.decompress(part, _SHORT))
+    for name, start, end in _chunks(encoded):
+      part = encoded[start:end] if name == b'IDAT' else b''
+      while part and n <= most:
+        n += len(inflate.decompress(part, _SHORT))
         part = inflate.unconsumed_tail
-  except zlib.error:
-    return  # its decoder says what is wrong
-  if left <= 0:
+  except zlib.error as error:
+    raise Unreadable(f'is damaged: the pixels of the PNG cannot be inflated ({error})') from None
+  if n > most:
     raise Unreadable('is a PNG of more data than its pixels have')
+  if n < least or not inflate.eof:
+    raise Unreadable('is truncated: the PNG has less data than its pixels need')
 
 
 def _chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
