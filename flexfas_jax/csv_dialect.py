@@ -145,7 +145,13 @@ def separator(path, first: str, line: int = 1) -> str:
 
 
 def check_names(path, line: int, names: Sequence[str]) -> None:
-  """Raises DataError where two columns have one name."""
+  """Raises DataError where two columns have one name, or one has what nobody sees in a name."""
+  unseen = lambda name: any(not (c.isprintable() or c.isspace()) for c in name)  # noqa: E731
+  if odd := next(filter(unseen, names), ''):
+    raise DataError(
+      f'{path}, row {line}: {odd!r} names a column, with a character that cannot be seen: a byte '
+      'order mark that is there twice? Write the name again'
+    )
   if twice := sorted({name for name in names if name and names.count(name) > 1}):
     raise DataError(f'{path}, row {line}: the columns {", ".join(twice)} are there twice')
 

@@ -189,6 +189,8 @@ def test_one_sample_in_many_dialects(tmp_path, text):
     ('ID,id,label,score\nx,y,1,.5\n', 'row 1: the columns id are there twice'),
     ('Score,id,label, score\n.5,y,1,.6\n', 'row 1: the columns score are there twice'),
     ('sep=|\nid|label|score\nx|1|.5\n', 'row 1: .*commas, semicolons or tabs'),
+    ('\ufeff\ufeffid,label,score\nx,1,.5\n', r"row 1: .*ufeffid' names a column"),
+    ('id,label,sc\u00adore,score\nx,1,.5,.5\n', 'row 1: .*cannot be seen'),
     ('sep=;\n', 'is empty'),
     ('id,label,score\nx\0,1,.5\n', 'NUL bytes'),
     ('id,label,score\n\0'.encode('utf-16-be'), 'NUL bytes'),

@@ -450,8 +450,8 @@ def _cells(path, form: Form, found: Found) -> Iterator[tuple[int, list[str]]]:
           said = form.delimiter.join(cells)
           shown = f'{said[:_SHOWN]}...' if len(said) > _SHOWN else said
           found('row', line, f'has {len(cells)} fields where {form} has {n}: {shown!r}')
-        elif not (text := ''.join(cells)).isascii() and _damaged(text):
-          found('row', line, f'is not UTF-8: {form.delimiter.join(cells)[:_SHOWN]!r}')
+        elif not (text := ''.join(cells)).isascii() and (why := _damage(text)):
+          found('row', line, f'{why}: {form.delimiter.join(cells)[:_SHOWN]!r}')
         elif ' ' in text or '\t' in text:
           yield line, [cell.strip(' \t') for cell in cells]
         else:
@@ -460,8 +460,11 @@ def _cells(path, form: Form, found: Found) -> Iterator[tuple[int, list[str]]]:
     raise DataError(f'{path} cannot be read: {error.strerror}') from error
 
 
-def _damaged(text: str) -> bool:
-  return any('\udc80' <= character <= '\udcff' for character in text)
+def _damage(text: str) -> str:
+  if any('\udc80' <= character <= '\udcff' for character in text):
+    return 'is not UTF-8'
+  # Where lists are put behind each other; as a part of a name it is seen nowhere.
+  return 'has a byte order mark within' if '\ufeff' in text else ''
 
 
 def _plain(file) -> Iterator[tuple[int, list[str]]]:
