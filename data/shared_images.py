@@ -60,10 +60,11 @@ def find(
         found.append(finding('leak-image' if leak else 'same-bytes', here, text))
   leaking = {f.id for f in found}
   for here, there, correlation in _alike(parts):
-    files = [row_of(one).files.get('rgb', one['id']) for one in (here, there)]
-    if here['id'] not in leaking and files[0] != files[1]:
-      text = f'{files[0]} of {here["split"]}: looks like {files[1]} of {there["split"]}'
-      found.append(finding('near-duplicate', here, f'{text}, correlation {correlation:.2f}'))
+    files = [row_of(one).files.get('rgb') for one in (here, there)]
+    if here['id'] not in leaking and (files[0] != files[1] or not files[0]):
+      text = f'rgb of {here["id"]} of {here["split"]}: looks like that of {there["id"]} of '
+      text += f'{there["split"]}, correlation {correlation:.2f}'
+      found.append(finding('near-duplicate', here, text))
   for split, some in parts.items():
     for group in same_bytes.groups(digests[split], evidence(split)):
       same = [some[i] for i in group]

@@ -236,7 +236,11 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     if fatal:
       raise DataError(self._report(fatal))
     if self._findings:
-      write_csv(self.data_path / 'bad_files.csv', self._findings)
+      told = naming.without_cards  # these findings go with the set
+      write_csv(
+        self.data_path / 'bad_files.csv',
+        [f._replace(list=told(f.list), text=told(f.text)) for f in self._findings],
+      )
     self._failed()[1].unlink(missing_ok=True)  # of an attempt before this one
     counts = collections.Counter(finding.rule for finding in self._findings)
     recorded = {
