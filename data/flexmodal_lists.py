@@ -16,7 +16,7 @@ from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
 from flexfas_jax import label_mapping
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import list_checks, naming
+from flexfas_jax.evaluation import list_checks, naming, roots
 from flexfas_jax.evaluation import lists as protocol_lists
 from flexfas_jax.evaluation.findings import Finding
 
@@ -191,7 +191,7 @@ def _what_is_there(source: Path, rows: list[Row], notes: list[str]) -> list[Row]
   lacking = collections.Counter()
   for row in rows:
     if row.facts['video'] in MISMATCHED:
-      there = {m: p for m, p in row.files.items() if os.path.exists(source / p)}
+      there = {m: p for m, p in row.files.items() if os.path.exists(roots.locate(source, p))}
       if there and len(there) < len(row.files):  # nothing at all there: missing as any other
         row = row._replace(files=there)
         lacking[row.facts['video']] += 1

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from flexfas_jax.evaluation import lists
+from flexfas_jax.evaluation import lists, roots
 from flexfas_jax.input_pipeline import image_checks, image_files
 
 
@@ -59,7 +59,7 @@ class Reader:
 
   def file(self, path: str) -> bytes:
     """The bytes of a regular file below the source, of at most `image_files.MAX_BYTES`."""
-    return image_files.read(os.path.join(self.source, path))
+    return image_files.read(roots.locate(self.source, path))
 
   def __call__(self, row: Row) -> Outcome:
     """Reads and checks one row; what is wrong is returned, never raised."""
@@ -68,8 +68,8 @@ class Reader:
     try:
       images = self.pictures(row)
     except FileNotFoundError:
-      missing = [path for path in row.files.values() if not self.exists(path)]
-      return Outcome(row, {}, [('missing-file', path) for path in missing or row.files.values()])
+      missing = {m: path for m, path in row.files.items() if not self.exists(path)} or row.files
+      return Outcome(row, {}, [('missing-file', f'{m} {path}') for m, path in missing.items()])
     except image_checks.Unreadable as error:
       return Outcome(row, {}, [('unreadable', str(error))])
     except OSError as error:
@@ -82,7 +82,7 @@ class Reader:
 
   def exists(self, path: str) -> bool:
     """Whether a row's path leads to something; containers write `file#what`."""
-    return os.path.exists(os.path.join(self.source, path.partition('#')[0]))
+    return os.path.exists(roots.locate(self.source, path.partition('#')[0]))
 
 
 def _where(row: Row, text: str) -> str:

@@ -164,20 +164,24 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     self._notes += checked.notes
     sound, absent = _sound(plan, checked.wrong)
     self._listed = absent + sum(map(len, plan.splits.values()))
+    # Of every file that is named, for `roots.grouped`.
+    self._files = collections.Counter(
+      itertools.chain.from_iterable(row.files for rows in plan.splits.values() for row in rows)
+    )
     if self.on_bad == 'skip':
       plan.splits = sound
       if not all(sound.values()):
         raise DataError(self._report([f for f in self._findings if f.rule not in WARNINGS]))
-    else:
-      # Nothing is built from these; their images are read so that one report has everything. Beam
-      # takes no id twice.
-      if self._beam_runner:
-        plan.splits = {split: _once(rows) for split, rows in plan.splits.items()}
     self._rows = {
       (split, row.facts['id']): row for split, rows in plan.splits.items() for row in _once(rows)
     }
     self.extra = {row.facts['id']: row.extra for rows in plan.splits.values() for row in rows}
+    # Otherwise nothing is built from rows with findings; their images are read so that one report
+    # has everything.
     if self._beam_runner:
+      self._order = [
+        (row.facts['id'], row.list, row.row) for rows in plan.splits.values() for row in rows
+      ]
       return {
         split: _on_beam(self._reader(), rows, f'{self.data_path}/{_FOUND}-{split}')
         for split, rows in plan.splits.items()
@@ -220,7 +224,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
   def _finish(self):
     """Before the set is given its place: fails, or says what was left out."""
     if self._beam_runner:
-      found, self._nothing = _from_beam(self.data_path, self.extra)
+      found, self._nothing = _from_beam(self.data_path, self._order)
       self._findings += found
     records = []
     if not self._nothing:
@@ -228,6 +232,8 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       found = shared_images.find(records, self._rows, self.SHARED_IMAGES_LEAK)
       self._findings += found
       self._stored = frozenset(found)
+    if self.on_bad == 'fail':  # otherwise each row that is left out is listed
+      self._findings = self._grouped(self._findings)
     wrong = [f for f in self._findings if f.rule not in WARNINGS]
     if self.on_bad == 'fail' or self._nothing:
       fatal = wrong
@@ -253,6 +259,16 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       'findings': dict(sorted(counts.items())),
     }
     self.write_card(records, recorded)
+
+  def _grouped(self, findings: list[Finding]) -> list[Finding]:
+    """Findings with files that are missing in great numbers reported together."""
+    # Of other texts are those of a folder, or of an id.
+    of_files = lambda f: f.rule == 'missing-file' and f.text.partition(' ')[0] in self._files  # noqa: E731
+    missing = [f for f in findings if of_files(f)]
+    if len(missing) <= roots.FEW:
+      return findings
+    others = [f for f in findings if not of_files(f)]
+    return others + roots.grouped(self.source, missing, self._files)
 
   def _failed(self) -> tuple[str, pathlib.Path]:
     """The set's name, and where everything wrong is listed while there is no set."""
@@ -389,6 +405,7 @@ def _on_beam(reader: reading.Reader, rows: list[Row], findings: str):
   """A Beam transform that gives (key, example), and writes findings beside the shards."""
   import apache_beam as beam
 
+  again = {(row.list, row.row) for row in rows} - {(row.list, row.row) for row in _once(rows)}
   nothing = (rows[0].facts['id'], triplets.check({**rows[0].facts, 'rgb': b'nothing'}))
 
   class Read(beam.PTransform):
@@ -399,7 +416,7 @@ def _on_beam(reader: reading.Reader, rows: list[Row], findings: str):
         | beam.Reshuffle()
         | beam.FlatMap(reading.task(reader))
       )
-      examples = outcomes | 'Examples' >> beam.FlatMap(_keyed_examples)
+      examples = outcomes | 'Examples' >> beam.FlatMap(_keyed_examples, again)
       # As in `_read`: TFDS cannot write a split of nothing.
       empty = (
         examples
@@ -421,18 +438,23 @@ def _finding_lines(outcome: reading.Outcome) -> list[str]:
   return [json.dumps([outcome.row.facts['id'], found])] if found else []
 
 
-def _keyed_examples(outcome: reading.Outcome) -> list[tuple[str, triplets.Example]]:
-  if any(rule not in WARNINGS for rule, _ in outcome.problems):
+def _keyed_examples(
+  outcome: reading.Outcome, again: Collection[tuple[str, int]]
+) -> list[tuple[str, triplets.Example]]:
+  """The example of a row; none of those in `again`, as Beam takes no id twice."""
+  if (outcome.row.list, outcome.row.row) in again or any(
+    rule not in WARNINGS for rule, _ in outcome.problems
+  ):
     return []
   return [(outcome.row.facts['id'], triplets.check({**outcome.row.facts, **outcome.images}))]
 
 
-def _from_beam(folder, ids: Iterable[str]) -> tuple[list[Finding], bool]:
+def _from_beam(folder, order: Iterable[tuple[str, str, int]]) -> tuple[list[Finding], bool]:
   """Collects what Beam's workers found, and removes their files.
 
   Args:
     folder: of the shards.
-    ids: in the order in which findings are wanted, whatever order they were made in.
+    order: (id, list, row) of the rows as they were planned, whatever order they were read in.
 
   Returns:
     The findings, and whether a split had nothing good.
@@ -445,6 +467,6 @@ def _from_beam(folder, ids: Iterable[str]) -> tuple[list[Finding], bool]:
       else:
         nothing = True
     path.unlink()
-  place = {id_: i for i, id_ in enumerate(ids)}
-  found.sort(key=lambda one: place[one[0]])
-  return [Finding(*finding) for _, some in found for finding in some], nothing
+  place = {key: i for i, key in enumerate(order)}
+  findings = [Finding(*finding) for _, some in found for finding in some]
+  return sorted(findings, key=lambda f: place[f.id, f.list, f.row]), nothing

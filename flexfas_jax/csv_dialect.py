@@ -13,7 +13,7 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -187,6 +187,35 @@ def records(path: str | os.PathLike, layout: Layout) -> Iterator[tuple[int, list
     yield from zip(itertools.islice(lines, len(rows)), rows, strict=True)
 
 
+def scan(
+  path: str | os.PathLike, layout: Layout, found: Callable[[int, str], None]
+) -> Iterator[tuple[int, list[str]]]:
+  """As `records`, but reports every row that is wrong and continues behind it.
+
+  Args:
+    path: the file.
+    layout: of it.
+    found: called with (line, what is wrong).
+
+  Raises:
+    DataError: a file that cannot be read, or is not text in UTF-8.
+  """
+  with _opened(Path(path)) as file:
+    reader = _reader(file, layout)
+    while True:
+      try:
+        for row in filter(any, reader):
+          line = layout.line + reader.line_num
+          if text := _misfit(layout, row):
+            found(line, text)
+          else:
+            yield line, [cell.strip() for cell in row[: len(layout.names)]]
+        return
+      except csv.Error as error:
+        line = layout.line + reader.line_num
+        found(line, f'a quoted cell that is not ended or goes wrong ({error})')
+
+
 def line_of(path: str | os.PathLike, layout: Layout, row: int) -> int:
   """The line of a file that a row ends on, counted as `batches` yields rows, from 0.
 
@@ -320,11 +349,16 @@ def _reader(file: TextIO, layout: Layout):
 
 def _fitted(path: Path, layout: Layout, i: int, row: list[str]) -> list[str]:
   """A row without the empty cells that spreadsheets append."""
+  if text := _misfit(layout, row):
+    raise DataError(f'{path}, row {line_of(path, layout, i)}: {text}')
+  return row[: len(layout.names)]
+
+
+def _misfit(layout: Layout, row: list[str]) -> str:
+  """How a row differs in its number of cells; '' where only empty ones are appended."""
   n = len(layout.names)
-  if len(row) < n or any(row[n:]):
-    at = line_of(path, layout, i)
-    raise DataError(f'{path}, row {at}: {len(row)} cells where row {layout.line} has {n}')
-  return row[:n]
+  wrong = len(row) < n or any(row[n:])
+  return f'{len(row)} cells where row {layout.line} has {n}' if wrong else ''
 
 
 def _lines(path: Path, layout: Layout) -> Iterator[int]:

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 
 from data import reading
 from flexfas_jax.errors import DataError
+from flexfas_jax.evaluation import roots
 from flexfas_jax.input_pipeline import image_files
 
 _MAGIC = 0xCED7230A
@@ -97,5 +98,5 @@ class RecordReader(reading.Reader):
     name, mark, place = path.partition('#')
     if not mark:
       return super().file(path)
-    with image_files.open_regular(pathlib.Path(self.source) / name) as file:
+    with image_files.open_regular(roots.locate(self.source, name)) as file:
       return read(file, int(place))[1]

@@ -14,7 +14,7 @@ from data.reading import Row
 from data.source_builder import Plan, SourceBuilder
 from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import lists, naming
+from flexfas_jax.evaluation import lists, naming, roots
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.input_pipeline import faces, image_checks, image_files, units
 
@@ -327,7 +327,7 @@ def _bits(source: pathlib.Path, paths: Sequence[str]) -> collections.Counter:
   found = collections.Counter()
   for path in paths[:: max(1, len(paths) // _LOOKED_AT)]:
     try:
-      with image_files.open_regular(source / path) as file:
+      with image_files.open_regular(roots.locate(source, path)) as file:
         header = file.read(_PNG_HEADER)
     except OSError:
       continue  # told when it is read

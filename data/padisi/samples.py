@@ -4,13 +4,13 @@ Light on purpose: worker processes import it.
 """
 
 import dataclasses
-import os
 import zipfile
 
 import cv2
 import numpy as np
 
 from data import reading
+from flexfas_jax.evaluation import roots
 from flexfas_jax.input_pipeline import image_files
 from flexfas_jax.input_pipeline.image_files import Unreadable
 
@@ -77,7 +77,7 @@ class SampleReader(reading.Reader):
     """
     try:
       with (
-        image_files.open_regular(os.path.join(self.source, path)) as file,
+        image_files.open_regular(roots.locate(self.source, path)) as file,
         zipfile.ZipFile(file) as archive,
       ):
         if f'{KEY}.npy' not in archive.namelist():

@@ -13,6 +13,7 @@ import numpy as np
 
 from data import reading
 from flexfas_jax.errors import ConfigError
+from flexfas_jax.evaluation import roots
 from flexfas_jax.input_pipeline import image_files
 from flexfas_jax.input_pipeline.image_files import Unreadable
 
@@ -98,7 +99,7 @@ def open_file(source: str, path: str):
     OSError: there is no such file, or it may not be read.
     Unreadable: it is no HDF5 file, or not whole.
   """
-  place = os.path.join(source, path)
+  place = roots.locate(source, path)
   stat = os.stat(place)
   image_files.check_regular(stat, place)
   version = (stat.st_mtime_ns, stat.st_size)

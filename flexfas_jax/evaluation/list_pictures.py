@@ -1,17 +1,17 @@
 """What is wrong with the pictures that lists name, below a root: each triplet is looked at once."""
 
 import array
+import collections
 import itertools
 from collections.abc import Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 
 import numpy as np
 
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import list_shortcuts, lists, near_duplicates, roots, same_bytes
 from flexfas_jax.evaluation.findings import Finding
-from flexfas_jax.evaluation.list_report import Report
+from flexfas_jax.evaluation.list_report import EXCEPTIONS, Report
 from flexfas_jax.evaluation.list_table import Table
 from flexfas_jax.input_pipeline import encodings, faces, image_checks, image_files, units
 from flexfas_jax.input_pipeline.progress import show_progress
@@ -32,6 +32,7 @@ def look(
 ) -> None:
   """Looks at every triplet once, whichever lists name it."""
   n, missing, n_files = table.n_distinct(), [], 0
+  totals = collections.Counter()
   inside = lambda row: not any(map(lists.leaves_root, row.paths.values()))  # noqa: E731
   # Of every row that is looked at: what predicts its label may be in its files.
   splits, who, files = [], [], {modality: [] for modality in MODALITIES}
@@ -53,6 +54,7 @@ def look(
   looked = show_progress(_parallel(jobs), n, f'pictures below {root}', passing=True)
   for (position, row), (problems, encodings_of, numbers, look_of) in looked:
     n_files += len(row.paths)
+    totals.update(iter(row.paths))
     who.append((row.label, row.subject, row.video or row.id, row.list))
     for modality, described in files.items():
       described.append(encodings_of.get(modality, ''))
@@ -75,13 +77,26 @@ def look(
     text = f'none of the {n_files:,} files is below {root}, {where}'
     report.findings.append(Finding('missing-file', missing[0][0].list, 0, text))
     return
-  for row, text in missing:
-    report.add('missing-file', row, text)
+  _report_missing(root, missing, totals, report)
   list_shortcuts.of_files(files, splits, who, report)
   table.same_bytes(
     np.array(positions), {m: np.array(some, np.uint64) for m, some in digests.items()}, report
   )
   table.near_duplicates(np.array(looked_at, np.int64), looks, report)
+
+
+def _report_missing(
+  root: str, missing: list[tuple[lists.Row, str]], totals: Mapping[str, int], report: Report
+) -> None:
+  """Adds the missing files, those of one folder or modality together where they are many."""
+  excepted = {video for videos in EXCEPTIONS.values() for video in videos}
+  found = []
+  for row, text in missing:
+    if row.video in excepted:
+      report.add('missing-file', row, text)
+    else:
+      found.append(Finding('missing-file', row.list, row.line, text, row.id))
+  report.findings += roots.grouped(root, found, totals)
 
 
 def problems_of(
@@ -104,7 +119,7 @@ def problems_of(
   images, problems, silent, damaged = {}, [], set(), set()
   for modality, path in paths.items():
     try:
-      images[modality] = image_files.read(Path(root, path))
+      images[modality] = image_files.read(roots.locate(root, path))
     except (FileNotFoundError, NotADirectoryError):
       problems.append(('missing-file', f'{modality} {path}'))
     except OSError as error:

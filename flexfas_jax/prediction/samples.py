@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from flexfas_jax import schema
 from flexfas_jax.errors import DataError
-from flexfas_jax.evaluation import lists, naming
+from flexfas_jax.evaluation import lists, naming, roots
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.input_pipeline import faces
 from flexfas_jax.prediction import sensor_names
@@ -146,7 +146,7 @@ def of_row(row: lists.Row, root: Path) -> Sample:
   box = {name: row.extra[name] for name in names if name in row.extra}
   return Sample(
     id_,
-    {m: root / path for m, path in row.paths.items()},
+    {m: Path(roots.locate(root, path)) for m, path in row.paths.items()},
     row.label,
     facts,
     box or None,

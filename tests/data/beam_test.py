@@ -8,7 +8,7 @@ import pytest
 from flexfas_jax import prepare
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.input_pipeline import sources
-from tests.miniatures import casia_surf, padisi, wmca
+from tests.miniatures import casia_surf, manifest, padisi, wmca
 
 pytest.importorskip(
   'apache_beam', reason="apache_beam is not installed: pip install 'flexfas_jax[beam]'"
@@ -88,6 +88,20 @@ def test_the_same_findings(tmp_path):
   here, beam = both('padisi/face', source, tmp_path, on_bad='skip')
   assert findings(beam) == findings(here) and len(findings(here)) == 4
   assert examples(beam, 'whole') == examples(here, 'whole') and len(examples(beam, 'whole')) == 3
+
+
+def test_both_rows_of_one_id_are_read(tmp_path):
+  source = tmp_path / 'source'
+  rows = [row | {'id': f'id{i}'} for i, row in enumerate(manifest.write(source))]
+  bad = source / rows[3]['rgb']
+  bad.write_bytes(bad.read_bytes()[:400])
+  rows[3]['id'] = rows[0]['id']
+  manifest.write_csv(source / 'manifest.csv', rows)
+  here, beam = both('manifest/own', source, tmp_path)
+  assert 'duplicate' in str(here) and 'unreadable' in str(here)
+  assert str(beam).replace('/beam/', '/here/') == str(here)
+  reports = [tmp_path / name / 'manifest-own.bad_files.csv' for name in ('here', 'beam')]
+  assert reports[0].read_bytes() == reports[1].read_bytes()
 
 
 def test_several_splits_and_one_of_nothing_but_bad_files(tmp_path):
