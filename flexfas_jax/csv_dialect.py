@@ -129,7 +129,7 @@ def sniff(path: str | os.PathLike, known: Collection[str] = ()) -> Layout:
   names = tuple(name.casefold() if name.casefold() in known else name for name in names)
   while len(names) > 1 and not names[-1]:  # a delimiter behind the last name
     names = names[:-1]
-  check_names(path, line, names)
+  check_names(path, line, names, known)
   return Layout(names, delimiter, end, padded)
 
 
@@ -144,16 +144,35 @@ def separator(path, first: str, line: int = 1) -> str:
   return found[1]
 
 
-def check_names(path, line: int, names: Sequence[str]) -> None:
-  """Raises DataError where two columns have one name, or one has what nobody sees in a name."""
+def check_names(path, line: int, names: Sequence[str], known: Collection[str] = ()) -> None:
+  """Raises DataError where two columns have one name, or one has what nobody sees in a name.
+
+  Or letters of another script: `subject` with a Cyrillic e would leave the column `subject` of
+  `known` unread.
+  """
   unseen = lambda name: any(not (c.isprintable() or c.isspace()) for c in name)  # noqa: E731
   if odd := next(filter(unseen, names), ''):
     raise DataError(
       f'{path}, row {line}: {odd!r} names a column, with a character that cannot be seen: a byte '
       'order mark that is there twice? Write the name again'
     )
+  for name in names:
+    if alike := _look_alike(name, known):
+      code = next(f'U+{ord(letter):04X}' for letter in name if not letter.isascii())
+      raise DataError(
+        f'{path}, row {line}: the column {name!r} looks like {alike}, and has the letter {code}; '
+        'write it in ASCII'
+      )
   if twice := sorted({name for name in names if name and names.count(name) > 1}):
     raise DataError(f'{path}, row {line}: the columns {", ".join(twice)} are there twice')
+
+
+def _look_alike(name: str, known: Collection[str]) -> str:
+  """The known name that differs from a name in letters that are not ASCII, or ''."""
+  if name.isascii() or name in known or 2 * sum(map(str.isascii, name)) < len(name):
+    return ''
+  pattern = re.compile(re.sub('[^a-z0-9_]', '.', name.casefold()))
+  return next(filter(pattern.fullmatch, sorted(known)), '')
 
 
 def batches(path: str | os.PathLike, layout: Layout) -> Iterator[list[list[str]]]:

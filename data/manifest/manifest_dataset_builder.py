@@ -16,6 +16,7 @@ from flexfas_jax import label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import lists, naming, roots
 from flexfas_jax.evaluation.findings import Finding
+from flexfas_jax.evaluation.list_agreement import Agreement
 from flexfas_jax.input_pipeline import faces, image_checks, image_files, units
 
 SPLIT = 'whole'  # of rows that name none; TFDS keeps "all" for all splits together
@@ -167,10 +168,13 @@ class Builder(SourceBuilder):
       wrong.add(line)
       findings.append(Finding(rule, str(path), line, text))
 
-    name = self.builder_config.name
+    name, agree = self.builder_config.name, Agreement()
     for listed in lists.scan(path, self._labels, found, dataset=name, form=form):
       for rule, text in self._problems(listed):
         found(rule, listed.line, text)
+      # Of such a row the images are read all the same.
+      problems, _ = agree(listed)
+      findings += [Finding(rule, str(path), listed.line, text) for rule, text in problems]
       if listed.line not in wrong:
         yield self._row(listed), listed.split
 
@@ -181,8 +185,6 @@ class Builder(SourceBuilder):
     if row.split == 'all' or not re.fullmatch(r'(?=.*[^\W_])[\w-]+', row.split or SPLIT):
       text = f'split {row.split!r} cannot be one: letters, digits, _ and - make one, and "all"'
       yield 'row', f'{text} means all splits together'
-    if not re.fullmatch(r'\D*\d+', row.frame or '0'):
-      yield 'row', f'frame {row.frame!r} is not a number'
     if '#' in row.id:
       yield 'row', f'the id {row.id!r} has a #, which stands for a row that is there twice'
     for text in lists.wrong_digests(row.extra):
@@ -196,12 +198,9 @@ class Builder(SourceBuilder):
         yield 'row', f'{row.id}: {error}'
 
   def _problem_of_kind(self, row: lists.Row) -> image_checks.Problem | None:
-    """What is wrong with label, species and category together."""
-    if row.label == 'bona_fide':
-      kind = row.attack_type or row.attack_category
-      return kind and ('label', f'{row.id} is bona fide, and its attack {kind!r}; leave that empty')
+    """What is wrong with the species and category of an attack."""
     category = self._category(row)
-    if not row.label or category in triplets.CATEGORIES:
+    if row.label != 'attack' or category in triplets.CATEGORIES:
       return None
     known = ', '.join(triplets.CATEGORIES)
     if category:

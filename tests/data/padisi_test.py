@@ -173,7 +173,7 @@ def test_wrong_options(options, words, tree, tmp_path):
     ('code,category\nm501,poster\n', 'line 2 says m501, poster'),
     ('code,category\n501,print\n', 'line 2 says 501, print'),
     ('code,kind\nm501,print\n', 'no column category'),
-    ('', 'first row is empty'),
+    ('', 'first row must name the columns'),
   ],
 )
 def test_wrong_codes(text, words, tree, tmp_path):

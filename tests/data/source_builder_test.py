@@ -411,7 +411,7 @@ def test_the_folder_that_paths_start_with_is_named(source, tmp_path, monkeypatch
 def test_some_missing_files_are_listed(source, tmp_path, monkeypatch):
   rows = list_of(source)
   (source / 'train/a/0/rgb.jpg').unlink()
-  with pytest.raises(DataError, match='missing-file: train/a/0/rgb.jpg'):
+  with pytest.raises(DataError, match='missing-file: rgb train/a/0/rgb.jpg'):
     build_listed(monkeypatch, rows, source, tmp_path / 'out')
 
 
