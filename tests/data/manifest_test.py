@@ -798,8 +798,10 @@ def test_without_rgb_and_infrared_there_is_nothing_to_detect_in(squares, tmp_pat
   grey = decoded((root / rows[1]['ir']).read_bytes())[..., 0]
   (root / rows[1]['ir']).write_bytes(rendered.encode(grey, '.png'))
   _, found = refused(root, tmp_path, rows=rows[:2], options=options)
+  named = ('swapped', 3, 'ir is 1/rgb.png, which its name says is rgb')
   assert found == [
-    ('no-face', 2, '0/depth.png: there is no RGB and no infrared to look for one in')
+    named,
+    ('no-face', 2, '0/depth.png: there is no RGB and no infrared to look for one in'),
   ]
 
 
