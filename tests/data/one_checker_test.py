@@ -302,6 +302,7 @@ OUT_OF_REACH = {
   'missing-file': 'the bytes are in the shards; a shard that is missing is an error',
   'black': 'a note: training counts such a modality as absent, by the same limits',
   'same-bytes': 'a note, see test_training_notes_copies',
+  'near-duplicate': 'a note of lint, for a person to look at',
   'shortcut': 'a note, see tests/training/loop_test.py',
 }  # fmt: skip
 
