@@ -49,6 +49,10 @@ without --option crop. It is none in lists with columns of a box (left, ...) or 
 (left_eye_x, ...): prepare crops by these, and turns images before. Columns rgb_sha256,
 depth_sha256 and ir_sha256 are compared with the files' bytes.
 
+Without --root, suffixes tell the formats that are not read. With it, a path is found whether its
+name is composed (NFC) or decomposed (NFD), and more than 20 missing files of one folder, or nearly
+all of a modality, are one finding.
+
 exit codes: 0 no errors, perhaps notes; 2 wrong usage; 3 errors"""
 
 _SHOWN = 1000  # findings of a rule that are printed; all are in the JSON
