@@ -20,13 +20,12 @@ COPY requirements/lock.txt requirements/lock.txt
 RUN mkdir flexfas_jax \
   && touch flexfas_jax/__init__.py \
   && pip install --no-cache-dir --constraint=requirements/lock.txt ".[${EXTRA}]"
-COPY flexfas_jax flexfas_jax
-RUN pip install --no-cache-dir --no-deps --force-reinstall . \
-  && rm -r flexfas_jax build ./*.egg-info
-
-# What is read from where the command runs: configs, and the builders of data sets.
 COPY configs configs
 COPY data data
+COPY flexfas_jax flexfas_jax
+# Configs stay, for --config=configs/NAME.py; --config=NAME is that of the installed package.
+RUN pip install --no-cache-dir --no-deps --force-reinstall . \
+  && rm -r flexfas_jax data build ./*.egg-info
 
 ENV PYTHONUNBUFFERED=1
 # A pod's TPU devices belong to root: for images that run there, --build-arg RUN_AS=root.

@@ -114,7 +114,9 @@ def _length(path: pathlib.Path) -> int:
 
 @functools.cache
 def _features():
-  from data import triplets  # imports TFDS, which the main process has and a worker not yet
+  from flexfas_jax.data import (
+    triplets,  # imports TFDS, which the main process has and a worker not yet
+  )
 
   return triplets.features()
 

@@ -12,9 +12,9 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from data.reading import Row
-from data.source_builder import Plan, SourceBuilder
 from flexfas_jax import label_mapping
+from flexfas_jax.data.reading import Row
+from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import list_checks, naming, roots
 from flexfas_jax.evaluation import lists as protocol_lists

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from data import cards
-from data.reading import Row
+from flexfas_jax.data import cards
+from flexfas_jax.data.reading import Row
 from flexfas_jax.evaluation import near_duplicates, same_bytes
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.schema import MODALITIES

@@ -24,9 +24,9 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from data import reading, shared_images, triplets
-from data.reading import Row
 from flexfas_jax import csv_dialect, schema
+from flexfas_jax.data import reading, shared_images, triplets
+from flexfas_jax.data.reading import Row
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import list_checks, lists, naming, roots
 from flexfas_jax.evaluation.findings import RULES as MEANING

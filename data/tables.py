@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from data import folders
 from flexfas_jax import csv_dialect
+from flexfas_jax.data import folders
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation.findings import Finding
 

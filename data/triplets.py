@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data import cards
+from flexfas_jax.data import cards
 from flexfas_jax.errors import DataError
 from flexfas_jax.input_pipeline.progress import show_progress
 from flexfas_jax.schema import LABELS, MODALITIES

@@ -71,7 +71,7 @@ NEVER = {  # rule: (files, what they never import)
   ),
   'everything': (
     under('flexfas_jax') + under('data') + under('configs'),
-    'flexfas_jax.main tests experiments torch tensorflow',
+    'flexfas_jax.main data configs tests experiments torch tensorflow',
   ),
 }
 

@@ -18,7 +18,7 @@ import pathlib
 import struct
 from collections.abc import Iterator
 
-from data import reading
+from flexfas_jax.data import reading
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import roots
 from flexfas_jax.input_pipeline import image_files

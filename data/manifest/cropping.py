@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from data import reading
-from data.reading import Outcome, Row
+from flexfas_jax.data import reading
+from flexfas_jax.data.reading import Outcome, Row
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.evaluation.findings import WARNINGS
 from flexfas_jax.input_pipeline import faces, geometry, image_checks, image_files, units

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow_datasets as tfds
 
-from data import triplets
-from data.manifest import cropping
-from data.reading import Row
-from data.source_builder import Plan, SourceBuilder
 from flexfas_jax import label_mapping, schema
+from flexfas_jax.data import triplets
+from flexfas_jax.data.manifest import cropping
+from flexfas_jax.data.reading import Row
+from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import lists, naming, roots
 from flexfas_jax.evaluation.findings import Finding

@@ -9,7 +9,7 @@ import zipfile
 import cv2
 import numpy as np
 
-from data import reading
+from flexfas_jax.data import reading
 from flexfas_jax.evaluation import roots
 from flexfas_jax.input_pipeline import image_files
 from flexfas_jax.input_pipeline.image_files import Unreadable

@@ -11,7 +11,7 @@ import threading
 import cv2
 import numpy as np
 
-from data import reading
+from flexfas_jax.data import reading
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.evaluation import roots
 from flexfas_jax.input_pipeline import image_files

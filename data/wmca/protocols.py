@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from data import tables
+from flexfas_jax.data import tables
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import naming
 from flexfas_jax.evaluation.findings import Finding

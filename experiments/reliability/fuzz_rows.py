@@ -13,9 +13,9 @@ import random
 import re
 from collections.abc import Iterable, Mapping
 
-from data.manifest import manifest_dataset_builder
 from experiments.reliability import fuzz_shards, mutations
 from flexfas_jax import label_mapping, lint
+from flexfas_jax.data.manifest import manifest_dataset_builder
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import lists
 from flexfas_jax.evaluation.findings import severity

@@ -448,10 +448,10 @@ def _builder_of(dataset: str, data_dir: str, only_free: bool):
   name = dataset.partition('/')[0]
   if name not in builders():
     raise ConfigError(
-      f'{dataset!r} is not prepared in {data_dir!r}, and data/ has no builder called {name!r}; '
-      f'it has: {", ".join(builders()) or "none (run from the clone, where data/ is)"}'
+      f'{dataset!r} is not prepared in {data_dir!r}, and no builder is called {name!r}; there are: '
+      f'{", ".join(builders())}'
     )
-  module = importlib.import_module(f'data.{name}.{name}_dataset_builder')
+  module = importlib.import_module(f'flexfas_jax.data.{name}.{name}_dataset_builder')
   if only_free and module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
     raise DataError(
       f'{dataset} is not prepared in {data_dir!r}. With the data set at hand: '
@@ -484,12 +484,9 @@ def _on_beam(runner: str, options: str) -> tfds.download.DownloadConfig:
 
 def builders() -> list[str]:
   """The data sets that have a builder in `data/`."""
-  with contextlib.suppress(ModuleNotFoundError):
-    folders = [pathlib.Path(p) for p in importlib.import_module('data').__path__]
-    return sorted(
-      f.parent.name
-      for d in folders
-      for f in d.glob('*/*_dataset_builder.py')
-      if f.stem == f'{f.parent.name}_dataset_builder'
-    )
-  return []
+  (folder,) = importlib.import_module('flexfas_jax.data').__path__
+  return sorted(
+    f.parent.name
+    for f in pathlib.Path(folder).glob('*/*_dataset_builder.py')
+    if f.stem == f'{f.parent.name}_dataset_builder'
+  )

@@ -124,7 +124,7 @@ def test_a_defect_in_a_worker_leaves_nothing(trees, tmp_path, monkeypatch):
   def defect(*_):
     raise RuntimeError('a defect')
 
-  monkeypatch.setattr('data.padisi.samples.SampleReader.pictures', defect)
+  monkeypatch.setattr('flexfas_jax.data.padisi.samples.SampleReader.pictures', defect)
   with pytest.raises(RuntimeError, match='a defect'):
     sources.prepare('padisi/face', tmp_path, source=str(trees / 'padisi'), workers=1, beam=DIRECT)
   assert left(tmp_path) == ['metadata.json']

@@ -1,7 +1,7 @@
 """What a card says is what the records are."""
 
-from data import cards
 from flexfas_jax import schema
+from flexfas_jax.data import cards
 
 
 def record(number, species='', subject='', **forms):

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from data import folders
-from data.casia_cefa.casia_cefa_dataset_builder import Builder
 from flexfas_jax import lint, prepare
+from flexfas_jax.data import folders
+from flexfas_jax.data.casia_cefa.casia_cefa_dataset_builder import Builder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import naming
 from flexfas_jax.input_pipeline import sources

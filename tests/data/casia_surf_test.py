@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.casia_surf.casia_surf_dataset_builder import Builder
+from flexfas_jax.data.casia_surf.casia_surf_dataset_builder import Builder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.input_pipeline import sources
 from tests.miniatures import casia_surf, flexmodal

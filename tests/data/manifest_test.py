@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import triplets
-from data.manifest.manifest_dataset_builder import Builder
 from flexfas_jax import prepare as command_line
+from flexfas_jax.data import triplets
+from flexfas_jax.data.manifest.manifest_dataset_builder import Builder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import list_checks, lists
 from flexfas_jax.input_pipeline import faces, sources

@@ -12,8 +12,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from data.padisi import padisi_dataset_builder, samples
 from flexfas_jax import prepare
+from flexfas_jax.data.padisi import padisi_dataset_builder, samples
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.input_pipeline import image_checks, sources
 from flexfas_jax.input_pipeline.workers import Workers

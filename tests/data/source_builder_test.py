@@ -14,8 +14,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data.reading import Row
-from data.source_builder import Plan, SourceBuilder
+from flexfas_jax.data.reading import Row
+from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation.findings import Finding
 from flexfas_jax.input_pipeline import image_checks, sources
@@ -35,7 +35,7 @@ class Folders(SourceBuilder):
 
   # TFDS reads description and citation beside a builder; there is nothing beside a test.
   def _info(self):
-    from data import triplets
+    from flexfas_jax.data import triplets
 
     return tfds.core.DatasetInfo(builder=self, description='x', features=triplets.features())
 

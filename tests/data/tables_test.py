@@ -2,7 +2,7 @@
 
 import pytest
 
-from data import tables
+from flexfas_jax.data import tables
 from flexfas_jax.errors import DataError
 
 NEEDED = ('path', 'group')

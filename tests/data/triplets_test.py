@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data import triplets
+from flexfas_jax.data import triplets
 from flexfas_jax.errors import DataError
 
 _LIVE = {

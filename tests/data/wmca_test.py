@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 import pytest
 
-from data import reading
-from data.wmca import frames, protocols, wmca_dataset_builder
 from flexfas_jax import prepare
+from flexfas_jax.data import reading
+from flexfas_jax.data.wmca import frames, protocols, wmca_dataset_builder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import naming
 from flexfas_jax.input_pipeline import image_checks, sources

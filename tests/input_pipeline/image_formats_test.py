@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from data.manifest.manifest_dataset_builder import Builder
+from flexfas_jax.data.manifest.manifest_dataset_builder import Builder
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import list_checks, list_pictures
 from flexfas_jax.input_pipeline import image_checks, image_formats

@@ -226,7 +226,7 @@ def test_an_interrupted_build_is_no_set(copy):
   [
     ('rendered_faces/surf_like_tiny:nope', DataError, "no split 'nope' .* test, train, val"),
     ('rendered_faces/surf_like_tiny', ConfigError, 'names no split; write set/config:split'),
-    ('celeb_a/x:train', ConfigError, "no builder called 'celeb_a'; it has: .*rendered_faces"),
+    ('celeb_a/x:train', ConfigError, "no builder is called 'celeb_a'; there are: .*rendered_faces"),
     ('', ConfigError, 'no data set is named'),
   ],
 )
