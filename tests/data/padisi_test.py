@@ -412,7 +412,7 @@ def test_all_that_is_wrong_is_told_at_once_or_left_out(source, tmp_path, capsys)
 
 
 def test_readers_load_little():
-  code = 'import data.padisi.samples, sys; print(*sys.modules)'
+  code = 'import flexfas_jax.data.padisi.samples, sys; print(*sys.modules)'
   done = subprocess.run(
     [sys.executable, '-c', code], cwd=_ROOT, capture_output=True, text=True, check=True
   )

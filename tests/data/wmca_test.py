@@ -436,7 +436,7 @@ def test_without_h5py_the_extra_is_named(tree, tmp_path, monkeypatch, capsys):
 
 
 def test_readers_load_little():
-  code = 'import data.wmca.frames, sys; print(*sys.modules)'
+  code = 'import flexfas_jax.data.wmca.frames, sys; print(*sys.modules)'
   done = subprocess.run(
     [sys.executable, '-c', code], cwd=_ROOT, capture_output=True, text=True, check=True
   )
