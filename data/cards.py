@@ -29,7 +29,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import flexfas_jax
 from flexfas_jax.evaluation import near_duplicates, shortcuts
-from flexfas_jax.input_pipeline import encodings, geometry, image_files, transforms, units
+from flexfas_jax.input_pipeline import encodings, geometry, image_files, signal, transforms, units
 from flexfas_jax.input_pipeline.progress import show_progress
 from flexfas_jax.input_pipeline.workers import Workers
 from flexfas_jax.schema import LABELS, MODALITIES
@@ -41,6 +41,7 @@ FILES = tuple(f'{m}_file' for m in MODALITIES)
 _AT_ONCE = 256  # records of a task
 _WORTH_A_BAR = 20  # tasks
 _VALUES = 6  # of a shortcut that the card shows; card.json has all
+_LOOKED_AT = 200  # samples of a set whose depth and infrared are compared
 _TILE, _PEOPLE, _GAP, _LABEL, _TITLE = 92, 4, 8, 16, 32
 _HOLE = (58, 22, 74)  # colour of what a depth sensor did not measure
 _ABSENT = (235, 235, 235)
@@ -100,6 +101,7 @@ def write(
     'splits': {split: _counts([r for r in records if r['split'] == split]) for split in splits},
     'pictures': {modality: _pictures(records, modality) for modality in MODALITIES},
     'shortcuts': _shortcuts(records, extra),
+    **_exchanged(records),
     **recorded,
   }
   (folder / 'card.json').write_text(json.dumps(card, indent=2) + '\n', encoding='utf-8')
@@ -180,6 +182,22 @@ def _write_manifest(path, records, extra, columns) -> str:
         ]
       )
   return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _exchanged(records: Sequence[Mapping]) -> dict:
+  """For the card, where depth and infrared seem to be exchanged; see `signal.seem_exchanged`."""
+  both = [one for one in records if one['depth_sha256'] and one['ir_sha256']]
+  found = {'depth': [], 'ir': []}
+  for one in both[:: 1 + len(both) // _LOOKED_AT]:
+    path, place = one['place']
+    example = _read(path, [place])[0]
+    for modality, cliffs in found.items():
+      if _form(example[modality])[1]:
+        cliffs.append(signal.cliffs(geometry.decode(example[modality], modality, 'card')))
+  if not signal.seem_exchanged(**found):
+    return {}
+  medians = {modality: float(np.median(cliffs)) for modality, cliffs in found.items()}
+  return {'seem_exchanged': {'cliffs': medians, 'samples': len(found['ir'])}}
 
 
 def _shortcuts(records: list[dict], extra: Mapping[str, Mapping[str, str]]) -> list[dict]:
@@ -332,6 +350,12 @@ def _markdown(card: Mapping) -> str:
     lines.append(
       f'\nNOTE: faces have a relief of about 20 mm, and {units.FACE_RELIEF} are not exceeded. Is '
       'the unit another one (`depth_unit`), or are the images whole rooms (`crop`)?'
+    )
+  if seen := card.get('seem_exchanged'):
+    lines.append(
+      f'\nNOTE: depth and infrared look exchanged: of {seen["samples"]} samples, infrared images '
+      f'have holes beside near values ({seen["cliffs"]["ir"]:.1%} of neighbours), and the depth '
+      f'images fewer ({seen["cliffs"]["depth"]:.1%}). Compare the columns on the contact sheet.'
     )
   for key in ('options', 'rules', 'faces'):
     if card.get(key):
