@@ -1,6 +1,6 @@
 """What lies beside a prepared set: its manifest, a card to read, and a contact sheet to look at.
 
-All of it is taken from the records as they were written, so that it is true of them:
+All of it is of the records as they were written, so that it is true of them:
 
 - `manifest.csv`: a row per record, in the order of the records: all fields but the images, their
   SHA-256, how each file was encoded (`encodings.describe`), and the columns that the source adds
@@ -28,8 +28,10 @@ from array_record.python import array_record_data_source
 from PIL import Image, ImageDraw, ImageFont
 
 import flexfas_jax
-from flexfas_jax.evaluation import near_duplicates, shortcuts
-from flexfas_jax.input_pipeline import encodings, geometry, image_files, signal, transforms, units
+from flexfas_jax.data import reading
+from flexfas_jax.errors import DataError
+from flexfas_jax.evaluation import shortcuts
+from flexfas_jax.input_pipeline import geometry, signal, transforms, units
 from flexfas_jax.input_pipeline.progress import show_progress
 from flexfas_jax.input_pipeline.workers import Workers
 from flexfas_jax.schema import LABELS, MODALITIES
@@ -66,6 +68,54 @@ def read_back(
         found = show_progress(found, len(tasks), f'{name} {split}: reading back, by {_AT_ONCE}')
       records += itertools.chain.from_iterable(found)
   return records
+
+
+def compare(
+  shards: Mapping[str, Sequence[pathlib.Path]], written: Mapping[str, dict[bytes, dict]]
+) -> list[dict]:
+  """As `read_back`, of what was described when it was written; reads every record once more.
+
+  Args:
+    shards: {split: ArrayRecord files, in order}.
+    written: by split, {`digest` of a record: what it is, by `describe`}; emptied.
+
+  Raises:
+    DataError: the files do not hold these records, each once.
+  """
+  records = []
+  for split, paths in shards.items():
+    left = written[split]
+    for path in paths:
+      with array_record_data_source.ArrayRecordDataSource(str(path)) as stored:
+        for start in range(0, len(stored), _AT_ONCE):
+          numbers = range(start, min(start + _AT_ONCE, len(stored)))
+          for number, record in zip(numbers, stored.__getitems__(numbers), strict=True):
+            if (one := left.pop(digest(record), None)) is None:
+              raise DataError(
+                f'{path}: record {number} is not what was written; is the disk sound?'
+              )
+            one['place'] = path, number
+            records.append(one)
+    if left:
+      raise DataError(f'{paths[0].parent}: {len(left)} records of {split} are missing')
+  return records
+
+
+def digest(record: bytes) -> bytes:
+  """By which a record is told from others."""
+  return hashlib.sha256(record).digest()
+
+
+def describe(split: str, example: Mapping, images: Mapping | None = None) -> dict:
+  """What is known of a record, but for its `place`.
+
+  Args:
+    split: of the record.
+    example: complete, see `triplets.check`.
+    images: of `reading.describe`; None: it is asked.
+  """
+  facts = {key: value for key, value in example.items() if key not in MODALITIES}
+  return {'split': split, **facts, **(images or reading.describe(example))}
 
 
 def image_of(record: Mapping, modality: str) -> bytes:
@@ -135,38 +185,13 @@ def _describe(split: str, looks: bool, task: tuple[pathlib.Path, int]) -> list[d
   found = []
   numbers = range(start, min(start + _AT_ONCE, _length(path)))
   for number, example in zip(numbers, _read(path, numbers), strict=True):
-    one = {'split': split, 'place': (path, number)}
     for key, value in example.items():
-      if key in MODALITIES:
-        one[f'{key}_sha256'] = hashlib.sha256(value).hexdigest() if value else ''
-        one[f'{key}_form'] = _form(value) if value else None
-        one[f'{key}_bytes'] = len(value)
-        if key == 'depth':
-          one['depth_mm'] = _distance_and_relief(value, one['depth_form'])
-        one[f'{key}_file'] = encodings.describe(value) if value else ''
-      else:
-        one[key] = value.decode() if isinstance(value, bytes) else int(value)
-    if looks and example['rgb']:
-      one['look'] = near_duplicates.look(example['rgb'])
-    one['label'] = 'bona_fide' if one['label'] else 'attack'
-    found.append(one)
+      if key not in MODALITIES:
+        example[key] = value.decode() if isinstance(value, bytes) else int(value)
+    example['label'] = LABELS[example['label']]
+    described = describe(split, example, reading.describe(example, looks))
+    found.append({**described, 'place': (path, number)})
   return found
-
-
-def _form(encoded: bytes) -> tuple[str, int, int, int, int]:
-  """(file format, width, height, channels, bits), from the header alone."""
-  try:
-    found = image_files.header(encoded)
-    return found.kind, found.width, found.height, found.channels, max(8, found.bits)
-  except image_files.Unreadable:  # a builder that checks nothing wrote it
-    return 'unreadable', 0, 0, 0, 0
-
-
-def _distance_and_relief(encoded: bytes, form: tuple | None) -> tuple[float, float] | None:
-  """Of the face window of 16-bit depth, mm; None of other images."""
-  if form is None or form[4] != 16:
-    return None
-  return units.distance_and_relief(geometry.decode(encoded, 'depth', 'card'))
 
 
 def _write_manifest(path, records, extra, columns) -> str:
@@ -411,9 +436,11 @@ def _rows(records: Sequence[Mapping]) -> list[tuple[str, list[Mapping]]]:
 def _tiles(example: Mapping) -> np.ndarray:
   """RGB, depth and infrared beside each other, [T, 3 T, 3] uint8."""
   tiles = []
+  described = reading.describe(example)
   for modality in MODALITIES:
+    form = described[f'{modality}_form']
     tile = np.full((_TILE, _TILE, 3), _ABSENT, np.uint8)
-    if example[modality] and _form(example[modality])[1]:
+    if form and form[1]:
       image = geometry.decode(example[modality], modality, 'contact sheet')
       how = cv2.INTER_NEAREST if modality == 'depth' else cv2.INTER_AREA
       unit = transforms.to_unit(image, modality)

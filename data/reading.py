@@ -1,16 +1,19 @@
-"""One triplet of a source: which files it is made of, and their bytes, checked.
+"""One triplet of a source: which files it is made of, and their bytes, checked and described.
 
 Light on purpose: worker processes import it.
 """
 
 import dataclasses
 import functools
+import hashlib
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from flexfas_jax.evaluation import lists, roots
-from flexfas_jax.input_pipeline import image_checks, image_files
+from flexfas_jax.evaluation import lists, near_duplicates, roots
+from flexfas_jax.evaluation.findings import WARNINGS
+from flexfas_jax.input_pipeline import encodings, geometry, image_checks, image_files, units
+from flexfas_jax.schema import MODALITIES
 
 
 class Row(NamedTuple):
@@ -90,6 +93,44 @@ def _where(row: Row, text: str) -> str:
   return f'{row.files.get(text.split(" ", 1)[0], row.facts["id"])}: {text}'
 
 
+def describe(images: Mapping[str, bytes], looks: bool = False) -> dict[str, Any]:
+  """What the card and the manifest have of the encoded images of an example.
+
+  Args:
+    images: by modality; absent ones are b'' or left out.
+    looks: whether there is a `look` of RGB, what `near_duplicates` compares.
+
+  Returns:
+    For each modality M: `M_sha256` ('': absent), `M_form` (file format, width, height, channels,
+    bits; None: absent), `M_bytes`, and `M_file`, see `encodings.describe`. `depth_mm`: distance and
+    relief of 16-bit depth in the face window; None of other images.
+  """
+  found = {}
+  for modality in MODALITIES:
+    encoded = images.get(modality, b'')
+    form, file = _form_and_file(encoded) if encoded else (None, '')
+    found[f'{modality}_sha256'] = hashlib.sha256(encoded).hexdigest() if encoded else ''
+    found[f'{modality}_form'], found[f'{modality}_file'] = form, file
+    found[f'{modality}_bytes'] = len(encoded)
+  form, found['depth_mm'] = found['depth_form'], None
+  if form and form[4] == 16:
+    depth = geometry.decode(images['depth'], 'depth', 'card')
+    found['depth_mm'] = units.distance_and_relief(depth)
+  if looks and images.get('rgb'):
+    found['look'] = near_duplicates.look(images['rgb'])
+  return found
+
+
+def _form_and_file(encoded: bytes) -> tuple[tuple[str, int, int, int, int], str]:
+  """`M_form` and `M_file` of an image, from the header alone."""
+  try:
+    found = image_files.header(encoded)
+  except image_files.Unreadable:  # a builder that checks nothing wrote it
+    return ('unreadable', 0, 0, 0, 0), ''
+  form = found.kind, found.width, found.height, found.channels, max(8, found.bits)
+  return form, encodings.with_header(encoded, found)
+
+
 def read_all(reader: Reader, rows: list[Row]) -> list[Outcome]:
   """A task of a worker process."""
   return [reader(row) for row in rows]
@@ -98,3 +139,21 @@ def read_all(reader: Reader, rows: list[Row]) -> list[Outcome]:
 def task(reader: Reader) -> functools.partial:
   """`read_all` of one reader, to be mapped over lists of rows."""
   return functools.partial(read_all, reader)
+
+
+class Read(NamedTuple):
+  """An outcome without its row, which the process that asks has."""
+
+  images: Mapping[str, bytes]
+  problems: list[image_checks.Problem]
+  described: Mapping[str, Any]  # by `describe`; empty where the row is left out
+
+
+def read_and_describe(reader: Reader, looks: bool, rows: list[Row]) -> list[Read]:
+  """A task of a worker process, which leaves to the main one what only that can do."""
+  found = []
+  for outcome in map(reader, rows):
+    sound = all(rule in WARNINGS for rule, _ in outcome.problems)
+    images, described = (outcome.images, describe(outcome.images, looks)) if sound else ({}, {})
+    found.append(Read(images, outcome.problems, described))
+  return found

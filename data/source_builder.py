@@ -17,6 +17,7 @@ What is wrong anywhere is told at once, and nothing is left: a set stands whole 
 
 import collections
 import dataclasses
+import functools
 import itertools
 import json
 import pathlib
@@ -204,16 +205,17 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
 
   def _read(self, rows: list[Row]) -> Iterator[tuple[str, triplets.Example]]:
     tasks = (rows[i : i + _TASK] for i in range(0, len(rows), _TASK))
-    outcomes = self._pool.map(reading.task(self._reader()), tasks, few=8)
+    looks = self.SHARED_IMAGES_LEAK
+    task = functools.partial(reading.read_and_describe, self._reader(), looks)
+    outcomes = itertools.chain.from_iterable(self._pool.map(task, tasks, few=8))
     good, seen = 0, set()
-    for outcome in itertools.chain.from_iterable(outcomes):
-      found = findings_of(outcome)
-      self._findings += found
-      id_ = outcome.row.facts['id']
-      if all(finding.rule in WARNINGS for finding in found) and id_ not in seen:
+    for row, read in zip(rows, outcomes, strict=True):
+      self._findings += findings_of(row, read.problems)
+      id_ = row.facts['id']
+      if read.described and id_ not in seen:
         good += 1
         seen.add(id_)
-        yield id_, {**outcome.row.facts, **outcome.images}
+        yield id_, {**row.facts, **read.images, triplets.DESCRIBED: read.described}
       else:
         yield triplets.SKIPPED
     if not good:
@@ -366,12 +368,9 @@ def _once(rows: list[Row]) -> list[Row]:
   return list({row.facts['id']: row for row in reversed(rows)}.values())[::-1]
 
 
-def findings_of(outcome: reading.Outcome) -> list[Finding]:
+def findings_of(row: Row, problems: Iterable[image_checks.Problem]) -> list[Finding]:
   """A row's problems, with where it was named."""
-  row = outcome.row
-  return [
-    Finding(rule, row.list, row.row, text, row.facts['id']) for rule, text in outcome.problems
-  ]
+  return [Finding(rule, row.list, row.row, text, row.facts['id']) for rule, text in problems]
 
 
 def _expecting(
@@ -434,7 +433,7 @@ def _on_beam(reader: reading.Reader, rows: list[Row], findings: str):
 
 
 def _finding_lines(outcome: reading.Outcome) -> list[str]:
-  found = findings_of(outcome)
+  found = findings_of(outcome.row, outcome.problems)
   return [json.dumps([outcome.row.facts['id'], found])] if found else []
 
 

@@ -17,6 +17,7 @@ rendered one), a copy that is also rotated, scaled or warped, and changes that a
 brightness. A copy check is no presentation attack detection.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import cv2
@@ -47,8 +48,9 @@ class Look(NamedTuple):
     windows: each [48, 48] float32, ranks of the face window (the central half of rows and columns)
       of grey and, where there are three channels, of each; none where it is too small or has one
       value.
-    blocks: [windows, 49, 9] float64, of each window and shift the means of 3 x 3 blocks, scaled so
-      that the square of their norm is their share of the variance; NaN where nearly nothing varies.
+    blocks: [windows, 49, 10] float64, of each window and shift the means of 3 x 3 blocks, scaled so
+      that the square of their norm is their share of the variance; last the root of what is left of
+      it. NaN where nearly nothing varies.
   """
 
   whole: np.ndarray
@@ -58,18 +60,31 @@ class Look(NamedTuple):
 
 def look(image: np.ndarray) -> Look:
   """What of an image [h, w] or [h, w, C], uint8 or uint16, is compared."""
+  return look_at([image])[0]
+
+
+def look_at(images: Iterable[np.ndarray]) -> list[Look]:
+  """`look` of several images, at less cost."""
+  parts = [_whole_and_windows(image) for image in images]
+  blocks = _blocks([window for _, windows in parts for window in windows])
+  ends = np.cumsum([len(windows) for _, windows in parts])
+  blocks = np.split(blocks, ends[:-1]) if parts else []
+  return [Look(*part, of) for part, of in zip(parts, blocks, strict=True)]
+
+
+def _whole_and_windows(image: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+  """`Look.whole` and `Look.windows`."""
   whole = cv2.resize(image, (_WHOLE, _WHOLE), interpolation=cv2.INTER_AREA)
   whole = _normalised(_grey(whole.astype(np.float32)))
   h, w = image.shape[:2]
   window = image[h // 4 : h - h // 4, w // 4 : w - w // 4]
   if min(window.shape[:2]) < _LEAST:
-    return Look(whole, (), _blocks(()))
+    return whole, ()
   how = cv2.INTER_AREA if min(window.shape[:2]) > _WINDOW else cv2.INTER_LINEAR
   window = cv2.resize(window, (_WINDOW, _WINDOW), interpolation=how)
   planes = (_grey(window), *(cv2.split(window) if window.ndim == 3 else ()))
   ranks = (_ranks(plane) for plane in planes if plane.min() < plane.max())
-  windows = tuple(cv2.GaussianBlur(plane, (0, 0), _BLUR) for plane in ranks)
-  return Look(whole, windows, _blocks(windows))
+  return whole, tuple(cv2.GaussianBlur(plane, (0, 0), _BLUR) for plane in ranks)
 
 
 def describe(one: Look, other: Look) -> str:
@@ -126,11 +141,11 @@ def _normalised(array: np.ndarray) -> np.ndarray:
   return array / norm if norm > 0 else array
 
 
-def _blocks(windows: tuple[np.ndarray, ...]) -> np.ndarray:
+def _blocks(windows: list[np.ndarray]) -> np.ndarray:
   """`Look.blocks`."""
   n, shifts = len(windows), len(_ROWS)
   if not n:
-    return np.empty((0, shifts**2, _SIDE**2))
+    return np.empty((0, shifts**2, _SIDE**2 + 1))
   planes = np.array(windows, np.float64)
   rows, all_rows = _ROWS.reshape(-1, _WINDOW), _ROWS.sum(1)
   blocks = (rows @ planes @ rows.T).reshape(n, shifts, _SIDE, shifts, _SIDE)  # sums
@@ -139,7 +154,9 @@ def _blocks(windows: tuple[np.ndarray, ...]) -> np.ndarray:
   variance[variance < _NO_CONTRAST] = np.nan
   mean, scale = total / _SIDE**2, _SIDE / _INNER / np.sqrt(variance)
   blocks = (blocks - mean[:, :, None, :, None]) * scale[:, :, None, :, None]
-  return blocks.swapaxes(2, 3).reshape(n, shifts**2, _SIDE**2)
+  blocks = blocks.swapaxes(2, 3).reshape(n, shifts**2, _SIDE**2)
+  rest = np.sqrt(np.maximum(0, 1 - np.einsum('nsb,nsb->ns', blocks, blocks)))
+  return np.concatenate([blocks, rest[..., None]], 2)
 
 
 def _bounds(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -149,17 +166,17 @@ def _bounds(one: np.ndarray, other: np.ndarray) -> np.ndarray:
   add up from both, and that of the rests is at most the product of their norms.
 
   Args:
-    one: [windows, 49, 9], see `Look.blocks`.
-    other: [49, 9], of grey.
+    one: [windows, 49, 10], see `Look.blocks`.
+    other: [49, 10], of grey.
 
   Returns:
     [2, windows] of the largest absolute correlation of any shift of `one` with the middle of
     `other`, as it is and mirrored; NaN where that is not known.
   """
-  middle = other[len(other) // 2]
-  both = np.stack([middle, middle.reshape(_SIDE, _SIDE)[:, ::-1].ravel()], 1)
-  rest = np.sqrt(np.maximum(0, 1 - (one * one).sum(2)) * np.maximum(0, 1 - middle @ middle))
-  return (np.abs(one @ both) + rest[..., None]).max(1).T
+  *middle, rest = other[len(other) // 2]
+  mirrored = np.reshape(middle, (_SIDE, _SIDE))[:, ::-1].ravel()
+  dots = one[..., :-1] @ np.array([middle, mirrored]).T  # [windows, 49, 2]
+  return (np.abs(dots) + rest * one[..., -1:]).max(1).T
 
 
 def _detail(window: np.ndarray) -> np.ndarray:

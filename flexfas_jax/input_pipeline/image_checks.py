@@ -204,16 +204,16 @@ def _apart(array: np.ndarray) -> int:
 def _together(files: Mapping, arrays: Mapping[str, np.ndarray], rules: Rules) -> list[Problem]:
   problems = []
   # Without constant images: reported above, and equal to any other constant one.
-  looks = {m: copies.look(array) for m, array in arrays.items() if not signal.constant(array)}
+  varied = {m: array for m, array in arrays.items() if not signal.constant(array)}
+  looks = dict(zip(varied, copies.look_at(varied.values()), strict=True))
   for one, other in itertools.combinations(looks, 2):
     if one in files and files[one] == files.get(other):  # an array has no file
       problems.append(('same-image', f'{other} is the same file as {one}'))
     elif how := copies.describe(looks[one], looks[other]):
       problems.append(('same-image', f'{other} is a copy of {one} ({how})'))
-  if 'rgb' in arrays and (arrays['rgb'].ndim == 2 or _apart(arrays['rgb']) == 0):
-    for other in arrays:
-      if other != 'rgb' and arrays[other].ndim == 3 and _apart(arrays[other]) > GREY:
-        problems.append(('swapped', f'rgb has no colour, and {other} has'))
+  coloured = [m for m, one in arrays.items() if m != 'rgb' and one.ndim == 3 and _apart(one) > GREY]
+  if coloured and 'rgb' in arrays and (arrays['rgb'].ndim == 2 or _apart(arrays['rgb']) == 0):
+    problems += [('swapped', f'rgb has no colour, and {other} has') for other in coloured]
   if found := disagree(arrays, rules.sizes):
     problems.append(('size', found))
   return problems

@@ -27,6 +27,7 @@ _SHORT = 2**16  # bytes of compressed data that inflate to little, whatever they
 
 # FF and the code of a marker; FF00 is data, and FFD0 to FFD7 lie within a scan.
 _MARKER = re.compile(rb'\xff([^\x00\xff\xd0-\xd7])')
+_METADATA = re.compile(rb'\xff[\xe1-\xed\xef]')  # none of these: no segment to leave out
 _ALONE = (0x01, 0xD8, 0xD9)  # markers without a length
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _HUFFMAN = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive; cameras write no others
@@ -359,7 +360,7 @@ def without_metadata(encoded: bytes) -> bytes:
   libjpeg-turbo collects the colour profile and reports a damaged one as a damaged image, though no
   pixel depends on it.
   """
-  if _kind(encoded) != 'JPEG':
+  if _kind(encoded) != 'JPEG' or not _METADATA.search(encoded):
     return encoded
   kept, place = [], 0
   for marker, start, end in _segments(encoded):
@@ -372,7 +373,7 @@ def without_metadata(encoded: bytes) -> bytes:
 def orientation(encoded: bytes) -> int:
   """The EXIF orientation of a JPEG or PNG, 1 (upright) to 8; 1 where it has none."""
   kind = _kind(encoded)
-  if kind == 'JPEG':
+  if kind == 'JPEG' and b'Exif' in encoded:
     for marker, start, end in _segments(encoded):
       if marker == _SCAN:
         return 1
