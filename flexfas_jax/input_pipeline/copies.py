@@ -188,7 +188,7 @@ def _detail(window: np.ndarray) -> np.ndarray:
 def _ranks(plane: np.ndarray) -> np.ndarray:
   """The rank of each pixel of [h, w], the mean rank of equals, as a share; float32."""
   n = np.bincount(plane.ravel())
-  return ((np.cumsum(n) - n / 2) / plane.size).astype(np.float32)[plane]
+  return ((np.cumsum(n) - n / 2) / plane.size).astype(np.float32).take(plane)
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
