@@ -22,7 +22,8 @@ import itertools
 import json
 import pathlib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flexfas_jax import csv_dialect, schema
@@ -173,13 +174,14 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       plan.splits = sound
       if not all(sound.values()):
         raise DataError(self._report([f for f in self._findings if f.rule not in WARNINGS]))
-    self._rows = {
-      (split, row.facts['id']): row for split, rows in plan.splits.items() for row in _once(rows)
-    }
+    self._rows = {}  # of what is stored, by split and id
     self.extra = {row.facts['id']: row.extra for rows in plan.splits.values() for row in rows}
     # Otherwise nothing is built from rows with findings; their images are read so that one report
     # has everything.
     if self._beam_runner:
+      self._rows = {
+        (split, row.facts['id']): row for split, rows in plan.splits.items() for row in _once(rows)
+      }
       self._order = [
         (row.facts['id'], row.list, row.row) for rows in plan.splits.values() for row in rows
       ]
@@ -187,7 +189,9 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
         split: _on_beam(self._reader(), rows, f'{self.data_path}/{_FOUND}-{split}')
         for split, rows in plan.splits.items()
       }
-    self._planned = {split: (len(rows), self._read(rows)) for split, rows in plan.splits.items()}
+    self._planned = {
+      split: (len(rows), self._read(split, rows)) for split, rows in plan.splits.items()
+    }
     return super()._split_generators(dl_manager)
 
   def _check_root(self, splits: Mapping[str, list[Row]]) -> None:
@@ -203,7 +207,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
   def _splits(self, dl_manager):
     return self._planned
 
-  def _read(self, rows: list[Row]) -> Iterator[tuple[str, triplets.Example]]:
+  def _read(self, split: str, rows: list[Row]) -> Iterator[tuple[str, triplets.Example]]:
     tasks = (rows[i : i + _TASK] for i in range(0, len(rows), _TASK))
     looks = self.SHARED_IMAGES_LEAK
     task = functools.partial(reading.read_and_describe, self._reader(), looks)
@@ -215,6 +219,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       if read.described and id_ not in seen:
         good += 1
         seen.add(id_)
+        self._rows[split, id_] = row
         yield id_, {**row.facts, **read.images, triplets.DESCRIBED: read.described}
       else:
         yield triplets.SKIPPED
@@ -316,22 +321,30 @@ def _check(splits: Mapping[str, list[Row]], accepted: Iterable[str]) -> list_che
     split: [i for i, row in enumerate(rows) if not re.search(r'#\d+$', row.facts['id'])]
     for split, rows in splits.items()
   }
-  listed = {
-    split: [
-      lists.row_of(
-        row.files,
-        row.facts['label'],
-        list=row.list,
-        line=row.row,
-        **{key: str(row.facts[key]) for key in ('id', 'dataset', 'subject', 'video', 'frame')},
-      )
-      for row in map(splits[split].__getitem__, some)
-    ]
-    for split, some in places.items()
-  }
+  listed = {split: _Listed(splits[split], some) for split, some in places.items()}
   checked = list_checks.check_rows(listed, tuple(accepted))
   wrong = {split: {places[split][i] for i in some} for split, some in checked.wrong.items()}
   return checked._replace(wrong=wrong)
+
+
+class _Listed(Sequence):
+  """Rows as the check of lists wants them, made when they are asked for: they are large."""
+
+  def __init__(self, rows: Sequence[Row], places: Sequence[int]):
+    self._rows, self._places = rows, places
+
+  def __len__(self) -> int:
+    return len(self._places)
+
+  def __getitem__(self, i: int) -> lists.Row:
+    row = self._rows[self._places[i]]
+    return lists.row_of(
+      row.files,
+      row.facts['label'],
+      list=row.list,
+      line=row.row,
+      **{key: str(row.facts[key]) for key in ('id', 'dataset', 'subject', 'video', 'frame')},
+    )
 
 
 def _sound(plan: Plan, wrong: Mapping[str, Collection[int]]) -> tuple[dict[str, list[Row]], int]:
@@ -370,7 +383,12 @@ def _once(rows: list[Row]) -> list[Row]:
 
 def findings_of(row: Row, problems: Iterable[image_checks.Problem]) -> list[Finding]:
   """A row's problems, with where it was named."""
-  return [Finding(rule, row.list, row.row, text, row.facts['id']) for rule, text in problems]
+  # A worker sends copies of rules and paths, and there may be a problem for each file of a source.
+  known = {path: path for path in row.files.values()}
+  return [
+    Finding(sys.intern(rule), row.list, row.row, known.get(text, text), row.facts['id'])
+    for rule, text in problems
+  ]
 
 
 def _expecting(

@@ -24,6 +24,7 @@ _LOOKED_AT = 400  # headers by which the bit depth of a modality is settled
 _PNG_HEADER = 25  # bytes, of which the last is the bit depth
 _LAST_FRAME = 2**31 - 1  # that 32 bits hold
 _DIGESTS = {f'{modality}_sha256': modality for modality in schema.MODALITIES}
+_NOT_KNOWN: dict[str, str] = {}  # digests of most rows
 _SUFFIXES = ('.csv', '.tsv', '.txt')
 _WAY_OUT = 'name each video in a column video, or give --option video=picture where each is alone'
 
@@ -225,13 +226,15 @@ class Builder(SourceBuilder):
     if row.label == 'attack':
       facts['attack_category'] = self._category(row)
       facts['attack_type'] = facts['attack_type'] or facts['attack_category']
-    changed = 'source_' if self._recipe or any(self._units) else ''
+    changed = bool(self._recipe or any(self._units))
     extra = {name: text for name, text in row.extra.items() if name and name not in _DIGESTS}
-    extra |= {f'{changed}{modality}': path for modality, path in row.paths.items()}
+    # Many rows have nothing else, and share what they have.
+    paths = {f'source_{m}': path for m, path in row.paths.items()} if changed else row.paths
+    extra = {**extra, **paths} if extra else paths
     digests = {modality: text.lower() for modality, text in lists.digests(row.extra).items()}
     if changed:
-      extra |= {f'source_{modality}_sha256': digest for modality, digest in digests.items()}
-    return Row(facts, row.paths, row.list, row.line, digests, extra)
+      extra = extra | {f'source_{m}_sha256': digest for m, digest in digests.items()}
+    return Row(facts, row.paths, row.list, row.line, digests or _NOT_KNOWN, extra)
 
   def _with_videos(self, rows: Sequence[tuple[Row, str]], made: Plan) -> list[tuple[Row, str]]:
     """Rows with the video that they do not name: their folder, or themselves."""
@@ -253,8 +256,11 @@ class Builder(SourceBuilder):
         several[folder] = 'label', ', '.join(kinds)
     named = []
     for row, split in rows:
-      folder = row.facts['video'] or _folder(row)
-      if not row.facts['video'] and folder in several:
+      if row.facts['video']:
+        named.append((row, split))
+        continue
+      folder = _folder(row)
+      if folder in several:
         rule, holds = several[folder]
         text = f'names no video, and its folder {folder} is not one, with rows of {holds}'
         made.findings.append(Finding(rule, row.list, row.row, f'{text}; {_WAY_OUT}'))
