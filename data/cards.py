@@ -217,7 +217,7 @@ def _exchanged(records: Sequence[Mapping]) -> dict:
     path, place = one['place']
     example = _read(path, [place])[0]
     for modality, cliffs in found.items():
-      if _form(example[modality])[1]:
+      if one[f'{modality}_form'][1]:
         cliffs.append(signal.cliffs(geometry.decode(example[modality], modality, 'card')))
   if not signal.seem_exchanged(**found):
     return {}
