@@ -230,7 +230,10 @@ def _shortcuts(records: list[dict], extra: Mapping[str, Mapping[str, str]]) -> l
   column = lambda key: [one[key] for one in records]  # noqa: E731
   facts = shortcuts.facts_of(
     {m: list(map(bool, column(f'{m}_sha256'))) for m in MODALITIES},
-    {m: column(f'{m}_file') for m in MODALITIES},
+    {
+      m: [extra.get(one['id'], {}).get(f'source_{m}_file') or one[f'{m}_file'] for one in records]
+      for m in MODALITIES
+    },
   )
   facts['data set'] = column('dataset')
   facts['device'] = [extra.get(one['id'], {}).get('device', '') for one in records]

@@ -10,6 +10,9 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import cv2
+import numpy as np
+
 from flexfas_jax.evaluation import lists, near_duplicates, roots
 from flexfas_jax.evaluation.findings import WARNINGS
 from flexfas_jax.input_pipeline import encodings, geometry, image_checks, image_files, units
@@ -45,11 +48,13 @@ class Reader:
     source: the root that paths are below.
     rules: what the pictures must be.
     max_pixels: limit of each image's width times height, checked before it is decoded.
+    pinned: rows name the digests of what is stored, not of what is read.
   """
 
   source: str
   rules: image_checks.Rules = image_checks.Rules()
   max_pixels: int = dataclasses.field(default=image_files.MAX_PIXELS, kw_only=True)
+  pinned: bool = dataclasses.field(default=False, kw_only=True)
 
   def pictures(self, row: Row) -> dict[str, bytes]:
     """The encoded pictures of a row, by modality.
@@ -65,7 +70,41 @@ class Reader:
     return image_files.read(roots.locate(self.source, path))
 
   def __call__(self, row: Row) -> Outcome:
-    """Reads and checks one row; what is wrong is returned, never raised."""
+    """Reads and checks one row, and converts what training does not read.
+
+    What is wrong is returned, never raised.
+    """
+    read = self.read(row)
+    if _errors(read.problems):
+      return read
+    others = {m: one for m, one in read.images.items() if not image_files.is_stored(one)}
+    columns = {f'source_{m}_sha256': image_checks.digest(one) for m, one in others.items()}
+    columns |= {f'source_{m}_file': encodings.describe(one) for m, one in others.items()}
+    made = self.stored(read._replace(row=row._replace(extra={**row.extra, **columns})))
+    if not self.pinned or _errors(made.problems):
+      return made
+    changed = {m: one for m, one in made.images.items() if one is not read.images[m]}
+    found = image_checks.other_bytes(changed, row.sha256)
+    return made._replace(
+      problems=made.problems + [(rule, _where(row, text)) for rule, text in found]
+    )
+
+  def stored(self, read: Outcome) -> Outcome:
+    """The images as they are stored: as they are, and other formats than JPEG and PNG as PNG."""
+    images = dict(read.images)
+    for modality, encoded in images.items():
+      if not image_files.is_stored(encoded):
+        image = image_checks.pixels(encoded, modality, read.row.files[modality], self.max_pixels)
+        # Without a ValueError: the image was checked by the same units.
+        images[modality] = encode(units.convert(image, modality, self.rules.units))
+    return read._replace(images=images)
+
+  def keeps(self, encoded: bytes) -> bool:
+    """Whether an image is stored as the bytes that it is."""
+    return image_files.is_stored(encoded)
+
+  def read(self, row: Row) -> Outcome:
+    """Reads and checks one row, as the source has it."""
     if outside := [p for p in row.files.values() if lists.leaves_root(lists.clean(p))]:
       return Outcome(row, {}, [('outside-root', path) for path in outside])
     try:
@@ -77,7 +116,8 @@ class Reader:
       return Outcome(row, {}, [('unreadable', str(error))])
     except OSError as error:
       return Outcome(row, {}, [('unreadable', f'{error.filename}: {error.strerror}')])
-    found = image_checks.other_bytes(images, row.sha256)
+    compared = {m: one for m, one in images.items() if not self.pinned or self.keeps(one)}
+    found = image_checks.other_bytes(compared, row.sha256)
     found += image_checks.inspect(images, self.rules, self.max_pixels)
     if not self.rules.frame:  # frames are turned, then cropped
       found += image_checks.rotated(images)
@@ -86,6 +126,22 @@ class Reader:
   def exists(self, path: str) -> bool:
     """Whether a row's path leads to something; containers write `file#what`."""
     return os.path.exists(roots.locate(self.source, path.partition('#')[0]))
+
+
+def encode(image: np.ndarray, quality: int = 0) -> bytes:
+  """[H, W, 3] RGB or [H, W, 1] as a PNG, or a JPEG where it has 8 bits and a quality is given."""
+  image = np.ascontiguousarray(image[..., ::-1])  # OpenCV wants blue first; one channel is one
+  if quality and image.dtype == np.uint8:
+    done, encoded = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+  else:
+    done, encoded = cv2.imencode('.png', image)
+  if not done:
+    raise ValueError(f'OpenCV does not encode {image.dtype} of shape {image.shape}')
+  return encoded.tobytes()
+
+
+def _errors(problems: list[image_checks.Problem]) -> bool:
+  return any(rule not in WARNINGS for rule, _ in problems)
 
 
 def _where(row: Row, text: str) -> str:
@@ -147,6 +203,7 @@ class Read(NamedTuple):
   images: Mapping[str, bytes]
   problems: list[image_checks.Problem]
   described: Mapping[str, Any]  # by `describe`; empty where the row is left out
+  extra: Mapping[str, str]  # columns of the manifest
 
 
 def read_and_describe(reader: Reader, looks: bool, rows: list[Row]) -> list[Read]:
@@ -155,5 +212,5 @@ def read_and_describe(reader: Reader, looks: bool, rows: list[Row]) -> list[Read
   for outcome in map(reader, rows):
     sound = all(rule in WARNINGS for rule, _ in outcome.problems)
     images, described = (outcome.images, describe(outcome.images, looks)) if sound else ({}, {})
-    found.append(Read(images, outcome.problems, described))
+    found.append(Read(images, outcome.problems, described, outcome.row.extra))
   return found

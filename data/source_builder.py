@@ -125,7 +125,9 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     return reading.Reader(str(self.source), self.RULES)
 
   def _reader(self) -> reading.Reader:
-    return dataclasses.replace(self.reader(), max_pixels=self.max_pixels)
+    return dataclasses.replace(
+      self.reader(), max_pixels=self.max_pixels, pinned=bool(self.manifest)
+    )
 
   def download_and_prepare(self, **kwargs):
     """As in TFDS; the processes that read end with it.
@@ -220,6 +222,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
         good += 1
         seen.add(id_)
         self._rows[split, id_] = row
+        self.extra[id_] = read.extra
         yield id_, {**row.facts, **read.images, triplets.DESCRIBED: read.described}
       else:
         yield triplets.SKIPPED
@@ -231,7 +234,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
   def _finish(self):
     """Before the set is given its place: fails, or says what was left out."""
     if self._beam_runner:
-      found, self._nothing = _from_beam(self.data_path, self._order)
+      found, self._nothing = _from_beam(self.data_path, self._order, self.extra)
       self._findings += found
     records = []
     if not self._nothing:
@@ -256,6 +259,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       )
     self._failed()[1].unlink(missing_ok=True)  # of an attempt before this one
     counts = collections.Counter(finding.rule for finding in self._findings)
+    self._note_converted()
     recorded = {
       'source': self.source.name,
       'options': self.options,
@@ -276,6 +280,28 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       return findings
     others = [f for f in findings if not of_files(f)]
     return others + roots.grouped(self.source, missing, self._files)
+
+  def _note_converted(self) -> None:
+    """Notes images that are not stored as they were, and names their paths `source_rgb`, ...
+
+    Without that name, the manifest would claim that its digests are those of these files.
+    """
+    formats = collections.Counter(
+      described.partition(' ')[0]
+      for extra in self.extra.values()
+      for modality in schema.MODALITIES
+      if (described := extra.get(f'source_{modality}_file'))
+    )
+    if formats:
+      said = ', '.join(f'{n} {name}' for name, n in sorted(formats.items()))
+      self._notes.append(
+        f'{formats.total()} images are stored as PNG, without loss, and were {said}'
+      )
+      names = {modality: f'source_{modality}' for modality in schema.MODALITIES}
+      self.extra = {
+        id_: {names.get(column, column): text for column, text in extra.items()}
+        for id_, extra in self.extra.items()
+      }
 
   def _failed(self) -> tuple[str, pathlib.Path]:
     """The set's name, and where everything wrong is listed while there is no set."""
@@ -451,8 +477,9 @@ def _on_beam(reader: reading.Reader, rows: list[Row], findings: str):
 
 
 def _finding_lines(outcome: reading.Outcome) -> list[str]:
-  found = findings_of(outcome.row, outcome.problems)
-  return [json.dumps([outcome.row.facts['id'], found])] if found else []
+  found, extra = findings_of(outcome.row, outcome.problems), outcome.row.extra
+  converted = any(f'source_{modality}_file' in extra for modality in schema.MODALITIES)
+  return [json.dumps([outcome.row.facts['id'], found, extra])] if found or converted else []
 
 
 def _keyed_examples(
@@ -466,12 +493,15 @@ def _keyed_examples(
   return [(outcome.row.facts['id'], triplets.check({**outcome.row.facts, **outcome.images}))]
 
 
-def _from_beam(folder, order: Iterable[tuple[str, str, int]]) -> tuple[list[Finding], bool]:
+def _from_beam(
+  folder, order: Iterable[tuple[str, str, int]], columns: dict[str, Mapping[str, str]]
+) -> tuple[list[Finding], bool]:
   """Collects what Beam's workers found, and removes their files.
 
   Args:
     folder: of the shards.
     order: (id, list, row) of the rows as they were planned, whatever order they were read in.
+    columns: {id: further columns}; those that reading added are put there.
 
   Returns:
     The findings, and whether a split had nothing good.
@@ -481,9 +511,10 @@ def _from_beam(folder, order: Iterable[tuple[str, str, int]]) -> tuple[list[Find
     for line in path.read_text(encoding='utf-8').splitlines():
       if one := json.loads(line):
         found.append(one)
+        columns[one[0]] = one[2]
       else:
         nothing = True
     path.unlink()
   place = {key: i for i, key in enumerate(order)}
-  findings = [Finding(*finding) for _, some in found for finding in some]
+  findings = [Finding(*finding) for _, some, _ in found for finding in some]
   return sorted(findings, key=lambda f: place[f.id, f.list, f.row]), nothing

@@ -54,8 +54,9 @@ SKIPPED = ('', {})  # in the place of an example that is left out: progress coun
 def features() -> tfds.features.FeaturesDict:
   """The features of every data set.
 
-  An image is the source's own encoded file, so that nothing is lost or encoded twice (16-bit depth
-  above all); `b''` says that the modality is absent, which is not the same as a black picture.
+  An image is the source's own encoded file, JPEG or PNG, so that nothing is lost or encoded twice
+  (16-bit depth above all); other formats are converted to PNG. `b''` says that the modality is
+  absent, which is not the same as a black picture.
   """
   # A scalar of bytes: no decoder is attached, and none of TensorFlow is needed.
   image = {modality: tfds.features.Scalar(np.object_) for modality in MODALITIES}

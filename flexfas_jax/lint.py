@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     metavar='UNIT',
     default='',
     help='of 16-bit depth: mm, or the mm of one step, e.g. 0.1mm, 0.25mm; 65535 is then read as 0 '
-    '(not measured), as by prepare --option depth_unit=UNIT',
+    '(not measured). Of floating point: m or mm. As by prepare --option depth_unit=UNIT',
   )
   parser.add_argument(
     '--ir_bits',

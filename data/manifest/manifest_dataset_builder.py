@@ -25,6 +25,7 @@ _PNG_HEADER = 25  # bytes, of which the last is the bit depth
 _LAST_FRAME = 2**31 - 1  # that 32 bits hold
 _DIGESTS = {f'{modality}_sha256': modality for modality in schema.MODALITIES}
 _NOT_KNOWN: dict[str, str] = {}  # digests of most rows
+_OF_READING = {f'source_{modality}_file' for modality in schema.MODALITIES}  # of an earlier set
 _SUFFIXES = ('.csv', '.tsv', '.txt')
 _WAY_OUT = 'name each video in a column video, or give --option video=picture where each is alone'
 
@@ -112,9 +113,8 @@ class Builder(SourceBuilder):
       units=self._units,
     )
     return cropping.Reader(
-      str(self.source), read, self.RULES, recipe, self.options['yunet'], self._quality,
-      pinned=bool(self.manifest),
-    )  # fmt: skip
+      str(self.source), read, self.RULES, recipe, self.options['yunet'], self._quality
+    )
 
   def _understand_options(self) -> None:
     options = self.options
@@ -227,7 +227,8 @@ class Builder(SourceBuilder):
       facts['attack_category'] = self._category(row)
       facts['attack_type'] = facts['attack_type'] or facts['attack_category']
     changed = bool(self._recipe or any(self._units))
-    extra = {name: text for name, text in row.extra.items() if name and name not in _DIGESTS}
+    drop = {'', *_DIGESTS, *_OF_READING}
+    extra = {name: text for name, text in row.extra.items() if name not in drop}
     # Many rows have nothing else, and share what they have.
     paths = {f'source_{m}': path for m, path in row.paths.items()} if changed else row.paths
     extra = {**extra, **paths} if extra else paths
@@ -334,7 +335,10 @@ def _bits(source: pathlib.Path, paths: Sequence[str]) -> collections.Counter:
     try:
       with image_files.open_regular(roots.locate(source, path)) as file:
         header = file.read(_PNG_HEADER)
-    except OSError:
+      if not image_files.is_stored(header):
+        found[16 if image_files.header(image_files.read(source / path)).bits > 8 else 8] += 1
+        continue
+    except (OSError, image_files.Unreadable):
       continue  # told when it is read
     if header.startswith(b'\x89PNG') and len(header) == _PNG_HEADER:
       found[16 if header[-1] == 16 else 8] += 1

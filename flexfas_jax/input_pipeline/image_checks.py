@@ -20,7 +20,15 @@ import numpy as np
 import simplejpeg
 from PIL import PngImagePlugin
 
-from flexfas_jax.input_pipeline import copies, faces, image_files, signal, units
+from flexfas_jax.input_pipeline import (
+  converted_formats,
+  copies,
+  faces,
+  geometry,
+  image_files,
+  signal,
+  units,
+)
 from flexfas_jax.input_pipeline.image_files import Unreadable
 from flexfas_jax.input_pipeline.units import Units
 from flexfas_jax.schema import MODALITIES
@@ -59,16 +67,18 @@ class Rules:
 def decode(encoded: bytes, max_pixels: int = image_files.MAX_PIXELS) -> np.ndarray:
   """An encoded image, whole, as [h, w] or [h, w, C] uint8 or uint16, red first.
 
+  Depth may be floating point, which `units.convert` converts to millimetres.
+
   Args:
-    encoded: JPEG or PNG.
+    encoded: JPEG, PNG, or of `converted_formats`.
     max_pixels: limit of the width times the height, taken from the header before decoding.
 
   Raises:
-    Unreadable: anything but a whole JPEG or PNG of 8 or 16 bits within the limits of `image_files`.
+    Unreadable: anything but a whole image of these formats within the limits of `image_files`.
   """
   header = image_files.check(encoded, max_pixels)
   try:
-    return (_jpeg if header.kind == 'JPEG' else _png)(encoded, header)
+    return _DECODERS.get(header.kind, converted_formats.decode)(encoded, header)
   except Unreadable:
     raise
   except Exception as error:  # decoders raise many kinds
@@ -113,6 +123,25 @@ def _deep(encoded: bytes) -> np.ndarray:
   array = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
   grey = encoded[25] in (0, 4)  # the colour type; the rest of the channels is transparency
   return np.ascontiguousarray(array[..., 0] if grey else array[..., 2::-1])
+
+
+_DECODERS = {'JPEG': _jpeg, 'PNG': _png}
+
+
+def pixels(
+  encoded: bytes, modality: str, where: str, max_pixels: int = image_files.MAX_PIXELS
+) -> np.ndarray:
+  """An image that `decode` reads, as `geometry.decode` gives it: [H, W, 3] of RGB, else [H, W, 1].
+
+  Args:
+    encoded: was checked by `decode`.
+    modality: 'rgb', 'depth' or 'ir'.
+    where: named in the error.
+    max_pixels: as of `decode`.
+  """
+  if image_files.is_stored(encoded):  # by the decoder of training, pixel for pixel
+    return geometry.decode(encoded, modality, where)
+  return geometry.of_modality(decode(encoded, max_pixels), modality)
 
 
 def inspect(

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.input_pipeline import image_formats
+from flexfas_jax.input_pipeline import converted_formats, image_formats
+from flexfas_jax.input_pipeline.image_formats import Header, Unreadable
 
 MAX_BYTES = 64 * 2**20  # of an encoded image; 25 million pixels as PNG of three channels fit
 MAX_PIXELS = 25_000_000
@@ -45,20 +46,6 @@ _KINDS = (
   (stat.S_ISCHR, 'a device'),
   (stat.S_ISBLK, 'a device'),
 )
-
-
-class Unreadable(Exception):
-  """The bytes are no image that is decoded here; the text says what they are."""
-
-
-class Header(NamedTuple):
-  """What a file claims to be."""
-
-  kind: str  # 'JPEG' or 'PNG'
-  width: int
-  height: int
-  channels: int  # as stored: 1 with a palette
-  bits: int  # of a channel as stored: 1 to 16
 
 
 class _Scan(NamedTuple):
@@ -166,16 +153,17 @@ def check(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Header:
   check_size(found.width, found.height, max_pixels)
   if found.kind == 'PNG':
     _check_data(encoded, found)
-  elif _ZEROS in encoded and _zeros_are_damage(encoded):
+  elif found.kind == 'JPEG' and _ZEROS in encoded and _zeros_are_damage(encoded):
     raise Unreadable('is damaged: zeros replace part of its data')
   return found
 
 
 def header(encoded: bytes) -> Header:
-  """What a JPEG or PNG claims to be, after a look at all its parts; no pixel is decoded.
+  """What an image file claims to be, after a look at all its parts; no pixel is decoded.
 
   Raises:
-    Unreadable: neither of the two, not whole, animated, or with more parts than real images have.
+    Unreadable: of no format that is read, not whole, animated, or with more parts than real images
+      have.
   """
   if not encoded:
     raise Unreadable('is empty (0 bytes)')
@@ -185,7 +173,14 @@ def header(encoded: bytes) -> Header:
     return _jpeg_header(encoded)
   if kind == 'PNG':
     return _png_header(encoded)
+  if other := converted_formats.header(encoded):
+    return other
   raise Unreadable(f'is {image_formats.describe(encoded)}')
+
+
+def is_stored(encoded: bytes) -> bool:
+  """Whether a file has a format that prepared sets have, JPEG or PNG; others are converted."""
+  return bool(_kind(encoded))
 
 
 def _kind(encoded: bytes) -> str:
@@ -371,7 +366,7 @@ def without_metadata(encoded: bytes) -> bytes:
 
 
 def orientation(encoded: bytes) -> int:
-  """The EXIF orientation of a JPEG or PNG, 1 (upright) to 8; 1 where it has none."""
+  """The EXIF orientation of an image, 1 (upright) to 8; 1 where it has none."""
   kind = _kind(encoded)
   if kind == 'JPEG' and b'Exif' in encoded:
     for marker, start, end in _segments(encoded):
@@ -383,7 +378,7 @@ def orientation(encoded: bytes) -> int:
     for name, start, end in _chunks(encoded):
       if name == b'eXIf':
         return _of_exif(encoded[start:end].removeprefix(b'Exif\0\0'))
-  return 1
+  return 1 if kind else _of_exif(converted_formats.exif(encoded))
 
 
 def _of_exif(exif: bytes) -> int:

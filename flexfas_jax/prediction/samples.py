@@ -16,6 +16,7 @@ from flexfas_jax.prediction.pictures import Given
 from flexfas_jax.schema import LABELS, METADATA
 
 READ = ('.jpg', '.jpeg', '.png')
+CONVERTED = ('.webp', '.tif', '.tiff', '.npy', '.heic', '.heif')  # read too
 # Suffixes of images and arrays, read or not.
 IMAGES = frozenset((
   *READ,

@@ -3,12 +3,13 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from flexfas_jax import prepare
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.input_pipeline import sources
-from tests.miniatures import casia_surf, manifest, padisi, wmca
+from tests.miniatures import casia_surf, faces, manifest, padisi, wmca
 
 pytest.importorskip(
   'apache_beam', reason="apache_beam is not installed: pip install 'flexfas_jax[beam]'"
@@ -71,6 +72,25 @@ def test_the_same_examples(dataset, runner, trees, tmp_path):
   cards = [json.loads((folder / 'card.json').read_text()) for folder in (here, beam)]
   assert cards[0] == cards[1]
   assert left(beam) == left(here)  # the workers' files are gone
+
+
+def test_images_that_are_converted(tmp_path):
+  source = tmp_path / 'source'
+  source.mkdir()
+  rows = []
+  for i in range(4):
+    row = {'label': 'bona_fide', 'subject': f's{i}', 'video': 'v', 'frame': '1'}
+    for modality, image in faces.triplet('', i, size=48, depth_bits=16).items():
+      row[modality] = f'{i}_{modality}.npy'
+      np.save(source / row[modality], image / np.float32(1000) if modality == 'depth' else image)
+    rows.append(row)
+  manifest.write_csv(source / 'manifest.csv', rows)
+  here, beam = both('manifest/ours', source, tmp_path, options={'depth_unit': 'm'})
+  assert examples(beam, 'whole') == examples(here, 'whole') != {}
+  assert (beam / 'manifest.csv').read_bytes() == (here / 'manifest.csv').read_bytes()
+  assert b'NPY 48x48 32' in (here / 'manifest.csv').read_bytes()
+  cards = [json.loads((folder / 'card.json').read_text()) for folder in (here, beam)]
+  assert cards[0] == cards[1] and '12 NPY' in ' '.join(cards[0]['notes'])
 
 
 def test_the_same_findings(tmp_path):

@@ -926,12 +926,14 @@ def test_the_card_has_distance_and_relief(own, tmp_path):
   said = (folder / 'CARD.md').read_text(encoding='utf-8')
   assert f'relief (interquartile range) {found["bona_fide"]["relief_mm"]:g} mm' in said
   assert 'NOTE: faces' not in said
-  # A quarter of a millimetre, which is a possible distance in mm.
+  # A quarter of a millimetre: a distance that is possible in mm, but not with this relief.
   for row in rows:
     depth = decoded((root / row['depth']).read_bytes()) * 4
     (root / row['depth']).write_bytes(rendered.encode(depth, '.png'))
     del row['depth_sha256']
-  folder = prepare(root, tmp_path / 'b', rows=rows, options=crop)
+  _, found_wrong = refused(root, tmp_path / 'b', rows=rows, options=crop)
+  assert {(rule, row) for rule, row, _ in found_wrong} >= {('range', row) for row in (2, 3, 4)}
+  folder = prepare(root, tmp_path / 'd', rows=rows, options=crop | {'depth_unit': 'mm'})
   assert 'NOTE: faces have a relief of about 20 mm' in (folder / 'CARD.md').read_text('utf-8')
   folder = prepare(root, tmp_path / 'c', rows=rows, options=crop | {'depth_unit': '0.25mm'})
   assert card(folder)['pictures']['depth']['face_window'] == found

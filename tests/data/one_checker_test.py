@@ -15,6 +15,7 @@ from PIL import Image
 from flexfas_jax import errors, lint, prepare
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation.findings import RULES, severity
+from flexfas_jax.input_pipeline import sources
 from flexfas_jax.prediction import Predictor
 from flexfas_jax.training import inputs
 from tests.miniatures import faces, manifest
@@ -101,15 +102,42 @@ def png(array):
   return cv2.imencode('.png', array)[1].tobytes()
 
 
+def npy(array):
+  file = io.BytesIO()
+  np.save(file, array)
+  return file.getvalue()
+
+
+def metres(content):
+  return (decoded(content) / 1000).astype(np.float32)
+
+
+def tiff_pages(content, *_):
+  file, image = io.BytesIO(), Image.open(io.BytesIO(content))
+  image.save(file, 'TIFF', save_all=True, append_images=[image])
+  return file.getvalue()
+
+
+def webp(content, *_, **options):
+  file = io.BytesIO()
+  Image.open(io.BytesIO(content)).save(file, 'WEBP', lossless=True, **options)
+  return file.getvalue()
+
+
 def damaged(content, *_):
   middle = len(content) // 2
   return content[:middle] + content[middle + len(content) // 8 :]
 
 
+def exif(orientation):
+  found = Image.Exif()
+  found[0x0112] = orientation
+  return found
+
+
 def turned(content, *_, orientation=3):
-  exif, file = Image.Exif(), io.BytesIO()
-  exif[0x0112] = orientation
-  Image.open(io.BytesIO(content)).save(file, 'JPEG', exif=exif, quality=95)
+  file = io.BytesIO()
+  Image.open(io.BytesIO(content)).save(file, 'JPEG', exif=exif(orientation), quality=95)
   return file.getvalue()
 
 
@@ -156,6 +184,17 @@ IMAGES = {
     change('depth', lambda c, *_: png(np.minimum(decoded(c) * 100.0, 65534).astype(np.uint16))),
     {('range', AT)},
   ),
+  'metres without a unit': (change('depth', lambda c, *_: npy(metres(c))), {('range', AT)}),
+  'truncated NPY': (change('depth', lambda c, *_: npy(decoded(c))[:-100]), {('unreadable', AT)}),
+  'NPY of int32': (
+    change('depth', lambda c, *_: npy(decoded(c).astype(np.int32))), {('unreadable', AT)},
+  ),
+  'TIFF of floats for infrared': (
+    change('ir', lambda c, *_: cv2.imencode('.tiff', decoded(c).astype(np.float32))[1].tobytes()),
+    {('range', AT)},
+  ),
+  'TIFF of two pages': (change('rgb', tiff_pages), {('unreadable', AT)}),
+  'truncated WebP': (change('rgb', lambda c, *_: webp(c)[:-30]), {('unreadable', AT)}),
   'infrared is a colour map': (
     change('ir', lambda c, *_: png(cv2.applyColorMap(decoded(c), cv2.COLORMAP_INFERNO))),
     {('colour', AT)},
@@ -167,6 +206,10 @@ IMAGES = {
 }  # fmt: skip
 LISTS = {
   'EXIF turns': (change('rgb', turned), {('rotated', AT)}),
+  'EXIF turns a WebP': (
+    change('rgb', lambda c, *_: webp(turned(c), exif=exif(3))),
+    {('rotated', AT)},
+  ),
   'EXIF turns sideways': (on_its_side, {('rotated', AT)}),
   'other bytes': (
     cells(rgb_sha256=hashlib.sha256(b'').hexdigest().upper()), {('sha256', AT)},
@@ -188,6 +231,92 @@ def test_sound(own, predictor, tmp_path):
     assert predictor(**{m: root / row[m] for m in MODALITIES}).outcome != 'fta'
   assert errors_of_lint(root, rows, tmp_path) == (0, set())
   assert errors_of_prepare(root, rows, tmp_path) == (0, set())
+
+
+def heic(content):
+  pillow_heif = pytest.importorskip('pillow_heif', reason='the extra `formats` is not installed')
+  file = io.BytesIO()
+  pillow_heif.from_pillow(Image.open(io.BytesIO(content))).save(file, quality=95)
+  return file.getvalue()
+
+
+OTHER = {  # format: {modality: how a file becomes one}, and the depth unit
+  'NPY': ({m: lambda c: npy(decoded(c)) for m in ('depth', 'ir')}, ''),
+  'NPY of metres': ({'depth': lambda c: npy(metres(c))}, 'm'),
+  'TIFF': ({'depth': lambda c: cv2.imencode('.tiff', decoded(c))[1].tobytes()}, ''),
+  'TIFF of metres': ({'depth': lambda c: cv2.imencode('.tiff', metres(c))[1].tobytes()}, 'm'),
+  'WebP': ({'rgb': webp, 'ir': webp}, ''),
+  'HEIC': ({'rgb': heic}, ''),
+}
+
+
+@pytest.mark.parametrize('name', OTHER)
+def test_other_formats(own, tmp_path, tmp_path_factory, name):
+  """All three read them, and training gets what prediction sees."""
+  root, rows = own
+  by_modality, unit = OTHER[name]
+  before = {}
+  for row in rows:
+    for modality, how in by_modality.items():
+      path = root / row[modality]
+      before[row['id'], modality] = decoded(path.read_bytes())
+      path.write_bytes(how(path.read_bytes()))  # whatever it is called
+    row['depth_sha256'] = hashlib.sha256((root / row['depth']).read_bytes()).hexdigest()
+  manifest.write_csv(tmp_path / 'ours.csv', rows)
+  units = [f'--depth_unit={unit}'] if unit else []
+  assert lint.main([str(tmp_path / 'ours.csv'), f'--root={root}', *units]) == 0
+  common = ['--dataset=manifest/ours', f'--source={root}', f'--lists={tmp_path / "ours.csv"}']
+  common += ['--workers=1', *([f'--option=depth_unit={unit}'] if unit else [])]
+  assert prepare.main([*common, f'--data_dir={tmp_path / "out"}']) == 0
+  folder = tmp_path / 'out/manifest/ours/1.0.0'
+  with open(folder / 'manifest.csv', newline='', encoding='utf-8') as file:
+    stored = list(csv.DictReader(file))
+  examples = {}
+  for split in ('train', 'val', 'test'):
+    source = sources.open_source(f'manifest/ours:{split}', tmp_path / 'out')
+    examples |= {source[i]['id']: source[i] for i in range(len(source))}
+  bundle = bundles.write(tmp_path_factory.mktemp('bundles') / 'toy')
+  on_source, on_stored = Predictor.load(bundle, depth_unit=unit), Predictor.load(bundle)
+  for row, line in zip(rows, sorted(stored, key=lambda line: line['id']), strict=True):
+    assert not {'rgb', 'depth', 'ir'} & line.keys()  # `rgb_sha256` is not of that file
+    example = examples[line['id']]
+    for modality in MODALITIES:
+      content = (root / row[modality]).read_bytes()
+      assert line[f'source_{modality}'] == row[modality]
+      assert line[f'{modality}_sha256'] == hashlib.sha256(example[modality]).hexdigest()
+      if modality not in by_modality:
+        assert example[modality] == content
+        continue
+      assert line[f'source_{modality}_sha256'] == hashlib.sha256(content).hexdigest()
+      assert line[f'source_{modality}_file'].split()[0] == name.split()[0]
+      assert line[f'{modality}_file'].startswith(f'PNG {SIZE}x{SIZE} ')
+      if name != 'HEIC':
+        np.testing.assert_array_equal(decoded(example[modality]), before[row['id'], modality])
+    seen = [
+      of.acquire({m: one(m) for m in MODALITIES}).arrays
+      for of, one in (
+        (on_source, lambda m: root / row[m]),  # noqa: B023
+        (on_stored, lambda m: example[m]),  # noqa: B023
+      )
+    ]
+    for modality in MODALITIES:
+      np.testing.assert_array_equal(seen[0][modality], seen[1][modality])
+  card = json.loads((folder / 'card.json').read_text())
+  n = len(rows) * len(by_modality)
+  said = f'{n} images are stored as PNG, without loss, and were {n} {name.split()[0]}'
+  assert said in card['notes']
+  # The same set again, as its manifest says.
+  again = [*common, f'--manifest={folder / "manifest.csv"}', f'--data_dir={tmp_path / "again"}']
+  assert prepare.main(again) == 0
+  for modality, how in by_modality.items():
+    content = before[rows[0]['id'], modality]
+    (root / rows[0][modality]).write_bytes(how(png(np.flipud(content))))
+  manifest.write_csv(tmp_path / 'ours.csv', [row | {'depth_sha256': ''} for row in rows])
+  again[-1] = f'--data_dir={tmp_path / "changed"}'
+  assert prepare.main(again) == 3
+  with open(tmp_path / 'changed/manifest-ours.bad_files.csv', newline='', encoding='utf-8') as file:
+    errors_found = [f['rule'] for f in csv.DictReader(file) if severity(f['rule']) == 'error']
+  assert errors_found == ['sha256'] * len(by_modality)
 
 
 @pytest.mark.parametrize('name', IMAGES | LISTS)
