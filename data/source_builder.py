@@ -222,7 +222,8 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
         good += 1
         seen.add(id_)
         self._rows[split, id_] = row
-        self.extra[id_] = read.extra
+        if read.extra != row.extra:  # equal ones are shared
+          self.extra[id_] = read.extra
         yield id_, {**row.facts, **read.images, triplets.DESCRIBED: read.described}
       else:
         yield triplets.SKIPPED
