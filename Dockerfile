@@ -2,7 +2,11 @@
 # docker run --rm --volume "$PWD:/shared" IMAGE --config=configs/vit_fusion.py \
 #   --workdir=/shared/runs/vit_fusion --config.data_dir=/shared/prepared
 ARG PYTHON=3.11
-FROM python:${PYTHON}-slim
+# A released image is built from a base by its digest: `docker buildx imagetools inspect
+# python:3.11-slim` prints it, then --build-arg BASE=python:3.11-slim@sha256:DIGEST.
+ARG BASE=python:${PYTHON}-slim
+# hadolint ignore=DL3006
+FROM ${BASE}
 
 # tpu or cuda; several with commas: tpu,hub
 ARG EXTRA=tpu
@@ -11,17 +15,17 @@ RUN useradd --create-home --uid 1000 flexfas
 
 # The dependencies by themselves: the layer stays as long as pyproject.toml does.
 COPY pyproject.toml README.md LICENSE ./
+COPY requirements/lock.txt requirements/lock.txt
 # hadolint ignore=DL3013
 RUN mkdir flexfas_jax \
   && touch flexfas_jax/__init__.py \
-  && pip install --no-cache-dir ".[${EXTRA}]"
-COPY flexfas_jax flexfas_jax
-RUN pip install --no-cache-dir --no-deps --force-reinstall . \
-  && rm -r flexfas_jax build ./*.egg-info
-
-# What is read from where the command runs: configs, and the builders of data sets.
+  && pip install --no-cache-dir --constraint=requirements/lock.txt ".[${EXTRA}]"
 COPY configs configs
 COPY data data
+COPY flexfas_jax flexfas_jax
+# Configs stay, for --config=configs/NAME.py; --config=NAME is that of the installed package.
+RUN pip install --no-cache-dir --no-deps --force-reinstall . \
+  && rm -r flexfas_jax data build ./*.egg-info
 
 ENV PYTHONUNBUFFERED=1
 # A pod's TPU devices belong to root: for images that run there, --build-arg RUN_AS=root.

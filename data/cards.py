@@ -1,6 +1,6 @@
 """What lies beside a prepared set: its manifest, a card to read, and a contact sheet to look at.
 
-All of it is taken from the records as they were written, so that it is true of them:
+All of it is of the records as they were written, so that it is true of them:
 
 - `manifest.csv`: a row per record, in the order of the records: all fields but the images, their
   SHA-256, how each file was encoded (`encodings.describe`), and the columns that the source adds
@@ -28,8 +28,9 @@ from array_record.python import array_record_data_source
 from PIL import Image, ImageDraw, ImageFont
 
 import flexfas_jax
-from flexfas_jax.images import encodings, geometry, transforms, units
-from flexfas_jax.images import files as image_files
+from flexfas_jax.data import reading
+from flexfas_jax.errors import DataError
+from flexfas_jax.images import geometry, signal, transforms, units
 from flexfas_jax.images.worker_pool import Workers
 from flexfas_jax.progress import show_progress
 from flexfas_jax.protocols import shortcuts
@@ -42,27 +43,79 @@ FILES = tuple(f'{m}_file' for m in MODALITIES)
 _AT_ONCE = 256  # records of a task
 _WORTH_A_BAR = 20  # tasks
 _VALUES = 6  # of a shortcut that the card shows; card.json has all
+_LOOKED_AT = 200  # samples of a set whose depth and infrared are compared
 _TILE, _PEOPLE, _GAP, _LABEL, _TITLE = 92, 4, 8, 16, 32
 _HOLE = (58, 22, 74)  # colour of what a depth sensor did not measure
 _ABSENT = (235, 235, 235)
 
 
-def read_back(name: str, shards: Mapping[str, Sequence[pathlib.Path]]) -> list[dict]:
+def read_back(
+  name: str, shards: Mapping[str, Sequence[pathlib.Path]], looks: bool = False
+) -> list[dict]:
   """What the records of a set are, in their order: all fields but the images, and of those digests.
 
   Args:
     name: `set/config/version`.
     shards: {split: ArrayRecord files, in order}.
+    looks: whether records have 'look', what `near_duplicates` compares.
   """
   records = []
   with Workers() as workers:
     for split, paths in shards.items():
       tasks = [(path, start) for path in paths for start in range(0, _length(path), _AT_ONCE)]
-      found = workers.map(functools.partial(_describe, split), tasks, few=8)
+      found = workers.map(functools.partial(_describe, split, looks), tasks, few=8)
       if len(tasks) > _WORTH_A_BAR:
         found = show_progress(found, len(tasks), f'{name} {split}: reading back, by {_AT_ONCE}')
       records += itertools.chain.from_iterable(found)
   return records
+
+
+def compare(
+  shards: Mapping[str, Sequence[pathlib.Path]], written: Mapping[str, dict[bytes, dict]]
+) -> list[dict]:
+  """As `read_back`, of what was described when it was written; reads every record once more.
+
+  Args:
+    shards: {split: ArrayRecord files, in order}.
+    written: by split, {`digest` of a record: what it is, by `describe`}; emptied.
+
+  Raises:
+    DataError: the files do not hold these records, each once.
+  """
+  records = []
+  for split, paths in shards.items():
+    left = written[split]
+    for path in paths:
+      with array_record_data_source.ArrayRecordDataSource(str(path)) as stored:
+        for start in range(0, len(stored), _AT_ONCE):
+          numbers = range(start, min(start + _AT_ONCE, len(stored)))
+          for number, record in zip(numbers, stored.__getitems__(numbers), strict=True):
+            if (one := left.pop(digest(record), None)) is None:
+              raise DataError(
+                f'{path}: record {number} is not what was written; is the disk sound?'
+              )
+            one['place'] = path, number
+            records.append(one)
+    if left:
+      raise DataError(f'{paths[0].parent}: {len(left)} records of {split} are missing')
+  return records
+
+
+def digest(record: bytes) -> bytes:
+  """By which a record is told from others."""
+  return hashlib.sha256(record).digest()
+
+
+def describe(split: str, example: Mapping, images: Mapping | None = None) -> dict:
+  """What is known of a record, but for its `place`.
+
+  Args:
+    split: of the record.
+    example: complete, see `features.check`.
+    images: of `reading.describe`; None: it is asked.
+  """
+  facts = {key: value for key, value in example.items() if key not in MODALITIES}
+  return {'split': split, **facts, **(images or reading.describe(example))}
 
 
 def image_of(record: Mapping, modality: str) -> bytes:
@@ -98,6 +151,7 @@ def write(
     'splits': {split: _counts([r for r in records if r['split'] == split]) for split in splits},
     'pictures': {modality: _pictures(records, modality) for modality in MODALITIES},
     'shortcuts': _shortcuts(records, extra),
+    **_exchanged(records),
     **recorded,
   }
   (folder / 'card.json').write_text(json.dumps(card, indent=2) + '\n', encoding='utf-8')
@@ -112,7 +166,7 @@ def _length(path: pathlib.Path) -> int:
 
 @functools.cache
 def _features():
-  from data import features  # imports TFDS, which the main process has and a worker not yet
+  from flexfas_jax.data import features  # imports TFDS; the main process has it, a worker not yet
 
   return features.features_dict()
 
@@ -123,42 +177,19 @@ def _read(path: pathlib.Path, numbers: Iterable[int]) -> list[dict]:
   return [_features().deserialize_example_np(one) for one in raw]
 
 
-def _describe(split: str, task: tuple[pathlib.Path, int]) -> list[dict]:
+def _describe(split: str, looks: bool, task: tuple[pathlib.Path, int]) -> list[dict]:
   """What the records of a task are, without their pictures."""
   path, start = task
   found = []
   numbers = range(start, min(start + _AT_ONCE, _length(path)))
   for number, example in zip(numbers, _read(path, numbers), strict=True):
-    one = {'split': split, 'place': (path, number)}
     for key, value in example.items():
-      if key in MODALITIES:
-        one[f'{key}_sha256'] = hashlib.sha256(value).hexdigest() if value else ''
-        one[f'{key}_form'] = _form(value) if value else None
-        one[f'{key}_bytes'] = len(value)
-        if key == 'depth':
-          one['depth_mm'] = _distance_and_relief(value, one['depth_form'])
-        one[f'{key}_file'] = encodings.describe(value) if value else ''
-      else:
-        one[key] = value.decode() if isinstance(value, bytes) else int(value)
-    one['label'] = 'bona_fide' if one['label'] else 'attack'
-    found.append(one)
+      if key not in MODALITIES:
+        example[key] = value.decode() if isinstance(value, bytes) else int(value)
+    example['label'] = LABELS[example['label']]
+    described = describe(split, example, reading.describe(example, looks))
+    found.append({**described, 'place': (path, number)})
   return found
-
-
-def _form(encoded: bytes) -> tuple[str, int, int, int, int]:
-  """(file format, width, height, channels, bits), from the header alone."""
-  try:
-    found = image_files.header(encoded)
-    return found.kind, found.width, found.height, found.channels, max(8, found.bits)
-  except image_files.Unreadable:  # a builder that checks nothing wrote it
-    return 'unreadable', 0, 0, 0, 0
-
-
-def _distance_and_relief(encoded: bytes, form: tuple | None) -> tuple[float, float] | None:
-  """Of the face window of 16-bit depth, mm; None of other images."""
-  if form is None or form[4] != 16:
-    return None
-  return units.distance_and_relief(geometry.decode(encoded, 'depth', 'card'))
 
 
 def _write_manifest(path, records, extra, columns) -> str:
@@ -176,12 +207,31 @@ def _write_manifest(path, records, extra, columns) -> str:
   return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _exchanged(records: Sequence[Mapping]) -> dict:
+  """For the card, where depth and infrared seem to be exchanged; see `signal.seem_exchanged`."""
+  both = [one for one in records if one['depth_sha256'] and one['ir_sha256']]
+  found = {'depth': [], 'ir': []}
+  for one in both[:: 1 + len(both) // _LOOKED_AT]:
+    path, place = one['place']
+    example = _read(path, [place])[0]
+    for modality, cliffs in found.items():
+      if one[f'{modality}_form'][1]:
+        cliffs.append(signal.cliffs(geometry.decode(example[modality], modality, 'card')))
+  if not signal.seem_exchanged(**found):
+    return {}
+  medians = {modality: float(np.median(cliffs)) for modality, cliffs in found.items()}
+  return {'seem_exchanged': {'cliffs': medians, 'samples': len(found['ir'])}}
+
+
 def _shortcuts(records: list[dict], extra: Mapping[str, Mapping[str, str]]) -> list[dict]:
   """What predicts the label, split by split."""
   column = lambda key: [one[key] for one in records]  # noqa: E731
   facts = shortcuts.facts_of(
     {m: list(map(bool, column(f'{m}_sha256'))) for m in MODALITIES},
-    {m: column(f'{m}_file') for m in MODALITIES},
+    {
+      m: [extra.get(one['id'], {}).get(f'source_{m}_file') or one[f'{m}_file'] for one in records]
+      for m in MODALITIES
+    },
   )
   facts['data set'] = column('dataset')
   facts['device'] = [extra.get(one['id'], {}).get('device', '') for one in records]
@@ -327,6 +377,12 @@ def _markdown(card: Mapping) -> str:
       f'\nNOTE: faces have a relief of about 20 mm, and {units.FACE_RELIEF} are not exceeded. Is '
       'the unit another one (`depth_unit`), or are the images whole rooms (`crop`)?'
     )
+  if seen := card.get('seem_exchanged'):
+    lines.append(
+      f'\nNOTE: depth and infrared look exchanged: of {seen["samples"]} samples, infrared images '
+      f'have holes beside near values ({seen["cliffs"]["ir"]:.1%} of neighbours), and the depth '
+      f'images fewer ({seen["cliffs"]["depth"]:.1%}). Compare the columns on the contact sheet.'
+    )
   for key in ('options', 'rules', 'faces'):
     if card.get(key):
       lines += ['', f'{key}: `{json.dumps(card[key])}`']
@@ -381,9 +437,11 @@ def _rows(records: Sequence[Mapping]) -> list[tuple[str, list[Mapping]]]:
 def _tiles(example: Mapping) -> np.ndarray:
   """RGB, depth and infrared beside each other, [T, 3 T, 3] uint8."""
   tiles = []
+  described = reading.describe(example)
   for modality in MODALITIES:
+    form = described[f'{modality}_form']
     tile = np.full((_TILE, _TILE, 3), _ABSENT, np.uint8)
-    if example[modality] and _form(example[modality])[1]:
+    if form and form[1]:
       image = geometry.decode(example[modality], modality, 'contact sheet')
       how = cv2.INTER_NEAREST if modality == 'depth' else cv2.INTER_AREA
       unit = transforms.to_unit(image, modality)

@@ -27,8 +27,9 @@ Example = dict[str, Any]
 def features_dict() -> tfds.features.FeaturesDict:
   """The features of every data set.
 
-  An image is the source's own encoded file, so that nothing is lost or encoded twice (16-bit depth
-  above all); `b''` says that the modality is absent, which is not the same as a black picture.
+  An image is the source's own encoded file, JPEG or PNG, so that nothing is lost or encoded twice
+  (16-bit depth above all); other formats are converted to PNG. `b''` says that the modality is
+  absent, which is not the same as a black picture.
   """
   # A scalar of bytes: no decoder is attached, and none of TensorFlow is needed.
   image = {modality: tfds.features.Scalar(np.object_) for modality in MODALITIES}
@@ -84,4 +85,6 @@ def check(example: Example) -> Example:
     unknown = key == 'subject' and not full[key]
     if not unknown and not full[key].startswith(f'{full["dataset"]}/'):
       raise DataError(f'{where}: {key} {full[key]!r} does not start with {full["dataset"]!r} and /')
+  if not -(2**31) <= full['frame'] < 2**31:
+    raise DataError(f'{where}: frame is {full["frame"]}, and has 32 bits')
   return full

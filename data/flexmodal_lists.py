@@ -12,12 +12,12 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from data.reading import Row
-from data.source_builder import Plan, SourceBuilder
 from flexfas_jax import label_mapping
+from flexfas_jax.data.reading import Row
+from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import DataError
 from flexfas_jax.protocols import lists as protocol_lists
-from flexfas_jax.protocols import path_layouts
+from flexfas_jax.protocols import path_layouts, roots
 from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.protocols.lint import checks as list_checks
 
@@ -192,7 +192,7 @@ def _what_is_there(source: Path, rows: list[Row], notes: list[str]) -> list[Row]
   lacking = collections.Counter()
   for row in rows:
     if row.facts['video'] in MISMATCHED:
-      there = {m: p for m, p in row.files.items() if os.path.exists(source / p)}
+      there = {m: p for m, p in row.files.items() if os.path.exists(roots.locate(source, p))}
       if there and len(there) < len(row.files):  # nothing at all there: missing as any other
         row = row._replace(files=there)
         lacking[row.facts['video']] += 1

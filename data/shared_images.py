@@ -1,14 +1,14 @@
-"""What the images of a prepared set share, by their digests: leaks, contradictions, copies."""
+"""What the images of a prepared set share: leaks, contradictions, copies, near duplicates."""
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from data import cards
-from data.reading import Row
-from flexfas_jax.protocols import same_bytes
+from flexfas_jax.data import cards
+from flexfas_jax.data.reading import Row
+from flexfas_jax.protocols import near_duplicates, same_bytes
 from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.schema import MODALITIES
 
@@ -16,13 +16,13 @@ from flexfas_jax.schema import MODALITIES
 def find(
   records: Sequence[Mapping], rows: Mapping[tuple[str, str], Row], leak: bool = True
 ) -> list[Finding]:
-  """Findings of images with the same bytes, see `same_bytes`.
+  """Findings of images with the same bytes, see `same_bytes`, and of those that look alike.
 
   Files that rows of two splits name alike are left to the check of lists, and rows that are kept
   twice on purpose ('#2' behind their ids) are passed over.
 
   Args:
-    records: of `cards.read_back`.
+    records: of `cards.read_back`; those without a look are not compared by it.
     rows: what the records were made from, by (split, id).
     leak: whether images of two splits are a leak, or noted.
   """
@@ -58,6 +58,13 @@ def find(
       if files[0] != files[1]:
         text = f'{" ".join(files[0])} of {other}: the same bytes as {" ".join(files[1])} of {split}'
         found.append(finding('leak-image' if leak else 'same-bytes', here, text))
+  leaking = {f.id for f in found}
+  for here, there, correlation in _alike(parts):
+    files = [row_of(one).files.get('rgb') for one in (here, there)]
+    if here['id'] not in leaking and (files[0] != files[1] or not files[0]):
+      text = f'rgb of {here["id"]} of {here["split"]}: looks like that of {there["id"]} of '
+      text += f'{there["split"]}, correlation {correlation:.2f}'
+      found.append(finding('near-duplicate', here, text))
   for split, some in parts.items():
     for group in same_bytes.groups(digests[split], evidence(split)):
       same = [some[i] for i in group]
@@ -77,6 +84,21 @@ def find(
       text = f'{modality} of {here["id"]}: the same bytes as of {there["id"]}, of another video'
       found.append(finding('frozen', here, text))
   return sorted(found, key=lambda f: (f.list, f.row, f.id))
+
+
+def _alike(parts: Mapping[str, list[Mapping]]) -> Iterator[tuple[Mapping, Mapping, float]]:
+  """Records of two splits and of different videos that look alike, and their correlation."""
+  some = {split: [one for one in part if one.get('look')] for split, part in parts.items()}
+  looks = {
+    split: np.frombuffer(b''.join(one['look'] for one in part), np.uint8).reshape(len(part), -1)
+    for split, part in some.items()
+    if part
+  }
+  for split, other in itertools.combinations(looks, 2):
+    for row, place, correlation in near_duplicates.find(looks[split], looks[other]):
+      here, there = some[other][row], some[split][place]
+      if here['video'] != there['video']:
+        yield here, there, correlation
 
 
 def _digests(records: Sequence[Mapping]) -> dict[str, np.ndarray]:

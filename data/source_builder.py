@@ -17,16 +17,18 @@ What is wrong anywhere is told at once, and nothing is left: a set stands whole 
 
 import collections
 import dataclasses
+import functools
 import itertools
 import json
 import pathlib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from data import features, reading, shared_images, triplets
-from data.reading import Row
 from flexfas_jax import csv_dialect, schema
+from flexfas_jax.data import features, reading, shared_images, triplets
+from flexfas_jax.data.reading import Row
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import files as image_files
@@ -125,7 +127,9 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     return reading.Reader(str(self.source), self.RULES)
 
   def _reader(self) -> reading.Reader:
-    return dataclasses.replace(self.reader(), max_pixels=self.max_pixels)
+    return dataclasses.replace(
+      self.reader(), max_pixels=self.max_pixels, pinned=bool(self.manifest)
+    )
 
   def download_and_prepare(self, **kwargs):
     """As in TFDS; the processes that read end with it.
@@ -166,25 +170,32 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     self._notes += checked.notes
     sound, absent = _sound(plan, checked.wrong)
     self._listed = absent + sum(map(len, plan.splits.values()))
+    # Of every file that is named, for `roots.grouped`.
+    self._files = collections.Counter(
+      itertools.chain.from_iterable(row.files for rows in plan.splits.values() for row in rows)
+    )
     if self.on_bad == 'skip':
       plan.splits = sound
       if not all(sound.values()):
         raise DataError(self._report([f for f in self._findings if f.rule not in WARNINGS]))
-    else:
-      # Nothing is built from these; their images are read so that one report has everything. Beam
-      # takes no id twice.
-      if self._beam_runner:
-        plan.splits = {split: _once(rows) for split, rows in plan.splits.items()}
-    self._rows = {
-      (split, row.facts['id']): row for split, rows in plan.splits.items() for row in _once(rows)
-    }
+    self._rows = {}  # of what is stored, by split and id
     self.extra = {row.facts['id']: row.extra for rows in plan.splits.values() for row in rows}
+    # Otherwise nothing is built from rows with findings; their images are read so that one report
+    # has everything.
     if self._beam_runner:
+      self._rows = {
+        (split, row.facts['id']): row for split, rows in plan.splits.items() for row in _once(rows)
+      }
+      self._order = [
+        (row.facts['id'], row.list, row.row) for rows in plan.splits.values() for row in rows
+      ]
       return {
         split: _on_beam(self._reader(), rows, f'{self.data_path}/{_FOUND}-{split}')
         for split, rows in plan.splits.items()
       }
-    self._planned = {split: (len(rows), self._read(rows)) for split, rows in plan.splits.items()}
+    self._planned = {
+      split: (len(rows), self._read(split, rows)) for split, rows in plan.splits.items()
+    }
     return super()._split_generators(dl_manager)
 
   def _check_root(self, splits: Mapping[str, list[Row]]) -> None:
@@ -200,18 +211,22 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
   def _splits(self, dl_manager):
     return self._planned
 
-  def _read(self, rows: list[Row]) -> Iterator[tuple[str, features.Example]]:
+  def _read(self, split: str, rows: list[Row]) -> Iterator[tuple[str, features.Example]]:
     tasks = (rows[i : i + _TASK] for i in range(0, len(rows), _TASK))
-    outcomes = self._pool.map(reading.task(self._reader()), tasks, few=8)
+    looks = self.SHARED_IMAGES_LEAK
+    task = functools.partial(reading.read_and_describe, self._reader(), looks)
+    outcomes = itertools.chain.from_iterable(self._pool.map(task, tasks, few=8))
     good, seen = 0, set()
-    for outcome in itertools.chain.from_iterable(outcomes):
-      found = findings_of(outcome)
-      self._findings += found
-      id_ = outcome.row.facts['id']
-      if all(finding.rule in WARNINGS for finding in found) and id_ not in seen:
+    for row, read in zip(rows, outcomes, strict=True):
+      self._findings += findings_of(row, read.problems)
+      id_ = row.facts['id']
+      if read.described and id_ not in seen:
         good += 1
         seen.add(id_)
-        yield id_, {**outcome.row.facts, **outcome.images}
+        self._rows[split, id_] = row
+        if read.extra != row.extra:  # equal ones are shared
+          self.extra[id_] = read.extra
+        yield id_, {**row.facts, **read.images, triplets.DESCRIBED: read.described}
       else:
         yield triplets.SKIPPED
     if not good:
@@ -222,14 +237,16 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
   def _finish(self):
     """Before the set is given its place: fails, or says what was left out."""
     if self._beam_runner:
-      found, self._nothing = _from_beam(self.data_path, self.extra)
+      found, self._nothing = _from_beam(self.data_path, self._order, self.extra)
       self._findings += found
     records = []
     if not self._nothing:
-      records = self.read_back()
+      records = self.read_back(looks=self.SHARED_IMAGES_LEAK)
       found = shared_images.find(records, self._rows, self.SHARED_IMAGES_LEAK)
       self._findings += found
       self._stored = frozenset(found)
+    if self.on_bad == 'fail':  # otherwise each row that is left out is listed
+      self._findings = self._grouped(self._findings)
     wrong = [f for f in self._findings if f.rule not in WARNINGS]
     if self.on_bad == 'fail' or self._nothing:
       fatal = wrong
@@ -238,9 +255,14 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     if fatal:
       raise DataError(self._report(fatal))
     if self._findings:
-      write_csv(self.data_path / 'bad_files.csv', self._findings)
+      told = path_layouts.without_cards  # these findings go with the set
+      write_csv(
+        self.data_path / 'bad_files.csv',
+        [f._replace(list=told(f.list), text=told(f.text)) for f in self._findings],
+      )
     self._failed()[1].unlink(missing_ok=True)  # of an attempt before this one
     counts = collections.Counter(finding.rule for finding in self._findings)
+    self._note_converted()
     recorded = {
       'source': self.source.name,
       'options': self.options,
@@ -251,6 +273,38 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       'findings': dict(sorted(counts.items())),
     }
     self.write_card(records, recorded)
+
+  def _grouped(self, findings: list[Finding]) -> list[Finding]:
+    """Findings with files that are missing in great numbers reported together."""
+    # Of other texts are those of a folder, or of an id.
+    of_files = lambda f: f.rule == 'missing-file' and f.text.partition(' ')[0] in self._files  # noqa: E731
+    missing = [f for f in findings if of_files(f)]
+    if len(missing) <= roots.FEW:
+      return findings
+    others = [f for f in findings if not of_files(f)]
+    return others + roots.grouped(self.source, missing, self._files)
+
+  def _note_converted(self) -> None:
+    """Notes images that are not stored as they were, and names their paths `source_rgb`, ...
+
+    Without that name, the manifest would claim that its digests are those of these files.
+    """
+    formats = collections.Counter(
+      described.partition(' ')[0]
+      for extra in self.extra.values()
+      for modality in schema.MODALITIES
+      if (described := extra.get(f'source_{modality}_file'))
+    )
+    if formats:
+      said = ', '.join(f'{n} {name}' for name, n in sorted(formats.items()))
+      self._notes.append(
+        f'{formats.total()} images are stored as PNG, without loss, and were {said}'
+      )
+      names = {modality: f'source_{modality}' for modality in schema.MODALITIES}
+      self.extra = {
+        id_: {names.get(column, column): text for column, text in extra.items()}
+        for id_, extra in self.extra.items()
+      }
 
   def _failed(self) -> tuple[str, pathlib.Path]:
     """The set's name, and where everything wrong is listed while there is no set."""
@@ -296,22 +350,30 @@ def _check(splits: Mapping[str, list[Row]], accepted: Iterable[str]) -> list_che
     split: [i for i, row in enumerate(rows) if not re.search(r'#\d+$', row.facts['id'])]
     for split, rows in splits.items()
   }
-  listed = {
-    split: [
-      lists.row_of(
-        row.files,
-        row.facts['label'],
-        list=row.list,
-        line=row.row,
-        **{key: str(row.facts[key]) for key in ('id', 'dataset', 'subject', 'video', 'frame')},
-      )
-      for row in map(splits[split].__getitem__, some)
-    ]
-    for split, some in places.items()
-  }
+  listed = {split: _Listed(splits[split], some) for split, some in places.items()}
   checked = list_checks.check_rows(listed, tuple(accepted))
   wrong = {split: {places[split][i] for i in some} for split, some in checked.wrong.items()}
   return checked._replace(wrong=wrong)
+
+
+class _Listed(Sequence):
+  """Rows as the check of lists wants them, made when they are asked for: they are large."""
+
+  def __init__(self, rows: Sequence[Row], places: Sequence[int]):
+    self._rows, self._places = rows, places
+
+  def __len__(self) -> int:
+    return len(self._places)
+
+  def __getitem__(self, i: int) -> lists.Row:
+    row = self._rows[self._places[i]]
+    return lists.row_of(
+      row.files,
+      row.facts['label'],
+      list=row.list,
+      line=row.row,
+      **{key: str(row.facts[key]) for key in ('id', 'dataset', 'subject', 'video', 'frame')},
+    )
 
 
 def _sound(plan: Plan, wrong: Mapping[str, Collection[int]]) -> tuple[dict[str, list[Row]], int]:
@@ -348,11 +410,13 @@ def _once(rows: list[Row]) -> list[Row]:
   return list({row.facts['id']: row for row in reversed(rows)}.values())[::-1]
 
 
-def findings_of(outcome: reading.Outcome) -> list[Finding]:
+def findings_of(row: Row, problems: Iterable[image_checks.Problem]) -> list[Finding]:
   """A row's problems, with where it was named."""
-  row = outcome.row
+  # A worker sends copies of rules and paths, and there may be a problem for each file of a source.
+  known = {path: path for path in row.files.values()}
   return [
-    Finding(rule, row.list, row.row, text, row.facts['id']) for rule, text in outcome.problems
+    Finding(sys.intern(rule), row.list, row.row, known.get(text, text), row.facts['id'])
+    for rule, text in problems
   ]
 
 
@@ -387,6 +451,7 @@ def _on_beam(reader: reading.Reader, rows: list[Row], findings: str):
   """A Beam transform that gives (key, example), and writes findings beside the shards."""
   import apache_beam as beam
 
+  again = {(row.list, row.row) for row in rows} - {(row.list, row.row) for row in _once(rows)}
   nothing = (rows[0].facts['id'], features.check({**rows[0].facts, 'rgb': b'nothing'}))
 
   class Read(beam.PTransform):
@@ -397,7 +462,7 @@ def _on_beam(reader: reading.Reader, rows: list[Row], findings: str):
         | beam.Reshuffle()
         | beam.FlatMap(reading.task(reader))
       )
-      examples = outcomes | 'Examples' >> beam.FlatMap(_keyed_examples)
+      examples = outcomes | 'Examples' >> beam.FlatMap(_keyed_examples, again)
       # As in `_read`: TFDS cannot write a split of nothing.
       empty = (
         examples
@@ -415,22 +480,31 @@ def _on_beam(reader: reading.Reader, rows: list[Row], findings: str):
 
 
 def _finding_lines(outcome: reading.Outcome) -> list[str]:
-  found = findings_of(outcome)
-  return [json.dumps([outcome.row.facts['id'], found])] if found else []
+  found, extra = findings_of(outcome.row, outcome.problems), outcome.row.extra
+  converted = any(f'source_{modality}_file' in extra for modality in schema.MODALITIES)
+  return [json.dumps([outcome.row.facts['id'], found, extra])] if found or converted else []
 
 
-def _keyed_examples(outcome: reading.Outcome) -> list[tuple[str, features.Example]]:
-  if any(rule not in WARNINGS for rule, _ in outcome.problems):
+def _keyed_examples(
+  outcome: reading.Outcome, again: Collection[tuple[str, int]]
+) -> list[tuple[str, features.Example]]:
+  """The example of a row; none of those in `again`, as Beam takes no id twice."""
+  if (outcome.row.list, outcome.row.row) in again or any(
+    rule not in WARNINGS for rule, _ in outcome.problems
+  ):
     return []
   return [(outcome.row.facts['id'], features.check({**outcome.row.facts, **outcome.images}))]
 
 
-def _from_beam(folder, ids: Iterable[str]) -> tuple[list[Finding], bool]:
+def _from_beam(
+  folder, order: Iterable[tuple[str, str, int]], columns: dict[str, Mapping[str, str]]
+) -> tuple[list[Finding], bool]:
   """Collects what Beam's workers found, and removes their files.
 
   Args:
     folder: of the shards.
-    ids: in the order in which findings are wanted, whatever order they were made in.
+    order: (id, list, row) of the rows as they were planned, whatever order they were read in.
+    columns: {id: further columns}; those that reading added are put there.
 
   Returns:
     The findings, and whether a split had nothing good.
@@ -440,9 +514,10 @@ def _from_beam(folder, ids: Iterable[str]) -> tuple[list[Finding], bool]:
     for line in path.read_text(encoding='utf-8').splitlines():
       if one := json.loads(line):
         found.append(one)
+        columns[one[0]] = one[2]
       else:
         nothing = True
     path.unlink()
-  place = {id_: i for i, id_ in enumerate(ids)}
-  found.sort(key=lambda one: place[one[0]])
-  return [Finding(*finding) for _, some in found for finding in some], nothing
+  place = {key: i for i, key in enumerate(order)}
+  findings = [Finding(*finding) for _, some, _ in found for finding in some]
+  return sorted(findings, key=lambda f: place[f.id, f.list, f.row]), nothing

@@ -18,17 +18,49 @@ import os
 import pathlib
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import example_serializer, writer
+from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
-from data import cards, features
+from flexfas_jax.data import cards, features
 from flexfas_jax.progress import show_progress
+from flexfas_jax.schema import LABELS
 
 Split = tuple[int | None, Iterable[tuple[str, features.Example]]]
 _OWNER = 'owner.json'  # in a folder that is being written: host and process
+DESCRIBED = 'described'
 SKIPPED = ('', {})  # in the place of an example that is left out: progress counts it
+
+_NUMBERS = frozenset({'label', 'frame'})
+
+
+def record_of(example: features.Example) -> bytes:
+  """What TFDS stores for a complete example: a `tf.train.Example`.
+
+  TFDS's own serializer knows features of all kinds, takes six times as long, and leaves the order
+  of fields open, so that two builds of one set would differ.
+  """
+  fields = {}
+  for key, value in example.items():
+    if key in _NUMBERS:
+      value = LABELS.index(value) if key == 'label' else int(value)
+      field = tf_feature_pb2.Feature(int64_list=tf_feature_pb2.Int64List(value=[value]))
+    else:
+      value = value if isinstance(value, bytes) else value.encode()
+      field = tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[value]))
+    fields[key] = field
+  record = tf_example_pb2.Example(features=tf_feature_pb2.Features(feature=fields))
+  return record.SerializeToString(deterministic=True)
+
+
+class _Serialized(example_serializer.Serializer):
+  """For TFDS's writer, which gets records."""
+
+  def serialize_example(self, example: bytes) -> bytes:
+    return example
 
 
 @contextlib.contextmanager
@@ -52,7 +84,8 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Per split: how many examples (or None) and an iterator of (key, example).
 
     A key is unique within its split (the example's id will do) and decides its place in the
-    shards; an example is what `features.check` takes.
+    shards; an example is what `features.check` takes, and may have under `DESCRIBED` what
+    `reading.describe` gives for its images.
     """
     raise NotImplementedError
 
@@ -73,10 +106,40 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     try:
       for key, example in show_progress(examples, total, text):
         if example:
-          yield key, features.check(example)
+          yield key, example
     finally:
       # Sources may hold processes or files: they end with the split, however it ends.
       getattr(examples, 'close', lambda: None)()
+
+  def _generate_splits(self, dl_manager, download_config) -> Sequence[tfds.core.SplitInfo]:
+    if self._beam_runner:
+      return super()._generate_splits(dl_manager, download_config)
+    self._written = {}
+    splits = self._split_generators(dl_manager)
+    return [self._write_split(split, examples) for split, examples in splits.items()]
+
+  def _write_split(
+    self, split: str, examples: Iterable[tuple[str, features.Example]]
+  ) -> tfds.core.SplitInfo:
+    """Writes shards as TFDS does, and keeps what their records are for `read_back`."""
+    template = self._get_filename_template(split_name=split)
+    shards = writer.Writer(
+      serializer=_Serialized(self.info.features.get_serialized_info()),
+      filename_template=template,
+      hash_salt=split,
+      disable_shuffling=self.info.disable_shuffling,
+      example_writer=self._example_writer(),
+    )
+    written = self._written[split] = {}
+    for key, example in examples:
+      full = features.check({name: value for name, value in example.items() if name != DESCRIBED})
+      record = record_of(full)
+      written[cards.digest(record)] = cards.describe(split, full, example.get(DESCRIBED))
+      shards.write(key, record)
+    lengths, n_bytes = shards.finalize()
+    return tfds.core.SplitInfo(
+      name=split, shard_lengths=lengths, num_bytes=n_bytes, filename_template=template
+    )
 
   def download_and_prepare(self, **kwargs):
     """As in TFDS; what is interrupted leaves nothing that looks finished, and no process."""
@@ -112,13 +175,15 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Before the set is given its place."""
     self.write_card(self.read_back(), {})
 
-  def read_back(self) -> list[dict]:
-    """What the shards hold, see `cards.read_back`."""
+  def read_back(self, looks: bool = False) -> list[dict]:
+    """What the shards hold, see `cards.read_back`; each record is read."""
     shards = {
       split: [pathlib.Path(path) for path in self.info.splits[split].filepaths]
       for split in self.info.splits
     }
-    return cards.read_back(self._full_name(), shards)
+    if self._beam_runner:
+      return cards.read_back(self._full_name(), shards, looks)
+    return cards.compare(shards, self._written)
 
   def _full_name(self) -> str:
     config = self.builder_config and self.builder_config.name

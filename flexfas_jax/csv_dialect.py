@@ -13,7 +13,7 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -129,7 +129,7 @@ def sniff(path: str | os.PathLike, known: Collection[str] = ()) -> Layout:
   names = tuple(name.casefold() if name.casefold() in known else name for name in names)
   while len(names) > 1 and not names[-1]:  # a delimiter behind the last name
     names = names[:-1]
-  check_names(path, line, names)
+  check_names(path, line, names, known)
   return Layout(names, delimiter, end, padded)
 
 
@@ -144,10 +144,35 @@ def separator(path, first: str, line: int = 1) -> str:
   return found[1]
 
 
-def check_names(path, line: int, names: Sequence[str]) -> None:
-  """Raises DataError where two columns have one name."""
+def check_names(path, line: int, names: Sequence[str], known: Collection[str] = ()) -> None:
+  """Raises DataError where two columns have one name, or one has what nobody sees in a name.
+
+  Or letters of another script: `subject` with a Cyrillic e would leave the column `subject` of
+  `known` unread.
+  """
+  unseen = lambda name: any(not (c.isprintable() or c.isspace()) for c in name)  # noqa: E731
+  if odd := next(filter(unseen, names), ''):
+    raise DataError(
+      f'{path}, row {line}: {odd!r} names a column, with a character that cannot be seen: a byte '
+      'order mark that is there twice? Write the name again'
+    )
+  for name in names:
+    if alike := _look_alike(name, known):
+      code = next(f'U+{ord(letter):04X}' for letter in name if not letter.isascii())
+      raise DataError(
+        f'{path}, row {line}: the column {name!r} looks like {alike}, and has the letter {code}; '
+        'write it in ASCII'
+      )
   if twice := sorted({name for name in names if name and names.count(name) > 1}):
     raise DataError(f'{path}, row {line}: the columns {", ".join(twice)} are there twice')
+
+
+def _look_alike(name: str, known: Collection[str]) -> str:
+  """The known name that differs from a name in letters that are not ASCII, or ''."""
+  if name.isascii() or name in known or 2 * sum(map(str.isascii, name)) < len(name):
+    return ''
+  pattern = re.compile(re.sub('[^a-z0-9_]', '.', name.casefold()))
+  return next(filter(pattern.fullmatch, sorted(known)), '')
 
 
 def batches(path: str | os.PathLike, layout: Layout) -> Iterator[list[list[str]]]:
@@ -179,6 +204,35 @@ def records(path: str | os.PathLike, layout: Layout) -> Iterator[tuple[int, list
   lines = _lines(Path(path), layout)
   for rows in batches(path, layout):
     yield from zip(itertools.islice(lines, len(rows)), rows, strict=True)
+
+
+def scan(
+  path: str | os.PathLike, layout: Layout, found: Callable[[int, str], None]
+) -> Iterator[tuple[int, list[str]]]:
+  """As `records`, but reports every row that is wrong and continues behind it.
+
+  Args:
+    path: the file.
+    layout: of it.
+    found: called with (line, what is wrong).
+
+  Raises:
+    DataError: a file that cannot be read, or is not text in UTF-8.
+  """
+  with _opened(Path(path)) as file:
+    reader = _reader(file, layout)
+    while True:
+      try:
+        for row in filter(any, reader):
+          line = layout.line + reader.line_num
+          if text := _misfit(layout, row):
+            found(line, text)
+          else:
+            yield line, [cell.strip() for cell in row[: len(layout.names)]]
+        return
+      except csv.Error as error:
+        line = layout.line + reader.line_num
+        found(line, f'a quoted cell that is not ended or goes wrong ({error})')
 
 
 def line_of(path: str | os.PathLike, layout: Layout, row: int) -> int:
@@ -314,11 +368,16 @@ def _reader(file: TextIO, layout: Layout):
 
 def _fitted(path: Path, layout: Layout, i: int, row: list[str]) -> list[str]:
   """A row without the empty cells that spreadsheets append."""
+  if text := _misfit(layout, row):
+    raise DataError(f'{path}, row {line_of(path, layout, i)}: {text}')
+  return row[: len(layout.names)]
+
+
+def _misfit(layout: Layout, row: list[str]) -> str:
+  """How a row differs in its number of cells; '' where only empty ones are appended."""
   n = len(layout.names)
-  if len(row) < n or any(row[n:]):
-    at = line_of(path, layout, i)
-    raise DataError(f'{path}, row {at}: {len(row)} cells where row {layout.line} has {n}')
-  return row[:n]
+  wrong = len(row) < n or any(row[n:])
+  return f'{len(row)} cells where row {layout.line} has {n}' if wrong else ''
 
 
 def _lines(path: Path, layout: Layout) -> Iterator[int]:

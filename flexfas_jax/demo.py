@@ -7,9 +7,12 @@ import threading
 import webbrowser
 from pathlib import Path
 
+from flexfas_jax import errors
 from flexfas_jax.errors import ConfigError, exit_code_of
-from flexfas_jax.predict import add_model_arguments, load, refuse_repeated
-from flexfas_jax.prediction.page import answers, server
+
+with errors.required_imports(__name__):
+  from flexfas_jax.predict import add_model_arguments, load, refuse_repeated
+  from flexfas_jax.prediction.page import answers, server
 
 _HELP = """\
 Serves a page on this computer (127.0.0.1) where one drops pictures of a face, in RGB, depth and

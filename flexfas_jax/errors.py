@@ -4,14 +4,26 @@ An error's text says what, where (file, row) and the way out, on one screen. A c
 without a traceback, unless it was started with `--debug`.
 """
 
+import contextlib
 import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 INTERRUPTED = 130  # what a shell reports of Ctrl-C
 STOPPED = 143  # what a shell reports of SIGTERM
+
+# Packages whose name differs from that of their module.
+_PACKAGES = {
+  'PIL': 'pillow',
+  'absl': 'absl-py',
+  'array_record': 'array-record',
+  'cv2': 'opencv-python-headless',
+  'ml_collections': 'ml-collections',
+  'orbax': 'orbax-checkpoint',
+  'tensorflow_datasets': 'tensorflow-datasets',
+}
 
 
 class FlexfasError(Exception):
@@ -92,6 +104,38 @@ def raise_all(found: Sequence[FlexfasError]) -> None:
   raise kind(f'{len(found)} problems:\n' + '\n'.join(f'- {error}' for error in found))
 
 
+@contextlib.contextmanager
+def required_imports(module: str) -> Iterator[None]:
+  """Ends a command with a message if a library that its imports need is not installed.
+
+    with errors.required_imports(__name__):
+      from flexfas_jax.prediction import Predictor
+
+  Args:
+    module: `__name__` of the command: only a process that runs it as its program ends.
+  """
+  try:
+    yield
+  except ModuleNotFoundError as error:
+    if module != '__main__' or '--debug' in sys.argv or _is_ours(error):
+      raise
+    print(f'error: {_not_installed(error)}', file=sys.stderr)
+    sys.exit(ConfigError.exit_code)
+
+
+def _is_ours(error: ModuleNotFoundError) -> bool:
+  return not error.name or error.name.partition('.')[0] == __name__.partition('.')[0]
+
+
+def _not_installed(error: ModuleNotFoundError) -> str:
+  module = (error.name or '').partition('.')[0]
+  package = _PACKAGES.get(module, module)
+  return (
+    f'this command requires {package}, which is not installed: pip install {package} (all that the '
+    'commands require: pip install flexfas_jax)'
+  )
+
+
 def exit_code_of(command: Callable[[], None], debug: bool = False, broken_pipe: int = 0) -> int:
   """Runs a command's body and turns its errors into one message on stderr and an exit code.
 
@@ -120,6 +164,11 @@ def exit_code_of(command: Callable[[], None], debug: bool = False, broken_pipe: 
       raise
     print(f'error: {error}', file=sys.stderr)
     return error.exit_code
+  except ModuleNotFoundError as error:  # an installation without all dependencies
+    if debug or _is_ours(error):
+      raise
+    print(f'error: {_not_installed(error)}', file=sys.stderr)
+    return ConfigError.exit_code
   except BrokenPipeError:  # `... | head`: the reader has seen enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return broken_pipe

@@ -97,7 +97,7 @@ def videos(
   folders = {}  # by row
   for i, row in enumerate(rows):
     if (one := of[row]).called and not one.subject:
-      folders[i] = _folder(ids[i], one)
+      folders[i] = folder_of(ids[i], one.dataset, one.called)
       parents[one.called, 'folder'].add(folders[i])
   repeated = {name for (name, _), above in parents.items() if len(above - {''}) > 1}
   # One name that repeats shows how all are given.
@@ -123,7 +123,13 @@ class _Video:
     self.name = below(self.subject, video) if self.subject else self.called
 
 
-def _folder(id_: str, of: _Video) -> str:
-  """The folder that a video is in, by a sample's id: 'test/anna' of 'test/anna/1/0' and '1'."""
-  name = of.called.removeprefix(f'{of.dataset}/')
+def folder_of(id_: str, dataset: str, video: str) -> str:
+  """The folder that a video is in, by a sample's id: 'test/anna' of 'test/anna/1/0' and '1'.
+
+  Args:
+    id_: of the sample.
+    dataset: of the sample.
+    video: its name, perhaps below that of the data set.
+  """
+  name = video.removeprefix(f'{dataset}/')
   return f'/{id_}'.rpartition(f'/{name}/')[0].lstrip('/')

@@ -50,6 +50,10 @@ without --option crop. It is none in lists with columns of a box (left, ...) or 
 (left_eye_x, ...): prepare crops by these, and turns images before. Columns rgb_sha256,
 depth_sha256 and ir_sha256 are compared with the files' bytes.
 
+Without --root, suffixes tell the formats that are not read. With it, a path is found whether its
+name is composed (NFC) or decomposed (NFD), and more than 20 missing files of one folder, or nearly
+all of a modality, are one finding.
+
 exit codes: 0 no errors, perhaps notes; 2 wrong usage; 3 errors"""
 
 _SHOWN = 1000  # findings of a rule that are printed; all are in the JSON
@@ -123,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     metavar='UNIT',
     default='',
     help='of 16-bit depth: mm, or the mm of one step, e.g. 0.1mm, 0.25mm; 65535 is then read as 0 '
-    '(not measured), as by prepare --option depth_unit=UNIT',
+    '(not measured). Of floating point: m or mm. As by prepare --option depth_unit=UNIT',
   )
   parser.add_argument(
     '--ir_bits',

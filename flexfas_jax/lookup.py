@@ -7,6 +7,7 @@ No registry: adding `models/fusion/bilinear.py` with a class `Bilinear` is all i
 import functools
 import importlib
 import inspect
+import os
 import pathlib
 import re
 from collections.abc import Callable, Mapping
@@ -34,6 +35,36 @@ def _contents(kind: str) -> dict:
     for name, thing in vars(module).items()
     if getattr(thing, '__module__', '') == module.__name__ and not name.startswith('_')
   }
+
+
+def config_file(text: str) -> str:
+  """What `--config` is given, with the name of one of our configs replaced by its file.
+
+  Args:
+    text: 'vit_fusion' or 'vit_fusion:recipe', which are found from any folder, or a path.
+
+  Returns:
+    The path, with the recipe.
+
+  Raises:
+    ConfigError: a name that is neither ours nor a file's, or the path of one of ours where it is
+      not.
+  """
+  name, colon, recipe = text.partition(':')
+  if not name or os.path.exists(name):
+    return text
+  folder = pathlib.Path(__file__).parent / 'configs'
+  names = sorted(path.stem for path in folder.glob('*.py'))
+  if name.endswith('.py') or '/' in name:
+    if (stem := pathlib.PurePath(name).stem) in names:
+      raise ConfigError(f'no file {name}; from any folder, it is --config={stem}{colon}{recipe}')
+    return text  # ml_collections reports it
+  if name not in names:
+    raise ConfigError(
+      f'unknown config {name!r}; choose one of: {", ".join(names)}; or give a file: '
+      f'--config=./{name}.py'
+    )
+  return f'{folder / name}.py{colon}{recipe}'
 
 
 def find(kind: str, name: str):

@@ -2,6 +2,8 @@
 
   python -m flexfas_jax.main --config=configs/vit_fusion.py --workdir=runs/vit_fusion
 
+--config=vit_fusion, a name without folder and suffix, is found from any folder. Without --config,
+the config is that of the run in the workdir.
 Any field of the config can be overridden, or a group of them replaced:
   --config.steps=100 --config.model.absent=exclude --config.model.fusion="{'name': 'concat'}"
 --config.pretrained=None starts from random weights where a recipe names pretrained ones.
@@ -21,18 +23,23 @@ Exit codes: 0 done, 2 wrong usage or config, 3 bad data, 4 bad or missing checkp
 """
 
 import contextlib
+import pathlib
 import sys
 import traceback
+from typing import NoReturn
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from flexfas_jax import errors, lookup
 
-from flexfas_jax import errors
+with errors.required_imports(__name__):
+  from absl import app, flags, logging
+  from ml_collections import config_flags
 
 MODES = ('train_and_evaluate', 'train', 'evaluate', 'export', 'preflight')
 
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', help_string='The experiment: a file of configs/.', lock_config=True
+  'config',
+  help_string='The experiment: a name, as vit_fusion or vit_fusion:flexmodal, or a file.',
+  lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where checkpoints, logs, scores and results go.')
 _MODE = flags.DEFINE_enum('mode', MODES[0], MODES, 'Which of the jobs to do.')
@@ -98,18 +105,39 @@ _DEBUG = flags.DEFINE_bool('debug', False, 'Show tracebacks.')
 _NO_PRETRAINING = {'--config.pretrained=None': '--config.pretrained={}'}
 
 
+def _with_config_file(argv: list[str]) -> list[str]:
+  """The command line with the file of the config: of its name, or of the run in the workdir."""
+  made, given, workdir = list(argv), False, None
+  for i, argument in enumerate(argv):
+    flag, equals, value = argument.partition('=')
+    at = i if equals else i + 1
+    if at == len(argv):
+      continue
+    if flag in ('--config', '-config'):
+      given = True
+      found = lookup.config_file(value if equals else argv[at])
+      made[at] = f'{flag}={found}' if equals else found
+    elif flag in ('--workdir', '-workdir'):
+      workdir = value if equals else argv[at]
+  if not given and workdir and (pathlib.Path(workdir) / 'config.json').exists():
+    reader = pathlib.Path(__file__).parent / 'training' / 'run_config.py'
+    made.insert(1, f'--config={reader}:{workdir}')  # before the fields that override it
+  return made
+
+
 def _parse(argv: list[str]) -> list[str]:
   """Flags, or a message and exit code 2; --help is no error."""
   if any(a in ('--help', '-h', '-help') for a in argv[1:]):
     print(f'{__doc__}\nFlags:\n{flags.FLAGS.module_help(sys.modules[__name__])}')
     sys.exit(0)
   try:
-    rest = flags.FLAGS([_NO_PRETRAINING.get(a, a) for a in argv])
+    rest = flags.FLAGS([_NO_PRETRAINING.get(a, a) for a in _with_config_file(argv)])
     if rest[1:]:
       raise errors.ConfigError(f'unexpected argument {rest[1]!r}')
-    for name, flag in (('config', _CONFIG), ('workdir', _WORKDIR)):
-      if flag.value is None:
-        raise errors.ConfigError(f'--{name} is missing')
+    if _WORKDIR.value is None:
+      raise errors.ConfigError('--workdir is missing')
+    if _CONFIG.value is None:
+      raise errors.ConfigError(f'--config is missing, and {_WORKDIR.value} holds no run')
     _CONFIG.value.keys()  # a config file that is not there is reported at its first use
   except Exception as error:  # absl's, ml_collections', or whatever a config file raises
     if '--debug' in argv:
@@ -186,8 +214,21 @@ def _job() -> None:
     getattr(loop, _MODE.value)(_CONFIG.value, _WORKDIR.value, options)
 
 
-def main(_) -> int:
-  """Hands the config to the loop."""
+def main(argv: list[str] | None = None) -> NoReturn:
+  """Runs the command, once in a process: flags are the process's.
+
+  Args:
+    argv: the flags; the process's own if None.
+
+  Raises:
+    SystemExit: at the end, with the exit code.
+  """
+  if argv is not None:
+    sys.argv[1:] = argv  # where ml_collections looks for the fields that are overridden
+  app.run(_run, flags_parser=_parse)
+
+
+def _run(_) -> int:
   if not _DISTRIBUTED.value:
     return errors.exit_code_of(_job, _DEBUG.value, broken_pipe=1)
   code = 1
@@ -202,4 +243,4 @@ def main(_) -> int:
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parse)
+  main()

@@ -8,21 +8,23 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from flexfas_jax import label_mapping, schema
+from flexfas_jax import errors, label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError, StateError, exit_code_of
 from flexfas_jax.evaluation import score_files
-from flexfas_jax.images import checks as image_checks
-from flexfas_jax.images import files as image_files
-from flexfas_jax.prediction import (
-  Decision,
-  Predictor,
-  folders,
-  formats,
-  samples,
-  score_table,
-)
 from flexfas_jax.progress import show_progress
 from flexfas_jax.protocols.findings import Finding, write_csv
+
+with errors.required_imports(__name__):
+  from flexfas_jax.images import checks as image_checks
+  from flexfas_jax.images import files as image_files
+  from flexfas_jax.prediction import (
+    Decision,
+    Predictor,
+    folders,
+    formats,
+    samples,
+    score_table,
+  )
 
 _SHOWN = 20  # bad samples that are printed
 
@@ -30,22 +32,23 @@ _HELP = """\
 Decides about a face: bona_fide, attack, or fta (failure to acquire: no face, a modality that is
 given and unusable, a model that computed no number). Only bona_fide is accepted.
 
-Images are JPEG or PNG of 8 or 16 bits, as cameras write them; EXIF's orientation is applied. A
-modality that is not given is absent, as it was in training, and the threshold is that of the
-modalities that were used, from the bundle. A modality that is given and unusable (no signal, too
-late) makes the sample an fta, unless --allow_absent names it: if an attacker can cover a sensor,
-security drops to that of the weakest remaining subset. An image of another bit depth than the
-bundle knows is refused, never converted. So are images that are not registered, by their sizes
-(--sizes), and what is no regular file of at most 64 MB, has a side of less than 16 pixels or more
-pixels than --max_pixels.
+Images are JPEG, PNG, TIFF, WebP or NumPy arrays (NPY) of 8 or 16 bits, HEIC with the extra
+`formats`; depth may be floating point with --depth_unit. EXIF's orientation is applied. A modality
+that is not given is absent, as it was in training, and the threshold is that of the modalities that
+were used, from the bundle. A modality that is given and unusable (no signal, too late) makes the
+sample an fta, unless --allow_absent names it: if an attacker can cover a sensor, security drops to
+that of the weakest remaining subset. An image of another bit depth than the bundle knows is
+refused, never converted. So are images that are not registered, by their sizes (--sizes), and what
+is no regular file of at most 64 MB, has a side of less than 16 pixels or more pixels than
+--max_pixels.
 
 --folder and --manifest follow the same rule. --data counts a modality that is given and unusable as
 absent, as evaluation does, so that its figures equal those of results.json.
 
 --folder finds the images of a sample by their paths: they differ by the sensor's name alone, as in
 a/rgb/1.jpg, a/depth/1.png, a/ir/1.png or 1_rgb.jpg, 1_ir.png; a path without one is of RGB. Names
-of sensors that are not read (ir1, thermal, depth_map) are refused. A file that is not a JPEG or PNG
-and may be the image of a sensor makes its sample a bad one; other files are counted and named.
+of sensors that are not read (ir1, thermal, depth_map) are refused. A file of another format that
+may be the image of a sensor makes its sample a bad one; other files are counted and named.
 
 With --crop the face is cut out first. Of several faces the largest is taken; of equal ones the most
 central. One that is too small or cut by the border is no face."""
@@ -161,8 +164,8 @@ def add_model_arguments(add) -> None:
   add('--max_pixels', metavar='N', type=int, default=image_files.MAX_PIXELS,
       help='of an image, checked before it is decoded; default: %(default)s')  # fmt: skip
   add('--depth_unit', metavar='UNIT', default='', help='of 16-bit depth: mm, or the mm of one '
-      'step, e.g. 0.1mm, 0.25mm; 65535 is then read as 0 (not measured). Default: mm, and an image '
-      'with 65535 is refused')  # fmt: skip
+      'step, e.g. 0.1mm, 0.25mm; 65535 is then read as 0 (not measured). Of floating point: m or '
+      'mm. Default: mm, and an image with 65535 or floating point is refused')  # fmt: skip
   add('--ir_bits', metavar='N', default='', help='significant bits of 16-bit infrared, which are '
       'scaled to 16: 8, 10, 12, 14 or 16. Default: 16, and an image that uses fewer is '
       'refused')  # fmt: skip

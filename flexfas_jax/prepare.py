@@ -7,7 +7,7 @@
 What is already there is left as it is; what is interrupted leaves nothing half done. Beside the set
 lie CARD.md and card.json (counts, sizes, bit depths, digests, what was left out and why, and what
 predicts the label, such as a sensor that attacks alone have: a warning, and exit code 0), its
-manifest.csv and a contact sheet. Run it from the clone: builders are not installed.
+manifest.csv and a contact sheet.
 """
 
 import argparse

@@ -34,7 +34,8 @@ case $task in
     workers all 'set -e; mkdir -p flexfas; tar -xzf flexfas.tar.gz -C flexfas
       python3 -m pip install --user uv; PATH=$HOME/.local/bin:$PATH
       uv venv --allow-existing --python=3.11 flexfas/.venv
-      uv pip install --python=flexfas/.venv "./flexfas[tpu]"'
+      uv pip install --python=flexfas/.venv --constraints=flexfas/requirements/lock.txt \
+        "./flexfas[tpu]"'
     if (($#)); then
       workers all "sudo apt-get install -y nfs-common && sudo mkdir -p /shared &&
         sudo mount $(printf %q "$1") /shared"

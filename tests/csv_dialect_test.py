@@ -190,6 +190,8 @@ def test_one_sample_in_many_dialects(tmp_path, text):
     ('ID,id,label,score\nx,y,1,.5\n', 'row 1: the columns id are there twice'),
     ('Score,id,label, score\n.5,y,1,.6\n', 'row 1: the columns score are there twice'),
     ('sep=|\nid|label|score\nx|1|.5\n', 'row 1: .*commas, semicolons or tabs'),
+    ('\ufeff\ufeffid,label,score\nx,1,.5\n', r"row 1: .*ufeffid' names a column"),
+    ('id,label,sc\u00adore,score\nx,1,.5,.5\n', 'row 1: .*cannot be seen'),
     ('sep=;\n', 'is empty'),
     ('id,label,score\nx\0,1,.5\n', 'NUL bytes'),
     ('id,label,score\n\0'.encode('utf-16-be'), 'NUL bytes'),
@@ -258,3 +260,14 @@ def test_lists_in_many_dialects(tmp_path, text):
 def test_lists_that_are_refused(tmp_path, text, says):
   with pytest.raises(DataError, match=says):
     list(lists.read(save(tmp_path / 'a.csv', text)))
+
+
+@pytest.mark.parametrize(
+  'name', ['subj\u0435ct', 'SUBJ\u0415CT', 'rg\u042c', '\u0456r', 'vid\u00e9o']
+)
+def test_letters_that_look_alike(name):
+  known = ('rgb', 'ir', 'subject', 'video')
+  with pytest.raises(DataError, match=r'row 1: .* looks like (rgb|ir|subject|video), .* U\+'):
+    csv_dialect.check_names('a.csv', 1, ['id', name], known)
+  for right in ('\u7167\u7247\u540d', 'gr\u00f6\u00dfe', '\u00e9', 'Zo\u00eb', '\u03c5\u03c0'):
+    csv_dialect.check_names('a.csv', 1, ['id', right], known)

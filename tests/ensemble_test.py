@@ -540,7 +540,7 @@ DEV = ['--dev', *given(folder='dev/')]
     (nothing, ['--dev', *given()], 4, 'are the same list of samples'),
     (nothing, DEV[:-1], 2, 'none of its files is of b, seed 1, fold 2'),
     (dev_of_other_weights, DEV, 4, 'dev/a_seed1_fold1.csv was scored by weights def'),
-    (dev_with_people, DEV, 3, 'leak: id t0'),
+    (dev_with_people, DEV, 3, 'leak-file: id t0'),
   ],
 )
 def test_what_is_refused(files, capsys, done, args, code, says):

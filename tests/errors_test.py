@@ -89,3 +89,49 @@ def test_an_output_that_takes_nothing(redirect, code, says):
     cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
   )  # fmt: skip
   assert (done.returncode, done.stderr) == (code, says)
+
+
+@pytest.mark.parametrize(
+  ('module', 'library', 'package'),
+  [
+    ('predict', 'cv2', 'opencv-python-headless'),
+    ('demo', 'PIL', 'pillow'),
+    ('main', 'ml_collections', 'ml-collections'),
+    ('prepare', 'tensorflow_datasets', 'tensorflow-datasets'),
+    ('evaluate_members', 'jax', 'jax'),
+    ('lint', 'cv2', 'opencv-python-headless'),
+  ],
+)
+def test_a_library_that_is_not_installed_is_named(module, library, package, tmp_path):
+  """While the command is imported, and while it runs."""
+  (tmp_path / 'list.txt').write_text('a.png 1\n')
+  arguments = {
+    'prepare': ['--dataset=rendered_faces/surf_like', f'--data_dir={tmp_path}'],
+    'evaluate_members': [str(tmp_path)],
+    'lint': [f'{tmp_path}/list.txt', f'--root={tmp_path}', '--labels=1=bona_fide'],
+  }
+  code = (
+    f'import runpy, sys; sys.modules[{library!r}] = None\n'
+    f'runpy.run_module("flexfas_jax.{module}", run_name="__main__")'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code, *arguments.get(module, ['--help'])],
+    cwd=Path(__file__).parents[1], capture_output=True, text=True,
+  )  # fmt: skip
+  assert done.returncode == 2, done.stderr
+  assert f'error: this command requires {package}, which is not installed' in done.stderr
+  assert 'Traceback' not in done.stderr
+  if module in ('predict', 'prepare'):
+    arguments.setdefault(module, ['--help']).append('--debug')
+    done = subprocess.run(
+      [sys.executable, '-c', code, *arguments[module]],
+      cwd=Path(__file__).parents[1], capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and 'Traceback' in done.stderr
+
+
+def test_a_module_of_ours_that_is_missing_is_a_defect():
+  with pytest.raises(ModuleNotFoundError):
+    errors.exit_code_of(raising(ModuleNotFoundError('gone', name='flexfas_jax.gone')))
+  with pytest.raises(ModuleNotFoundError), errors.required_imports('flexfas_jax.predict'):
+    raise ModuleNotFoundError('no cv2', name='cv2')

@@ -117,6 +117,19 @@ def test_videos_of_two_files():
   assert 'video x/1' in leaks(folders, one(['x/1/5', 'w/1/0'], video='1'))
 
 
+@pytest.mark.parametrize(('test', 'leak'), [('z/1/0', set()), ('x/1/5', {'leak-video'})])
+def test_lists_and_builders_tell_videos_apart_by_folders(test, leak, tmp_path):
+  ids = {'x/1/0': 'train', 'y/1/0': 'train', test: 'test', 'w/1/0': 'test'}
+  rows = [f'{id_},{i}.png,1,1,{split}' for i, (id_, split) in enumerate(ids.items())]
+  (tmp_path / 'list.csv').write_text('\n'.join(['id,rgb,label,video,split', *rows, '']))
+  found = list_checks.check([tmp_path / 'list.csv']).findings
+  assert {(f.rule, f.row) for f in found} == {(rule, 2) for rule in leak}
+  parts = {'train': [], 'test': []}
+  for id_, split in ids.items():
+    parts[split].append(lists.row_of({'rgb': f'{id_}.png'}, 'attack', id=id_, video='1'))
+  assert {f.rule for f in list_checks.check_rows(parts).findings} == leak
+
+
 def test_a_video_with_a_subject_in_some_rows():
   half = scores(['x/v/1', 'y'], subject=['s', ''], video='v')
   with pytest.raises(DataError, match='video v has a subject in some rows and none in others'):
@@ -133,7 +146,7 @@ def test_videos_by_name_alone_are_noted(tmp_path, capsys):
 @pytest.mark.parametrize('name', ['same', 'nfd', 'space', 'nbsp'])
 def test_a_subject_in_two_spellings_is_a_leak_of_scores(name, capsys):
   assert run(SPELLINGS / f'test_{name}.csv', f'--dev={SPELLINGS}/dev.csv') == 3
-  assert 'leak: subject Zo\u00eb' in capsys.readouterr().err
+  assert 'leak-subject: subject Zo\u00eb' in capsys.readouterr().err
 
 
 def test_capitals_and_zeros_are_noted(tmp_path, capsys):
@@ -178,14 +191,14 @@ def test_builders_and_paths(tmp_path):
 
 def test_ids_of_two_spellings_are_one_sample():
   dev, test = scores([f'{ONE[0]}/1', 'x']), scores([f'{ONE[1]}/1', 'y'])
-  assert f'leak: id {ONE[0]}/1' in leaks(dev, test)
+  assert f'leak-file: id {ONE[0]}/1' in leaks(dev, test)
 
 
 def test_training_checks_and_selections():
   side = lambda name: {'id': [f'{name}1'], 'video': [''], 'subject': [name]}  # noqa: E731
-  with pytest.raises(DataError, match='leak: subject'):
+  with pytest.raises(DataError, match='leak-subject: subject'):
     leakage.check(side(ONE[0]), side('b'), {'t': side(ONE[1])})
-  with pytest.raises(DataError, match='leak: subject'):
+  with pytest.raises(DataError, match='leak-subject: subject'):
     leakage.check_pretraining([ONE[0]], {'val': side(ONE[1])})
   kind = lambda name: {'label': ['attack'], 'attack_type': [name]}  # noqa: E731
   with pytest.raises(DataError, match='attack mask'):
@@ -221,8 +234,10 @@ def test_row_numbers_are_no_ids(tmp_path, capsys):
   said = capsys.readouterr().err
   assert 'are row numbers' in said and 'before them: awk' in said and 'leak:' not in said
   # Others than row numbers are leaks, and so are subjects beside row numbers.
-  assert 'leak: id 3' in leaks(scores(['1', '2', '3']), scores(['0', '3', '7']))
-  assert 'leak: id x' in leaks(scores(['0', 'x']), scores(['0', 'x', '2']))
+  assert 'leak-file: id 3' in leaks(scores(['1', '2', '3']), scores(['0', '3', '7']))
+  assert 'leak-file: id x' in leaks(scores(['0', 'x']), scores(['0', 'x', '2']))
   number = [str(i) for i in range(4)]
-  assert 'leak: subject s' in leaks(scores(number, subject='s'), scores(number, subject='s'))
+  assert 'leak-subject: subject s' in leaks(
+    scores(number, subject='s'), scores(number, subject='s')
+  )
   assert 'row numbers' in leaks(scores(['1', '2']), scores(['0', '1', '2']))

@@ -1,5 +1,6 @@
 """Flags: what is wrong is said on one screen, with exit code 2, before anything is loaded."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -9,10 +10,11 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def run(module, *arguments):
+def run(module, *arguments, cwd=ROOT):
   return subprocess.run(
     [sys.executable, '-m', f'flexfas_jax.{module}', *arguments],
-    cwd=ROOT,
+    cwd=cwd,
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
     capture_output=True,
     text=True,
   )
@@ -47,6 +49,25 @@ def test_a_flag_that_is_missing():
   assert (found.returncode, 'error: --workdir is missing' in found.stderr) == (2, True)
   found = run('main', '--config=configs/nope.py', '--workdir=w')
   assert (found.returncode, 'nope.py' in found.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+  ('config', 'said'),
+  [
+    (['--config=vit_fusion'], 'stepz'),
+    (['--config', 'vit_fusion:flexmodal'], 'stepz'),
+    (['--config=vit_fusion:papr'], "no recipe 'papr'"),
+    (['--config=own.py'], 'stepz'),
+    (['--config=vit_fusio'], "unknown config 'vit_fusio'; choose one of: cdcn_fusion, "),
+    (['--config=configs/mm_fas.py:ir50'], 'it is --config=mm_fas:ir50'),
+    (['--config=nope.py'], 'nope.py'),
+  ],
+)
+def test_configs_are_found_from_any_folder(tmp_path, config, said):
+  (tmp_path / 'own.py').write_text((ROOT / 'configs' / 'vit_fusion.py').read_text())
+  found = run('main', *config, f'--workdir={tmp_path}/w', '--config.stepz=3', cwd=tmp_path)
+  assert found.returncode == 2
+  assert said in found.stderr and 'Traceback' not in found.stderr
 
 
 @pytest.mark.parametrize('module', ['main', 'prepare', 'score'])

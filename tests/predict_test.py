@@ -359,7 +359,7 @@ def test_bad_samples_are_left_out(bundle, files, capsys):
   write_set(files / 'set')
   broken = files / 'set/attack/p2/depth/02.png'
   broken.write_bytes(broken.read_bytes()[:-40])
-  (files / 'set/attack/p6/ir/06.png').rename(files / 'set/attack/p6/ir/06.tiff')
+  (files / 'set/attack/p6/ir/06.png').rename(files / 'set/attack/p6/ir/06.exr')
   os.rename('set/attack/p0/rgb/00.png', b'set/attack/p0/rgb/0\xff.png')
   code, out, err = run(capsys, bundle, '--folder=set', '--out=o.csv')
   assert code == 3 and 'samples that cannot be decided: 2 (--on_bad=skip leaves them out)' in err
@@ -375,7 +375,7 @@ def test_bad_samples_are_left_out(bundle, files, capsys):
     rows = list(csv.DictReader(file))
   assert [row['rule'] for row in rows] == ['row', 'unreadable', 'row']
   assert all(row['list'] == 'set' for row in rows)
-  for row, text in zip(rows, ['0\\xff.png', 'ir/06.tiff', 'attack/p2/02: depth'], strict=True):
+  for row, text in zip(rows, ['0\\xff.png', 'ir/06.exr', 'attack/p2/02: depth'], strict=True):
     assert text in row['text'] and text in err
   # What is left is decided as it is without them, and an old list is not left behind.
   before = dict(zip(found.ids.tolist(), found.scores['rgb'].tolist(), strict=True))

@@ -26,7 +26,7 @@ def test_what_stands_is_left_and_named(prepared, capsys):
 @pytest.mark.parametrize(
   'arguments,code,said',
   [
-    (['--dataset=celeb'], 2, "no builder called 'celeb'; it has: "),
+    (['--dataset=celeb'], 2, "no builder is called 'celeb'; there are: "),
     (['--dataset=rendered_faces/surf_like_tiny', '--source=.'], 2, 'it takes no --source'),
     (['--dataset=casia_surf'], 2, 'casia_surf has several configs; name one, .*challenge'),
     (['--dataset=casia_surf/challenge'], 2, 'name their folder with --source=DIR'),

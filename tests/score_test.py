@@ -262,7 +262,7 @@ def test_people_in_both_files_are_a_leak(files, capsys):
   dev = written(files / 'dev.csv', [*many('d'), *many('t', 2)[:1]], NAMES)
   assert run(test, f'--dev={dev}') == 3
   said = capsys.readouterr().err
-  assert 'leak: subject set/t0' in said and '--accept_known_leaks' in said
+  assert 'leak-subject: subject set/t0' in said and '--accept_known_leaks' in said
   assert run(test, f'--dev={dev}', '--threshold=fixed=0.5', '--accept_known_leaks=nothing') == 2
 
 

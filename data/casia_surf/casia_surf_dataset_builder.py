@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 
-from data import flexmodal_lists, folders
-from data.reading import Row
-from data.source_builder import Plan, SourceBuilder
 from flexfas_jax import label_mapping, schema
+from flexfas_jax.data import flexmodal_lists, folders
+from flexfas_jax.data.reading import Row
+from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.protocols import lists, path_layouts

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data import folders
-from data.face_identities import recordio
-from data.reading import Row
-from data.source_builder import Plan, SourceBuilder
+from flexfas_jax.data import folders
+from flexfas_jax.data.face_identities import recordio
+from flexfas_jax.data.reading import Row
+from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.protocols.selection import part_of

@@ -7,16 +7,14 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-import cv2
 import numpy as np
 
-from data import reading
-from data.reading import Outcome, Row
+from flexfas_jax.data import reading
+from flexfas_jax.data.reading import Outcome, Row, encode
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.images import checks as image_checks
-from flexfas_jax.images import face_crop, geometry, units
+from flexfas_jax.images import face_crop, units
 from flexfas_jax.images import files as image_files
-from flexfas_jax.protocols.findings import WARNINGS
 
 # {option: default}, as text from a command line.
 OPTIONS = {
@@ -106,51 +104,52 @@ class Reader(reading.Reader):
   """Reads rows; what is neither cropped nor converted keeps its bytes.
 
   Attributes:
-    stored: what pictures must be when they are stored; `rules` is what they must be before, and has
-      the units that they are converted by.
+    stored_rules: what pictures must be when they are stored; `rules` is what they must be before,
+      and has the units that they are converted by.
     recipe: how faces are cropped.
     yunet: the detector's file.
     quality: JPEG's for crops of RGB and infrared; 0 is PNG.
-    pinned: rows name the digests of what is stored, not of what is read.
   """
 
-  stored: image_checks.Rules = image_checks.Rules()
+  stored_rules: image_checks.Rules = image_checks.Rules()
   recipe: face_crop.Recipe | None = None
   yunet: str = ''
   quality: int = 0
-  pinned: bool = False
 
-  def __call__(self, row: Row) -> Outcome:
-    """Reads, checks, changes and checks one row; what is wrong is returned, never raised."""
-    changes = bool(self.recipe or any(self.rules.units))
-    read = super().__call__(row._replace(sha256={}) if changes and self.pinned else row)
-    read = read._replace(row=row)
-    if any(rule not in WARNINGS for rule, _ in read.problems):
-      return read
-    if not changes:
-      return read
+  def keeps(self, encoded: bytes) -> bool:
+    """As of every reader, where nothing is cropped or converted."""
+    return not self._changes() and super().keeps(encoded)
+
+  def stored(self, read: Outcome) -> Outcome:
+    """The images cropped and in the units that are stored, and what is wrong with them then."""
+    if not self._changes():
+      return super().stored(read)
+    row = read.row
     images, problems = self._changed(row, read.images)
     if problems:
       return Outcome(row, {}, problems)
-    found = image_checks.inspect(images, self.stored, self.max_pixels)
+    found = image_checks.inspect(images, self.stored_rules, self.max_pixels)
     problems = [(rule, f'{row.facts["id"]}, as it is stored: {text}') for rule, text in found]
-    if self.pinned:
-      problems += [
-        ('sha256', f'{modality} of {row.facts["id"]}: what comes out is not what is expected')
-        for modality, wanted in row.sha256.items()
-        if modality in images and wanted and image_checks.digest(images[modality]) != wanted
-      ]
     return Outcome(row, images, problems)
+
+  def _changes(self) -> bool:
+    return bool(self.recipe or any(self.rules.units))
 
   def _changed(
     self, row: Row, encoded: Mapping[str, bytes]
   ) -> tuple[dict[str, bytes], list[image_checks.Problem]]:
     """The pictures as they are stored, or what is wrong."""
-    decoded = {m: geometry.decode(e, m, row.files[m]) for m, e in encoded.items()}
+    decoded = {
+      m: image_checks.pixels(e, m, row.files[m], self.max_pixels) for m, e in encoded.items()
+    }
     # Without a ValueError: the image was checked by the same units.
     images = {m: units.convert(one, m, self.rules.units) for m, one in decoded.items()}
     if not self.recipe:
-      same = {m for m, one in images.items() if np.array_equal(one, decoded[m])}
+      same = {
+        m
+        for m, one in images.items()
+        if image_files.is_stored(encoded[m]) and np.array_equal(one, decoded[m])
+      }
       return {m: encoded[m] if m in same else encode(one) for m, one in images.items()}, []
     images = {
       m: face_crop.upright(image, image_files.orientation(encoded[m]))
@@ -176,15 +175,3 @@ class Reader(reading.Reader):
     model = face_crop.load_yunet(self.yunet, self.recipe.model_sha256)
     found = face_crop.detect_yunet(model, seen, self.recipe.min_score)
     return face_crop.choose(found, (seen.shape[1], seen.shape[0]), self.recipe)
-
-
-def encode(image: np.ndarray, quality: int = 0) -> bytes:
-  """[H, W, 3] RGB or [H, W, 1] as a PNG, or a JPEG where it has 8 bits and a quality is given."""
-  image = np.ascontiguousarray(image[..., ::-1])  # OpenCV wants blue first; one channel is one
-  if quality and image.dtype == np.uint8:
-    done, encoded = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-  else:
-    done, encoded = cv2.imencode('.png', image)
-  if not done:
-    raise ValueError(f'OpenCV does not encode {image.dtype} of shape {image.shape}')
-  return encoded.tobytes()

@@ -8,23 +8,26 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow_datasets as tfds
 
-from data import features
-from data.manifest import cropping
-from data.reading import Row
-from data.source_builder import Plan, SourceBuilder
 from flexfas_jax import label_mapping, schema
+from flexfas_jax.data import features
+from flexfas_jax.data.manifest import cropping
+from flexfas_jax.data.reading import Row
+from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import face_crop, units
 from flexfas_jax.images import files as image_files
-from flexfas_jax.protocols import lists, path_layouts
+from flexfas_jax.protocols import lists, path_layouts, roots
 from flexfas_jax.protocols.findings import Finding
+from flexfas_jax.protocols.lint.triplets import Agreement
 
 SPLIT = 'whole'  # of rows that name none; TFDS keeps "all" for all splits together
 _LOOKED_AT = 400  # headers by which the bit depth of a modality is settled
 _PNG_HEADER = 25  # bytes, of which the last is the bit depth
 _LAST_FRAME = 2**31 - 1  # that 32 bits hold
 _DIGESTS = {f'{modality}_sha256': modality for modality in schema.MODALITIES}
+_NOT_KNOWN: dict[str, str] = {}  # digests of most rows
+_OF_READING = {f'source_{modality}_file' for modality in schema.MODALITIES}  # of an earlier set
 _SUFFIXES = ('.csv', '.tsv', '.txt')
 _WAY_OUT = 'name each video in a column video, or give --option video=picture where each is alone'
 
@@ -112,9 +115,8 @@ class Builder(SourceBuilder):
       units=self._units,
     )
     return cropping.Reader(
-      str(self.source), read, self.RULES, recipe, self.options['yunet'], self._quality,
-      pinned=bool(self.manifest),
-    )  # fmt: skip
+      str(self.source), read, self.RULES, recipe, self.options['yunet'], self._quality
+    )
 
   def _understand_options(self) -> None:
     options = self.options
@@ -169,10 +171,13 @@ class Builder(SourceBuilder):
       wrong.add(line)
       findings.append(Finding(rule, str(path), line, text))
 
-    name = self.builder_config.name
+    name, agree = self.builder_config.name, Agreement()
     for listed in lists.scan(path, self._labels, found, dataset=name, form=form):
       for rule, text in self._problems(listed):
         found(rule, listed.line, text)
+      # Of such a row the images are read all the same.
+      problems, _ = agree(listed)
+      findings += [Finding(rule, str(path), listed.line, text) for rule, text in problems]
       if listed.line not in wrong:
         yield self._row(listed), listed.split
 
@@ -183,8 +188,6 @@ class Builder(SourceBuilder):
     if row.split == 'all' or not re.fullmatch(r'(?=.*[^\W_])[\w-]+', row.split or SPLIT):
       text = f'split {row.split!r} cannot be one: letters, digits, _ and - make one, and "all"'
       yield 'row', f'{text} means all splits together'
-    if not re.fullmatch(r'\D*\d+', row.frame or '0'):
-      yield 'row', f'frame {row.frame!r} is not a number'
     if '#' in row.id:
       yield 'row', f'the id {row.id!r} has a #, which stands for a row that is there twice'
     for text in lists.wrong_digests(row.extra):
@@ -198,12 +201,9 @@ class Builder(SourceBuilder):
         yield 'row', f'{row.id}: {error}'
 
   def _problem_of_kind(self, row: lists.Row) -> image_checks.Problem | None:
-    """What is wrong with label, species and category together."""
-    if row.label == 'bona_fide':
-      kind = row.attack_type or row.attack_category
-      return kind and ('label', f'{row.id} is bona fide, and its attack {kind!r}; leave that empty')
+    """What is wrong with the species and category of an attack."""
     category = self._category(row)
-    if not row.label or category in features.CATEGORIES:
+    if row.label != 'attack' or category in features.CATEGORIES:
       return None
     known = ', '.join(features.CATEGORIES)
     if category:
@@ -228,13 +228,16 @@ class Builder(SourceBuilder):
     if row.label == 'attack':
       facts['attack_category'] = self._category(row)
       facts['attack_type'] = facts['attack_type'] or facts['attack_category']
-    changed = 'source_' if self._recipe or any(self._units) else ''
-    extra = {name: text for name, text in row.extra.items() if name and name not in _DIGESTS}
-    extra |= {f'{changed}{modality}': path for modality, path in row.paths.items()}
+    changed = bool(self._recipe or any(self._units))
+    drop = {'', *_DIGESTS, *_OF_READING}
+    extra = {name: text for name, text in row.extra.items() if name not in drop}
+    # Many rows have nothing else, and share what they have.
+    paths = {f'source_{m}': path for m, path in row.paths.items()} if changed else row.paths
+    extra = {**extra, **paths} if extra else paths
     digests = {modality: text.lower() for modality, text in lists.digests(row.extra).items()}
     if changed:
-      extra |= {f'source_{modality}_sha256': digest for modality, digest in digests.items()}
-    return Row(facts, row.paths, row.list, row.line, digests, extra)
+      extra = extra | {f'source_{m}_sha256': digest for m, digest in digests.items()}
+    return Row(facts, row.paths, row.list, row.line, digests or _NOT_KNOWN, extra)
 
   def _with_videos(self, rows: Sequence[tuple[Row, str]], made: Plan) -> list[tuple[Row, str]]:
     """Rows with the video that they do not name: their folder, or themselves."""
@@ -256,8 +259,11 @@ class Builder(SourceBuilder):
         several[folder] = 'label', ', '.join(kinds)
     named = []
     for row, split in rows:
-      folder = row.facts['video'] or _folder(row)
-      if not row.facts['video'] and folder in several:
+      if row.facts['video']:
+        named.append((row, split))
+        continue
+      folder = _folder(row)
+      if folder in several:
         rule, holds = several[folder]
         text = f'names no video, and its folder {folder} is not one, with rows of {holds}'
         made.findings.append(Finding(rule, row.list, row.row, f'{text}; {_WAY_OUT}'))
@@ -329,9 +335,12 @@ def _bits(source: pathlib.Path, paths: Sequence[str]) -> collections.Counter:
   found = collections.Counter()
   for path in paths[:: max(1, len(paths) // _LOOKED_AT)]:
     try:
-      with image_files.open_regular(source / path) as file:
+      with image_files.open_regular(roots.locate(source, path)) as file:
         header = file.read(_PNG_HEADER)
-    except OSError:
+      if not image_files.is_stored(header):
+        found[16 if image_files.header(image_files.read(source / path)).bits > 8 else 8] += 1
+        continue
+    except (OSError, image_files.Unreadable):
       continue  # told when it is read
     if header.startswith(b'\x89PNG') and len(header) == _PNG_HEADER:
       found[16 if header[-1] == 16 else 8] += 1

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data import features, folders, reading, tables
-from data.padisi import samples
-from data.reading import Row
-from data.source_builder import Plan, SourceBuilder
 from flexfas_jax import schema
+from flexfas_jax.data import features, folders, reading, tables
+from flexfas_jax.data.padisi import samples
+from flexfas_jax.data.reading import Row
+from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.protocols.findings import Finding

@@ -4,15 +4,15 @@ Light on purpose: worker processes import it.
 """
 
 import dataclasses
-import os
 import zipfile
 
 import cv2
 import numpy as np
 
-from data import reading
+from flexfas_jax.data import reading
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images.files import Unreadable
+from flexfas_jax.protocols import roots
 
 KEY = 'data'
 CHANNELS = 22  # blue, green, red, near infrared, depth, thermal, and more that are not read
@@ -77,7 +77,7 @@ class SampleReader(reading.Reader):
     """
     try:
       with (
-        image_files.open_regular(os.path.join(self.source, path)) as file,
+        image_files.open_regular(roots.locate(self.source, path)) as file,
         zipfile.ZipFile(file) as archive,
       ):
         if f'{KEY}.npy' not in archive.namelist():

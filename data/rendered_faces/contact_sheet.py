@@ -1,6 +1,6 @@
 """Renders `examples.png`: a row per species, three modalities each, to be looked at by people.
 
-python -m data.rendered_faces.contact_sheet [--out=FILE]
+python -m flexfas_jax.data.rendered_faces.contact_sheet [--out=FILE]
 """
 
 import argparse
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from data.rendered_faces import populations, render, scenes
+from flexfas_jax.data.rendered_faces import populations, render, scenes
 
 _TILE, _PEOPLE, _GAP, _LABEL, _TITLE = 92, 4, 8, 16, 44
 _HOLE = (58, 22, 74)  # colour of what a depth sensor did not measure

@@ -5,7 +5,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from data.rendered_faces.materials import Layer
+from flexfas_jax.data.rendered_faces.materials import Layer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from data.rendered_faces.head import MOUTH_Y, Person, Seen, eye_centre, ramp, traits
+from flexfas_jax.data.rendered_faces.head import MOUTH_Y, Person, Seen, eye_centre, ramp, traits
 
 # Planes of a layer, in this order.
 PLANES = {

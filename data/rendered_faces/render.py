@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from data.rendered_faces import lighting, scenes, sensors
-from data.rendered_faces.populations import CATEGORY, Video
+from flexfas_jax.data.rendered_faces import lighting, scenes, sensors
+from flexfas_jax.data.rendered_faces.populations import CATEGORY, Video
 from flexfas_jax.images.worker_pool import Workers
 
 _WORTH_A_POOL = 6  # subjects; fewer are done before a process has started

@@ -2,8 +2,8 @@
 
 import tensorflow_datasets as tfds
 
-from data import triplets
-from data.rendered_faces import populations, render
+from flexfas_jax.data import triplets
+from flexfas_jax.data.rendered_faces import populations, render
 from flexfas_jax.errors import ConfigError
 
 _DESCRIPTIONS = {

@@ -5,10 +5,10 @@ import functools
 
 import numpy as np
 
-from data.rendered_faces import head, lighting, materials, sensors, sheets, surroundings
-from data.rendered_faces.head import Person, Pinhole
-from data.rendered_faces.materials import Layer
-from data.rendered_faces.populations import CATEGORY, Video
+from flexfas_jax.data.rendered_faces import head, lighting, materials, sensors, sheets, surroundings
+from flexfas_jax.data.rendered_faces.head import Person, Pinhole
+from flexfas_jax.data.rendered_faces.materials import Layer
+from flexfas_jax.data.rendered_faces.populations import CATEGORY, Video
 
 SIZE = 112  # pixels a side at which scenes are worked out, before the cameras see them
 _PHOTO_SIZE = 144

@@ -7,7 +7,7 @@ import math
 import cv2
 import numpy as np
 
-from data.rendered_faces.materials import Layer
+from flexfas_jax.data.rendered_faces.materials import Layer
 
 WINDOW = 360.0  # mm from black to white in the 8-bit visualisation of depth
 

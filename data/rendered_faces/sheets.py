@@ -5,9 +5,9 @@ import dataclasses
 import cv2
 import numpy as np
 
-from data.rendered_faces import materials
-from data.rendered_faces.head import MOUTH_Y, Person, eye_centre, ramp, rotate, traits
-from data.rendered_faces.materials import Layer, Material, coat
+from flexfas_jax.data.rendered_faces import materials
+from flexfas_jax.data.rendered_faces.head import MOUTH_Y, Person, eye_centre, ramp, rotate, traits
+from flexfas_jax.data.rendered_faces.materials import Layer, Material, coat
 
 
 @dataclasses.dataclass(frozen=True)

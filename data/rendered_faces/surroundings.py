@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from data.rendered_faces.head import Person, rotate
-from data.rendered_faces.materials import Layer, Material, coat, skin
+from flexfas_jax.data.rendered_faces.head import Person, rotate
+from flexfas_jax.data.rendered_faces.materials import Layer, Material, coat, skin
 
 
 def ellipsoid(

@@ -11,10 +11,11 @@ import threading
 import cv2
 import numpy as np
 
-from data import reading
+from flexfas_jax.data import reading
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images.files import Unreadable
+from flexfas_jax.protocols import roots
 
 CHANNELS = {'RGB': 3, 'CDIT': 4}  # of an array, by the half of the release
 _PLACES = {'color': ('RGB', slice(0, 3)), 'depth': ('CDIT', 1), 'ir': ('CDIT', 2)}
@@ -98,7 +99,7 @@ def open_file(source: str, path: str):
     OSError: there is no such file, or it may not be read.
     Unreadable: it is no HDF5 file, or not whole.
   """
-  place = os.path.join(source, path)
+  place = roots.locate(source, path)
   stat = os.stat(place)
   image_files.check_regular(stat, place)
   version = (stat.st_mtime_ns, stat.st_size)
@@ -119,7 +120,7 @@ def _open(place: str, path: str):
     import h5py
   except ImportError:
     raise ConfigError(
-      "the frames are in HDF5 files, which need the extra `hdf5`: pip install '.[hdf5]'"
+      "the frames are in HDF5 files, which need the extra `hdf5`: pip install 'flexfas_jax[hdf5]'"
     ) from None
   try:
     # Locks are of no use to readers, and cannot be had on disks that are mounted for reading.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from data import tables
+from flexfas_jax.data import tables
 from flexfas_jax.errors import DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.protocols import path_layouts

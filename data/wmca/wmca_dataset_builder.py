@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import tensorflow_datasets as tfds
 
-from data import flexmodal_lists, folders, reading
-from data.reading import Row
-from data.source_builder import Plan, SourceBuilder
-from data.wmca import frames, protocols
+from flexfas_jax.data import flexmodal_lists, folders, reading
+from flexfas_jax.data.reading import Row
+from flexfas_jax.data.source_builder import Plan, SourceBuilder
+from flexfas_jax.data.wmca import frames, protocols
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.protocols import path_layouts

@@ -20,7 +20,7 @@ import numpy as np
 import simplejpeg
 from PIL import PngImagePlugin
 
-from flexfas_jax.images import copies, face_crop, signal, units
+from flexfas_jax.images import converted_formats, copies, face_crop, geometry, signal, units
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images.files import Unreadable
 from flexfas_jax.images.units import Units
@@ -60,16 +60,18 @@ class Rules:
 def decode(encoded: bytes, max_pixels: int = image_files.MAX_PIXELS) -> np.ndarray:
   """An encoded image, whole, as [h, w] or [h, w, C] uint8 or uint16, red first.
 
+  Depth may be floating point, which `units.convert` converts to millimetres.
+
   Args:
-    encoded: JPEG or PNG.
+    encoded: JPEG, PNG, or of `converted_formats`.
     max_pixels: limit of the width times the height, taken from the header before decoding.
 
   Raises:
-    Unreadable: anything but a whole JPEG or PNG of 8 or 16 bits within the limits of `image_files`.
+    Unreadable: anything but a whole image of these formats within the limits of `image_files`.
   """
   header = image_files.check(encoded, max_pixels)
   try:
-    return (_jpeg if header.kind == 'JPEG' else _png)(encoded, header)
+    return _DECODERS.get(header.kind, converted_formats.decode)(encoded, header)
   except Unreadable:
     raise
   except Exception as error:  # decoders raise many kinds
@@ -114,6 +116,25 @@ def _deep(encoded: bytes) -> np.ndarray:
   array = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
   grey = encoded[25] in (0, 4)  # the colour type; the rest of the channels is transparency
   return np.ascontiguousarray(array[..., 0] if grey else array[..., 2::-1])
+
+
+_DECODERS = {'JPEG': _jpeg, 'PNG': _png}
+
+
+def pixels(
+  encoded: bytes, modality: str, where: str, max_pixels: int = image_files.MAX_PIXELS
+) -> np.ndarray:
+  """An image that `decode` reads, as `geometry.decode` gives it: [H, W, 3] of RGB, else [H, W, 1].
+
+  Args:
+    encoded: was checked by `decode`.
+    modality: 'rgb', 'depth' or 'ir'.
+    where: named in the error.
+    max_pixels: as of `decode`.
+  """
+  if image_files.is_stored(encoded):  # by the decoder of training, pixel for pixel
+    return geometry.decode(encoded, modality, where)
+  return geometry.of_modality(decode(encoded, max_pixels), modality)
 
 
 def inspect(
@@ -205,16 +226,16 @@ def _apart(array: np.ndarray) -> int:
 def _together(files: Mapping, arrays: Mapping[str, np.ndarray], rules: Rules) -> list[Problem]:
   problems = []
   # Without constant images: reported above, and equal to any other constant one.
-  looks = {m: copies.look(array) for m, array in arrays.items() if not signal.constant(array)}
+  varied = {m: array for m, array in arrays.items() if not signal.constant(array)}
+  looks = dict(zip(varied, copies.look_at(varied.values()), strict=True))
   for one, other in itertools.combinations(looks, 2):
     if one in files and files[one] == files.get(other):  # an array has no file
       problems.append(('same-image', f'{other} is the same file as {one}'))
     elif how := copies.describe(looks[one], looks[other]):
       problems.append(('same-image', f'{other} is a copy of {one} ({how})'))
-  if 'rgb' in arrays and (arrays['rgb'].ndim == 2 or _apart(arrays['rgb']) == 0):
-    for other in arrays:
-      if other != 'rgb' and arrays[other].ndim == 3 and _apart(arrays[other]) > GREY:
-        problems.append(('swapped', f'rgb has no colour, and {other} has'))
+  coloured = [m for m, one in arrays.items() if m != 'rgb' and one.ndim == 3 and _apart(one) > GREY]
+  if coloured and 'rgb' in arrays and (arrays['rgb'].ndim == 2 or _apart(arrays['rgb']) == 0):
+    problems += [('swapped', f'rgb has no colour, and {other} has') for other in coloured]
   if found := disagree(arrays, rules.sizes):
     problems.append(('size', found))
   return problems

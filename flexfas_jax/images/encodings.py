@@ -28,9 +28,16 @@ def describe(encoded: bytes) -> str:
     encoded: the file; only its header is read.
   """
   try:
-    header = image_files.header(encoded)
+    return with_header(encoded, image_files.header(encoded))
+  except image_files.Unreadable:
+    return ''
+
+
+def with_header(encoded: bytes, header: image_files.Header) -> str:
+  """`describe`, of a file whose header has been read."""
+  try:
     encoder = _ENCODERS.get(header.kind, lambda encoded: '-')(encoded)
-  except (image_files.Unreadable, IndexError, struct.error):
+  except (IndexError, struct.error):
     return ''
   return f'{header.kind} {header.width}x{header.height} {header.bits} {encoder}'
 

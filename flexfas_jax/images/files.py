@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from flexfas_jax.errors import ConfigError
+from flexfas_jax.images import converted_formats
 from flexfas_jax.images import formats as image_formats
+from flexfas_jax.images.formats import Header, Unreadable
 
 MAX_BYTES = 64 * 2**20  # of an encoded image; 25 million pixels as PNG of three channels fit
 MAX_PIXELS = 25_000_000
@@ -27,6 +29,7 @@ _SHORT = 2**16  # bytes of compressed data that inflate to little, whatever they
 
 # FF and the code of a marker; FF00 is data, and FFD0 to FFD7 lie within a scan.
 _MARKER = re.compile(rb'\xff([^\x00\xff\xd0-\xd7])')
+_METADATA = re.compile(rb'\xff[\xe1-\xed\xef]')  # none of these: no segment to leave out
 _ALONE = (0x01, 0xD8, 0xD9)  # markers without a length
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _HUFFMAN = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive; cameras write no others
@@ -44,20 +47,6 @@ _KINDS = (
   (stat.S_ISCHR, 'a device'),
   (stat.S_ISBLK, 'a device'),
 )
-
-
-class Unreadable(Exception):
-  """The bytes are no image that is decoded here; the text says what they are."""
-
-
-class Header(NamedTuple):
-  """What a file claims to be."""
-
-  kind: str  # 'JPEG' or 'PNG'
-  width: int
-  height: int
-  channels: int  # as stored: 1 with a palette
-  bits: int  # of a channel as stored: 1 to 16
 
 
 class _Scan(NamedTuple):
@@ -158,23 +147,24 @@ def check(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Header:
   """Refuses what would take a decoder more memory or time than an image of `max_pixels`.
 
   Raises:
-    Unreadable: as of `header` and `check_size`; a PNG that holds more than its pixels; a JPEG in
-      whose data a block was lost and filled with zeros.
+    Unreadable: as of `header` and `check_size`; a PNG that holds more than its pixels, or less, or
+      others than its check sum is of; a JPEG in whose data a block was lost and filled with zeros.
   """
   found = header(encoded)
   check_size(found.width, found.height, max_pixels)
   if found.kind == 'PNG':
     _check_data(encoded, found)
-  elif _ZEROS in encoded and _zeros_are_damage(encoded):
+  elif found.kind == 'JPEG' and _ZEROS in encoded and _zeros_are_damage(encoded):
     raise Unreadable('is damaged: zeros replace part of its data')
   return found
 
 
 def header(encoded: bytes) -> Header:
-  """What a JPEG or PNG claims to be, after a look at all its parts; no pixel is decoded.
+  """What an image file claims to be, after a look at all its parts; no pixel is decoded.
 
   Raises:
-    Unreadable: neither of the two, not whole, animated, or with more parts than real images have.
+    Unreadable: of no format that is read, not whole, animated, or with more parts than real images
+      have.
   """
   if not encoded:
     raise Unreadable('is empty (0 bytes)')
@@ -184,7 +174,14 @@ def header(encoded: bytes) -> Header:
     return _jpeg_header(encoded)
   if kind == 'PNG':
     return _png_header(encoded)
+  if other := converted_formats.header(encoded):
+    return other
   raise Unreadable(f'is {image_formats.describe(encoded)}')
+
+
+def is_stored(encoded: bytes) -> bool:
+  """Whether a file has a format that prepared sets have, JPEG or PNG; others are converted."""
+  return bool(_kind(encoded))
 
 
 def _kind(encoded: bytes) -> str:
@@ -283,7 +280,7 @@ def _segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _png_header(encoded: bytes) -> Header:
-  found = None
+  found, names = None, []
   for n, (name, start, end) in enumerate(_chunks(encoded)):
     if n > _MAX_PARTS:
       raise Unreadable(f'is a PNG of more than {_MAX_PARTS:,} chunks')
@@ -301,30 +298,44 @@ def _png_header(encoded: bytes) -> Header:
     elif name == b'acTL':  # which of the images a decoder gives is its own choice
       raise Unreadable('is an animated PNG, not one image')
     elif name == b'IEND':
+      _check_order(names, indexed=encoded[25] == 3)
       return found
+    names.append(name)
   raise Unreadable('is truncated: the PNG has no end')
 
 
+def _check_order(names: list[bytes], indexed: bool) -> None:
+  """Refuses a PNG in which a decoder would take a palette of its own, or stop half-way."""
+  data = [n for n, name in enumerate(names) if name == b'IDAT']
+  if data and data[-1] - data[0] >= len(data):
+    raise Unreadable('is damaged: the pixels of the PNG are not in consecutive chunks')
+  if indexed and (names.count(b'PLTE') != 1 or data and names.index(b'PLTE') > data[0]):
+    raise Unreadable('is damaged: the PNG has no palette, or not in its place')
+
+
 def _check_data(encoded: bytes, claimed: Header) -> None:
-  """Refuses a PNG that holds more than the pixels that its header claims.
+  """Refuses a PNG whose pixels are not as many, or not those, that its header and end claim.
 
   libpng inflates all of it to see whether check sums agree: 3 MB of file can be 3 GB of zeros.
+  Pillow stops when it has as many pixels as it needs; then it has not compared their check sum,
+  which alone tells that a chunk is missing, there twice, or in another place.
   """
-  data = [encoded[start:end] for name, start, end in _chunks(encoded) if name == b'IDAT']
-  if sum(map(len, data)) < _SHORT:
-    return
-  row = 1 + -(-claimed.width * claimed.channels * claimed.bits // 8)
-  left = 2 * row * claimed.height + _SHORT  # twice: interlaced rows are shorter, and more
-  inflate = zlib.decompressobj()
+  bits = claimed.width * claimed.channels * claimed.bits
+  least = bits * claimed.height // 8
+  most = 2 * (1 + -(-bits // 8)) * claimed.height + _SHORT  # interlaced rows are shorter, and more
+  inflate, n = zlib.decompressobj(), 0
   try:
-    for part in data:
-      while part and left > 0:
-        left -= len(inflate.decompress(part, _SHORT))
+    for name, start, end in _chunks(encoded):
+      part = encoded[start:end] if name == b'IDAT' else b''
+      while part and n <= most:
+        n += len(inflate.decompress(part, _SHORT))
         part = inflate.unconsumed_tail
-  except zlib.error:
-    return  # its decoder says what is wrong
-  if left <= 0:
+  except zlib.error as error:
+    raise Unreadable(f'is damaged: the pixels of the PNG cannot be inflated ({error})') from None
+  if n > most:
     raise Unreadable('is a PNG of more data than its pixels have')
+  if n < least or not inflate.eof:
+    raise Unreadable('is truncated: the PNG has less data than its pixels need')
 
 
 def _chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -345,7 +356,7 @@ def without_metadata(encoded: bytes) -> bytes:
   libjpeg-turbo collects the colour profile and reports a damaged one as a damaged image, though no
   pixel depends on it.
   """
-  if _kind(encoded) != 'JPEG':
+  if _kind(encoded) != 'JPEG' or not _METADATA.search(encoded):
     return encoded
   kept, place = [], 0
   for marker, start, end in _segments(encoded):
@@ -356,9 +367,9 @@ def without_metadata(encoded: bytes) -> bytes:
 
 
 def orientation(encoded: bytes) -> int:
-  """The EXIF orientation of a JPEG or PNG, 1 (upright) to 8; 1 where it has none."""
+  """The EXIF orientation of an image, 1 (upright) to 8; 1 where it has none."""
   kind = _kind(encoded)
-  if kind == 'JPEG':
+  if kind == 'JPEG' and b'Exif' in encoded:
     for marker, start, end in _segments(encoded):
       if marker == _SCAN:
         return 1
@@ -368,7 +379,7 @@ def orientation(encoded: bytes) -> int:
     for name, start, end in _chunks(encoded):
       if name == b'eXIf':
         return _of_exif(encoded[start:end].removeprefix(b'Exif\0\0'))
-  return 1
+  return 1 if kind else _of_exif(converted_formats.exif(encoded))
 
 
 def _of_exif(exif: bytes) -> int:

@@ -1,26 +1,41 @@
-"""Files that are no JPEG or PNG: what they are, by their first bytes, and what converts them.
+"""Files that are not read: what they are, by their first bytes, and what converts them.
 
-Only JPEG and PNG are read. Decoders of the other formats differ in what they make of colour
-profiles, orientation, bit depths and several images in one file, so the conversion is the user's
-and happens once. `data/manifest/README.md` has the same table.
+JPEG and PNG are read, and what `converted_formats` reads. Decoders of the other formats differ in
+what they make of colour profiles, bit depths and several images in one file, so the conversion is
+the user's and happens once. `data/manifest/README.md` has the same table.
 """
+
+import posixpath
+from typing import NamedTuple
 
 HEAD = 512  # bytes by which a format is recognised
 
-_ARRAY = 'depth in metres: round(1000 x) as uint16; others: uint8 or uint16; then cv2.imwrite'
+CONVERT_ARRAY = 'numpy.save it as [H, W] of uint8, uint16 or (depth with depth_unit=m) float32'
+
+
+class Unreadable(Exception):
+  """The bytes are no image that is decoded here; the text says what they are."""
+
+
+class Header(NamedTuple):
+  """What a file claims to be."""
+
+  kind: str  # 'JPEG', 'PNG', or one of `converted_formats`
+  width: int
+  height: int
+  channels: int  # as stored: 1 with a palette
+  bits: int  # of a channel as stored: 1 to 64; above 16, and a NumPy array's 16, perhaps floating
+
+
 _FORMATS = (  # (offset, first bytes, what it is, what converts it)
-  (0, b'II*\0', 'a TIFF image', f'magick FILE FILE.png for 8 or 16 bits; float: {_ARRAY}'),
-  (0, b'MM\0*', 'a TIFF image', f'magick FILE FILE.png for 8 or 16 bits; float: {_ARRAY}'),
-  (0, b'II+\0', 'a TIFF image', f'magick FILE FILE.png for 8 or 16 bits; float: {_ARRAY}'),
-  (0, b'MM\0+', 'a TIFF image', f'magick FILE FILE.png for 8 or 16 bits; float: {_ARRAY}'),
-  (0, b'\x93NUMPY', 'a NumPy array', f'numpy.load it; {_ARRAY}'),
-  (0, b'PK\x03\x04', 'a ZIP archive (.npz, .zip)', f'unpack it; of arrays: {_ARRAY}'),
-  (0, b'v/1\x01', 'an OpenEXR image', f'read its channel (pip install OpenEXR); {_ARRAY}'),
-  (0, b'Pf', 'a PFM image', f'cv2.imread(FILE, cv2.IMREAD_UNCHANGED); {_ARRAY}'),
-  (0, b'PF', 'a PFM image', f'cv2.imread(FILE, cv2.IMREAD_UNCHANGED); {_ARRAY}'),
-  (0, b'MATLAB 5.0', 'a MATLAB file', f'scipy.io.loadmat it; {_ARRAY}'),
-  (0, b'\x89HDF\r\n\x1a\n', 'an HDF5 file', f'h5py.File it; {_ARRAY}'),
-  (8, b'WEBP', 'a WebP image', 'dwebp FILE -o FILE.png'),
+  (0, b'II+\0', 'a BigTIFF image', 'tiffcp FILE FILE.tiff'),
+  (0, b'MM\0+', 'a BigTIFF image', 'tiffcp FILE FILE.tiff'),
+  (0, b'PK\x03\x04', 'a ZIP archive (.npz, .zip)', f'unpack it; of arrays: {CONVERT_ARRAY}'),
+  (0, b'v/1\x01', 'an OpenEXR image', f'read its channel (pip install OpenEXR); {CONVERT_ARRAY}'),
+  (0, b'Pf', 'a PFM image', f'cv2.imread(FILE, cv2.IMREAD_UNCHANGED); {CONVERT_ARRAY}'),
+  (0, b'PF', 'a PFM image', f'cv2.imread(FILE, cv2.IMREAD_UNCHANGED); {CONVERT_ARRAY}'),
+  (0, b'MATLAB 5.0', 'a MATLAB file', f'scipy.io.loadmat it; {CONVERT_ARRAY}'),
+  (0, b'\x89HDF\r\n\x1a\n', 'an HDF5 file', f'h5py.File it; {CONVERT_ARRAY}'),
   (0, b'GIF8', 'a GIF image', 'magick FILE[0] FILE.png'),
   (0, b'BM', 'a BMP image', 'magick FILE FILE.png'),
   (0, b'P2', 'a PGM image', 'magick FILE FILE.png'),
@@ -40,6 +55,24 @@ _BRANDS = {  # of files that start with 'ftyp'
   **dict.fromkeys((b'avif', b'avis'), ('an AVIF image', 'avifdec FILE FILE.png')),
   b'crx ': ('a Canon raw image', 'develop it to PNG or JPEG'),
 }
+# How files of these names start, so that the tables above say what they are.
+_STARTS = {
+  **dict.fromkeys(('.npz', '.zip'), b'PK\x03\x04'),
+  '.exr': b'v/1\x01',
+  '.pfm': b'PF',
+  '.mat': b'MATLAB 5.0',
+  **dict.fromkeys(('.h5', '.hdf5'), b'\x89HDF\r\n\x1a\n'),
+  '.gif': b'GIF8',
+  '.bmp': b'BM',
+  '.pgm': b'P5',
+  '.ppm': b'P6',
+  '.jxl': b'\xff\x0a',
+  **dict.fromkeys(('.jp2', '.j2k'), b'\xff\x4f\xff\x51'),
+  '.pdf': b'%PDF',
+  '.avif': b'\0\0\0\x18ftypavif',
+  '.cr3': b'\0\0\0\x18ftypcrx ',
+  **dict.fromkeys(('.mp4', '.mov', '.m4v'), b'\0\0\0\x18ftypisom'),
+}
 _PAGES = (b'<!doctype html', b'<html', b'<head')
 
 
@@ -57,6 +90,12 @@ def describe(encoded: bytes) -> str:
   for name, command in _found(encoded):
     return f'{name}, not a JPEG or PNG; convert it: {command}'
   return f'something else, starting {encoded[:8]!r}, not a JPEG or PNG'
+
+
+def describe_name(path: str) -> str:
+  """What a file is by its suffix, as `describe` has it; '' where that is not known, or is read."""
+  start = _STARTS.get(posixpath.splitext(path)[1].lower(), b'')
+  return describe(start) if _found(start) else ''
 
 
 def _found(encoded: bytes) -> list[tuple[str, str]]:

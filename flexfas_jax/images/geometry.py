@@ -158,6 +158,16 @@ def decode(encoded: bytes, modality: str, where: str) -> np.ndarray:
   return image if image.shape[-1] == 1 else image[..., :1]  # a grey picture saved with 3 channels
 
 
+def of_modality(image: np.ndarray, modality: str) -> np.ndarray:
+  """[H, W], [H, W, 1] or [H, W, 3] (red first) in the channels that `decode` gives a modality."""
+  image = image[..., None] if image.ndim == 2 else image
+  if modality != 'rgb':
+    image = image[..., :1]
+  elif image.shape[-1] == 1:
+    image = np.repeat(image, 3, -1)
+  return np.ascontiguousarray(image)
+
+
 def apply_view(
   image: np.ndarray, view: View, size: int, nearest: bool = False, bilinear: bool = False
 ) -> np.ndarray:

@@ -19,6 +19,8 @@ noise (contrast 3 to 5, no lamp's reflection). Bona fide images at an eighth of 
 noise of 3 grey levels, and depth of which half is taken away, keep signal.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -32,6 +34,8 @@ SATURATED_SHARE = 0.9  # of infrared's face window, at most, at the maximum: 254
 NOISE = 8  # below this part of the range, which is 32 levels of 8 bits, 8192 of 16
 CELLS, CELLS_FRAME = 8, 16  # along a side, of a crop and of a whole frame
 SAMPLES = 8  # along the side of a cell
+CLIFFS, CLIFFS_TIMES = 0.01, 3.0  # infrared's median, at least, and as a multiple of depth's
+FEWEST = 20  # samples that a median is of
 
 
 def no_signal(image: np.ndarray, modality: str, *, frame: bool = False) -> str:
@@ -102,6 +106,39 @@ def saturated_share(infrared: np.ndarray) -> float:
   window = _one_channel(infrared)[h // 4 : h - h // 4, w // 4 : w - w // 4]
   maximum = np.iinfo(infrared.dtype).max
   return np.count_nonzero(window >= maximum - maximum // 255) / window.size
+
+
+def cliffs(image: np.ndarray) -> float:
+  """How often depth ends at a hole: of the horizontal neighbours in the face window, the share of
+  which one is not measured and the other is above the 10 % quantile of what is.
+
+  Depth has holes beside its nearest values, at noses, glasses and ears. Infrared is dark where its
+  surroundings are: what is above its 10 % quantile is seldom next to black.
+
+  Args:
+    image: [h, w] or [h, w, C] uint8 or uint16; the first channel counts.
+  """
+  image = _one_channel(image)
+  h, w = image.shape
+  window = image[h // 4 : h - h // 4, w // 4 : w - w // 4]
+  measured = window >= MEASURED
+  if not measured.any():
+    return 0.0
+  bright = window >= np.quantile(window[measured], 0.1)
+  found = (~measured[:, 1:] & bright[:, :-1]) | (bright[:, 1:] & ~measured[:, :-1])
+  return float(found.mean())
+
+
+def seem_exchanged(depth: Sequence[float], ir: Sequence[float]) -> bool:
+  """Whether depth and infrared of a set look exchanged, by the `cliffs` of some of its samples.
+
+  Of rendered sets, 200 samples each, all that are exchanged are found and none that is not; where
+  holes have been filled, none is found (experiments/reliability/exchanged.py).
+  """
+  if min(len(depth), len(ir)) < FEWEST:
+    return False
+  of_depth, of_ir = np.median(depth), np.median(ir)
+  return bool(of_ir >= CLIFFS and of_ir >= CLIFFS_TIMES * of_depth)
 
 
 def contrast_and_spread(image: np.ndarray, modality: str, most: int = CELLS) -> tuple[int, int]:

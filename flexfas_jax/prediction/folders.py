@@ -12,7 +12,16 @@ from flexfas_jax.errors import DataError
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images import formats as image_formats
 from flexfas_jax.prediction import sensor_names
-from flexfas_jax.prediction.samples import IMAGES, READ, Listing, Sample, listed, of_row, unwritable
+from flexfas_jax.prediction.samples import (
+  CONVERTED,
+  IMAGES,
+  READ,
+  Listing,
+  Sample,
+  listed,
+  of_row,
+  unwritable,
+)
 from flexfas_jax.protocols import lists, path_layouts
 from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.schema import LABELS
@@ -35,8 +44,9 @@ def of_folder(folder: str | os.PathLike, on_bad: str = 'fail') -> Listing:
 
   `a/rgb/1.jpg`, `a/depth/1.png`, `a/ir/1.png` are one, and so are `1_rgb.jpg`, `1_depth.png`. A
   path without such a word is of RGB. A folder called `bona_fide` or `attack` is a label. JPEG and
-  PNG are read; hidden and system files are ignored; of all else, what may be an image of a sample
-  makes that sample a bad one, and the rest is named in a note.
+  PNG are read, and where a sample has none of a sensor, the formats of `converted_formats`; hidden
+  and system files are ignored; of all else, what may be an image of a sample makes that sample a
+  bad one, and the rest is named in a note.
 
   Args:
     folder: where to look; links are followed.
@@ -52,21 +62,25 @@ def of_folder(folder: str | os.PathLike, on_bad: str = 'fail') -> Listing:
   files = sorted(_files(folder))
   found: dict[str, dict[str, str]] = {}
   unclear = []
-  for name, _ in files:
-    if Path(name).suffix.lower() not in READ:
-      continue
-    try:
-      sensor = sensor_names.of_path(name)
-    except sensor_names.Unclear as error:
-      unclear.append(f'{_shown(name)}: {error}')
-      continue
-    images = found.setdefault(_key(name), {})
-    if other := images.get(sensor.modality):
-      raise DataError(
-        f'{_shown(folder)}: {_shown(other)} and {_shown(name)} are both {sensor.modality} of one '
-        'sample'
-      )
-    images[sensor.modality] = name
+  for suffixes in (READ, CONVERTED):
+    before = {(key, modality) for key, images in found.items() for modality in images}
+    for name, _ in files:
+      if Path(name).suffix.lower() not in suffixes:
+        continue
+      try:
+        sensor = sensor_names.of_path(name)
+      except sensor_names.Unclear as error:
+        unclear.append(f'{_shown(name)}: {error}')
+        continue
+      if (_key(name), sensor.modality) in before:
+        continue
+      images = found.setdefault(_key(name), {})
+      if other := images.get(sensor.modality):
+        raise DataError(
+          f'{_shown(folder)}: {_shown(other)} and {_shown(name)} are both {sensor.modality} of one '
+          'sample'
+        )
+      images[sensor.modality] = name
   if unclear:
     raise DataError(
       f'{_shown(folder)}: {listed(unclear)}. Move other sensors away; ours: {_WAY_OUT}'
@@ -74,7 +88,7 @@ def of_folder(folder: str | os.PathLike, on_bad: str = 'fail') -> Listing:
   faults, skipped = _faults(folder, files, found)
   if not found:
     told = listed([text for _, text in faults.values()] or _note_skipped(skipped))
-    none = f'{_shown(folder)} has no image ({", ".join(READ)})'
+    none = f'{_shown(folder)} has no image ({", ".join((*READ, *CONVERTED))})'
     raise DataError(f'{none}: {told}' if told else none)
   _check_pairs(folder, found)
   bad = [Finding(rule, str(folder), 0, text) for rule, text in faults.values()]
@@ -123,16 +137,17 @@ def _faults(
 ) -> tuple[dict[str, tuple[str, str]], list[str]]:
   """What makes samples bad, {key: (rule, text)}, and the files that are no part of any."""
   faults, skipped = {}, []
+  used = {name for images in found.values() for name in images.values()}
   for name, regular in files:
     key, suffix = _key(name), Path(name).suffix.lower()
-    if suffix in READ:
+    if suffix in READ or name in used:
       if why := unwritable(name):
         faults[key] = 'row', f'the name {_shown(name)} {why}'
       elif not regular:
         faults[key] = 'unreadable', f'{name} is not a file: a broken link, or a device'
     elif _is_missing_image(name, key, suffix, found):
       what = image_formats.describe(_head(folder / name)) if regular else 'no file'
-      faults[key] = 'unreadable', f'{_shown(name)} is not read: JPEG and PNG are; it is {what}'
+      faults[key] = 'unreadable', f'{_shown(name)} is not read: it is {what}'
     else:
       skipped.append(name)
   return faults, skipped

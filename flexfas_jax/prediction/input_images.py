@@ -36,8 +36,8 @@ def read_all(
 
   Args:
     card: which bit depths the model accepts.
-    given: by modality, each a path, the bytes of a JPEG or PNG, or an array [H, W], [H, W, 1] or
-      [H, W, 3] (red first) of uint8 or uint16.
+    given: by modality, each a path, the bytes of an image file, or an array [H, W], [H, W, 1]
+      or [H, W, 3] (red first) of uint8 or uint16; depth may be floating point.
     sizes: how the sizes of the images agree, one of `image_checks.SIZES`.
     max_pixels: limit of the width times the height of each image, checked before decoding.
     stated: units of 16-bit images, which are converted; None: of a prepared set, not checked.
@@ -64,16 +64,20 @@ def read_all(
     turn = image_files.orientation(encoded)
     files[modality] = encoded
     raw[modality] = face_crop.upright(array, turn)
-    pixels[modality] = face_crop.upright(geometry.decode(encoded, modality, where), turn)
-  rules = image_checks.Rules(sizes=sizes, units=stated, frame=frame)
-  problems = [_bits(card, m, array) for m, array in raw.items()]
-  for modality in raw:
+    pixels[modality] = face_crop.upright(
+      image_checks.pixels(encoded, modality, where, max_pixels), turn
+    )
+  problems = []
+  for modality in list(raw):
     try:
       raw[modality], pixels[modality] = (
         units.convert(of[modality], modality, stated) for of in (raw, pixels)
       )
     except ValueError as error:
       problems.append(f'{modality} {error}')
+      del raw[modality]
+  problems += [_bits(card, m, array) for m, array in raw.items()]
+  rules = image_checks.Rules(sizes=sizes, units=stated, frame=frame)
   for rule, text in image_checks.inspect_arrays(raw, rules, files):
     if rule == 'size':
       problems.append(f'{text}: {_UNREGISTERED}')
@@ -94,8 +98,8 @@ def _bytes(one: Any, modality: str) -> tuple[str, bytes]:
     return modality, bytes(one)
   if not isinstance(one, str | os.PathLike):
     raise DataError(
-      f'{modality} is a {type(one).__name__}; give a path, the bytes of a JPEG or PNG, or a NumPy '
-      'array of uint8 or uint16'
+      f'{modality} is a {type(one).__name__}; give a path, the bytes of an image file, or a '
+      'NumPy array of uint8 or uint16'
     )
   where = f'{modality} {os.fsdecode(one)}'
   try:
@@ -107,10 +111,11 @@ def _bytes(one: Any, modality: str) -> tuple[str, bytes]:
 def _of_array(array: np.ndarray, modality: str, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
   """(as `image_checks.decode` gives it, as `geometry.decode` does); both are copies."""
   shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3))
-  if array.dtype not in (np.uint8, np.uint16) or not shaped or not array.size:
+  floats = modality == 'depth' and array.dtype in (np.float16, np.float32, np.float64)
+  if array.dtype not in (np.uint8, np.uint16) and not floats or not shaped or not array.size:
     raise DataError(
       f'{modality} is an array {list(array.shape)} of {array.dtype}; due are [H, W], [H, W, 1] or '
-      '[H, W, 3] (red first) of uint8 or uint16'
+      '[H, W, 3] (red first) of uint8 or uint16; depth may be floating point, with depth_unit'
     )
   if isinstance(array, np.ma.MaskedArray):
     raise DataError(f'{modality} is a masked array: give array.filled(0), 0 being unmeasured')
@@ -120,14 +125,8 @@ def _of_array(array: np.ndarray, modality: str, max_pixels: int) -> tuple[np.nda
     raise DataError(f'{modality} {error}') from None
   # A copy: a camera may write the next frame to the same memory while this one is evaluated.
   image = np.array(array, order='C', subok=False)
-  image = image[..., None] if image.ndim == 2 else image
-  grey = image.shape[-1] == 1
-  raw = image[..., 0] if grey else image
-  if modality != 'rgb':
-    image = image[..., :1]
-  elif grey:
-    image = np.repeat(image, 3, -1)
-  return raw, np.ascontiguousarray(image)
+  raw = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
+  return raw, geometry.of_modality(image, modality)
 
 
 def _bits(card: Card, modality: str, array: np.ndarray) -> str:

@@ -126,8 +126,9 @@ class Predictor:
         'equal', or 'any', for crops that were made for each modality. Images that do not agree are
         not registered, and refused.
       max_pixels: limit of each image's width times height, checked before it is decoded.
-      depth_unit: of 16-bit depth, converted to mm: 'mm', or the mm of one step: '0.1mm', '0.25mm';
-        65535 becomes 0. '': mm, and 65535 is refused.
+      depth_unit: of depth, converted to mm: of floating point 'm' or 'mm', of 16 bits 'mm', or the
+        mm of one step: '0.1mm', '0.25mm'; 65535 becomes 0. '': mm, and 65535 and floating point
+        are refused.
       ir_bits: significant bits of 16-bit infrared, scaled to 16: 8, 10, 12, 14, 16. '': 16, and an
         image that uses fewer is refused.
       sha256: that the bundle's `card.json` must have, which names the bytes of all else; None: any.

@@ -11,11 +11,12 @@ from flexfas_jax.errors import DataError
 from flexfas_jax.images import face_crop
 from flexfas_jax.prediction import sensor_names
 from flexfas_jax.prediction.input_images import Given
-from flexfas_jax.protocols import lists, path_layouts
+from flexfas_jax.protocols import lists, path_layouts, roots
 from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.schema import LABELS, METADATA
 
 READ = ('.jpg', '.jpeg', '.png')
+CONVERTED = ('.webp', '.tif', '.tiff', '.npy', '.heic', '.heif')  # read too
 # Suffixes of images and arrays, read or not.
 IMAGES = frozenset((
   *READ,
@@ -146,7 +147,7 @@ def of_row(row: lists.Row, root: Path) -> Sample:
   box = {name: row.extra[name] for name in names if name in row.extra}
   return Sample(
     id_,
-    {m: root / path for m, path in row.paths.items()},
+    {m: Path(roots.locate(root, path)) for m, path in row.paths.items()},
     row.label,
     facts,
     box or None,

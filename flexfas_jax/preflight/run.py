@@ -1,8 +1,8 @@
 """What a config's training step will need and take on a TPU slice, before one is rented.
 
 The step is compiled for the slice, with its shardings, by TPU's own compiler, which runs on any
-machine (`pip install '.[tpu]'`). Memory and the program are what a slice would get. Time is an
-estimate: the compiler's cycles, plus a model of the collectives (`collectives.py`), which the
+machine (`pip install 'flexfas_jax[tpu]'`). Memory and the program are what a slice would get. Time
+is an estimate: the compiler's cycles, plus a model of the collectives (`collectives.py`), which the
 compiler gives no cycles. Nothing here was run on a TPU.
 
 `config.batch_size` is taken as the batch of ONE chip, so that every slice has the same work
@@ -147,7 +147,7 @@ def slice_devices(name: str) -> Sequence[jax.Device]:
     ConfigError: no libtpu, or one that does not know the topology.
   """
   if importlib.util.find_spec('libtpu') is None:
-    raise ConfigError(f"--topology={name} needs TPU's compiler: pip install '.[tpu]'")
+    raise ConfigError(f"--topology={name} needs TPU's compiler: pip install 'flexfas_jax[tpu]'")
   options: dict[str, Any] = {}
   if name.startswith('v4:'):
     options['chip_config_name'] = 'megacore'  # as on real ones: a chip's two cores are one device

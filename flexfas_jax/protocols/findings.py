@@ -33,13 +33,22 @@ RULES = {
   'line-endings': 'CRLF, or a byte order mark; harmless here, other readers keep them in the label',
   'frozen': 'a sensor repeats an image of another video, while the others do not; record it again',
   'same-bytes': 'all images of a sample are those of another one of its split; one may be enough',
+  'near-duplicate': 'an RGB image that looks like one of another split: encoded again, or resized?',
   'no-split': 'rows without a split beside rows that have one',
   'no-last-newline': 'the last line is not ended; another list appended to it is lost',
 }
 # Rules of severity 'note': no action is needed. A builder records them and continues; lint
 # exits with 0. All other rules are of severity 'error'.
 WARNINGS = frozenset(
-  {'black', 'shortcut', 'line-endings', 'no-last-newline', 'no-split', 'same-bytes'}
+  {
+    'black',
+    'shortcut',
+    'line-endings',
+    'near-duplicate',
+    'no-last-newline',
+    'no-split',
+    'same-bytes',
+  }
 )
 
 

@@ -6,12 +6,13 @@ Training, val and each test must share no triplet, video or person. Tests may sh
 import collections
 import itertools
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from flexfas_jax import identity
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.protocols import path_layouts, same_bytes
+from flexfas_jax.protocols.findings import RULES
 from flexfas_jax.protocols.lint.checks import KNOWN_LEAKS
 
 # Leaks by construction: how a protocol parts its data, whatever the lists.
@@ -26,6 +27,8 @@ _COMPARISONS = (
   (ALONE, WITHOUT_SUBJECT),
   ('id', 'id'),
 )
+# An id names a triplet, and so its files.
+_RULES = {'subject': 'leak-subject', 'video': 'leak-video', 'id': 'leak-file'}
 _COMPARED = {field for pair in _COMPARISONS for field in pair}
 _DIGITS = re.compile('[0-9]{1,18}')
 
@@ -56,7 +59,12 @@ class Overlap(NamedTuple):
 
   def __str__(self) -> str:
     sides = ' and '.join(f'{s} ({n})' for s, n in zip(self.sides, self.examples, strict=True))
-    return f'leak: {self.field} {self.name} in {sides}'
+    return f'{self.rule}: {self.field} {self.name} in {sides}'
+
+  @property
+  def rule(self) -> str:
+    """Of `findings.RULES`, as lint and prepare report it of rows."""
+    return _RULES[self.field]
 
 
 def accepted_names() -> tuple[str, ...]:
@@ -120,6 +128,7 @@ def check(
         f'{len(wrong)} stand on both sides; figures would be of what was trained on',
         *lines,
         *more,
+        *_meanings(overlap.rule for overlap in wrong),
         f'{way_out}, of {names}',
       ])
     )  # fmt: skip
@@ -150,8 +159,8 @@ def check_images(sides: Mapping[str, Images], accept: Collection[str] = ()) -> N
     if found:
       counts[one, other] = len(found)
     lines += [
-      f'leak: {", ".join(f.modalities)} of {b.columns["id"][f.row]} in {other}: the same bytes as '
-      f'{a.columns["id"][f.other]} in {one}'
+      f'leak-image: {", ".join(f.modalities)} of {b.columns["id"][f.row]} in {other}: the same '
+      f'bytes as {a.columns["id"][f.other]} in {one}'
       for f in found[: _SHOWN - len(lines)]
     ]
   if counts:
@@ -162,10 +171,64 @@ def check_images(sides: Mapping[str, Images], accept: Collection[str] = ()) -> N
         f'sides share images: {", ".join(shared)}; figures would be of what was trained on',
         *lines,
         *([f'... and {more} more'] if more else []),
+        *_meanings(['leak-image'] * sum(counts.values())),
         'Take them out of one side with a selection, set/config:split[id!=...]; where one set is a '
         'copy of the other, leave it out',
       ])
     )  # fmt: skip
+
+
+def check_copies(sides: Mapping[str, Images]) -> list[str]:
+  """Refuses a side whose images contradict each other, see `same_bytes`.
+
+  Each set is proven to have none of these when it is prepared; a side may be made of several sets.
+
+  Args:
+    sides: as of `check_images`.
+
+  Returns:
+    Notes on samples that are there twice.
+
+  Raises:
+    DataError: images with two labels, or a sensor that repeats an image in another video.
+  """
+  wrong, notes = collections.defaultdict(list), []
+  for name, side in sides.items():
+    ids, videos = side.columns['id'], side.columns['video']
+    labels = side.columns['label']
+    evidence = lambda m, row, side=side: same_bytes.carries_signal(side.image(row, m), m)  # noqa: E731
+    copies = 0
+    for group in same_bytes.groups(side.digests, evidence):
+      one = group[0]
+      other = next((row for row in group if labels[row] != labels[one]), None)
+      if other is None:
+        copies += len(group) - 1
+        continue
+      text = f'{ids[one]} is {labels[one]}, and {ids[other]} {labels[other]}: the same bytes'
+      wrong['label'].append(f'label: {text}, both in {name}')
+    for row, first, modality in same_bytes.frozen(side.digests, videos, evidence):
+      text = f'{modality} of {ids[row]}: the same bytes as of {ids[first]}, of another video'
+      wrong['frozen'].append(f'frozen: {text}, both in {name}')
+    if copies:
+      text = f'the images of {copies} samples of {name} are those of others of {name}'
+      notes.append(f'note (same-bytes): {text}; one may be enough')
+  if lines := [line for some in wrong.values() for line in some]:
+    raise DataError(
+      '\n'.join([
+        'images contradict each other',
+        *lines[:_SHOWN],
+        *([f'... and {len(lines) - _SHOWN} more'] if len(lines) > _SHOWN else []),
+        *_meanings(rule for rule, some in wrong.items() for _ in some),
+        'Leave samples out with a selection, set/config:split[id!=...]',
+      ])
+    )  # fmt: skip
+  return notes
+
+
+def _meanings(rules: Iterable[str]) -> list[str]:
+  """How often each rule was broken, and what it means, as prepare reports it."""
+  counts = collections.Counter(rules)
+  return [f'{rule}: {n} ({RULES[rule]})' for rule, n in sorted(counts.items())]
 
 
 def similar(
@@ -202,7 +265,8 @@ def check_pretraining(people: Collection[str], judged: Mapping[str, Columns]) ->
     names = identity.canonical(columns['subject'])
     counts = collections.Counter(name for name in names if name in people)
     wrong += [
-      f'leak: subject {name} in pretraining and {side} ({n})' for name, n in sorted(counts.items())
+      f'leak-subject: subject {name} in pretraining and {side} ({n})'
+      for name, n in sorted(counts.items())
     ]
   if wrong:
     more = [f'... and {len(wrong) - _SHOWN} more'] if len(wrong) > _SHOWN else []

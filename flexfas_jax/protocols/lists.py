@@ -35,6 +35,7 @@ from flexfas_jax.schema import MODALITIES
 _SHARED = ('dataset', 'subject', 'video', 'split', 'attack_type', 'attack_category', 'ethnicity')
 COLUMNS = (*MODALITIES, 'label', 'id', 'frame', *_SHARED)
 
+_KNOWN = (*COLUMNS, *(f'{modality}_sha256' for modality in MODALITIES), 'device')
 _ALIASES = {'color': 'rgb', 'colour': 'rgb', 'infrared': 'ir'}
 _SNIFFED = 20  # lines by which a list without a header tells its form
 _SHOWN = 100  # characters of a bad row that are quoted
@@ -203,6 +204,9 @@ def scan(
     found('row', 0, 'has no row that could be read')
 
 
+_FRAME = re.compile(r'(?!-)\D*\d+')  # of video frames, 'Frame_0012' too
+
+
 class _Maker:
   """Makes rows of cells."""
 
@@ -217,6 +221,7 @@ class _Maker:
     self._shared = operator.itemgetter(*(at.get(name, -1) for name in _SHARED))
     self._id, self._frame = at.get('id', -1), at.get('frame', -1)
     self._attack_type = at.get('attack_type', -1)
+    self._attack_category = at.get('attack_category', -1)
     self._extra = [(name, i) for name, i in at.items() if name not in COLUMNS]
     self._split = split_of(path)
     self._labels = label_mapping.Meaning(labels)
@@ -255,14 +260,17 @@ class _Maker:
       not said and not cells[self._attack_type] and (text := path_layouts.unknown_instrument(first))
     ):
       self._found('label', line, text)
+    kind = cells[self._attack_type] or cells[self._attack_category]
+    if kind and label == 'bona_fide':
+      self._found('label', line, f'is bona fide, and its attack {kind!r}; leave that empty')
+    if (frame := cells[self._frame]) and not _FRAME.fullmatch(frame):
+      self._found('row', line, f'frame {frame!r} is not a number from 0')
     # Rows of a video follow each other, as a rule.
     said_of = said and (said.dataset, said.subject, said.video)
     if self._last != (last := (self._shared(cells), said_of, label)):
       self._last, self._who = last, _who(last[0], said, label, self._split, self._dataset)
     extra = {name: cells[i] for name, i in self._extra} if self._extra else {}
-    return _row(
-      self._path, line, paths, label, cells[self._id], cells[self._frame], self._who, extra, said
-    )
+    return _row(self._path, line, paths, label, cells[self._id], frame, self._who, extra, said)
 
 
 def row_of(
@@ -406,7 +414,7 @@ def _header(path: Path, first: str, separator: str = '') -> tuple[tuple[str, ...
     if set(names) & {*MODALITIES, 'id'}:
       while not names[-1]:  # a delimiter behind the last name
         names = names[:-1]
-      csv_dialect.check_names(path, 1, names)
+      csv_dialect.check_names(path, 1, names, _KNOWN)
       return names, delimiter
   return None
 
@@ -454,8 +462,8 @@ def _cells(path, form: Form, found: Found) -> Iterator[tuple[int, list[str]]]:
           said = form.delimiter.join(cells)
           shown = f'{said[:_SHOWN]}...' if len(said) > _SHOWN else said
           found('row', line, f'has {len(cells)} fields where {form} has {n}: {shown!r}')
-        elif not (text := ''.join(cells)).isascii() and _damaged(text):
-          found('row', line, f'is not UTF-8: {form.delimiter.join(cells)[:_SHOWN]!r}')
+        elif not (text := ''.join(cells)).isascii() and (why := _damage(text)):
+          found('row', line, f'{why}: {form.delimiter.join(cells)[:_SHOWN]!r}')
         elif ' ' in text or '\t' in text:
           yield line, [cell.strip(' \t') for cell in cells]
         else:
@@ -464,8 +472,11 @@ def _cells(path, form: Form, found: Found) -> Iterator[tuple[int, list[str]]]:
     raise DataError(f'{path} cannot be read: {error.strerror}') from error
 
 
-def _damaged(text: str) -> bool:
-  return any('\udc80' <= character <= '\udcff' for character in text)
+def _damage(text: str) -> str:
+  if any('\udc80' <= character <= '\udcff' for character in text):
+    return 'is not UTF-8'
+  # Where lists are put behind each other; as a part of a name it is seen nowhere.
+  return 'has a byte order mark within' if '\ufeff' in text else ''
 
 
 def _plain(file) -> Iterator[tuple[int, list[str]]]:

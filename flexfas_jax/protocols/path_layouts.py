@@ -207,6 +207,11 @@ _CEFA_3D = {
 }
 
 
+def without_cards(text: str) -> str:
+  """Text with the numbers of identity cards taken out of the names of CeFA's folders."""
+  return re.sub(r'\b((?:AF|CA|EA)-\d{3})-\w+', r'\1', text)
+
+
 def cefa_part(subject: int) -> str:
   """The official split of a CeFA subject of the 2D part, by its number (0 to 499)."""
   return 'train' if subject < 200 else 'val' if subject < 300 else 'test'

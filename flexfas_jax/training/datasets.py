@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from flexfas_jax import errors
+from flexfas_jax import errors, identity
 from flexfas_jax.errors import ConfigError, DataError, FlexfasError
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.protocols import leakage, selection, shortcuts
@@ -78,15 +78,17 @@ def open_all(
     left_out = {name: sides[name].columns for name in _left_out(config) if name in sides}
     leakage.check_left_out(train_source.columns, left_out)
   sides = (
-    train_source.columns if train_source else nobody,
-    val.columns,
-    {name: source.columns for name, source in tests.items() if source},
+    _columns(train_source) if train_source else nobody,
+    _columns(val),
+    {name: _columns(source) for name, source in tests.items() if source},
   )
   accept = config.get('accept_known_leaks', ())
   leaks = leakage.check(*sides, accept)
   if not target:  # photos from the web are found under several names
     opened = {'train': train_source, 'val': val, **tests}
-    leakage.check_images({name: _images(s) for name, s in opened.items() if s}, accept)
+    images = {name: _images(s) for name, s in opened.items() if s}
+    leakage.check_images(images, accept)
+    remarks += leakage.check_copies(images)
   here = {name: source for name, source in {'val': val, **tests}.items() if source}
   leakage.check_pretraining(pretraining, {name: s.columns for name, s in here.items()})
   remarks += leakage.told(leaks) + leakage.similar(*sides)
@@ -114,11 +116,17 @@ def _shortcuts(columns: Mapping[str, Sequence[str]]) -> list[str]:
   if any(map(any, digests.values())):  # a set without a manifest has none
     facts |= shortcuts.facts_of({m: list(map(bool, some)) for m, some in digests.items()}, files)
   found = shortcuts.find(facts, columns['label'], columns['subject'], columns['video'])
-  return [f'warning: config.train: {shortcut}' for shortcut in found]
+  return [f'warning (shortcut): config.train: {shortcut}' for shortcut in found]
+
+
+def _columns(source: sources.Source) -> dict[str, Sequence[str]]:
+  """A source's columns, in which videos have the names that evaluation gives them."""
+  of = source.columns
+  return {**of, 'video': identity.videos(of['dataset'], of['subject'], of['video'], of['id']).names}
 
 
 def _images(source: sources.Source) -> leakage.Images:
-  return leakage.Images(source.columns, source.digests, lambda row, m: source[row][m])
+  return leakage.Images(_columns(source), source.digests, lambda row, m: source[row][m])
 
 
 def problems(config: ConfigDict, train: bool = True, test: bool = True) -> list[FlexfasError]:

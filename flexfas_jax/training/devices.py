@@ -29,7 +29,7 @@ def find(accelerators: Sequence[str] = ACCELERATORS) -> list[jax.Device]:
     why = (str(error).splitlines() or ['there is none of them'])[0]
     raise ConfigError(
       f'JAX_PLATFORMS={asked}: {why}; unset it to take what there is, or '
-      "install what it needs: pip install '.[cuda]' or '.[tpu]'"
+      "install what it needs: pip install 'flexfas_jax[cuda]' or 'flexfas_jax[tpu]'"
     ) from error
   if jax.process_count() > 1 and not jax.distributed.is_initialized():
     raise ConfigError(
@@ -39,6 +39,7 @@ def find(accelerators: Sequence[str] = ACCELERATORS) -> list[jax.Device]:
   if devices[0].platform == 'cpu' and there and not asked:
     raise ConfigError(
       f'this machine has an accelerator ({there[0]}), and JAX sees only the CPU. Install what it '
-      "needs (pip install '.[cuda]' or '.[tpu]'), or set JAX_PLATFORMS=cpu to do without"
+      "needs (pip install 'flexfas_jax[cuda]' or 'flexfas_jax[tpu]'), or set JAX_PLATFORMS=cpu to "
+      'do without'
     )
   return devices

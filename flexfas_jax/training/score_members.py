@@ -13,11 +13,18 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.input_pipeline import sources
-from flexfas_jax.training import datasets, distributed, init_from_run, scoring, setup, sharding
+from flexfas_jax.training import (
+  datasets,
+  distributed,
+  init_from_run,
+  run_config,
+  scoring,
+  setup,
+  sharding,
+)
 from flexfas_jax.training.tasks import anti_spoofing
 
 
@@ -62,14 +69,7 @@ def evaluate(folders: Sequence[str | pathlib.Path], changes: Mapping[str, Any] |
 
 
 def _open(folder: pathlib.Path, changes: Mapping[str, Any]) -> Run:
-  file = folder / 'config.json'
-  try:
-    fields = json.loads(file.read_text(encoding='utf-8'))
-    config = ConfigDict(fields)
-  except FileNotFoundError as error:
-    raise StateError(f'{folder} holds no run (there is no config.json)') from error
-  except (OSError, ValueError, TypeError) as error:
-    raise StateError(f'{file} cannot be read ({error})') from error
+  config = run_config.get_config(str(folder))
   if config.get('task', 'attacks') != 'attacks':
     raise StateError(f'{folder} tells identities apart; members are of attacks')
   config.update(changes)

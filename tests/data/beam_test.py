@@ -3,14 +3,17 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from flexfas_jax import prepare
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.input_pipeline import sources
-from tests.miniatures import casia_surf, padisi, wmca
+from tests.miniatures import casia_surf, faces, manifest, padisi, wmca
 
-pytest.importorskip('apache_beam', reason="apache_beam is not installed: pip install '.[beam]'")
+pytest.importorskip(
+  'apache_beam', reason="apache_beam is not installed: pip install 'flexfas_jax[beam]'"
+)
 
 # Beam holds protobuf at a version that TFDS, which asks it for what it has renamed, is warned by.
 pytestmark = pytest.mark.filterwarnings(r'ignore:label\(\) is deprecated:DeprecationWarning')
@@ -71,6 +74,25 @@ def test_the_same_examples(dataset, runner, trees, tmp_path):
   assert left(beam) == left(here)  # the workers' files are gone
 
 
+def test_images_that_are_converted(tmp_path):
+  source = tmp_path / 'source'
+  source.mkdir()
+  rows = []
+  for i in range(4):
+    row = {'label': 'bona_fide', 'subject': f's{i}', 'video': 'v', 'frame': '1'}
+    for modality, image in faces.triplet('', i, size=48, depth_bits=16).items():
+      row[modality] = f'{i}_{modality}.npy'
+      np.save(source / row[modality], image / np.float32(1000) if modality == 'depth' else image)
+    rows.append(row)
+  manifest.write_csv(source / 'manifest.csv', rows)
+  here, beam = both('manifest/ours', source, tmp_path, options={'depth_unit': 'm'})
+  assert examples(beam, 'whole') == examples(here, 'whole') != {}
+  assert (beam / 'manifest.csv').read_bytes() == (here / 'manifest.csv').read_bytes()
+  assert b'NPY 48x48 32' in (here / 'manifest.csv').read_bytes()
+  cards = [json.loads((folder / 'card.json').read_text()) for folder in (here, beam)]
+  assert cards[0] == cards[1] and '12 NPY' in ' '.join(cards[0]['notes'])
+
+
 def test_the_same_findings(tmp_path):
   source = tmp_path / 'source'
   padisi.write(source, padisi.SAMPLES[:6])
@@ -86,6 +108,20 @@ def test_the_same_findings(tmp_path):
   here, beam = both('padisi/face', source, tmp_path, on_bad='skip')
   assert findings(beam) == findings(here) and len(findings(here)) == 4
   assert examples(beam, 'whole') == examples(here, 'whole') and len(examples(beam, 'whole')) == 3
+
+
+def test_both_rows_of_one_id_are_read(tmp_path):
+  source = tmp_path / 'source'
+  rows = [row | {'id': f'id{i}'} for i, row in enumerate(manifest.write(source))]
+  bad = source / rows[3]['rgb']
+  bad.write_bytes(bad.read_bytes()[:400])
+  rows[3]['id'] = rows[0]['id']
+  manifest.write_csv(source / 'manifest.csv', rows)
+  here, beam = both('manifest/own', source, tmp_path)
+  assert 'duplicate' in str(here) and 'unreadable' in str(here)
+  assert str(beam).replace('/beam/', '/here/') == str(here)
+  reports = [tmp_path / name / 'manifest-own.bad_files.csv' for name in ('here', 'beam')]
+  assert reports[0].read_bytes() == reports[1].read_bytes()
 
 
 def test_several_splits_and_one_of_nothing_but_bad_files(tmp_path):
@@ -108,7 +144,7 @@ def test_a_defect_in_a_worker_leaves_nothing(trees, tmp_path, monkeypatch):
   def defect(*_):
     raise RuntimeError('a defect')
 
-  monkeypatch.setattr('data.padisi.samples.SampleReader.pictures', defect)
+  monkeypatch.setattr('flexfas_jax.data.padisi.samples.SampleReader.pictures', defect)
   with pytest.raises(RuntimeError, match='a defect'):
     sources.prepare('padisi/face', tmp_path, source=str(trees / 'padisi'), workers=1, beam=DIRECT)
   assert left(tmp_path) == ['metadata.json']

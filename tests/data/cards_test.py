@@ -1,7 +1,11 @@
 """What a card says is what the records are."""
 
-from data import cards
+import json
+
 from flexfas_jax import schema
+from flexfas_jax.data import cards
+from flexfas_jax.input_pipeline import sources
+from tests.miniatures import faces, manifest
 
 
 def record(number, species='', subject='', **forms):
@@ -49,3 +53,27 @@ def test_a_row_of_the_sheet_is_a_species_with_different_people():
   assert [label for label, _ in rows] == ['bona_fide', 'x (print)']
   for _, people in rows:
     assert len({one['subject'] for one in people}) == len(people) == 4
+
+
+def test_depth_and_infrared_that_look_exchanged_are_noted(tmp_path):
+  rows = []
+  for i in range(24):
+    attack = {'attack_type': 'print', 'attack_category': 'print'} if i % 3 == 2 else {}
+    row = {'label': 'attack' if attack else 'bona_fide', 'attack_type': '', 'attack_category': ''}
+    row |= attack | {'subject': f's{i}', 'video': f'v{i}', 'split': 'train'}
+    for modality, image in faces.triplet('print' if attack else '', i, size=48).items():
+      row[modality] = f'{i}{schema.MODALITIES.index(modality)}.jpg'.zfill(9)  # says nothing
+      (tmp_path / row[modality]).write_bytes(faces.encode(image))
+    rows.append(row)
+  exchanged = [row | {'depth': row['ir'], 'ir': row['depth']} for row in rows]
+  note, said = 'NOTE: depth and infrared look exchanged: of 24 samples', {}
+  for name, some in (('right', rows), ('wrong', exchanged), ('few', exchanged[:19])):
+    manifest.write_csv(tmp_path / f'{name}.csv', some)
+    folder = sources.prepare(
+      f'manifest/{name}', str(tmp_path / name), source=str(tmp_path),
+      lists=str(tmp_path / f'{name}.csv'), workers=1,
+    )  # fmt: skip
+    said[name] = json.loads((folder / 'card.json').read_text()).get('seem_exchanged')
+    assert (note in (folder / 'CARD.md').read_text()) == (name == 'wrong')
+  assert said['right'] is said['few'] is None
+  assert said['wrong']['samples'] == 24 and said['wrong']['cliffs']['ir'] > 0.01

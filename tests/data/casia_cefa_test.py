@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from data import folders
-from data.casia_cefa.casia_cefa_dataset_builder import Builder
 from flexfas_jax import lint, prepare
+from flexfas_jax.data import folders
+from flexfas_jax.data.casia_cefa.casia_cefa_dataset_builder import Builder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.protocols import path_layouts
@@ -223,8 +223,11 @@ def test_numbers_of_identity_cards_go_no_further(ethnicity, tmp_path):
   keep(ethnicity, 'EA')
   folder = ethnicity / 'CASIA_CeFA' / 'Ethnicity' / 'EA'
   (folder / 'EA-300').rename(folder / 'EA-300-19800625002X')
+  path = folder / 'EA-300-19800625002X/3_300_1_1_1/ir/0001.jpg'
+  cv2.imwrite(str(path), np.zeros((64, 64), np.uint8))  # noted, and so listed
   folder = build('release', ethnicity, tmp_path)
   assert 'casia_cefa/EA-300/3_300_1_1_1/0001' in read('release', tmp_path, 'test')
+  assert 'black,CASIA_CeFA/Ethnicity/EA/EA-300/3_300' in (folder / 'bad_files.csv').read_text()
   for file in folder.iterdir():
     assert b'19800625002X' not in file.read_bytes(), file
 

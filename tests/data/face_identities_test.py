@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.face_identities import recordio
+from flexfas_jax.data.face_identities import recordio
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.protocols.selection import part_of

@@ -7,8 +7,8 @@ import types
 
 import pytest
 
-from data import flexmodal_lists
-from data.flexmodal_lists import SURF_CEFA, WMCA
+from flexfas_jax.data import flexmodal_lists
+from flexfas_jax.data.flexmodal_lists import SURF_CEFA, WMCA
 from flexfas_jax.errors import DataError
 from tests.miniatures import flexmodal
 

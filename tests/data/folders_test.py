@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from data import folders
+from flexfas_jax.data import folders
 from flexfas_jax.errors import DataError
 
 _CLIP = 'Training/real_part/CLKJ_AS0005/real.rssdk'

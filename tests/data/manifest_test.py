@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import features
-from data.manifest.manifest_dataset_builder import Builder
 from flexfas_jax import prepare as command_line
+from flexfas_jax.data import features
+from flexfas_jax.data.manifest.manifest_dataset_builder import Builder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import face_crop
 from flexfas_jax.input_pipeline import sources
@@ -800,8 +800,10 @@ def test_without_rgb_and_infrared_there_is_nothing_to_detect_in(squares, tmp_pat
   grey = decoded((root / rows[1]['ir']).read_bytes())[..., 0]
   (root / rows[1]['ir']).write_bytes(rendered.encode(grey, '.png'))
   _, found = refused(root, tmp_path, rows=rows[:2], options=options)
+  named = ('swapped', 3, 'ir is 1/rgb.png, which its name says is rgb')
   assert found == [
-    ('no-face', 2, '0/depth.png: there is no RGB and no infrared to look for one in')
+    named,
+    ('no-face', 2, '0/depth.png: there is no RGB and no infrared to look for one in'),
   ]
 
 
@@ -926,12 +928,14 @@ def test_the_card_has_distance_and_relief(own, tmp_path):
   said = (folder / 'CARD.md').read_text(encoding='utf-8')
   assert f'relief (interquartile range) {found["bona_fide"]["relief_mm"]:g} mm' in said
   assert 'NOTE: faces' not in said
-  # A quarter of a millimetre, which is a possible distance in mm.
+  # A quarter of a millimetre: a distance that is possible in mm, but not with this relief.
   for row in rows:
     depth = decoded((root / row['depth']).read_bytes()) * 4
     (root / row['depth']).write_bytes(rendered.encode(depth, '.png'))
     del row['depth_sha256']
-  folder = prepare(root, tmp_path / 'b', rows=rows, options=crop)
+  _, found_wrong = refused(root, tmp_path / 'b', rows=rows, options=crop)
+  assert {(rule, row) for rule, row, _ in found_wrong} >= {('range', row) for row in (2, 3, 4)}
+  folder = prepare(root, tmp_path / 'd', rows=rows, options=crop | {'depth_unit': 'mm'})
   assert 'NOTE: faces have a relief of about 20 mm' in (folder / 'CARD.md').read_text('utf-8')
   folder = prepare(root, tmp_path / 'c', rows=rows, options=crop | {'depth_unit': '0.25mm'})
   assert card(folder)['pictures']['depth']['face_window'] == found

@@ -1,19 +1,23 @@
-"""One fault of each kind, in lint, in preparation and in prediction: all three report it."""
+"""One fault of each kind, in lint, preparation, prediction and training: all of them report it."""
 
 import csv
 import hashlib
 import io
 import json
+import re
 
 import cv2
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
-from flexfas_jax import lint, prepare
+from flexfas_jax import errors, lint, prepare
 from flexfas_jax.errors import DataError
+from flexfas_jax.input_pipeline import sources
 from flexfas_jax.prediction import Predictor
-from flexfas_jax.protocols.findings import severity
+from flexfas_jax.protocols.findings import RULES, severity
+from flexfas_jax.training import datasets
 from tests.miniatures import faces, manifest
 from tests.prediction import bundles
 
@@ -98,15 +102,42 @@ def png(array):
   return cv2.imencode('.png', array)[1].tobytes()
 
 
+def npy(array):
+  file = io.BytesIO()
+  np.save(file, array)
+  return file.getvalue()
+
+
+def metres(content):
+  return (decoded(content) / 1000).astype(np.float32)
+
+
+def tiff_pages(content, *_):
+  file, image = io.BytesIO(), Image.open(io.BytesIO(content))
+  image.save(file, 'TIFF', save_all=True, append_images=[image])
+  return file.getvalue()
+
+
+def webp(content, *_, **options):
+  file = io.BytesIO()
+  Image.open(io.BytesIO(content)).save(file, 'WEBP', lossless=True, **options)
+  return file.getvalue()
+
+
 def damaged(content, *_):
   middle = len(content) // 2
   return content[:middle] + content[middle + len(content) // 8 :]
 
 
+def exif(orientation):
+  found = Image.Exif()
+  found[0x0112] = orientation
+  return found
+
+
 def turned(content, *_, orientation=3):
-  exif, file = Image.Exif(), io.BytesIO()
-  exif[0x0112] = orientation
-  Image.open(io.BytesIO(content)).save(file, 'JPEG', exif=exif, quality=95)
+  file = io.BytesIO()
+  Image.open(io.BytesIO(content)).save(file, 'JPEG', exif=exif(orientation), quality=95)
   return file.getvalue()
 
 
@@ -153,6 +184,17 @@ IMAGES = {
     change('depth', lambda c, *_: png(np.minimum(decoded(c) * 100.0, 65534).astype(np.uint16))),
     {('range', AT)},
   ),
+  'metres without a unit': (change('depth', lambda c, *_: npy(metres(c))), {('range', AT)}),
+  'truncated NPY': (change('depth', lambda c, *_: npy(decoded(c))[:-100]), {('unreadable', AT)}),
+  'NPY of int32': (
+    change('depth', lambda c, *_: npy(decoded(c).astype(np.int32))), {('unreadable', AT)},
+  ),
+  'TIFF of floats for infrared': (
+    change('ir', lambda c, *_: cv2.imencode('.tiff', decoded(c).astype(np.float32))[1].tobytes()),
+    {('range', AT)},
+  ),
+  'TIFF of two pages': (change('rgb', tiff_pages), {('unreadable', AT)}),
+  'truncated WebP': (change('rgb', lambda c, *_: webp(c)[:-30]), {('unreadable', AT)}),
   'infrared is a colour map': (
     change('ir', lambda c, *_: png(cv2.applyColorMap(decoded(c), cv2.COLORMAP_INFERNO))),
     {('colour', AT)},
@@ -164,6 +206,10 @@ IMAGES = {
 }  # fmt: skip
 LISTS = {
   'EXIF turns': (change('rgb', turned), {('rotated', AT)}),
+  'EXIF turns a WebP': (
+    change('rgb', lambda c, *_: webp(turned(c), exif=exif(3))),
+    {('rotated', AT)},
+  ),
   'EXIF turns sideways': (on_its_side, {('rotated', AT)}),
   'other bytes': (
     cells(rgb_sha256=hashlib.sha256(b'').hexdigest().upper()), {('sha256', AT)},
@@ -185,6 +231,92 @@ def test_sound(own, predictor, tmp_path):
     assert predictor(**{m: root / row[m] for m in MODALITIES}).outcome != 'fta'
   assert errors_of_lint(root, rows, tmp_path) == (0, set())
   assert errors_of_prepare(root, rows, tmp_path) == (0, set())
+
+
+def heic(content):
+  pillow_heif = pytest.importorskip('pillow_heif', reason='the extra `formats` is not installed')
+  file = io.BytesIO()
+  pillow_heif.from_pillow(Image.open(io.BytesIO(content))).save(file, quality=95)
+  return file.getvalue()
+
+
+OTHER = {  # format: {modality: how a file becomes one}, and the depth unit
+  'NPY': ({m: lambda c: npy(decoded(c)) for m in ('depth', 'ir')}, ''),
+  'NPY of metres': ({'depth': lambda c: npy(metres(c))}, 'm'),
+  'TIFF': ({'depth': lambda c: cv2.imencode('.tiff', decoded(c))[1].tobytes()}, ''),
+  'TIFF of metres': ({'depth': lambda c: cv2.imencode('.tiff', metres(c))[1].tobytes()}, 'm'),
+  'WebP': ({'rgb': webp, 'ir': webp}, ''),
+  'HEIC': ({'rgb': heic}, ''),
+}
+
+
+@pytest.mark.parametrize('name', OTHER)
+def test_other_formats(own, tmp_path, tmp_path_factory, name):
+  """All three read them, and training gets what prediction sees."""
+  root, rows = own
+  by_modality, unit = OTHER[name]
+  before = {}
+  for row in rows:
+    for modality, how in by_modality.items():
+      path = root / row[modality]
+      before[row['id'], modality] = decoded(path.read_bytes())
+      path.write_bytes(how(path.read_bytes()))  # whatever it is called
+    row['depth_sha256'] = hashlib.sha256((root / row['depth']).read_bytes()).hexdigest()
+  manifest.write_csv(tmp_path / 'ours.csv', rows)
+  units = [f'--depth_unit={unit}'] if unit else []
+  assert lint.main([str(tmp_path / 'ours.csv'), f'--root={root}', *units]) == 0
+  common = ['--dataset=manifest/ours', f'--source={root}', f'--lists={tmp_path / "ours.csv"}']
+  common += ['--workers=1', *([f'--option=depth_unit={unit}'] if unit else [])]
+  assert prepare.main([*common, f'--data_dir={tmp_path / "out"}']) == 0
+  folder = tmp_path / 'out/manifest/ours/1.0.0'
+  with open(folder / 'manifest.csv', newline='', encoding='utf-8') as file:
+    stored = list(csv.DictReader(file))
+  examples = {}
+  for split in ('train', 'val', 'test'):
+    source = sources.open_source(f'manifest/ours:{split}', tmp_path / 'out')
+    examples |= {source[i]['id']: source[i] for i in range(len(source))}
+  bundle = bundles.write(tmp_path_factory.mktemp('bundles') / 'toy')
+  on_source, on_stored = Predictor.load(bundle, depth_unit=unit), Predictor.load(bundle)
+  for row, line in zip(rows, sorted(stored, key=lambda line: line['id']), strict=True):
+    assert not {'rgb', 'depth', 'ir'} & line.keys()  # `rgb_sha256` is not of that file
+    example = examples[line['id']]
+    for modality in MODALITIES:
+      content = (root / row[modality]).read_bytes()
+      assert line[f'source_{modality}'] == row[modality]
+      assert line[f'{modality}_sha256'] == hashlib.sha256(example[modality]).hexdigest()
+      if modality not in by_modality:
+        assert example[modality] == content
+        continue
+      assert line[f'source_{modality}_sha256'] == hashlib.sha256(content).hexdigest()
+      assert line[f'source_{modality}_file'].split()[0] == name.split()[0]
+      assert line[f'{modality}_file'].startswith(f'PNG {SIZE}x{SIZE} ')
+      if name != 'HEIC':
+        np.testing.assert_array_equal(decoded(example[modality]), before[row['id'], modality])
+    seen = [
+      of.acquire({m: one(m) for m in MODALITIES}).arrays
+      for of, one in (
+        (on_source, lambda m: root / row[m]),  # noqa: B023
+        (on_stored, lambda m: example[m]),  # noqa: B023
+      )
+    ]
+    for modality in MODALITIES:
+      np.testing.assert_array_equal(seen[0][modality], seen[1][modality])
+  card = json.loads((folder / 'card.json').read_text())
+  n = len(rows) * len(by_modality)
+  said = f'{n} images are stored as PNG, without loss, and were {n} {name.split()[0]}'
+  assert said in card['notes']
+  # The same set again, as its manifest says.
+  again = [*common, f'--manifest={folder / "manifest.csv"}', f'--data_dir={tmp_path / "again"}']
+  assert prepare.main(again) == 0
+  for modality, how in by_modality.items():
+    content = before[rows[0]['id'], modality]
+    (root / rows[0][modality]).write_bytes(how(png(np.flipud(content))))
+  manifest.write_csv(tmp_path / 'ours.csv', [row | {'depth_sha256': ''} for row in rows])
+  again[-1] = f'--data_dir={tmp_path / "changed"}'
+  assert prepare.main(again) == 3
+  with open(tmp_path / 'changed/manifest-ours.bad_files.csv', newline='', encoding='utf-8') as file:
+    errors_found = [f['rule'] for f in csv.DictReader(file) if severity(f['rule']) == 'error']
+  assert errors_found == ['sha256'] * len(by_modality)
 
 
 @pytest.mark.parametrize('name', IMAGES | LISTS)
@@ -247,3 +379,141 @@ def test_turned_images_of_lists_with_faces(own, tmp_path):
   assert errors_of_lint(root, [row | box for row in rows], tmp_path) == (0, set())
   eyes = {'left_eye_x': '14', 'left_eye_y': '20', 'right_eye_x': '34', 'right_eye_y': '20'}
   assert errors_of_lint(root, [row | eyes for row in rows], tmp_path) == (0, set())
+
+
+# Training reads sets that were prepared, each of them sound; faults are between them. Name: (what
+# makes the rows of a second set of those of the first, its split, what training reads, rules).
+def alone(row, i):
+  """The files of another sample."""
+  return {m: f'other/{i}/{m}{row[m][-4:]}' for m in MODALITIES}
+
+
+def same_name(**names):
+  return lambda row, i: row | NEW | {'subject': ''} | alone(row, i) | names
+
+
+NEW = {'id': 'x', 'subject': 'x', 'video': 'x'}
+APART = {'train': 'ours', 'val': 'ours', 'test': 'theirs'}
+TOGETHER = {'train': 'ours, theirs', 'val': 'ours', 'test': 'ours'}
+OPPOSITE = {'bona_fide': {'label': 'attack', 'attack_type': 'print'},
+            'attack': {'label': 'bona_fide', 'attack_type': ''}}  # fmt: skip
+TRAINING = {
+  'subject': (same_name(subject='s0'), 'test', APART, {'leak-subject'}),
+  'subject, spelled differently': (same_name(subject=' s0\u200b'), 'test', APART, {'leak-subject'}),
+  'video': (same_name(video='d/s0/v0'), 'test', APART, {'leak-video'}),
+  'triplet': (
+    lambda row, i: row | {'subject': '', 'video': 'x'}, 'test', APART, {'leak-file'},
+  ),
+  'bytes': (lambda row, i: row | NEW | alone(row, 'copy'), 'test', APART, {'leak-image'}),
+  'labels': (
+    lambda row, i: row | NEW | alone(row, 'copy') | OPPOSITE[row['label']],
+    'train', TOGETHER, {'label'},
+  ),
+  'frozen infrared': (
+    lambda row, i: row | NEW | alone(row, i) | {'ir': 'other/copy/ir.jpg'},
+    'train', TOGETHER, {'frozen'},
+  ),
+}  # fmt: skip
+SOUND = lambda row, i: row | NEW | alone(row, i)  # noqa: E731
+# Why the other rules need no check before training: what they would find cannot be in its data.
+_DECODED = 'prepare decodes every image before it writes; each record has a check sum, read first'
+_LIST = 'a prepared set has no list: its rows passed prepare, which refuses such rows'
+OUT_OF_REACH = {
+  **dict.fromkeys(
+    ('unreadable', 'bit-depth', 'range', 'colour', 'size', 'rotated', 'no-face', 'swapped',
+     'same-image', 'sha256'),
+    _DECODED,
+  ),
+  **dict.fromkeys(
+    ('row', 'duplicate', 'triplet', 'outside-root', 'line-endings', 'no-split', 'no-last-newline'),
+    _LIST,
+  ),
+  'missing-file': 'the bytes are in the shards; a shard that is missing is an error',
+  'black': 'a note: training counts such a modality as absent, by the same limits',
+  'same-bytes': 'a note, see test_training_notes_copies',
+  'near-duplicate': 'a note of lint, for a person to look at',
+  'shortcut': 'a note, see tests/training/loop_test.py',
+}  # fmt: skip
+
+
+def two_sets(own, folder, make, split):
+  """The config fields of training that reads two prepared sets, and their lists."""
+  root, rows = own
+  for i in ('copy', 0):
+    (root / f'other/{i}').mkdir(parents=True)
+    images = faces.triplet('', 50, size=SIZE, depth_bits=16)
+    for modality in MODALITIES:
+      source = root / rows[0][modality]
+      content = (
+        source.read_bytes() if i == 'copy' else faces.encode(images[modality], source.suffix)
+      )
+      (root / f'other/{i}/{modality}{source.suffix}').write_bytes(content)
+  rows = [row | {'dataset': 'd'} for row in rows]
+  theirs = [make(rows[0], 0) | {'split': split}]
+  for name, some in (('ours', rows), ('theirs', theirs)):
+    manifest.write_csv(folder / f'{name}.csv', some)
+    command = [f'--dataset=manifest/{name}', f'--source={root}', f'--lists={folder / name}.csv']
+    assert prepare.main([*command, f'--data_dir={folder / "out"}', '--workers=1']) == 0
+  return root, [str(folder / f'{name}.csv') for name in ('ours', 'theirs')]
+
+
+def config_of(folder, sets, split):
+  names = {
+    side: ', '.join(
+      f'manifest/{name}:{split if name == "theirs" else side}' for name in of.split(', ')
+    )
+    for side, of in sets.items()
+  }
+  fields = {'train': names['train'], 'val': names['val'], 'test': {'intra': names['test']}}
+  return ConfigDict(fields | {'data_dir': str(folder / 'out'), 'model': {'head': {}}})
+
+
+@pytest.mark.parametrize('name', TRAINING)
+def test_training(own, tmp_path, name, capsys):
+  """Before the first step, in the words of lint, with exit code 3."""
+  make, split, sets, rules = TRAINING[name]
+  root, lists = two_sets(own, tmp_path, make, split)
+  code = lint.main([*lists, f'--root={root}', f'--json={tmp_path / "lint.json"}'])
+  found = json.loads((tmp_path / 'lint.json').read_text())['findings']
+  assert (code, {f['rule'] for f in found if f['severity'] == 'error'}) == (3, rules)
+  capsys.readouterr()
+  config = config_of(tmp_path, sets, split)
+  assert errors.exit_code_of(lambda: datasets.open_all(config)) == 3
+  lines = capsys.readouterr().err.splitlines()
+  assert {found[1] for line in lines if (found := re.match(r'([a-z-]+): \d+ \(', line))} == rules
+  for rule in rules:
+    assert any(line.startswith(f'{rule}: ') and line.endswith(f'({RULES[rule]})') for line in lines)
+    assert any(re.match(rf'{rule}: .*\b(d/|s0|v0)', line) for line in lines)  # what it is
+
+
+@pytest.mark.parametrize('sets', [APART, TOGETHER])
+def test_training_accepts_sound_sets(own, tmp_path, sets):
+  split = 'test' if sets is APART else 'train'
+  two_sets(own, tmp_path, SOUND, split)
+  assert datasets.open_all(config_of(tmp_path, sets, split)).remarks == []
+
+
+def test_training_notes_copies(own, tmp_path):
+  make = lambda row, i: row | NEW | alone(row, 'copy')  # noqa: E731
+  two_sets(own, tmp_path, make, 'train')
+  assert datasets.open_all(config_of(tmp_path, TOGETHER, 'train')).remarks == [
+    'note (same-bytes): the images of 1 samples of train are those of others of train; one may be '
+    'enough'
+  ]
+
+
+def test_training_reads_what_prepare_wrote(own, tmp_path, capsys):
+  two_sets(own, tmp_path, SOUND, 'test')
+  shard = next((tmp_path / 'out/manifest/ours').rglob('*train.array_record*'))
+  content = bytearray(shard.read_bytes())
+  content[len(content) // 2] ^= 0xFF
+  shard.write_bytes(content)
+  config = config_of(tmp_path, APART, 'test')
+  assert errors.exit_code_of(lambda: datasets.open_all(config)) == 3
+  assert 'is damaged' in capsys.readouterr().err
+
+
+def test_every_rule_is_checked_before_training_or_out_of_reach():
+  checked = set().union(*(rules for *_, rules in TRAINING.values()))
+  assert checked | OUT_OF_REACH.keys() == RULES.keys()
+  assert not checked & OUT_OF_REACH.keys()

@@ -12,8 +12,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from data.padisi import padisi_dataset_builder, samples
 from flexfas_jax import prepare
+from flexfas_jax.data.padisi import padisi_dataset_builder, samples
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images.worker_pool import Workers
@@ -174,7 +174,7 @@ def test_wrong_options(options, words, tree, tmp_path):
     ('code,category\nm501,poster\n', 'line 2 says m501, poster'),
     ('code,category\n501,print\n', 'line 2 says 501, print'),
     ('code,kind\nm501,print\n', 'no column category'),
-    ('', 'first row is empty'),
+    ('', 'first row must name the columns'),
   ],
 )
 def test_wrong_codes(text, words, tree, tmp_path):
@@ -413,7 +413,7 @@ def test_all_that_is_wrong_is_told_at_once_or_left_out(source, tmp_path, capsys)
 
 
 def test_readers_load_little():
-  code = 'import data.padisi.samples, sys; print(*sys.modules)'
+  code = 'import flexfas_jax.data.padisi.samples, sys; print(*sys.modules)'
   done = subprocess.run(
     [sys.executable, '-c', code], cwd=_ROOT, capture_output=True, text=True, check=True
   )

@@ -14,8 +14,16 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data.rendered_faces import head, materials, populations, render, scenes, sensors, sheets
-from data.rendered_faces.rendered_faces_dataset_builder import Builder
+from flexfas_jax.data.rendered_faces import (
+  head,
+  materials,
+  populations,
+  render,
+  scenes,
+  sensors,
+  sheets,
+)
+from flexfas_jax.data.rendered_faces.rendered_faces_dataset_builder import Builder
 from flexfas_jax.errors import ConfigError
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -204,7 +212,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(monkeypatch):
 )
 def test_an_interrupt_ends_the_workers_and_leaves_nothing(tmp_path):
   code = (
-    'from data.rendered_faces.rendered_faces_dataset_builder import Builder\n'
+    'from flexfas_jax.data.rendered_faces.rendered_faces_dataset_builder import Builder\n'
     'import signal, sys\n'
     # What a shell starts in the background ignores Ctrl-C, and so does what that starts.
     'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
@@ -313,9 +321,10 @@ def test_the_visualisation_by_hand():
 
 def test_no_builder_imports_jax_or_tensorflow():
   names = [
-    f'data.{path.parent.name}.{path.stem}' for path in _ROOT.glob('data/*/*_dataset_builder.py')
+    f'flexfas_jax.data.{path.parent.name}.{path.stem}'
+    for path in _ROOT.glob('data/*/*_dataset_builder.py')
   ]
-  assert 'data.rendered_faces.rendered_faces_dataset_builder' in names
+  assert 'flexfas_jax.data.rendered_faces.rendered_faces_dataset_builder' in names
   code = (
     f'import importlib, sys\nfor name in {names}: importlib.import_module(name)\n'
     'print([name for name in ("jax", "flax", "tensorflow", "torch") if name in sys.modules])'

@@ -114,6 +114,23 @@ def test_a_copy_within_a_split_is_noted(own, tmp_path):
   assert report.of_severity('error') == []
 
 
+def test_a_copy_that_was_encoded_again_is_noted(own, tmp_path):
+  root, rows = own
+  rows.append(copied(root, rows[0], 'copy', split='val'))
+  for modality in faces_of(rows[-1]):
+    path = root / rows[-1][modality]
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 60])
+  folder = prepare(root, rows, tmp_path / 'out')
+  assert findings(folder / 'bad_files.csv') == [('near-duplicate', 8)]
+  text = 'rgb of ours/copy of val: looks like that of ours/0 of train'
+  assert text in (folder / 'bad_files.csv').read_text()
+  assert '- near-duplicate: 1' in (folder / 'CARD.md').read_text()
+  (found,) = lint(root, rows, tmp_path / 'out').findings
+  assert (found.rule, found.row) == ('near-duplicate', 8)
+  assert 'copy/rgb.jpg of val: looks like 0/rgb.jpg of train' in str(found)
+
+
 @pytest.mark.parametrize('on_bad', ['fail', 'skip'])
 def test_one_image_with_two_labels(own, tmp_path, on_bad):
   root, rows = own
@@ -142,7 +159,10 @@ def test_another_set_may_hold_copies(own, tmp_path):
     datasets.open_all(config)
   text = str(caught.value)
   assert 'sides share images: 4 samples of cross with train, 2 samples of cross with val' in text
-  assert 'leak: rgb, depth, ir of theirs/x0' in text and 'in cross: the same bytes as ours/' in text
+  assert (
+    'leak-image: rgb, depth, ir of theirs/x0' in text
+    and 'in cross: the same bytes as ours/' in text
+  )
   config.train = 'manifest/ours:train[modalities=rgb]'
   config.test.cross = 'manifest/theirs:test[modalities=depth,ir & subject=theirs/x0,theirs/x5]'
   with pytest.raises(DataError, match='sides share images: 1 samples of cross with val'):

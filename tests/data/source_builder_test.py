@@ -14,8 +14,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data.reading import Row
-from data.source_builder import Plan, SourceBuilder
+from flexfas_jax.data.reading import Row
+from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.input_pipeline import sources
@@ -36,7 +36,7 @@ class Folders(SourceBuilder):
 
   # TFDS reads description and citation beside a builder; there is nothing beside a test.
   def _info(self):
-    from data import features
+    from flexfas_jax.data import features
 
     return tfds.core.DatasetInfo(builder=self, description='x', features=features.features_dict())
 
@@ -412,7 +412,7 @@ def test_the_folder_that_paths_start_with_is_named(source, tmp_path, monkeypatch
 def test_some_missing_files_are_listed(source, tmp_path, monkeypatch):
   rows = list_of(source)
   (source / 'train/a/0/rgb.jpg').unlink()
-  with pytest.raises(DataError, match='missing-file: train/a/0/rgb.jpg'):
+  with pytest.raises(DataError, match='missing-file: rgb train/a/0/rgb.jpg'):
     build_listed(monkeypatch, rows, source, tmp_path / 'out')
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data import tables
+from flexfas_jax.data import tables
 from flexfas_jax.errors import DataError
 
 NEEDED = ('path', 'group')
@@ -24,6 +24,7 @@ def read(tmp_path, content):
     '\ufeffPath , GROUP\r\na b ,train\r\n\r\n',
     'path;group\n"a b";train',
     'path\tgroup\na b\ttrain\n',
+    'path,group\na b,train,,\n,\n',
   ],
 )
 def test_columns_by_name(content, tmp_path):
@@ -40,14 +41,15 @@ def test_names_with_blanks_and_dashes(tmp_path):
 @pytest.mark.parametrize(
   'content, line, words',
   [
-    ('', 1, 'first row is empty'),
-    ('\n\npath,group\n', 1, 'first row is empty'),
+    ('', 0, 'is empty: its first row must name the columns'),
+    ('\n\npath,label\n', 3, 'no column group'),
+    ('# of 2020\npath,group\n', 1, 'is a comment'),
     ('path,label\na,0\n', 1, "no column group; its first row is 'path,label'"),
     ('a/b,train\nc/d,dev\n', 1, "no column path, group; its first row is 'a/b,train'"),
     ('path,group,path\na,b,c\n', 1, 'columns path are there twice'),
     ('path,group\na,train\n"b,train\n', 3, 'not ended'),
-    ('path,group\na,b,c\n', 2, 'has 3 cells where the first row has 2'),
-    ('path,group\na\x00,b\n', 1, 'no text'),
+    ('path,group\na,b,c\n', 2, '3 cells where row 1 has 2'),
+    ('path,group\na\x00,b\n', 0, 'not text'),
     ('päth,group\n'.encode('latin-1'), 0, 'is not a table'),
     ('path,group\n'.encode('utf-16'), 0, 'is not a table'),
   ],
@@ -77,3 +79,15 @@ def test_places_and_files(tmp_path):
   assert tables.files([tmp_path, again], '*.csv') == [two, one]  # each once
   with pytest.raises(DataError, match='there is no .*nowhere'):
     tables.places(tmp_path / 'nowhere', tmp_path)
+
+
+def test_every_bad_row_is_reported(tmp_path):
+  content = 'path,group\na\nb,train\n"c"x,train\n\nd,1,2\ne,dev\n"f,dev\n'
+  rows, findings = read(tmp_path, content)
+  assert [(line, row['path']) for line, row in rows] == [(3, 'b'), (7, 'e')]
+  assert [line for _, line, _ in findings] == [2, 4, 6, 8]
+
+
+def test_what_a_spreadsheet_declares_of_itself(tmp_path):
+  rows, findings = read(tmp_path, 'sep=;\npath;group\na,b;train\n')
+  assert (rows, findings) == ([(3, {'path': 'a,b', 'group': 'train'})], [])

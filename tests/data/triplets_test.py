@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+from tensorflow_datasets.proto import tf_example_pb2
 
-from data import features, triplets
+from flexfas_jax.data import features, triplets
 from flexfas_jax.errors import DataError
 
 _LIVE = {
@@ -70,6 +74,7 @@ def test_an_example_is_completed():
     ({'rgb': b''}, 'no image at all'),
     ({'subject': 's1'}, "subject 's1'"),
     ({'colour': 1}, 'colour'),
+    ({'frame': 2**31}, 'frame is 2147483648'),
   ],
 )
 def test_a_wrong_example_is_refused(change, words):
@@ -88,6 +93,60 @@ def test_bytes_survive_and_progress_is_plain(tmp_path, capsys):
   assert len(rows) == 20
   assert rows[3]['rgb'] == b'one' and rows[3]['depth'] == b'\x00\xff\x03' and rows[3]['ir'] == b''
   assert rows[3]['label'] == 1 and rows[2]['label'] == 0
+
+
+@pytest.mark.parametrize(
+  'example', [_LIVE, _ATTACK, _LIVE | {'frame': 2**31 - 1, 'ethnicity': 'é', 'ir': bytes(999)}]
+)
+def test_a_record_is_what_tfds_stores(example):
+  full = features.check(example)
+  record = triplets.record_of(full)
+  declared = features.features_dict()
+  tfds_record = ExampleSerializer(declared.get_serialized_info()).serialize_example(
+    declared.encode_example(full)
+  )
+  parsed = tf_example_pb2.Example.FromString(record)
+  assert parsed == tf_example_pb2.Example.FromString(tfds_record)
+  assert parsed.SerializeToString(deterministic=True) == record
+  assert declared.deserialize_example_np(record)['frame'] == example['frame']
+
+
+def test_a_record_that_the_disk_changes_or_loses_ends_the_build(tmp_path, monkeypatch):
+  builder = Small(data_dir=tmp_path, file_format='array_record')
+  finish, after = Small._finish, {}
+
+  def replace(self):
+    (path,) = (p for p in tmp_path.rglob('*train*') if 'array_record-' in p.name)
+    with ArrayRecordDataSource(str(path)) as stored:
+      records = stored.__getitems__(range(20))
+    writer = ArrayRecordWriter(str(path), 'group_size:1')
+    for record in after['change'](records):
+      writer.write(record)
+    writer.close()
+    finish(self)
+
+  monkeypatch.setattr(Small, '_finish', replace)
+  changes = {
+    'record 7 is not what was written': lambda r: [*r[:7], r[7].replace(b'one', b'0ne'), *r[8:]],
+    'record 1 is not what was written': lambda r: [r[0], r[0], *r[2:]],
+    '1 records of train are missing': lambda r: r[1:],
+  }
+  for words, after['change'] in changes.items():
+    with pytest.raises(DataError, match=words):
+      builder.download_and_prepare()
+    assert not (tmp_path / 'small').exists() or not any((tmp_path / 'small').iterdir())
+  after['change'] = lambda r: r
+  builder.download_and_prepare()
+  assert len((builder.data_path / 'manifest.csv').read_text().splitlines()) == 41
+
+
+def test_two_builds_have_the_same_bytes(tmp_path):
+  found = []
+  for name in 'ab':
+    builder = Small(data_dir=tmp_path / name, file_format='array_record')
+    builder.download_and_prepare()
+    found.append({p.name: p.read_bytes() for p in builder.data_path.iterdir()})
+  assert found[0] == found[1] and len(found[0]) > 5
 
 
 @pytest.mark.parametrize('place', ['in the source', 'in the check', 'in the writer'])

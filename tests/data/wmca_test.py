@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 import pytest
 
-from data import reading
-from data.wmca import frames, protocols, wmca_dataset_builder
 from flexfas_jax import prepare
+from flexfas_jax.data import reading
+from flexfas_jax.data.wmca import frames, protocols, wmca_dataset_builder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images.worker_pool import Workers
@@ -432,12 +432,12 @@ def test_without_h5py_the_extra_is_named(tree, tmp_path, monkeypatch, capsys):
   frames._files.clear()
   arguments = ['--dataset=wmca/preprocessed', f'--source={tree}', f'--data_dir={tmp_path}']
   assert prepare.main([*arguments, '--workers=1']) == 2
-  assert "pip install '.[hdf5]'" in capsys.readouterr().err
+  assert "pip install 'flexfas_jax[hdf5]'" in capsys.readouterr().err
   assert not list(tmp_path.glob('wmca/preprocessed/*'))
 
 
 def test_readers_load_little():
-  code = 'import data.wmca.frames, sys; print(*sys.modules)'
+  code = 'import flexfas_jax.data.wmca.frames, sys; print(*sys.modules)'
   done = subprocess.run(
     [sys.executable, '-c', code], cwd=_ROOT, capture_output=True, text=True, check=True
   )

@@ -177,7 +177,7 @@ def test_a_place_that_is_taken(config, run, tmp_path):
 @pytest.mark.parametrize('name,format', [('jax2onnx', 'onnx'), ('litert_converter', 'tflite')])
 def test_a_missing_extra(config, run, tmp_path, monkeypatch, name, format):
   monkeypatch.setitem(sys.modules, name, None)
-  with pytest.raises(ConfigError, match=rf"pip install '\.\[{format}\]'"):
+  with pytest.raises(ConfigError, match=rf"pip install 'flexfas_jax\[{format}\]'"):
     bundle.run(config, str(run), str(tmp_path / 'b'), format)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -14,6 +15,7 @@ from experiments.reliability import damaged_jpegs
 from flexfas_jax import lint
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import copies
+from flexfas_jax.images import files as image_files
 from flexfas_jax.images.checks import Rules, Unreadable, decode, inspect
 
 
@@ -157,6 +159,57 @@ def test_the_end_of_a_thumbnail_is_not_the_end():
       decode(whole[:n])
 
 
+def chunks_of(encoded):
+  """The chunks of a PNG, each with its length, name and check sum."""
+  found, at = [], 8
+  while at < len(encoded):
+    end = at + 12 + int.from_bytes(encoded[at : at + 4])
+    found.append(encoded[at:end])
+    at = end
+  return found
+
+
+def with_palette():
+  file = io.BytesIO()
+  Image.fromarray(RGB).quantize(16).save(file, 'PNG')
+  return file.getvalue()
+
+
+DEEP = np.random.default_rng(0).integers(0, 65536, (96, 96, 3)).astype(np.uint16)  # several IDAT
+
+
+@pytest.mark.parametrize('encoded', [png(DEEP), with_palette()], ids=['16 bit', 'palette'])
+def test_a_png_with_a_chunk_missing_twice_or_elsewhere_has_its_pixels_or_is_refused(encoded):
+  """Each chunk is whole and its check sum right; OpenCV and Pillow give other pixels."""
+  whole, right = chunks_of(encoded), decode(encoded)
+  refused = 0
+  for at in range(len(whole)):
+    for other in range(len(whole)):
+      for changed in (
+        whole[:at] + whole[at + 1 :],
+        whole[:other] + [whole[at]] + whole[other:],
+        [whole[{at: other, other: at}.get(i, i)] for i in range(len(whole))],
+      ):
+        try:
+          got = decode(encoded[:8] + b''.join(changed))
+        except Unreadable:
+          refused += 1
+        else:
+          np.testing.assert_array_equal(got, right)
+  assert refused > len(whole) ** 2
+
+
+@pytest.mark.parametrize('share', [0, 0.9])
+def test_a_png_of_less_data_than_pixels_is_refused_before_it_is_decoded(share):
+  head, data, end = chunks_of(png(IR))
+  rows = zlib.decompress(data[8:-4])
+  rows = zlib.compress(rows[: int(share * len(rows))])
+  body = b'IDAT' + rows
+  lying = len(rows).to_bytes(4) + body + zlib.crc32(body).to_bytes(4)
+  with pytest.raises(Unreadable, match='less data than its pixels need'):
+    image_files.check(b'\x89PNG\r\n\x1a\n' + head + lying + end)
+
+
 def test_a_png_cut_anywhere_is_refused():
   whole = encode(RGB, 'PNG')
   for n in (*range(0, len(whole) - 8, 211), len(whole) - 5):
@@ -178,8 +231,8 @@ def test_a_png_cut_anywhere_is_refused():
     (b'GIF89a' + bytes(20), 'a GIF image'),
     (b'\xff\xd8\xff', 'truncated'),
     (b'\x89PNG\r\n\x1a\n', 'truncated'),
-    (encode(np.zeros((4, 4, 4), np.uint8), 'TIFF'), 'a TIFF image'),
-    (b'RIFF\0\0\0\0WEBPVP8 ', 'a WebP image'),
+    (encode(np.zeros((4, 4, 4), np.uint8), 'TIFF'), 'each side must have at least 16'),
+    (b'RIFF\0\0\0\0WEBPVP8 ', 'the WebP has another length'),
     (b'\1\2\3\4', 'something else'),
   ],
 )

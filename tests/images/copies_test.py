@@ -1,5 +1,7 @@
 """Copies of one modality as another, changed in the ways that are easiest, and genuine triplets."""
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -106,3 +108,32 @@ def test_what_has_no_window_is_compared_as_a_whole():
   assert copies.look(framed).windows == ()
   assert copies.describe(copies.look(framed), copies.look(framed)) == 'correlation 1.00000'
   assert copies.describe(copies.look(framed), copies.look(small)) == ''
+
+
+@pytest.mark.parametrize('category', ['', 'cut_photo', 'print'])
+def test_blocks_bound_every_correlation(category):
+  """What is not compared because of its bound cannot be a copy; most genuine pairs are not."""
+  looks = [copies.look(image) for image in faces.triplet(category, size=SIZE).values()]
+  looks.append(copies.look(shift(faces.triplet(category, size=SIZE)['rgb'])[:, ::-1]))
+  below = 0
+  for one, other in itertools.product(looks, looks):
+    bounds = copies._bounds(one.blocks, other.blocks[0])
+    assert bounds.shape == (2, len(one.windows))
+    structure, _ = copies.similarity(one, other)
+    assert structure <= bounds.max() + 1e-5
+    below += (most := bounds.max()) < copies.STRUCTURE - 0.01
+    if most < copies.STRUCTURE - 0.01:
+      assert copies.similarity(one, other, copies.STRUCTURE) == (0, 0)
+    if structure > copies.STRUCTURE:
+      assert copies.similarity(one, other, copies.STRUCTURE) == copies.similarity(one, other)
+  assert below >= 3
+
+
+def test_a_window_of_which_a_part_is_constant_has_no_bound():
+  """There OpenCV decides what a correlation is, and only it."""
+  image = np.full((SIZE, SIZE), 90, np.uint8)
+  image[30:33, 30:33] = 200
+  one = copies.look(image)
+  assert np.isnan(one.blocks).any()
+  assert np.isnan(copies._bounds(one.blocks, one.blocks[0])).all()
+  assert copies.describe(one, one) == 'correlation 1.00000'

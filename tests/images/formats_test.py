@@ -1,4 +1,4 @@
-"""Files of other formats, as libraries write them, through every command that reads images."""
+"""Files of formats that are not read, as libraries write them, through every command."""
 
 import io
 import re
@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from data.manifest.manifest_dataset_builder import Builder
+from flexfas_jax.data.manifest.manifest_dataset_builder import Builder
 from flexfas_jax.errors import DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import formats as image_formats
 from flexfas_jax.prediction import Predictor, folders
+from flexfas_jax.protocols.lint import checks as list_checks
 from flexfas_jax.protocols.lint import images as list_images
 from tests.miniatures import faces, manifest
 from tests.prediction import bundles
@@ -33,6 +34,12 @@ def npy(array):
   return file.getvalue()
 
 
+def npz(array):
+  file = io.BytesIO()
+  np.savez(file, array)
+  return file.getvalue()
+
+
 def inks():
   file = io.BytesIO()
   Image.fromarray(RGB).convert('CMYK').save(file, 'JPEG')
@@ -44,23 +51,25 @@ def box(brand):
 
 
 FILES = {
-  'TIFF of 8 bits': (by_pillow('TIFF'), 'a TIFF image.*magick FILE FILE.png'),
-  'TIFF of 16 bits': (cv2.imencode('.tiff', METRES.astype(np.uint16))[1].tobytes(), 'a TIFF'),
-  'TIFF of float': (cv2.imencode('.tiff', METRES)[1].tobytes(), r'round\(1000 x\) as uint16'),
-  'NPY': (npy(METRES), r'a NumPy array.*round\(1000 x\) as uint16'),
+  'TIFF of 16-bit RGB': (
+    cv2.imencode('.tiff', RGB.astype(np.uint16))[1].tobytes(), 'a TIFF of 3 x 16.*-depth 8',
+  ),
+  'TIFF of float64': (cv2.imencode('.tiff', METRES.astype(float))[1].tobytes(), 'TIFF of 1 x 64'),
+  'BigTIFF': (b'II+\0' + bytes(64), 'a BigTIFF image.*tiffcp'),
+  'NPY of int32': (npy(METRES.astype(np.int32)), r'a NumPy array \[64, 64\] of int32.*float32'),
+  'NPZ': (npz(METRES), 'a ZIP archive.*numpy.save'),
   'PFM': (cv2.imencode('.pfm', METRES)[1].tobytes(), 'a PFM image'),
   'BMP': (by_pillow('BMP'), 'a BMP image'),
   'GIF': (by_pillow('GIF'), 'a GIF image'),
   'PPM': (by_pillow('PPM'), 'a PPM image'),
   'EXR': (b'v/1\x01\2\0\0\0channels' + bytes(64), 'an OpenEXR image'),
-  'HEIC': (box(b'heic'), 'a HEIC image.*heif-convert'),
+  'HEIC sequence': (box(b'hevc'), 'a HEIC image.*heif-convert'),
   'AVIF': (box(b'avif'), 'an AVIF image.*avifdec'),
   'MP4': (box(b'isom'), 'a video.*ffmpeg'),
-  'WebP': (by_pillow('WEBP') if features.check('webp') else b'RIFF\0\0\0\0WEBPVP8 ', 'a WebP'),
   'JPEG 2000': (by_pillow('JPEG2000') if features.check('jpg_2000') else b'\0\0\0\x0cjP  ', '2000'),
   'JPEG XL': (b'\xff\x0a' + bytes(64), 'a JPEG XL image.*djxl'),
   'CMYK': (inks(), 'CMYK.*magick FILE -colorspace sRGB FILE.png'),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize('name', FILES)
@@ -89,11 +98,11 @@ def test_every_command_names_the_format_and_the_conversion(name, tmp_path):
       predictor(rgb=given)
 
 
-def test_a_folder_with_phone_images_names_the_conversion(tmp_path):
+def test_a_folder_of_other_images_names_the_conversion(tmp_path):
   (tmp_path / 'rgb').mkdir()
-  (tmp_path / 'rgb' / '1.heic').write_bytes(box(b'heic'))
+  (tmp_path / 'rgb' / '1.avif').write_bytes(box(b'avif'))
   (tmp_path / 'rgb' / '2.png').write_bytes(bundles.png(RGB))
-  with pytest.raises(DataError, match=r'1.heic is not read: .*a HEIC image.*heif-convert'):
+  with pytest.raises(DataError, match=r'1.avif is not read: .*an AVIF image.*avifdec'):
     folders.of_folder(tmp_path, 'fail')
 
 
@@ -121,3 +130,30 @@ def test_what_is_not_recognised_is_shown():
   )
   assert 'HTML page' in image_formats.describe(b'\n <!DOCTYPE html>')
   assert 'Git LFS' in image_formats.describe(b'version https://git-lfs.github.com/spec/v1\n')
+
+
+@pytest.mark.parametrize('name', ['a.AVIF', 'b/c.exr', 'd.gif', 'e.mp4'])
+def test_lint_without_a_root_goes_by_suffixes(name, tmp_path):
+  (tmp_path / 'list.csv').write_text(f'rgb,depth,label\na.jpg,a.png,1\nb.jpg,{name},0\n')
+  (found,) = list_checks.check([tmp_path / 'list.csv']).findings
+  described = image_formats.describe_name(name)
+  assert re.search('an? .* image|a video', described) and 'convert it: ' in described
+  assert found[:4] == ('unreadable', str(tmp_path / 'list.csv'), 3, f'depth is {described}: {name}')
+
+
+def test_names_say_what_bytes_say(tmp_path):
+  for suffix, kind in {'gif': 'GIF', 'bmp': 'BMP', 'ppm': 'PPM'}.items():
+    assert image_formats.describe_name(f'x.{suffix}') == image_formats.describe(by_pillow(kind))
+  for name in (
+    'x.jpg',
+    'x.JPEG',
+    'x.png',
+    'x',
+    'x.',
+    'x.avif/y',
+    'heic',
+    'x.heic',
+    'x.npy',
+    'x.tiff',
+  ):
+    assert image_formats.describe_name(name) == ''

@@ -255,3 +255,26 @@ def test_the_limit_of_saturation(dtype, channels):
     assert 'is saturated: 90.2%' in no_signal(three, 'ir')
     assert no_signal(three, 'ir', frame=True) == no_signal(three, 'rgb') == ''
     assert no_signal(three, 'depth') == ''
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_cliffs_are_where_near_values_end_at_holes(dtype):
+  depth = np.full((40, 40), 100, dtype)  # of which the face window is 20 x 20: 19 pairs in a row
+  depth[:, 20:] = 200
+  assert signal.cliffs(depth) == 0
+  depth[12, 15], depth[14, 30] = 0, signal.MEASURED - 1  # the second is at the window's border
+  assert signal.cliffs(depth) == pytest.approx(2 / (20 * 19))
+  assert signal.cliffs(np.dstack([depth] * 3)) == pytest.approx(2 / (20 * 19))
+  depth[13, 15:18] = 0, 20, 20  # what is dark beside a hole is no cliff; the other side is one
+  assert signal.cliffs(depth) == pytest.approx(3 / (20 * 19))
+  assert signal.cliffs(np.zeros((40, 40), dtype)) == 0
+
+
+def test_what_looks_exchanged():
+  some, none = [0.01] * signal.FEWEST, [0.0] * signal.FEWEST
+  assert signal.seem_exchanged(none, some) and not signal.seem_exchanged(some, none)
+  assert not signal.seem_exchanged([0.0034] * 20, some) and signal.seem_exchanged(
+    [0.0033] * 20, some
+  )
+  assert not signal.seem_exchanged(none, [0.0099] * 20)
+  assert not signal.seem_exchanged(none[1:], some[1:]) and not signal.seem_exchanged([], [])

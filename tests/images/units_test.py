@@ -20,14 +20,16 @@ def of_bits(bits):
 
 
 @pytest.mark.parametrize(
-  ('text', 'step'), [('', 0), ('mm', 1), ('0.1mm', 0.1), ('.25mm', 0.25), ('1000mm', 1000)]
+  ('text', 'step'),
+  [('', 0), ('mm', 1), ('0.1mm', 0.1), ('.25mm', 0.25), ('1000mm', 1000), ('m', 1000)],
 )
 def test_units_are_parsed(text, step):
   assert parse(text).depth == step
 
 
 @pytest.mark.parametrize(
-  'text', ['m', '0mm', '-1mm', 'nanmm', '1e3mm', '0.1', '0.1 mm', '.mm', '٣mm', '2000mm', 'cm']
+  'text',
+  ['M', '0m', '0mm', '-1mm', 'nanmm', '1e3mm', '0.1', '0.1 mm', '.mm', '٣mm', '2000mm', 'cm'],
 )
 def test_units_that_cannot_be(text):
   with pytest.raises(ConfigError, match='depth_unit is'):
@@ -60,6 +62,66 @@ def test_depth_becomes_millimetres(step):
   np.testing.assert_array_equal(got == 0, want == 0)
   with pytest.raises(ValueError, match='more than 16 bits hold'):
     convert(raw, 'depth', Units(1000.0))
+
+
+@pytest.mark.parametrize('dtype', ['f2', 'f4', 'f8'])
+def test_metres_become_millimetres(dtype):
+  metres = (DEPTH / 1000).astype(dtype)
+  metres[0, :5] = [np.nan, np.inf, -np.inf, -1, 65.535 if dtype != 'f2' else 0]
+  got = convert(metres, 'depth', parse('m'))
+  want = np.rint(metres.astype(float) * 1000)
+  want[0, :5] = 0
+  assert got.dtype == np.uint16
+  np.testing.assert_array_equal(got, want)
+  if dtype != 'f2':
+    np.testing.assert_array_equal(got[1:], DEPTH[1:])
+    np.testing.assert_array_equal(convert(metres * 1000, 'depth', parse('mm'))[1:], DEPTH[1:])
+  assert convert(np.full((4, 4), np.nan, dtype), 'depth', parse('m')).max() == 0
+
+
+def test_floating_point_that_cannot_be():
+  metres = DEPTH.astype(np.float32) / 1000
+  for modality in ('rgb', 'ir'):
+    with pytest.raises(ValueError, match='floating point, which only depth may be'):
+      convert(metres, modality, parse('m'))
+  for unit in (Units(), None):
+    with pytest.raises(ValueError, match=r'floating point \(median 0\.\d+\), .*depth_unit=m or mm'):
+      convert(metres, 'depth', unit)
+  with pytest.raises(ValueError, match='with depth_unit=m, more than 16 bits hold'):
+    convert(metres * 1000, 'depth', parse('m'))
+  with pytest.raises(ValueError, match='more than 16 bits hold'):
+    convert(np.full((4, 4), 3e38, np.float32), 'depth', parse('m'))
+  assert 'in mm is no face' in problem(convert(metres, 'depth', parse('mm')), 'depth', Units(1.0))
+  with pytest.raises(ValueError, match='whole numbers, which in metres are no face'):
+    convert(np.ones((4, 4), np.uint16), 'depth', parse('m'))
+
+
+def test_disparity_is_named():
+  with pytest.raises(ConfigError, match=r'Disparity is not read: .*focal length.*baseline'):
+    parse('disparity')
+
+
+@pytest.mark.parametrize('step', [0.25, 0.125, 0.1])
+def test_smaller_steps_are_recognised(step):
+  """A face of 20 mm of relief at 400 to 800 mm: its steps are deeper and farther than one."""
+  rng = np.random.default_rng(0)
+  for distance in (400, 500, 800):
+    face = distance + rng.normal(0, 15, (64, 64))  # interquartile range 20 mm
+    assert problem(np.rint(face).astype(np.uint16), 'depth', Units()) == ''
+    found = problem(np.rint(face / step).astype(np.uint16), 'depth', Units())
+    assert 'which in mm is no face' in found and 'depth_unit=mm' in found
+    stated = Units(1.0)
+    if distance / step < 5_000:
+      assert problem(np.rint(face / step).astype(np.uint16), 'depth', stated) == ''
+      assert problem(np.rint(face / step).astype(np.uint16), 'depth', Units(), frame=True) == ''
+
+
+def test_relief_alone_is_no_error():
+  """A crop with much background, or a flat image far away."""
+  face = np.full((64, 64), 700, np.uint16)
+  face[:, 40:] = 1_400
+  assert problem(face, 'depth', Units()) == problem(face // 2, 'depth', Units()) == ''
+  assert problem(np.full((64, 64), 3_000, np.uint16), 'depth', Units()) == ''
 
 
 def test_what_has_no_unit_is_left_alone():

@@ -1,11 +1,14 @@
 """What is missing, half built or damaged is found when a source is opened, and named."""
 
+import hashlib
 import json
 import pathlib
 import pickle
 import shutil
 
 import pytest
+from array_record.python import array_record_data_source, array_record_module
+from tensorflow_datasets.proto import tf_example_pb2
 
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.input_pipeline import sources
@@ -54,6 +57,72 @@ def test_a_damaged_shard(copy, harm):
     sources.open_source(NAME, data_dir(copy))
 
 
+def records_of(shard):
+  with array_record_data_source.ArrayRecordDataSource(str(shard)) as records:
+    return list(records.__getitems__(range(len(records))))
+
+
+def write_records(shard, records):
+  """A whole shard with right check sums."""
+  writer = array_record_module.ArrayRecordWriter(str(shard), 'group_size:1')
+  for record in records:
+    writer.write(record)
+  writer.close()
+
+
+def with_field(record, name, value):
+  example = tf_example_pb2.Example.FromString(record)
+  kept = example.features.feature[name]
+  (kept.int64_list if isinstance(value, int) else kept.bytes_list).value[:] = [value]
+  return example.SerializeToString()
+
+
+def test_a_shard_that_is_written_again_is_the_same_set(copy):
+  before = sources.open_source(NAME, data_dir(copy))
+  write_records(the_shard(copy), records_of(the_shard(copy)))
+  after = sources.open_source(NAME, data_dir(copy))
+  assert [after[i] for i in range(len(after))] == [before[i] for i in range(len(before))]
+
+
+@pytest.mark.parametrize(
+  'change,said',
+  [
+    (lambda r: [r[1], r[0], *r[2:]], 'another id'),
+    (lambda r: [r[0], r[0], *r[2:]], 'another id'),
+    (lambda r: [with_field(r[0], 'label', 2), *r[1:]], 'another label'),
+    (lambda r: [with_field(r[0], 'label', -1), *r[1:]], 'another label'),
+    (lambda r: [*r[:3], with_field(r[3], 'subject', b'surf_like/s9'), *r[4:]], 'another subject'),
+    (lambda r: [*r[:-1], with_field(r[-1], 'depth', b'')], 'another depth'),
+    (lambda r: [*r[:-1], with_field(r[-1], 'ir', b'\xff\xd8\xff')], 'another ir'),
+    (lambda r: [b'', *r[1:]], 'another id'),
+    (lambda r: [b'\xff', *r[1:]], 'Error parsing message'),
+  ],
+)
+def test_a_whole_shard_of_other_records(copy, change, said):
+  """ArrayRecord's check sums are right; training would go by the pixels, scores by the manifest."""
+  shard = the_shard(copy)
+  write_records(shard, change(records_of(shard)))
+  with pytest.raises(DataError, match=rf'{shard.name} is damaged.*{said}.*prepare --dataset='):
+    sources.open_source(NAME, data_dir(copy))
+
+
+def test_another_label_in_a_record(copy):
+  shard = the_shard(copy)
+  first, *others = records_of(shard)
+  source = sources.open_source(NAME, data_dir(copy))
+  write_records(shard, [with_field(first, 'label', 1 - source[0]['label']), *others])
+  with pytest.raises(DataError, match=f'{shard.name} is damaged .its record of .* another label'):
+    sources.open_source(NAME, data_dir(copy))
+
+
+def test_shards_of_another_split(copy):
+  """Val and test have as many records here."""
+  val, test = the_shard(copy), next(copy.glob('*test*array_record*'))
+  shutil.copy(test, val)
+  with pytest.raises(DataError, match=f'{val.name} is damaged .its record of .* another id'):
+    sources.open_source(NAME, data_dir(copy))
+
+
 def test_a_missing_shard(copy):
   the_shard(copy).unlink()
   with pytest.raises(DataError, match='the shard .* is missing'):
@@ -70,6 +139,47 @@ def test_a_half_built_set(copy, file):
 def test_a_damaged_description(copy):
   (copy / 'dataset_info.json').write_text('{')
   with pytest.raises(DataError, match='cannot be read'):
+    sources.open_source(NAME, data_dir(copy))
+
+
+@pytest.mark.parametrize(
+  'file,old,new',
+  [
+    ('features.json', '"dtype": "int32"', '"dtype": "int64"'),
+    ('features.json', '"frame"', '"frames"'),
+    ('features.json', 'scalar.Scalar', 'image_feature.Image'),
+    ('dataset_info.json', '"array_record"', '"riegeli"'),
+    ('dataset_info.json', '"28"', '"-28"'),
+    ('dataset_info.json', '"28"', '"27"'),
+    ('dataset_info.json', '{SPLIT}', '{split}'),
+    ('dataset_info.json', '"splits": [', '"splits": [1, '),
+    ('card.json', '"manifest_sha256"', '"manifest"'),
+    ('card.json', '"manifest_sha256": "', '"manifest_sha256": "0'),
+    ('card.json', '{', '[' * 100_000),
+  ],
+)
+def test_a_description_of_another_set(copy, file, old, new):
+  text = (copy / file).read_text()
+  assert old in text
+  (copy / file).write_text(text.replace(old, new))
+  with pytest.raises(DataError, match=f'{copy}.*prepare --dataset=rendered_faces/surf_like_tiny'):
+    sources.open_source(NAME, data_dir(copy))
+
+
+@pytest.mark.parametrize('recorded', [True, False], ids=['new digest', 'old digest'])
+def test_a_manifest_with_another_cell(copy, recorded):
+  """What a record holds is compared with the record, the rest by the digest on the card."""
+  manifest, card = copy / 'manifest.csv', copy / 'card.json'
+  before = card.read_text()
+  old = hashlib.sha256(manifest.read_bytes()).hexdigest()
+  text = manifest.read_text()
+  place = text.index(',val,bona_fide,')
+  manifest.write_text(f'{text[:place]},val,attack,{text[place + len(",val,bona_fide,") :]}')
+  if recorded:
+    new = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    card.write_text(before.replace(old, new))
+  said = 'another label' if recorded else 'manifest.csv is damaged: .* card.json'
+  with pytest.raises(DataError, match=said):
     sources.open_source(NAME, data_dir(copy))
 
 
@@ -116,7 +226,7 @@ def test_an_interrupted_build_is_no_set(copy):
   [
     ('rendered_faces/surf_like_tiny:nope', DataError, "no split 'nope' .* test, train, val"),
     ('rendered_faces/surf_like_tiny', ConfigError, 'names no split; write set/config:split'),
-    ('celeb_a/x:train', ConfigError, "no builder called 'celeb_a'; it has: .*rendered_faces"),
+    ('celeb_a/x:train', ConfigError, "no builder is called 'celeb_a'; there are: .*rendered_faces"),
     ('', ConfigError, 'no data set is named'),
   ],
 )

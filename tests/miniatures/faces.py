@@ -9,7 +9,7 @@ import functools
 import cv2
 import numpy as np
 
-from data.rendered_faces import populations, render, scenes, sensors
+from flexfas_jax.data.rendered_faces import populations, render, scenes, sensors
 
 # Category: (config of the rendered faces that has it, its species there).
 _KINDS = {

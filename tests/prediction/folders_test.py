@@ -48,15 +48,13 @@ def test_hidden_and_system_files_are_no_images(tmp_path):
 @pytest.mark.parametrize(
   'name',
   [
-    *('depth/1.tiff', 'depth/1.TIF', 'depth/1.npy', 'depth/1.webp', 'depth/1.heic', 'depth/1.raw'),
+    *('depth/1.exr', 'depth/1.BMP', 'depth/1.npz', 'depth/1.jxl', 'depth/1.pfm', 'depth/1.raw'),
     *('depth/1.z16', 'depth/1', 'depth/1.txt', 'depth/1.csv', '1_depth.exr'),
   ],
 )
 def test_a_sensor_is_never_left_out_for_its_suffix(tmp_path, name):
   write(tmp_path, 'rgb/1.jpg', 'ir/1.png', name, 'rgb/2.jpg', 'ir/2.png')
-  with pytest.raises(
-    DataError, match=r'samples that cannot be decided: 1 .*is not read: JPEG and PNG'
-  ):
+  with pytest.raises(DataError, match=r'samples that cannot be decided: 1 .*is not read: it is'):
     folders.of_folder(tmp_path)
   found = folders.of_folder(tmp_path, on_bad='skip')
   assert of(found) == {'2': 'rgb+ir'}
@@ -64,16 +62,27 @@ def test_a_sensor_is_never_left_out_for_its_suffix(tmp_path, name):
   assert (bad.rule, bad.list) == ('unreadable', str(tmp_path)) and bad.text.startswith(name)
 
 
-@pytest.mark.parametrize(
-  'name', ['3.webp', 'p/rgb/3.heic', 'p/ir/3.raw', 'ir/3.png.part', 'ir.zip']
-)
+@pytest.mark.parametrize('name', ['3.avif', 'p/rgb/3.jp2', 'p/ir/3.raw', 'ir/3.png.part', 'ir.zip'])
 def test_a_sample_is_never_left_out_for_its_suffix(tmp_path, name):
-  with pytest.raises(DataError, match='is not read: JPEG and PNG'):
+  with pytest.raises(DataError, match='is not read: it is'):
     folders.of_folder(write(tmp_path, *TRIPLET, name))
 
 
+def test_other_formats_are_taken_where_a_sensor_has_no_jpeg_or_png(tmp_path):
+  write(tmp_path, *TRIPLET, 'depth/1.npy')  # beside depth/1.png, which is taken
+  write(tmp_path, 'rgb/2.HEIC', 'ir/2.webp', 'depth/2.npy', 'rgb/3.tif', 'ir/3.png')
+  found = folders.of_folder(tmp_path)
+  assert of(found) == {'1': 'rgb+depth+ir', '2': 'rgb+depth+ir', '3': 'rgb+ir'}
+  given = {sample.id: sample.given for sample in found.samples}
+  assert str(given['1']['depth']).endswith('1.png') and str(given['2']['depth']).endswith('2.npy')
+  assert any('depth/1.npy' in note for note in found.notes)
+  write(tmp_path, 'depth/2.tiff')
+  with pytest.raises(DataError, match=r'depth/2.npy and depth/2.tiff are both depth of one sample'):
+    folders.of_folder(tmp_path)
+
+
 def test_what_is_no_image_is_named(tmp_path):
-  write(tmp_path, *TRIPLET, 'rgb/1.webp')  # 1 has its RGB
+  write(tmp_path, *TRIPLET, 'rgb/1.bmp')  # 1 has its RGB
   write(tmp_path, 'README.md', 'scores.csv', 'depth/calibration.json', '1.json', 'model.onnx')
   write(tmp_path, b'caf\xe9.txt')
   found = folders.of_folder(tmp_path)
@@ -172,10 +181,10 @@ def test_links_and_what_is_no_file(tmp_path):
 def test_no_folder_and_no_image(tmp_path):
   with pytest.raises(DataError, match='absent is not a folder'):
     folders.of_folder(tmp_path / 'absent')
-  with pytest.raises(DataError, match=r'has no image \(.jpg, .jpeg, .png\)$'):
+  with pytest.raises(DataError, match=r'has no image \(.jpg, .jpeg, .png, .webp, .*\)$'):
     folders.of_folder(tmp_path)
-  with pytest.raises(DataError, match='has no image.*: rgb/1.tiff is not read'):
-    folders.of_folder(write(tmp_path, 'rgb/1.tiff'))
+  with pytest.raises(DataError, match='has no image.*: rgb/1.exr is not read'):
+    folders.of_folder(write(tmp_path, 'rgb/1.exr'))
 
 
 def test_a_folder_that_is_one_sample(tmp_path):

@@ -62,7 +62,7 @@ def test_a_topology_that_is_none_is_refused_with_an_example(text, tmp_path):
 
 def test_without_the_compiler_the_extra_is_named(monkeypatch):
   monkeypatch.setattr(preflight.importlib.util, 'find_spec', lambda name: None)
-  with pytest.raises(ConfigError, match=r"pip install '.\[tpu\]'"):
+  with pytest.raises(ConfigError, match=r"pip install 'flexfas_jax\[tpu\]'"):
     preflight.slice_devices('v5e:2x2')
 
 

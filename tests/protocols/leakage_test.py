@@ -37,7 +37,7 @@ def test_sides_that_are_apart():
 def test_what_is_on_both_sides(train, val, test, said):
   with pytest.raises(DataError) as caught:
     leakage.check(train, val, {'intra': test})
-  assert f'leak: {said}' in str(caught.value)
+  assert f': {said}' in str(caught.value)
   assert '--config.accept_known_leaks="(\'NAME\',)"' in str(caught.value)
 
 
@@ -131,8 +131,8 @@ def test_subjects_of_a_pretraining_are_not_evaluated():
     leakage.check_pretraining(['p2', 'p1', ''], judged)
   lines = str(caught.value).splitlines()
   assert lines[1:-1] == [
-    'leak: subject p1 in pretraining and val (2)',
-    'leak: subject p2 in pretraining and intra (1)',
+    'leak-subject: subject p1 in pretraining and val (2)',
+    'leak-subject: subject p2 in pretraining and intra (1)',
   ]
   assert 'subject!=' in lines[-1] and 'more' not in lines[-1]
   many = side(*((f'p{i}', '', str(i)) for i in range(13)))

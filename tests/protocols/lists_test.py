@@ -272,6 +272,10 @@ def test_mappings_that_are_none(text):
     (b'rgb,label\na.jpg,1\n"b.jpg,1\nc.jpg,0\n', 'row 3: lines 3 to 4 .*quoted'),
     ('rgb,label\n张三.jpg,1\n'.encode('gbk'), 'row 2: is not UTF-8'),
     (('a.jpg 张三.jpg b.jpg 1\n' * 2).encode('gbk'), 'row 1: is not UTF-8'),
+    # One list behind another, each with its mark; and a mark that was written twice.
+    ('\ufeff'.join(['', PLAIN, PLAIN]).encode(), 'row 3: has a byte order mark within'),
+    ('\ufeff\ufeffrgb,ir,label\na.jpg,b.jpg,1\n'.encode(), r"row 1: .*ufeffrgb' names a column"),
+    ('rgb,i\u200br,depth,label\na.jpg,b.jpg,c.jpg,1\n'.encode(), 'row 1: .* cannot be seen'),
   ],
 )
 def test_what_is_no_list(write, content, says):

@@ -95,7 +95,7 @@ def test_copies_are_not_tested_on(sides):
     leakage.check_images({one: side(FACES[:3]), other: side([FACES[3], FACES[1], FACES[2]])})
   text = str(caught.value)
   assert f'sides share images: 2 samples of {other} with {one}' in text
-  assert f'leak: rgb of id1 in {other}: the same bytes as id1 in {one}' in text
+  assert f'leak-image: rgb of id1 in {other}: the same bytes as id1 in {one}' in text
 
 
 def test_what_is_no_leak():
@@ -106,7 +106,7 @@ def test_what_is_no_leak():
 
 
 def test_an_image_that_cannot_be_decoded_is_evidence():
-  with pytest.raises(DataError, match='leak: rgb of id0 in val'):
+  with pytest.raises(DataError, match='leak-image: rgb of id0 in val'):
     leakage.check_images({'train': side([b'x']), 'val': side([b'x'])})
 
 
@@ -115,7 +115,7 @@ def test_published_leaks_are_accepted_by_name():
   sides = {'train': side(FACES[1:2]), 'val': known, 'intra': known}
   leakage.check_images(sides, ('flexmodal_v1',))
   for accept in ((), ('people_of_attacks',)):
-    with pytest.raises(DataError, match='leak: rgb of id0 in intra'):
+    with pytest.raises(DataError, match='leak-image: rgb of id0 in intra'):
       leakage.check_images(sides, accept)
 
 
@@ -124,4 +124,4 @@ def test_many_copies_fit_on_one_screen():
   with pytest.raises(DataError) as caught:
     leakage.check_images({'train': side(many), 'val': side(many), 'a': side(many)})
   lines = str(caught.value).splitlines()
-  assert len(lines) < 15 and 'and 110 more' in lines[-2]
+  assert len(lines) < 15 and 'and 110 more' in lines[-3]

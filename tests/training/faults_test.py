@@ -288,5 +288,5 @@ def test_an_accelerator_that_is_not_there_is_told(config, tmp_path):
   )
   assert found.returncode == 2, found.stderr
   assert 'JAX_PLATFORMS=cuda: ' in found.stderr
-  assert "pip install '.[cuda]'" in found.stderr
+  assert "pip install 'flexfas_jax[cuda]'" in found.stderr
   assert 'Traceback' not in found.stderr

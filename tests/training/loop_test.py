@@ -382,9 +382,9 @@ def test_a_sensor_that_predicts_the_label_is_warned_of(prepared):
   ]
   data = datasets.open_all(setup.build(make_config(prepared, train=', '.join(train))).config)
   assert [line for line in data.notes if line.startswith('warning')] == [
-    'warning: config.train: ir presence separates attacks from bona fide samples (balanced '
-    'accuracy 1.00): absent: 0% of attacks, 100% of bona fide; present: 100% of attacks, 0% of '
-    'bona fide'
+    'warning (shortcut): config.train: ir presence separates attacks from bona fide samples '
+    '(balanced accuracy 1.00): absent: 0% of attacks, 100% of bona fide; present: 100% of attacks, '
+    '0% of bona fide'
   ]
 
 

@@ -400,17 +400,19 @@ def test_people_of_the_pretraining_are_not_tested_on(donor, prepared, tmp_path, 
   }
   thresholds = dict.fromkeys(tests, 'dev_eer')
   config = attacks(prepared, donor, test=tests, threshold=thresholds, **PLAIN)
-  said = r'leak: subject cefa_like/s0000 in pretraining and seen \(12\)'
+  said = r'leak-subject: subject cefa_like/s0000 in pretraining and seen \(12\)'
   with pytest.raises(DataError, match=said):
     loop.train_and_evaluate(config, str(tmp_path / 'run'))
   assert not (tmp_path / 'run').exists()
   started(attacks(prepared, donor, **PLAIN), tmp_path / 'run', monkeypatch)
   gone = {'pretrained.weights': str(tmp_path / 'gone')}
   config = attacks(prepared, donor, test=tests, threshold=thresholds, **PLAIN, **gone)
-  with pytest.raises(DataError, match='leak: subject cefa_like/s0000 in pretraining and seen'):
+  with pytest.raises(
+    DataError, match='leak-subject: subject cefa_like/s0000 in pretraining and seen'
+  ):
     loop.evaluate(config, str(tmp_path / 'run'))
   config = attacks(prepared, donor, val='rendered_faces/cefa_like_tiny:train')
-  with pytest.raises(DataError, match='leak: .* in pretraining and val'):
+  with pytest.raises(DataError, match='leak-subject: .* in pretraining and val'):
     loop.train(config, str(tmp_path / 'other'))
 
 

@@ -56,10 +56,12 @@ def _url(encoded: bytes) -> str:
 
 
 def _within_limits(encoded: bytes) -> bool:
-  """Whether an image is small enough to decode, by its header."""
+  """Whether an image is one that is shown, and small enough to decode, by its header."""
   if encoded[:2] == b'BM':  # a bitmap, which only reports show
     width, height = (int.from_bytes(encoded[i : i + 4], 'little', signed=True) for i in (18, 22))
     return abs(width * height) <= image_files.MAX_PIXELS
+  if not image_files.is_stored(encoded):
+    return False
   try:
     image_files.check(encoded)
   except image_files.Unreadable:

@@ -22,8 +22,8 @@ def check() -> None:
     import onnxruntime  # noqa: F401
   except ImportError as error:
     raise ConfigError(
-      f"--formats=onnx needs the extra `onnx` ({error.name} is missing): pip install '.[onnx]', or "
-      'leave the format out'
+      f'--formats=onnx needs the extra `onnx` ({error.name} is missing): '
+      "pip install 'flexfas_jax[onnx]', or leave the format out"
     ) from None
 
 

@@ -21,7 +21,7 @@ def check() -> None:
   except ImportError as error:
     raise ConfigError(
       f'--formats=tflite needs the extra `tflite` ({error.name} is missing): pip install '
-      "'.[tflite]', or leave the format out"
+      "'flexfas_jax[tflite]', or leave the format out"
     ) from None
 
 

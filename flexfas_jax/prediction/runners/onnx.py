@@ -29,7 +29,9 @@ def load(
   try:
     import onnxruntime
   except ImportError:
-    raise ConfigError("an ONNX model needs the extra `onnx`: pip install '.[onnx]'") from None
+    raise ConfigError(
+      "an ONNX model needs the extra `onnx`: pip install 'flexfas_jax[onnx]'"
+    ) from None
   options = onnxruntime.SessionOptions()
   options.log_severity_level = _ERRORS
   if threads:

@@ -29,7 +29,9 @@ def load(
   try:
     from ai_edge_litert.interpreter import Interpreter
   except ImportError:
-    raise ConfigError("a TFLite model needs the extra `tflite`: pip install '.[tflite]'") from None
+    raise ConfigError(
+      "a TFLite model needs the extra `tflite`: pip install 'flexfas_jax[tflite]'"
+    ) from None
   interpreter = Interpreter(model_content=content, num_threads=threads)
   call = interpreter.get_signature_runner()
   lock = threading.Lock()

@@ -1,10 +1,10 @@
 """What is wrong with the pictures that lists name, below a root: each triplet is looked at once."""
 
 import array
+import collections
 import itertools
 from collections.abc import Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 
 import numpy as np
 
@@ -14,10 +14,10 @@ from flexfas_jax.images import encodings, face_crop, units
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images.worker_pool import Workers
 from flexfas_jax.progress import show_progress
-from flexfas_jax.protocols import lists, roots, same_bytes
+from flexfas_jax.protocols import lists, near_duplicates, roots, same_bytes
 from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.protocols.lint import shortcuts as list_shortcuts
-from flexfas_jax.protocols.lint.report import Report
+from flexfas_jax.protocols.lint.report import EXCEPTIONS, Report
 from flexfas_jax.protocols.lint.table import Table
 from flexfas_jax.schema import MODALITIES
 
@@ -35,10 +35,12 @@ def look(
 ) -> None:
   """Looks at every triplet once, whichever lists name it."""
   n, missing, n_files = table.n_distinct(), [], 0
+  totals = collections.Counter()
   inside = lambda row: not any(map(lists.leaves_root, row.paths.values()))  # noqa: E731
   # Of every row that is looked at: what predicts its label may be in its files.
   splits, who, files = [], [], {modality: [] for modality in MODALITIES}
   positions, digests = array.array('q'), {m: array.array('Q') for m in MODALITIES}
+  looked_at, looks = array.array('q'), bytearray()
   rows = (
     (position, row)
     for (position, row), split in zip(table.distinct(), table.splits_of_distinct(), strict=True)
@@ -53,14 +55,18 @@ def look(
     for position, row in rows
   )
   looked = show_progress(_parallel(jobs), n, f'pictures below {root}', passing=True)
-  for (position, row), (problems, encodings_of, numbers) in looked:
+  for (position, row), (problems, encodings_of, numbers, look_of) in looked:
     n_files += len(row.paths)
+    totals.update(iter(row.paths))
     who.append((row.label, row.subject, row.video or row.id, row.list))
     for modality, described in files.items():
       described.append(encodings_of.get(modality, ''))
     positions.append(position)
     for modality, number in zip(MODALITIES, numbers, strict=True):
       digests[modality].append(number)
+    if look_of:
+      looked_at.append(position)
+      looks += look_of
     for text in lists.wrong_digests(row.extra):
       report.add('row', row, text)
     for rule, text in problems:
@@ -74,12 +80,26 @@ def look(
     text = f'none of the {n_files:,} files is below {root}, {where}'
     report.findings.append(Finding('missing-file', missing[0][0].list, 0, text))
     return
-  for row, text in missing:
-    report.add('missing-file', row, text)
+  _report_missing(root, missing, totals, report)
   list_shortcuts.of_files(files, splits, who, report)
   table.same_bytes(
     np.array(positions), {m: np.array(some, np.uint64) for m, some in digests.items()}, report
   )
+  table.near_duplicates(np.array(looked_at, np.int64), looks, report)
+
+
+def _report_missing(
+  root: str, missing: list[tuple[lists.Row, str]], totals: Mapping[str, int], report: Report
+) -> None:
+  """Adds the missing files, those of one folder or modality together where they are many."""
+  excepted = {video for videos in EXCEPTIONS.values() for video in videos}
+  found = []
+  for row, text in missing:
+    if row.video in excepted:
+      report.add('missing-file', row, text)
+    else:
+      found.append(Finding('missing-file', row.list, row.line, text, row.id))
+  report.findings += roots.grouped(root, found, totals)
 
 
 def problems_of(
@@ -89,19 +109,20 @@ def problems_of(
   max_pixels: int,
   stated: units.Units = units.Units(),  # noqa: B008
   cells: Mapping[str, str] = {},  # noqa: B006
-) -> tuple[list[tuple[str, str]], dict[str, str], list[int]]:
+) -> tuple[list[tuple[str, str]], dict[str, str], list[int], bytes]:
   """What is wrong with the pictures of a triplet, those missing included: (rule, text).
 
   And how each of its files was encoded, by modality; and a number for each of `MODALITIES`, as
-  `same_bytes` compares them: 0 where there is no signal.
+  `same_bytes` compares them: 0 where there is no signal. And what `near_duplicates` compares of
+  RGB, b'' where it is absent, has no signal, or is no whole image.
 
   `cells` are the further columns of the row: the digests of its files, and where the face is. With
   the latter, EXIF orientation is no problem: an image is turned before its face is cropped.
   """
-  images, problems, silent = {}, [], set()
+  images, problems, silent, damaged = {}, [], set(), set()
   for modality, path in paths.items():
     try:
-      images[modality] = image_files.read(Path(root, path))
+      images[modality] = image_files.read(roots.locate(root, path))
     except (FileNotFoundError, NotADirectoryError):
       problems.append(('missing-file', f'{modality} {path}'))
     except OSError as error:
@@ -116,11 +137,15 @@ def problems_of(
     modality = text.partition(' ')[0]
     if rule == 'black':
       silent.add(modality)
+    if rule == 'unreadable':
+      damaged.add(modality)
     path = paths.get(modality)
     problems.append((rule, f'{text}: {path}' if path else text))
   compared = [images.get(m, b'') if m not in silent else b'' for m in MODALITIES]
   described = {m: encodings.describe(encoded) for m, encoded in images.items()}
-  return problems, described, [same_bytes.number_of(image) for image in compared]
+  numbers = [same_bytes.number_of(image) for image in compared]
+  rgb = b'' if 'rgb' in silent | damaged else images.get('rgb', b'')
+  return problems, described, numbers, near_duplicates.look(rgb) if rgb else b''
 
 
 def _cells(row: lists.Row) -> dict[str, str]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from flexfas_jax import identity, schema
 from flexfas_jax.errors import ConfigError
+from flexfas_jax.images import formats as image_formats
 from flexfas_jax.protocols import lists, path_layouts
 from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.protocols.lint.report import Report, Summary
@@ -30,6 +31,7 @@ COLUMNS = (
   'triplet',
   'id',
   'video',
+  'folder',
   'subject',
   'resembling',
   'dataset',
@@ -82,6 +84,8 @@ class Index:
         hash(id_),
         # A layout that does not tell subjects does not tell videos either: its folder is a phase.
         hash(video) if subject or not said else 0,
+        # What the id has above a video whose subject is unknown.
+        hash(identity.folder_of(id_, row.dataset, video)) if video and not subject else 0,
         hash(subject),
         hash(identity.resembling(subject)),
         hash(row.dataset),
@@ -138,6 +142,9 @@ def read(
     problems, alike = agree(row)
     for rule, text in problems:
       report.add(rule, row, text)
+    for modality, name in row.paths.items() if report.root is None else ():
+      if text := image_formats.describe_name(name):  # with a root, the bytes say what it is
+        report.add('unreadable', row, f'{modality} is {text}: {name}')
     if alike is not None:
       n_alike += alike
       if not alike:

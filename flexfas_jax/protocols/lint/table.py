@@ -30,10 +30,18 @@ class Table:
       joined[name] for name in ('line', 'label', 'split', 'same', 'triplet')
     )
     self._id, self._video, self._subject = (joined[name] for name in ('id', 'video', 'subject'))
+    self._identify_by_folder(joined['folder'])
     self._resembling = joined['resembling']
     self._files = [joined[m] for m in schema.MODALITIES]
     self._joined = joined
     self._bit = np.where(self._split > 0, np.int64(1) << np.maximum(self._split - 1, 0), 0)
+
+  def _identify_by_folder(self, folder: np.ndarray) -> None:
+    """Makes folders part of the names of videos without subjects, as `identity.videos` does."""
+    rows = np.flatnonzero((self._subject == 0) & (self._video != 0) & (folder != 0))
+    pairs = np.unique(np.stack([self._video[rows], folder[rows]]), axis=1)
+    if pairs.shape[1] > len(np.unique(pairs[0])):  # one name stands below several folders
+      self._video[rows] ^= folder[rows] * 0x9E3779B97F4A7C1
 
   def _where(self, row: int, seen_from: str = '') -> str:
     """A row's list and line; only the line where that is said of the same list."""
@@ -270,8 +278,7 @@ class Table:
       digests: {modality: [N] uint64}, 0 for what carries no signal.
     """
     evidence = lambda modality, row: True  # noqa: E731 - what carries no signal is 0
-    splits = {int(code): np.flatnonzero(self._split[positions] == code) for code in
-              np.unique(self._split[positions])}  # fmt: skip
+    splits = self._by_split(positions)
     parts = {code: {m: d[at] for m, d in digests.items()} for code, at in splits.items()}
     shared, groups, frozen = [], [], []  # of positions
     for one, other in itertools.combinations([code for code in parts if code], 2):
@@ -308,6 +315,38 @@ class Table:
       row = rows[here]
       text = f'{modality} {row.paths[modality]}: the same bytes as of another video'
       report.add('frozen', row, f'{text} ({self._where(there, row.list)})')
+
+  def near_duplicates(self, positions: np.ndarray, looks: bytes, report: Report) -> None:
+    """Images of two splits that look the same, where no leak is reported of their row.
+
+    Args:
+      positions: [N], of `distinct`.
+      looks: of these, see `near_duplicates`.
+    """
+    from flexfas_jax.protocols import near_duplicates  # OpenCV: only who has images pays
+
+    of = np.frombuffer(looks, np.uint8).reshape(len(positions), near_duplicates.SIDE**2)
+    splits = {code: at for code, at in self._by_split(positions).items() if code}
+    pairs = []
+    for one, other in itertools.combinations(splits, 2):
+      for alike in near_duplicates.find(of[splits[one]], of[splits[other]]):
+        here = int(positions[splits[other][alike.row]])
+        there = int(positions[splits[one][alike.other]])
+        if self._video[here] != self._video[there] or not self._video[here]:
+          pairs.append((here, there, alike.correlation))
+    rows = self._rows({*itertools.chain.from_iterable(pair[:2] for pair in pairs)})
+    told = {(f.list, f.row) for f in report.findings if f.rule.startswith('leak')}
+    for here, there, correlation in pairs:
+      row, other = rows[here], rows[there]
+      if (row.list, row.line) not in told and row.paths['rgb'] != other.paths['rgb']:
+        text = f'{row.paths["rgb"]} of {self._split_of(here)}: looks like {other.paths["rgb"]} of '
+        text += f'{self._split_of(there)} ({self._where(there)}), correlation {correlation:.2f}'
+        report.add('near-duplicate', row, text)
+
+  def _by_split(self, positions: np.ndarray) -> dict[int, np.ndarray]:
+    """Which of positions [N] have each split's code."""
+    codes = self._split[positions]
+    return {int(code): np.flatnonzero(codes == code) for code in np.unique(codes)}
 
   def _rows(self, positions: Collection[int]) -> dict[int, lists.Row]:
     """Rows, read again."""
