@@ -20,7 +20,7 @@ from flexfas_jax.models.weights import conversion
 from flexfas_jax.models.weights import files as weight_files
 from tests import toy
 
-FIXTURES = pathlib.Path(__file__).parents[1] / 'golden' / 'fixtures'
+FIXTURES = pathlib.Path(__file__).parents[2] / 'golden' / 'fixtures'
 FIXTURE = {
   json.loads(f.read_text())['architecture']: f
   for f in sorted(FIXTURES.glob('*.json'), reverse=True)  # cdcn.json is read after cdcn_224.json

@@ -17,7 +17,7 @@ from flexfas_jax.protocols.findings import RULES
 from flexfas_jax.protocols.lint import checks as list_checks
 from flexfas_jax.protocols.lint import images as list_images
 
-PUBLISHED = Path(__file__).parents[3] / 'shared' / 'data' / 'flexmodal_protocols'
+PUBLISHED = Path(__file__).parents[4] / 'shared' / 'data' / 'flexmodal_protocols'
 
 
 def surf(subject, clip='real', frame=1, kinds=('color', 'depth', 'ir')):
