@@ -14,12 +14,11 @@ WORKDIR /app
 RUN useradd --create-home --uid 1000 flexfas
 
 # The dependencies by themselves: the layer stays as long as pyproject.toml does.
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY requirements/lock.txt requirements/lock.txt
+COPY flexfas_jax/__init__.py flexfas_jax/__init__.py
 # hadolint ignore=DL3013
-RUN mkdir flexfas_jax \
-  && touch flexfas_jax/__init__.py \
-  && pip install --no-cache-dir --constraint=requirements/lock.txt ".[${EXTRA}]"
+RUN pip install --no-cache-dir --constraint=requirements/lock.txt ".[${EXTRA}]"
 COPY configs configs
 COPY data data
 COPY flexfas_jax flexfas_jax

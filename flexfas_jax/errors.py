@@ -69,7 +69,7 @@ class Stopped(FlexfasError):
 
 
 def attempt(
-  found: list[FlexfasError], where: str, function: Callable[..., Any], *args, **fields
+  found: list[FlexfasError], where: str, function: Callable[..., Any], *args: Any, **fields: Any
 ) -> Any:
   """Calls a function; keeps an error that a user can act on, so that others are found as well.
 

@@ -85,6 +85,19 @@ def test_a_command_imports_what_it_needs(tmp_path, arguments, never):
   assert done.stderr.splitlines()[-1] == '[]'
 
 
+def test_the_public_api_is_imported_when_it_is_used(tmp_path):
+  code = (
+    'import flexfas_jax\n'
+    'print([n for n in ("numpy", "jax", "cv2") if n in sys.modules], flexfas_jax.__version__)\n'
+    'for name in flexfas_jax.__all__: assert getattr(flexfas_jax, name), name\n'
+    'assert set(flexfas_jax.__all__) <= set(dir(flexfas_jax))\n'
+    'print(flexfas_jax.Predictor.__name__, hasattr(flexfas_jax, "nothing"))'
+  )
+  done = python(code, cwd=tmp_path)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout == '[] 0.1.0\nPredictor False\n'
+
+
 def test_a_run_brings_its_config(tmp_path):
   """`flexfas evaluate RUN` reads it; a field can still be overridden."""
   (tmp_path / 'run').mkdir()

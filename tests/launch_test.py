@@ -226,7 +226,7 @@ def test_the_image_gets_what_it_copies():
   assert '*' in lines
   allowed = {line[1:] for line in lines if line.startswith('!')}
   copied = {s for word, rest in _instructions() if word == 'COPY' for s in rest.split()[:-1]}
-  assert copied == allowed
+  assert {s for s in copied if not s.startswith('flexfas_jax/')} == allowed
   assert all((ROOT / source).exists() for source in copied)
   needed = {'configs', 'data', 'flexfas_jax', 'pyproject.toml'}
   project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
