@@ -12,7 +12,10 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Files and folders without a word of the list. A folder is added when it is clean, and stays so.
-CLEAN = ('README.md', 'CHANGELOG.md', 'docs')
+CLEAN = (
+  *('README.md', 'CHANGELOG.md', 'docs'),
+  'data/[cfprw]*/README.md',
+)
 SUFFIXES = {'.py', '.md', '.toml', '.yaml', '.yml', '.sh', '.sbatch', '.jinja', '.html', '.js'}
 # Words of identifiers, comments, messages and documents, with what to write in their place.
 WORDS = {
@@ -76,10 +79,9 @@ def words_left(path: pathlib.Path) -> list[tuple[int, str]]:
 
 
 def files_in(place: str) -> list[pathlib.Path]:
-  path = ROOT / place
-  if path.is_file():
-    return [path]
-  return sorted(f for f in path.rglob('*') if f.suffix in SUFFIXES and f.is_file())
+  """Of a file, a folder, or a pattern of them."""
+  paths = [path for start in ROOT.glob(place) for path in (start, *start.rglob('*'))]
+  return sorted(path for path in paths if path.suffix in SUFFIXES and path.is_file())
 
 
 @pytest.mark.parametrize('place', CLEAN)
