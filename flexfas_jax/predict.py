@@ -329,7 +329,7 @@ def _many(
 ) -> None:
   table = score_table.make(
     predictor,
-    show_progress(found, n, 'samples', passing=True),
+    show_progress(found, n, 'samples', transient=True),
     args.max_skew,
     as_evaluated=bool(args.data),
     on_bad=args.on_bad,

@@ -1,21 +1,23 @@
-"""How far a long piece of work is: a bar on a terminal, a few plain lines in a log."""
+"""Progress displays: a bar on a terminal, a few plain lines in a log."""
 
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
 
-def show_progress(items: Iterable, total: int | None, text: str, passing: bool = False) -> Iterator:
-  """Passes items on and shows on stderr how far they are.
+def show_progress(
+  items: Iterable, total: int | None, text: str, transient: bool = False
+) -> Iterator:
+  """Yields items and shows the progress on stderr.
 
   Args:
-    items: anything.
-    total: how many there will be, None when unknown.
-    text: what is being done, shown before the figures.
-    passing: leave no trace: nothing in a log, and no bar on a terminal when it is over.
+    items: any iterable.
+    total: number of items; None: unknown.
+    text: shown before the numbers.
+    transient: remove the bar at the end; write nothing to a log.
   """
   if sys.stderr.isatty():
-    import rich.console  # only a terminal pays for it
+    import rich.console  # imported only for a terminal
     import rich.progress
 
     columns = (
@@ -25,10 +27,10 @@ def show_progress(items: Iterable, total: int | None, text: str, passing: bool =
       rich.progress.TimeRemainingColumn(),
     )
     console = rich.console.Console(stderr=True)
-    with rich.progress.Progress(*columns, console=console, transient=passing) as bar:
+    with rich.progress.Progress(*columns, console=console, transient=transient) as bar:
       yield from bar.track(items, total=total, description=text)
     return
-  if passing:
+  if transient:
     yield from items
     return
   step = max(1, (total or 10_000) // 10)
@@ -39,26 +41,26 @@ def show_progress(items: Iterable, total: int | None, text: str, passing: bool =
 
 
 class Progress:
-  """A bar with the latest metrics and the time left, or a line at each update without a terminal.
+  """A bar with the latest metrics and the remaining time; plain lines without a terminal.
 
   Args:
-    what: shown at its start.
-    total: steps, or batches.
+    text: shown before the numbers.
+    total: number of items.
     done: of these, at the start.
-    every: seconds between plain lines at least.
-    silent: shows nothing: of several processes one is enough.
+    every: minimum seconds between plain lines.
+    silent: show nothing, as in all processes but the first.
   """
 
   def __init__(
-    self, what: str, total: int, done: int = 0, every: float = 10.0, silent: bool = False
+    self, text: str, total: int, done: int = 0, every: float = 10.0, silent: bool = False
   ):
     self._silent = silent
-    self._what, self._total, self._done, self._every = what, total, done, every
+    self._text, self._total, self._done, self._every = text, total, done, every
     self._start, self._first = time.monotonic(), done
-    self._said = self._start
+    self._printed = self._start
     self._bar = None
     if sys.stderr.isatty() and not silent:
-      import rich.console  # only a terminal pays for it
+      import rich.console  # imported only for a terminal
       import rich.progress
 
       self._bar = rich.progress.Progress(
@@ -67,10 +69,10 @@ class Progress:
         rich.progress.MofNCompleteColumn(),
         rich.progress.TimeElapsedColumn(),
         rich.progress.TimeRemainingColumn(),
-        rich.progress.TextColumn('{task.fields[text]}'),
+        rich.progress.TextColumn('{task.fields[metrics]}'),
         console=rich.console.Console(stderr=True),
       )
-      self._task = self._bar.add_task(what, total=total, completed=done, text='')
+      self._task = self._bar.add_task(text, total=total, completed=done, metrics='')
 
   def __enter__(self):
     if self._bar:
@@ -82,25 +84,25 @@ class Progress:
       self._bar.stop()
 
   def update(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
-    """`done` of `total`; metrics, where given, are shown."""
+    """Shows that `done` of `total` items are finished, with metrics if given."""
     if self._silent:
       return
-    text = '  '.join(f'{k} {v:.4g}' for k, v in (metrics or {}).items())
+    values = '  '.join(f'{k} {v:.4g}' for k, v in (metrics or {}).items())
     if self._bar:
-      fields = {'text': text} if metrics else {}
+      fields = {'metrics': values} if metrics else {}
       self._bar.update(self._task, completed=done, **fields)
       return
     now = time.monotonic()
-    if now - self._said < self._every and done < self._total:
+    if now - self._printed < self._every and done < self._total:
       return
-    self._said = now
+    self._printed = now
     rate = (done - self._first) / max(now - self._start, 1e-9)
     left = (self._total - done) / rate if rate else float('inf')
-    parts = [f'{self._what} {done}/{self._total}', text, f'{left:.0f} s left']
+    parts = [f'{self._text} {done}/{self._total}', values, f'{left:.0f} s left']
     print('  '.join(p for p in parts if p), file=sys.stderr, flush=True)
 
-  def say(self, line: str) -> None:
-    """A line above the bar."""
+  def print_line(self, line: str) -> None:
+    """Prints a line above the bar."""
     if self._silent:
       return
     if self._bar:

@@ -56,14 +56,14 @@ def test_a_config_fits_together(file, recipe):
   assert (protocol is None) == (recipe == 'embedded' or bool(target))
   fields = config.to_dict()
   model = flexmodal.build(**setup.with_classes(fields['model'], 3 if target else None))
-  assert setup.subsets(model, protocol)
+  assert setup.scored_subsets(model, protocol)
   tx, schedule = optimizers.build(
     fields['optimizer'], fields['schedule'], config.steps, config.clip_norm
   )
   state = jax.eval_shape(lambda key: init_state(key, model=model, optimizer=tx), jax.random.key(0))
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
   optimizers.check_names(fields['optimizer'], state.params)
-  setup.fit(model, lookup.make_loss(fields['loss']), variables, target)
+  setup.check_shapes(model, lookup.make_loss(fields['loss']), variables, target)
   assert set(config.test) == set(config.threshold) or target
   for names in (config.train, config.val, *config.test.values()):
     assert [selection.parse(name) for name in selection.split_names(names)]

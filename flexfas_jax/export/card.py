@@ -199,7 +199,7 @@ def _trimmed(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _remarks(source, rendered: bool) -> list[str]:
-  lines = list(source.header.get('remarks', []))
+  lines = list(source.header.get('notes', []))
   if rendered:
     lines.append(
       'Trained and judged on RENDERED faces: no figure here is comparable with photographs.'

@@ -14,7 +14,7 @@ from flexfas_jax.input_pipeline import sources
 from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import conversion
 from flexfas_jax.training import setup, workdir
-from flexfas_jax.training.tasks import anti_spoofing
+from flexfas_jax.training.tasks import AntiSpoofing, dataset_scoring
 
 
 class Source(NamedTuple):
@@ -26,7 +26,7 @@ class Source(NamedTuple):
     subsets: of its modalities, those that are served.
     weights_hash: of the checkpoint, as the score files have it.
     step: of the checkpoint.
-    header: of what is written of it, see `testing.restore_best`.
+    header: of what is written of it, see `dataset_scoring.restore_best`.
     view: that pictures are looked at by: the first of the run's, see `geometry.named_views`.
     resize: how they are resized, see `geometry.RESIZES`.
     preprocess: pictures to arrays, by that view.
@@ -62,10 +62,14 @@ def of_workdir(config: ConfigDict, folder: pathlib.Path) -> Source:
   experiment = setup.build(config, classes=2)
   if experiment.target:
     raise ConfigError('a model of identities decides nothing: export one that tells attacks')
-  workdir.refuse(folder, workdir.compare(folder, experiment.config.to_dict(), workdir.ONLY_TESTS))
+  workdir.refuse_changes(
+    folder, workdir.changed_fields(folder, experiment.config.to_dict(), workdir.ONLY_TESTS)
+  )
   if not (folder / 'config.json').exists():
     raise StateError(f'{folder} holds no training; run with --mode=train first')
-  step, variables, header = anti_spoofing.restore_best(experiment, folder, anti_spoofing.BEST, [])
+  step, variables, header = dataset_scoring.restore_best(
+    experiment, folder, AntiSpoofing.metric, []
+  )
   return make(
     experiment.config.model.to_dict(),
     variables,

@@ -1,8 +1,9 @@
-"""Checkpoints with Orbax: state, data position and config of a step in one, kept by rule.
+"""Checkpoints with Orbax: state, data position, config and metrics of a step.
 
-What a resumed run needs to equal an unbroken one bit for bit on the same machine: the state, where
-the input stands, and the step (keys are folded from it). They are written while the training goes
-on; what cannot be written or read is told, and tried otherwise, before it is an error.
+A resumed run equals an uninterrupted one bit for bit on the same machine: it needs the state, the
+position in the data, and the step, from which random keys are derived. Checkpoints are written
+while the training continues. A failed write is reported and retried before it becomes an error;
+a damaged newest checkpoint is moved away and the one before it is used.
 """
 
 import contextlib
@@ -20,10 +21,10 @@ import orbax.checkpoint as ocp
 from flexfas_jax.errors import StateError, Stopped
 from flexfas_jax.training import digests, distributed
 
-KEEP = 2  # newest checkpoints; the best on val is kept besides
+KEEP = 2  # newest checkpoints, besides the best on val
 
 
-def _tell(line: str) -> None:
+def _print_warning(line: str) -> None:
   print(line, file=sys.stderr, flush=True)
 
 
@@ -31,11 +32,11 @@ class Checkpoints:
   """The checkpoints of one workdir, written without stopping the training.
 
   Args:
-    folder: where they are.
-    metric: key of the val metrics that says which is best; lower is better.
+    folder: of the checkpoints.
+    metric: of val, that selects the best one; lower is better.
     read_only: for evaluation: never writes or cleans up.
-    tries: saves that may fail one after the other (a full disk) before it is an error.
-    tell: called with a line about what went wrong and was got over.
+    tries: consecutive failed saves (a full disk) that are an error.
+    warn: called with a line for each failure that the training survives.
   """
 
   def __init__(
@@ -44,12 +45,12 @@ class Checkpoints:
     metric: str,
     read_only: bool = False,
     tries: int = 1,
-    tell: Callable[[str], None] = _tell,
+    warn: Callable[[str], None] = _print_warning,
   ):
     self._folder = pathlib.Path(folder).absolute()
     if read_only and not self._folder.is_dir():
       raise StateError(f'no checkpoints in {folder}; train first (--mode=train)')
-    self._metric, self._read_only, self._tries, self._tell = metric, read_only, tries, tell
+    self._metric, self._read_only, self._tries, self._warn = metric, read_only, tries, warn
     self._saving, self._failures = None, 0
     self._manager = self._open()
 
@@ -61,17 +62,17 @@ class Checkpoints:
 
   def _opened(self) -> ocp.CheckpointManager:
     policies = ocp.checkpoint_managers
-    # The best: reversed, so that the lowest stands last; of equals the newest.
+    # Reversed, the lowest value comes last; of equal ones the newest.
     best = policies.BestN(
-      get_metric_fn=self._value, reverse=True, n=1, keep_checkpoints_without_metrics=False
+      get_metric_fn=self._metric_value, reverse=True, n=1, keep_checkpoints_without_metrics=False
     )
     options = ocp.CheckpointManagerOptions(
       preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(KEEP), best]),
-      best_fn=self._value,  # without it Orbax does not store the metrics
+      best_fn=self._metric_value,  # without it Orbax does not store the metrics
       best_mode='min',
       cleanup_tmp_directories=not self._read_only,  # of a run that was killed while it saved
       read_only=self._read_only,
-      async_options=ocp.AsyncOptions(post_finalization_callback=self._written),
+      async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
     )
     handlers = {
       'state': ocp.StandardCheckpointHandler(),
@@ -80,32 +81,32 @@ class Checkpoints:
     }
     return _Manager(self._folder, options=options, item_handlers=handlers)
 
-  def _written(self) -> None:
-    """Called when a step's files are written, in another thread, while the training goes on."""
+  def _write_digests(self) -> None:
+    """Called in another thread once a step's files are written, while the training continues."""
     if distributed.is_first():
-      whole = self._folder / str(self._saving)
-      # Orbax renames the folder when this is done; a version that has done so already will do.
-      for folder in (*self._folder.glob(f'{whole.name}.*tmp*'), whole):
+      final = self._folder / str(self._saving)
+      # Orbax renames the folder after this call; other versions may do so before.
+      for folder in (*self._folder.glob(f'{final.name}.*tmp*'), final):
         if folder.is_dir():
           digests.write(folder)
 
-  def _value(self, metrics) -> float:
+  def _metric_value(self, metrics) -> float:
     value = float(metrics[self._metric])
-    return math.inf if math.isnan(value) else value  # what is undefined is never the best
+    return math.inf if math.isnan(value) else value  # an undefined value is never the best
 
   def latest(self) -> int | None:
-    """The newest step that was saved whole; None where there is none."""
+    """The newest completely saved step; None if there is none."""
     return self._manager.latest_step()
 
   def best(self) -> int | None:
-    """The step that was best on val, of equals the newest; the newest where none was evaluated."""
+    """The step with the best val metric, of equal ones the newest; the newest if none has any."""
     self.wait_until_saved()
     metrics = {step: self._metrics(step) for step in self.steps()}
-    judged = [(self._value(m), -step) for step, m in metrics.items() if m]
-    return -min(judged)[1] if judged else self.latest()
+    ranked = [(self._metric_value(m), -step) for step, m in metrics.items() if m]
+    return -min(ranked)[1] if ranked else self.latest()
 
-  def judged(self, step: int) -> bool:
-    """Whether a step was saved with val's metrics."""
+  def has_metrics(self, step: int) -> bool:
+    """Whether a step was saved with val metrics."""
     return bool(self._metrics(step))
 
   def _metrics(self, step: int):
@@ -115,7 +116,7 @@ class Checkpoints:
       raise self._unreadable(step, error) from error
 
   def steps(self) -> list[int]:
-    """All steps that are kept, ascending."""
+    """All kept steps, ascending."""
     return sorted(self._manager.all_steps())
 
   def save(
@@ -123,30 +124,30 @@ class Checkpoints:
     step: int,
     state: Any,
     position: dict,
-    run: dict,
+    run_info: dict,
     metrics: dict | None = None,
     wait: bool = False,
   ) -> None:
-    """Starts to save; returns once the state is copied from the device. A step that was saved
-    without metrics is saved again with them.
+    """Starts a save; returns once the state is copied from the device.
+
+    A step that was saved without metrics can be saved again with them.
 
     Args:
-      step: how many were done.
+      step: number of finished steps.
       state: a pytree of arrays.
-      position: where the input stands after the batch of this step, as JSON.
-      run: what else belongs to it, as JSON.
-      metrics: val's, if there are any at this step.
-      wait: until it is written; where it fails, try again.
+      position: in the data, after the batch of this step; JSON.
+      run_info: config and version; JSON.
+      metrics: of val, if this step has any.
+      wait: until the step is written, retrying failed writes.
 
     Raises:
-      StateError: it was tried `tries` times in a row, this being the last. What was saved before
-        stands.
+      StateError: `tries` saves failed in a row. Earlier checkpoints are intact.
     """
     self.wait_until_saved()
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(state),
       data=ocp.args.JsonSave(position),
-      run=ocp.args.JsonSave(run),
+      run=ocp.args.JsonSave(run_info),
     )
     while True:
       error = None
@@ -159,13 +160,13 @@ class Checkpoints:
         error = caught
       if failed := distributed.any_process(error is not None):
         self._saving = None
-        self._failed(step, error)
+        self._handle_failure(step, error)
       if not wait or (not failed and self.wait_until_saved()):
         return
       time.sleep(1)
 
   def wait_until_saved(self) -> bool:
-    """Waits for what is being written; whether it was written, or there was nothing."""
+    """Waits for the current save; False if it failed."""
     if self._saving is None:
       return True
     step, error = self._saving, None
@@ -175,7 +176,7 @@ class Checkpoints:
       error = caught
     self._saving = None
     if distributed.any_process(error is not None):
-      self._failed(step, error)
+      self._handle_failure(step, error)
       return False
     self._failures = 0
     if distributed.is_first():
@@ -183,73 +184,79 @@ class Checkpoints:
     return True
 
   def _stash(self, step: int) -> None:
-    """Makes room for a step that is saved again; until it is, the first one is not lost."""
+    """Moves a step that is saved again aside, so that a failed save does not lose it."""
     self._manager.close()
     if distributed.is_first():
       _stash_folder(self._folder).mkdir(exist_ok=True)
       (self._folder / str(step)).rename(_stash_folder(self._folder) / str(step))
-    distributed.barrier('kept aside')
+    distributed.barrier('stashed')
     self._manager = self._open()
 
-  def _failed(self, step: int, error: Exception | None) -> None:
+  def _handle_failure(self, step: int, error: Exception | None) -> None:
+    """Removes a failed save, and warns or raises.
+
+    Args:
+      step: that could not be saved.
+      error: of this process; None: another process failed.
+    """
     self._failures += 1
     why = _first_line(error) if error else 'in another process'
-    # It believes in a step that is not there, and its half is still on the disk.
+    # Orbax's manager lists the failed step, whose partial files are still on the disk.
     with contextlib.suppress(Exception):
       self._manager.close()
     if distributed.is_first():
-      for half in self._folder.glob(f'{step}.*tmp*'):
-        shutil.rmtree(half, ignore_errors=True)
+      for partial in self._folder.glob(f'{step}.*tmp*'):
+        shutil.rmtree(partial, ignore_errors=True)
       _unstash(self._folder)
-    distributed.barrier('taken back')
+    distributed.barrier('unstashed')
     self._manager = self._open()
-    stands = f'the checkpoint of step {self.latest()} stands'
+    intact = f'the checkpoint of step {self.latest()} is intact'
     if self._failures >= self._tries:
       raise StateError(
         f'the checkpoint of step {step} cannot be saved ({why}), failure number '
-        f'{self._failures} in a row; {stands}. Make room in {self._folder}, or give it back, and '
-        'run the same command again'
+        f'{self._failures} in a row; {intact}. Free space in {self._folder}, and rerun the same '
+        'command'
       ) from error
-    self._tell(
-      f'WARNING: the checkpoint of step {step} cannot be saved ({why}); the training goes on, '
-      f'{stands}; {self._tries - self._failures} more failure(s) end it'
+    self._warn(
+      f'WARNING: the checkpoint of step {step} cannot be saved ({why}); training continues, '
+      f'{intact}; {self._tries - self._failures} more failure(s) will end it'
     )
 
   def verify(self, step: int) -> None:
-    """Raises a StateError if a step is not as it was written; the first process reads it."""
+    """Raises a StateError if a step differs from what was written; the first process reads it."""
     why = digests.damage(self._folder / str(step)) if distributed.is_first() else ''
     if why := distributed.broadcast_str(why):
       raise StateError(
-        f'the checkpoint {self._folder / str(step)} is damaged ({why}); delete it to go on without '
-        'it'
+        f'the checkpoint {self._folder / str(step)} is damaged ({why}); delete it to continue '
+        'without it'
       )
 
   def restore(self, step: int, abstract: Any) -> Any:
-    """The state at a step, placed as `abstract` says, on however many devices.
+    """The state at a step, on any number of devices.
 
     Args:
       step: one of `steps()`.
-      abstract: pytree of ShapeDtypeStruct with shardings.
+      abstract: a pytree of ShapeDtypeStruct, with shardings.
 
     Raises:
-      StateError: it cannot be read, or holds another model.
+      StateError: the checkpoint cannot be read, or is of another model.
     """
-    self._compare(step, abstract)
+    self._check_tensors(step, abstract)
     try:
       items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
       return self._manager.restore(step, args=items)['state']
     except Exception as error:
       raise self._unreadable(step, error) from error
 
-  def variables(self, step: int, place: Any) -> dict[str, Any]:
-    """The model's part of a step, whatever the model: {'params': ..., 'batch_stats': ...}.
+  def restore_variables(self, step: int, place: Any) -> dict[str, Any]:
+    """The variables of any model at a step: {'params': ..., 'batch_stats': ...}.
 
     Args:
       step: one of `steps()`.
       place: the sharding of every array.
 
     Raises:
-      StateError: it cannot be read.
+      StateError: the checkpoint cannot be read.
     """
     try:
       stored = self._manager.item_metadata(step)['state']
@@ -264,11 +271,11 @@ class Checkpoints:
       raise self._unreadable(step, error) from error
 
   def position(self, step: int) -> dict:
-    """Where the input stood, as it was saved."""
+    """The position in the data, as it was saved."""
     return self._json(step, 'data')
 
-  def about(self, step: int) -> dict:
-    """What else belongs to it, as it was saved."""
+  def run_info(self, step: int) -> dict:
+    """Config and version, as they were saved."""
     return self._json(step, 'run')
 
   def _json(self, step: int, item: str) -> dict:
@@ -278,8 +285,8 @@ class Checkpoints:
     except Exception as error:
       raise self._unreadable(step, error) from error
 
-  def _compare(self, step: int, abstract: Any) -> None:
-    """Names the first tensors that are not the model's; Orbax would pad, crop or say little."""
+  def _check_tensors(self, step: int, abstract: Any) -> None:
+    """Raises a StateError that names tensors of another shape; Orbax would pad or crop them."""
     try:
       stored = self._manager.item_metadata(step)['state']
       stored = dict(jax.tree_util.tree_leaves_with_path(getattr(stored, 'tree', stored)))
@@ -287,13 +294,13 @@ class Checkpoints:
       raise self._unreadable(step, error) from error
     name = _path_name
     stored = {name(path): tuple(leaf.shape) for path, leaf in stored.items()}
-    wanted = {
+    expected = {
       name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)
     }
     differences = [
-      f'  {key}: checkpoint {stored.get(key, "nothing")}, model {wanted.get(key, "nothing")}'
-      for key in sorted(stored.keys() | wanted.keys())
-      if stored.get(key) != wanted.get(key)
+      f'  {key}: checkpoint {stored.get(key, "nothing")}, model {expected.get(key, "nothing")}'
+      for key in sorted(stored.keys() | expected.keys())
+      if stored.get(key) != expected.get(key)
     ]
     if differences:
       more = f'\n  ... and {len(differences) - 8} more' if len(differences) > 8 else ''
@@ -306,11 +313,11 @@ class Checkpoints:
   def _unreadable(self, step: int, error: Exception) -> StateError:
     return StateError(
       f'the checkpoint {self._folder / str(step)} cannot be read '
-      f'({_first_line(error)}); delete it to go on without it'
+      f'({_first_line(error)}); delete it to continue without it'
     )
 
   def close(self) -> None:
-    """Waits for what is being saved."""
+    """Waits for the current save."""
     self.wait_until_saved()
     self._manager.close()
 
@@ -323,11 +330,11 @@ class Checkpoints:
     elif jax.process_count() == 1:
       with contextlib.suppress(Exception):
         self._manager.close()
-    # Else: it may be that this process alone has failed, and the others will not come.
+    # Otherwise this process alone may have failed; the others would not join a close.
 
 
 class _Manager(ocp.CheckpointManager):
-  """Orbax's, which does not ask for preemption: the run does, and in its own order."""
+  """Orbax's manager without its preemption check: the training loop does that."""
 
   def reached_preemption(self, step: int) -> bool:
     """Never."""
@@ -340,7 +347,7 @@ def _stash_folder(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _unstash(folder: pathlib.Path) -> None:
-  """Puts a step that was to be saved again, and was not, where it had been."""
+  """Puts back a stashed step whose second save failed."""
   for step in _stash_folder(folder).glob('*'):
     if not (folder / step.name).exists():
       step.rename(folder / step.name)
@@ -348,32 +355,32 @@ def _unstash(folder: pathlib.Path) -> None:
 
 
 def quarantine_corrupt(
-  folder: pathlib.Path, strict: bool = False, tell: Callable[[str], None] = _tell
+  folder: pathlib.Path, strict: bool = False, warn: Callable[[str], None] = _print_warning
 ) -> None:
-  """Moves newest checkpoints that cannot be read out of the way, until one can be.
+  """Moves damaged newest checkpoints to `damaged_checkpoints`, beside the folder.
 
-  Call it before `Checkpoints` is opened. The first process reads, since where reading fails in one
-  process the others would wait for it. They go to `damaged_checkpoints` beside the folder.
+  Call it before `Checkpoints` is opened. Only the first process reads: if reading failed in one
+  process alone, the others would wait for it.
 
   Args:
     folder: of the checkpoints.
-    strict: a damaged one is an error instead.
-    tell: called with a line about each.
+    strict: a damaged checkpoint is an error instead.
+    warn: called with a line for each.
 
   Raises:
     StateError: one is damaged and `strict`, or all are.
   """
-  said = ''
+  message = ''
   if distributed.is_first():
     try:
-      _quarantine_corrupt(pathlib.Path(folder).absolute(), strict, tell)
+      _quarantine_corrupt(pathlib.Path(folder).absolute(), strict, warn)
     except StateError as error:
-      said = str(error)
-  if said := distributed.broadcast_str(said):
-    raise StateError(said)
+      message = str(error)
+  if message := distributed.broadcast_str(message):
+    raise StateError(message)
 
 
-def _quarantine_corrupt(folder: pathlib.Path, strict: bool, tell) -> None:
+def _quarantine_corrupt(folder: pathlib.Path, strict: bool, warn) -> None:
   _unstash(folder)
   steps = sorted((f for f in folder.glob('*') if f.name.isdigit()), key=lambda f: int(f.name))
   damaged = []
@@ -381,14 +388,14 @@ def _quarantine_corrupt(folder: pathlib.Path, strict: bool, tell) -> None:
     damaged.append(steps.pop())
     if strict:
       raise StateError(
-        f'the checkpoint {damaged[-1]} is damaged ({why}); without --strict_restore the one before '
-        'is taken'
+        f'the checkpoint {damaged[-1]} is damaged ({why}); without --strict_restore training '
+        'resumes from the one before'
       )
-    tell(f'WARNING: the checkpoint {damaged[-1]} is damaged ({why})')
+    warn(f'WARNING: the checkpoint {damaged[-1]} is damaged ({why})')
   if damaged and not steps:
     raise StateError(
-      f'every checkpoint in {folder} is damaged: {", ".join(f.name for f in damaged)}; put back a '
-      'copy of one, or name another --workdir to begin anew'
+      f'every checkpoint in {folder} is damaged: {", ".join(f.name for f in damaged)}; restore a '
+      'copy of one, or name another --workdir to start again'
     )
   for step in damaged:
     target = folder.parent / 'damaged_checkpoints' / step.name
@@ -396,7 +403,7 @@ def _quarantine_corrupt(folder: pathlib.Path, strict: bool, tell) -> None:
       target = target.with_name(target.name + '_')
     target.parent.mkdir(exist_ok=True)
     step.rename(target)
-    tell(f'WARNING: going on from step {steps[-1].name} instead; {step.name} was moved to {target}')
+    warn(f'WARNING: resuming from step {steps[-1].name} instead; moved {step.name} to {target}')
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What a job reads: training, val and test sets, opened and proven apart."""
+"""The data of a run: training, validation and test sets, opened and checked for leakage."""
 
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
@@ -13,44 +13,137 @@ from flexfas_jax.protocols import leakage, selection, shortcuts
 from flexfas_jax.schema import MODALITIES
 from flexfas_jax.training import setup, subjects
 
-# Of the manifests: which images there are, how they were encoded, and what took them.
+# Columns of manifests: the images' hashes and file formats, and the device.
 _FILE_COLUMNS = (*(f'{m}_{what}' for m in MODALITIES for what in ('sha256', 'file')), 'device')
 
 
 class Data(NamedTuple):
-  """What a job reads; None is what it does not need and is not here."""
+  """The data of a run; None is a set that is neither needed nor available.
+
+  Attributes:
+    train, val, test: the sets; `test` by name.
+    notes: printed with every result.
+    vocabulary: classes and subjects of the training data.
+  """
 
   train: sources.Source | None
   val: sources.Source
   test: dict[str, sources.Source | None]
-  notes: list[str]  # printed with every result
-  vocabulary: subjects.ClassVocabulary | None = None  # of the training data
+  notes: list[str]
+  vocabulary: subjects.ClassVocabulary | None = None
+
+
+class Inspection(NamedTuple):
+  """What can be learned about a config's data without decoding an image.
+
+  Attributes:
+    problems: why the data cannot be read, or does not fit the config.
+    classes: of the training data in an identity task; None if that has yet to be generated.
+  """
+
+  problems: list[FlexfasError]
+  classes: int | None = None
+
+
+def inspect(config: ConfigDict, train: bool = True, test: bool = True) -> Inspection:
+  """Finds all problems of a config's data, and counts its classes, before anything is built.
+
+  Problems are sets that are not prepared and cannot be generated, missing splits and fields, and a
+  batch larger than the training set.
+
+  Args:
+    config: names the data; a protocol's selections replace its own.
+    train, test: whether these sets are needed.
+  """
+  try:
+    config, _ = setup.with_protocol(config)
+    target = subjects.target_column(config)
+  except ConfigError:
+    return Inspection([])  # `setup.build` reports it
+  sides = {'val': config.val} | ({'train': config.train} if train else {})
+  sides |= {f'test.{name}': names for name, names in tests_of(config)} if test else {}
+  opened, fields_of = {}, {}  # fields_of: {message: (kind, fields)}, each problem once
+  for side, names in sides.items():
+    opened[side], found = _try_open(names, config.data_dir, target)
+    for error in found:
+      text = str(error).removeprefix(': ')
+      fields_of.setdefault(text, (type(error), []))[1].append(f'config.{side}')
+  problems = [kind(f'{", ".join(where)}: {text}') for text, (kind, where) in fields_of.items()]
+  if problems and not pathlib.Path(config.data_dir).is_dir():
+    problems.insert(
+      0,
+      ConfigError(
+        f'config.data_dir = {config.data_dir!r} is not a folder; name the one with the prepared '
+        'data sets'
+      ),
+    )
+  source = opened.get('train')
+  if source is None:
+    return Inspection(problems)
+  if config.batch_size > len(source) > 0:
+    problems.append(
+      ConfigError(
+        f'config.batch_size = {config.batch_size} is more than the {len(source)} examples of '
+        'config.train; lower it'
+      )
+    )
+  classes = len(set(source.columns[target])) if target else None
+  return Inspection(problems, classes)
+
+
+def count_classes(config: ConfigDict) -> int:
+  """Number of classes in the training data of an identity task; generates a missing rendered set.
+
+  Raises:
+    ConfigError, DataError: the data cannot be opened.
+  """
+  target = subjects.target_column(config)
+  source = sources.open_source(config.train, config.data_dir, check=False, more=(target,))
+  return len(set(source.columns[target]))
+
+
+def _try_open(
+  names: str, data_dir: str, target: str
+) -> tuple[sources.Source | None, list[FlexfasError]]:
+  """(a data set, []), or (None, why it cannot be opened); prepares and decodes nothing."""
+  problems = []
+  prepared = [
+    errors.attempt(problems, '', sources.is_prepared, name, data_dir)
+    for name in selection.split_names(names)
+  ]
+  if not all(prepared):  # one that can be generated is prepared when it is opened
+    return None, problems
+  more = (target,) if target else ()
+  source = errors.attempt(
+    problems, '', sources.open_source, names, data_dir, check=False, more=more
+  )
+  return source, problems
 
 
 def open_all(
   config: ConfigDict,
   train: bool = True,
   test: bool = True,
-  known: subjects.ClassVocabulary | None = None,
+  vocabulary: subjects.ClassVocabulary | None = None,
   pretraining: Collection[str] = (),
 ) -> Data:
-  """Opens what is trained on, chosen by and tested on, and proves that it is apart.
+  """Opens training, validation and test sets, and checks that they share nothing.
 
   Args:
-    config: names the data; its protocol's selections are in place.
-    train, test: whether the job needs them. What it does not need may be missing, as on a machine
-      that only evaluates; then nothing is proven about it, and that is said.
-    known: of the training, where its data is not needed.
-    pretraining: the people that the weights which the training starts from were trained on. They
-      may be trained on again, but not be in val and tests.
+    config: names the data; a protocol's selections are in place.
+    train, test: whether these sets are needed. One that is not needed may be missing, as on a
+      machine that only evaluates; a note then states that leakage was not checked.
+    vocabulary: of the training, if its data is not needed.
+    pretraining: the subjects that the initial weights were trained on. They may be in the training
+      set, but not in validation and test sets.
 
   Raises:
-    DataError: what is needed is missing or damaged, or somebody is on two sides.
+    ConfigError: the config gives another number of identities than the data has.
+    DataError: a set is missing or damaged, or sets share subjects, videos or images.
   """
-  remarks, target = [], subjects.target_column(config)
-  nobody = {'id': (), 'video': (), 'subject': ()}
+  target, notes = subjects.target_column(config), []
 
-  def open_(name: str, names: str, needed: bool) -> sources.Source | None:
+  def open_set(name: str, names: str, needed: bool) -> sources.Source | None:
     try:
       source = sources.open_source(
         names,
@@ -62,145 +155,133 @@ def open_all(
     except DataError:
       if needed:
         raise
-      remarks.append(f'not proven to share nobody: {name}, {names}, which is not here')
+      notes.append(f'leakage not checked for {name}, {names}: the data is not available here')
       return None
     if target:
-      subjects.check(source, target, f'config.{name}')
+      subjects.check_labels(source, target, f'config.{name}')
     return source
 
-  val = open_('val', config.val, True)
+  val = open_set('val', config.val, needed=True)
   if not target:
-    _check_val(val)
-  train_source = open_('train', config.train, train)
-  tests = {name: open_(name, names, test) for name, names in tests_of(config)}
-  if train_source:
-    sides = {name: source for name, source in {'val': val, **tests}.items() if source}
-    left_out = {name: sides[name].columns for name in _left_out(config) if name in sides}
-    leakage.check_left_out(train_source.columns, left_out)
+    _check_both_classes(val)
+  train_source = open_set('train', config.train, train)
+  tests = {name: open_set(name, names, test) for name, names in tests_of(config)}
+  opened = {'train': train_source, 'val': val, **tests}
+  opened = {name: source for name, source in opened.items() if source}
+  notes += _check_leakage(config, opened, pretraining, compare_images=not target)
+  if train_source and not target:
+    notes += _shortcut_warnings(train_source.columns)
+  if vocabulary is None and train_source:
+    vocabulary = subjects.build_vocabulary(train_source, target)
+    _check_class_count(config, vocabulary)
+
+  def with_classes(source: sources.Source | None, side: str) -> sources.Source | None:
+    if source is None:
+      return None
+    return source.with_identities(subjects.class_numbers(source, vocabulary, f'config.{side}'))
+
+  if target and vocabulary:
+    train_source = with_classes(train_source, 'train')
+    if target != subjects.SUBJECT:  # the subjects of val and tests are not among the classes
+      val = with_classes(val, 'val')
+      tests = {name: with_classes(source, f'test.{name}') for name, source in tests.items()}
+  return Data(train_source, val, tests, notes, vocabulary)
+
+
+def _check_leakage(
+  config: ConfigDict,
+  opened: Mapping[str, sources.Source],
+  pretraining: Collection[str],
+  compare_images: bool,
+) -> list[str]:
+  """Checks that training, validation and test sets share nothing; returns notes.
+
+  Args:
+    config: lists accepted leaks and left-out attacks.
+    opened: {'train', 'val' or a test's name: its set}.
+    pretraining: subjects, as for `open_all`.
+    compare_images: False for identity tasks, since photos from the web occur under several names.
+
+  Raises:
+    DataError: they share something.
+  """
+  columns = {name: _columns(source) for name, source in opened.items()}
+  evaluated = {name: value for name, value in columns.items() if name != 'train'}
+  if 'train' in columns:
+    left_out = {name: evaluated[name] for name in _left_out(config) if name in evaluated}
+    leakage.check_left_out(columns['train'], left_out)
   sides = (
-    _columns(train_source) if train_source else nobody,
-    _columns(val),
-    {name: _columns(source) for name, source in tests.items() if source},
+    columns.get('train', {'id': (), 'video': (), 'subject': ()}),
+    columns['val'],
+    {name: value for name, value in evaluated.items() if name != 'val'},
   )
   accept = config.get('accept_known_leaks', ())
-  leaks = leakage.check(*sides, accept)
-  if not target:  # photos from the web are found under several names
-    opened = {'train': train_source, 'val': val, **tests}
-    images = {name: _images(s) for name, s in opened.items() if s}
-    leakage.check_images(images, accept)
-    remarks += leakage.check_copies(images)
-  here = {name: source for name, source in {'val': val, **tests}.items() if source}
-  leakage.check_pretraining(pretraining, {name: s.columns for name, s in here.items()})
-  remarks += leakage.told(leaks) + leakage.similar(*sides)
-  if train_source and not target:
-    remarks += _shortcuts(train_source.columns)
-  if known is None and train_source:
-    known = subjects.build_vocabulary(train_source, target)
-    subjects.check_count(config, known)
-  if target and known:
-    number = lambda source, side: source.with_identities(  # noqa: E731
-      subjects.number(source, known, f'config.{side}')
+  leaks, notes = leakage.check(*sides, accept), []
+  if compare_images:
+    images_of = {name: _images(source, columns[name]) for name, source in opened.items()}
+    leakage.check_images(images_of, accept)
+    notes += leakage.check_copies(images_of)
+  leakage.check_pretraining(pretraining, evaluated)
+  return notes + leakage.told(leaks) + leakage.similar(*sides)
+
+
+def _check_class_count(config: ConfigDict, vocabulary: subjects.ClassVocabulary) -> None:
+  """Raises a ConfigError if the config gives another number of identities than the data has."""
+  identities, n = config.model.head.get('identities', 0), len(vocabulary.classes)
+  if vocabulary.target and identities not in (0, n):
+    raise ConfigError(
+      f'config.model.head.identities = {identities}, but config.train has {n} values of '
+      f'{vocabulary.target}; give {n}, or 0 to count them'
     )
-    train_source = train_source and number(train_source, 'train')
-    if target != subjects.SUBJECT:  # people of val and tests are others
-      val = number(val, 'val')
-      tests = {name: source and number(source, f'test.{name}') for name, source in tests.items()}
-  return Data(train_source, val, tests, remarks, known)
 
 
-def _shortcuts(columns: Mapping[str, Sequence[str]]) -> list[str]:
-  """Warnings about what predicts the label of the training set in place of a face."""
+def _shortcut_warnings(columns: Mapping[str, Sequence[str]]) -> list[str]:
+  """Warnings about properties of the training set that predict the label instead of the face."""
   facts = {'data set': columns['dataset'], 'device': columns['device']}
   files = {m: columns[f'{m}_file'] for m in MODALITIES}
   digests = {m: columns[f'{m}_sha256'] for m in MODALITIES}
   if any(map(any, digests.values())):  # a set without a manifest has none
-    facts |= shortcuts.facts_of({m: list(map(bool, some)) for m, some in digests.items()}, files)
-  found = shortcuts.find(facts, columns['label'], columns['subject'], columns['video'])
-  return [f'warning (shortcut): config.train: {shortcut}' for shortcut in found]
+    present = {m: list(map(bool, values)) for m, values in digests.items()}
+    facts |= shortcuts.facts_of(present, files)
+  findings = shortcuts.find(facts, columns['label'], columns['subject'], columns['video'])
+  return [f'warning (shortcut): config.train: {finding}' for finding in findings]
 
 
 def _columns(source: sources.Source) -> dict[str, Sequence[str]]:
-  """A source's columns, in which videos have the names that evaluation gives them."""
-  of = source.columns
-  return {**of, 'video': identity.videos(of['dataset'], of['subject'], of['video'], of['id']).names}
+  """A data set's columns, with the video names that evaluation uses."""
+  columns = source.columns
+  videos = identity.videos(*(columns[name] for name in ('dataset', 'subject', 'video', 'id')))
+  return {**columns, 'video': videos.names}
 
 
-def _images(source: sources.Source) -> leakage.Images:
-  return leakage.Images(_columns(source), source.digests, lambda row, m: source[row][m])
-
-
-def problems(config: ConfigDict, train: bool = True, test: bool = True) -> list[FlexfasError]:
-  """What keeps a job's data from being read: all of it, before anything is built or decoded.
-
-  Sets that are not prepared and cannot be made from nothing, splits and fields that they do not
-  have, and a batch larger than the training set.
-
-  Args:
-    config: names the data; its protocol's selections are put in place here.
-    train, test: whether the job needs them.
-  """
-  try:
-    config, _ = setup.with_protocol(config)
-    target = subjects.target_column(config)
-  except ConfigError:
-    return []  # `experiment.make` reports it
-  sides = {'val': config.val} | ({'train': config.train} if train else {})
-  sides |= {f'test.{name}': names for name, names in tests_of(config)} if test else {}
-  of_text, examples = {}, 0  # {an error's text: (its kind, the fields that have it)}
-  for side, names in sides.items():
-    found = []
-    here = [
-      errors.attempt(found, '', sources.is_prepared, name, config.data_dir)
-      for name in selection.split_names(names)
-    ]
-    if all(here):  # also of no name, which `open_source` refuses
-      more = (target,) if target else ()
-      source = errors.attempt(
-        found, '', sources.open_source, names, config.data_dir, check=False, more=more
-      )
-      examples = len(source) if source and side == 'train' else examples
-    for error in found:
-      text = str(error).removeprefix(': ')
-      of_text.setdefault(text, (type(error), []))[1].append(f'config.{side}')
-  found = [kind(f'{", ".join(where)}: {text}') for text, (kind, where) in of_text.items()]
-  if found and not pathlib.Path(config.data_dir).is_dir():
-    said = (
-      f'config.data_dir = {config.data_dir!r} is no folder; name the one with the prepared sets'
-    )
-    found.insert(0, ConfigError(said))
-  if examples and config.batch_size > examples:
-    found.append(
-      ConfigError(
-        f'config.batch_size = {config.batch_size} is more than the {examples} examples of '
-        'config.train; lower it'
-      )
-    )
-  return found
+def _images(source: sources.Source, columns: Mapping[str, Sequence[str]]) -> leakage.Images:
+  return leakage.Images(columns, source.digests, lambda row, m: source[row][m])
 
 
 def tests_of(config: ConfigDict) -> list[tuple[str, str]]:
-  """The test sets, what is like the training first; a ConfigDict forgets its order."""
+  """(name, selections) of the test sets, 'intra' first; a ConfigDict loses their order."""
   return sorted(config.test.items(), key=lambda test: test[0] != 'intra')
 
 
 def _left_out(config: ConfigDict) -> tuple[str, ...]:
-  """The sides none of whose attacks may be trained on.
+  """The sets whose attack types must not be in the training set.
 
   Raises:
-    ConfigError: one that the config does not have.
+    ConfigError: a set that the config does not have.
   """
   sides = tuple(config.get('left_out', ()))
   for side in sides:
     if side != 'val' and side not in config.test:
       raise ConfigError(
-        f'config.left_out names {side!r}; there are: val, {", ".join(sorted(config.test))}'
+        f'config.left_out names {side!r}; choose from: val, {", ".join(sorted(config.test))}'
       )
   return sides
 
 
-def _check_val(val: sources.Source) -> None:
-  """Without both classes no error rate is defined, and no checkpoint the best."""
-  if len(seen := set(val.columns['label'])) < 2:
+def _check_both_classes(val: sources.Source) -> None:
+  """Raises a DataError unless val has both classes, without which no error rate is defined."""
+  labels = set(val.columns['label'])
+  if len(labels) < 2:
     raise DataError(
-      f'config.val, {", ".join(val.names)}: every sample is {seen.pop()}; add the other class'
+      f'config.val, {", ".join(val.names)}: every sample is {labels.pop()}; add the other class'
     )

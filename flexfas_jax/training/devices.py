@@ -1,4 +1,4 @@
-"""The devices of a run: those there are, and never the CPU alone without a word."""
+"""The devices of a run; never silently the CPU on a machine with an accelerator."""
 
 import os
 import pathlib
@@ -8,7 +8,7 @@ import jax
 
 from flexfas_jax.errors import ConfigError
 
-# What drivers put there: NVIDIA's, TPU v4 and older, TPU v5 and newer.
+# Device files of drivers: NVIDIA, TPU v4 and older, TPU v5 and newer.
 ACCELERATORS = ('/dev/nvidia0', '/dev/accel0', '/dev/vfio/0')
 
 
@@ -16,30 +16,30 @@ def find(accelerators: Sequence[str] = ACCELERATORS) -> list[jax.Device]:
   """All devices of all processes.
 
   Args:
-    accelerators: files that are there where the machine has one.
+    accelerators: files, one of which exists if the machine has an accelerator.
 
   Raises:
-    ConfigError: those that JAX_PLATFORMS asks for are not there; or there is an accelerator that
-      JAX does not see.
+    ConfigError: the platform in JAX_PLATFORMS is not available, or JAX does not see the machine's
+      accelerator.
   """
-  asked = os.environ.get('JAX_PLATFORMS', '')
+  platforms = os.environ.get('JAX_PLATFORMS', '')
   try:
     devices = jax.devices()
-  except (RuntimeError, AssertionError) as error:  # the latter where no plugin is installed
-    why = (str(error).splitlines() or ['there is none of them'])[0]
+  except (RuntimeError, AssertionError) as error:  # AssertionError: no plugin
+    why = (str(error).splitlines() or ['no such device'])[0]
     raise ConfigError(
-      f'JAX_PLATFORMS={asked}: {why}; unset it to take what there is, or '
-      "install what it needs: pip install 'flexfas_jax[cuda]' or 'flexfas_jax[tpu]'"
+      f'JAX_PLATFORMS={platforms}: {why}; unset it to use the available '
+      "devices, or install its extra: pip install 'flexfas_jax[cuda]' or 'flexfas_jax[tpu]'"
     ) from error
   if jax.process_count() > 1 and not jax.distributed.is_initialized():
     raise ConfigError(
-      f'these devices are those of {jax.process_count()} processes; start them with --distributed'
+      f'the devices belong to {jax.process_count()} processes; start each with --distributed'
     )
-  there = [path for path in accelerators if pathlib.Path(path).exists()]
-  if devices[0].platform == 'cpu' and there and not asked:
+  present = [path for path in accelerators if pathlib.Path(path).exists()]
+  if devices[0].platform == 'cpu' and present and not platforms:
     raise ConfigError(
-      f'this machine has an accelerator ({there[0]}), and JAX sees only the CPU. Install what it '
-      "needs (pip install 'flexfas_jax[cuda]' or 'flexfas_jax[tpu]'), or set JAX_PLATFORMS=cpu to "
-      'do without'
+      f'this machine has an accelerator ({present[0]}), but JAX sees only the CPU. Install its '
+      "extra (pip install 'flexfas_jax[cuda]' or 'flexfas_jax[tpu]'), or set JAX_PLATFORMS=cpu to "
+      'use the CPU'
     )
   return devices

@@ -1,6 +1,6 @@
-"""A checkpoint's files by digest: what was written is what is read, or it is known where not.
+"""SHA-256 digests of a checkpoint's files, which reveal any change.
 
-Orbax notices a file that is cut off, not every flipped bit in a tensor.
+Orbax detects a truncated file, but not every flipped bit in a tensor.
 """
 
 import hashlib
@@ -15,22 +15,21 @@ NAME = 'digests.json'
 
 
 def write(folder: pathlib.Path) -> None:
-  """Puts the SHA-256 of every item's files into a checkpoint's folder."""
-  found = {name: _digest(folder / name) for name in _files(folder)}
-  write_text(folder / NAME, json.dumps(found, indent=1) + '\n')
+  """Writes the SHA-256 of every file into a checkpoint's folder."""
+  digests = {name: _digest(folder / name) for name in _files(folder)}
+  write_text(folder / NAME, json.dumps(digests, indent=1) + '\n')
 
 
 def damage(folder: pathlib.Path) -> str:
-  """What is not as it was written, in a few words; '' where all is."""
+  """Describes the first file that differs from what was written; '' if none does."""
   try:
-    known = json.loads((folder / NAME).read_text(encoding='utf-8'))
-    assert known and isinstance(known, dict)
+    digests = json.loads((folder / NAME).read_text(encoding='utf-8'))
+    assert digests and isinstance(digests, dict)
   except (OSError, ValueError, AssertionError):
     return f'{NAME} is missing or damaged'
-  there = set(_files(folder))
-  if missing := sorted(known.keys() - there):
+  if missing := sorted(digests.keys() - set(_files(folder))):
     return f'{missing[0]} is missing'
-  for name, digest in known.items():
+  for name, digest in digests.items():
     try:
       if _digest(folder / name) != digest:
         return f'{name} was changed'
@@ -40,12 +39,12 @@ def damage(folder: pathlib.Path) -> str:
 
 
 def of_weights(variables) -> str:
-  """SHA-256 of a model's names and numbers."""
+  """SHA-256 of a model's parameter names and values."""
   return weights_hash.of(variables, distributed.gather_to_host)
 
 
 def _files(folder: pathlib.Path) -> list[str]:
-  # What lies in the folder itself is Orbax's diary, written again after this.
+  # Orbax rewrites the files in the folder itself after the digests are made.
   return sorted(f.relative_to(folder).as_posix() for f in folder.glob('*/**/*') if f.is_file())
 
 

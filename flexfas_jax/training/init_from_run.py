@@ -1,7 +1,8 @@
-"""Weights of a run of ours that another starts from: read, fitted, and told with their people.
+"""Initial weights from another run, and the subjects that those weights were trained on.
 
 `config.pretrained = {'weights': WORKDIR, 'architecture': 'ours', 'sha256': None, 'into': ...}`.
-Whom the donor was trained on, and whom its own donor, may be trained on again, not tested on.
+The subjects of that run, and of the run that it started from, may be in the training data but not
+in validation and test sets.
 """
 
 import json
@@ -12,105 +13,119 @@ from flexfas_jax.errors import StateError
 from flexfas_jax.models.weights import conversion
 from flexfas_jax.training import digests, distributed, setup, sharding, subjects, workdir
 from flexfas_jax.training.checkpoints import Checkpoints
-from flexfas_jax.training.tasks import base as tasks
+from flexfas_jax.training.tasks import get_task
 
 
 class PretrainedInit(NamedTuple):
-  """What a run starts from, besides chance."""
+  """Initial values that replace random ones.
 
-  arrays: dict[tuple[str, ...], Any]  # {path in the model: array}
-  line: str  # about them
-  told: dict  # for `pretraining.json`; {} of weights that are not ours
+  Attributes:
+    arrays: {path in the model: array}.
+    summary: a line about them.
+    record: for `pretraining.json`; {} unless they come from another run.
+  """
+
+  arrays: dict[tuple[str, ...], Any]
+  summary: str
+  record: dict
 
 
-def nothing() -> PretrainedInit:
-  """Where a run starts from chance, or from where it was."""
+def none() -> PretrainedInit:
+  """For a run that starts from random values or resumes."""
   return PretrainedInit({}, '', {})
 
 
 def pretraining_subjects(
-  folder: pathlib.Path, source: conversion.Source | None, train: str = ''
-) -> tuple[list[str], str]:
-  """Who was trained on before a run; reads no weights.
+  folder: pathlib.Path, source: conversion.Source | None = None, train: str = ''
+) -> tuple[list[str], list[str]]:
+  """The subjects that a run's initial weights were trained on; reads no weights.
 
   Args:
-    folder: the run's workdir; a run that was begun keeps the names itself.
-    source: what the config says that it starts from; None asks the workdir alone.
-    train: the run's own selection.
+    folder: the run's workdir; once the run has started it holds their names.
+    source: the config's pretrained source; None reads the workdir alone.
+    train: the run's own training selection.
 
   Returns:
-    (names, what to tell of them with every figure or ''). Without those of a donor that was trained
-    on the same selection, as in a second stage: they are the run's own, and proven apart as such.
+    (subjects, notes for every result). If the source was trained on the same selection, as in a
+    second stage, its subjects are the run's own, which are checked as such, and left out here.
 
   Raises:
-    StateError: the source is no workdir of ours, or its files are damaged.
+    StateError: the source is not the workdir of a run, or its files are damaged.
   """
-  if own := workdir.pretraining(folder):
-    return own['people'], own.get('remark', '')
+  if record := workdir.read_pretraining(folder):
+    return record['subjects'], [record['note']] if record.get('note') else []
   if source is None or source.architecture != conversion.OURS:
-    return [], ''
-  donor = pathlib.Path(source.weights)
-  if not (donor / 'config.json').is_file():
+    return [], []
+  source_folder = pathlib.Path(source.weights)
+  if not (source_folder / 'config.json').is_file():
     raise StateError(
-      f'config.pretrained.weights = {source.weights} is no workdir of a run of ours (there is no '
-      "config.json); train it first, or name the architecture of a file's weights"
+      f'config.pretrained.weights = {source.weights} is not the workdir of a run (it has no '
+      'config.json); train it first, or give the architecture of a weight file'
     )
-  before, known = workdir.pretraining(donor), subjects.read(donor)
-  remarks, people = [before.get('remark', '')], set(before.get('people', ()))
-  if _config_of(donor).get('train') == train:
-    pass
-  elif known:
-    people.update(known.people)
-  else:
-    remarks.append(
-      f'not proven that nobody is tested on whom {source.weights} was trained on: it holds no '
-      f'{subjects.FILE}'
-    )
-  return sorted(people), '; '.join(filter(None, remarks))
+  record = workdir.read_pretraining(source_folder)
+  names, notes = set(record.get('subjects', ())), [record['note']] if record.get('note') else []
+  if _read_config(source_folder).get('train') != train:
+    vocabulary = subjects.read(source_folder)
+    if vocabulary:
+      names.update(vocabulary.subjects)
+    else:
+      notes.append(
+        f'not verified that no test subject was in the training data of {source.weights}: it has '
+        f'no {subjects.FILE}'
+      )
+  return sorted(names), notes
 
 
-def fetch(experiment: setup.Experiment, folder: pathlib.Path) -> PretrainedInit:
-  """Reads the best step of the workdir that a job starts from, and fits it to the job's model.
+def load(experiment: setup.Experiment, folder: pathlib.Path) -> PretrainedInit:
+  """Reads the best checkpoint of the pretrained source and matches it to the model.
+
+  Args:
+    experiment: whose `pretrained` names the source.
+    folder: the run's own workdir.
 
   Raises:
-    StateError: no workdir or checkpoint, a damaged one, weights of another hash or architecture;
-      the text names the first tensors that do not fit.
+    StateError: no workdir or checkpoint, a damaged one, or weights of another hash or architecture;
+      the message names the first tensors that do not fit.
   """
   source = experiment.pretrained
-  people, remark = pretraining_subjects(folder, source, experiment.config.train)
-  donor = pathlib.Path(source.weights)
-  metric = tasks.judging(_config_of(donor)).BEST
-  checkpoints = Checkpoints(donor / 'checkpoints', metric, read_only=True)
+  names, notes = pretraining_subjects(folder, source, experiment.config.train)
+  source_folder = pathlib.Path(source.weights)
+  metric = get_task(_read_config(source_folder)).metric
+  checkpoints = Checkpoints(source_folder / 'checkpoints', metric, read_only=True)
   step = checkpoints.best()
   if step is None:
-    raise StateError(f'{donor} holds no checkpoint; train it first')
+    raise StateError(f'{source_folder} holds no checkpoint; train it first')
   checkpoints.verify(step)
-  variables = checkpoints.variables(step, sharding.replicated(experiment.mesh))
+  variables = checkpoints.restore_variables(step, sharding.replicated(experiment.mesh))
   digest = digests.of_weights(variables)
   if source.sha256 not in (None, digest):
     raise StateError(
-      f'the weights of {donor}, step {step}, have the hash {digest}, and config.pretrained.sha256 '
-      f'is {source.sha256}'
+      f'the weights of {source_folder}, step {step}, have the hash {digest}, but '
+      f'config.pretrained.sha256 is {source.sha256}'
     )
-  ours = setup.variables_of(experiment.abstract)
+  own = setup.variables_of(experiment.abstract)
   if source.into == 'all':
-    fitted = conversion.fit_all(ours, variables)
+    matched = conversion.fit_all(own, variables)
   else:
-    fitted = conversion.fit(ours, variables, source.into)
-  told = {
+    matched = conversion.fit(own, variables, source.into)
+  record = {
     'weights': str(source.weights),
     'step': step,
     'weights_hash': digest,
     'into': source.into,
-    'people': people,
+    'subjects': names,
   }
-  arrays = {path: distributed.gather_to_host(array) for path, array in fitted.arrays.items()}
-  line = f'{conversion.describe(source, fitted)}; step {step}'
-  return PretrainedInit(arrays, line, told | ({'remark': remark} if remark else {}))
+  if notes:
+    record['note'] = '; '.join(notes)
+  return PretrainedInit(
+    arrays={path: distributed.gather_to_host(array) for path, array in matched.arrays.items()},
+    summary=f'{conversion.describe(source, matched)}; step {step}',
+    record=record,
+  )
 
 
-def _config_of(donor: pathlib.Path) -> dict:
-  file = donor / 'config.json'
+def _read_config(folder: pathlib.Path) -> dict:
+  file = folder / 'config.json'
   try:
     return dict(json.loads(file.read_text(encoding='utf-8')))
   except (OSError, ValueError, TypeError) as error:

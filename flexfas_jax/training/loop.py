@@ -1,15 +1,17 @@
-"""The jobs of a config: train, evaluate, or both. What is mathematics is in `step.py`.
+"""Runs an experiment: trains, evaluates, or both. The mathematics of a step is in `step.py`.
 
-Everything that can be wrong with config, data or workdir is found before anything is written.
-Every process runs all of this; the first one writes and prints.
+All problems of config, data and workdir are found before anything is written. Every process runs
+this code; the first one writes and prints.
 """
 
 import contextlib
+import dataclasses
 import functools
 import json
 import pathlib
 import resource
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +23,7 @@ from flexfas_jax import errors
 from flexfas_jax.errors import ConfigError, StateError, Stopped
 from flexfas_jax.files import write_text
 from flexfas_jax.images.preprocess import Preprocess
-from flexfas_jax.input_pipeline import pipeline
+from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.models.weights import conversion
 from flexfas_jax.progress import Progress
 from flexfas_jax.training import (
@@ -38,200 +40,333 @@ from flexfas_jax.training.clock import Clock
 from flexfas_jax.training.metric_writer import MetricWriter
 from flexfas_jax.training.preemption import Preemption, restore_default_sigterm
 from flexfas_jax.training.step import named_key
-from flexfas_jax.training.tasks import base as tasks
+from flexfas_jax.training.tasks import Task, get_task
 
 
 class Options(NamedTuple):
-  """How a job is run, as flags say; what it computes is in the config."""
+  """How an experiment runs, from flags; what it computes is in the config.
 
-  strict_restore: bool = False  # a damaged newest checkpoint is an error
-  allow_config_change: bool = False  # go on with another config than the run was begun with
-  profile_steps: tuple[int, int] | None = None  # first and last step that a profile is written of
+  Attributes:
+    strict_restore: a damaged newest checkpoint is an error.
+    allow_config_change: resume with another config than the run was started with.
+    profile_steps: first and last step to profile; None: no profile.
+  """
+
+  strict_restore: bool = False
+  allow_config_change: bool = False
+  profile_steps: tuple[int, int] | None = None
 
 
 DEFAULTS = Options()
 
 
 def train_and_evaluate(config: ConfigDict, folder: str, options: Options = DEFAULTS) -> None:
-  """Trains to the config's last step, resuming if it was begun, then evaluates the best step."""
-  experiment, changed, data = _prepare(config, folder, options)
-  judging = tasks.judging(experiment.config)
-  scorer = judging.make_scorer(experiment)
-  _train(experiment, pathlib.Path(folder), data, scorer, changed, options)
-  judging.evaluate(experiment, pathlib.Path(folder), data, scorer)
+  """Trains to the config's last step, resuming a started run; then evaluates the best step."""
+  run = _prepare(config, folder, options)
+  _train(run, options)
+  run.task.evaluate(run.experiment, run.folder, run.data, run.scorer)
 
 
 def train(config: ConfigDict, folder: str, options: Options = DEFAULTS) -> None:
-  """Trains to the config's last step, resuming if it was begun."""
-  experiment, changed, data = _prepare(config, folder, options, test=False)
-  scorer = tasks.judging(experiment.config).make_scorer(experiment)
-  _train(experiment, pathlib.Path(folder), data, scorer, changed, options)
+  """Trains to the config's last step, resuming a started run."""
+  run = _prepare(config, folder, options, test=False)
+  _train(run, options)
 
 
 def evaluate(config: ConfigDict, folder: str, options: Options = DEFAULTS) -> None:
-  """Scores val and the test sets with the best step and writes the benchmark's results.
+  """Scores validation and test sets with the best step and writes the results.
 
-  The config may name other tests and rules than the training's did, and other places of the data;
-  nothing that was trained with, and not val, which the thresholds come from.
+  The config may differ from the training's in test sets, threshold rules and locations; not in what
+  the model was trained with, nor in the validation set, which determines the thresholds.
   """
   del options
   restore_default_sigterm()
   folder = pathlib.Path(folder)
-  found = datasets.problems(config, train=False)
-  experiment = setup.build(config, classes=_STAND_IN, problems=found)
-  changed = workdir.compare(folder, experiment.config.to_dict(), workdir.ONLY_TESTS)
-  workdir.refuse(folder, changed)
+  vocabulary = subjects.read(folder)
+  problems, _ = datasets.inspect(config, train=False)
+  classes = _trained_classes(config, folder, vocabulary)
+  experiment = setup.build(config, classes=classes, problems=problems)
+  changed = workdir.changed_fields(folder, experiment.config.to_dict(), workdir.ONLY_TESTS)
+  workdir.refuse_changes(folder, changed)
   if not (folder / 'config.json').exists():
     raise StateError(f'{folder} holds no training; run with --mode=train first')
-  errors.raise_all(found)
-  people, remark = init_from_run.pretraining_subjects(folder, None)
+  errors.raise_all(problems)
+  pretraining, notes = init_from_run.pretraining_subjects(folder)
   data = datasets.open_all(
-    experiment.config, train=False, known=subjects.read(folder), pretraining=people
+    experiment.config, train=False, vocabulary=vocabulary, pretraining=pretraining
   )
-  data.notes.extend([remark] if remark else [])
-  experiment = _counted(experiment, config, data)
-  judging = tasks.judging(experiment.config)
-  judging.check(experiment, data)
-  judging.evaluate(experiment, folder, data, judging.make_scorer(experiment))
+  data.notes.extend(notes)
+  task = get_task(experiment.config)
+  task.check(experiment, data)
+  task.evaluate(experiment, folder, data, task.make_scorer(experiment))
 
 
-_STAND_IN = 2  # classes, until the data is opened: what is wrong with a config is found before that
+def _trained_classes(
+  config: ConfigDict, folder: pathlib.Path, vocabulary: subjects.ClassVocabulary | None
+) -> int | None:
+  """Number of classes that a workdir's model was trained on; None for attack detection."""
+  if config.get('task') != 'identities':
+    return None
+  if vocabulary is None or not vocabulary.classes:
+    raise StateError(
+      f'{folder} holds no training on identities ({subjects.FILE} lists no classes); run with '
+      '--mode=train first'
+    )
+  return len(vocabulary.classes)
 
 
-def _counted(
-  experiment: setup.Experiment, config: ConfigDict, data: datasets.Data
-) -> setup.Experiment:
-  """The job with as many classes as the training's data has."""
-  if not experiment.target:
-    return experiment
-  if data.vocabulary is None or not data.vocabulary.classes:
-    raise StateError(f'nothing says what was trained on: {subjects.FILE} is missing')
-  return setup.build(config, classes=len(data.vocabulary.classes))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Run:
+  """A training that was checked; nothing is written yet.
+
+  Attributes:
+    experiment, task: of the config.
+    folder: the workdir.
+    data: training, validation and test sets.
+    scorer: of the task.
+    changed: differences from the config that the run was started with, a line each.
+  """
+
+  experiment: setup.Experiment
+  task: Task
+  folder: pathlib.Path
+  data: datasets.Data
+  scorer: Callable
+  changed: list[str]
 
 
-def _prepare(config: ConfigDict, folder: str, options: Options, test: bool = True):
-  """(job, what is otherwise than when it was begun, data)."""
-  found = datasets.problems(config, test=test)
+def _prepare(config: ConfigDict, folder: str, options: Options, test: bool = True) -> _Run:
+  """Checks config, workdir and data; builds the experiment.
+
+  Args:
+    config, folder, options: as for `train`.
+    test: whether the test sets are needed.
+  """
+  folder = pathlib.Path(folder)
+  problems, classes = datasets.inspect(config, test=test)
   if options.profile_steps:
     first, last = options.profile_steps
     if not 1 <= first <= last <= config.steps:
-      said = f'--profile_steps={first}:{last}: there are steps 1 to {config.steps}'
-      found.append(ConfigError(said))
-  experiment = setup.build(config, classes=_STAND_IN, problems=found)
-  changed = workdir.compare(pathlib.Path(folder), experiment.config.to_dict())
+      problems.append(
+        ConfigError(f'--profile_steps={first}:{last} is not within the steps 1 to {config.steps}')
+      )
+  if config.get('task') == 'identities' and classes is None:
+    # Generating the training set takes minutes: check the config first, with any number of classes.
+    setup.build(config, classes=2, problems=problems)
+    errors.raise_all(problems)
+    classes = datasets.count_classes(config)
+  experiment = setup.build(config, classes=classes, problems=problems)
+  changed = workdir.changed_fields(folder, experiment.config.to_dict())
   if not options.allow_config_change:
-    hint = ', or go on with this one by --allow_config_change'
-    workdir.refuse(pathlib.Path(folder), changed, hint)
-  errors.raise_all(found)
-  people, remark = init_from_run.pretraining_subjects(
-    pathlib.Path(folder), experiment.pretrained, experiment.config.train
+    hint = ', or continue with this one by --allow_config_change'
+    workdir.refuse_changes(folder, changed, hint)
+  errors.raise_all(problems)
+  pretraining, notes = init_from_run.pretraining_subjects(
+    folder, experiment.pretrained, experiment.config.train
   )
-  data = datasets.open_all(experiment.config, test=test, pretraining=people)
-  data.notes.extend([remark] if remark else [])
-  subjects.check_same_vocabulary(pathlib.Path(folder), data.vocabulary)
-  experiment = _counted(experiment, config, data)
-  tasks.judging(experiment.config).check(experiment, data)
-  return experiment, changed, data
+  data = datasets.open_all(experiment.config, test=test, pretraining=pretraining)
+  data.notes.extend(notes)
+  subjects.check_same_vocabulary(folder, data.vocabulary)
+  task = get_task(experiment.config)
+  task.check(experiment, data)
+  return _Run(
+    experiment=experiment,
+    task=task,
+    folder=folder,
+    data=data,
+    scorer=task.make_scorer(experiment),
+    changed=changed,
+  )
 
 
-class Run(NamedTuple):
-  """What the steps of a training need, besides state and data."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Training:
+  """What the training loop needs besides state and batches.
 
-  experiment: setup.Experiment
-  folder: pathlib.Path
-  data: datasets.Data
-  scorer: Any
-  key: jax.Array  # the root key
+  Attributes:
+    run: experiment, task and data.
+    root_key: the same for every step.
+    checkpoints: of the workdir.
+    writer: of the metrics; None except in the first process.
+    progress: the progress display.
+    clock: measures what is not training.
+    preemption: whether the run was asked to stop.
+    data_offset: index of the next batch, minus the number of finished steps.
+    profile_steps: first and last step to profile; None: no profile.
+  """
+
+  run: _Run
+  root_key: jax.Array
   checkpoints: Checkpoints
-  writer: MetricWriter | None  # the first process's
+  writer: MetricWriter | None
   progress: Progress
   clock: Clock
   preemption: Preemption
-  profile: tuple[int, int] | None
+  data_offset: int
+  profile_steps: tuple[int, int] | None
+
+  @property
+  def config(self) -> ConfigDict:
+    """The experiment's config."""
+    return self.run.experiment.config
 
 
-def _train(experiment, folder, data, scorer, changed, options) -> None:
-  config, fields = experiment.config, experiment.config.to_dict()
-  tell = _tell if distributed.is_first() else _tell_nobody
-  distributed.barrier('every process has looked into the workdir')
-  quarantine_corrupt(folder / 'checkpoints', options.strict_restore, tell)
-  donated, best = _donated(experiment, folder), tasks.judging(config).BEST
-  batches = pipeline.train_batches(
-    data.train,
-    Preprocess(
-      config.model.image_size,
-      experiment.model.modalities,
-      fields['view'],
-      fields['photometric'],
-      config.cutout,
-      experiment.map_size,
-      resize=experiment.preprocess.resize,
-    ),
-    config.batch_size,
-    config.seed,
-    sharding.rows(experiment.mesh, config.batch_size),
+def _train(run: _Run, options: Options) -> None:
+  """Trains from the newest checkpoint, or from the initial weights, to the last step."""
+  experiment, config, folder = run.experiment, run.experiment.config, run.folder
+  warn = _print_warning if distributed.is_first() else _ignore
+  distributed.barrier('every process has checked the workdir')
+  quarantine_corrupt(folder / 'checkpoints', options.strict_restore, warn)
+  pretrained = _load_pretrained(run)
+  batches = _make_batches(experiment, run.data.train)
+  # Config, data and weights are valid: from here on the workdir is written.
+  _write_workdir(run, pretrained.record)
+  checkpoints = Checkpoints(
+    folder / 'checkpoints', run.task.metric, tries=config.save_tries, warn=warn
   )
-  # The data is fine, the config is fine: from here on the workdir is ours.
-  if distributed.is_first() and not changed:
-    workdir.write_config(folder, fields)
-  if distributed.is_first():
-    subjects.write(folder, data.vocabulary)
-    if donated.told:
-      workdir.write_pretraining(folder, donated.told)
-  checkpoints = Checkpoints(folder / 'checkpoints', best, tries=config.save_tries, tell=tell)
-  start = checkpoints.latest() or 0
-  if distributed.broadcast_str(str(start)) != str(start):
-    raise StateError(
-      f'process {jax.process_index()} finds step {start} in {folder}, and the first another: they '
-      'need one workdir that all of them see'
-    )
-  if distributed.is_first() and changed:
-    workdir.write_config(folder, fields, start)
+  start = _agree_on_start(checkpoints, folder)
+  if distributed.is_first() and run.changed:
+    workdir.write_config(folder, config.to_dict(), start)
 
-  clock, anew = Clock(), False
-  key = _everywhere(jax.random.key(config.seed), experiment)
+  clock, root_key, notes = Clock(), _replicate(jax.random.key(config.seed), experiment), []
+  if run.changed:
+    notes += [f'WARNING: from step {start} on, training continues with another config:']
+    notes += run.changed
   if start:
     with clock.measure('restore'):
       state = checkpoints.restore(start, experiment.abstract)
-    anew = workdir.data_order_changed(checkpoints.about(start)['config'], fields)
-    if not anew:
+    if workdir.data_order_changed(checkpoints.run_info(start)['config'], config.to_dict()):
+      notes.append('data order reset: some samples may be used more often than others')
+    else:
       batches.set_state(checkpoints.position(start))
   else:
-    # On the CPU, compiling the init takes longer than training a toy: no optimisation for it.
-    quick = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
-    with clock.measure('compile'):
-      init = jax.jit(
-        experiment.init, out_shardings=setup.shardings(experiment), compiler_options=quick
-      )
-      state = init(named_key(key, 'init'))
-    state = state.replace(**conversion.put(setup.variables_of(state), donated.arrays))
-    donated.arrays.clear()  # ViT-L's are more than a gigabyte
-  again = start and _due(config, start) and not checkpoints.judged(start)
-  writer = MetricWriter(folder, start, tell, again) if distributed.is_first() else None
+    state = _initial_state(experiment, root_key, pretrained, clock)
+  # A run may have been stopped before it could score val at its last step.
+  val_is_missing = start and _val_is_due(config, start) and not checkpoints.has_metrics(start)
+
+  writer = None
+  if distributed.is_first():
+    writer = MetricWriter(folder, start, warn, rescore_val=bool(val_is_missing))
   with (
     checkpoints,
     contextlib.closing(writer) if writer else contextlib.nullcontext(),
     Progress('train', config.steps, start, silent=writer is None) as progress,
     Preemption() as preemption,
   ):
-    told = _told(changed, anew, start)
-    for line in (_headline(experiment, data, start), donated.line, *data.notes, *told):
+    for line in (_headline(run, start), pretrained.summary, *run.data.notes, *notes):
       if line:
-        progress.say(line)
-    run = Run(
-      *(experiment, folder, data, scorer, key, checkpoints, writer, progress, clock, preemption),
-      options.profile_steps,
+        progress.print_line(line)
+    training = _Training(
+      run=run,
+      root_key=root_key,
+      checkpoints=checkpoints,
+      writer=writer,
+      progress=progress,
+      clock=clock,
+      preemption=preemption,
+      data_offset=batches.get_state()['next_index'] - start,
+      profile_steps=options.profile_steps,
     )
-    if run.profile and run.profile[1] <= start:
-      progress.say(f'no profile: the steps asked for end at {run.profile[1]}, before step {start}')
-    if again:  # it was stopped before it could be
-      _judge(run, start, state, batches)
+    if training.profile_steps and training.profile_steps[1] <= start:
+      last = training.profile_steps[1]
+      progress.print_line(f'no profile: its last step, {last}, is not after step {start}')
+    if val_is_missing:
+      _evaluate_val(training, start, state, batches)
     if start < config.steps:
-      _steps(run, state, batches, start)
-      _report_time(run)
+      _run_steps(training, state, batches, start)
+      _report_time(training)
 
 
-def _headline(experiment, data, start) -> str:
+def _print_warning(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
+
+
+def _ignore(line: str) -> None:
+  del line
+
+
+def _load_pretrained(run: _Run) -> init_from_run.PretrainedInit:
+  """The initial weights that the config names; a resumed run needs none."""
+  experiment, checkpoints = run.experiment, run.folder / 'checkpoints'
+  if experiment.pretrained is None:
+    return init_from_run.none()
+  if checkpoints.is_dir() and Checkpoints(checkpoints, run.task.metric, read_only=True).latest():
+    return init_from_run.none()
+  if experiment.pretrained.architecture == conversion.OURS:
+    return init_from_run.load(experiment, run.folder)
+  variables = setup.variables_of(experiment.abstract)
+  arrays, summary = conversion.fetch(experiment.pretrained, variables)
+  return init_from_run.PretrainedInit(arrays, summary, record={})
+
+
+def _make_batches(experiment: setup.Experiment, source: sources.Source):
+  """The training batches of this process, without end; see `pipeline.train_batches`."""
+  config, fields = experiment.config, experiment.config.to_dict()
+  preprocess = Preprocess(
+    config.model.image_size,
+    experiment.model.modalities,
+    fields['view'],
+    fields['photometric'],
+    config.cutout,
+    experiment.map_size,
+    resize=experiment.preprocess.resize,
+  )
+  rows = sharding.rows(experiment.mesh, config.batch_size)
+  return pipeline.train_batches(source, preprocess, config.batch_size, config.seed, rows)
+
+
+def _write_workdir(run: _Run, pretraining: dict) -> None:
+  """Writes config, subjects and pretraining; a changed config waits for the step it starts at."""
+  if not distributed.is_first():
+    return
+  if not run.changed:
+    workdir.write_config(run.folder, run.experiment.config.to_dict())
+  subjects.write(run.folder, run.data.vocabulary)
+  if pretraining:
+    workdir.write_pretraining(run.folder, pretraining)
+
+
+def _agree_on_start(checkpoints: Checkpoints, folder: pathlib.Path) -> int:
+  """The step to start after: that of the newest checkpoint, or 0.
+
+  Raises:
+    StateError: the processes find different checkpoints.
+  """
+  start = checkpoints.latest() or 0
+  if distributed.broadcast_str(str(start)) != str(start):
+    raise StateError(
+      f'process {jax.process_index()} finds step {start} in {folder}, and the first process '
+      'another; all processes must share one workdir'
+    )
+  return start
+
+
+def _replicate(key: jax.Array, experiment: setup.Experiment) -> jax.Array:
+  """A key on every device of every process."""
+  return jax.jit(lambda: key, out_shardings=sharding.replicated(experiment.mesh))()
+
+
+def _initial_state(
+  experiment: setup.Experiment,
+  root_key: jax.Array,
+  pretrained: init_from_run.PretrainedInit,
+  clock: Clock,
+):
+  """The state of step 0; frees the pretrained arrays."""
+  # On a CPU, optimising the init program takes longer than training a toy model.
+  options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
+  with clock.measure('compile'):
+    init = jax.jit(
+      experiment.init, out_shardings=setup.shardings(experiment), compiler_options=options
+    )
+    state = init(named_key(root_key, 'init'))
+  state = state.replace(**conversion.put(setup.variables_of(state), pretrained.arrays))
+  pretrained.arrays.clear()  # ViT-L's take more than a gigabyte
+  return state
+
+
+def _headline(run: _Run, start: int) -> str:
+  experiment, data = run.experiment, run.data
   parameters = sum(x.size for x in jax.tree.leaves(experiment.abstract.params))
   hosts = f' in {jax.process_count()} processes' if jax.process_count() > 1 else ''
   resumed = f', resuming at step {start}' if start else ''
@@ -241,194 +376,183 @@ def _headline(experiment, data, start) -> str:
   )
 
 
-def _told(changed: list[str], anew: bool, start: int) -> list[str]:
-  lines = []
-  if changed:
-    lines += [f'WARNING: from step {start} on another config is trained with:', *changed]
-  if anew:
-    lines.append('the order of the data begins anew: samples may be seen more or less often')
-  return lines
-
-
-def _tell(line: str) -> None:
-  print(line, file=sys.stderr, flush=True)
-
-
-def _tell_nobody(line: str) -> None:
-  del line
-
-
-def _everywhere(key: jax.Array, experiment) -> jax.Array:
-  """A key on every device of every process."""
-  return jax.jit(lambda: key, out_shardings=sharding.replicated(experiment.mesh))()
-
-
-def _donated(experiment, folder: pathlib.Path) -> init_from_run.PretrainedInit:
-  """What the streams start from; a resumed run needs no file."""
-  checkpoints, best = folder / 'checkpoints', tasks.judging(experiment.config).BEST
-  if experiment.pretrained is None:
-    return init_from_run.nothing()
-  if checkpoints.is_dir() and Checkpoints(checkpoints, best, read_only=True).latest():
-    return init_from_run.nothing()
-  if experiment.pretrained.architecture == conversion.OURS:
-    return init_from_run.fetch(experiment, folder)
-  return init_from_run.PretrainedInit(
-    *conversion.fetch(experiment.pretrained, setup.variables_of(experiment.abstract)), {}
-  )
-
-
-def _steps(run: Run, state, batches, start: int) -> None:
-  """The loop proper. What a step measures is looked at while later ones run."""
-  experiment, config, clock = run.experiment, run.experiment.config, run.clock
-  position = batches.get_state()['next_index']
+def _run_steps(training: _Training, state, batches, start: int) -> None:
+  """The training loop. The metrics of a step are read while later steps run."""
+  experiment, config, clock = training.run.experiment, training.config, training.clock
   with clock.measure('compile'):
-    step_fn = (
-      setup.step_fn(experiment)
-      .lower(experiment.abstract, setup.abstract_batch(experiment), setup.abstract_key(experiment))
-      .compile()
-    )
+    step_fn = _compile_step(experiment)
   clock.lap()
-  metrics, unseen = {}, []  # of the last step, and (step, metrics) that nobody has looked at
+  first_profiled, last_profiled = training.profile_steps or (0, 0)  # 0: no step
+  metrics: dict[str, jax.Array] = {}  # of the last step
+  unread: list[tuple[int, dict]] = []  # (step, metrics)
   with contextlib.ExitStack() as profile:
     for step in range(start + 1, config.steps + 1):
-      if run.profile and step == max(run.profile[0], start + 1) <= run.profile[1]:
-        jax.block_until_ready(state)  # of the steps before nothing is left to do
-        profile.enter_context(jax.profiler.trace(str(run.folder / 'profile')))
-      # Input that is there before the last step has ended was not waited for.
-      with clock.measure('input', hidden=functools.partial(_running, metrics)):
+      if step == max(first_profiled, start + 1) <= last_profiled:
+        jax.block_until_ready(state)  # earlier steps stay out of the profile
+        profile.enter_context(jax.profiler.trace(str(training.run.folder / 'profile')))
+      # Input that arrives while the last step still runs costs no time.
+      with clock.measure('input', hidden=functools.partial(_is_running, metrics)):
         batch = sharding.place_batch(next(batches), experiment.mesh)
-      state, metrics = step_fn(state, batch, run.key)
-      if unseen and (step - 1) % config.log_every == 0:
-        _log(run, unseen, position - start)
-        unseen = []
-      unseen.append((step, metrics))
-      if run.profile and step == run.profile[1]:
+      state, metrics = step_fn(state, batch, training.root_key)
+      if unread and (step - 1) % config.log_every == 0:
+        _log(training, unread)
+        unread = []
+      unread.append((step, metrics))
+      if step == last_profiled:
         jax.block_until_ready(metrics)
         profile.close()
-      stop = run.preemption.reached()
-      due = _due(config, step)
-      if stop or due or step % config.checkpoint_every == 0:
-        _refuse_nan(run, unseen, position - start)  # what is not finite is never saved
-        if step % config.log_every == 0:  # nor is a row lost that a resumed run would not make
-          _log(run, unseen, position - start)
-          unseen = []
-      if due and not stop:
-        _judge(run, step, state, batches)
-      elif stop or step % config.checkpoint_every == 0:
-        _save(run, step, state, batches, wait=stop)
+      stop = training.preemption.reached()
+      val_is_due = _val_is_due(config, step)
+      checkpoint_is_due = step % config.checkpoint_every == 0
+      if stop or val_is_due or checkpoint_is_due:
+        _read_metrics(training, unread)  # a state that is not finite is never saved
+        if step % config.log_every == 0:  # a run resumed from here would not write this row
+          _log(training, unread)
+          unread = []
+      if val_is_due and not stop:
+        _evaluate_val(training, step, state, batches)
+      elif stop or checkpoint_is_due:
+        _save(training, step, state, batches, wait=stop)
       if stop:
         raise Stopped(step, config.steps)
-      run.progress.update(step)
+      training.progress.update(step)
 
 
-def _running(metrics) -> bool:
-  """Whether the step that these are of has not ended."""
+def _compile_step(experiment: setup.Experiment) -> Callable:
+  batch, key = setup.abstract_batch(experiment), setup.abstract_key(experiment)
+  return setup.step_fn(experiment).lower(experiment.abstract, batch, key).compile()
+
+
+def _is_running(metrics: dict[str, jax.Array]) -> bool:
+  """Whether the step that computes these metrics still runs."""
   return not all(value.is_ready() for value in metrics.values())
 
 
-def _due(config, step: int) -> bool:
-  """Whether val is scored at a step."""
+def _val_is_due(config: ConfigDict, step: int) -> bool:
+  """Whether the validation set is scored after a step."""
   return step == config.steps or step % config.eval_every == 0
 
 
-def _judge(run: Run, step: int, state, batches) -> None:
-  """Scores val and saves with what it says; told to stop meanwhile, saves alone and stops."""
-  judging = tasks.judging(run.experiment.config)
-  with run.clock.measure('evaluate'):
-    found = judging.val_metrics(
-      run.experiment, run.scorer, setup.variables_of(state), run.data.val, run.preemption.reached
+def _evaluate_val(training: _Training, step: int, state, batches) -> None:
+  """Scores the validation set and saves a checkpoint with the metrics.
+
+  Raises:
+    Stopped: SIGTERM arrived meanwhile; the checkpoint is saved without metrics.
+  """
+  run, config = training.run, training.config
+  with training.clock.measure('evaluate'):
+    metrics = run.task.val_metrics(
+      run.experiment,
+      run.scorer,
+      setup.variables_of(state),
+      run.data.val,
+      training.preemption.reached,
     )
-  if found is None:
-    if step not in run.checkpoints.steps():
-      _save(run, step, state, batches, wait=True)
-    raise Stopped(step, run.experiment.config.steps)
-  if run.writer:
-    run.writer.write(step, found)
-  run.progress.say(f'step {step}: val ' + '  '.join(f'{k[4:]} {v:.4f}' for k, v in found.items()))
-  wait = step == run.experiment.config.steps
-  best = judging.BEST
-  _save(run, step, state, batches, {best: found[f'val/{best}']}, wait)
+  if metrics is None:
+    if step not in training.checkpoints.steps():
+      _save(training, step, state, batches, wait=True)
+    raise Stopped(step, config.steps)
+  if training.writer:
+    training.writer.write(step, metrics)
+  values = '  '.join(f'{name.removeprefix("val/")} {v:.4f}' for name, v in metrics.items())
+  training.progress.print_line(f'step {step}: val {values}')
+  best = {run.task.metric: metrics[f'val/{run.task.metric}']}
+  _save(training, step, state, batches, best, wait=step == config.steps)
 
 
-def _save(run: Run, step: int, state, batches, metrics=None, wait: bool = False) -> None:
-  about = {'config': json.loads(json.dumps(run.experiment.config.to_dict()))}
-  about['version'] = flexfas_jax.__version__
-  with run.clock.measure('save'):
-    run.checkpoints.save(step, state, batches.get_state(), about, metrics, wait)
+def _save(
+  training: _Training,
+  step: int,
+  state,
+  batches,
+  metrics: dict[str, float] | None = None,
+  wait: bool = False,
+) -> None:
+  """Saves a checkpoint; see `Checkpoints.save`."""
+  config = json.loads(json.dumps(training.config.to_dict()))
+  run_info = {'config': config, 'version': flexfas_jax.__version__}
+  with training.clock.measure('save'):
+    training.checkpoints.save(step, state, batches.get_state(), run_info, metrics, wait)
 
 
-def _log(run: Run, unseen: list, offset: int) -> None:
-  """Writes and shows what the last of some steps measured; none of them may be NaN."""
-  values = _refuse_nan(run, unseen, offset)
-  step, config = unseen[-1][0], run.experiment.config
-  seconds, of = run.clock.lap()
-  own = seconds - of['evaluate'] - of['compile'] - of['restore']
+def _log(training: _Training, unread: list[tuple[int, dict]]) -> None:
+  """Writes and displays the metrics of the last of some steps, and the speed of all of them."""
+  values = _read_metrics(training, unread)
+  step, config = unread[-1][0], training.config
+  seconds, by_name = training.clock.lap()
+  stepping = seconds - by_name['evaluate'] - by_name['compile'] - by_name['restore']
   row = {f'train/{name}': value for name, value in values.items()}
-  row['train/learning_rate'] = float(run.experiment.schedule(step - 1))
-  row['speed/triplets_per_second'] = len(unseen) * config.batch_size / own
-  row['speed/step_seconds'] = own / len(unseen)
-  row['speed/input_wait'] = of['input'] / own
-  row['speed/save_seconds'] = of['save']
+  row['train/learning_rate'] = float(training.run.experiment.schedule(step - 1))
+  row['speed/triplets_per_second'] = len(unread) * config.batch_size / stepping
+  row['speed/step_seconds'] = stepping / len(unread)
+  row['speed/input_wait'] = by_name['input'] / stepping
+  row['speed/save_seconds'] = by_name['save']
   row |= _memory()
-  if run.writer:
-    run.writer.write(step, row)
-  shown = ('train/loss', 'train/accuracy', 'speed/triplets_per_second', 'speed/step_seconds')
-  shown += (
+  if training.writer:
+    training.writer.write(step, row)
+  displayed = (
+    'train/loss',
+    'train/accuracy',
+    'speed/triplets_per_second',
+    'speed/step_seconds',
     'speed/input_wait',
     'memory/device_gb' if 'memory/device_gb' in row else 'memory/host_gb',
   )
-  run.progress.update(step, {k.split('/')[1]: row[k] for k in shown})
+  training.progress.update(step, {name.split('/')[1]: row[name] for name in displayed})
 
 
 def _memory() -> dict[str, float]:
-  """The most that was in use, GB (1e9 bytes): of this process, of its fullest device if known."""
+  """Peak memory in GB (1e9 bytes): of this process, and of its fullest device if that is known."""
   unit = 1 if sys.platform == 'darwin' else 1024
-  found = {'memory/host_gb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
+  peaks = {'memory/host_gb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
   if used := [s['peak_bytes_in_use'] for s in stats if 'peak_bytes_in_use' in s]:
-    found['memory/device_gb'] = max(used) / 1e9
-  return found
+    peaks['memory/device_gb'] = max(used) / 1e9
+  return peaks
 
 
-def _refuse_nan(run: Run, unseen: list, offset: int) -> dict[str, float]:
-  """The metrics of the last of some steps, if those of none are NaN or infinite.
+def _read_metrics(training: _Training, unread: list[tuple[int, dict]]) -> dict[str, float]:
+  """Fetches the metrics of some steps; returns those of the last one.
 
   Raises:
-    StateError: some are; `bad_batch.json` names the batch of the first.
+    StateError: a loss or gradient is NaN or infinite; `bad_batch.json` lists the first such batch.
   """
-  values = {}
-  for step, metrics in unseen:
+  values: dict[str, Any] = {}
+  for step, metrics in unread:
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if np.isfinite([values['loss'], values['grad_norm']]).all():
-      continue
-    config = run.experiment.config
-    ids = pipeline.ids_of_batch(run.data.train, config.batch_size, config.seed, step - 1 + offset)
-    file = run.folder / 'bad_batch.json'
-    said = {name: str(value) for name, value in values.items()}
-    if distributed.is_first():
-      with contextlib.suppress(OSError):  # what is told below is worth more
-        told = json.dumps({'step': step, **said, 'ids': ids}, indent=1)
-        write_text(file, told + '\n')
-    run.checkpoints.wait_until_saved()
-    stands = run.checkpoints.latest()
-    raise StateError(
-      f'the loss is {values["loss"]} and its gradient {values["grad_norm"]} at step {step}, for '
-      f'the {len(ids)} samples listed in {file}; '
-      + (f'the checkpoint of step {stands} stands' if stands else 'nothing was saved yet')
-      + '. Look at those samples, lower config.schedule.peak or set config.clip_norm, and go on '
-      'with --allow_config_change'
-    )
+    if not np.isfinite([values['loss'], values['grad_norm']]).all():
+      raise _not_finite(training, step, values)
   return values
 
 
-def _report_time(run: Run) -> None:
-  """Where the time went, as a line and in the metrics."""
-  seconds, of = run.clock.total()
+def _not_finite(training: _Training, step: int, values: dict[str, float]) -> StateError:
+  """The error for a step whose loss or gradient is not finite; writes `bad_batch.json`."""
+  config, file = training.config, training.run.folder / 'bad_batch.json'
+  index = step - 1 + training.data_offset
+  ids = pipeline.ids_of_batch(training.run.data.train, config.batch_size, config.seed, index)
+  if distributed.is_first():
+    record = {'step': step, **{name: str(v) for name, v in values.items()}, 'ids': ids}
+    with contextlib.suppress(OSError):  # a full disk must not hide the error
+      write_text(file, json.dumps(record, indent=1) + '\n')
+  training.checkpoints.wait_until_saved()
+  saved = training.checkpoints.latest()
+  return StateError(
+    f'the loss is {values["loss"]} and its gradient {values["grad_norm"]} at step {step}, for '
+    f'the {len(ids)} samples listed in {file}; '
+    + (f'the checkpoint of step {saved} is intact' if saved else 'no checkpoint was saved yet')
+    + '. Inspect those samples, lower config.schedule.peak or set config.clip_norm, and continue '
+    'with --allow_config_change'
+  )
+
+
+def _report_time(training: _Training) -> None:
+  """Prints and records how the time was spent."""
+  seconds, by_name = training.clock.total()
   names = ('compile', 'input', 'save', 'evaluate', 'restore')
-  spent = {name: of[name] for name in names if of[name]}
+  spent = {name: by_name[name] for name in names if by_name[name]}
   spent['steps'] = max(seconds - sum(spent.values()), 0.0)
   shares = ', '.join(f'{100 * s / seconds:.1f} % {name}' for name, s in spent.items())
-  run.progress.say(f'{seconds:.0f} s in all: {shares}')
-  if run.writer:
+  training.progress.print_line(f'{seconds:.0f} s in total: {shares}')
+  if training.writer:
     row = {f'time/{name}': value for name, value in {'total': seconds, **spent}.items()}
-    run.writer.write(run.experiment.config.steps, row)
+    training.writer.write(training.config.steps, row)

@@ -1,8 +1,8 @@
-"""What a run measures, as `metrics.jsonl` (one object a line) and TensorBoard events.
+"""Writes a run's metrics to `metrics.jsonl` (one object per line) and as TensorBoard events.
 
-A disk that is full for a while costs no row and ends no training: what could not be written is
-written with the next row. (tensorboardX's own writer has a thread that dies of it, and a queue that
-is then waited for.)
+A full disk loses no row and does not end the training: rows that cannot be written are kept and
+written with the next one. (The thread of tensorboardX's own writer dies of a full disk, and closing
+it then hangs.)
 """
 
 import contextlib
@@ -18,39 +18,42 @@ from tensorboardX.summary import scalar
 
 
 class MetricWriter:
-  """Appends to a workdir's records; a resumed run takes back what came after its checkpoint.
+  """Appends to a workdir's metrics; a resumed run first removes rows after its checkpoint.
 
   Args:
-    workdir: where `metrics.jsonl` and `tensorboard/` go.
-    step: the step that the run starts from.
-    tell: called with a line when what is measured cannot be written, once until it can.
-    again: val is scored again at that step.
+    workdir: the folder of `metrics.jsonl` and `tensorboard/`.
+    step: that the run starts from.
+    warn: called with a line when a row cannot be written; not again until writing succeeds.
+    rescore_val: val is scored again at that step, so its metrics are removed.
   """
 
   def __init__(
     self,
     workdir: pathlib.Path,
     step: int,
-    tell: Callable[[str], None] = print,
-    again: bool = False,
+    warn: Callable[[str], None] = print,
+    rescore_val: bool = False,
   ):
     path = workdir / 'metrics.jsonl'
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    whole = [(json.loads(line), line) for line in lines if line.endswith('\n')]
-    kept = [
-      line
-      for row, line in whole
-      if row['step'] <= step and not (again and row['step'] == step and 'val/auc' in row)
-    ]
+    complete = [(json.loads(line), line) for line in lines if line.endswith('\n')]
+
+    def is_valid(row: dict) -> bool:
+      rescored = rescore_val and row['step'] == step and 'val/auc' in row
+      return row['step'] <= step and not rescored
+
+    kept = [line for row, line in complete if is_valid(row)]
     if kept != lines:
       temporary = path.with_suffix('.tmp')
       temporary.write_text(''.join(kept))
       temporary.replace(path)
-    self._path, self._tell, self._told = path, tell, False
+    self._path, self._warn, self._warned = path, warn, False
     self._file, self._pending = path.open('ab', buffering=0), b''
     (workdir / 'tensorboard').mkdir(exist_ok=True)
     self._board = EventsWriter(str(workdir / 'tensorboard' / 'events'))
-    self._event(step + 1, session_log=SessionLog(status=SessionLog.START))  # hides what comes after
+    self._event(
+      step + 1, session_log=SessionLog(status=SessionLog.START)
+    )  # TensorBoard hides later steps
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
     """Records {name: value} of one step."""
@@ -59,22 +62,22 @@ class MetricWriter:
     try:
       while self._pending:
         self._pending = self._pending[self._file.write(self._pending) :]
-      self._told = False
+      self._warned = False
     except OSError as error:
-      if not self._told:
-        self._tell(f'WARNING: {self._path} cannot be written ({error.strerror}); its rows are kept')
-      self._told = True
+      if not self._warned:
+        self._warn(f'WARNING: {self._path} cannot be written ({error.strerror}); its rows are kept')
+      self._warned = True
     for name, value in row.items():
       if value is not None:
         self._event(step, summary=scalar(name.replace('+', '_'), value))  # TensorBoard has no +
 
-  def _event(self, step: int, **what) -> None:
-    with contextlib.suppress(OSError):  # what is buffered is written later
-      self._board.write_event(Event(step=step, wall_time=time.time(), **what))
+  def _event(self, step: int, **contents) -> None:
+    with contextlib.suppress(OSError):  # the writer keeps its buffer
+      self._board.write_event(Event(step=step, wall_time=time.time(), **contents))
       self._board.flush()
 
   def close(self) -> None:
-    """Closes both records."""
+    """Closes both files."""
     self._file.close()
     with contextlib.suppress(OSError):
       self._board.close()

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules by name, as a config gives them; what is frozen."""
+"""Optimizers, learning-rate schedules and frozen parameters, by the names that configs use."""
 
 import difflib
 import fnmatch
@@ -15,8 +15,10 @@ from flexfas_jax.lookup import pick
 
 
 def warmup_cosine(peak: float, steps: int, warmup: int = 0, until: int = 0) -> optax.Schedule:
-  """Linear from 0 to `peak` over `warmup` steps, then a cosine down to 0 at `steps`, or at `until`,
-  where the training ends before the cosine does."""
+  """Linear from 0 to `peak` over `warmup` steps, then a cosine down to 0 at `steps`.
+
+  `until` replaces `steps` for a training that ends before its cosine does.
+  """
   steps = until or steps
   if warmup >= steps:
     raise ConfigError(
@@ -29,19 +31,19 @@ def warmup_cosine(peak: float, steps: int, warmup: int = 0, until: int = 0) -> o
 def step_decay(
   peak: float, steps: int, every: int, gamma: float = 0.5, lead: int = 0
 ) -> optax.Schedule:
-  """`peak`, times `gamma` after each `every` steps: the papers' StepLR.
+  """`peak`, times `gamma` after every `every` steps: the papers' StepLR.
 
-  Flex-Modal-FAS calls `scheduler.step()` first in the epoch, so that its "after 20 epochs" halves
-  one epoch earlier: `lead` = one epoch's steps.
+  Flex-Modal-FAS calls `scheduler.step()` at the start of an epoch, so that its "after 20 epochs"
+  halves the rate one epoch earlier: `lead` = the steps of one epoch.
   """
   return lambda step: peak * gamma ** ((step + lead) // every)
 
 
 def cosine_by_epoch(peak: float, steps: int, epoch: int, period: int) -> optax.Schedule:
-  """MM-FAS's: a cosine from `peak` to 0 over `period` epochs, constant for `epoch` steps each.
+  """MM-FAS's cosine from `peak` to 0 over `period` epochs; constant for `epoch` steps each.
 
-  The reference calls `scheduler.step()` first in the epoch. In its PyTorch (1.0) the first call
-  sets the peak, so that the first epoch runs at it.
+  The reference calls `scheduler.step()` at the start of an epoch. In its PyTorch (1.0) the first
+  call sets the peak, which the first epoch therefore uses.
   """
   if min(epoch, period) < 1 or steps > epoch * period:
     raise ConfigError(
@@ -52,12 +54,12 @@ def cosine_by_epoch(peak: float, steps: int, epoch: int, period: int) -> optax.S
 
 
 def steps_at(peak: float, steps: int, at: Sequence[int], gamma: float = 0.1) -> optax.Schedule:
-  """`peak`, times `gamma` from each of the steps `at` on: the face recognition papers'."""
+  """`peak`, times `gamma` from each of the steps `at` on, as in the face recognition papers."""
   return optax.piecewise_constant_schedule(peak, {int(step): gamma for step in at})
 
 
 def constant(peak: float, steps: int) -> optax.Schedule:
-  """`peak` throughout."""
+  """`peak` at every step."""
   return optax.constant_schedule(peak)
 
 
@@ -70,9 +72,17 @@ SCHEDULES = {
 }
 
 
-def decayed(params, which: str = 'kernels'):
-  """Which parameters weight decay acts on: 'kernels', not biases, norms, tokens or embeddings; or
-  'all', as in PyTorch, where an optimiser is given `model.parameters()`."""
+def decay_mask(params, which: str = 'kernels'):
+  """Whether weight decay acts on each parameter.
+
+  Args:
+    params: of the model.
+    which: 'kernels': not biases, norms, tokens or embeddings; 'all': as in PyTorch, where an
+      optimizer gets `model.parameters()`.
+
+  Raises:
+    ConfigError: another word.
+  """
   if which not in ('kernels', 'all'):
     raise ConfigError(f'config.optimizer.decay is {which!r}; choose one of: kernels, all')
   return jax.tree_util.tree_map_with_path(
@@ -81,24 +91,24 @@ def decayed(params, which: str = 'kernels'):
 
 
 def _mask(which: str):
-  decayed({}, which)  # a wrong word is found now
-  return functools.partial(decayed, which=which)
+  decay_mask({}, which)  # raises for a wrong word
+  return functools.partial(decay_mask, which=which)
 
 
 def adamw(schedule, weight_decay=0.05, b1=0.9, b2=0.999, decay='kernels'):
-  """AdamW, the released FlexModal recipe's optimiser (which decays all)."""
+  """AdamW, the optimizer of the released FlexModal recipe (which decays all parameters)."""
   return optax.adamw(schedule, b1, b2, weight_decay=weight_decay, mask=_mask(decay))
 
 
 def adam(schedule, weight_decay=0.0, b1=0.9, b2=0.999, decay='kernels'):
-  """Adam; the decay is added to the gradient, as PyTorch's is (CDCN's and MM-FAS's optimiser)."""
+  """Adam; the decay is added to the gradient, as in PyTorch (optimizer of CDCN and MM-FAS)."""
   return optax.chain(
     optax.add_decayed_weights(weight_decay, mask=_mask(decay)), optax.adam(schedule, b1, b2)
   )
 
 
 def sgd(schedule, weight_decay=0.0, momentum=0.9, decay='kernels'):
-  """SGD with momentum; the decay is added to the gradient, as PyTorch's is."""
+  """SGD with momentum; the decay is added to the gradient, as in PyTorch."""
   return optax.chain(
     optax.add_decayed_weights(weight_decay, mask=_mask(decay)), optax.sgd(schedule, momentum)
   )
@@ -118,14 +128,13 @@ def build(
   """The gradient transformation and its schedule.
 
   Args:
-    optimizer: {'name': a key of `OPTIMIZERS`, **its arguments}, and for any of them 'freeze':
-      patterns of names (`paths_of`) whose parameters stay as they are: no update, no decay, no
-      optimiser state, no part in the clipped norm (batch statistics go on following the data); and
-      'rates': {pattern: factor} of the learning rate, decay included; of several that match, the
-      product.
+    optimizer: {'name': a key of `OPTIMIZERS`, **its arguments}; for all of them also 'freeze':
+      patterns of parameter names (`paths_of`) that get no update, no decay, no optimizer state and
+      no part in the clipped norm (batch statistics still follow the data); and 'rates': {pattern:
+      factor} of the learning rate, decay included; several that match are multiplied.
     schedule: {'name': a key of `SCHEDULES`, 'peak': learning rate, **its arguments}.
     steps: of the whole training.
-    clip_norm: gradients longer than this, taken together, are scaled down to it; None: never.
+    clip_norm: a larger global gradient norm is scaled down to this one; None: never.
 
   Raises:
     ConfigError: an unknown name or argument.
@@ -135,12 +144,12 @@ def build(
   for pattern, factor in rates.items():
     if isinstance(factor, bool) or not isinstance(factor, int | float) or factor <= 0:
       raise ConfigError(
-        f'config.optimizer.rates[{pattern!r}] is {factor!r}; a factor is above 0, and what does '
-        'not move at all is of config.optimizer.freeze'
+        f'config.optimizer.rates[{pattern!r}] is {factor!r}; give a factor above 0, or '
+        'freeze the parameters by config.optimizer.freeze'
       )
   rate = make_schedule(schedule, steps)
   tx = _call('optimizer', OPTIMIZERS, optimizer, schedule=rate)
-  # Chained in any case, so that a run can go on with another.
+  # Chained in any case, so that a run can resume with another norm.
   clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
   tx = optax.chain(clip, tx, *([_scaled(rates)] if rates else []))
   if freeze:
@@ -151,33 +160,33 @@ def build(
 
 
 def paths_of(params) -> list[str]:
-  """The names of all parameters, as 'streams_rgb/stage_1/conv/kernel'."""
+  """The names of all parameters, e.g. 'streams_rgb/stage_1/conv/kernel'."""
   return [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
 
 
 def check_names(optimizer: Mapping, params) -> None:
-  """Looks for what 'freeze' and 'rates' name.
+  """Checks that every pattern of 'freeze' and 'rates' matches a parameter.
 
   Args:
     optimizer: as in `build`.
-    params: of the model; may be shapes alone.
+    params: of the model; may be shapes.
 
   Raises:
-    ConfigError: a pattern that matches nothing, or nothing is left to train.
+    ConfigError: a pattern matches nothing, or all parameters are frozen.
   """
   paths = paths_of(params)
   parts = {'/'.join(p.split('/')[: n + 1]) for p in paths for n in range(p.count('/') + 1)}
   for field in ('freeze', 'rates'):
     patterns = optimizer.get(field, ())
     if isinstance(patterns, str):
-      raise ConfigError(f'config.optimizer.{field} is a text; give several: ({patterns!r},)')
+      raise ConfigError(f'config.optimizer.{field} is a string; give a tuple: ({patterns!r},)')
     for pattern in patterns:
       if not any(_matches(path, pattern) for path in paths):
         near = difflib.get_close_matches(pattern, sorted(parts), 3, 0.3) or sorted(
           {path.split('/')[0] for path in paths}
         )
         raise ConfigError(
-          f'config.optimizer.{field}: no parameter is called {pattern!r}; near it: '
+          f'config.optimizer.{field}: {pattern!r} matches no parameter; similar names: '
           f'{", ".join(near)}'
         )
   freeze = optimizer.get('freeze', ())
@@ -186,7 +195,7 @@ def check_names(optimizer: Mapping, params) -> None:
 
 
 def _matches(path: str, pattern: str) -> bool:
-  """Whether a pattern (*, ? and [...], * also over /) names a parameter or a part it is in."""
+  """Whether a pattern (*, ? and [...]; * also matches /) names a parameter or a module of it."""
   return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f'{pattern}/*')
 
 
@@ -201,7 +210,7 @@ def _labels(params, freeze: Sequence[str]):
 
 
 def _scaled(rates: Mapping[str, float]) -> optax.GradientTransformation:
-  """Updates times the factor of their names: last in a chain, the learning rate's."""
+  """Multiplies updates by their names' factors; last in a chain it scales the learning rate."""
 
   def scale(path, update):
     factor = math.prod(f for pattern, f in rates.items() if _matches(_name(path), pattern))
@@ -210,11 +219,11 @@ def _scaled(rates: Mapping[str, float]) -> optax.GradientTransformation:
   return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))
 
 
-def _call(what, table, fields, **more):
+def _call(kind: str, table: Mapping, fields: Mapping, **arguments):
   fields = dict(fields)
   name = fields.pop('name', None)
-  function = pick(what, table, name)
+  function = pick(kind, table, name)
   try:
-    return function(**more, **fields)
+    return function(**arguments, **fields)
   except TypeError as error:
-    raise ConfigError(f'config.{what}: {error}') from None
+    raise ConfigError(f'config.{kind}: {error}') from None

@@ -1,8 +1,8 @@
-"""Tests scored again by several trained runs at once: the members of an ensemble as one program.
+"""Scores the test sets of several trained runs at once, e.g. the members of an ensemble.
 
-Members of one architecture have the same shapes: their weights are stacked, and a picture is read,
-decoded and sent to the devices once for all. What each has to show for it is what an evaluation of
-its own leaves: score files, results.json, report.
+Runs of one architecture are stacked into one program, so that each image is read, decoded and sent
+to the devices once. Every run is left with what its own evaluation would write: score files,
+results.json, report.
 """
 
 import functools
@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from flexfas_jax.errors import ConfigError, StateError
+from flexfas_jax.evaluation import score_files
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import (
   datasets,
@@ -25,11 +26,17 @@ from flexfas_jax.training import (
   setup,
   sharding,
 )
-from flexfas_jax.training.tasks import anti_spoofing
+from flexfas_jax.training.tasks import AntiSpoofing, anti_spoofing, dataset_scoring
 
 
-class Run(NamedTuple):
-  """A member: a run that has been trained."""
+class Member(NamedTuple):
+  """A trained run.
+
+  Attributes:
+    folder: its workdir.
+    experiment, data: of its config.
+    step, variables, header: of its best checkpoint, see `dataset_scoring.restore_best`.
+  """
 
   folder: pathlib.Path
   experiment: setup.Experiment
@@ -39,71 +46,82 @@ class Run(NamedTuple):
   header: Mapping
 
 
-def evaluate(folders: Sequence[str | pathlib.Path], changes: Mapping[str, Any] | None = None):
-  """Scores val and tests of runs and writes their results; those of one architecture together.
+class _Scored(NamedTuple):
+  """The scores of a member's sets, by name, and notes on their images."""
+
+  scores: dict[str, score_files.Scores]
+  notes: list[str]
+
+
+def evaluate(
+  folders: Sequence[str | pathlib.Path], changes: Mapping[str, Any] | None = None
+) -> None:
+  """Scores validation and test sets of runs and writes their results.
 
   Args:
     folders: workdirs, each with its own config.
-    changes: {field of the configs: value}: of 'data_dir', 'eval_batch_size', 'views', 'report'.
+    changes: {field of the configs: value}, for 'data_dir', 'eval_batch_size', 'views', 'report'.
 
   Raises:
-    ConfigError: a folder that is given twice.
-    StateError: a folder holds no run, or one of identities; no checkpoint, or a damaged one; a run
-      that is half trained.
-    DataError: the data is not what it should be.
+    ConfigError: a folder is given twice.
+    StateError: a folder holds no run, a run on identities, or an unfinished one; no checkpoint, or
+      a damaged one.
+    DataError: the data is missing, damaged or leaks.
   """
   folders = list(map(pathlib.Path, folders))
-  whole = [folder.resolve() for folder in folders]
-  if twice := [f for f in whole if whole.count(f) > 1]:
-    raise ConfigError(f'{twice[0]} is given twice')
-  runs = [_open(folder, changes or {}) for folder in folders]
-  groups = {}
-  for run in runs:
-    groups.setdefault(_architecture(run.experiment), []).append(run)
+  resolved = [folder.resolve() for folder in folders]
+  if duplicates := [f for f in resolved if resolved.count(f) > 1]:
+    raise ConfigError(f'{duplicates[0]} is given twice')
+  members = [_open(folder, changes or {}) for folder in folders]
+  groups: dict[str, list[Member]] = {}
+  for member in members:
+    groups.setdefault(_architecture(member.experiment), []).append(member)
   for group in groups.values():
-    scored = _score(group)
-    for run, (of_sets, remarks) in zip(group, scored, strict=True):
+    for member, scored in zip(group, _score(group), strict=True):
       if distributed.is_first():
-        print(f'{run.folder}:')
-      anti_spoofing.finish(run.experiment, run.folder, run.data, run.step, of_sets, remarks)
+        print(f'{member.folder}:')
+      anti_spoofing.write_evaluation(
+        member.experiment, member.folder, member.data, member.step, scored.scores, scored.notes
+      )
 
 
-def _open(folder: pathlib.Path, changes: Mapping[str, Any]) -> Run:
+def _open(folder: pathlib.Path, changes: Mapping[str, Any]) -> Member:
+  """Opens the data and the best checkpoint of a run."""
   config = run_config.get_config(str(folder))
   if config.get('task', 'attacks') != 'attacks':
-    raise StateError(f'{folder} tells identities apart; members are of attacks')
+    raise StateError(f'{folder} is a run on identities; members must detect attacks')
   config.update(changes)
   experiment = setup.build(config)
-  people, remark = init_from_run.pretraining_subjects(folder, None)
-  data = datasets.open_all(experiment.config, train=False, pretraining=people)
-  data.notes.extend([remark] if remark else [])
-  step, variables, header = anti_spoofing.restore_best(
-    experiment, folder, anti_spoofing.BEST, data.notes
+  pretraining, notes = init_from_run.pretraining_subjects(folder)
+  data = datasets.open_all(experiment.config, train=False, pretraining=pretraining)
+  data.notes.extend(notes)
+  step, variables, header = dataset_scoring.restore_best(
+    experiment, folder, AntiSpoofing.metric, data.notes
   )
   if header['trained_steps'] < experiment.config.steps:
     raise StateError(
       f'{folder} is trained for {header["trained_steps"]} of {experiment.config.steps} steps; '
-      'train it to its end first, or leave it out'
+      'finish its training first, or leave it out'
     )
-  return Run(folder, experiment, data, step, variables, header)
+  return Member(folder, experiment, data, step, variables, header)
 
 
 def _architecture(experiment: setup.Experiment) -> str:
-  """What must agree for runs to be one program: model, subsets, views, resizing, batch."""
+  """What runs must share to be one program: model, subsets, views, resizing, batch size."""
   fields = experiment.config.model.to_dict()
-  fields['head'] = {k: v for k, v in fields['head'].items() if k != 'dropout'}  # of training alone
-  rest = [
+  fields['head'] = {k: v for k, v in fields['head'].items() if k != 'dropout'}  # training only
+  others = [
     experiment.subsets,
     list(experiment.views),
     experiment.preprocess.resize,
     experiment.config.eval_batch_size,
   ]
-  return json.dumps([fields, rest], sort_keys=True)
+  return json.dumps([fields, others], sort_keys=True)
 
 
-def _score(runs: Sequence[Run]) -> list[tuple[dict, list[str]]]:
-  """[({'val' or a test's name: scores}, remarks)] of each run, all of one architecture."""
-  experiment = runs[0].experiment
+def _score(members: Sequence[Member]) -> list[_Scored]:
+  """Scores all sets of members of one architecture."""
+  experiment = members[0].experiment
   everywhere = sharding.replicated(experiment.mesh)
   scorer = scoring.make_stacked_scorer(
     experiment.model,
@@ -112,34 +130,40 @@ def _score(runs: Sequence[Run]) -> list[tuple[dict, list[str]]]:
     everywhere,
     tuple(experiment.views),
   )
-  found = [({}, []) for _ in runs]
-  for source, wanted in _sets(runs):
-    members = sorted({i for i, _ in wanted})
-    names = ', '.join(sorted({name for _, name in wanted}))
-    variables = jax.device_put(_stack([runs[i].variables for i in members]), everywhere)
-    score = functools.partial(scorer, variables)
-    scores, told = anti_spoofing.score_dataset(
-      experiment, score, f'{names}, {len(members)} runs', source, [runs[i].header for i in members]
+  scored = [_Scored({}, []) for _ in members]
+  for source, uses in _sets(members):
+    indices = sorted({i for i, _ in uses})
+    names = ', '.join(sorted({name for _, name in uses}))
+    variables = jax.device_put(_stack([members[i].variables for i in indices]), everywhere)
+    scores, notes = dataset_scoring.score_dataset(
+      experiment,
+      functools.partial(scorer, variables),
+      f'{names}, {len(indices)} runs',
+      source,
+      [members[i].header for i in indices],
     )
-    of = dict(zip(members, scores, strict=True))
-    for i, name in wanted:
-      found[i][0][name] = of[i]
-      found[i][1].extend(told)
-  return found
+    by_index = dict(zip(indices, scores, strict=True))
+    for i, name in uses:
+      scored[i].scores[name] = by_index[i]
+      scored[i].notes.extend(notes)
+  return scored
 
 
 def _stack(variables: Sequence) -> Any:
-  """Every leaf with K members in front."""
+  """Stacks every leaf along a new leading axis."""
   return jax.tree.map(
-    lambda *leaves: np.stack(list(map(distributed.gather_to_host, leaves))), *variables
+    lambda *leaves: np.stack([distributed.gather_to_host(leaf) for leaf in leaves]), *variables
   )
 
 
-def _sets(runs: Sequence[Run]) -> list[tuple[sources.Source, list[tuple[int, str]]]]:
-  """[(a set, [(run, what the run calls it)])]: folds share tests, and have a val of their own."""
-  found = {}
-  for i, run in enumerate(runs):
-    for name, source in {'val': run.data.val, **run.data.test}.items():
-      key = source.names, run.experiment.config.data_dir
-      found.setdefault(key, (source, []))[1].append((i, name))
-  return list(found.values())
+def _sets(members: Sequence[Member]) -> list[tuple[sources.Source, list[tuple[int, str]]]]:
+  """[(data set, [(index of a member, the set's name there)])], each set once.
+
+  The members of different folds share test sets, but not validation sets.
+  """
+  sets: dict = {}
+  for i, member in enumerate(members):
+    for name, source in {'val': member.data.val, **member.data.test}.items():
+      key = source.names, member.experiment.config.data_dir
+      sets.setdefault(key, (source, []))[1].append((i, name))
+  return list(sets.values())

@@ -1,7 +1,7 @@
-"""Scores of every sample under every subset of modalities, each stream encoded once.
+"""Scores every sample under every subset of the modalities; each modality is encoded once.
 
-The four sub-protocols cost one pass per modality, not one per protocol and modality; what stands
-for an absent modality is computed once per set of weights. The only file here that knows jax.
+FlexModal's four sub-protocols cost one pass per modality, not one per protocol and modality. The
+features of absent modalities are computed once per set of weights.
 """
 
 import functools
@@ -20,35 +20,35 @@ def score_step(variables, absent, batch: Mapping[str, jax.Array], *, model, subs
   """Logits of a batch under every subset.
 
   Args:
-    variables: the model's.
+    variables: of the model.
     absent: `model.absent_maps(variables)`.
     batch: images [B, H, W, C], or [B, V, H, W, C] of V views, and 'present' [B, M] bool.
     model: a `flexmodal.Model`.
     subsets: of `model.modalities`.
 
   Returns:
-    Logits [S, B V] float32, a sample's views one after the other, and [S, B V] bool: whether there
-    is anything to score. There is not where a sample has nothing of the subset, or lacks what the
-    fusion needs: a failure to acquire.
+    Logits [S, B V] float32, a sample's views one after the other, and [S, B V] bool, whether the
+    sample can be scored. It cannot if it has no modality of the subset, or lacks one that the
+    fusion requires: a failure to acquire.
   """
   used = [m for m in model.modalities if any(m in s for s in subsets)]
   images = {m: batch[m].reshape(-1, *batch[m].shape[-3:]) for m in used}  # [B V, H, W, C]
   maps = {m: model.encode(variables, images[m], m) for m in used}
   B = batch['present'].shape[0]
-  of_views = jnp.repeat(batch['present'], images[used[0]].shape[0] // B, 0)  # [B V, M]
-  logits, servable = [], []
+  view_present = jnp.repeat(batch['present'], images[used[0]].shape[0] // B, 0)  # [B V, M]
+  logits, acquired = [], []
   for subset in subsets:
-    of_subset = jnp.array([m in subset for m in model.modalities])[None]  # [1, M]
-    present = of_views & of_subset
-    own = {m: maps[m] for m in used if m in subset}
-    logits.append(model.decide(variables, own, absent, of_views)['logit'])
-    needed = jnp.array([m in model.requires for m in model.modalities])[None]
-    servable.append(present.any(1) & (present | ~needed).all(1))
-  return jnp.stack(logits), jnp.stack(servable)
+    in_subset = jnp.array([m in subset for m in model.modalities])[None]  # [1, M]
+    present = view_present & in_subset
+    subset_maps = {m: maps[m] for m in used if m in subset}
+    logits.append(model.decide(variables, subset_maps, absent, view_present)['logit'])
+    required = jnp.array([m in model.requires for m in model.modalities])[None]
+    acquired.append(present.any(1) & (present | ~required).all(1))
+  return jnp.stack(logits), jnp.stack(acquired)
 
 
 def output_step(variables, absent, batch: Mapping[str, jax.Array], *, model, output: str):
-  """What a head says of a batch under all its modalities; NaN where there is nothing to look at.
+  """An output of the head for a batch, with all modalities; NaN for a failure to acquire.
 
   Args:
     variables, absent, batch, model: as in `score_step`.
@@ -58,28 +58,28 @@ def output_step(variables, absent, batch: Mapping[str, jax.Array], *, model, out
     [B, D] float32.
   """
   maps = {m: model.encode(variables, batch[m], m) for m in model.modalities}
-  found = model.decide(variables, maps, absent, batch['present'])[output]
-  needed = jnp.array([m in model.requires for m in model.modalities])[None]
-  servable = batch['present'].any(1) & (batch['present'] | ~needed).all(1)
-  return jnp.where(servable[:, None], found, jnp.nan)
+  values = model.decide(variables, maps, absent, batch['present'])[output]
+  required = jnp.array([m in model.requires for m in model.modalities])[None]
+  acquired = batch['present'].any(1) & (batch['present'] | ~required).all(1)
+  return jnp.where(acquired[:, None], values, jnp.nan)
 
 
-def make_output_reader(model, output: str, place: Callable, out_sharding=None) -> Callable:
-  """A function that gives a head's output for data sets, with any weights; compiled once.
+def make_output_scorer(model, output: str, place: Callable, out_sharding=None) -> Callable:
+  """A function that computes an output of the head for data sets; compiled once.
 
   Args:
     model, place, out_sharding: as in `make_scorer`.
     output: of the head, [B, D]: 'embedding' or 'cosine'.
 
   Returns:
-    `read(variables, batches, progress=None) -> [N, D] float32`, its arguments as in `make_scorer`.
+    `score(variables, batches, progress=None) -> [N, D] float32`; arguments as in `make_scorer`.
   """
   step = jax.jit(
     functools.partial(output_step, model=model, output=output), out_shardings=out_sharding
   )
   absent_maps = jax.jit(model.absent_maps)
 
-  def read(variables, batches, progress: Callable[[int], None] | None = None) -> np.ndarray:
+  def score(variables, batches, progress: Callable[[int], None] | None = None) -> np.ndarray:
     absent, fetched, done = absent_maps(variables), [], 0
     for arrays, meta in batches:
       images = {k: arrays[k] for k in (*model.modalities, 'present')}
@@ -89,7 +89,7 @@ def make_output_reader(model, output: str, place: Callable, out_sharding=None) -
         progress(done)
     return np.concatenate(fetched)
 
-  return read
+  return score
 
 
 def make_scorer(
@@ -99,20 +99,20 @@ def make_scorer(
   out_sharding=None,
   views: Sequence[str] = (),
 ) -> Callable[..., Scores]:
-  """A function that scores data sets with any weights, compiled once per batch size.
+  """A function that scores data sets; compiled once per batch size, for any weights.
 
   Args:
     model: a `flexmodal.Model`.
-    subsets: of its modalities, each one it serves.
+    subsets: of its modalities; the model must serve each.
     place: puts a batch of NumPy arrays on the devices.
-    out_sharding: of what the devices answer; of several processes each needs all of it.
-    views: the names of V views, for batches that have several.
+    out_sharding: of the results; every process needs all of them.
+    views: the names of V views, if the batches have several.
 
   Returns:
     `score(variables, batches, header={}, progress=None) -> Scores`, where `batches` yields
-    (padded arrays, what is known of the real samples) as `pipeline.eval_batches` does, and
-    `progress` is called with the number of samples done. Its columns are called SUBSET, or of
-    several views SUBSET@VIEW.
+    (padded arrays, metadata of the real samples) as `pipeline.eval_batches` does, and `progress` is
+    called with the number of finished samples. Columns are SUBSET, or SUBSET@VIEW for several
+    views.
   """
   subsets = tuple(map(tuple, subsets))
   step = jax.jit(
@@ -127,8 +127,8 @@ def make_scorer(
     progress: Callable[[int], None] | None = None,
   ) -> Scores:
     run = functools.partial(step, variables, absent_maps(variables))
-    outputs, known = _run(run, model, place, batches, progress)
-    return _as_scores(*outputs, known, subsets, views, header)
+    outputs, metadata = _run(run, model, place, batches, progress)
+    return _as_scores(*outputs, metadata, subsets, views, header)
 
   return score
 
@@ -140,24 +140,25 @@ def make_stacked_scorer(
   out_sharding=None,
   views: Sequence[str] = (),
 ) -> Callable[..., list[Scores]]:
-  """The same for K sets of weights of one model, as one program: pictures are decoded once.
+  """Like `make_scorer`, for K sets of weights of one model; each image is decoded once.
 
   Args:
     model, subsets, place, out_sharding, views: as in `make_scorer`.
 
   Returns:
     `score(variables, batches, headers, progress=None) -> [Scores]`, where every leaf of `variables`
-    has K in front, and there are K headers.
+    has a leading axis K, and there are K headers.
   """
   subsets = tuple(map(tuple, subsets))
-  one = functools.partial(score_step, model=model, subsets=subsets)
-  # XLA turns a convolution with weights of their own for each member into a grouped one, which an
-  # accelerator is made for, and a CPU takes many times as long for as for one after the other.
-  each = _one_by_one if jax.default_backend() == 'cpu' else jax.vmap
-  step = jax.jit(
-    lambda variables, absent, batch: each(lambda v: one(*v, batch))((variables, absent)),
-    out_shardings=out_sharding,
-  )
+  score_member = functools.partial(score_step, model=model, subsets=subsets)
+  # `vmap` turns the convolutions into grouped ones. Accelerators run these fast; a CPU is many
+  # times faster with one member after the other.
+  over_members = jax.lax.map if jax.default_backend() == 'cpu' else _vmap
+
+  @functools.partial(jax.jit, out_shardings=out_sharding)
+  def step(variables, absent, batch):
+    return over_members(lambda member: score_member(*member, batch), (variables, absent))
+
   absent_maps = jax.jit(jax.vmap(model.absent_maps))
 
   def score(
@@ -167,60 +168,59 @@ def make_stacked_scorer(
     progress: Callable[[int], None] | None = None,
   ) -> list[Scores]:
     run = functools.partial(step, variables, absent_maps(variables))
-    outputs, known = _run(run, model, place, batches, progress)  # [K, S, N V]
+    outputs, metadata = _run(run, model, place, batches, progress)  # [K, S, N V]
     return [
-      _as_scores(*of_member, known, subsets, views, header)
-      for *of_member, header in zip(*outputs, headers, strict=True)
+      _as_scores(*member, metadata, subsets, views, header)
+      for *member, header in zip(*outputs, headers, strict=True)
     ]
 
   return score
 
 
-def _one_by_one(function: Callable) -> Callable:
-  return lambda stacked: jax.lax.map(function, stacked)
+def _vmap(function: Callable, stacked):
+  return jax.vmap(function)(stacked)
 
 
 def _run(step: Callable, model, place: Callable, batches, progress):
-  """([logits, servable], each [..., N V], what is known of N samples) of a step's batches."""
-  fetched, known, waiting = [], [], None
+  """Runs a step on all batches: ([logits, acquired], each [..., N V]; metadata of N samples)."""
+  fetched, metadata, pending = [], [], None
   for arrays, meta in batches:
     images = {k: arrays[k] for k in (*model.modalities, 'present')}
     shape = images[model.modalities[0]].shape
     views = shape[1] if len(shape) == 5 else 1
     running = step(place(images)), len(meta) * views
-    known += meta
-    if waiting:  # the device works on this batch while the previous one is fetched
-      fetched.append(_fetch(*waiting))
-    waiting = running
+    metadata += meta
+    if pending:  # the device computes this batch while the previous one is fetched
+      fetched.append(_fetch(*pending))
+    pending = running
     if progress:
-      progress(len(known))
-  fetched.append(_fetch(*waiting))
-  return [np.concatenate(x, -1) for x in zip(*fetched, strict=True)], known
+      progress(len(metadata))
+  fetched.append(_fetch(*pending))
+  return [np.concatenate(x, -1) for x in zip(*fetched, strict=True)], metadata
 
 
-def _fetch(running, real: int) -> list[np.ndarray]:
-  return [x[..., :real] for x in jax.device_get(running)]  # padding never becomes a score
+def _fetch(running, n: int) -> list[np.ndarray]:
+  return [x[..., :n] for x in jax.device_get(running)]  # padding never becomes a score
 
 
-def _as_scores(logits, servable, known: list[dict], subsets, views, header) -> Scores:
-  """Of logits and servable, [S, N V]."""
-  V = logits.shape[-1] // len(known)
+def _as_scores(logits, acquired, metadata: list[dict], subsets, views, header) -> Scores:
+  """Scores from logits and acquired, [S, N V]."""
+  N = len(metadata)
+  V = logits.shape[-1] // N
   names = [subset_name(subset) for subset in subsets]
   if V > 1:
     names = [f'{name}@{view}' for name in names for view in views]
-  # Rows are columns of the file: [S, N, V] -> [S V, N].
-  logits, servable = (
-    x.reshape(-1, len(known), V).swapaxes(1, 2).reshape(-1, len(known)) for x in (logits, servable)
-  )
-  # In float64: a float32 sigmoid is 1 from a logit of 17 on, and ties would hide who is surer.
-  finite = np.isfinite(logits)  # infinity is as wrong as NaN, and would be sure of itself
-  scores = np.where(servable & finite, scipy.special.expit(logits.astype(np.float64)), np.nan)
-  faults = [np.flatnonzero(~row & ok) for row, ok in zip(finite, servable, strict=True)]
+  # A row for each column of the file: [S, N, V] -> [S V, N].
+  logits, acquired = (x.reshape(-1, N, V).swapaxes(1, 2).reshape(-1, N) for x in (logits, acquired))
+  # In float64: a float32 sigmoid is 1 from a logit of 17 on, and the ties would lose the order.
+  finite = np.isfinite(logits)  # infinity is as wrong as NaN
+  scores = np.where(acquired & finite, scipy.special.expit(logits.astype(np.float64)), np.nan)
+  faults = [np.flatnonzero(~row & ok) for row, ok in zip(finite, acquired, strict=True)]
   return Scores(
-    ids=np.array([m['id'] for m in known]),
-    label=np.array([m['label'] for m in known]),
+    ids=np.array([m['id'] for m in metadata]),
+    label=np.array([m['label'] for m in metadata]),
     scores=dict(zip(names, scores, strict=True)),
     header=dict(header or {}),
     nan_samples={name: at for name, at in zip(names, faults, strict=True) if at.size},
-    **{name: np.array([m.get(name, '') for m in known]) for name in METADATA},
+    **{name: np.array([m.get(name, '') for m in metadata]) for name in METADATA},
   )

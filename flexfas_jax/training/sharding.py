@@ -1,4 +1,4 @@
-"""Where arrays live: a mesh of ("data", "fsdp"), and rules that place state and batches on it."""
+"""How arrays are distributed: a ("data", "fsdp") mesh, and the shardings of state and batches."""
 
 import jax
 import numpy as np
@@ -15,13 +15,13 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices=None) -> Mesh:
   `jax.make_mesh`'s default.
 
   Args:
-    data: over how many groups of devices the batch goes, each with the whole state; -1: as many as
-      there are.
-    fsdp: over how many devices a state is cut; the batch is cut over them as well.
-    devices: None: all there are.
+    data: number of device groups, each of which holds the whole state; -1: as many as fit.
+    fsdp: number of devices in a group, over which the state is sharded. The batch is sharded over
+      all devices.
+    devices: None: all that are attached.
 
   Raises:
-    ConfigError: the two do not make up the number of devices.
+    ConfigError: data x fsdp is not the number of devices.
   """
   devices = jax.devices() if devices is None else devices
   n = len(devices)
@@ -29,8 +29,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices=None) -> Mesh:
     raise ConfigError(f'config.mesh.fsdp = {fsdp} does not divide the {n} devices')
   if data not in (-1, n // fsdp):
     raise ConfigError(
-      f'config.mesh = {data} x {fsdp} is not the {n} devices; '
-      f'--config.mesh.data=-1 takes as many as there are, {n // fsdp}'
+      f'config.mesh = {data} x {fsdp} does not match the {n} devices; --config.mesh.data=-1 uses '
+      f'all, {n // fsdp} here'
     )
   return jax.make_mesh((n // fsdp, fsdp), ('data', 'fsdp'), (AxisType.Auto,) * 2, devices=devices)
 
@@ -41,12 +41,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """The leading axis cut over all devices."""
+  """The leading axis sharded over all devices."""
   return NamedSharding(mesh, P(('data', 'fsdp')))
 
 
 def state_sharding(abstract, mesh: Mesh):
-  """A sharding for each leaf: cut over `fsdp` along its largest axis that divides, else copied.
+  """A sharding for each leaf: over `fsdp` along the largest divisible axis, else replicated.
 
   Args:
     abstract: a pytree of ShapeDtypeStruct, from `jax.eval_shape`.
@@ -65,9 +65,9 @@ def state_sharding(abstract, mesh: Mesh):
 
 
 def check_batch(batch_size: int, mesh: Mesh, field: str, accumulate: int = 1) -> None:
-  """Raises a ConfigError where devices, and the parts of a step, do not divide the global batch."""
+  """Raises a ConfigError if devices times `accumulate` do not divide the global batch."""
   if accumulate < 1:
-    raise ConfigError(f'config.accumulate = {accumulate}; 1 takes the batch whole')
+    raise ConfigError(f'config.accumulate = {accumulate}; give 1 to process the batch at once')
   parts = mesh.size * accumulate
   if batch_size < 1 or batch_size % parts:
     over = f'{mesh.size} devices' + (f', {accumulate} times each' if accumulate > 1 else '')
@@ -77,20 +77,20 @@ def check_batch(batch_size: int, mesh: Mesh, field: str, accumulate: int = 1) ->
 
 
 def rows(mesh: Mesh, batch_size: int, process: int | None = None) -> np.ndarray:
-  """The rows of the global batch that a process's devices hold, in their order: [b] int.
+  """The rows of the global batch that a process's devices hold, ascending: [b] int.
 
-  On a torus the devices of one host need not stand side by side in the mesh.
+  On a torus, the devices of a host need not be adjacent in the mesh.
   """
   process = jax.process_index() if process is None else process
-  places = batch_sharding(mesh).devices_indices_map((batch_size,))
-  ours = {
+  indices = batch_sharding(mesh).devices_indices_map((batch_size,))
+  spans = {
     (index[0].start or 0, index[0].stop or batch_size)
-    for device, index in places.items()
+    for device, index in indices.items()
     if device.process_index == process
   }
-  return np.concatenate([np.arange(*span) for span in sorted(ours)])
+  return np.concatenate([np.arange(*span) for span in sorted(spans)])
 
 
 def place_batch(batch, mesh: Mesh):
-  """What a process has of the batch, the rows of `rows`, as a part of the global one."""
+  """A global array from each process's part of the batch: the rows of `rows`."""
   return jax.make_array_from_process_local_data(batch_sharding(mesh), batch)

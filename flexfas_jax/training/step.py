@@ -12,7 +12,7 @@ import optax
 
 @flax.struct.dataclass
 class State:
-  """All that training changes; float32, but for the step."""
+  """Everything that training changes; float32 except the step."""
 
   step: jax.Array  # [] int32
   params: Any
@@ -21,7 +21,7 @@ class State:
 
 
 def init_state(key: jax.Array, *, model, optimizer: optax.GradientTransformation) -> State:
-  """A fresh state; give it to `jax.eval_shape` for shapes without memory."""
+  """A new state; under `jax.eval_shape`, its shapes without memory."""
   variables = model.init(key)
   return State(
     step=jnp.zeros((), jnp.int32),
@@ -32,14 +32,14 @@ def init_state(key: jax.Array, *, model, optimizer: optax.GradientTransformation
 
 
 def named_key(key: jax.Array, name: str) -> jax.Array:
-  """The stream called `name` of a root key: what draws from one never shifts another."""
+  """The key stream `name` of a root key; drawing from one stream never changes another."""
   return jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
 
 
 def drop_modalities(
   key: jax.Array, present: jax.Array, modalities: tuple[str, ...], rates: Mapping[str, float]
 ) -> jax.Array:
-  """Modality dropout: takes modalities from samples, each on its own.
+  """Modality dropout: removes modalities from samples independently.
 
   FlexModal drops depth and infrared with probability 0.5 each and never RGB, which gives each of
   its four sub-protocols a quarter of the samples (Flex-Modal-FAS,
@@ -48,11 +48,11 @@ def drop_modalities(
   Args:
     key: one draw per sample and modality.
     present: [B, M] bool.
-    modalities: of present's columns.
-    rates: probability by modality; 0 where not named.
+    modalities: of the columns of `present`.
+    rates: probability by modality; 0 if not named.
 
   Returns:
-    [B, M] bool; a sample that would lose all it has keeps it.
+    [B, M] bool; a sample that would lose all its modalities keeps them.
   """
   rate = jnp.array([rates.get(m, 0.0) for m in modalities])[None]  # [1, M]
   kept = present & (jax.random.uniform(key, present.shape) >= rate)
@@ -72,19 +72,19 @@ def train_step(
 ) -> tuple[State, dict[str, jax.Array]]:
   """(state, batch, root key) -> (state, metrics); bind the rest with `functools.partial`.
 
-  Under `jit` with the batch sharded over devices, means and batch norm's statistics are over the
-  global batch: the result does not depend on how many devices there are.
+  Under `jit` with a sharded batch, means and batch norm statistics are over the global batch: the
+  result does not depend on the number of devices.
 
   Args:
     state: donated by the caller.
-    batch: images [B, H, W, C] float32, 'present' [B, M] bool, 'label' [B]; 'identity' [B] where the
-      head knows identities.
+    batch: images [B, H, W, C] float32, 'present' [B, M] bool, 'label' [B]; 'identity' [B] for a
+      head that classifies identities.
     key: the run's root key, the same at every step; the step is folded in here.
     model: a `flexmodal.Model`.
     optimizer, loss: see `optimizer.py` and `losses.py`.
     modality_dropout: see `drop_modalities`.
-    accumulate: parts that the batch is taken in, one after the other, for memory's sake: one
-      update by their mean gradient. Batch norm sees each part by itself.
+    accumulate: number of parts that are processed one after the other, to save memory; one update
+      with their mean gradient. Batch norm's statistics are over each part.
 
   Returns:
     The next state, and {'loss', 'accuracy', 'grad_norm'}, each [] float32.
@@ -98,7 +98,7 @@ def train_step(
   def objective(params, batch_stats, part, key):
     variables = {'params': params, 'batch_stats': batch_stats}
     outputs, batch_stats = model.apply(variables, part, key)
-    return loss(outputs, part).mean(), (right(outputs, part).mean(), batch_stats)
+    return loss(outputs, part).mean(), (is_correct(outputs, part).mean(), batch_stats)
 
   gradient = jax.value_and_grad(objective, has_aux=True)
   dropout_key = named_key(key, 'dropout')
@@ -108,7 +108,7 @@ def train_step(
     )
   else:
 
-    def one(carry, i_part):
+    def add_part(carry, i_part):
       (sums, batch_stats), (i, part) = carry, i_part
       (value, (accuracy, batch_stats)), grads = gradient(
         state.params, batch_stats, part, jax.random.fold_in(dropout_key, i)
@@ -117,7 +117,7 @@ def train_step(
 
     zeros = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
     numbered = jnp.arange(accumulate), _parts(batch, accumulate)
-    (sums, batch_stats), _ = jax.lax.scan(one, (zeros, state.batch_stats), numbered)
+    (sums, batch_stats), _ = jax.lax.scan(add_part, (zeros, state.batch_stats), numbered)
     value, accuracy, grads = jax.tree.map(lambda x: x / accumulate, sums)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   state = State(
@@ -129,17 +129,19 @@ def train_step(
   return state, {'loss': value, 'accuracy': accuracy, 'grad_norm': optax.tree.norm(grads)}
 
 
-def right(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> jax.Array:
-  """Which samples are decided rightly, [B] bool: by the sign of the logit, or by the identity whose
-  cosine is largest, without a margin."""
+def is_correct(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> jax.Array:
+  """Whether each sample's decision is correct, [B] bool.
+
+  The decision is the sign of the logit, or the identity with the largest cosine, without a margin.
+  """
   if outputs['logit'] is None:
     return outputs['cosine'].argmax(1) == batch['identity']
   return (outputs['logit'] >= 0) == (batch['label'] == 1)
 
 
 def _parts(batch, n: int):
-  """[B, ...] -> [n, B / n, ...]: every n-th sample, so that each device has a share of each part
-  in its own memory."""
+  """[B, ...] -> [n, B / n, ...]: every n-th sample, so that each part is spread over all devices
+  without moving data."""
   return jax.tree.map(
     lambda x: jnp.swapaxes(x.reshape(x.shape[0] // n, n, *x.shape[1:]), 0, 1), batch
   )

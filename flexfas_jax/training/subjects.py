@@ -1,9 +1,9 @@
-"""Who the training knows: the classes of an identity task, and the people of any training.
+"""The classes of an identity task, and the subjects of any training; kept in `subjects.json`.
 
-A class is a value of the column `config.target` ('subject': a person; else an attribute, as gender
-or ethnicity) in the training's selection, its number its place among the sorted values. A workdir's
-`people.json` keeps both, for evaluations without the training's data, and for runs that start from
-its weights and must not be tested on its people.
+A class is a value of the column `config.target` ('subject', or an attribute such as gender or
+ethnicity) in the training data; its number is its position among the sorted values. A workdir's
+`subjects.json` holds both, for evaluation without the training data, and for runs that start from
+its weights and must not be tested on its subjects.
 """
 
 import json
@@ -18,115 +18,132 @@ from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline.sources import Source
 
 SUBJECT = 'subject'
-FILE = 'people.json'
-_SHOWN = 5
+FILE = 'subjects.json'
+_SHOWN = 5  # names in a message
 
 
 class ClassVocabulary(NamedTuple):
-  """What `people.json` says."""
+  """The contents of `subjects.json`.
 
-  target: str  # '' of a training that tells attacks
+  Attributes:
+    target: the column whose values are the classes; '' for attack detection.
+    classes: its values, sorted.
+    subjects: of the training data, sorted; without samples that name none.
+  """
+
+  target: str
   classes: tuple[str, ...]
-  people: tuple[str, ...]  # sorted; who has no name is not among them
+  subjects: tuple[str, ...]
 
 
 def target_column(config: ConfigDict) -> str:
-  """The column whose values are told apart; '' where attacks are.
+  """The column whose values are the classes; '' for attack detection.
 
   Raises:
     ConfigError: an unknown task.
   """
   task = config.get('task', 'attacks')
   if task not in ('attacks', 'identities'):
-    raise ConfigError(f'config.task is {task!r}; choose one of: attacks, identities')
+    raise ConfigError(f'unknown config.task {task!r}; choose one of: attacks, identities')
   return config.get('target', SUBJECT) if task == 'identities' else ''
 
 
 def build_vocabulary(source: Source, target: str) -> ClassVocabulary:
-  """The classes and people of a training's data.
+  """The classes and subjects of the training data.
 
   Raises:
-    DataError: one class alone.
+    DataError: there is only one class.
   """
-  people = tuple(sorted(set(source.columns[SUBJECT]) - {''}))
+  subjects = tuple(sorted(set(source.columns[SUBJECT]) - {''}))
   if not target:
-    return ClassVocabulary('', (), people)
+    return ClassVocabulary('', (), subjects)
   classes = tuple(sorted(set(source.columns[target])))
   if len(classes) < 2:
     raise DataError(f'config.train: every example has the {target} {classes[0]!r}; add others')
-  return ClassVocabulary(target, classes, people)
+  return ClassVocabulary(target, classes, subjects)
 
 
-def check(source: Source, target: str, side: str) -> None:
-  """Raises a DataError if examples have no class, or are attacks, whose face is somebody else's."""
+def check_labels(source: Source, target: str, side: str) -> None:
+  """Checks that every example is bona fide and has a class.
+
+  An attack shows the face of another subject than the one who presents it.
+
+  Args:
+    source: a data set.
+    target: the column of the classes.
+    side: the config's field, for the message.
+
+  Raises:
+    DataError: some are attacks or have no class.
+  """
   columns = source.columns
   if n := sum(value == '' for value in columns[target]):
     first = columns['id'][list(columns[target]).index('')]
     raise DataError(f'{side}: {n} of {len(source)} examples have no {target}, the first {first}')
   if n := sum(label == 'attack' for label in columns['label']):
     raise DataError(
-      f'{side}: {n} of {len(source)} examples are attacks, which show no face of their own; '
-      'take the people alone: set/config:split[species=bona_fide]'
+      f'{side}: {n} of {len(source)} examples are attacks, whose faces have no identity; select '
+      'bona fide examples: set/config:split[species=bona_fide]'
     )
 
 
-def check_count(config: ConfigDict, known: ClassVocabulary) -> None:
-  """Raises a ConfigError where the config gives another number of identities than there are."""
-  given = config.model.head.get('identities', 0)
-  if known.target and given not in (0, len(known.classes)):
-    raise ConfigError(
-      f'config.model.head.identities = {given}, and config.train has {len(known.classes)} values '
-      f'of {known.target}; give {len(known.classes)}, or 0 for as many as there are'
-    )
-
-
-def number(source: Source, known: ClassVocabulary, side: str) -> np.ndarray:
+def class_numbers(source: Source, vocabulary: ClassVocabulary, side: str) -> np.ndarray:
   """The class of every example, [N] int32.
 
   Raises:
-    DataError: a class that the training does not know.
+    DataError: a class that the training data does not have.
   """
-  place = {name: i for i, name in enumerate(known.classes)}
-  values = source.columns[known.target]
-  if strange := sorted(set(values) - place.keys()):
+  number = {name: i for i, name in enumerate(vocabulary.classes)}
+  values = source.columns[vocabulary.target]
+  if unknown := sorted(set(values) - number.keys()):
+    classes = ', '.join(vocabulary.classes[:_SHOWN])
+    more = ', ...' if len(vocabulary.classes) > _SHOWN else ''
     raise DataError(
-      f'{side}: {known.target} {", ".join(strange[:_SHOWN])} is not in config.train, which has: '
-      f'{", ".join(known.classes[:_SHOWN])}' + ', ...' * (len(known.classes) > _SHOWN)
+      f'{side}: {vocabulary.target} {", ".join(unknown[:_SHOWN])} is not in config.train, which '
+      f'has: {classes}{more}'
     )
-  return np.array([place[value] for value in values], np.int32)
+  return np.array([number[value] for value in values], np.int32)
 
 
-def write(folder: pathlib.Path, known: ClassVocabulary) -> None:
-  """Leaves `people.json` in a workdir."""
-  # Where people are the classes, they are told once.
-  told = known._asdict() | ({'classes': ()} if known.target == SUBJECT else {})
-  write_text(folder / FILE, json.dumps(told, indent=1) + '\n')
+def write(folder: pathlib.Path, vocabulary: ClassVocabulary) -> None:
+  """Writes `subjects.json` into a workdir."""
+  contents = vocabulary._asdict()
+  if vocabulary.target == SUBJECT:
+    contents['classes'] = ()  # they are the subjects
+  write_text(folder / FILE, json.dumps(contents, indent=1) + '\n')
 
 
 def read(folder: pathlib.Path) -> ClassVocabulary | None:
-  """What a workdir's training knew; None where nothing says so.
+  """The classes and subjects of a workdir's training; None if it has no such file.
 
   Raises:
     StateError: the file is damaged.
   """
-  file = folder / FILE
+  file, key = folder / FILE, 'subjects'
+  if not file.is_file():  # as earlier versions wrote it
+    file, key = folder / 'people.json', 'people'
   if not file.is_file():
     return None
   try:
-    told = json.loads(file.read_text(encoding='utf-8'))
-    known = ClassVocabulary(told['target'], tuple(told['classes']), tuple(told['people']))
+    contents = json.loads(file.read_text(encoding='utf-8'))
+    vocabulary = ClassVocabulary(
+      contents['target'], tuple(contents['classes']), tuple(contents[key])
+    )
   except (ValueError, KeyError, TypeError) as error:
     raise StateError(f'{file} is damaged ({error})') from error
-  return known._replace(classes=known.people) if known.target == SUBJECT else known
+  if vocabulary.target == SUBJECT:
+    return vocabulary._replace(classes=vocabulary.subjects)
+  return vocabulary
 
 
-def check_same_vocabulary(folder: pathlib.Path, known: ClassVocabulary) -> None:
-  """Raises a StateError where a run that goes on would number other classes."""
+def check_same_vocabulary(folder: pathlib.Path, vocabulary: ClassVocabulary) -> None:
+  """Raises a StateError if resuming a workdir's run would renumber its classes."""
   before = read(folder)
-  if before and before[:2] != known[:2]:
-    changed = sorted(set(before.classes) ^ set(known.classes))
-    raise StateError(
-      f'{folder} was trained on {len(before.classes)} values of {before.target}, and there are '
-      f'{len(known.classes)} of {known.target} now; apart: {", ".join(changed[:_SHOWN])}. Give it '
-      'the data that it began with, or name another --workdir'
-    )
+  if before is None or before[:2] == vocabulary[:2]:
+    return
+  changed = sorted(set(before.classes) ^ set(vocabulary.classes))
+  raise StateError(
+    f'{folder} was trained on {len(before.classes)} values of {before.target}, and config.train '
+    f'has {len(vocabulary.classes)} of {vocabulary.target}; they differ in: '
+    f'{", ".join(changed[:_SHOWN])}. Give the original training data, or another --workdir'
+  )

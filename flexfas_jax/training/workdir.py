@@ -1,4 +1,4 @@
-"""A workdir belongs to one config: what may be otherwise when a run goes on, and what may not."""
+"""A workdir belongs to one config: which fields may change when its run resumes."""
 
 import json
 import pathlib
@@ -6,47 +6,50 @@ import pathlib
 from flexfas_jax.errors import StateError
 from flexfas_jax.files import write_text
 
-# Where and how a run is done, not what it computes.
+# Where and how a run computes, not what.
 FREE = (
   *('data_dir', 'mesh', 'eval_batch_size'),
   *('log_every', 'checkpoint_every', 'save_tries', 'report', 'member'),
 )
-# What evaluation alone may have otherwise than the training had.
+# Fields that an evaluation may change.
 ONLY_TESTS = (
   *('test', 'threshold', 'protocol', 'accept_known_leaks', 'left_out', 'views'),
-  'pretrained',  # what it started from is not read again
+  'pretrained',  # the initial weights are not read again
   'pairs',
 )
-# Fields that configs of earlier versions lack, and what they computed.
+# Fields that the configs of earlier versions lack, with the values those versions used.
 _DEFAULTS = {'resize': 'area'}
+# Fields that determine the order of the training data.
+_DATA_ORDER = ('train', 'seed', 'batch_size')
 _PRETRAINING = 'pretraining.json'
-# With another of these, the order of the data is another one.
-_DATA = ('train', 'seed', 'batch_size')
 
 
-def compare(workdir: pathlib.Path, fields: dict, but: tuple[str, ...] = ()) -> list[str]:
-  """What of a config is not as the workdir's run was begun with, a line each; [] in a new workdir.
+def changed_fields(workdir: pathlib.Path, fields: dict, but: tuple[str, ...] = ()) -> list[str]:
+  """Compares a config with the one that a workdir's run was started with.
 
   Args:
-    workdir: a run's, or one that is not there, empty, or holds a preflight alone.
-    fields: the config.
+    workdir: of a run; or missing, empty, or with nothing but a preflight.
+    fields: of the config.
     but: groups that may differ, besides `FREE`.
+
+  Returns:
+    A line for each difference; [] for a new workdir.
 
   Raises:
     StateError: the folder holds something else.
   """
   file = workdir / 'config.json'
   if not file.exists():
-    # A file with a dot is what was killed while it wrote the config.
-    held = [f.name for f in workdir.glob('*') if f.name[0] != '.' and f.name != 'preflight.json']
-    if held:
-      raise StateError(f'{workdir} is not empty and holds no run of ours; name another --workdir')
+    # A process killed while it wrote the config leaves a file whose name begins with a dot.
+    others = [f.name for f in workdir.glob('*') if f.name[0] != '.' and f.name != 'preflight.json']
+    if others:
+      raise StateError(f'{workdir} is not empty and holds no run; name another --workdir')
     return []
   try:
-    old = _DEFAULTS | _flat(json.loads(file.read_text()))
+    old = _DEFAULTS | _flatten(json.loads(file.read_text()))
   except ValueError as error:
     raise StateError(f'{file} is damaged ({error}); name another --workdir') from error
-  new = _DEFAULTS | _flat(json.loads(json.dumps(fields)))
+  new = _DEFAULTS | _flatten(json.loads(json.dumps(fields)))
   changed = [
     key
     for key in sorted(old.keys() | new.keys())
@@ -56,21 +59,21 @@ def compare(workdir: pathlib.Path, fields: dict, but: tuple[str, ...] = ()) -> l
 
 
 def data_order_changed(old: dict, new: dict) -> bool:
-  """Whether a position in the data of one config means nothing in another's."""
-  return any(old.get(key) != json.loads(json.dumps(new[key])) for key in _DATA)
+  """Whether a data position saved under one config is invalid under another."""
+  return any(old.get(key) != json.loads(json.dumps(new[key])) for key in _DATA_ORDER)
 
 
-def refuse(workdir: pathlib.Path, changed: list[str], hint: str = '') -> None:
+def refuse_changes(workdir: pathlib.Path, changed: list[str], hint: str = '') -> None:
   """Raises a StateError that lists the changes, if there are any."""
   if changed:
     raise StateError(
-      f'{workdir} is the workdir of another config; name another --workdir, or go back to its '
+      f'{workdir} is the workdir of another config; name another --workdir, or restore its '
       f'config{hint}:\n' + '\n'.join(f'  {line}' for line in changed)
     )
 
 
 def write_config(workdir: pathlib.Path, fields: dict, changed_at: int | None = None) -> None:
-  """`config.json`; the one before a change stays as `config.before_step_N.json`."""
+  """Writes `config.json`; keeps the one before a change as `config.before_step_N.json`."""
   workdir.mkdir(parents=True, exist_ok=True)
   file = workdir / 'config.json'
   if changed_at is not None:
@@ -78,30 +81,34 @@ def write_config(workdir: pathlib.Path, fields: dict, changed_at: int | None = N
   write_text(file, json.dumps(fields, indent=2) + '\n')
 
 
-def write_pretraining(workdir: pathlib.Path, told: dict) -> None:
-  """`pretraining.json`: which weights of ours a run started from, and the people they have seen."""
-  write_text(workdir / _PRETRAINING, json.dumps(told, indent=1) + '\n')
+def write_pretraining(workdir: pathlib.Path, record: dict) -> None:
+  """Writes `pretraining.json`: the run whose weights a run started from, and its subjects."""
+  write_text(workdir / _PRETRAINING, json.dumps(record, indent=1) + '\n')
 
 
-def pretraining(workdir: pathlib.Path) -> dict:
-  """What `write_pretraining` wrote; {} where the run started from nothing of ours.
+def read_pretraining(workdir: pathlib.Path) -> dict:
+  """What `write_pretraining` wrote; {} if the run did not start from another run.
 
   Raises:
     StateError: the file is damaged.
   """
   file = workdir / _PRETRAINING
+  if not file.is_file():
+    return {}
   try:
-    told = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {}
-    told.get('people')
-  except (ValueError, AttributeError) as error:
+    record = dict(json.loads(file.read_text(encoding='utf-8')))
+  except (ValueError, TypeError) as error:
     raise StateError(f'{file} is damaged ({error})') from error
-  return told
+  for old, new in (('people', 'subjects'), ('remark', 'note')):  # keys of earlier versions
+    if old in record:
+      record[new] = record.pop(old)
+  return record
 
 
-def _flat(tree: dict, prefix: str = '') -> dict:
+def _flatten(tree: dict, prefix: str = '') -> dict:
   flat = {}
   for key, value in tree.items():
     name = f'{prefix}{key}'
-    # An empty group says something too: a loss without fields is named by its key alone.
-    flat |= _flat(value, name + '.') if isinstance(value, dict) and value else {name: value}
+    # An empty group counts as a value: a loss without fields is its name alone.
+    flat |= _flatten(value, name + '.') if isinstance(value, dict) and value else {name: value}
   return flat

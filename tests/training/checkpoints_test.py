@@ -50,7 +50,7 @@ def folder(kept, tmp_path):
 def test_what_is_saved_is_what_is_restored(folder):
   checkpoints = Checkpoints(folder, 'eer')
   assert (checkpoints.latest(), checkpoints.best(), checkpoints.steps()) == (6, 4, [4, 6])
-  assert checkpoints.judged(4) and not checkpoints.judged(6)
+  assert checkpoints.has_metrics(4) and not checkpoints.has_metrics(6)
   jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(4, abstract()), make_state(4))
   assert checkpoints.position(6) == {'next_index': 6}
   for step in (4, 6):
@@ -60,7 +60,7 @@ def test_what_is_saved_is_what_is_restored(folder):
 def test_a_step_is_saved_again_with_its_metrics(folder):
   checkpoints = Checkpoints(folder, 'eer')
   checkpoints.save(6, make_state(6), {'next_index': 6}, {}, {'eer': 0.05}, wait=True)
-  assert checkpoints.judged(6)
+  assert checkpoints.has_metrics(6)
   assert checkpoints.best() == 6
   checkpoints.verify(6)
   assert not (folder.parent / 'replaced_checkpoint').exists()
@@ -105,10 +105,10 @@ def test_a_damaged_newest_falls_back_loudly(folder):
   damaged = largest(folder / '6')
   flip(damaged)
   said = []
-  quarantine_corrupt(folder, tell=said.append)
+  quarantine_corrupt(folder, warn=said.append)
   assert 'WARNING: the checkpoint' in said[0]
   assert f'{damaged.name} was changed' in said[0]
-  assert 'going on from step 4 instead; 6 was moved to' in said[1]
+  assert 'resuming from step 4 instead; moved 6 to' in said[1]
   checkpoints = Checkpoints(folder, 'eer')
   assert checkpoints.latest() == 4
   jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(4, abstract()), make_state(4))
@@ -125,15 +125,15 @@ def test_a_damaged_newest_is_an_error_where_one_asks_for_it(folder):
 def test_when_all_are_damaged_nothing_is_begun_anew(folder):
   for step in ('4', '6'):
     flip(largest(folder / step))
-  with pytest.raises(StateError, match='every checkpoint in .* is damaged: 6, 4; put back a copy'):
-    quarantine_corrupt(folder, tell=lambda line: None)
+  with pytest.raises(StateError, match='every checkpoint in .* is damaged: 6, 4; restore a copy'):
+    quarantine_corrupt(folder, warn=lambda line: None)
   assert sorted(f.name for f in folder.iterdir()) == ['4', '6']
 
 
 def test_a_checkpoint_without_digests_is_damaged(folder):
   (folder / '6' / digests.NAME).unlink()
   said = []
-  quarantine_corrupt(folder, tell=said.append)
+  quarantine_corrupt(folder, warn=said.append)
   assert 'digests.json is missing or damaged' in said[0]
   assert [f.name for f in folder.iterdir()] == ['4']
   assert (folder.parent / 'damaged_checkpoints' / '6').exists()
@@ -168,7 +168,7 @@ def test_an_error_in_flight_is_not_waited_for(tmp_path, monkeypatch):
 
 def test_the_best_must_be_whole_to_be_judged(folder):
   flip(largest(folder / '4'))
-  with pytest.raises(StateError, match='4 is damaged .*; delete it to go on without it'):
+  with pytest.raises(StateError, match='4 is damaged .*; delete it to continue without it'):
     Checkpoints(folder, 'eer', read_only=True).verify(4)
 
 
@@ -197,7 +197,7 @@ from flexfas_jax.training.checkpoints import Checkpoints
 
 folder, said = pathlib.Path(sys.argv[1]), []
 state = {'w': jnp.asarray(np.random.default_rng(0).standard_normal((480, 480)), jnp.float32)}
-checkpoints = Checkpoints(folder / 'checkpoints', 'eer', tries=2, tell=said.append)
+checkpoints = Checkpoints(folder / 'checkpoints', 'eer', tries=2, warn=said.append)
 
 def save(step):
   checkpoints.save(step, state, {'next_index': step}, {}, {'eer': 0.5})
@@ -241,9 +241,13 @@ def test_a_full_disk_is_survived_for_some_tries(tmp_path):
   assert found['again'] == [1, 3]
   first, second = found['said']
   assert 'WARNING: the checkpoint of step 2 cannot be saved' in first
-  assert 'the training goes on, the checkpoint of step 1 stands; 1 more failure(s) end it' in first
+  assert (
+    'training continues, the checkpoint of step 1 is intact; 1 more failure(s) will end it' in first
+  )
   assert 'the checkpoint of step 4 cannot be saved' in second
   assert 'step 5 cannot be saved' in found['error']
-  assert 'failure number 2 in a row; the checkpoint of step 3 stands. Make room' in found['error']
+  assert (
+    'failure number 2 in a row; the checkpoint of step 3 is intact. Free space' in found['error']
+  )
   assert found['end'] == [1, 3]
   assert found['left'] == ['1', '3']

@@ -138,7 +138,7 @@ def test_who_cannot_be_joined_is_an_error(config, tmp_path):
 )
 def test_one_of_several_says_so(said):
   with pytest.raises(
-    ConfigError, match=f'{next(iter(said))} says .* start them with --distributed'
+    ConfigError, match=f'{next(iter(said))} indicates .* start each with --distributed'
   ):
     distributed.check_launched_distributed(said)
   one = {'SLURM_STEP_NUM_TASKS': '1', 'TPU_WORKER_HOSTNAMES': 'localhost'}

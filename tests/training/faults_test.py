@@ -19,7 +19,7 @@ from flexfas_jax import progress
 from flexfas_jax.errors import STOPPED, ConfigError, StateError, Stopped
 from flexfas_jax.training import clock, devices, loop, metric_writer, setup
 from flexfas_jax.training.checkpoints import Checkpoints
-from flexfas_jax.training.tasks import anti_spoofing
+from flexfas_jax.training.tasks import AntiSpoofing
 from tests.small_job import ROOT, STEPS, finish, losses, start, write_config
 
 
@@ -113,20 +113,20 @@ def test_told_to_stop_within_an_epoch(config, unbroken, tmp_path):
 
 def test_told_to_stop_while_val_is_scored(config, unbroken, tmp_path, monkeypatch):
   """The step is saved at once, and judged by whoever goes on."""
-  score = anti_spoofing.val_metrics
+  score = AntiSpoofing.val_metrics
 
   def told(*arguments):
     os.kill(os.getpid(), signal.SIGTERM)
     return score(*arguments)
 
-  monkeypatch.setattr(anti_spoofing, 'val_metrics', told)
+  monkeypatch.setattr(AntiSpoofing, 'val_metrics', told)
   with pytest.raises(Stopped, match=f'after step {STEPS} of {STEPS}'):
     loop.train(in_process(config), str(tmp_path / 'run'))
   assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-  assert not Checkpoints(tmp_path / 'run' / 'checkpoints', 'eer', read_only=True).judged(STEPS)
-  monkeypatch.setattr(anti_spoofing, 'val_metrics', score)
+  assert not Checkpoints(tmp_path / 'run' / 'checkpoints', 'eer', read_only=True).has_metrics(STEPS)
+  monkeypatch.setattr(AntiSpoofing, 'val_metrics', score)
   loop.train(in_process(config), str(tmp_path / 'run'))
-  assert Checkpoints(tmp_path / 'run' / 'checkpoints', 'eer', read_only=True).judged(STEPS)
+  assert Checkpoints(tmp_path / 'run' / 'checkpoints', 'eer', read_only=True).has_metrics(STEPS)
   ((found,), (expected,)) = (
     [r for r in rows(d) if 'val/eer' in r] for d in (tmp_path / 'run', unbroken)
   )
@@ -165,7 +165,7 @@ def test_a_damaged_newest_checkpoint(config, unbroken, tmp_path):
     loop.train(in_process(config), str(workdir), loop.Options(strict_restore=True))
   ((code, _, said),) = finish(start(config, workdir, 1, 1, '--mode=train'))
   assert code == 0, said
-  assert 'WARNING: going on from step 6 instead; 8 was moved to' in said
+  assert 'WARNING: resuming from step 6 instead; moved 8 to' in said
   assert 'resuming at step 6' in said
   assert_as_if_nothing_had_happened(config, workdir, unbroken)
 
@@ -180,14 +180,14 @@ def test_another_config_is_refused_unless_one_says_so(config, unbroken, tmp_path
   # Where and how it runs is nobody's business; this one ends at once.
   early = loop.Options(profile_steps=(2, 3))
   loop.train(in_process(config, log_every=7, save_tries=9), str(workdir), early)
-  assert 'no profile: the steps asked for end at 3, before step 8' in capsys.readouterr().err
+  assert 'no profile: its last step, 3, is not after step 8' in capsys.readouterr().err
   options = loop.Options(allow_config_change=True, profile_steps=(9, 10))
   capsys.readouterr()
   loop.train(changed, str(workdir), options)
   said = capsys.readouterr().err
-  assert f'WARNING: from step {STEPS} on another config is trained with:' in said
+  assert f'WARNING: from step {STEPS} on, training continues with another config:' in said
   assert 'schedule.peak: 0.001 there, 0.01 now' in said
-  assert 'begins anew' not in said
+  assert 'data order reset' not in said
   assert json.loads((workdir / 'config.before_step_8.json').read_text())['steps'] == STEPS
   assert json.loads((workdir / 'config.json').read_text())['steps'] == STEPS + 2
   positions = Checkpoints(workdir / 'checkpoints', 'eer', read_only=True)
@@ -196,14 +196,14 @@ def test_another_config_is_refused_unless_one_says_so(config, unbroken, tmp_path
 
   changed.batch_size, changed.steps = 16, STEPS + 3
   loop.train(changed, str(workdir), loop.Options(allow_config_change=True))
-  assert 'the order of the data begins anew' in capsys.readouterr().err
+  assert 'data order reset' in capsys.readouterr().err
   positions = Checkpoints(workdir / 'checkpoints', 'eer', read_only=True)
   assert positions.position(STEPS + 3) == {'next_index': 1}
 
 
 @pytest.mark.parametrize('steps', [(0, 3), (5, 4), (8, 9)])
 def test_a_profile_of_steps_that_there_are_not(config, tmp_path, steps):
-  with pytest.raises(ConfigError, match='there are steps 1 to 8'):
+  with pytest.raises(ConfigError, match='not within the steps 1 to 8'):
     loop.train(in_process(config), str(tmp_path / 'run'), loop.Options(profile_steps=steps))
 
 

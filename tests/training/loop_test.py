@@ -192,13 +192,13 @@ def test_a_folder_of_something_else_is_left_alone(prepared, tmp_path):
 def test_a_preflight_may_come_first(tmp_path):
   (tmp_path / 'preflight.json').write_text('[]')
   (tmp_path / '.config.json.17.tmp').write_text('{')  # killed at its very beginning
-  assert workdir.compare(tmp_path, {'seed': 0}) == []
+  assert workdir.changed_fields(tmp_path, {'seed': 0}) == []
 
 
 def test_a_config_of_an_earlier_version_lacks_what_was_always_so(tmp_path):
   (tmp_path / 'config.json').write_text('{"seed": 0}')
-  assert workdir.compare(tmp_path, {'seed': 0, 'resize': 'area'}) == []
-  changed = workdir.compare(tmp_path, {'seed': 0, 'resize': 'bilinear'})
+  assert workdir.changed_fields(tmp_path, {'seed': 0, 'resize': 'area'}) == []
+  changed = workdir.changed_fields(tmp_path, {'seed': 0, 'resize': 'bilinear'})
   assert changed == ['resize: area there, bilinear now']
 
 
@@ -242,10 +242,14 @@ def test_nothing_to_evaluate(prepared, tmp_path):
     ({'eval_every': 0}, ConfigError, 'config.eval_every is 0; give a whole number from 1 on'),
     ({'val': 'rendered_faces/surf_like_tiny:dev'}, DataError, "no split 'dev'"),
     ({'left_out': ('val',)}, DataError, 'attack eyes_curved in train .* and val'),
-    ({'left_out': ('unsen',)}, ConfigError, "left_out names 'unsen'; there are: val, cross, intra"),
+    (
+      {'left_out': ('unsen',)},
+      ConfigError,
+      "'unsen'; choose from: val, cross, intra",
+    ),
     ({'views': ('flip', 'upside')}, ConfigError, "'upside' is no view"),
-    ({'member': {'network': 'a/b'}}, ConfigError, "'a/b' must have neither / nor @"),
-    ({'member': {'seed': 1}}, ConfigError, 'give a network and a fold, the seed is known'),
+    ({'member': {'network': 'a/b'}}, ConfigError, "'a/b' must not contain / or @"),
+    ({'member': {'seed': 1}}, ConfigError, 'give network and fold; the seed'),
     ({'val': 'rendered_faces/cefa_like_tiny:masks'}, DataError, 'every sample is attack'),
     ({'val': 'rendered_faces/surf_like_tiny:train'}, DataError, 'surf_like/s0.* train .* and val'),
     ({'test.cross': 'rendered_faces/surf_like_tiny:val'}, DataError, 'in val .* and cross'),
@@ -327,7 +331,7 @@ def test_sets_that_are_missing_are_listed_once_each(tmp_path):
   assert lines[3].startswith('config.test.cross: wmca/flexmodal is not prepared')
   config.data_dir = str(tmp_path / 'nothing')
   with pytest.raises(
-    ConfigError, match='(?s)4 problems:\n- config.data_dir = .* is no folder; name'
+    ConfigError, match='(?s)4 problems:\n- config.data_dir = .* is not a folder; name'
   ):
     loop.train_and_evaluate(config, str(tmp_path / 'run'))
   assert os.listdir(tmp_path) == []
@@ -343,7 +347,8 @@ def test_a_protocol_says_what_is_read_and_shown(prepared):
   assert experiment.metrics[0] == 'acer'
   assert config.train == OVERRIDES['train']  # what was given is not changed
   names = [
-    schema.subset_name(subset) for subset in setup.subsets(experiment.model, PROTOCOLS['cefa_3'])
+    schema.subset_name(subset)
+    for subset in setup.scored_subsets(experiment.model, PROTOCOLS['cefa_3'])
   ]
   assert names == ['rgb', 'depth', 'ir']
   only = make_config(
@@ -352,9 +357,9 @@ def test_a_protocol_says_what_is_read_and_shown(prepared):
     **{'model.modalities': ('rgb',), 'model.fusion': {'name': 'concat'}, 'modality_dropout': {}},
   )
   only.model.modalities = ('rgb',)
-  assert setup.subsets(setup.build(only).model, PROTOCOLS['cefa_3']) == (('rgb',),)
-  with pytest.raises(ConfigError, match='the protocol reports rgb.depth.ir, and the model serves'):
-    setup.subsets(setup.build(only).model, PROTOCOLS['mmdg_1_cps_w'])
+  assert setup.scored_subsets(setup.build(only).model, PROTOCOLS['cefa_3']) == (('rgb',),)
+  with pytest.raises(ConfigError, match='the protocol reports rgb.depth.ir, but the model serves'):
+    setup.scored_subsets(setup.build(only).model, PROTOCOLS['mmdg_1_cps_w'])
 
 
 def test_who_only_evaluates_need_not_have_what_was_trained_on(prepared, tmp_path):
@@ -367,7 +372,9 @@ def test_who_only_evaluates_need_not_have_what_was_trained_on(prepared, tmp_path
   config.test = {'cross': 'rendered_faces/wmca_like_tiny:test'}
   data = datasets.open_all(setup.build(config).config, train=False)
   assert data.train is None
-  assert data.notes == ['not proven to share nobody: train, padisi/face:whole, which is not here']
+  assert data.notes == [
+    'leakage not checked for train, padisi/face:whole: the data is not available here'
+  ]
 
 
 def test_a_sensor_that_predicts_the_label_is_warned_of(prepared):
@@ -429,7 +436,7 @@ def test_an_exploded_loss_stops_the_run(prepared, tmp_path, one_device):
   config = make_config(
     prepared, **{'schedule.peak': float('inf'), 'checkpoint_every': 1, 'log_every': 100}
   )
-  with pytest.raises(StateError, match='the loss is nan and .* at step 2, .* step 1 stands'):
+  with pytest.raises(StateError, match='the loss is nan and .* at step 2, .* step 1 is intact'):
     loop.train(config, str(tmp_path / 'run'))
   told = json.loads((tmp_path / 'run' / 'bad_batch.json').read_text())
   assert (told['step'], told['loss']) == (2, 'nan')
@@ -497,8 +504,8 @@ def test_streams_start_from_a_file_and_a_resumed_run_needs_none(prepared, tmp_pa
 
   config = make_config(prepared)
   config.pretrained = {'weights': 'FILE', 'architecture': 'timm/vit_tiny_patch16_224'}
-  monkeypatch.setattr(loop.pretrained, 'fetch', fetch)
-  monkeypatch.setattr(loop, '_steps', steps)
+  monkeypatch.setattr(loop.conversion, 'fetch', fetch)
+  monkeypatch.setattr(loop, '_run_steps', steps)
   loop.train(config, str(tmp_path / 'run'))
   (state,) = seen
   for leaf in jax.tree.leaves(state.params['streams_shared']):
@@ -517,7 +524,8 @@ def test_streams_start_from_a_file_and_a_resumed_run_needs_none(prepared, tmp_pa
 
   (tmp_path / 'run' / 'checkpoints').mkdir(exist_ok=True)
   monkeypatch.setattr(loop, 'Checkpoints', Begun)
-  assert loop._donated(setup.build(config), tmp_path / 'run') == ({}, '', {})
+  prepared_run = loop._prepare(config, str(tmp_path / 'run'), loop.DEFAULTS, test=False)
+  assert loop._load_pretrained(prepared_run) == ({}, '', {})
   assert len(asked) == 1
 
 

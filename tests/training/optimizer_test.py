@@ -213,11 +213,17 @@ def test_a_rate_scales_what_adam_makes_not_its_gradient():
 @pytest.mark.parametrize(
   'fields,said',
   [
-    ({'freeze': ('stream_rgb/stage_1',)}, 'freeze: no parameter is called .*streams_rgb/stage_1'),
-    ({'rates': {'neck': 0.1}}, "rates: no parameter is called 'neck'; near it: head, streams_rgb"),
+    (
+      {'freeze': ('stream_rgb/stage_1',)},
+      'freeze: .* matches no parameter; similar names: .*streams_rgb/stage_1',
+    ),
+    (
+      {'rates': {'neck': 0.1}},
+      "rates: 'neck' matches no parameter; similar names: head, streams_rgb",
+    ),
     ({'freeze': ('*',)}, 'nothing is left to train'),
-    ({'freeze': 'head'}, r"is a text; give several: \('head',\)"),
-    ({'rates': {'head': 0}}, 'a factor is above 0, .*config.optimizer.freeze'),
+    ({'freeze': 'head'}, r"is a string; give a tuple: \('head',\)"),
+    ({'rates': {'head': 0}}, 'give a factor above 0, .*config.optimizer.freeze'),
   ],
 )
 def test_names_that_cannot_be(fields, said):

@@ -12,7 +12,14 @@ import pytest
 from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.training import losses, sharding
-from flexfas_jax.training.step import State, _parts, drop_modalities, named_key, right, train_step
+from flexfas_jax.training.step import (
+  State,
+  _parts,
+  drop_modalities,
+  is_correct,
+  named_key,
+  train_step,
+)
 from tests.toy import make, make_batch
 
 MODALITIES = ('rgb', 'depth', 'ir')
@@ -115,10 +122,10 @@ def test_accuracy_is_of_the_batch_whole_and_in_parts():
   logit = jnp.array([2.0, -1.0, 0.0, 0.0, 3.0, -2.0, 1.0, 5.0])
   label = jnp.array([1, 1, 1, 0, 0, 0, 1, 1], jnp.int32)
   rightly = [1, 0, 1, 0, 0, 1, 1, 1]
-  np.testing.assert_array_equal(right({'logit': logit}, {'label': label}), rightly)
+  np.testing.assert_array_equal(is_correct({'logit': logit}, {'label': label}), rightly)
   cosine = jnp.array([[0.1, 0.9], [0.8, 0.2], [0.3, 0.1]])
   identity = {'identity': jnp.array([1, 1, 0])}
-  np.testing.assert_array_equal(right({'logit': None, 'cosine': cosine}, identity), [1, 0, 1])
+  np.testing.assert_array_equal(is_correct({'logit': None, 'cosine': cosine}, identity), [1, 0, 1])
 
   model = types.SimpleNamespace(
     modalities=('rgb',),
@@ -235,6 +242,6 @@ def test_devices_that_do_not_divide_are_named():
     sharding.check_batch(4, mesh, 'config.batch_size', accumulate=2)
   with pytest.raises(ConfigError, match='fsdp = 3 does not divide the 8 devices'):
     sharding.make_mesh(fsdp=3)
-  with pytest.raises(ConfigError, match='mesh = 2 x 2 is not the 8 devices; .* 4'):
+  with pytest.raises(ConfigError, match='mesh = 2 x 2 does not match the 8 devices; .* 4'):
     sharding.make_mesh(2, 2)
   assert dict(sharding.make_mesh(4, 2).shape) == {'data': 4, 'fsdp': 2}

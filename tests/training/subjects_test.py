@@ -20,6 +20,7 @@ from flexfas_jax.models.weights import conversion
 from flexfas_jax.training import datasets, init_from_run, loop, setup, sharding, subjects, workdir
 from flexfas_jax.training.checkpoints import Checkpoints
 from flexfas_jax.training.tasks import attribute_classification
+from flexfas_jax.training.tasks import face_verification as tasks_face_verification
 
 ROOT = pathlib.Path(__file__).parents[2]
 PEOPLE = 'rendered_faces/{}[species=bona_fide & modalities=rgb]'
@@ -86,7 +87,7 @@ def state_of(folder, metric='eer'):
   """(step, variables) of the best step, whatever the model."""
   found = Checkpoints(folder / 'checkpoints', metric, read_only=True)
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return found.best(), found.variables(found.best(), place)
+  return found.best(), found.restore_variables(found.best(), place)
 
 
 def flat(tree):
@@ -119,7 +120,7 @@ def donor(prepared, tmp_path_factory):
   )
   found = main(file, folder / 'run')
   assert found.returncode == 0, found.stderr
-  assert 'Verification of people who were not trained on' in found.stdout
+  assert 'Verification of subjects not in the training data' in found.stdout
   return folder / 'run'
 
 
@@ -134,8 +135,8 @@ def test_a_run_leaves_pairs_figures_and_people(donor, prepared):
   assert all((r['subject_a'] == r['subject_b']) == (r['label'] == 'same') for r in rows)
   known = subjects.read(donor)
   source = datasets.open_all(faces(prepared)).train
-  assert known.classes == known.people == tuple(sorted(set(source.columns['subject'])))
-  assert len(known.people) == 6
+  assert known.classes == known.subjects == tuple(sorted(set(source.columns['subject'])))
+  assert len(known.subjects) == 6
   assert losses(donor).keys() == set(range(1, 9))
   header = json.loads((donor / 'scores/intra_pairs.json').read_text())
   assert header['weights_hash'] and header['config']['task'] == 'identities'
@@ -172,7 +173,7 @@ def test_evaluation_needs_no_training_data(donor, prepared, tmp_path, capsys):
     patch.setattr(datasets.sources, 'prepare', refuse)
     loop.evaluate(config, str(run))
   assert json.loads((run / 'results.json').read_text()) == before
-  assert 'not proven to share nobody: train' in capsys.readouterr().out
+  assert 'leakage not checked for train' in capsys.readouterr().out
 
 
 def refuse(*_, **__):
@@ -188,7 +189,7 @@ def test_a_run_that_goes_on_ends_alike(donor, tmp_path):
   assert 'resuming at step 4' in found.stderr
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   first, again = (
-    flat(Checkpoints(f / 'checkpoints', 'eer', read_only=True).variables(8, place))
+    flat(Checkpoints(f / 'checkpoints', 'eer', read_only=True).restore_variables(8, place))
     for f in (donor, run)
   )
   assert first.keys() == again.keys()
@@ -236,9 +237,9 @@ def test_a_step_does_not_depend_on_how_the_classifier_is_cut(monkeypatch):
   'fields,error,said',
   [
     ({'task': 'faces'}, ConfigError, "'faces'; choose one of: attacks, identities"),
-    ({'model.head.identities': 7}, ConfigError, '= 7, and config.train has 6 values of subject'),
-    ({'protocol': 'cefa_5'}, ConfigError, 'is of attacks, not of identities'),
-    ({'model.head': {'name': 'binary_logit'}}, ConfigError, 'needs a head that knows them'),
+    ({'model.head.identities': 7}, ConfigError, '= 7, but config.train has 6 values of subject'),
+    ({'protocol': 'cefa_5'}, ConfigError, 'is for attacks, not for identities'),
+    ({'model.head': {'name': 'binary_logit'}}, ConfigError, 'needs a head that classifies them'),
     ({'target': 'gender'}, ConfigError, "has no column 'gender'; it has: .*ethnicity"),
     ({'target': 'ethnicity'}, DataError, 'examples have no ethnicity, the first surf_like'),
     ({'train': 'rendered_faces/surf_like_tiny:train'}, DataError, 'are attacks, .*bona_fide'),
@@ -275,8 +276,8 @@ def test_a_job_without_data_asks_for_the_number():
 
 def test_other_people_than_it_began_with_are_refused(donor, prepared, tmp_path):
   known = subjects.read(donor)
-  more = known._replace(classes=(*known.classes, 'x'), people=(*known.people, 'x'))
-  with pytest.raises(StateError, match='trained on 6 values of subject, .* 7 .* apart: x'):
+  more = known._replace(classes=(*known.classes, 'x'), subjects=(*known.subjects, 'x'))
+  with pytest.raises(StateError, match='trained on 6 values of subject, .* 7 .* differ in: x'):
     subjects.check_same_vocabulary(donor, more)
 
 
@@ -298,12 +299,12 @@ def test_an_attribute_in_the_place_of_people(prepared, tmp_path, capsys):
   assert rows[0] == 'id,subject,ethnicity,' + ','.join(c.replace('accuracy', 'cosine')
                                                        for c in classes)  # fmt: skip
   known = subjects.read(tmp_path / 'run')
-  assert known.classes == ('group_a', 'group_b', 'group_c') and len(known.people) == 3
+  assert known.classes == ('group_a', 'group_b', 'group_c') and len(known.subjects) == 3
 
 
 def test_accuracy_by_class_by_hand():
   cosine = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [np.nan, np.nan]])
-  found = attribute_classification.figures(cosine, np.array([0, 0, 0, 1]), ('x', 'y'))
+  found = attribute_classification.class_metrics(cosine, np.array([0, 0, 0, 1]), ('x', 'y'))
   assert found == {
     'accuracy': pytest.approx(1 / 3),
     'error': pytest.approx(2 / 3),
@@ -317,7 +318,7 @@ def test_accuracy_by_class_by_hand():
 def started(config, folder, monkeypatch):
   """The state that a training would begin with, and its workdir as it is then."""
   seen = []
-  monkeypatch.setattr(loop, '_steps', lambda run, state, *_: seen.append(state))
+  monkeypatch.setattr(loop, '_run_steps', lambda run, state, *_: seen.append(state))
   loop.train(config, str(folder))
   return flat(setup.variables_of(seen[0]))
 
@@ -351,12 +352,12 @@ def test_streams_and_joint_stages_start_from_a_run(donor, prepared, tmp_path, mo
     np.testing.assert_array_equal(value, wanted, err_msg=name)
     seen.add(place)
   assert seen == {*places, 'repeated'}
-  told = workdir.pretraining(tmp_path / 'run')
+  told = workdir.read_pretraining(tmp_path / 'run')
   assert (told['step'], told['into']) == (step, 'aggregation')
-  assert told['people'] == list(subjects.read(donor).people)
+  assert told['subjects'] == list(subjects.read(donor).subjects)
   header = json.loads((donor / 'scores/val_pairs.json').read_text())
   assert told['weights_hash'] == header['weights_hash']
-  assert workdir.pretraining(tmp_path / 'chance') == {}
+  assert workdir.read_pretraining(tmp_path / 'chance') == {}
 
 
 def test_streams_alone_or_one_of_them(donor, prepared, tmp_path, monkeypatch):
@@ -374,7 +375,7 @@ def test_a_second_stage_starts_from_all_of_the_first(donor, prepared, tmp_path, 
   first, second = tmp_path / 'first', tmp_path / 'second'
   loop.train_and_evaluate(attacks(prepared, donor, **PLAIN), str(first))
   header = json.loads((first / 'scores/intra.json').read_text())['pretraining']
-  assert header['weights'] == str(donor) and 'people' not in header
+  assert header['weights'] == str(donor) and 'subjects' not in header
   fields = {**PLAIN, 'pretrained.into': 'all', 'view.rotate': 1.0}
   config = attacks(prepared, first, **fields)
   _, variables = state_of(first)
@@ -383,13 +384,13 @@ def test_a_second_stage_starts_from_all_of_the_first(donor, prepared, tmp_path, 
   given = flat(variables)
   assert found.keys() == given.keys()
   assert all((found[name] == given[name]).all() for name in found)
-  told = workdir.pretraining(tmp_path / 'begun')
-  assert told['people'] == list(subjects.read(donor).people)  # of the first one's donor
+  told = workdir.read_pretraining(tmp_path / 'begun')
+  assert told['subjects'] == list(subjects.read(donor).subjects)  # of the first one's donor
   loop.train_and_evaluate(config, str(second))
   shutil.rmtree(first)
   loop.train(config, str(second))
   loop.evaluate(config, str(second))
-  assert workdir.pretraining(second) == {**told, 'weights': str(first)}
+  assert workdir.read_pretraining(second) == {**told, 'weights': str(first)}
 
 
 def test_people_of_the_pretraining_are_not_tested_on(donor, prepared, tmp_path, monkeypatch):
@@ -418,9 +419,11 @@ def test_people_of_the_pretraining_are_not_tested_on(donor, prepared, tmp_path, 
 
 def test_a_donor_that_does_not_name_its_people_is_told_of(donor, prepared, tmp_path):
   old = shutil.copytree(donor, tmp_path / 'old')
-  (old / 'people.json').unlink()
-  _, _, data = loop._prepare(attacks(prepared, old), str(tmp_path / 'run'), loop.DEFAULTS)
-  assert any('not proven that nobody is tested on whom' in line for line in data.notes)
+  (old / 'subjects.json').unlink()
+  data = loop._prepare(attacks(prepared, old), str(tmp_path / 'run'), loop.DEFAULTS).data
+  assert any(
+    'not verified that no test subject was in the training data' in line for line in data.notes
+  )
 
 
 @pytest.mark.parametrize(
@@ -433,15 +436,15 @@ def test_a_donor_that_does_not_name_its_people_is_told_of(donor, prepared, tmp_p
       'another architecture than the model: .*streams_',
     ),
     ({'pretrained.into': 'all'}, 'another architecture than the model: .*fusion/'),
-    ({'pretrained.sha256': '0' * 64}, 'and config.pretrained.sha256 is 0000'),
-    ({'pretrained.weights': '/nowhere'}, 'is no workdir of a run of ours'),
+    ({'pretrained.sha256': '0' * 64}, 'but config.pretrained.sha256 is 0000'),
+    ({'pretrained.weights': '/nowhere'}, 'is not the workdir of a run'),
   ],
 )  # fmt: skip
 def test_weights_that_do_not_fit_are_named(donor, prepared, tmp_path, fields, said):
   config = attacks(prepared, donor, **fields)
   if said is None:  # pico is as mu, but for its training
     experiment = setup.build(config)
-    assert init_from_run.fetch(experiment, tmp_path / 'run').arrays
+    assert init_from_run.load(experiment, tmp_path / 'run').arrays
     return
   with pytest.raises(StateError, match=said):
     loop.train(config, str(tmp_path / 'run'))
@@ -464,7 +467,7 @@ def test_what_is_frozen_stays_as_it_was_given(donor, prepared, tmp_path):
   loop.train(config, str(run))
   trained = flat(state_of(run)[1]['params'])
   experiment = setup.build(config)
-  arrays = init_from_run.fetch(experiment, tmp_path / 'x').arrays
+  arrays = init_from_run.load(experiment, tmp_path / 'x').arrays
   given = {'/'.join(p[1:]): v for p, v in arrays.items()
            if p[0] == 'params'}  # fmt: skip
   frozen = [n for n in given if n.split('/')[1] == 'stage_1' and n.startswith('streams_')]
@@ -483,6 +486,6 @@ def test_what_is_frozen_stays_as_it_was_given(donor, prepared, tmp_path):
 def test_pairs_of_a_run_are_drawn_by_its_config(prepared):
   data = datasets.open_all(faces(prepared))
   experiment = setup.build(faces(prepared, pairs=5), classes=6)
-  found = loop.tasks.judging(experiment.config).pairs_of(experiment, data.val, 'val')
+  found = tasks_face_verification.make_pairs(experiment, data.val, 'val')
   assert isinstance(found, face_verification.Pairs)
   assert found.same.sum() == 5 and len(found.same) == 10

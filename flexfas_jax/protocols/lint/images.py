@@ -54,7 +54,7 @@ def look(
     )
     for position, row in rows
   )
-  looked = show_progress(_parallel(jobs), n, f'pictures below {root}', passing=True)
+  looked = show_progress(_parallel(jobs), n, f'pictures below {root}', transient=True)
   for (position, row), (problems, encodings_of, numbers, look_of) in looked:
     n_files += len(row.paths)
     totals.update(iter(row.paths))

@@ -10,7 +10,7 @@ from flexfas_jax.evaluation.score_files import Scores
 from flexfas_jax.images import geometry
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline
-from flexfas_jax.training.tasks import anti_spoofing
+from flexfas_jax.training.tasks import dataset_scoring
 
 MODALITIES = ('rgb', 'depth', 'ir')
 COVERED = {1: ('ir',), 4: ('rgb', 'depth')}
@@ -51,7 +51,7 @@ def score(batches, about, progress):
 
 @pytest.fixture
 def experiment(monkeypatch):
-  monkeypatch.setattr(anti_spoofing.sharding, 'rows', lambda mesh, B: np.arange(B))
+  monkeypatch.setattr(dataset_scoring.sharding, 'rows', lambda mesh, B: np.arange(B))
   return types.SimpleNamespace(
     config=types.SimpleNamespace(eval_batch_size=BATCH),
     model=types.SimpleNamespace(modalities=MODALITIES),
@@ -62,12 +62,12 @@ def experiment(monkeypatch):
 
 
 def test_the_scores_name_what_carries_no_signal(experiment, source):
-  scores, notes = anti_spoofing.score_dataset(experiment, score, 'val', source, {})
+  scores, notes = dataset_scoring.score_dataset(experiment, score, 'val', source, {})
   assert scores.extra['unusable'].tolist() == NAMES
   assert notes == [f'val: 1 images of {m} carry no signal; treated as absent' for m in MODALITIES]
-  members, _ = anti_spoofing.score_dataset(experiment, score, 'val', source, [{}, {}])
+  members, _ = dataset_scoring.score_dataset(experiment, score, 'val', source, [{}, {}])
   assert [one.extra['unusable'].tolist() for one in members] == [NAMES] * 2
-  scores, notes = anti_spoofing.score_dataset(experiment, score, 'val', Examples(source[2:4]), {})
+  scores, notes = dataset_scoring.score_dataset(experiment, score, 'val', Examples(source[2:4]), {})
   assert scores.extra == {} and notes == []
 
 
@@ -75,12 +75,12 @@ def test_each_process_has_a_part_of_a_batch(experiment, source, monkeypatch):
   """Whatever rows a process holds, all have the whole column; some rows are held twice."""
   parts = []
   monkeypatch.setattr(
-    anti_spoofing.distributed, 'sum_over_processes', lambda found: parts.append(found) or found
+    dataset_scoring.distributed, 'sum_over_processes', lambda found: parts.append(found) or found
   )
   for rows in ([0, 3], [1, 2], [3, 2]):
-    monkeypatch.setattr(anti_spoofing.sharding, 'rows', lambda mesh, B, own=rows: np.array(own))
-    anti_spoofing.score_dataset(experiment, score, 'val', source, {})
+    monkeypatch.setattr(dataset_scoring.sharding, 'rows', lambda mesh, B, own=rows: np.array(own))
+    dataset_scoring.score_dataset(experiment, score, 'val', source, {})
   whole = sum(parts)
-  monkeypatch.setattr(anti_spoofing.distributed, 'sum_over_processes', lambda found: whole)
-  scores, _ = anti_spoofing.score_dataset(experiment, score, 'val', source, {})
+  monkeypatch.setattr(dataset_scoring.distributed, 'sum_over_processes', lambda found: whole)
+  scores, _ = dataset_scoring.score_dataset(experiment, score, 'val', source, {})
   assert scores.extra['unusable'].tolist() == NAMES

@@ -1,0 +1,172 @@
+"""What all tasks need to score a data set: the best checkpoint, batches, progress, results."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+import flexfas_jax
+from flexfas_jax.errors import StateError
+from flexfas_jax.evaluation import results, unusable
+from flexfas_jax.files import write_text
+from flexfas_jax.input_pipeline import pipeline, sources
+from flexfas_jax.progress import Progress
+from flexfas_jax.training import digests, distributed, setup, sharding, workdir
+from flexfas_jax.training.checkpoints import Checkpoints
+
+
+class _Interrupted(Exception):
+  """Scoring ends early: the process was asked to stop."""
+
+
+def run_interruptibly(
+  scorer: Callable,
+  variables,
+  experiment: setup.Experiment,
+  source: sources.Source,
+  interrupted: Callable[[], bool],
+):
+  """What a scorer returns for a data set; None if `interrupted()` was True after a batch."""
+
+  def check(_) -> None:
+    if interrupted():
+      raise _Interrupted
+
+  try:
+    return scorer(variables, batches_of(experiment, source), progress=check)
+  except _Interrupted:
+    return None
+
+
+def run_with_progress(
+  scorer: Callable, variables, experiment: setup.Experiment, name: str, source: sources.Source
+):
+  """What a scorer returns for a data set; shows progress under the set's name."""
+  with _progress(name, source) as progress:
+    return scorer(variables, batches_of(experiment, source), progress=progress.update)
+
+
+def _progress(name: str, source: sources.Source) -> Progress:
+  return Progress(f'score {name}', len(source), silent=not distributed.is_first())
+
+
+def batches_of(experiment: setup.Experiment, source: sources.Source, preprocess=None):
+  """A data set's batches, as `pipeline.eval_batches` yields them.
+
+  Args:
+    experiment: gives batch size and mesh.
+    source: the data set.
+    preprocess: None: the experiment's, with the first view only.
+  """
+  B = experiment.config.eval_batch_size
+  rows = sharding.rows(experiment.mesh, B)
+  return pipeline.eval_batches(source, preprocess or experiment.preprocess, B, rows)
+
+
+def score_dataset(
+  experiment: setup.Experiment,
+  score: Callable,
+  name: str,
+  source: sources.Source,
+  header: Mapping | list[Mapping],
+):
+  """Scores a data set under every subset and view; the scores list modalities without signal.
+
+  Args:
+    experiment: whose model it is.
+    score: `(batches, header, progress)` -> scores, or a list with the scores of several members.
+    name: of the set.
+    source: the data set.
+    header: of the scores, or a list with each member's.
+
+  Returns:
+    (what `score` returns, notes on the images)
+  """
+  B, modalities = experiment.config.eval_batch_size, experiment.model.modalities
+  rows = sharding.rows(experiment.mesh, B)
+  padded = -(-len(source) // B) * B
+  no_signal = np.zeros((padded, len(modalities)), int)  # 1: given, but without signal
+
+  def record_signal(batches):
+    for i, (arrays, metas) in enumerate(batches):
+      no_signal[i * B + rows] = arrays['unusable']
+      yield arrays, metas
+
+  all_views = dataclasses.replace(
+    experiment.preprocess, test_views=tuple(experiment.views.values())
+  )
+  with _progress(name, source) as progress:
+    batches = record_signal(batches_of(experiment, source, all_views))
+    scores = score(batches, header, progress.update)
+  members = scores if isinstance(scores, list) else [scores]
+  if members[0].ids.tolist() != list(source.columns['id']):
+    raise AssertionError(f'{name}: not every sample was scored exactly once')
+  # Several processes may hold the same row.
+  without_signal = distributed.sum_over_processes(no_signal)[: len(source)] > 0
+  members = [unusable.named(member, modalities, without_signal) for member in members]
+  notes = [
+    f'{name}: {n} images of {modality} carry no signal; treated as absent'
+    for modality, n in zip(modalities, without_signal.sum(0), strict=True)
+    if n
+  ]
+  return (members if isinstance(scores, list) else members[0]), notes
+
+
+def restore_best(
+  experiment: setup.Experiment, folder: pathlib.Path, metric: str, notes: list[str]
+) -> tuple[int, dict, dict[str, Any]]:
+  """Restores the checkpoint with the best validation metric.
+
+  Args:
+    experiment: whose model it is.
+    folder: the workdir.
+    metric: that checkpoints are compared by; lower is better.
+    notes: printed with every result.
+
+  Returns:
+    (step, the model's variables, the header of the files that are written for it)
+
+  Raises:
+    StateError: no checkpoint, or one that is damaged or of another model.
+  """
+  checkpoints = Checkpoints(folder / 'checkpoints', metric, read_only=True)
+  step = checkpoints.best()
+  if step is None:
+    raise StateError(f'{folder} holds no checkpoint; run with --mode=train first')
+  checkpoints.verify(step)
+  variables = setup.variables_of(checkpoints.restore(step, experiment.abstract))
+  header = {
+    'step': step,
+    'trained_steps': checkpoints.latest(),  # an ensemble refuses unfinished members
+    'weights_hash': digests.of_weights(variables),
+    'config': json.loads(json.dumps(experiment.config.to_dict())),
+    'version': flexfas_jax.__version__,
+  }
+  if member := setup.member_of(experiment.config):
+    header['member'] = member
+  if len(experiment.views) > 1:
+    header['views'] = list(experiment.views)
+  if pretraining := workdir.read_pretraining(folder):
+    header['pretraining'] = {k: v for k, v in pretraining.items() if k != 'subjects'}
+  if notes:
+    header['notes'] = notes
+  return step, variables, header
+
+
+def write_results(folder: pathlib.Path, metrics: Mapping, table: str, notes: list[str]) -> None:
+  """Writes `results.json`; prints the table, the notes and what was written.
+
+  Args:
+    folder: the workdir.
+    metrics: {data set: its metrics}.
+    table: of the metrics.
+    notes: printed with every result.
+  """
+  for line in (table, *notes):
+    print(line + '\n')
+  text = json.dumps(results.json_safe(metrics), indent=2)
+  write_text(folder / 'results.json', text + '\n')
+  print(f'Written: {folder}/results.json, {folder}/scores/')
