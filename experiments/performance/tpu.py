@@ -120,9 +120,9 @@ def main() -> int:
   options = parser.parse_args()
 
   def command():
-    preflight.keep_from_accelerators()
+    preflight.hide_accelerators()
     for network in [options.only] if options.only else NETWORKS:
-      for topology in preflight.parse(options.topology):
+      for topology in preflight.parse_topologies(options.topology):
         row = measure(network, options.dtype, options.batch, topology, options.remat)
         results.replace(options.out, [row], COLUMNS, KEY)
         print('  '.join(f'{k} {v}' for k, v in row.items()), flush=True)

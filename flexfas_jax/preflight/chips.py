@@ -1,29 +1,37 @@
-"""Published figures of TPU chips, for estimates: constants, none of them measured here.
+"""Published figures of TPU chips, for estimates; none was measured here.
 
-Sources: the pages of https://cloud.google.com/tpu/docs (v4, v5e, v5p, v6e) for peaks and
-interconnect, and https://jax-ml.github.io/scaling-book/tpus for rates of links, clocks, hops, and
-for where a torus closes.
+Sources: https://cloud.google.com/tpu/docs (v4, v5e, v5p, v6e) for peaks and interconnect;
+https://jax-ml.github.io/scaling-book/tpus for link rates, clocks, hops and closed axes.
 
-- A link's rate is one way: what a chip has both ways, over its ports, over two: v5e 400 GB/s over
-  4 ports, v6e 800 over 4, v5p 1200 over 6. For v4 the lower of two published figures, 45 and 50.
-- The clock turns the compiler's cycles into seconds. On v5e the four 128 x 128 matrix units make
-  197 TFLOP/s at 1.5 GHz, and in the compiler's cycles large products reach 88 to 97 % of that;
-  `preflight_test.py` holds every kind to its clock in this way.
-- Memory is what the compiler lets one program have, which is less than the chip's: it says so
-  itself when it refuses a program.
+- A link's rate is one way: the chip's rate both ways, divided by its ports and by two. v5e:
+  400 GB/s over 4 ports; v6e: 800 over 4; v5p: 1200 over 6; v4: the lower of two published figures,
+  45 and 50.
+- The clock converts the compiler's cycles to seconds. On v5e the four 128 x 128 matrix units reach
+  197 TFLOP/s at 1.5 GHz; in the compiler's cycles, large products reach 88 to 97 % of that. A test
+  checks the clock of every kind in this way.
+- Memory is what the compiler grants one program, which is less than the chip has; its error for a
+  program that is too large states it.
 """
 
 from typing import NamedTuple
 
 
 class Chip(NamedTuple):
-  """One kind; a device of JAX is one chip."""
+  """One kind of chip; a JAX device is one chip.
 
-  peak_flops: float  # bfloat16, per second
-  clock: float  # of the compiler's cycles, Hz
-  hbm: int  # bytes a program may have
-  link: float  # bytes per second and link, one way
-  dimensions: int  # of the torus
+  Attributes:
+    peak_flops: bfloat16, per second.
+    clock: of the compiler's cycles, Hz.
+    hbm: bytes that a program may use.
+    link: bytes per second and link, one way.
+    dimensions: of the torus.
+  """
+
+  peak_flops: float
+  clock: float
+  hbm: int
+  link: float
+  dimensions: int
 
 
 _GiB = 2**30
@@ -36,11 +44,11 @@ CHIPS = {
 HOP = 1e-6  # seconds from a chip to its neighbour, for the smallest message
 
 
-def wraps(chip: Chip, shape: tuple[int, ...]) -> tuple[bool, ...]:
-  """Along which axes of a slice the last chip is linked to the first.
+def closed_axes(chip: Chip, shape: tuple[int, ...]) -> tuple[bool, ...]:
+  """For each axis of a slice, whether a link joins its last chip to its first.
 
-  On a 2D torus (v5e, v6e) where an axis is the pod's whole 16; on a 3D one (v4, v5p) along all axes
-  of a slice made of whole cubes of 4 x 4 x 4, else along none.
+  On a 2D torus (v5e, v6e) this holds for axes of 16, the length of a pod; on a 3D torus (v4, v5p)
+  for all axes of a slice of whole 4 x 4 x 4 cubes, else for none.
   """
   if chip.dimensions == 2:
     return tuple(n == 16 for n in shape)

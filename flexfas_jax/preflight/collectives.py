@@ -1,17 +1,17 @@
-"""What a compiled program costs: the compiler's cycles, and a model of what chips send each other.
+"""Estimates the cost of a compiled TPU program: the compiler's cycles, and a model of collectives.
 
-`read` takes the text of an optimised HLO module for TPU (`compiled.as_text()`) apart. The compiler
-writes `estimated_cycles` beside what it computes and nothing beside collectives, so `seconds`
-models those by their bytes, their groups of chips and the torus:
+`parse_program` reads the text of an optimised HLO module (`compiled.as_text()`). The compiler
+annotates computations with `estimated_cycles`, but not collectives, so `estimate_seconds` models
+those from their bytes, their groups of chips and the torus:
 
-- A chip has a link to each neighbour, as fast in either direction. Along an axis that closes, rings
-  run both ways round; along one that does not, one ring runs there and back. Several axes are used
-  at once, each for a part of the data.
-- An all-gather or reduce-scatter of N bytes over n chips sends N (n - 1) / n through those rings,
-  an all-reduce twice that; every step of a ring takes a hop's time besides.
-- Groups that lie between each other (every fourth chip of a row) share that row's links.
+- A chip has a link to each neighbour, with the same rate in both directions. A closed axis has two
+  rings, one in each direction; an open axis has one, there and back. Several axes are used at once,
+  each for a part of the data.
+- An all-gather or reduce-scatter of N bytes over n chips sends N (n - 1) / n through the rings, an
+  all-reduce twice that; every step of a ring adds the time of a hop.
+- Interleaved groups (every fourth chip of a row) share the links of their row.
 
-The rates are the published ones, without what packets and waiting cost.
+Link rates are the published ones, without the cost of packets and waiting.
 """
 
 import math
@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexfas_jax.preflight.chips import HOP, Chip, wraps
+from flexfas_jax.preflight.chips import HOP, Chip, closed_axes
 
 OPERATIONS = (
   'all-reduce',
@@ -41,20 +41,33 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 class Collective(NamedTuple):
-  """One collective of a step."""
+  """One collective of a step.
 
-  operation: str  # of OPERATIONS
-  dtype: str  # of most of its bytes
-  bytes: int  # of the whole: what is summed, or stands in one piece after (before) it
-  groups: tuple[tuple[int, ...], ...]  # positions in the mesh; for a permute, (from, to)
+  Attributes:
+    operation: one of OPERATIONS.
+    dtype: of most of its bytes.
+    bytes: of the whole array: the summed one, or the one before scattering or after gathering.
+    groups: positions in the mesh; for a permute, (from, to).
+  """
+
+  operation: str
+  dtype: str
+  bytes: int
+  groups: tuple[tuple[int, ...], ...]
 
 
 class Program(NamedTuple):
-  """What one chip does in a step."""
+  """The cost of a step on one chip.
 
-  cycles: int  # the compiler's
-  collectives: Counter  # Collective -> how often
-  unknown_loops: int  # whose length could not be read; each counts once
+  Attributes:
+    cycles: the compiler's estimate.
+    collectives: {Collective: number of executions}.
+    unknown_loops: loops of unknown length, which count once.
+  """
+
+  cycles: int
+  collectives: Counter
+  unknown_loops: int
 
 
 class _Instruction(NamedTuple):
@@ -64,15 +77,15 @@ class _Instruction(NamedTuple):
   rest: str  # operands and attributes
 
 
-def read(text: str, chips: int) -> Program:
-  """What a program costs.
+def parse_program(text: str, chips: int) -> Program:
+  """Parses an optimised module.
 
   Args:
-    text: of the optimised module.
-    chips: that it runs on.
+    text: of the module.
+    chips: number of chips that it runs on.
 
   Raises:
-    ValueError: a collective's groups are written in a way that is not known here.
+    ValueError: an unknown notation of a collective's groups.
   """
   entry, computations = _computations(text)
   cycles, collectives, unknown, chains = 0, Counter(), 0, set()
@@ -84,11 +97,11 @@ def read(text: str, chips: int) -> Program:
         cycles += times * int(found[1])
       operation = i.operation.removesuffix('-start')
       if operation in OPERATIONS:
-        if chain := _CHAIN.search(i.rest):  # one, shown by each fusion that it runs beside
+        if chain := _CHAIN.search(i.rest):  # listed by each fusion that overlaps it
           if chain[1] in chains:
             continue
           chains.add(chain[1])
-        scatters = name.startswith('all-reduce-scatter')  # the two in one; a chip keeps its share
+        scatters = name.startswith('all-reduce-scatter')  # a chip keeps its share of the sum
         collectives[_collective(i, operation, scatters, chips)] += times
       elif i.operation == 'while':
         body, condition = _attribute(i.rest, 'body'), _attribute(i.rest, 'condition')
@@ -96,7 +109,7 @@ def read(text: str, chips: int) -> Program:
         unknown += trips is None
         walk(body, times * (1 if trips is None else trips))
       elif i.operation == 'conditional':
-        for branch in _branches(i.rest):  # an upper bound: as if all were taken
+        for branch in _branches(i.rest):  # an upper bound: the sum of all branches
           walk(branch, times)
       elif i.operation in ('fusion', 'call', 'async-start'):
         called = _attribute(i.rest, 'calls') or _attribute(i.rest, 'to_apply')
@@ -132,32 +145,32 @@ def _branches(rest: str) -> list[str]:
   return [_attribute(rest, 'true_computation'), _attribute(rest, 'false_computation')]
 
 
-def _trip_count(loop: _Instruction, around: dict, condition: dict) -> int | None:
-  """How often a loop runs that counts up by 1, as those of `lax.scan` do; None: not read."""
+def _trip_count(loop: _Instruction, outer: dict, condition: dict) -> int | None:
+  """Length of a loop that counts up by 1, such as `lax.scan`'s; None: unknown."""
   if found := _TRIPS.search(loop.rest):
     return int(found[1])
   compare = [i for i in condition.values() if i.operation == 'compare']
   if len(compare) != 1 or 'direction=LT' not in compare[0].rest:
     return None
-  start, end = (_constant(name, condition, loop, around) for name in _operands(compare[0].rest)[:2])
+  start, end = (_constant(name, condition, loop, outer) for name in _operands(compare[0].rest)[:2])
   return None if start is None or end is None else max(0, end - start)
 
 
-def _constant(name: str, where: dict, loop: _Instruction | None, around: dict) -> int | None:
-  """The value of an integer, looked for also in what a loop begins with."""
-  i = where.get(name)
+def _constant(name: str, computation: dict, loop: _Instruction | None, outer: dict) -> int | None:
+  """The value of an integer of a computation; follows the initial values of its loop."""
+  i = computation.get(name)
   if i is None:
     return None
   if i.operation == 'constant':
     found = re.match(r'(-?\d+)\)', i.rest)
     return int(found[1]) if found else None
   if i.operation in ('copy', 'bitcast', 'copy-start', 'copy-done'):
-    return _constant(_operands(i.rest)[0], where, loop, around)
+    return _constant(_operands(i.rest)[0], computation, loop, outer)
   if i.operation == 'get-tuple-element' and loop is not None:
-    initial = around.get(_operands(loop.rest)[0])
+    initial = outer.get(_operands(loop.rest)[0])
     if initial is not None and initial.operation == 'tuple':
       index = int(re.search(r'index=(\d+)', i.rest)[1])
-      return _constant(_operands(initial.rest)[index], around, None, {})
+      return _constant(_operands(initial.rest)[index], outer, None, {})
   return None
 
 
@@ -173,7 +186,7 @@ def _collective(i: _Instruction, operation: str, scatters: bool, chips: int) -> 
     for dtype, shape in _ARRAY.findall(i.shape)
   ]
   size = sum(size for _, size in arrays)
-  if i.operation == 'all-gather-start':  # (what a chip has, what all have)
+  if i.operation == 'all-gather-start':  # (a chip's part, the whole)
     size = size * n // (n + 1)
   elif i.operation == 'collective-permute-start':  # (from, to, two counters)
     size = max(size for _, size in arrays)
@@ -188,7 +201,7 @@ def _bits(dtype: str) -> int:
 
 
 def _groups(rest: str, chips: int) -> tuple[tuple[int, ...], ...]:
-  """Who takes part with whom: the three ways of `replica_groups`, or a permute's pairs."""
+  """The groups of chips, from one of three notations of `replica_groups`, or a permute's pairs."""
   if found := re.search(r'(?:replica_groups|source_target_pairs)=\{(\{.*?\})\}', rest):
     return tuple(
       tuple(map(int, group.split(','))) for group in re.findall(r'\{([\d,]+)\}', found[1])
@@ -201,11 +214,11 @@ def _groups(rest: str, chips: int) -> tuple[tuple[int, ...], ...]:
     return _mesh_groups(*found.groups())
   if re.search(r'replica_groups=\{\}', rest):
     return (tuple(range(chips)),)
-  raise ValueError(f'groups of a collective that are not understood: {rest[:500]}')
+  raise ValueError(f'unknown notation of replica groups: {rest[:500]}')
 
 
 def _iota(text: str) -> np.ndarray:
-  """[8,2]<=[2,8]T(1,0): 0, 1, 2 ... as [2,8], its axes exchanged, as [8,2]."""
+  """E.g. [8,2]<=[2,8]T(1,0): 0, 1, 2 ... as [2,8], transposed, reshaped to [8,2]."""
   shape, source = text.split('<=') if '<=' in text else (None, text)
   dims, _, order = source.partition('T')
   array = np.arange(math.prod(_ints(dims))).reshape(_ints(dims))
@@ -214,9 +227,9 @@ def _iota(text: str) -> np.ndarray:
 
 
 def _mesh_groups(mesh: str, devices: str | None, axes: str) -> tuple[tuple[int, ...], ...]:
-  """mesh['a'=4,'b'=4], device_ids=([4,4]T(1,0)) {'a'}: along the axes named, of a mesh of devices.
+  """E.g. mesh['a'=4,'b'=4], device_ids=([4,4]T(1,0)) {'a'}: groups along the named axes.
 
-  An axis may be named in part: 'a':(2)4 are 4 of it, 2 coming before.
+  A part of an axis may be named: 'a':(2)4 is the part of size 4 after one of size 2.
   """
   sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", mesh)}
   array = np.arange(math.prod(sizes.values()))
@@ -245,26 +258,32 @@ def _ints(text: str) -> list[int]:
 
 
 class Torus(NamedTuple):
-  """A slice, as a program sees it."""
+  """The chips of a slice.
 
-  places: np.ndarray  # [chips, axes]: coordinates of the mesh's devices, in their order
+  Attributes:
+    coordinates: [chips, axes], in the order of the mesh's devices.
+    shape: of the slice.
+    closed: whether each axis is a ring.
+  """
+
+  coordinates: np.ndarray
   shape: tuple[int, ...]
   closed: tuple[bool, ...]
 
 
-def torus(places: np.ndarray, chip: Chip) -> Torus:
-  """The torus that the chips at these places are.
+def make_torus(coordinates: np.ndarray, chip: Chip) -> Torus:
+  """The torus of chips.
 
   Args:
-    places: [chips, axes] int.
+    coordinates: [chips, axes] int.
     chip: their kind.
   """
-  shape = tuple(int(n) for n in places.max(0) + 1)
-  return Torus(places, shape, wraps(chip, shape))
+  shape = tuple(int(n) for n in coordinates.max(0) + 1)
+  return Torus(coordinates, shape, closed_axes(chip, shape))
 
 
-def seconds(collective: Collective, torus: Torus, chip: Chip) -> float:
-  """How long one collective takes by itself (see the top of this file for the model)."""
+def estimate_seconds(collective: Collective, torus: Torus, chip: Chip) -> float:
+  """Time of one collective alone; the top of this file describes the model."""
   if collective.operation == 'collective-permute':
     hops = max(_distance(a, b, torus) for a, b in collective.groups)
     return hops * (collective.bytes / chip.link + HOP)
@@ -279,10 +298,10 @@ def _group_seconds(operation: str, size: int, axes: tuple, link: float) -> float
   if n == 1:
     return 0.0
   rate = link * sum(axis.rings for axis in axes)
-  hops = sum((axis.chips - 1) * axis.apart for axis in axes) * HOP
+  hops = sum((axis.chips - 1) * axis.stride for axis in axes) * HOP
   if operation == 'all-reduce':
     return 2 * size * (n - 1) / n / rate + 2 * hops
-  if operation == 'all-to-all':  # half of what half of the longest axis has crosses its middle
+  if operation == 'all-to-all':  # half of the data crosses the middle of the longest axis
     longest = max(axes, key=lambda axis: axis.chips / axis.rings)
     return size * longest.chips / 4 / (link * longest.rings) + hops
   if operation == 'collective-broadcast':
@@ -291,30 +310,38 @@ def _group_seconds(operation: str, size: int, axes: tuple, link: float) -> float
 
 
 class _Axis(NamedTuple):
-  chips: int  # of a group, along this axis
-  apart: int  # hops from one to the next
-  rings: float  # that they have for themselves
+  """A group's chips along an axis of the torus.
+
+  Attributes:
+    chips: their number.
+    stride: hops from one to the next.
+    rings: number of rings, divided by the number of groups that share them.
+  """
+
+  chips: int
+  stride: int
+  rings: float
 
 
 def _axes(group: tuple[int, ...], torus: Torus) -> Iterator[_Axis]:
   """The axes that a group spans."""
-  places = torus.places[list(group)]
-  lines = [np.unique(column) for column in places.T]
+  coordinates = torus.coordinates[list(group)]
+  lines = [np.unique(column) for column in coordinates.T]
   steps = [np.unique(np.diff(line)) for line in lines]
   grid = math.prod(map(len, lines)) == len(group) and all(len(step) <= 1 for step in steps)
-  if not grid:  # one ring, shared with all that stands in the same box
+  if not grid:  # one ring, shared with all chips of the bounding box
     box = math.prod(int(line[-1] - line[0]) + 1 for line in lines)
     yield _Axis(len(group), 1, len(group) / box)
     return
   for line, step, length, closed in zip(lines, steps, torus.shape, torus.closed, strict=True):
     if len(line) > 1:
-      apart = int(step[0])
-      whole = closed and len(line) * apart == length
-      yield _Axis(len(line), apart, (2 if whole else 1) / apart)
+      stride = int(step[0])
+      is_ring = closed and len(line) * stride == length
+      yield _Axis(len(line), stride, (2 if is_ring else 1) / stride)
 
 
 def _distance(a: int, b: int, torus: Torus) -> int:
   """Hops between two chips."""
-  far = np.abs(torus.places[a] - torus.places[b])
-  round_it = np.where(torus.closed, np.array(torus.shape) - far, far)
-  return int(np.minimum(far, round_it).sum())
+  direct = np.abs(torus.coordinates[a] - torus.coordinates[b])
+  around = np.where(torus.closed, np.array(torus.shape) - direct, direct)
+  return int(np.minimum(direct, around).sum())

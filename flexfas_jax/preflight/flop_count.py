@@ -1,6 +1,6 @@
-"""FLOPs of products and convolutions, counted from what a function is traced to; nothing compiles.
+"""Counts the FLOPs of matrix products and convolutions in a traced function, without compiling it.
 
-Of a program with loops, XLA's own count has each body once.
+XLA's own count includes the body of a loop only once.
 """
 
 import math
@@ -10,20 +10,20 @@ import jax
 
 
 def count_flops(function: Callable, *arguments) -> int:
-  """FLOPs of a function's products and convolutions, loops multiplied out.
+  """FLOPs of a function's matrix products and convolutions, all iterations of loops included.
 
   Args:
     function: pure.
     arguments: arrays or their shapes.
   """
-  return _of(jax.make_jaxpr(function)(*arguments).jaxpr)
+  return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def _of(jaxpr) -> int:
-  return sum(map(_of_equation, jaxpr.eqns))
+def _count(jaxpr) -> int:
+  return sum(map(_count_equation, jaxpr.eqns))
 
 
-def _of_equation(equation) -> int:
+def _count_equation(equation) -> int:
   if equation.primitive.name == 'dot_general':
     (contracted, _), _ = equation.params['dimension_numbers']
     left = equation.invars[0].aval.shape
@@ -31,9 +31,9 @@ def _of_equation(equation) -> int:
   if equation.primitive.name == 'conv_general_dilated':
     kernel = equation.invars[1].aval
     features = kernel.shape[equation.params['dimension_numbers'].rhs_spec[0]]
-    # An input that is spread out with zeros, as in a gradient, is not multiplied where it is 0.
-    spread = math.prod(equation.params['lhs_dilation'])
-    return 2 * equation.outvars[0].aval.size * kernel.size // features // spread
+    # The zeros inserted into an input, as in a gradient, are not multiplied.
+    dilation = math.prod(equation.params['lhs_dilation'])
+    return 2 * equation.outvars[0].aval.size * kernel.size // features // dilation
   inner = [
     getattr(leaf, 'jaxpr', leaf)
     for leaf in jax.tree.leaves(
@@ -41,7 +41,7 @@ def _of_equation(equation) -> int:
     )
     if hasattr(getattr(leaf, 'jaxpr', leaf), 'eqns')
   ]
-  if equation.primitive.name == 'cond':  # one of its branches runs: of platforms, say
-    return max(map(_of, inner))
+  if equation.primitive.name == 'cond':  # only one branch runs
+    return max(map(_count, inner))
   times = equation.params.get('length', 1) if equation.primitive.name == 'scan' else 1
-  return times * sum(map(_of, inner))
+  return times * sum(map(_count, inner))

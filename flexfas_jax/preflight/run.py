@@ -1,12 +1,11 @@
-"""What a config's training step will need and take on a TPU slice, before one is rented.
+"""Estimates memory and time of a config's training step on a TPU slice, without a TPU.
 
-The step is compiled for the slice, with its shardings, by TPU's own compiler, which runs on any
-machine (`pip install 'flexfas_jax[tpu]'`). Memory and the program are what a slice would get. Time
-is an estimate: the compiler's cycles, plus a model of the collectives (`collectives.py`), which the
-compiler gives no cycles. Nothing here was run on a TPU.
+The step is compiled for the slice, with its shardings, by the TPU compiler, which runs on any
+machine (`pip install 'flexfas_jax[tpu]'`). Program and memory are those of a real slice. The time is an
+estimate: the compiler's cycles, plus a model of the collectives (`collectives.py`), for which the
+compiler gives none. Nothing here was run on a TPU.
 
-`config.batch_size` is taken as the batch of ONE chip, so that every slice has the same work
-for each of its chips.
+`config.batch_size` is the batch of ONE chip here, so that chips of all slices have the same work.
 """
 
 import contextlib
@@ -36,132 +35,135 @@ from flexfas_jax.preflight.flop_count import count_flops
 from flexfas_jax.training import setup
 
 EXAMPLE = '--topology=v5e:4x4,v5p:2x2x1,cuda'
-PROPOSALS = 4  # compilations, at most, to find the largest batch of one kind of chip
+MOST_BATCHES = 4  # compiled at most to find the largest batch of one kind of chip
 SPEED = 'estimated_triplets_per_second_per_chip'
 
 
 def run(config: ConfigDict, workdir: str, topology: str | None) -> list[dict[str, Any]]:
-  """Compiles a config's step for slices that are not there; prints a table.
+  """Compiles a config's step for slices that are not attached, and prints a table.
 
-  Writes `workdir/preflight.json`: a list with a dict per topology.
+  Writes `workdir/preflight.json`, a list with a dict per topology:
 
-  topology, kind, chips: what was asked for.
+  topology, kind, chips: of the slice.
   batch_per_chip, global_batch: triplets in a step.
-  fits: whether the compiler had memory enough.
-  bytes_per_chip: that it needs, None where the compiler does not say; of hbm_per_chip.
-  flops_per_chip: of products and convolutions in a step, recomputation included.
-  compute_seconds: the compiler's cycles over the clock.
+  fits: whether the program fits into the memory.
+  bytes_per_chip: that it needs, None if the compiler does not report it; hbm_per_chip: available.
+  flops_per_chip: of matrix products and convolutions in a step, recomputation included.
+  compute_seconds: the compiler's cycles divided by the clock.
   collective_bytes: of all collectives of a step, `collectives.Collective.bytes`.
-  collective_seconds: of all, by the model, one after the other.
-  estimated_step_seconds: both, one after the other.
+  collective_seconds: of all collectives, one after the other, by the model.
+  estimated_step_seconds: compute and collectives, one after the other.
   estimated_step_seconds_overlapped: the longer of the two.
-  estimated_images_per_second: of the slice; a triplet is as many images as it has modalities.
+  estimated_images_per_second: of the slice; a triplet has one image per modality.
   estimated_triplets_per_second_per_chip.
-  estimated_mfu: flops_per_chip, per second, of the chip's bfloat16 peak.
-  collectives: operation, dtype, bytes, chips of a group, groups, count in a step, seconds of all.
-  largest_batch_per_chip, too_large_batch_per_chip: seen to fit, and not to, on the smallest slice
-    asked for of this kind.
-  tried_batches: those, with their bytes and speed: the largest need not be the fastest.
+  estimated_mfu: flops_per_chip per second, divided by the chip's bfloat16 peak.
+  collectives: operation, dtype, bytes, chips of a group, groups, executions in a step, seconds.
+  largest_batch_per_chip, too_large_batch_per_chip: largest that fits and smallest that does not,
+    of the batches tried on the smallest of the given slices of this kind.
+  tried_batches: their bytes and speed; the largest batch need not be the fastest.
   compile_seconds: on this machine.
-  notes: what else is to be known.
+  notes: strings.
 
-  For 'cuda' the step is only lowered: what needs a compiler for TPU is None.
+  For 'cuda' the step is only lowered: fields that need the TPU compiler are None.
 
   Args:
     config: as a file of `configs/` returns it.
-    workdir: made where it is missing.
+    workdir: created if missing.
     topology: slices, separated by commas, e.g. 'v5e:4x4,v5p:2x2x1,cuda'.
 
   Returns:
-    What was written.
+    The rows that were written.
 
   Raises:
-    ConfigError: a topology that is not known, no libtpu, or a wrong config (`setup.build`).
+    ConfigError: an unknown topology, no libtpu, or a wrong config (`setup.build`).
   """
-  names = parse(topology)
-  keep_from_accelerators()
-  alone = _job_of_one(config)
-  made = {  # all of them first: what is wrong is told before minutes of compiling
-    name: alone if name == 'cuda' else _job(config, config.batch_size, slice_devices(name))
+  names = parse_topologies(topology)
+  hide_accelerators()
+  alone = _single_device_experiment(config)
+  # All are built before the first is compiled, which takes minutes: problems appear at once.
+  experiments = {
+    name: alone if name == 'cuda' else _experiment(config, config.batch_size, slice_devices(name))
     for name in names
   }
   folder = pathlib.Path(workdir)
   folder.mkdir(parents=True, exist_ok=True)
   flops = step_flops(alone)
   rows = []
-  for name, experiment in made.items():
+  for name, experiment in experiments.items():
     row = cuda_row(experiment) if name == 'cuda' else slice_row(experiment, name, flops)
     rows.append(row | {'flops_per_chip': flops})
     _write(folder, rows)
   for kind in dict.fromkeys(row['kind'] for row in rows if row['kind'] in CHIPS):
     same = [row for row in rows if row['kind'] == kind]
     smallest = min(same, key=lambda row: row['chips'])
-    tried = try_batches(config, smallest, made[smallest['topology']], flops)
+    tried = try_batches(config, smallest, experiments[smallest['topology']], flops)
     largest, too_large = largest_batch(tried)
-    kept = ('batch_per_chip', 'fits', 'bytes_per_chip', SPEED)
+    fields = ('batch_per_chip', 'fits', 'bytes_per_chip', SPEED)
     for row in same:
       row |= {'largest_batch_per_chip': largest, 'too_large_batch_per_chip': too_large}
-      row |= {'tried_batches': [{name: one[name] for name in kept} for one in tried]}
+      row |= {'tried_batches': [{name: other[name] for name in fields} for other in tried]}
   _write(folder, rows)
   print(table(rows))
   return rows
 
 
-def parse(topology: str | None) -> list[str]:
-  """The names in a flag's text, each once.
+def parse_topologies(topology: str | None) -> list[str]:
+  """The distinct topologies of a flag's value.
 
   Raises:
-    ConfigError: none, or one that is not of the form KIND:AxB or 'cuda'.
+    ConfigError: none, or one that is neither KIND:AxB, KIND:AxBxC nor 'cuda'.
   """
   names = [name.strip() for name in (topology or '').split(',') if name.strip()]
   if not names:
-    raise ConfigError(f'--mode=preflight needs --topology, e.g. {EXAMPLE}')
+    raise ConfigError(f'--mode=preflight requires --topology, e.g. {EXAMPLE}')
   for name in names:
     kind, _, shape = name.partition(':')
     if name != 'cuda' and (kind not in CHIPS or not re.fullmatch(r'\d+(x\d+){1,2}', shape)):
       raise ConfigError(
-        f'--topology={name}: a slice is KIND:AxB or KIND:AxBxC with a kind of '
-        f'{", ".join(CHIPS)}, or cuda; e.g. {EXAMPLE}'
+        f'--topology={name} is not KIND:AxB or KIND:AxBxC, where KIND is one of '
+        f'{", ".join(CHIPS)}, nor cuda; e.g. {EXAMPLE}'
       )
   return list(dict.fromkeys(names))
 
 
-def keep_from_accelerators() -> None:
-  """Lets JAX itself run on the CPU, and libtpu compile where there is no TPU.
+def hide_accelerators() -> None:
+  """Makes JAX run on the CPU, and libtpu compile without a TPU.
 
-  Without these, libtpu looks for a TPU, and for the cloud's word on its slice, minutes long.
+  Otherwise libtpu searches for a TPU and queries the cloud's metadata server for minutes.
   """
   os.environ.update(
     TPU_SKIP_MDS_QUERY='1',
     TPU_WORKER_HOSTNAMES='localhost',
     TPU_ACCELERATOR_TYPE='v5litepod-4',
-    ALLOW_MULTIPLE_LIBTPU_LOAD='1',  # no chip is opened: several processes may compile
+    ALLOW_MULTIPLE_LIBTPU_LOAD='1',  # no chip is opened, so several processes may compile
   )
   jax.config.update('jax_platforms', 'cpu')
 
 
 def slice_devices(name: str) -> Sequence[jax.Device]:
-  """The chips of a slice, as JAX devices that can be compiled for.
+  """The chips of a slice, as JAX devices to compile for.
 
   Raises:
-    ConfigError: no libtpu, or one that does not know the topology.
+    ConfigError: libtpu is not installed, or does not support the topology.
   """
   if importlib.util.find_spec('libtpu') is None:
-    raise ConfigError(f"--topology={name} needs TPU's compiler: pip install 'flexfas_jax[tpu]'")
+    raise ConfigError(
+      f"--topology={name} requires the TPU compiler: pip install 'flexfas_jax[tpu]'"
+    )
   options: dict[str, Any] = {}
   if name.startswith('v4:'):
-    options['chip_config_name'] = 'megacore'  # as on real ones: a chip's two cores are one device
+    options['chip_config_name'] = 'megacore'  # as on real slices: two cores are one device
   if math.prod(map(int, re.findall(r'\d+', name.partition(':')[2]))) == 1:
     options['chips_per_host_bounds'] = (1, 1, 1)
   try:
-    found = topologies.get_topology_desc(platform='tpu', topology_name=name, **options)
-  except Exception as error:  # what libtpu raises is of several types
-    raise ConfigError(f'--topology={name}: libtpu says: {" ".join(str(error).split())}') from error
-  return found.devices
+    description = topologies.get_topology_desc(platform='tpu', topology_name=name, **options)
+  except Exception as error:  # libtpu raises several types
+    raise ConfigError(f'--topology={name}: libtpu: {" ".join(str(error).split())}') from error
+  return description.devices
 
 
 def slice_row(experiment: setup.Experiment, name: str, flops: float) -> dict[str, Any]:
-  """What a job's step needs and takes on the slice that it was made for; see `run`."""
+  """Memory and time of an experiment's step on the slice that it was built for; see `run`."""
   kind = name.partition(':')[0]
   chip = CHIPS[kind]
   row = _row(name, kind, experiment) | {'hbm_per_chip': chip.hbm}
@@ -176,61 +178,65 @@ def slice_row(experiment: setup.Experiment, name: str, flops: float) -> dict[str
 
 
 def estimate(text: str, experiment: setup.Experiment, chip: Chip, flops: float) -> dict[str, Any]:
-  """How long a compiled step takes.
+  """Estimates the time of a compiled step.
 
   Args:
     text: of the optimised program.
-    job: that it is of.
-    chip: that it is for.
+    experiment: whose step it is.
+    chip: of the slice.
     flops: of a chip in a step.
   """
-  program = collectives.read(text, experiment.mesh.size)
-  places = np.array([device.coords for device in experiment.mesh.devices.flat])
-  torus = collectives.torus(places, chip)
+  program = collectives.parse_program(text, experiment.mesh.size)
+  coordinates = np.array([device.coords for device in experiment.mesh.devices.flat])
+  torus = collectives.make_torus(coordinates, chip)
   listed = [
     {
-      'operation': one.operation,
-      'dtype': one.dtype,
-      'bytes': one.bytes,
-      'group': len(one.groups[0]),
-      'groups': len(one.groups),
+      'operation': collective.operation,
+      'dtype': collective.dtype,
+      'bytes': collective.bytes,
+      'group': len(collective.groups[0]),
+      'groups': len(collective.groups),
       'count': count,
-      'seconds': count * collectives.seconds(one, torus, chip),
+      'seconds': count * collectives.estimate_seconds(collective, torus, chip),
     }
-    for one, count in program.collectives.items()
+    for collective, count in program.collectives.items()
   ]
-  listed.sort(key=lambda one: -one['seconds'])
+  listed.sort(key=lambda row: -row['seconds'])
   compute = program.cycles / chip.clock
-  sending = sum(one['seconds'] for one in listed)
-  exposed, triplets = compute + sending, experiment.config.batch_size
+  communication = sum(row['seconds'] for row in listed)
+  step_seconds, triplets = compute + communication, experiment.config.batch_size
   notes = []
-  if again := len(set(re.findall(r'%([\w.\-]+\.remat[\w.\-]*) = ', text))):
+  if recomputed := len(set(re.findall(r'%([\w.\-]+\.remat[\w.\-]*) = ', text))):
     notes.append(
-      f'memory is short: {again} values are computed again; fewer triplets may be faster'
+      f'memory is short: {recomputed} values are recomputed; a smaller batch may be faster'
     )
   if program.unknown_loops:
-    notes.append(f'{program.unknown_loops} loops of unknown length count once')
+    notes.append(f'{program.unknown_loops} loops of unknown length are counted once')
   return {
     'compute_seconds': compute,
-    'collective_bytes': sum(one['count'] * one['bytes'] for one in listed),
-    'collective_seconds': sending,
-    'estimated_step_seconds': exposed,
-    'estimated_step_seconds_overlapped': max(compute, sending),
-    'estimated_images_per_second': triplets * len(experiment.model.modalities) / exposed,
-    'estimated_triplets_per_second_per_chip': triplets / experiment.mesh.size / exposed,
-    'estimated_mfu': flops / exposed / chip.peak_flops,
+    'collective_bytes': sum(row['count'] * row['bytes'] for row in listed),
+    'collective_seconds': communication,
+    'estimated_step_seconds': step_seconds,
+    'estimated_step_seconds_overlapped': max(compute, communication),
+    'estimated_images_per_second': triplets * len(experiment.model.modalities) / step_seconds,
+    'estimated_triplets_per_second_per_chip': triplets / experiment.mesh.size / step_seconds,
+    'estimated_mfu': flops / step_seconds / chip.peak_flops,
     'collectives': listed,
     'notes': notes,
   }
 
 
-def compile_step(experiment: setup.Experiment, what: str) -> tuple[int | None, Any]:
-  """Compiles a job's step; (bytes that a chip needs, compiled), the latter None if too many."""
+def compile_step(experiment: setup.Experiment, text: str) -> tuple[int | None, Any]:
+  """Compiles an experiment's step.
+
+  Returns:
+    (bytes that a chip needs, compiled); None for the latter if they exceed the memory.
+  """
   lowered = setup.step_fn(experiment).lower(
     experiment.abstract, setup.abstract_batch(experiment), setup.abstract_key(experiment)
   )
   try:
-    with _progress(f'compiling for {what}'):
+    with _progress(f'compiling for {text}'):
       compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error) or 'hbm' not in str(error).lower():
@@ -248,36 +254,36 @@ def compile_step(experiment: setup.Experiment, what: str) -> tuple[int | None, A
 
 
 def _bytes_in(message: str) -> int | None:
-  """What a program would need, from the compiler's refusal."""
-  found = re.search(
+  """The bytes that a program needs, from the compiler's error; None if it does not state them."""
+  match = re.search(
     r'Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm|\(([\d.]+)([KMGT])\) exceeds', message
   )
-  if not found:
+  if not match:
     return None
-  number, unit = (part for part in found.groups() if part)
+  number, unit = (part for part in match.groups() if part)
   return int(float(number) * 1024 ** ('KMGT'.index(unit) + 1))
 
 
 def try_batches(
   config: ConfigDict, row: dict[str, Any], experiment: setup.Experiment, flops: float
 ) -> list[dict[str, Any]]:
-  """Looks for how many triplets a chip can take in a step, by compiling, PROPOSALS times at most.
+  """Searches for the largest batch of a chip by compiling at most MOST_BATCHES times.
 
-  The first guess takes memory to grow with the batch, but for the state. It may grow less, since
-  the compiler computes values again rather than keep them where memory is short: while all fits,
-  the next guess is half as much again, and then one between what fits and what does not.
+  The first guess assumes that memory without the state is proportional to the batch. It may grow
+  more slowly, since the compiler recomputes values when memory is short: while batches fit, the
+  next guess is at least 1.5 times as large, and then one between the bounds.
 
   Args:
-    config: with its batch.
-    row: what `slice_row` found for it.
-    job: that the row is of.
+    config: with the first batch size.
+    row: of `slice_row` for it.
+    experiment: of the row.
     flops: of a chip in a step of that batch.
 
   Returns:
-    The row, and one for each batch that was tried.
+    The row, and one for each further batch.
   """
   tried, state, limit = [row], _state_bytes(experiment), row['hbm_per_chip']
-  for _ in range(PROPOSALS):
+  for _ in range(MOST_BATCHES):
     fitting, too_large = largest_batch(tried)
     fitting, too_large = fitting or 0, too_large or math.inf
     batch, needed = tried[-1]['batch_per_chip'], tried[-1]['bytes_per_chip']
@@ -289,13 +295,13 @@ def try_batches(
     batch = _rounded(max(guess, config.accumulate), config.accumulate)
     if not fitting < batch < too_large:
       break
-    larger = _job(config, batch, list(experiment.mesh.devices.flat))
+    larger = _experiment(config, batch, list(experiment.mesh.devices.flat))
     tried.append(slice_row(larger, row['topology'], flops * batch / row['batch_per_chip']))
   return tried
 
 
 def largest_batch(tried: list[dict[str, Any]]) -> tuple[int | None, int | None]:
-  """(the largest batch that was seen to fit, the smallest that was seen not to), None for none."""
+  """(largest batch that fits, smallest that does not); None for none."""
   fitting = [row['batch_per_chip'] for row in tried if row['fits']]
   too_large = [row['batch_per_chip'] for row in tried if not row['fits']]
   return max(fitting, default=None), min(too_large, default=None)
@@ -309,7 +315,7 @@ def _rounded(batch: float, accumulate: int) -> int:
 
 
 def _state_bytes(experiment: setup.Experiment) -> int:
-  """What one chip has of the state."""
+  """Bytes of the state on one chip."""
   return sum(
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(experiment.abstract)
@@ -317,7 +323,7 @@ def _state_bytes(experiment: setup.Experiment) -> int:
 
 
 def step_flops(experiment: setup.Experiment) -> float:
-  """FLOPs of the products and convolutions in a step of all devices, loops multiplied out."""
+  """FLOPs of the matrix products and convolutions in a step of all devices."""
   arguments = (
     experiment.abstract,
     setup.abstract_batch(experiment),
@@ -327,7 +333,7 @@ def step_flops(experiment: setup.Experiment) -> float:
 
 
 def cuda_row(experiment: setup.Experiment) -> dict[str, Any]:
-  """Lowers a job of one device for CUDA, which shows that it can be; see `run`."""
+  """Lowers an experiment of one device for CUDA, without compiling it; see `run`."""
   row = _row('cuda', 'cuda', experiment)
   start = time.perf_counter()
   with _progress('lowering for cuda'):
@@ -336,7 +342,7 @@ def cuda_row(experiment: setup.Experiment) -> dict[str, Any]:
     )
   return row | {
     'compile_seconds': round(time.perf_counter() - start, 1),
-    'notes': ['lowered, not compiled: memory and time are not known'],
+    'notes': ['lowered, not compiled: memory and time are unknown'],
   }
 
 
@@ -373,10 +379,10 @@ def _row(name: str, kind: str, experiment: setup.Experiment) -> dict[str, Any]:
   )
 
 
-def _job(
+def _experiment(
   config: ConfigDict, batch_per_chip: int, devices: Sequence[jax.Device]
 ) -> setup.Experiment:
-  """The job with this batch on each device; the caller's config stays as it is."""
+  """The experiment with this batch on each device; does not change the config."""
   config = ConfigDict(config)
   with config.unlocked():
     config.batch_size = batch_per_chip * len(devices)
@@ -384,12 +390,12 @@ def _job(
   return setup.build(config, devices)
 
 
-def _job_of_one(config: ConfigDict) -> setup.Experiment:
-  """The job of one device, which has the whole state."""
+def _single_device_experiment(config: ConfigDict) -> setup.Experiment:
+  """The experiment on one device, which holds the whole state."""
   config = ConfigDict(config)
   with config.unlocked():
     config.mesh = ConfigDict({'data': -1, 'fsdp': 1})
-  return _job(config, config.batch_size, jax.devices('cpu')[:1])
+  return _experiment(config, config.batch_size, jax.devices('cpu')[:1])
 
 
 def _write(folder: pathlib.Path, rows: list[dict[str, Any]]) -> None:
@@ -397,52 +403,52 @@ def _write(folder: pathlib.Path, rows: list[dict[str, Any]]) -> None:
 
 
 @contextlib.contextmanager
-def _progress(what: str, every: float = 30.0) -> Iterator[None]:
-  """Says on stderr what is being done, and every so many seconds that it still is."""
+def _progress(text: str, every: float = 30.0) -> Iterator[None]:
+  """Prints to stderr what runs, and a line every so many seconds while it runs."""
   start, done = time.perf_counter(), threading.Event()
 
   def elapsed() -> str:
     return f'{time.perf_counter() - start:.0f} s'
 
-  def tell() -> None:
+  def report() -> None:
     while not done.wait(every):
-      print(f'{what}: {elapsed()} ...', file=sys.stderr, flush=True)
+      print(f'{text}: {elapsed()} ...', file=sys.stderr, flush=True)
 
-  print(f'{what} ...', file=sys.stderr, flush=True)
-  thread = threading.Thread(target=tell, daemon=True)
+  print(f'{text} ...', file=sys.stderr, flush=True)
+  thread = threading.Thread(target=report, daemon=True)
   thread.start()
   try:
     yield
   finally:
     done.set()
     thread.join()
-    print(f'{what}: {elapsed()}', file=sys.stderr, flush=True)
+    print(f'{text}: {elapsed()}', file=sys.stderr, flush=True)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-  """What was found, as lines of text, a column per topology."""
+  """The rows as a table with a column per topology."""
 
-  def show(field: str, unit: float = 1.0, digits: int = 0) -> list[str]:
+  def cells(field: str, unit: float = 1.0, digits: int = 0) -> list[str]:
     return ['-' if row[field] is None else f'{row[field] / unit:.{digits}f}' for row in rows]
 
   lines = {
     '': [row['topology'] for row in rows],
-    'chips': show('chips'),
-    'triplets in a step': show('global_batch'),
+    'chips': cells('chips'),
+    'triplets in a step': cells('global_batch'),
     'fits': [{True: 'yes', False: 'NO', None: '-'}[row['fits']] for row in rows],
-    'GiB per chip': show('bytes_per_chip', 2**30, 2),
-    '  that a program may have': show('hbm_per_chip', 2**30, 2),
-    'triplets per chip, largest seen to fit': show('largest_batch_per_chip'),
-    '  smallest seen not to': show('too_large_batch_per_chip'),
-    'TFLOP per chip': show('flops_per_chip', 1e12, 2),
-    'MB of collectives per chip': show('collective_bytes', 1e6, 1),
-    'estimated ms of a step': show('estimated_step_seconds', 1e-3, 1),
-    '  of it collectives': show('collective_seconds', 1e-3, 2),
-    '  if they overlap with the rest': show('estimated_step_seconds_overlapped', 1e-3, 1),
-    'estimated images/s': show('estimated_images_per_second'),
-    'estimated triplets/s per chip': show(SPEED, 1, 1),
+    'GiB per chip': cells('bytes_per_chip', 2**30, 2),
+    '  available to a program': cells('hbm_per_chip', 2**30, 2),
+    'triplets per chip, largest that fits': cells('largest_batch_per_chip'),
+    '  smallest that does not': cells('too_large_batch_per_chip'),
+    'TFLOP per chip': cells('flops_per_chip', 1e12, 2),
+    'MB of collectives per chip': cells('collective_bytes', 1e6, 1),
+    'estimated ms of a step': cells('estimated_step_seconds', 1e-3, 1),
+    '  of which collectives': cells('collective_seconds', 1e-3, 2),
+    '  with overlapping collectives': cells('estimated_step_seconds_overlapped', 1e-3, 1),
+    'estimated images/s': cells('estimated_images_per_second'),
+    'estimated triplets/s per chip': cells(SPEED, 1, 1),
     '  in % of the smallest slice': _scaling(rows),
-    'estimated MFU, % of the bfloat16 peak': show('estimated_mfu', 1e-2, 1),
+    'estimated MFU, % of the bfloat16 peak': cells('estimated_mfu', 1e-2, 1),
   }
   first, left = rows[0], max(map(len, lines))
   widths = [max(10, *map(len, column)) for column in zip(*lines.values(), strict=True)]
@@ -450,25 +456,25 @@ def table(rows: list[dict[str, Any]]) -> str:
     f'Preflight: {first["batch_per_chip"]} triplets of {first["images_per_triplet"]} images on '
     f'each chip (config.batch_size), {first["dtype"]}'
   ]
-  for name, cells in lines.items():
+  for name, values in lines.items():
     text.append(
-      name.ljust(left) + ''.join(f'  {c:>{w}}' for c, w in zip(cells, widths, strict=True))
+      name.ljust(left) + ''.join(f'  {v:>{w}}' for v, w in zip(values, widths, strict=True))
     )
   text += [
     '',
-    'Nothing was run. Time is an estimate: the cycles of the TPU compiler, and for collectives, to',
-    'which it gives none, a model of the links. By collective:',
+    'Nothing was run. Times are estimates: the cycles of the TPU compiler, and for collectives,',
+    'for which the compiler gives none, a model of the links. By collective:',
   ]
   for row in rows:
-    said = [*_by_operation(row['collectives'] or []), *row['notes']]
-    text += [f'  {row["topology"]}: {line}' for line in said]
+    details = [*_by_operation(row['collectives'] or []), *row['notes']]
+    text += [f'  {row["topology"]}: {line}' for line in details]
   for kind, tried in {row['kind']: row['tried_batches'] for row in rows}.items():
     text += [f'  {kind}: {line}' for line in _by_batch(tried or [])]
   return '\n'.join(text)
 
 
 def _scaling(rows: list[dict[str, Any]]) -> list[str]:
-  """What a chip does, in percent of one of the smallest slice of its kind."""
+  """The speed of a chip, in percent of one in the smallest slice of its kind."""
   field, smallest = SPEED, {}
   for row in sorted(rows, key=lambda row: row['chips']):
     if row[field] is not None:
@@ -480,21 +486,21 @@ def _scaling(rows: list[dict[str, Any]]) -> list[str]:
 
 def _by_batch(tried: list[dict[str, Any]]) -> list[str]:
   lines = []
-  for one in sorted(tried, key=lambda one: one['batch_per_chip']):
-    fits = 'fit' if one['fits'] else 'do not fit'
-    size = '' if one['bytes_per_chip'] is None else f', {one["bytes_per_chip"] / 2**30:.2f} GiB'
-    speed = '' if one[SPEED] is None else f', {one[SPEED]:.1f} triplets/s'
-    lines.append(f'{one["batch_per_chip"]} triplets per chip {fits}{size}{speed}')
+  for row in sorted(tried, key=lambda row: row['batch_per_chip']):
+    fits = 'fit' if row['fits'] else 'do not fit'
+    size = '' if row['bytes_per_chip'] is None else f', {row["bytes_per_chip"] / 2**30:.2f} GiB'
+    speed = '' if row[SPEED] is None else f', {row[SPEED]:.1f} triplets/s'
+    lines.append(f'{row["batch_per_chip"]} triplets per chip {fits}{size}{speed}')
   return lines
 
 
 def _by_operation(listed: list[dict[str, Any]]) -> list[str]:
   counts, sizes, times = Counter(), Counter(), Counter()
-  for one in listed:
-    key = (one['operation'], one['dtype'], one['group'])
-    counts[key] += one['count']
-    sizes[key] += one['count'] * one['bytes']
-    times[key] += one['seconds']
+  for row in listed:
+    key = (row['operation'], row['dtype'], row['group'])
+    counts[key] += row['count']
+    sizes[key] += row['count'] * row['bytes']
+    times[key] += row['seconds']
   return [
     f'{counts[key]} {operation} over {group} chips, {dtype}: {sizes[key] / 1e6:.2f} MB, '
     f'{seconds * 1e3:.2f} ms'

@@ -12,7 +12,9 @@ ALL = {n: (tuple(range(n)),) for n in (2, 4, 8, 16, 64, 256)}
 
 def slice_of(*shape, chip=V5E):
   """The torus of a slice whose mesh goes through its last axis first."""
-  return collectives.torus(np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), -1), chip)
+  return collectives.make_torus(
+    np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), -1), chip
+  )
 
 
 # 1e9 bytes; v5e: 50 GB/s per link and direction, v5p: 100; a microsecond per hop.
@@ -55,7 +57,9 @@ def slice_of(*shape, chip=V5E):
 )
 def test_seconds_by_hand(operation, groups, shape, expected):
   one = Collective(operation, 'f32', 10**9, groups)
-  assert collectives.seconds(one, slice_of(*shape), V5E) == pytest.approx(expected, rel=1e-9)
+  assert collectives.estimate_seconds(one, slice_of(*shape), V5E) == pytest.approx(
+    expected, rel=1e-9
+  )
 
 
 @pytest.mark.parametrize(
@@ -65,14 +69,16 @@ def test_a_3d_torus_closes_in_whole_cubes(shape, rate):
   n, hops = int(np.prod(shape)), sum(shape) - len(shape)
   one = Collective('all-reduce', 'f32', 10**9, (tuple(range(n)),))
   expected = 2 * (n - 1) / n / rate + 2e-6 * hops
-  assert collectives.seconds(one, slice_of(*shape, chip=V5P), V5P) == pytest.approx(expected)
+  assert collectives.estimate_seconds(one, slice_of(*shape, chip=V5P), V5P) == pytest.approx(
+    expected
+  )
 
 
 def test_the_order_of_the_mesh_does_not_matter_to_a_group_of_all():
   snake = np.array([(0, 0), (0, 1), (1, 1), (1, 0)])
   one = Collective('all-reduce', 'f32', 1000, ALL[4])
-  there = collectives.seconds(one, collectives.torus(snake, V5E), V5E)
-  assert there == collectives.seconds(one, slice_of(2, 2), V5E)
+  there = collectives.estimate_seconds(one, collectives.make_torus(snake, V5E), V5E)
+  assert there == collectives.estimate_seconds(one, slice_of(2, 2), V5E)
 
 
 PROGRAM = """\
@@ -145,7 +151,7 @@ source_target_pairs={{0,1},{1,0}}
 
 
 def test_a_program_is_read_with_its_loop_its_fusions_and_its_pairs():
-  program = collectives.read(PROGRAM, 4)
+  program = collectives.parse_program(PROGRAM, 4)
   assert program.unknown_loops == 0
   assert program.cycles == 5 * 10 + 3 + 20  # not what is inside fusions and reductions
   everyone = ((0, 1, 2, 3),)
@@ -169,7 +175,7 @@ def test_a_program_is_read_with_its_loop_its_fusions_and_its_pairs():
   ],
 )
 def test_how_often_a_loop_runs(old, new, trips, unknown):
-  program = collectives.read(PROGRAM.replace(old, new), 4)
+  program = collectives.parse_program(PROGRAM.replace(old, new), 4)
   assert program.cycles == trips * 10 + 3 + 20
   assert program.unknown_loops == unknown
 
@@ -202,7 +208,7 @@ def test_groups_in_every_notation(text, expected):
   program = PROGRAM.replace('replica_groups={{0,1,2,3}}', text.removesuffix(', use'))
   groups = next(
     one.groups
-    for one in collectives.read(program, 8).collectives
+    for one in collectives.parse_program(program, 8).collectives
     if one.operation == 'reduce-scatter' and one.bytes == 4096
   )
   assert groups == tuple(map(tuple, expected))
@@ -210,4 +216,4 @@ def test_groups_in_every_notation(text, expected):
 
 def test_groups_in_an_unknown_notation_are_an_error():
   with pytest.raises(ValueError, match='not understood'):
-    collectives.read(PROGRAM.replace('replica_groups=[1,4]<=[4]', 'replica_groups=new'), 4)
+    collectives.parse_program(PROGRAM.replace('replica_groups=[1,4]<=[4]', 'replica_groups=new'), 4)

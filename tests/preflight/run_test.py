@@ -37,20 +37,20 @@ def make_config(**more):
 
 
 def flops(config):
-  return preflight.step_flops(preflight._job_of_one(config))
+  return preflight.step_flops(preflight._single_device_experiment(config))
 
 
 @pytest.fixture
 def devices():
   """Of a slice of v5e by its name; skips where there is no compiler."""
   pytest.importorskip('libtpu', reason="TPU's compiler is the `tpu` extra")
-  preflight.keep_from_accelerators()
+  preflight.hide_accelerators()
   return preflight.slice_devices
 
 
 def test_several_topologies_each_once():
   text = 'v5e:4x4, v5p:2x2x1,cuda,,v5e:4x4'
-  assert preflight.parse(text) == ['v5e:4x4', 'v5p:2x2x1', 'cuda']
+  assert preflight.parse_topologies(text) == ['v5e:4x4', 'v5p:2x2x1', 'cuda']
 
 
 @pytest.mark.parametrize('text', [None, '', ' , ', 'v9:2x2', 'v5e', 'v5e:4', 'v5e:2x2x2x2', '2x2'])
@@ -120,7 +120,7 @@ def test_the_largest_batch(kept, batch, limit, expected, tried, monkeypatch):
     needed = 100 + kept * batch
     return {'batch_per_chip': batch, 'bytes_per_chip': needed, 'fits': needed <= limit}
 
-  monkeypatch.setattr(preflight, '_job', lambda config, batch, devices: batch)
+  monkeypatch.setattr(preflight, '_experiment', lambda config, batch, devices: batch)
   monkeypatch.setattr(preflight, '_state_bytes', lambda experiment: 100)
   monkeypatch.setattr(preflight, 'slice_row', slice_row)
   experiment = types.SimpleNamespace(mesh=types.SimpleNamespace(devices=np.zeros(1)))
@@ -137,7 +137,7 @@ def test_the_largest_batch(kept, batch, limit, expected, tried, monkeypatch):
 
 
 def test_a_slice_is_compiled_for_and_written_down(devices, tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(preflight, 'PROPOSALS', 0)
+  monkeypatch.setattr(preflight, 'MOST_BATCHES', 0)
   config = make_config().lock()
   before = config.to_json()
   preflight.run(config, str(tmp_path / 'new' / 'w'), 'v5e:2x2,cuda')
@@ -148,7 +148,7 @@ def test_a_slice_is_compiled_for_and_written_down(devices, tmp_path, monkeypatch
   assert (slice_row['batch_per_chip'], slice_row['global_batch']) == (4, 16)
   assert slice_row['fits'] is True
   assert 0 < slice_row['bytes_per_chip'] < slice_row['hbm_per_chip'] == 15.75 * 2**30
-  experiment = preflight._job(config, 4, jax.devices()[:4])
+  experiment = preflight._experiment(config, 4, jax.devices()[:4])
   params = sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract.params))
   # The gradients in float32, and little else: loss, accuracy, batch norm's moments.
   assert 4 * params <= slice_row['collective_bytes'] < 4 * params + 2000
@@ -173,7 +173,7 @@ def test_what_does_not_fit_is_told_with_its_bytes(devices, monkeypatch):
   """A step that only reads its batch, 51.5 GB of RGB on each chip."""
   step = jax.jit(lambda state, batch, key: batch['rgb'].sum())
   monkeypatch.setattr(setup, 'step_fn', lambda experiment: step)
-  experiment = preflight._job(make_config(), 2**24, devices('v5e:2x2'))
+  experiment = preflight._experiment(make_config(), 2**24, devices('v5e:2x2'))
   row = preflight.slice_row(experiment, 'v5e:2x2', 1.0)
   assert row['fits'] is False
   assert row['bytes_per_chip'] == pytest.approx(2**24 * 16 * 16 * 3 * 4, rel=0.01)
@@ -208,7 +208,7 @@ def seven_times(axis):
 )
 def test_programs_whose_collectives_are_known(devices, function, expected):
   text = compiled_text(devices('v5e:2x2'), function, (32, 1024), P(('a', 'b')))
-  program = collectives.read(text, 4)
+  program = collectives.parse_program(text, 4)
   found = [
     (one.operation, one.bytes, len(one.groups[0]), count)
     for one, count in program.collectives.items()
@@ -222,7 +222,7 @@ def test_a_large_product_takes_its_time_by_the_clock(devices, name):
   device = devices(name)[0]
   place = jax.sharding.SingleDeviceSharding(device)
   a = jax.ShapeDtypeStruct((4096, 4096), jnp.bfloat16, sharding=place)
-  cycles = collectives.read(jax.jit(jnp.matmul).lower(a, a).compile().as_text(), 1).cycles
+  cycles = collectives.parse_program(jax.jit(jnp.matmul).lower(a, a).compile().as_text(), 1).cycles
   chip = chips.CHIPS[name.partition(':')[0]]
   assert 0.85 < 2 * 4096**3 / (cycles / chip.clock) / chip.peak_flops < 1
 
@@ -231,9 +231,9 @@ def test_the_chips_are_where_the_mesh_says(devices):
   """A device is a chip, also on v4, and 16 x 16 closes."""
   assert len(devices('v4:2x2x1')) == 4
   assert len(devices('v5e:1x1')) == 1
-  experiment = preflight._job(make_config(), 4, devices('v5e:16x16'))
+  experiment = preflight._experiment(make_config(), 4, devices('v5e:16x16'))
   places = np.array([device.coords for device in experiment.mesh.devices.flat])
-  torus = collectives.torus(places, chips.CHIPS['v5e'])
+  torus = collectives.make_torus(places, chips.CHIPS['v5e'])
   assert torus.shape == (16, 16, 1)
   assert torus.closed == (True, True, False)
   assert math.prod(torus.shape) == len({tuple(place) for place in places})

@@ -241,12 +241,14 @@ def test_what_is_missing_is_named_with_what_has_it(name):
   ways = {'map': 'pixel_map', 'map_logit': "'activation': 'linear'", 'cosine': 'identity_cosine'}
   ways |= {'branch_logit': 'branch_logits', 'norm': 'identity_cosine', 'logit': 'binary_logit'}
   for key in outputs:
-    said = f"{name}' needs '{key}', which the head lacks; .*{ways[key]}"
+    said = f"{name}' needs '{key}', which the head does not have; .*{ways[key]}"
     for lacking in ({k: v for k, v in outputs.items() if k != key}, {**outputs, key: None}):
       with pytest.raises(ConfigError, match=said):
         loss(lacking, batch)
   for key in batch:
-    with pytest.raises(ConfigError, match=f"{name}' needs '{key}', which the batch lacks; "):
+    with pytest.raises(
+      ConfigError, match=f"{name}' needs '{key}', which the batch does not have; "
+    ):
       loss(outputs, {k: v for k, v in batch.items() if k != key})
 
 
@@ -300,9 +302,9 @@ def test_contrastive_depth_by_hand():
 
 def test_maps_that_do_not_fit_are_refused():
   batch = {'map': jnp.zeros((2, 4, 4))}
-  with pytest.raises(ConfigError, match=r'gives a map \(2, 1, 1\), the batch .* \(2, 4, 4\)'):
+  with pytest.raises(ConfigError, match=r"map is \(2, 1, 1\), but the batch's is \(2, 4, 4\)"):
     losses.pixel_wise_mse({'map': jnp.zeros((2, 1, 1))}, batch)  # would broadcast
-  with pytest.raises(ConfigError, match='3 x 3 at least, not 2 x 2'):
+  with pytest.raises(ConfigError, match='at least 3 x 3, not 2 x 2'):
     losses.contrastive_depth({'map': jnp.zeros((1, 2, 2))}, {'map': jnp.zeros((1, 2, 2))})
   logits = {'map': jnp.zeros((2, 4, 4)), 'map_logit': jnp.zeros((2, 4, 4))}
   for loss in (losses.pixel_wise_mse, losses.contrastive_depth):
