@@ -1,9 +1,9 @@
 """Estimates memory and time of a config's training step on a TPU slice, without a TPU.
 
 The step is compiled for the slice, with its shardings, by the TPU compiler, which runs on any
-machine (`pip install 'flexfas_jax[tpu]'`). Program and memory are those of a real slice. The time is an
-estimate: the compiler's cycles, plus a model of the collectives (`collectives.py`), for which the
-compiler gives none. Nothing here was run on a TPU.
+machine (`pip install 'flexfas_jax[tpu]'`). Program and memory are those of a real slice. The time
+is an estimate: the compiler's cycles, plus a model of the collectives (`collectives.py`), for which
+the compiler gives none. Nothing here was run on a TPU.
 
 `config.batch_size` is the batch of ONE chip here, so that chips of all slices have the same work.
 """

@@ -158,10 +158,10 @@ def test_views_are_scored_as_each_alone():
       )
 
 
-@pytest.mark.parametrize('each', [scoring._one_by_one, jax.vmap])
-def test_stacked_members_are_scored_as_each_alone(each, monkeypatch):
+@pytest.mark.parametrize('map_members', [jax.lax.map, lambda f, stacked: jax.vmap(f)(stacked)])
+def test_stacked_members_are_scored_as_each_alone(map_members, monkeypatch):
   """Both ways, that of a CPU and that of an accelerator."""
-  monkeypatch.setattr(scoring, '_one_by_one', each)
+  monkeypatch.setattr(scoring, '_map_members', map_members)
   model, variables = make(fusion='concat', absent='blank')
   other = jax.tree.map(lambda x: x * 1.1, variables)
   batch = {**make_batch(model), 'present': np.array([[1, 1, 1]] * 3 + [[0, 1, 1]], bool)}
