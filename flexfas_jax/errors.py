@@ -1,7 +1,7 @@
-"""What goes wrong, and the exit code each kind ends a command with (0 is done, 1 a defect of ours).
+"""Errors, and the exit code of each kind (0: done; 1: a bug in this package).
 
-An error's text says what, where (file, row) and the way out, on one screen. A command shows it
-without a traceback, unless it was started with `--debug`.
+A message states what is wrong, where (file, row) and what to do, on one screen. Commands print it
+without a traceback, unless `--debug` is given.
 """
 
 import contextlib
@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-INTERRUPTED = 130  # what a shell reports of Ctrl-C
-STOPPED = 143  # what a shell reports of SIGTERM
+INTERRUPTED = 130  # as shells report Ctrl-C
+STOPPED = 143  # as shells report SIGTERM
 
 # Packages whose name differs from that of their module.
 _PACKAGES = {
@@ -27,59 +27,59 @@ _PACKAGES = {
 
 
 class FlexfasError(Exception):
-  """An error that a user can act on; `exit_code` is what the command ends with."""
+  """An error that a user can act on; `exit_code` is that of the command."""
 
   exit_code = 1
 
 
 class ConfigError(FlexfasError):
-  """Wrong usage, or a config that cannot work."""
+  """Wrong usage or config."""
 
   exit_code = 2
 
 
 class DataError(FlexfasError):
-  """Data that is missing, damaged or contradicts itself."""
+  """Data that is missing, damaged or inconsistent."""
 
   exit_code = 3
 
 
 class StateError(FlexfasError):
-  """A checkpoint, workdir or threshold that is missing, damaged or of something else."""
+  """A checkpoint, workdir or threshold that is missing, damaged or of another model or config."""
 
   exit_code = 4
 
 
 class ExportError(FlexfasError):
-  """An exported model that does not do what the checkpoint does."""
+  """An exported model that does not reproduce the checkpoint's decisions."""
 
   exit_code = 5
 
 
 class Stopped(FlexfasError):
-  """SIGTERM was heeded after `step` of `steps`: all is saved, and the same command goes on."""
+  """The run stopped on SIGTERM after `step` of `steps`; everything is saved."""
 
   exit_code = STOPPED
 
   def __init__(self, step: int, steps: int):
     super().__init__(
-      f'stopped by SIGTERM after step {step} of {steps}, which is saved; the same command again '
-      'goes on'
+      f'stopped by SIGTERM after step {step} of {steps}, which is saved; rerun the same command to '
+      'resume'
     )
 
 
 def attempt(
   found: list[FlexfasError], where: str, function: Callable[..., Any], *args: Any, **fields: Any
 ) -> Any:
-  """Calls a function; keeps an error that a user can act on, so that others are found as well.
+  """Calls a function and collects its FlexfasError, so that one run reports all problems.
 
   Args:
-    found: the error is appended here; its text names a field of the config.
-    where: the field that it is about, for a text that names none.
+    found: the error is appended here; its message names a field of the config.
+    where: that field, for a message that names none.
     function: called with `args` and `fields`.
 
   Returns:
-    What the function returns; None where it raised.
+    What the function returns; None if it raised.
   """
   try:
     return function(*args, **fields)
@@ -90,10 +90,10 @@ def attempt(
 
 
 def raise_all(found: Sequence[FlexfasError]) -> None:
-  """Raises what `attempt` found, if anything: a single error, or one that lists all.
+  """Raises the errors that `attempt` collected, if any: a single error, or one that lists all.
 
   Raises:
-    FlexfasError: of the kind that all are of, else a ConfigError.
+    FlexfasError: of the errors' kind; a ConfigError if their kinds differ.
   """
   if not found:
     return
@@ -112,7 +112,7 @@ def required_imports(module: str) -> Iterator[None]:
       from flexfas_jax.prediction import Predictor
 
   Args:
-    module: `__name__` of the command: only a process that runs it as its program ends.
+    module: `__name__` of the command; only a process whose program it is ends.
   """
   try:
     yield
@@ -142,7 +142,7 @@ def exit_code_of(command: Callable[[], None], debug: bool = False, broken_pipe: 
   Args:
     command: what to run; called without arguments.
     debug: let the traceback through.
-    broken_pipe: the code when nobody reads what is printed any more: done, for what only prints.
+    broken_pipe: the code when the reader of stdout has gone; 0 for commands that only print.
 
   Returns:
     0, the exit code of the `FlexfasError` that was raised, or 130 after Ctrl-C.
@@ -151,7 +151,7 @@ def exit_code_of(command: Callable[[], None], debug: bool = False, broken_pipe: 
     if getattr(sys, name) is None:  # closed: `>&-`
       setattr(sys, name, open(os.devnull, 'w'))  # noqa: SIM115
   for stream in (sys.stdout, sys.stderr):
-    if hasattr(stream, 'reconfigure'):  # a name that a terminal cannot show is no error
+    if hasattr(stream, 'reconfigure'):  # a terminal may not support every character
       stream.reconfigure(errors='backslashreplace')
   try:
     command()
@@ -169,7 +169,7 @@ def exit_code_of(command: Callable[[], None], debug: bool = False, broken_pipe: 
       raise
     print(f'error: {_not_installed(error)}', file=sys.stderr)
     return ConfigError.exit_code
-  except BrokenPipeError:  # `... | head`: the reader has seen enough
+  except BrokenPipeError:  # e.g. `... | head`
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return broken_pipe
   except OSError as error:
@@ -181,6 +181,6 @@ def exit_code_of(command: Callable[[], None], debug: bool = False, broken_pipe: 
   except KeyboardInterrupt:
     if debug:
       raise
-    print('interrupted; the same command again goes on from what was saved', file=sys.stderr)
+    print('interrupted; rerun the same command to resume from what was saved', file=sys.stderr)
     return INTERRUPTED
   return 0

@@ -1,7 +1,7 @@
-"""A config's names become code here: the key is a file's name (in `heads`, `losses`: one in it).
+"""Finds the classes and functions that configs name: the name is that of a file or of its content.
 
-No registry: adding `models/fusion/bilinear.py` with a class `Bilinear` is all it takes for
-`fusion.name = 'bilinear'` to work.
+There is no registry: a file `models/fusion/bilinear.py` with a class `Bilinear` is enough for
+`fusion.name = 'bilinear'`.
 """
 
 import functools
@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping
 
 from flexfas_jax.errors import ConfigError
 
-# One file per choice: the class is named like the file, without regard to case and underscores.
+# One file per choice; its class has the file's name, ignoring case and underscores.
 _FOLDERS = {'backbone': 'models.backbone', 'fusion': 'models.fusion'}
 # Several choices in one file: classes or functions, in snake case.
 _FILES = {'head': 'models.heads', 'loss': 'training.losses'}
 
 
 def choices(kind: str) -> list[str]:
-  """The names that `find(kind, ...)` knows, sorted."""
+  """The names that `find(kind, ...)` accepts, sorted."""
   if kind in _FOLDERS:
     folder = pathlib.Path(__file__).parent.joinpath(*_FOLDERS[kind].split('.'))
     return sorted(f.stem for f in folder.glob('*.py') if not f.stem.startswith('_'))
@@ -31,24 +31,23 @@ def choices(kind: str) -> list[str]:
 def _contents(kind: str) -> dict:
   module = importlib.import_module(f'flexfas_jax.{_FILES[kind]}')
   return {
-    re.sub(r'(?<=[a-z])(?=[A-Z])', '_', name).lower(): thing
-    for name, thing in vars(module).items()
-    if getattr(thing, '__module__', '') == module.__name__ and not name.startswith('_')
+    re.sub(r'(?<=[a-z])(?=[A-Z])', '_', name).lower(): value
+    for name, value in vars(module).items()
+    if getattr(value, '__module__', '') == module.__name__ and not name.startswith('_')
   }
 
 
 def config_file(text: str) -> str:
-  """What `--config` is given, with the name of one of our configs replaced by its file.
+  """The value of `--config`, with the name of an installed config replaced by its file.
 
   Args:
-    text: 'vit_fusion' or 'vit_fusion:recipe', which are found from any folder, or a path.
+    text: 'vit_fusion' or 'vit_fusion:recipe', from any folder; or a path.
 
   Returns:
     The path, with the recipe.
 
   Raises:
-    ConfigError: a name that is neither ours nor a file's, or the path of one of ours where it is
-      not.
+    ConfigError: neither an installed config nor a file.
   """
   name, colon, recipe = text.partition(':')
   if not name or os.path.exists(name):
@@ -57,7 +56,7 @@ def config_file(text: str) -> str:
   names = sorted(path.stem for path in folder.glob('*.py'))
   if name.endswith('.py') or '/' in name:
     if (stem := pathlib.PurePath(name).stem) in names:
-      raise ConfigError(f'no file {name}; from any folder, it is --config={stem}{colon}{recipe}')
+      raise ConfigError(f'no file {name}; the installed config is --config={stem}{colon}{recipe}')
     return text  # ml_collections reports it
   if name not in names:
     raise ConfigError(
@@ -82,10 +81,10 @@ def find(kind: str, name: str):
   if kind in _FILES:
     return _contents(kind)[name]
   module = importlib.import_module(f'flexfas_jax.{_FOLDERS[kind]}.{name}')
-  wanted = name.replace('_', '')
-  for attribute, thing in vars(module).items():
-    if attribute.lower() == wanted and inspect.isclass(thing):
-      return thing
+  class_name = name.replace('_', '')
+  for attribute, value in vars(module).items():
+    if attribute.lower() == class_name and inspect.isclass(value):
+      return value
   raise ConfigError(f'{module.__name__} has no class named like its file')
 
 
@@ -93,35 +92,34 @@ def make(kind: str, name: str, **fields):
   """Finds a class and calls it with a config's fields.
 
   Raises:
-    ConfigError: unknown name, fields that it does not have, or one that is missing; the message
-      names the fields.
+    ConfigError: an unknown name, an unknown field or a missing one; the message lists the fields.
   """
-  thing = find(kind, name)
-  parameters = inspect.signature(thing).parameters
-  known = [p for p in parameters if p not in ('parent', 'name')]
-  unknown = sorted(set(fields) - set(known))
+  cls = find(kind, name)
+  parameters = inspect.signature(cls).parameters
+  accepted = [p for p in parameters if p not in ('parent', 'name')]
+  unknown = sorted(set(fields) - set(accepted))
   if unknown:
-    alone = f'--config.model.{kind}="{{{"name"!r}: {name!r}}}"'
+    group = f'--config.model.{kind}="{{{"name"!r}: {name!r}}}"'
     raise ConfigError(
-      f'{kind} {name!r} has no field {unknown[0]!r}; it has: {", ".join(known)}. '
-      f'Fields of another choice go when all are given at once: {alone}'
+      f'{kind} {name!r} has no field {unknown[0]!r}; it has: {", ".join(accepted)}. '
+      f'To drop the fields of another {kind}, replace the group: {group}'
     )
-  missing = [p for p in known if parameters[p].default is inspect.Parameter.empty]
+  missing = [p for p in accepted if parameters[p].default is inspect.Parameter.empty]
   if missing := [p for p in missing if p not in fields]:
     raise ConfigError(f'{kind} {name!r} needs the field {missing[0]!r}: config.model.{kind}')
-  return thing(**fields)
+  return cls(**fields)
 
 
 def make_loss(spec: str | Mapping[str, Mapping]) -> Callable:
   """The loss that a config's `loss` describes: `loss(outputs, batch) -> [B] float32`.
 
   Args:
-    spec: a name, or {name: {field: value, ..., 'weight': number}, ...}, whose terms are added,
-      each times its weight (1 if none is given). `{'pixel_wise_mse': {}, 'contrastive_depth': {}}`
-      is CDCN's.
+    spec: a name; or {name: {field: value, ..., 'weight': number}, ...}, whose terms are multiplied
+      by their weights (default 1) and added: `{'pixel_wise_mse': {}, 'contrastive_depth': {}}` is
+      CDCN's loss.
 
   Raises:
-    ConfigError: an unknown name or field, or something that is neither form.
+    ConfigError: an unknown name or field, or neither form.
   """
   terms = {spec: {}} if isinstance(spec, str) else spec
   if not (isinstance(terms, Mapping) and terms):
@@ -138,13 +136,13 @@ def make_loss(spec: str | Mapping[str, Mapping]) -> Callable:
 
 
 def _make_term(name: str, fields: Mapping) -> tuple[float, Callable]:
-  """(weight, loss with its fields)."""
+  """(weight, loss with its fields bound)."""
   function = find('loss', name)
-  known = [*list(inspect.signature(function).parameters)[2:], 'weight']
+  accepted = [*list(inspect.signature(function).parameters)[2:], 'weight']
   if not isinstance(fields, Mapping):
     raise ConfigError(f'config.loss.{name} is {fields!r}; give its fields: {{"weight": 1.0}}')
-  if unknown := sorted(set(fields) - set(known)):
-    raise ConfigError(f'loss {name!r} has no field {unknown[0]!r}; it has: {", ".join(known)}')
+  if unknown := sorted(set(fields) - set(accepted)):
+    raise ConfigError(f'loss {name!r} has no field {unknown[0]!r}; it has: {", ".join(accepted)}')
   fields = dict(fields)
   weight = fields.pop('weight', 1.0)
   if isinstance(weight, bool) or not isinstance(weight, int | float):
@@ -153,47 +151,46 @@ def _make_term(name: str, fields: Mapping) -> tuple[float, Callable]:
 
 
 def make_protocol(text: str):
-  """The protocol that a config names, its fields filled in.
+  """The protocol that a config names, with its fields filled in.
 
   Args:
     text: `name`, or `name(field=value, ...)`, of `protocols/definitions.py`.
 
   Returns:
-    `protocols.Protocol`, whose `fields` are {field: value}.
+    The `Protocol`; its `fields` are {field: value}.
 
   Raises:
-    ConfigError: an unknown name or field, or a field that is missing.
+    ConfigError: an unknown name or field, or a missing field.
   """
-  from flexfas_jax.protocols.definitions import PROTOCOLS  # models import this file, not evaluation
+  from flexfas_jax.protocols.definitions import PROTOCOLS  # models import this file
 
-  found = re.fullmatch(r'\s*([\w-]+)\s*(?:\((.*)\))?\s*', text)
-  if not found:
-    raise ConfigError(f'{text!r} is no protocol; write name, or name(field=value, ...)')
-  name, inside = found.groups()
+  match = re.fullmatch(r'\s*([\w-]+)\s*(?:\((.*)\))?\s*', text)
+  if not match:
+    raise ConfigError(f'{text!r} is not a protocol; write name, or name(field=value, ...)')
+  name, inside = match.groups()
   protocol = pick('protocol', PROTOCOLS, name)
   given = {}
   for term in filter(None, (inside or '').split(',')):
     field, equals, value = (part.strip() for part in term.partition('='))
     if not equals or field not in protocol.fields:
-      has = ', '.join(protocol.fields) or 'none'
-      raise ConfigError(f'protocol {name}: {term.strip()!r} gives no field of it; it has: {has}')
+      names = ', '.join(protocol.fields) or 'none'
+      raise ConfigError(f'protocol {name}: {term.strip()!r} sets no field of: {names}')
     given[field] = value
   filled = {}
   for field, values in protocol.fields.items():
     if field not in given and not values:
       raise ConfigError(f'protocol {name} needs its field {field!r}: {name}({field}=...)')
     filled[field] = given.get(field, values[0] if values else '')
-  fill = lambda pattern: pattern.format(**filled)  # noqa: E731
   return protocol._replace(
-    train=fill(protocol.train),
-    val=fill(protocol.val),
-    test={name: fill(selections) for name, selections in protocol.test.items()},
+    train=protocol.train.format(**filled),
+    val=protocol.val.format(**filled),
+    test={name: selections.format(**filled) for name, selections in protocol.test.items()},
     fields=filled,
   )
 
 
-def pick(what: str, table, key):
+def pick(kind: str, table: Mapping, key):
   """`table[key]`, or a ConfigError that lists the keys."""
   if key not in table:
-    raise ConfigError(f'unknown {what} {key!r}; choose one of: {", ".join(map(str, table))}')
+    raise ConfigError(f'unknown {kind} {key!r}; choose one of: {", ".join(map(str, table))}')
   return table[key]

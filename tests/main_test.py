@@ -28,7 +28,7 @@ def run(module, *arguments, cwd=ROOT):
     (['--config.model.fusion=3'], 'fusion'),
     (
       ['--config.test.mine=a/b:test'],
-      "the config has no 'mine'; a group gets new names whole",
+      "the config has no 'mine'; add names by replacing the group",
     ),
     (['--steps=3'], 'steps'),
     (['--mode=fly'], 'train_and_evaluate|train|evaluate'),
@@ -59,7 +59,7 @@ def test_a_flag_that_is_missing():
     (['--config=vit_fusion:papr'], "no recipe 'papr'"),
     (['--config=own.py'], 'stepz'),
     (['--config=vit_fusio'], "unknown config 'vit_fusio'; choose one of: cdcn_fusion, "),
-    (['--config=configs/mm_fas.py:ir50'], 'it is --config=mm_fas:ir50'),
+    (['--config=configs/mm_fas.py:ir50'], 'the installed config is --config=mm_fas:ir50'),
     (['--config=nope.py'], 'nope.py'),
   ],
 )

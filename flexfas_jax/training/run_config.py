@@ -1,6 +1,6 @@
-"""The config of a run, read from its workdir: what --config is where only --workdir is given.
+"""A config file that reads the config of a workdir's run, for commands without --config.
 
-A config file like those of `configs/`, so that its fields are overridden in the same way.
+It has the form of the files in `configs/`, so that flags can override fields.
 """
 
 import json
@@ -13,19 +13,16 @@ from flexfas_jax.errors import StateError
 
 
 def get_config(workdir: str) -> ConfigDict:
-  """What `config.json` of a run has, sequences being tuples as in a config file.
-
-  Args:
-    workdir: of the run.
+  """The contents of a run's `config.json`, with tuples for lists as in a config file.
 
   Raises:
-    StateError: there is none, or it is damaged.
+    StateError: the file is missing or damaged.
   """
   file = pathlib.Path(workdir) / 'config.json'
   try:
     return ConfigDict(_tuples(json.loads(file.read_text(encoding='utf-8'))))
   except FileNotFoundError as error:
-    raise StateError(f'{workdir} holds no run (there is no config.json)') from error
+    raise StateError(f'{workdir} holds no run (it has no config.json)') from error
   except (OSError, ValueError, TypeError) as error:
     raise StateError(f'{file} cannot be read ({error})') from error
 

@@ -360,4 +360,4 @@ def test_flags_of_another_mode_are_refused():
   command = [sys.executable, '-m', 'flexfas_jax.main', '--config=configs/vit_fusion.py']
   command += ['--workdir=/nowhere', '--formats=onnx']
   found = subprocess.run(command, cwd=pathlib.Path(__file__).parents[2], capture_output=True)
-  assert (found.returncode, b'--formats is of --mode=export' in found.stderr) == (2, True)
+  assert (found.returncode, b'--formats requires --mode=export' in found.stderr) == (2, True)

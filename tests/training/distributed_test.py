@@ -112,7 +112,7 @@ def test_flags_of_several_are_not_for_one(config, tmp_path):
   (alone,) = start(config, tmp_path / 'run', 1, 1, '--num_processes=2')
   ((code, _, said),) = finish([alone])
   assert code == 2
-  assert '--num_processes is of --distributed' in said
+  assert '--num_processes requires --distributed' in said
 
 
 def test_who_cannot_be_joined_is_an_error(config, tmp_path):
