@@ -52,8 +52,8 @@ def test_fields_are_filled_in():
   'text,match',
   [
     ('flexmodel', "unknown protocol 'flexmodel'; choose one of: flexmodal, "),
-    ('cefa_1(', 'is no protocol; write name, or name'),
-    ('cefa_1(CA)', "'CA' gives no field of it; it has: ethnicity, set"),
+    ('cefa_1(', 'is not a protocol; write name, or name'),
+    ('cefa_1(CA)', "'CA' sets no field of: ethnicity, set"),
     ('cefa_1(attack=print)', "'attack=print' gives no field"),
     ('flexmodal(x=1)', 'it has: none'),
     ('leave_one_attack_out(set=a/b)', r'needs its field .attack.: leave_one_attack_out\(attack='),
