@@ -16,16 +16,15 @@ from flexfas_jax import label_mapping
 from flexfas_jax.data.reading import Row
 from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import DataError
-from flexfas_jax.protocols import lists as protocol_lists
-from flexfas_jax.protocols import path_layouts, roots
+from flexfas_jax.protocols import list_format, lists, path_layouts, relative_paths
 from flexfas_jax.protocols.findings import Finding
-from flexfas_jax.protocols.lint import checks as list_checks
+from flexfas_jax.protocols.lint import linter
 
 SURF_CEFA = {split: f'CASIA-SURF_CeFA_{split}.txt' for split in ('train', 'val', 'test')}
 WMCA = {'test': 'WMCA_test.txt'}
-LEAK = 'flexmodal_v1'  # a name of `list_checks.KNOWN_LEAKS`
+LEAK = 'flexmodal_v1'  # a name of `linter.KNOWN_LEAKS`
 # Videos whose modalities are numbered apart from each other.
-MISMATCHED = list_checks.EXCEPTIONS['wmca_frame_indices']
+MISMATCHED = linter.EXCEPTIONS['wmca_frame_indices']
 
 
 def plan(builder: SourceBuilder, dataset: str, lists: Mapping[str, str], published: bool) -> Plan:
@@ -46,7 +45,7 @@ def plan(builder: SourceBuilder, dataset: str, lists: Mapping[str, str], publish
   files = find(builder, lists)
   made = Plan({}, recorded={'lists': {}})
   for split, path in files.items():
-    form = protocol_lists.look(path)
+    form = list_format.detect(path)
     made.recorded['lists'][path.name] = form.sha256
     made.lists.add(str(path))
     rows = list(_rows(path, form, dataset, made.findings))
@@ -113,32 +112,32 @@ def _rows(path: Path, form, dataset: str, findings: list[Finding]) -> Iterator[R
     text = label_mapping.without_way_out(text)
     wrong_rows[line].append(Finding(rule, str(path), line, text))
 
-  for row in protocol_lists.scan(path, None, found, form=form):
+  for row in lists.scan(path, None, found, form=form):
     if row.dataset and row.dataset != dataset:
       wrong_rows.pop(row.line, None)
       continue
     wrong = _contradictions(row)
     for rule, text in wrong:
       found(rule, row.line, text)
-    outside = any(protocol_lists.leaves_root(file) for file in row.paths.values())
+    outside = any(relative_paths.leaves_root(file) for file in row.paths.values())
     if row.label and not wrong and not outside:  # `scan` has told of these
-      yield Row(row.facts(), row.paths, str(path), row.line)
+      yield Row(row.example_fields(), row.paths, str(path), row.line)
   findings += itertools.chain.from_iterable(wrong_rows.values())
 
 
-def _contradictions(row: protocol_lists.Row) -> list[tuple[str, str]]:
+def _contradictions(row: lists.Row) -> list[tuple[str, str]]:
   """(rule, text) of what the parts of a row say against each other."""
-  if not row.said:
+  if not row.parsed_path:
     return [('row', f'{next(iter(row.paths.values()))} is of no layout that is known')]
   wrong = []
-  said = {modality: path_layouts.read(path) for modality, path in row.paths.items()}
+  said = {modality: path_layouts.parse(path) for modality, path in row.paths.items()}
   for modality, one in said.items():
-    if one is None or one.id != row.said.id:
-      wrong.append(('triplet', f'{row.paths[modality]} is not of {row.said.id}'))
+    if one is None or one.id != row.parsed_path.id:
+      wrong.append(('triplet', f'{row.paths[modality]} is not of {row.parsed_path.id}'))
     elif one.modality != modality:
       wrong.append(('swapped', f'{row.paths[modality]} is in the column of {modality}'))
-  if row.label and row.label != row.said.label:
-    wrong.append(('label', f'{row.label}, and the path of {row.id} says {row.said.label}'))
+  if row.label and row.label != row.parsed_path.label:
+    wrong.append(('label', f'{row.label}, and the path of {row.id} says {row.parsed_path.label}'))
   return wrong
 
 
@@ -146,8 +145,8 @@ def _leaks(split: str, rows: list[Row]) -> list[Row]:
   """The rows of a split that are of the known leak, and belong in another split."""
   known = {
     said.id
-    for file, splits in list_checks.KNOWN_LEAKS[LEAK]
-    if split in splits and (said := path_layouts.read(file)).part != split
+    for file, splits in linter.KNOWN_LEAKS[LEAK]
+    if split in splits and (said := path_layouts.parse(file)).part != split
   }
   return [row for row in rows if row.facts['id'] in known]
 
@@ -192,7 +191,9 @@ def _what_is_there(source: Path, rows: list[Row], notes: list[str]) -> list[Row]
   lacking = collections.Counter()
   for row in rows:
     if row.facts['video'] in MISMATCHED:
-      there = {m: p for m, p in row.files.items() if os.path.exists(roots.locate(source, p))}
+      there = {
+        m: p for m, p in row.files.items() if os.path.exists(relative_paths.locate(source, p))
+      }
       if there and len(there) < len(row.files):  # nothing at all there: missing as any other
         row = row._replace(files=there)
         lacking[row.facts['video']] += 1

@@ -17,7 +17,7 @@ PICTURES = frozenset({'jpg', 'jpeg', 'png', 'bmp', 'tif', 'tiff', 'gif', 'webp'}
 class Found(NamedTuple):
   """A triplet."""
 
-  said: path_layouts.Said  # by the first of its pictures
+  parsed_path: path_layouts.ParsedPath  # by the first of its pictures
   files: dict[str, str]  # {modality: path below the source}
 
 
@@ -79,7 +79,7 @@ def triplets(
   dataset: str,
   *,
   skip: Callable[[str], bool] = lambda path: False,
-  may_lack: Callable[[path_layouts.Said], bool] = lambda said: False,
+  may_lack: Callable[[path_layouts.ParsedPath], bool] = lambda said: False,
 ) -> tuple[list[Found], list[Finding]]:
   """The triplets of a source in the order of its folders' names, and what is wrong with it.
 
@@ -104,9 +104,9 @@ def triplets(
       path = f'{place}/{name}' if place else name
       if skip(path):
         continue
-      said = path_layouts.read(path)
+      said = path_layouts.parse(path)
       if said is None or said.dataset != dataset:
-        if text := path_layouts.unknown_instrument(path):
+        if text := path_layouts.find_unknown_instrument(path):
           instruments.setdefault(text, []).append(name)
         else:
           unknown.append(name)
@@ -114,9 +114,9 @@ def triplets(
       triplet = found.setdefault((said.video_id, said.frame), Found(said, {}))
       if said.modality in triplet.files:
         other = triplet.files[said.modality]
-        text = f'{triplet.said.id}: {said.modality} is {other} and {path}'
+        text = f'{triplet.parsed_path.id}: {said.modality} is {other} and {path}'
         # Nobody knows which of them it is.
-        findings.append(Finding('duplicate', place, 0, text, triplet.said.id))
+        findings.append(Finding('duplicate', place, 0, text, triplet.parsed_path.id))
       else:
         triplet.files[said.modality] = path
     findings += _not_understood(place, unknown, dataset)
@@ -127,11 +127,11 @@ def triplets(
   whole = []
   for triplet in found.values():
     lacking = [modality for modality in MODALITIES if modality not in triplet.files]
-    if lacking and not may_lack(triplet.said):
+    if lacking and not may_lack(triplet.parsed_path):
       there = next(iter(triplet.files.values()))
-      text = f'{triplet.said.id} has no {" and no ".join(lacking)} (there is {there})'
+      text = f'{triplet.parsed_path.id} has no {" and no ".join(lacking)} (there is {there})'
       folder = there.rpartition('/')[0]
-      findings.append(Finding('missing-file', folder, 0, text, triplet.said.id))
+      findings.append(Finding('missing-file', folder, 0, text, triplet.parsed_path.id))
     else:
       whole.append(triplet)
   return whole, findings

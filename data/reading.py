@@ -16,7 +16,7 @@ import numpy as np
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import encodings, geometry, units
 from flexfas_jax.images import files as image_files
-from flexfas_jax.protocols import lists, near_duplicates, roots
+from flexfas_jax.protocols import near_duplicates, relative_paths
 from flexfas_jax.protocols.findings import WARNINGS
 from flexfas_jax.schema import MODALITIES
 
@@ -69,7 +69,7 @@ class Reader:
 
   def file(self, path: str) -> bytes:
     """The bytes of a regular file below the source, of at most `image_files.MAX_BYTES`."""
-    return image_files.read(roots.locate(self.source, path))
+    return image_files.read(relative_paths.locate(self.source, path))
 
   def __call__(self, row: Row) -> Outcome:
     """Reads and checks one row, and converts what training does not read.
@@ -107,7 +107,9 @@ class Reader:
 
   def read(self, row: Row) -> Outcome:
     """Reads and checks one row, as the source has it."""
-    if outside := [p for p in row.files.values() if lists.leaves_root(lists.clean(p))]:
+    if outside := [
+      p for p in row.files.values() if relative_paths.leaves_root(relative_paths.normalize(p))
+    ]:
       return Outcome(row, {}, [('outside-root', path) for path in outside])
     try:
       images = self.pictures(row)
@@ -127,7 +129,7 @@ class Reader:
 
   def exists(self, path: str) -> bool:
     """Whether a row's path leads to something; containers write `file#what`."""
-    return os.path.exists(roots.locate(self.source, path.partition('#')[0]))
+    return os.path.exists(relative_paths.locate(self.source, path.partition('#')[0]))
 
 
 def encode(image: np.ndarray, quality: int = 0) -> bytes:
@@ -175,7 +177,7 @@ def describe(images: Mapping[str, bytes], looks: bool = False) -> dict[str, Any]
     depth = geometry.decode(images['depth'], 'depth', 'card')
     found['depth_mm'] = units.distance_and_relief(depth)
   if looks and images.get('rgb'):
-    found['look'] = near_duplicates.look(images['rgb'])
+    found['look'] = near_duplicates.fingerprint(images['rgb'])
   return found
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from flexfas_jax.data import cards
 from flexfas_jax.data.reading import Row
-from flexfas_jax.protocols import near_duplicates, same_bytes
+from flexfas_jax.protocols import exact_duplicates, near_duplicates
 from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.schema import MODALITIES
 
@@ -16,7 +16,7 @@ from flexfas_jax.schema import MODALITIES
 def find(
   records: Sequence[Mapping], rows: Mapping[tuple[str, str], Row], leak: bool = True
 ) -> list[Finding]:
-  """Findings of images with the same bytes, see `same_bytes`, and of those that look alike.
+  """Findings of images with the same bytes, see `exact_duplicates`, and of those that look alike.
 
   Files that rows of two splits name alike are left to the check of lists, and rows that are kept
   twice on purpose ('#2' behind their ids) are passed over.
@@ -38,7 +38,7 @@ def find(
       one = parts[split][i]
       digest = one[f'{modality}_sha256']
       if digest not in signal:
-        signal[digest] = same_bytes.carries_signal(cards.image_of(one, modality), modality)
+        signal[digest] = exact_duplicates.carries_signal(cards.image_of(one, modality), modality)
       return signal[digest]
 
     return carries
@@ -52,7 +52,9 @@ def find(
 
   found = []  # sorted at the end: records are in the order of the shards
   for split, other in itertools.combinations(parts, 2):
-    for i, k, modalities in same_bytes.shared(digests[split], digests[other], evidence(split)):
+    for i, k, modalities in exact_duplicates.find_shared(
+      digests[split], digests[other], evidence(split)
+    ):
       here, there = parts[other][i], parts[split][k]
       files = [[row_of(one).files.get(m, one['id']) for m in modalities] for one in (here, there)]
       if files[0] != files[1]:
@@ -66,7 +68,7 @@ def find(
       text += f'{there["split"]}, correlation {correlation:.2f}'
       found.append(finding('near-duplicate', here, text))
   for split, some in parts.items():
-    for group in same_bytes.groups(digests[split], evidence(split)):
+    for group in exact_duplicates.group_equal_rows(digests[split], evidence(split)):
       same = [some[i] for i in group]
       if len({one['label'] for one in same}) > 1:
         for one in same:
@@ -79,7 +81,7 @@ def find(
         text = f'the same bytes as {same[0]["id"]}'
         found += [finding('same-bytes', one, f'{one["id"]}: {text}') for one in same[1:]]
     videos = [one['video'] for one in some]
-    for i, k, modality in same_bytes.frozen(digests[split], videos, evidence(split)):
+    for i, k, modality in exact_duplicates.find_frozen(digests[split], videos, evidence(split)):
       here, there = some[i], some[k]
       text = f'{modality} of {here["id"]}: the same bytes as of {there["id"]}, of another video'
       found.append(finding('frozen', here, text))
@@ -103,6 +105,6 @@ def _alike(parts: Mapping[str, list[Mapping]]) -> Iterator[tuple[Mapping, Mappin
 
 def _digests(records: Sequence[Mapping]) -> dict[str, np.ndarray]:
   return {
-    modality: same_bytes.numbers([one[f'{modality}_sha256'] for one in records])
+    modality: exact_duplicates.digest_prefixes([one[f'{modality}_sha256'] for one in records])
     for modality in MODALITIES
   }

@@ -33,10 +33,10 @@ from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images.worker_pool import Workers
-from flexfas_jax.protocols import lists, path_layouts, roots
+from flexfas_jax.protocols import lists, path_layouts, relative_paths
 from flexfas_jax.protocols.findings import RULES as MEANING
 from flexfas_jax.protocols.findings import WARNINGS, Finding, write_csv
-from flexfas_jax.protocols.lint import checks as list_checks
+from flexfas_jax.protocols.lint import linter
 
 _TASK = 16  # triplets that a worker reads at a time
 _SHOWN = 20  # findings that an error lists; the report has all
@@ -74,7 +74,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       looks when None.
     on_bad: 'fail': anything wrong ends the build; 'skip': triplets with something wrong are left
       out and listed. Leaks, and channels that are exchanged in the whole source, always end it.
-    accept_known_leaks: names of `list_checks.KNOWN_LEAKS` that are let pass.
+    accept_known_leaks: names of `linter.KNOWN_LEAKS` that are let pass.
     manifest: of an earlier preparation of the same set; bytes that differ are wrong.
     options: fields of `OPTIONS`, e.g. what a source does not say of itself.
     max_pixels: limit of each image's width times height, checked before it is decoded.
@@ -170,7 +170,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     self._notes += checked.notes
     sound, absent = _sound(plan, checked.wrong)
     self._listed = absent + sum(map(len, plan.splits.values()))
-    # Of every file that is named, for `roots.grouped`.
+    # Of every file that is named, for `relative_paths.group_missing`.
     self._files = collections.Counter(
       itertools.chain.from_iterable(row.files for rows in plan.splits.values() for row in rows)
     )
@@ -203,7 +203,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     reader, rows = self._reader(), [row for some in splits.values() for row in some]
     paths = [path for row in rows for path in row.files.values()]
     if len(paths) > 3 and not any(map(reader.exists, paths)):
-      where = roots.hint(self.source, paths[0].partition('#')[0])
+      where = relative_paths.suggest_root(self.source, paths[0].partition('#')[0])
       text = f'none of the {len(paths):,} files is below {self.source}, {where}'
       self._findings.append(Finding('missing-file', rows[0].list, 0, text))
       raise DataError(self._report([f for f in self._findings if f.rule not in WARNINGS]))
@@ -279,10 +279,10 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     # Of other texts are those of a folder, or of an id.
     of_files = lambda f: f.rule == 'missing-file' and f.text.partition(' ')[0] in self._files  # noqa: E731
     missing = [f for f in findings if of_files(f)]
-    if len(missing) <= roots.FEW:
+    if len(missing) <= relative_paths.MAX_LISTED:
       return findings
     others = [f for f in findings if not of_files(f)]
-    return others + roots.grouped(self.source, missing, self._files)
+    return others + relative_paths.group_missing(self.source, missing, self._files)
 
   def _note_converted(self) -> None:
     """Notes images that are not stored as they were, and names their paths `source_rgb`, ...
@@ -336,14 +336,14 @@ def _known_leaks(fatal: Iterable[Finding]) -> list[str]:
     f'{f.id} {f.text}' for f in fatal if f.rule.startswith('leak') and f.rule != 'leak-image'
   ]
   found = []
-  for name, leaks in list_checks.KNOWN_LEAKS.items():
-    known = [path_layouts.read(file) for file, _ in leaks]
+  for name, leaks in linter.KNOWN_LEAKS.items():
+    known = [path_layouts.parse(file) for file, _ in leaks]
     if any(f'{one.dataset}/{one.subject}' in text for one in known for text in texts):
       found.append(name)
   return found
 
 
-def _check(splits: Mapping[str, list[Row]], accepted: Iterable[str]) -> list_checks.Checked:
+def _check(splits: Mapping[str, list[Row]], accepted: Iterable[str]) -> linter.Checked:
   """Duplicates and contradicting labels within splits, leaks between them."""
   # Rows that are kept twice on purpose are not compared.
   places = {
@@ -351,7 +351,7 @@ def _check(splits: Mapping[str, list[Row]], accepted: Iterable[str]) -> list_che
     for split, rows in splits.items()
   }
   listed = {split: _Listed(splits[split], some) for split, some in places.items()}
-  checked = list_checks.check_rows(listed, tuple(accepted))
+  checked = linter.check_rows(listed, tuple(accepted))
   wrong = {split: {places[split][i] for i in some} for split, some in checked.wrong.items()}
   return checked._replace(wrong=wrong)
 
@@ -367,7 +367,7 @@ class _Listed(Sequence):
 
   def __getitem__(self, i: int) -> lists.Row:
     row = self._rows[self._places[i]]
-    return lists.row_of(
+    return lists.make_row(
       row.files,
       row.facts['label'],
       list=row.list,

@@ -156,7 +156,8 @@ def _parser() -> argparse.ArgumentParser:
     '--accept_known_leaks',
     metavar='NAME,...',
     default='',
-    help='allow published leaks: subjects in dev and test. ' + ', '.join(leakage.accepted_names()),
+    help='allow published leaks: subjects in dev and test. '
+    + ', '.join(leakage.known_leak_names()),
   )
   return parser
 

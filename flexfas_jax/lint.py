@@ -14,7 +14,7 @@ from flexfas_jax.errors import ConfigError, DataError, exit_code_of
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images import units
 from flexfas_jax.protocols.findings import RULES, severity
-from flexfas_jax.protocols.lint import checks as list_checks
+from flexfas_jax.protocols.lint import linter
 
 _HELP = """\
 Checks protocol lists and manifests, each and together: duplicates, files, videos or people in two
@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     metavar='NAME',
     default='',
     help='make notes of leaks that stand in published lists, those alone: '
-    + ', '.join(list_checks.KNOWN_LEAKS),
+    + ', '.join(linter.KNOWN_LEAKS),
   )
   parser.add_argument(
     '--sizes',
@@ -153,7 +153,7 @@ def _lint(args: argparse.Namespace, errors: list) -> None:
     _check_output(args.json, args.lists)
   gc.disable()  # nothing here goes round in circles, and looking for it takes a sixth of the time
   try:
-    report = list_checks.check(
+    report = linter.check(
       args.lists,
       labels=labels,
       splits=splits,
@@ -191,7 +191,7 @@ def _check_output(path: Path, paths: list[str]) -> None:
     raise ConfigError(f'--json={path} cannot be written: No such file or directory')
 
 
-def _write(path: Path, report: list_checks.Report) -> None:
+def _write(path: Path, report: linter.Report) -> None:
   """Writes the report as JSON, a finding to a line; the file is never seen half written."""
   whole = report.json_safe()
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
@@ -216,7 +216,7 @@ def _write(path: Path, report: list_checks.Report) -> None:
       temporary.unlink(missing_ok=True)
 
 
-def _show(report: list_checks.Report, saved: Path | None) -> None:
+def _show(report: linter.Report, saved: Path | None) -> None:
   _table(report)
   said = [str(relation) for relation in report.relations]
   if len(report.lists) > 1 and (unknown := [s.list for s in report.lists if not s.splits]):
@@ -251,7 +251,7 @@ def _capped(items: Iterable[tuple[str, object]], saved: Path | None) -> Iterator
       yield f'{rule}: {n - _SHOWN:,} more; {where}'
 
 
-def _table(report: list_checks.Report) -> None:
+def _table(report: linter.Report) -> None:
   heads = ['list', 'split', 'rows', 'bona fide', 'attacks', 'no label', 'redundant', 'subjects']
   heads += ['videos', 'data sets']
   rows = [

@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     '--accept_known_leaks',
     metavar='NAME,...',
     default='',
-    help='allow published leaks: subjects in both files. ' + ', '.join(leakage.accepted_names()),
+    help='allow published leaks: subjects in both files. ' + ', '.join(leakage.known_leak_names()),
   )
 
   add = parser.add_argument_group('files of other frameworks').add_argument

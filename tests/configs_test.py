@@ -66,7 +66,7 @@ def test_a_config_fits_together(file, recipe):
   setup.check_shapes(model, lookup.make_loss(fields['loss']), variables, target)
   assert set(config.test) == set(config.threshold) or target
   for names in (config.train, config.val, *config.test.values()):
-    assert [selection.parse(name) for name in selection.split_names(names)]
+    assert [selection.parse(name) for name in selection.split_selections(names)]
   assert all(rule for rule in map(thresholds.needs_dev, config.threshold.values()) if rule)
   Preprocess(
     config.model.image_size,

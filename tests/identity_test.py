@@ -11,7 +11,7 @@ from flexfas_jax import identity, lint, score
 from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import aggregation, disjoint, score_files
 from flexfas_jax.protocols import leakage, lists, selection
-from flexfas_jax.protocols.lint import checks as list_checks
+from flexfas_jax.protocols.lint import linter
 
 CASES = pathlib.Path(__file__).parent / 'cases' / 'scores'
 SPELLINGS = CASES / 'same-name-two-spellings'
@@ -122,12 +122,12 @@ def test_lists_and_builders_tell_videos_apart_by_folders(test, leak, tmp_path):
   ids = {'x/1/0': 'train', 'y/1/0': 'train', test: 'test', 'w/1/0': 'test'}
   rows = [f'{id_},{i}.png,1,1,{split}' for i, (id_, split) in enumerate(ids.items())]
   (tmp_path / 'list.csv').write_text('\n'.join(['id,rgb,label,video,split', *rows, '']))
-  found = list_checks.check([tmp_path / 'list.csv']).findings
+  found = linter.check([tmp_path / 'list.csv']).findings
   assert {(f.rule, f.row) for f in found} == {(rule, 2) for rule in leak}
   parts = {'train': [], 'test': []}
   for id_, split in ids.items():
-    parts[split].append(lists.row_of({'rgb': f'{id_}.png'}, 'attack', id=id_, video='1'))
-  assert {f.rule for f in list_checks.check_rows(parts).findings} == leak
+    parts[split].append(lists.make_row({'rgb': f'{id_}.png'}, 'attack', id=id_, video='1'))
+  assert {f.rule for f in linter.check_rows(parts).findings} == leak
 
 
 def test_a_video_with_a_subject_in_some_rows():
@@ -159,7 +159,10 @@ def test_capitals_and_zeros_are_noted(tmp_path, capsys):
   said = capsys.readouterr().err
   assert 'the subjects 7 in ' in said and '007 in ' in said and 'may be one person' in said
   # Nothing is noted of subjects that stand on both sides, which is a leak.
-  assert leakage.similar(NOBODY, {'subject': ['a', 'A']}, {'t': {'subject': ['A', 'b']}}) == []
+  assert (
+    leakage.find_similar_subjects(NOBODY, {'subject': ['a', 'A']}, {'t': {'subject': ['A', 'b']}})
+    == []
+  )
 
 
 @pytest.mark.parametrize(('name', 'code', 'says'), [
@@ -174,16 +177,16 @@ def test_lists(name, code, says, capsys):
 
 def test_builders_and_paths(tmp_path):
   """`prepare` has rows at hand; a file is one however its name is composed."""
-  row = lambda path, subject, split: lists.row_of({'rgb': path}, 'attack', subject=subject)  # noqa: E731
-  found, *_ = list_checks.check_rows(
+  row = lambda path, subject, split: lists.make_row({'rgb': path}, 'attack', subject=subject)  # noqa: E731
+  found, *_ = linter.check_rows(
     {'train': [row('a.png', ONE[0], '')], 'test': [row('b.png', ONE[1], '')]}
   )
   assert [f.rule for f in found] == ['leak-subject']
-  found, notes, _ = list_checks.check_rows(
+  found, notes, _ = linter.check_rows(
     {'train': [row('a.png', '7', '')], 'test': [row('b.png', '007', '')]}
   )
   assert found == [] and notes[0].startswith('note: similar names') and '7 may be' in notes[0]
-  found, *_ = list_checks.check_rows(
+  found, *_ = linter.check_rows(
     {'train': [row(f'{ONE[0]}/1.png', '', '')], 'test': [row(f'{ONE[1]}/1.png', '', '')]}
   )
   assert [f.rule for f in found] == ['leak-file']
@@ -208,10 +211,10 @@ def test_training_checks_and_selections():
   assert selection.part_of('anna', 97) == 57  # parts of existing sets stay
   columns = {'id': ['1', '2', '3'], 'subject': [ONE[0], ONE[1], 'b'], 'dataset': ['d'] * 3}
   wanted = selection.parse(f'a:train[subject!={ONE[0]}]')
-  assert selection.choose(wanted, columns, columns, lambda path: set()).tolist() == [2]
+  assert selection.select(wanted, columns, columns, lambda path: set()).tolist() == [2]
   wanted = selection.parse('a:train[in=l]')
   ids = {'id': [f'd/{ONE[1]}', 'd/x'], 'dataset': ['d', 'd']}
-  assert selection.choose(wanted, ids, ids, lambda path: {ONE[0]}).tolist() == [0]
+  assert selection.select(wanted, ids, ids, lambda path: {ONE[0]}).tolist() == [0]
 
 
 def test_bootstrap_draws_one_subject_of_two_spellings():

@@ -53,7 +53,7 @@ def test_the_hint_gives_both_polarities():
   assert label_mapping.without_way_out(said) == (
     "unknown label 'live'; expected 0, 1, bona_fide or attack"
   )
-  assert label_mapping.without_way_out('names no picture') == 'names no picture'
+  assert label_mapping.without_way_out('names no image') == 'names no picture'
   # What is mapped stays mapped when the hint is followed.
   said = label_mapping.Meaning({'live': 'bona_fide'}).unknown('spoof')
   assert '--labels=live=bona_fide,spoof=bona_fide or --labels=live=bona_fide,spoof=attack' in said

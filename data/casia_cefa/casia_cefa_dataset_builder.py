@@ -76,7 +76,7 @@ class Builder(SourceBuilder):
       return self._release()
     published = self.builder_config.name == 'flexmodal_published'
     plan = flexmodal_lists.plan(self, 'casia_cefa', flexmodal_lists.SURF_CEFA, published)
-    device = lambda row: path_layouts.device(path_layouts.read(row.files['rgb']))  # noqa: E731
+    device = lambda row: path_layouts.device_of(path_layouts.parse(row.files['rgb']))  # noqa: E731
     plan.splits = {
       split: [row._replace(extra={**row.extra, 'device': device(row)}) for row in rows]
       for split, rows in plan.splits.items()
@@ -104,11 +104,11 @@ class Builder(SourceBuilder):
         plan.notes.append(f'masks: {left} triplets that lack a modality left out')
       found = whole
     for triplet in self._thinned(found):
-      said = triplet.said
-      extra = {'device': path_layouts.device(said)}
+      said = triplet.parsed_path
+      extra = {'device': path_layouts.device_of(said)}
       extra |= {**columns.by_video.get(said.video_id, {}), **columns.by_id.get(said.id, {})}
       path = next(iter(triplet.files.values()))
-      row = Row(said.facts(), triplet.files, path.rpartition('/')[0], extra=extra)
+      row = Row(said.example_fields(), triplet.files, path.rpartition('/')[0], extra=extra)
       plan.splits['masks' if _is_mask(said) else said.part].append(row)
     if not plan.splits['masks']:
       plan.notes.append('no masks in the source; the tests of the official protocols include them')
@@ -121,7 +121,7 @@ class Builder(SourceBuilder):
     wanted = int(self.options['frames'])
     videos = collections.defaultdict(list)
     for triplet in found:
-      videos[triplet.said.video_id].append(triplet)
+      videos[triplet.parsed_path.video_id].append(triplet)
     return [
       video[k * len(video) // n]
       for video in videos.values()
@@ -130,7 +130,7 @@ class Builder(SourceBuilder):
     ]
 
 
-def _is_mask(said: path_layouts.Said) -> bool:
+def _is_mask(said: path_layouts.ParsedPath) -> bool:
   return said.subject.startswith(_MASKS)
 
 
@@ -150,8 +150,8 @@ class _Columns:
   def __init__(self, found: list[folders.Found], plan: Plan):
     self.by_id: dict[str, dict[str, str]] = {}
     self.by_video: dict[str, dict[str, str]] = {}
-    self._ids = {triplet.said.id for triplet in found}
-    self._videos = {triplet.said.video_id for triplet in found}
+    self._ids = {triplet.parsed_path.id for triplet in found}
+    self._videos = {triplet.parsed_path.video_id for triplet in found}
     self._plan = plan
 
   def add(self, file: Path) -> None:
@@ -166,12 +166,14 @@ class _Columns:
 
     # Only the paths are used: releases disagree on what 0 and 1 mean, and paths say it.
     for row in lists.scan(file, label_mapping.DEFAULT, found):
-      said = row.said or path_layouts.read(f'{row.paths["rgb"]}/0.jpg')  # a video is its folder
+      said = row.parsed_path or path_layouts.parse(
+        f'{row.paths["rgb"]}/0.jpg'
+      )  # a video is its folder
       if said is None or said.dataset != 'casia_cefa':
         anonymous += 1
         continue
-      name = said.id if row.said else said.video_id
-      place, there = (self.by_id, self._ids) if row.said else (self.by_video, self._videos)
+      name = said.id if row.parsed_path else said.video_id
+      place, there = (self.by_id, self._ids) if row.parsed_path else (self.by_video, self._videos)
       if name not in there:
         found('missing-file', row.line, f'{name} is not there')
       elif place.setdefault(name, {}).setdefault(column, part) != part:

@@ -14,7 +14,7 @@ from flexfas_jax.data.reading import Row
 from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
-from flexfas_jax.protocols import lists, path_layouts
+from flexfas_jax.protocols import list_format, lists, path_layouts
 from flexfas_jax.protocols.findings import Finding
 
 _PHASES = {'Training': 'train', 'Val': 'val', 'Testing': 'test'}
@@ -96,12 +96,12 @@ class Builder(SourceBuilder):
       plan.notes.append(f'{len(resized)} pictures with _resized in their names passed over')
     phases = []
     for triplet in found:
-      if not triplet.said.part:
+      if not triplet.parsed_path.part:
         place = next(iter(triplet.files.values()))
         text = f'{place} is in none of {", ".join(_PHASES)}'
-        findings.append(Finding('row', place.rpartition('/')[0], 0, text, triplet.said.id))
-      elif triplet.said.label:
-        plan.splits[triplet.said.part].append(_row(triplet))
+        findings.append(Finding('row', place.rpartition('/')[0], 0, text, triplet.parsed_path.id))
+      elif triplet.parsed_path.label:
+        plan.splits[triplet.parsed_path.part].append(_row(triplet))
       else:
         phases.append(triplet)
     files = folders.list_files(self.source, self.lists)
@@ -118,9 +118,9 @@ class Builder(SourceBuilder):
     """Only Val and Testing differ in form: nothing but numbers, or people and attacks."""
     config = self.builder_config.name
     forms = {
-      'release' if triplet.said.label else 'challenge'
+      'release' if triplet.parsed_path.label else 'challenge'
       for triplet in found
-      if triplet.said.part in ('val', 'test')
+      if triplet.parsed_path.part in ('val', 'test')
     }
     if forms and config not in forms:
       other = forms.pop()
@@ -139,7 +139,7 @@ class Builder(SourceBuilder):
 
 def _row(triplet: folders.Found) -> Row:
   path = next(iter(triplet.files.values()))
-  return Row(triplet.said.facts(), triplet.files, path.rpartition('/')[0])
+  return Row(triplet.parsed_path.example_fields(), triplet.files, path.rpartition('/')[0])
 
 
 class _Label(NamedTuple):
@@ -160,13 +160,13 @@ def _labels(files: list[Path], findings: list[Finding]) -> dict[str, _Label]:
       wrong.append(Finding(rule, str(file), line, label_mapping.without_way_out(text)))
 
     try:
-      form = lists.look(file)
+      form = list_format.detect(file)
       if 'label' not in form.names or not set(form.names) & set(schema.MODALITIES):
         continue
       rows = list(lists.scan(file, None, found, form=form))
     except DataError:
       continue  # not a list
-    named = [row for row in rows if row.said and _of_phase(row.said)]
+    named = [row for row in rows if row.parsed_path and _of_phase(row.parsed_path)]
     if not named:
       continue  # of something else: what is wrong with it does not matter here
     ids = {row.line: row.id for row in named}
@@ -181,26 +181,26 @@ def _labels(files: list[Path], findings: list[Finding]) -> dict[str, _Label]:
   return labels
 
 
-def _of_phase(said: path_layouts.Said) -> bool:
+def _of_phase(said: path_layouts.ParsedPath) -> bool:
   return said.dataset == 'casia_surf' and not said.label
 
 
 def _add_phases(plan: Plan, phases: list[folders.Found], labels: dict[str, _Label]) -> None:
   """Adds the triplets of Val and Testing that have labels; says what is left out."""
-  there = collections.Counter(triplet.said.part for triplet in phases)
+  there = collections.Counter(triplet.parsed_path.part for triplet in phases)
   without = collections.Counter()
   for triplet in phases:
-    known = labels.pop(triplet.said.id, None)
+    known = labels.pop(triplet.parsed_path.id, None)
     if known is None:
-      without[triplet.said.part] += 1
+      without[triplet.parsed_path.part] += 1
       continue
-    facts = triplet.said.facts() | {'label': known.label}
+    facts = triplet.parsed_path.example_fields() | {'label': known.label}
     # Which picture is of which video is not known: each stands for itself.
     facts['video'] = facts['id']
     if known.label == 'attack':
       # All attacks of CASIA-SURF are cut photos; which one is not told.
       facts |= {'attack_type': path_layouts.UNKNOWN, 'attack_category': 'cut_photo'}
-    plan.splits[triplet.said.part].append(Row(facts, triplet.files, known.list, known.line))
+    plan.splits[triplet.parsed_path.part].append(Row(facts, triplet.files, known.list, known.line))
   for split, n in without.items():
     plan.notes.append(
       f'{split}: {n} of {there[split]} triplets left out: no list in --lists or the source has '

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from flexfas_jax.data import reading
 from flexfas_jax.errors import DataError
 from flexfas_jax.images import files as image_files
-from flexfas_jax.protocols import roots
+from flexfas_jax.protocols import relative_paths
 
 _MAGIC = 0xCED7230A
 _FRAME, _HEADER = struct.Struct('<II'), struct.Struct('<IfQQ')
@@ -98,5 +98,5 @@ class RecordReader(reading.Reader):
     name, mark, place = path.partition('#')
     if not mark:
       return super().file(path)
-    with image_files.open_regular(roots.locate(self.source, name)) as file:
+    with image_files.open_regular(relative_paths.locate(self.source, name)) as file:
       return read(file, int(place))[1]

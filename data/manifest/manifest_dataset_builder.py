@@ -17,9 +17,9 @@ from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import face_crop, units
 from flexfas_jax.images import files as image_files
-from flexfas_jax.protocols import lists, path_layouts, roots
+from flexfas_jax.protocols import list_format, lists, path_layouts, relative_paths
 from flexfas_jax.protocols.findings import Finding
-from flexfas_jax.protocols.lint.triplets import Agreement
+from flexfas_jax.protocols.lint.path_consistency import PathConsistency
 
 SPLIT = 'whole'  # of rows that name none; TFDS keeps "all" for all splits together
 _LOOKED_AT = 400  # headers by which the bit depth of a modality is settled
@@ -75,7 +75,7 @@ class Builder(SourceBuilder):
     made = Plan({}, recorded={'options': self._options_to_tell(), 'lists': {}})
     rows = []
     for path in self._manifests():
-      form = lists.look(path)
+      form = list_format.detect(path)
       if 'label' not in form.names or not set(form.names) & set(schema.MODALITIES):
         raise DataError(
           f'{path}, row 1: due are the column label and one of {", ".join(schema.MODALITIES)}, and '
@@ -161,7 +161,7 @@ class Builder(SourceBuilder):
     return found
 
   def _rows(
-    self, path: pathlib.Path, form: lists.Form, findings: list[Finding]
+    self, path: pathlib.Path, form: list_format.ListFormat, findings: list[Finding]
   ) -> Iterator[tuple[Row, str]]:
     """Yields (row, split or '') of what is sound; findings get what is not."""
     wrong = set()
@@ -171,7 +171,7 @@ class Builder(SourceBuilder):
       wrong.add(line)
       findings.append(Finding(rule, str(path), line, text))
 
-    name, agree = self.builder_config.name, Agreement()
+    name, agree = self.builder_config.name, PathConsistency()
     for listed in lists.scan(path, self._labels, found, dataset=name, form=form):
       for rule, text in self._problems(listed):
         found(rule, listed.line, text)
@@ -190,7 +190,7 @@ class Builder(SourceBuilder):
       yield 'row', f'{text} means all splits together'
     if '#' in row.id:
       yield 'row', f'the id {row.id!r} has a #, which stands for a row that is there twice'
-    for text in lists.wrong_digests(row.extra):
+    for text in lists.invalid_digests(row.extra):
       yield 'row', text
     if self._recipe and self._recipe.method != 'yunet':
       try:
@@ -219,7 +219,7 @@ class Builder(SourceBuilder):
     return row.attack_category or self._categories.get(row.attack_type, own)
 
   def _row(self, row: lists.Row) -> Row:
-    facts = row.facts()
+    facts = row.example_fields()
     dataset = facts['dataset']
     if not facts['id'].startswith(f'{dataset}/'):
       facts['id'] = f'{dataset}/{facts["id"]}'
@@ -335,7 +335,7 @@ def _bits(source: pathlib.Path, paths: Sequence[str]) -> collections.Counter:
   found = collections.Counter()
   for path in paths[:: max(1, len(paths) // _LOOKED_AT)]:
     try:
-      with image_files.open_regular(roots.locate(source, path)) as file:
+      with image_files.open_regular(relative_paths.locate(source, path)) as file:
         header = file.read(_PNG_HEADER)
       if not image_files.is_stored(header):
         found[16 if image_files.header(image_files.read(source / path)).bits > 8 else 8] += 1

@@ -12,7 +12,7 @@ import numpy as np
 from flexfas_jax.data import reading
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images.files import Unreadable
-from flexfas_jax.protocols import roots
+from flexfas_jax.protocols import relative_paths
 
 KEY = 'data'
 CHANNELS = 22  # blue, green, red, near infrared, depth, thermal, and more that are not read
@@ -77,7 +77,7 @@ class SampleReader(reading.Reader):
     """
     try:
       with (
-        image_files.open_regular(roots.locate(self.source, path)) as file,
+        image_files.open_regular(relative_paths.locate(self.source, path)) as file,
         zipfile.ZipFile(file) as archive,
       ):
         if f'{KEY}.npy' not in archive.namelist():

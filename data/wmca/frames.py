@@ -15,7 +15,7 @@ from flexfas_jax.data import reading
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images.files import Unreadable
-from flexfas_jax.protocols import roots
+from flexfas_jax.protocols import relative_paths
 
 CHANNELS = {'RGB': 3, 'CDIT': 4}  # of an array, by the half of the release
 _PLACES = {'color': ('RGB', slice(0, 3)), 'depth': ('CDIT', 1), 'ir': ('CDIT', 2)}
@@ -99,7 +99,7 @@ def open_file(source: str, path: str):
     OSError: there is no such file, or it may not be read.
     Unreadable: it is no HDF5 file, or not whole.
   """
-  place = roots.locate(source, path)
+  place = relative_paths.locate(source, path)
   stat = os.stat(place)
   image_files.check_regular(stat, place)
   version = (stat.st_mtime_ns, stat.st_size)

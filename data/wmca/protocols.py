@@ -103,7 +103,7 @@ def _read_one(path: Path, column: str, videos: set[str], made: Protocols) -> Non
   made.sha256[path.name] = image_checks.digest(path.read_bytes())
 
 
-def _contradiction(said: path_layouts.Said, cells: Mapping[str, str]) -> str:
+def _contradiction(said: path_layouts.ParsedPath, cells: Mapping[str, str]) -> str:
   """What a row's label says against its name, or ''."""
   if not re.fullmatch(r'\d+', cells['label']):
     return f'the label {cells["label"]!r} is no number (0 is bona fide, others are attacks)'

@@ -220,7 +220,7 @@ class Builder(SourceBuilder):
 def _row(name: str, paths: Mapping[str, str], frame: int, extra: Mapping[str, str]) -> Row:
   # With four digits, as pictures exported from these files have it: the same triplet, the same id.
   number = f'{frame:04d}'
-  facts = path_layouts.wmca_video(name, frame=number).facts()
+  facts = path_layouts.wmca_video(name, frame=number).example_fields()
   files = {
     'rgb': f'{paths["RGB"]}#color/{number}',
     'depth': f'{paths["CDIT"]}#depth/{number}',

@@ -18,7 +18,7 @@ from flexfas_jax import label_mapping, lint
 from flexfas_jax.data.manifest import manifest_dataset_builder
 from flexfas_jax.errors import DataError
 from flexfas_jax.input_pipeline import sources
-from flexfas_jax.protocols import lists
+from flexfas_jax.protocols import list_format, lists
 from flexfas_jax.protocols.findings import severity
 from flexfas_jax.schema import LABELS, MODALITIES
 
@@ -188,7 +188,7 @@ def judge(
   except DataError:
     return ('refused', 'row') if errors else ('wrong', 'lint accepts what cannot be read')
   oracle = read(path.read_bytes(), form)
-  if oracle.names != set(form.names) or lists.look(path).names != form.names:
+  if oracle.names != set(form.names) or list_format.detect(path).names != form.names:
     return ('refused', errors[0]['rule']) if errors else ('another', 'a list of other columns')
   if text := _differ(rows, oracle, named, labels, path):
     return 'wrong', text

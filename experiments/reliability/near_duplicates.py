@@ -35,7 +35,7 @@ def main() -> None:
   subjects = np.array([example['subject'] for example, _ in examples])
   sets = np.array([name for _, name in examples])
   start = time.process_time()
-  looks = [near_duplicates.look(image) for image in encoded]
+  looks = [near_duplicates.fingerprint(image) for image in encoded]
   seconds = time.process_time() - start
   print(f'{len(looks)} images of {len(set(videos))} videos; without detail: {looks.count(b"")}')
   all_looks = stack(looks)
@@ -79,7 +79,11 @@ def false_alarms(looks, videos, subjects, sets) -> None:
     near = np.bitwise_count(hashes[at][:, None] ^ hashes[at]) <= 4
     grey = np.where(differ, whole[at] @ whole[at].T, -1)
     alike = np.where(differ, detail[at] @ detail[at].T, -1)
-    alarms = [(near & differ).any(1), (grey > 0.98).any(1), (alike > near_duplicates.ALIKE).any(1)]
+    alarms = [
+      (near & differ).any(1),
+      (grey > 0.98).any(1),
+      (alike > near_duplicates.MIN_CORRELATION).any(1),
+    ]
     found = [f'{some.sum()} ({some.mean():.0%})' for some in alarms[:2]]
     print(
       f'{name:11}{differ.sum() // 2:10,}{found[0]:>12}{found[1]:>12}{alarms[2].sum():6}'
@@ -93,7 +97,7 @@ def detection(encoded, looks, videos) -> None:
   print(f'{"":26}found, %   smallest correlation   nearest is its video, %')
   detail = vectors(looks, near_duplicates._BLUR)
   for name, change in CHANGES.items():
-    copies = [near_duplicates.look(change(image_checks.decode(encoded[i]))) for i in picked]
+    copies = [near_duplicates.fingerprint(change(image_checks.decode(encoded[i]))) for i in picked]
     assert all(copies)
     found = near_duplicates.find(looks, stack(copies))
     right = [one for one in found if videos[one.other] == videos[picked[one.row]]]

@@ -18,7 +18,7 @@ def check(dev: Scores, test: Scores, accept: Collection[str] = ()) -> list[str]:
   Args:
     dev: scores that thresholds are fitted on.
     test: scores that are evaluated.
-    accept: names of published leaks that are accepted, of `leakage.accepted_names`.
+    accept: names of published leaks that are accepted, of `leakage.known_leak_names`.
 
   Returns:
     Notes on accepted leaks, and on subjects whose names differ in capitals or leading zeros alone.
@@ -30,23 +30,23 @@ def check(dev: Scores, test: Scores, accept: Collection[str] = ()) -> list[str]:
   train = {'id': (), 'video': (), 'subject': ()}
   sides = train, columns_of(dev), {str(test.path): columns_of(test)}
   leaks = leakage.check(*sides, accept, val_name=str(dev.path), way_out=_WAY_OUT)
-  return [*leakage.told(leaks), *leakage.similar(*sides, str(dev.path))]
+  return [*leakage.describe_accepted(leaks), *leakage.find_similar_subjects(*sides, str(dev.path))]
 
 
 def columns_of(scores: Scores) -> leakage.Columns:
   """What identifies the samples of a score file; ids are their own.
 
-  Besides 'id', 'video' and 'subject', `leakage.ALONE` has the names of videos without their
-  subjects (see `identity.Videos`), and `leakage.WITHOUT_SUBJECT` the same where nothing else is
-  known of them.
+  Besides 'id', 'video' and 'subject', `leakage.VIDEO_NAME` has the names of videos without their
+  subjects (see `identity.Videos`), and `leakage.VIDEO_WITHOUT_SUBJECT` the same where nothing else
+  is known of them.
   """
   videos = aggregation.videos_of(scores)
   return {
     'id': scores.ids.tolist(),
     'video': videos.names,
     'subject': identity.subjects(scores.dataset.tolist(), scores.subject.tolist()),
-    leakage.ALONE: videos.alone,
-    leakage.WITHOUT_SUBJECT: [
+    leakage.VIDEO_NAME: videos.alone,
+    leakage.VIDEO_WITHOUT_SUBJECT: [
       name if without else ''
       for name, without in zip(videos.alone, videos.without_subject, strict=True)
     ],

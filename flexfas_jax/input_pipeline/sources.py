@@ -27,8 +27,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from flexfas_jax import csv_dialect
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.protocols import same_bytes
-from flexfas_jax.protocols import selection as selections
+from flexfas_jax.protocols import exact_duplicates, selection
 from flexfas_jax.protocols.lists import read_ids
 from flexfas_jax.schema import LABELS, MODALITIES
 
@@ -54,7 +53,7 @@ class Source:
     names: the selections.
     columns: {field: [N] of str}, what the manifests say of every example: `FIELDS`, and what
       else was asked for.
-    digests: {modality: [N] uint64}, of the images' bytes as `same_bytes` compares them.
+    digests: {modality: [N] uint64}, of the images' bytes as `exact_duplicates` compares them.
     identities: [N] int32, the class of every example, or None.
   """
 
@@ -136,14 +135,14 @@ def open_source(
     ConfigError: a name of another form, or of a set, field or value that does not exist.
     DataError: a set that is not prepared, half prepared, empty or damaged; nothing is selected.
   """
-  names = selections.split_names(names)
+  names = selection.split_selections(names)
   if not names:
     raise ConfigError('no data set is named; give set/config:split')
   fields = tuple(dict.fromkeys((*FIELDS, *more)))
   parts, columns, checked = [], {field: [] for field in (*fields, *optional)}, set()
   digests = {modality: [] for modality in MODALITIES}
   for name in names:
-    wanted = selections.parse(name)
+    wanted = selection.parse(name)
     folder = _locate(wanted, data_dir)
     where = f'{wanted.dataset}:{wanted.split}'
     known = _manifest(where, folder)
@@ -156,7 +155,7 @@ def open_source(
     examples = _open_split(where, folder, wanted.split, of_split, check_now)
     if not known:
       known = of_split = _columns_of(where, wanted.split, examples, _again(where, folder))
-    places = selections.choose(wanted, of_split, known, read_ids)
+    places = selection.select(wanted, of_split, known, read_ids)
     if not places.size:
       raise DataError(f'{name}: none of {len(examples)} examples is so')
     if wrong := set(wanted.modalities or ()) - set(MODALITIES):
@@ -177,7 +176,9 @@ def open_source(
     for modality, digest in _DIGESTS.items():
       kept = wanted.modalities is None or modality in wanted.modalities
       try:
-        numbers = same_bytes.numbers([of_split[digest][i] if kept else '' for i in places])
+        numbers = exact_duplicates.digest_prefixes(
+          [of_split[digest][i] if kept else '' for i in places]
+        )
       except ValueError as error:
         path = folder / 'manifest.csv'
         raise DataError(f'{path} is damaged: {digest}: {error}; {_again(where, folder)}') from error
@@ -261,14 +262,14 @@ def is_prepared(name: str, data_dir: str) -> bool:
   Raises:
     ConfigError, DataError: it is not, and `open_source` cannot make it.
   """
-  wanted = selections.parse(name)
+  wanted = selection.parse(name)
   if _newest_version(pathlib.Path(data_dir) / wanted.dataset) is not None:
     return True
   _builder_of(wanted.dataset, data_dir, only_free=True)
   return False
 
 
-def _locate(wanted: selections.Selection, data_dir: str) -> pathlib.Path:
+def _locate(wanted: selection.Selection, data_dir: str) -> pathlib.Path:
   folder = _newest_version(pathlib.Path(data_dir) / wanted.dataset)
   if folder is None:
     prepare(wanted.dataset, data_dir, only_free=True)

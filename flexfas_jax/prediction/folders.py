@@ -225,7 +225,7 @@ def _row(images: Mapping[str, str]) -> lists.Row:
   paths = {m: images[m] for m in schema.MODALITIES if m in images}
   parts = next(iter(paths.values())).split('/')
   label = next((part for part in reversed(parts) if part in LABELS), '')
-  return lists.row_of(paths, label)
+  return lists.make_row(paths, label)
 
 
 def _note_skipped(names: Sequence[str]) -> list[str]:

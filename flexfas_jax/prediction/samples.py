@@ -11,7 +11,7 @@ from flexfas_jax.errors import DataError
 from flexfas_jax.images import face_crop
 from flexfas_jax.prediction import sensor_names
 from flexfas_jax.prediction.input_images import Given
-from flexfas_jax.protocols import lists, path_layouts, roots
+from flexfas_jax.protocols import lists, path_layouts, relative_paths
 from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.schema import LABELS, METADATA
 
@@ -132,7 +132,7 @@ def of_row(row: lists.Row, root: Path) -> Sample:
     ValueError: a time that is not a number; one file for two sensors; text that a score file cannot
       hold.
   """
-  facts = {name: row.facts()[name] for name in METADATA}
+  facts = {name: row.example_fields()[name] for name in METADATA}
   # A path of nothing but the sensor's name, 'rgb.png', leaves none.
   id_ = row.id or next(iter(row.paths.values())).rpartition('.')[0]
   for name, text in {'id': id_, **facts}.items():
@@ -147,7 +147,7 @@ def of_row(row: lists.Row, root: Path) -> Sample:
   box = {name: row.extra[name] for name in names if name in row.extra}
   return Sample(
     id_,
-    {m: Path(roots.locate(root, path)) for m, path in row.paths.items()},
+    {m: Path(relative_paths.locate(root, path)) for m, path in row.paths.items()},
     row.label,
     facts,
     box or None,

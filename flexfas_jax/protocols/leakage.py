@@ -11,20 +11,20 @@ from typing import NamedTuple
 
 from flexfas_jax import identity
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.protocols import path_layouts, same_bytes
+from flexfas_jax.protocols import exact_duplicates, path_layouts
 from flexfas_jax.protocols.findings import RULES
-from flexfas_jax.protocols.lint.checks import KNOWN_LEAKS
+from flexfas_jax.protocols.lint.linter import KNOWN_LEAKS
 
 # Leaks by construction: how a protocol parts its data, whatever the lists.
-PEOPLE_OF_ATTACKS = 'people_of_attacks'
+SUBJECTS_OF_ATTACKS = 'people_of_attacks'
 _SHOWN = 10  # leaks that an error lists
-ALONE, WITHOUT_SUBJECT = 'video alone', 'video without subject'  # columns, see `check`
+VIDEO_NAME, VIDEO_WITHOUT_SUBJECT = 'video alone', 'video without subject'  # columns, see `check`
 # Which columns of two sides are compared; the widest first: it includes the others.
 _COMPARISONS = (
   ('subject', 'subject'),
   ('video', 'video'),
-  (WITHOUT_SUBJECT, ALONE),
-  (ALONE, WITHOUT_SUBJECT),
+  (VIDEO_WITHOUT_SUBJECT, VIDEO_NAME),
+  (VIDEO_NAME, VIDEO_WITHOUT_SUBJECT),
   ('id', 'id'),
 )
 # An id names a triplet, and so its files.
@@ -40,15 +40,15 @@ _WAY_OUT = (
 Columns = Mapping[str, Sequence[str]]
 
 
-class Images(NamedTuple):
+class SideImages(NamedTuple):
   """A side whose images can be compared."""
 
   columns: Columns
-  digests: same_bytes.Digests
+  digests: exact_duplicates.Digests
   image: Callable[[int, str], bytes]  # of a row and a modality
 
 
-class Overlap(NamedTuple):
+class Leak(NamedTuple):
   """Something that stands on both sides of a line."""
 
   field: str  # 'subject', 'video' or 'id'
@@ -67,9 +67,9 @@ class Overlap(NamedTuple):
     return _RULES[self.field]
 
 
-def accepted_names() -> tuple[str, ...]:
+def known_leak_names() -> tuple[str, ...]:
   """What may be accepted, by name."""
-  return (*KNOWN_LEAKS, PEOPLE_OF_ATTACKS)
+  return (*KNOWN_LEAKS, SUBJECTS_OF_ATTACKS)
 
 
 def check(
@@ -79,17 +79,17 @@ def check(
   accept: Collection[str] = (),
   val_name: str = 'val',
   way_out: str = _WAY_OUT,
-) -> list[Overlap]:
+) -> list[Leak]:
   """Finds what training, val and tests share.
 
   Names are compared as `identity` has them, whatever their spelling.
 
   Args:
-    train, val: {'id', 'video', 'subject': [N] str}, '' where it is unknown; and perhaps `ALONE`,
-      `WITHOUT_SUBJECT`: what videos are called without their subjects, and the same where
-      nothing else is known of them. There, and there alone, videos are compared by it.
+    train, val: {'id', 'video', 'subject': [N] str}, '' where it is unknown; optionally
+      `VIDEO_NAME`, the names of videos without their subjects, and `VIDEO_WITHOUT_SUBJECT`, the
+      same for rows without a subject and '' for others. The two are compared with each other.
     tests: the same by name.
-    accept: of `accepted_names`. A published leak covers its own person alone; 'people_of_attacks'
+    accept: of `known_leak_names`. A published leak covers its own person alone; 'people_of_attacks'
       a person with one attack in train and another in val, as long as no video is in both.
     val_name: what val is called in messages.
     way_out: of an error.
@@ -101,9 +101,9 @@ def check(
     ConfigError: an unknown name in `accept`.
     DataError: anything else that is shared.
   """
-  if unknown := set(accept) - set(accepted_names()):
+  if unknown := set(accept) - set(known_leak_names()):
     raise ConfigError(
-      f'no known leak is called {sorted(unknown)[0]!r}; there are: {", ".join(accepted_names())}'
+      f'no known leak is called {sorted(unknown)[0]!r}; there are: {", ".join(known_leak_names())}'
     )
   sides = {name: _canonical(side) for name, side in _sides(train, val, tests, val_name).items()}
   pairs = [('train', val_name), *itertools.product(('train', val_name), tests)]
@@ -122,7 +122,7 @@ def check(
       )
     lines = list(map(str, wrong[:_SHOWN]))
     more = [f'... and {len(wrong) - _SHOWN} more'] if len(wrong) > _SHOWN else []
-    names = ', '.join(accepted_names())
+    names = ', '.join(known_leak_names())
     raise DataError(
       '\n'.join([
         f'{len(wrong)} stand on both sides; figures would be of what was trained on',
@@ -135,8 +135,8 @@ def check(
   return found
 
 
-def check_images(sides: Mapping[str, Images], accept: Collection[str] = ()) -> None:
-  """Refuses images that stand on two sides, whatever they are called there, see `same_bytes`.
+def check_images(sides: Mapping[str, SideImages], accept: Collection[str] = ()) -> None:
+  """Refuses images that stand on two sides, whatever they are called there, see `exact_duplicates`.
 
   Args:
     sides: 'train' and 'val', where they are here, and tests by name.
@@ -151,8 +151,8 @@ def check_images(sides: Mapping[str, Images], accept: Collection[str] = ()) -> N
     if one not in ('train', 'val'):
       continue  # tests may share
     a, b = sides[one], sides[other]
-    found = same_bytes.shared(
-      a.digests, b.digests, lambda m, row, a=a: same_bytes.carries_signal(a.image(row, m), m)
+    found = exact_duplicates.find_shared(
+      a.digests, b.digests, lambda m, row, a=a: exact_duplicates.carries_signal(a.image(row, m), m)
     )
     subjects = identity.canonical([b.columns['subject'][f.row] for f in found])
     found = [f for f, who in zip(found, subjects, strict=True) if who not in accepted]
@@ -178,8 +178,8 @@ def check_images(sides: Mapping[str, Images], accept: Collection[str] = ()) -> N
     )  # fmt: skip
 
 
-def check_copies(sides: Mapping[str, Images]) -> list[str]:
-  """Refuses a side whose images contradict each other, see `same_bytes`.
+def check_contradictions(sides: Mapping[str, SideImages]) -> list[str]:
+  """Refuses a side whose images contradict each other, see `exact_duplicates`.
 
   Each set is proven to have none of these when it is prepared; a side may be made of several sets.
 
@@ -196,9 +196,9 @@ def check_copies(sides: Mapping[str, Images]) -> list[str]:
   for name, side in sides.items():
     ids, videos = side.columns['id'], side.columns['video']
     labels = side.columns['label']
-    evidence = lambda m, row, side=side: same_bytes.carries_signal(side.image(row, m), m)  # noqa: E731
+    evidence = lambda m, row, side=side: exact_duplicates.carries_signal(side.image(row, m), m)  # noqa: E731
     copies = 0
-    for group in same_bytes.groups(side.digests, evidence):
+    for group in exact_duplicates.group_equal_rows(side.digests, evidence):
       one = group[0]
       other = next((row for row in group if labels[row] != labels[one]), None)
       if other is None:
@@ -206,7 +206,7 @@ def check_copies(sides: Mapping[str, Images]) -> list[str]:
         continue
       text = f'{ids[one]} is {labels[one]}, and {ids[other]} {labels[other]}: the same bytes'
       wrong['label'].append(f'label: {text}, both in {name}')
-    for row, first, modality in same_bytes.frozen(side.digests, videos, evidence):
+    for row, first, modality in exact_duplicates.find_frozen(side.digests, videos, evidence):
       text = f'{modality} of {ids[row]}: the same bytes as of {ids[first]}, of another video'
       wrong['frozen'].append(f'frozen: {text}, both in {name}')
     if copies:
@@ -231,7 +231,7 @@ def _meanings(rules: Iterable[str]) -> list[str]:
   return [f'{rule}: {n} ({RULES[rule]})' for rule, n in sorted(counts.items())]
 
 
-def similar(
+def find_similar_subjects(
   train: Columns, val: Columns, tests: Mapping[str, Columns], val_name: str = 'val'
 ) -> list[str]:
   """Notes on subjects of two sides whose names differ in capitals or leading zeros alone.
@@ -315,7 +315,7 @@ def _species(columns: Columns) -> collections.Counter:
   return collections.Counter(kind for label, kind in pairs if label == 'attack' and kind)
 
 
-def told(accepted: Sequence[Overlap]) -> list[str]:
+def describe_accepted(accepted: Sequence[Leak]) -> list[str]:
   """What was accepted, in a few lines."""
   counts = collections.Counter((overlap.accepted, overlap.sides) for overlap in accepted)
   return [
@@ -332,7 +332,7 @@ def _canonical(columns: Columns) -> Columns:
   return {field: identity.canonical(columns[field]) for field in columns if field in _COMPARED}
 
 
-def _shared(pair: tuple[str, str], sides: Mapping[str, Columns], accept) -> list[Overlap]:
+def _shared(pair: tuple[str, str], sides: Mapping[str, Columns], accept) -> list[Leak]:
   found, told = [], [set(), set()]
   columns = [sides[name] for name in pair]
   for fields in _COMPARISONS:
@@ -346,7 +346,7 @@ def _shared(pair: tuple[str, str], sides: Mapping[str, Columns], accept) -> list
         continue  # with its person or video
       videos = [{side['video'][i] for i in a} for side, a in zip(columns, at, strict=True)]
       of = _accepted_by(field, name, pair, not videos[0] & videos[1], accept)
-      found.append(Overlap(field, name, pair, (len(at[0]), len(at[1])), of))
+      found.append(Leak(field, name, pair, (len(at[0]), len(at[1])), of))
       for k in (0, 1):
         told[k].update(at[k])
   return found
@@ -374,11 +374,11 @@ def _accepted_by(field: str, name: str, pair, videos_apart: bool, accept) -> str
     for known in sorted(set(accept) & set(KNOWN_LEAKS)):
       if name in {_person(path) for path, _ in KNOWN_LEAKS[known]}:
         return known
-    if PEOPLE_OF_ATTACKS in accept and pair == ('train', 'val') and videos_apart:
-      return PEOPLE_OF_ATTACKS
+    if SUBJECTS_OF_ATTACKS in accept and pair == ('train', 'val') and videos_apart:
+      return SUBJECTS_OF_ATTACKS
   return ''
 
 
 def _person(path: str) -> str:
-  said = path_layouts.read(path)
+  said = path_layouts.parse(path)
   return f'{said.dataset}/{said.subject}' if said else ''

@@ -1,13 +1,13 @@
-"""RGB images that look the same under other names: encoded again, resized, in other tones.
+"""Near duplicates: RGB images that look the same but were encoded again, resized or recoloured.
 
-`same_bytes` proves a copy by its bytes; this finds copies that were encoded again. A grey image of
-32 x 32 pixels is kept of each (1 KB). For each image of one split, the image of the other split
-whose coarse structure is most similar is looked for among all of them, by the cosine of 63 numbers
-(a matrix product: 2 ns for a pair), and this pair alone is compared pixel by pixel. Both compare
-detail, without the slow gradients and the outline on black that any two faces have in common.
+`exact_duplicates` compares bytes; this module compares content. Each image is reduced to a grey
+fingerprint of 32 x 32 pixels (1 KB). For each image of one split, the image of the other split with
+the most similar coarse structure is found by the cosine of 63 DCT coefficients (a matrix product:
+2 ns for a pair). Only this pair is compared pixel by pixel. Both steps compare detail, without the
+slow gradients and the outline on black that any two faces have in common.
 
-The limit lies between 3,332 rendered samples of 1,404 videos and their copies (experiments/
-reliability/near_duplicates.py). Not found: copies that are cropped, mirrored or turned.
+The threshold separates 3,332 rendered samples of 1,404 videos from their copies
+(experiments/reliability/near_duplicates.py). Cropped, mirrored or rotated copies are not found.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,9 @@ import numpy as np
 from flexfas_jax.images import files as image_files
 
 SIDE = 32  # pixels along a side of what is kept of an image
-ALIKE = 0.94  # correlation of the detail of two images above which they are near duplicates
+MIN_CORRELATION = (
+  0.94  # correlation of the detail of two images above which they are near duplicates
+)
 _BLUR = 1.5  # standard deviation, of `SIDE`: what it leaves is no detail
 _CONTRAST = 1.0  # standard deviation of the detail, at least, in grey levels: less is rounding
 _COARSE = 8  # frequencies along a side that are compared first
@@ -32,7 +34,7 @@ _REDUCED = (
 )
 
 
-class Alike(NamedTuple):
+class NearDuplicate(NamedTuple):
   """A row of one side that looks like one of the other."""
 
   row: int
@@ -40,7 +42,7 @@ class Alike(NamedTuple):
   correlation: float
 
 
-def look(encoded: bytes) -> bytes:
+def fingerprint(encoded: bytes) -> bytes:
   """What is kept of a whole encoded image, upright: `SIDE` x `SIDE` grey levels, or b''.
 
   b'' is of images without detail and of what OpenCV does not decode: neither is compared.
@@ -55,7 +57,7 @@ def look(encoded: bytes) -> bytes:
   return small.tobytes() if _detail(small).std() >= _CONTRAST else b''
 
 
-def find(one: np.ndarray, other: np.ndarray) -> list[Alike]:
+def find(one: np.ndarray, other: np.ndarray) -> list[NearDuplicate]:
   """The rows of `other` that look like a row of `one`, in order, each with the most similar one.
 
   Args:
@@ -68,8 +70,8 @@ def find(one: np.ndarray, other: np.ndarray) -> list[Alike]:
   found = []
   for row, place in enumerate(nearest):
     alike = float((_unit(_detail(other[row])) * _unit(_detail(one[place]))).sum())
-    if alike > ALIKE:
-      found.append(Alike(row, place, alike))
+    if alike > MIN_CORRELATION:
+      found.append(NearDuplicate(row, place, alike))
   return found
 
 

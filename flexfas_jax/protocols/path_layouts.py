@@ -1,11 +1,11 @@
-"""What a file's path says about its picture, in the layouts in which data sets are handed out.
+"""Parses file paths in the layouts of published data sets.
 
-`read(path)` gives data set, subject, video, frame, modality, label and species where the path is of
-a layout known here, and None otherwise. Lists and builders share it, so that a row of any published
-list and a file on disk come to the same id: `casia_surf/CLKJ_AS0005/04_en_b/101`.
+`parse(path)` gives data set, subject, video, frame, modality, label and species of a path in a
+known layout, otherwise None. Lists and builders share it, so that a row of any published list and a
+file on disk have the same id: `casia_surf/CLKJ_AS0005/04_en_b/101`.
 
-Sources: the layouts and codes are those of the data sets' own documentation and of FlexModal's
-protocol lists. What is inferred, not stated, is said beside it and in the builder's README.
+Sources: layouts and codes are from the data sets' documentation and FlexModal's protocol lists.
+Inferred facts are marked here and in the builder's README.
 """
 
 import functools
@@ -22,7 +22,7 @@ _PART = {'training': 'train', 'testing': 'test', 'dev': 'val', 'train': 'train',
 _PART |= {'test': 'test'}
 
 
-class Said(NamedTuple):
+class ParsedPath(NamedTuple):
   """What a path says; '' is what it does not say."""
 
   dataset: str
@@ -46,7 +46,7 @@ class Said(NamedTuple):
     """Names the triplet among all data sets; the same for its three files."""
     return f'{self.video_id}/{self.frame}'
 
-  def facts(self) -> dict:
+  def example_fields(self) -> dict:
     """The fields of an example (`data/triplets.py`) but its images."""
     return {
       'id': self.id,
@@ -61,7 +61,7 @@ class Said(NamedTuple):
     }
 
 
-def read(path: str) -> Said | None:
+def parse(path: str) -> ParsedPath | None:
   """What a path says, or None where its layout is not known.
 
   Args:
@@ -70,24 +70,24 @@ def read(path: str) -> Said | None:
   # The pictures of a folder differ in the frame alone: what the folder says is read once.
   folder, slash, name = path.rpartition('/')
   if not (found := _NUMBERED.fullmatch(name)):
-    said = _read(path)
+    said = _parse(path)
     return None if isinstance(said, str) else said
   frame, rest = found.groups()
-  said = _read(f'{folder}{slash}0{rest}')
-  return said and not isinstance(said, str) and Said(*said[:4], frame, *said[5:]) or None
+  said = _parse(f'{folder}{slash}0{rest}')
+  return said and not isinstance(said, str) and ParsedPath(*said[:4], frame, *said[5:]) or None
 
 
-def unknown_instrument(path: str) -> str:
+def find_unknown_instrument(path: str) -> str:
   """What a path of a known layout names that its data set does not have; '' where it does not.
 
-  `read` gives None for such a path: its species and category would be made up.
+  `parse` gives None for such a path: its species and category would be made up.
 
   Args:
-    path: as in `read`.
+    path: as in `parse`.
   """
   folder, slash, name = path.rpartition('/')
   found = _NUMBERED.fullmatch(name)
-  said = _read(f'{folder}{slash}0{found[2]}' if found else path)
+  said = _parse(f'{folder}{slash}0{found[2]}' if found else path)
   return said if isinstance(said, str) else ''
 
 
@@ -95,7 +95,7 @@ _NUMBERED = re.compile(r'([0-9]+)((?:_resized)?\.\w+)')
 
 
 @functools.lru_cache(65536)
-def _read(path: str) -> Said | str | None:
+def _parse(path: str) -> ParsedPath | str | None:
   """What a path says; a text where it names an instrument that its data set does not have."""
   for marks, pattern, make in _LAYOUTS:
     if any(mark in path for mark in marks) and (found := pattern.search(path)):
@@ -106,7 +106,7 @@ def _read(path: str) -> Said | str | None:
   return None
 
 
-def device(said: Said) -> str:
+def device_of(said: ParsedPath) -> str:
   """The device that a path names, '' where its layout names none: CeFA's names have one."""
   parts = said.video.split('_')
   if said.dataset != 'casia_cefa' or len(parts) < 5:
@@ -152,14 +152,14 @@ _SURF = re.compile(
 _SURF_PHASES = re.compile(r'(Val|Testing)/(\d+)/(\d+)-(color|depth|ir)\.\w+$')
 
 
-def _surf(found: re.Match) -> Said:
+def _surf(found: re.Match) -> ParsedPath:
   folder, part, subfolder, subject, clip, kind, frame = found.groups()
   live = part == 'real'
   # What number live clips have in the later release is not stated.
   species = '' if live else next((s for s in SURF_SPECIES if s.startswith(clip[:2])), '')
   if clip in SURF_SPECIES if live else not species:
     raise DataError(f'{subject}: CASIA-SURF has no clip {clip} in {part}_part')
-  return Said(
+  return ParsedPath(
     'casia_surf',
     _MODALITY[kind],
     subject,
@@ -172,9 +172,9 @@ def _surf(found: re.Match) -> Said:
   )
 
 
-def _surf_phase(found: re.Match) -> Said:
+def _surf_phase(found: re.Match) -> ParsedPath:
   folder, _, number, kind = found.groups()
-  return Said(
+  return ParsedPath(
     'casia_surf', _MODALITY[kind], '', folder, number, '', '', '', part=_PART[folder.lower()]
   )
 
@@ -217,7 +217,7 @@ def cefa_part(subject: int) -> str:
   return 'train' if subject < 200 else 'val' if subject < 300 else 'test'
 
 
-def _cefa(found: re.Match) -> Said | None:
+def _cefa(found: re.Match) -> ParsedPath | None:
   folder, same, first, number, device, session, pai, kind, frame = found.groups()
   race = _CEFA_RACE[first]
   if folder and (folder, same) != (race, number):
@@ -228,7 +228,7 @@ def _cefa(found: re.Match) -> Said | None:
     if (pai, session) not in _CEFA_2D:
       raise DataError(f'{clip}: CeFA has no instrument {pai} in session {session}')
     species, category = _CEFA_2D[pai, session]
-  return Said(
+  return ParsedPath(
     'casia_cefa',
     _MODALITY[kind],
     f'{race}-{number}',
@@ -242,9 +242,9 @@ def _cefa(found: re.Match) -> Said | None:
   )
 
 
-def _cefa_mask(found: re.Match) -> Said:
+def _cefa_mask(found: re.Match) -> ParsedPath:
   folder, clip, _, number, kind, frame = found.groups()
-  return Said(
+  return ParsedPath(
     'casia_cefa',
     _MODALITY[kind],
     f'{folder}-{number}',
@@ -294,7 +294,7 @@ def wmca_id(name: str) -> str:
   return f'wmca/{name.partition("_")[0]}/{name}'
 
 
-def wmca_video(name: str, modality: str = 'rgb', frame: str = '0') -> Said:
+def wmca_video(name: str, modality: str = 'rgb', frame: str = '0') -> ParsedPath:
   """What the name of a WMCA video says.
 
   Args:
@@ -312,7 +312,7 @@ def wmca_video(name: str, modality: str = 'rgb', frame: str = '0') -> Said:
   if category is None:
     raise DataError(f'{name}: WMCA has no type {kind} with instrument {pai}')
   live = kind == '0'
-  return Said(
+  return ParsedPath(
     'wmca',
     modality,
     client,
@@ -324,7 +324,7 @@ def wmca_video(name: str, modality: str = 'rgb', frame: str = '0') -> Said:
   )
 
 
-def _wmca(found: re.Match) -> Said:
+def _wmca(found: re.Match) -> ParsedPath:
   name, kind, frame = found.groups()
   return wmca_video(name, _MODALITY[kind], frame)
 

@@ -49,7 +49,7 @@ class Selection(NamedTuple):
   modalities: tuple[str, ...] | None  # None: as they are
 
 
-def split_names(names: str | Sequence[str]) -> list[str]:
+def split_selections(names: str | Sequence[str]) -> list[str]:
   """Several selections in one text, at its commas outside brackets; a list is as it is."""
   if not isinstance(names, str):
     return list(names)
@@ -90,7 +90,7 @@ def part_of(subject: str, parts: int) -> int:
   return int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8], 'big') % parts
 
 
-def choose(
+def select(
   selection: Selection,
   columns: Mapping[str, Sequence[str]],
   known: Mapping[str, Sequence[str]],

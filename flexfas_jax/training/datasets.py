@@ -220,9 +220,9 @@ def _check_leakage(
   if compare_images:
     images_of = {name: _images(source, columns[name]) for name, source in opened.items()}
     leakage.check_images(images_of, accept)
-    notes += leakage.check_copies(images_of)
+    notes += leakage.check_contradictions(images_of)
   leakage.check_pretraining(pretraining, evaluated)
-  return notes + leakage.told(leaks) + leakage.similar(*sides)
+  return notes + leakage.describe_accepted(leaks) + leakage.find_similar_subjects(*sides)
 
 
 def _check_class_count(config: ConfigDict, vocabulary: subjects.ClassVocabulary) -> None:
@@ -254,8 +254,8 @@ def _columns(source: sources.Source) -> dict[str, Sequence[str]]:
   return {**columns, 'video': videos.names}
 
 
-def _images(source: sources.Source, columns: Mapping[str, Sequence[str]]) -> leakage.Images:
-  return leakage.Images(columns, source.digests, lambda row, m: source[row][m])
+def _images(source: sources.Source, columns: Mapping[str, Sequence[str]]) -> leakage.SideImages:
+  return leakage.SideImages(columns, source.digests, lambda row, m: source[row][m])
 
 
 def tests_of(config: ConfigDict) -> list[tuple[str, str]]:

@@ -166,10 +166,10 @@ def test_frames_evenly_spread(trees):
   }  # fmt: skip
   builder = Builder(config='release', data_dir='/none', options={'frames': '3'})
   of_ten = [
-    folders.Found(path_layouts.read(f'AF-000/1_000_1_1_1/color/{k:04d}.jpg'), {})
+    folders.Found(path_layouts.parse(f'AF-000/1_000_1_1_1/color/{k:04d}.jpg'), {})
     for k in range(1, 11)
   ]
-  assert [int(one.said.frame) for one in builder._thinned(of_ten)] == [1, 4, 7]
+  assert [int(one.parsed_path.frame) for one in builder._thinned(of_ten)] == [1, 4, 7]
   assert builder._thinned(of_ten[:2]) == of_ten[:2]
 
 
@@ -234,9 +234,9 @@ def test_numbers_of_identity_cards_go_no_further(ethnicity, tmp_path):
 
 def test_a_video_in_the_folder_of_another_is_of_nobody():
   for folder in ('EA-301', 'EA-301-19800625002X', 'CA-300'):
-    assert path_layouts.read(f'Ethnicity/{folder}/3_300_1_1_1/color/0001.jpg') is None
-  said = path_layouts.read('train/3_300_1_1_1/profile/0001.jpg')  # of the challenge's phases
-  assert said == path_layouts.read('EA/EA-300-19800625002X/3_300_1_1_1/color/0001.jpg')
+    assert path_layouts.parse(f'Ethnicity/{folder}/3_300_1_1_1/color/0001.jpg') is None
+  said = path_layouts.parse('train/3_300_1_1_1/profile/0001.jpg')  # of the challenge's phases
+  assert said == path_layouts.parse('EA/EA-300-19800625002X/3_300_1_1_1/color/0001.jpg')
 
 
 def test_the_shapes_of_a_triplet_can_be_looked_at(ethnicity, tmp_path):

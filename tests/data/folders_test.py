@@ -27,12 +27,12 @@ def touch(path):
 
 def ids(source, below=('',), **settings):
   found, findings = folders.triplets(source, below, 'casia_surf', **settings)
-  return [one.said.id for one in found], [str(finding) for finding in findings]
+  return [one.parsed_path.id for one in found], [str(finding) for finding in findings]
 
 
 def test_triplets_come_in_the_order_of_names(source):
   found, findings = folders.triplets(source, [''], 'casia_surf')
-  assert [one.said.id for one in found] == [
+  assert [one.parsed_path.id for one in found] == [
     'casia_surf/CLKJ_AS0002/real/1',
     'casia_surf/CLKJ_AS0002/real/2',
     'casia_surf/CLKJ_AS0005/real/1',

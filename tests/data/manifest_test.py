@@ -23,7 +23,7 @@ from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import face_crop
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.protocols import lists
-from flexfas_jax.protocols.lint import checks as list_checks
+from flexfas_jax.protocols.lint import linter
 from tests.miniatures import faces as rendered
 from tests.miniatures import manifest
 
@@ -953,7 +953,7 @@ def test_a_frozen_sensor_is_found(own, tmp_path):
   assert found[0][2] == (
     'depth of ours/C/live/1: the same bytes as of ours/A/live/1, of another video'
   )
-  report = list_checks.check([tmp_path / 'a' / 'ours.csv'], root=root, sizes='any')
+  report = linter.check([tmp_path / 'a' / 'ours.csv'], root=root, sizes='any')
   (frozen,) = [f for f in report.findings if f.rule == 'frozen']
   assert frozen.row == 4 and last['depth'] in frozen.text
   # Within a video it is usual: a slow sensor.

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from flexfas_jax.errors import DataError
 from flexfas_jax.input_pipeline import sources
-from flexfas_jax.protocols.lint import checks as list_checks
+from flexfas_jax.protocols.lint import linter
 from flexfas_jax.training import datasets
 from tests.miniatures import faces, manifest
 
@@ -59,7 +59,7 @@ def prepare(root, rows, data_dir, name='ours', **settings):
 def lint(root, rows, folder):
   folder.mkdir(exist_ok=True)
   manifest.write_csv(folder / 'lint.csv', rows)
-  return list_checks.check([folder / 'lint.csv'], root=root)
+  return linter.check([folder / 'lint.csv'], root=root)
 
 
 def findings(path):

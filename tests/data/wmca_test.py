@@ -152,7 +152,7 @@ def test_ids_are_those_that_paths_have(tree, tmp_path):
   assert not made.findings
   for row in made.splits['whole']:
     for modality, path in row.files.items():
-      said = path_layouts.read(path)
+      said = path_layouts.parse(path)
       assert (said.id, said.modality) == (row.facts['id'], modality)
   assert made.recorded['protocols'].keys() == {f'PROTOCOL-{c}.csv' for c in protocols.COLUMNS}
 
@@ -568,7 +568,7 @@ def test_the_flexmodal_list(config, export, tmp_path):
   folder = build(export, tmp_path, config)
   examples = read(tmp_path, f'{config}:test')
   named = flexmodal.rows()['WMCA_test.txt']
-  assert set(examples) == {path_layouts.read(row[0]).id for row in named}
+  assert set(examples) == {path_layouts.parse(row[0]).id for row in named}
   example = examples['wmca/001/001_01_000_2_08/0012']
   assert (
     example['rgb'] == (export / 'WMCA-Image/R_CDIT/001_01_000_2_08/color/0012.jpg').read_bytes()

@@ -13,6 +13,6 @@ def test_names_of_a_score_file_are_of_their_data_set():
     'id': ['a', 'b', 'c', 'd'],
     'subject': ['x/p1', 'y/p1', 'x/p1', 'p1'],
     'video': ['x/p1/v', '', 'x/p1/v', 'p1/v'],
-    leakage.ALONE: ['x/v', '', 'x/p1/v', 'v'],
-    leakage.WITHOUT_SUBJECT: [''] * 4,
+    leakage.VIDEO_NAME: ['x/v', '', 'x/p1/v', 'v'],
+    leakage.VIDEO_WITHOUT_SUBJECT: [''] * 4,
   }

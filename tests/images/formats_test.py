@@ -13,8 +13,7 @@ from flexfas_jax.errors import DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import formats as image_formats
 from flexfas_jax.prediction import Predictor, folders
-from flexfas_jax.protocols.lint import checks as list_checks
-from flexfas_jax.protocols.lint import images as list_images
+from flexfas_jax.protocols.lint import image_scan, linter
 from tests.miniatures import faces, manifest
 from tests.prediction import bundles
 
@@ -81,7 +80,9 @@ def test_every_command_names_the_format_and_the_conversion(name, tmp_path):
   source.mkdir()
   (source / 'a.jpg').write_bytes(content)  # as phones and downloads name them
   # lint
-  ((rule, text), *more), *_ = list_images.problems_of(str(source), {'rgb': 'a.jpg'}, 'any', 10**7)
+  ((rule, text), *more), *_ = image_scan.inspect_triplet(
+    str(source), {'rgb': 'a.jpg'}, 'any', 10**7
+  )
   assert rule == 'unreadable' and re.search(says, text) and not more
   # prepare
   row = {'rgb': 'a.jpg', 'label': 'bona_fide', 'subject': 'a', 'video': 'v', 'frame': '1'}
@@ -109,7 +110,7 @@ def test_a_folder_of_other_images_names_the_conversion(tmp_path):
 def test_rgb_of_16_bits_is_refused_everywhere(tmp_path):
   deep = bundles.png(RGB.astype(np.uint16) * 257)
   (tmp_path / 'a.png').write_bytes(deep)
-  found, *_ = list_images.problems_of(str(tmp_path), {'rgb': 'a.png'}, 'any', 10**7)
+  found, *_ = image_scan.inspect_triplet(str(tmp_path), {'rgb': 'a.png'}, 'any', 10**7)
   assert [rule for rule, _ in found] == ['bit-depth'] and 'magick FILE -depth 8' in found[0][1]
   row = {'rgb': 'a.png', 'label': 'bona_fide', 'subject': 'a', 'video': 'v', 'frame': '1'}
   manifest.write_csv(tmp_path / 'manifest.csv', [row])
@@ -135,7 +136,7 @@ def test_what_is_not_recognised_is_shown():
 @pytest.mark.parametrize('name', ['a.AVIF', 'b/c.exr', 'd.gif', 'e.mp4'])
 def test_lint_without_a_root_goes_by_suffixes(name, tmp_path):
   (tmp_path / 'list.csv').write_text(f'rgb,depth,label\na.jpg,a.png,1\nb.jpg,{name},0\n')
-  (found,) = list_checks.check([tmp_path / 'list.csv']).findings
+  (found,) = linter.check([tmp_path / 'list.csv']).findings
   described = image_formats.describe_name(name)
   assert re.search('an? .* image|a video', described) and 'convert it: ' in described
   assert found[:4] == ('unreadable', str(tmp_path / 'list.csv'), 3, f'depth is {described}: {name}')

@@ -29,7 +29,7 @@ def test_a_protocol_can_be_read(name):
   known = results.results(scores, 'fixed=0.5')['rgb']
   for protocol in filled(name):
     for names in (protocol.train, protocol.val, *protocol.test.values()):
-      assert [selection.parse(one) for one in selection.split_names(names)]
+      assert [selection.parse(one) for one in selection.split_selections(names)]
     assert protocol.test and set(protocol.test) == set(protocol.threshold)
     assert 'val' not in protocol.test and 'train' not in protocol.test  # names of score files
     for rule in protocol.threshold.values():
@@ -37,7 +37,7 @@ def test_a_protocol_can_be_read(name):
     assert protocol.metrics and set(protocol.metrics) <= set(known)
     subsets = [subset.split('+') for subset in protocol.subsets]
     assert all(s == [m for m in ('rgb', 'depth', 'ir') if m in s] and s for s in subsets)
-    assert set(protocol.leaks) <= set(leakage.accepted_names())
+    assert set(protocol.leaks) <= set(leakage.known_leak_names())
     assert len(protocol.source) > 20
 
 

@@ -70,7 +70,9 @@ def test_the_published_leak_covers_its_own_person_alone():
   assert [(o.name, o.sides, o.accepted) for o in accepted] == [
     ('casia_cefa/AF-300', ('val', 'intra'), 'flexmodal_v1')
   ]
-  assert leakage.told(accepted) == ['accepted leak flexmodal_v1: 1 person in val and intra']
+  assert leakage.describe_accepted(accepted) == [
+    'accepted leak flexmodal_v1: 1 person in val and intra'
+  ]
   with pytest.raises(DataError, match='d/x in val'):
     leakage.check(A, val, {'intra': val}, ('flexmodal_v1',))
 
@@ -79,18 +81,18 @@ def test_nothing_is_accepted_by_default():
   """Each of the leaks that may be accepted is refused where nobody says so."""
   attacks = side(('d/a', 'd/a/04', 'd/a/04/0')), side(('d/a', 'd/a/05', 'd/a/05/0'))
   for train, val, tests in ((*attacks, {}), (A, side(LEAKED), {'intra': side(LEAKED)})):
-    assert leakage.check(train, val, tests, leakage.accepted_names())
+    assert leakage.check(train, val, tests, leakage.known_leak_names())
     with pytest.raises(DataError, match='^1 stand on both sides'):
       leakage.check(train, val, tests)
 
 
 def test_people_of_attacks_may_be_in_train_and_val_but_no_video():
   train, val = side(('d/a', 'd/a/04', 'd/a/04/0')), side(('d/a', 'd/a/05', 'd/a/05/0'))
-  (accepted,) = leakage.check(train, val, {}, (leakage.PEOPLE_OF_ATTACKS,))
-  assert accepted.accepted == leakage.PEOPLE_OF_ATTACKS
+  (accepted,) = leakage.check(train, val, {}, (leakage.SUBJECTS_OF_ATTACKS,))
+  assert accepted.accepted == leakage.SUBJECTS_OF_ATTACKS
   for sides in ((train, train, {}), (train, B, {'test': val})):
     with pytest.raises(DataError, match='d/a'):
-      leakage.check(*sides, (leakage.PEOPLE_OF_ATTACKS,))
+      leakage.check(*sides, (leakage.SUBJECTS_OF_ATTACKS,))
 
 
 def test_an_unknown_name():

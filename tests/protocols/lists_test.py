@@ -7,7 +7,7 @@ import pytest
 
 from flexfas_jax import label_mapping
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.protocols import lists
+from flexfas_jax.protocols import list_format, lists, relative_paths
 
 PUBLISHED = Path(__file__).parents[3] / 'shared' / 'data' / 'flexmodal_protocols'
 
@@ -43,12 +43,12 @@ def test_a_row(write):
   assert (live.list, live.line, live.label, live.split) == (str(path), 1, 'bona_fide', 'train')
   assert fake.paths == paths_of(FAKE)
   assert (fake.subject, fake.video) == ('casia_surf/CLKJ_AS0005', 'casia_surf/CLKJ_AS0005/04_en_b')
-  assert fake.facts() == {
+  assert fake.example_fields() == {
     'id': IDS[1], 'label': 'attack', 'attack_type': '04_en_b', 'attack_category': 'cut_photo',
     'subject': 'casia_surf/CLKJ_AS0005', 'video': 'casia_surf/CLKJ_AS0005/04_en_b', 'frame': 31,
     'dataset': 'casia_surf', 'ethnicity': '',
   }  # fmt: skip
-  assert fake.facts() == fake.said.facts()
+  assert fake.example_fields() == fake.parsed_path.example_fields()
   assert (live.attack_type, live.attack_category) == ('', '')
 
 
@@ -139,7 +139,7 @@ def test_a_manifest(write):
   assert (one.split, one.ethnicity, one.extra) == ('val', 'CA', {'lamp': 'on'})
   assert (two.id, two.subject, two.video, two.frame) == ('b', '', '', '2')
   assert (two.split, two.attack_type, two.attack_category) == ('test', 'a4', 'print')
-  assert one.facts()['frame'] == 7
+  assert one.example_fields()['frame'] == 7
 
 
 def test_identity_without_columns(write):
@@ -180,11 +180,11 @@ def test_rows_of_a_video_do_not_inherit(write):
 
 def test_a_row_of_no_list(write):
   (row,) = lists.read(write(three(FAKE) + ' 0\n'))
-  made = lists.row_of(row.paths, 'attack', list=row.list, line=1, split='train')
+  made = lists.make_row(row.paths, 'attack', list=row.list, line=1, split='train')
   assert made == row
-  assert lists.row_of({'ir': 'q/ir/5.png'}, dataset='mine', subject='s').subject == 'mine/s'
+  assert lists.make_row({'ir': 'q/ir/5.png'}, dataset='mine', subject='s').subject == 'mine/s'
   with pytest.raises(ValueError, match='sex'):
-    lists.row_of({'rgb': 'a'}, sex='f')
+    lists.make_row({'rgb': 'a'}, sex='f')
 
 
 def test_any_script_and_odd_spaces(write):
@@ -202,7 +202,7 @@ def test_paths_are_cleaned(write):
   text = 'rgb,depth,ir,label\n./a//b.jpg,a\\c.jpg,a/../d.jpg,1\n'
   (row,) = lists.read(write(text))
   assert row.paths == {'rgb': 'a/b.jpg', 'depth': 'a/c.jpg', 'ir': 'd.jpg'}
-  assert [lists.clean(path) for path in ('a/b/.', 'a/b/..', 'a/..', 'gs://a//b')] == [
+  assert [relative_paths.normalize(path) for path in ('a/b/.', 'a/b/..', 'a/..', 'gs://a//b')] == [
     'a/b', 'a', '.', 'gs://a//b',
   ]  # fmt: skip
 
@@ -258,17 +258,17 @@ def test_mappings_that_are_none(text):
     (b'\x7fELF\0\0\0', 'is not text'),
     (PLAIN.encode('utf-16'), 'UTF-16'),
     (b'rgb,depth,ir,label\n', 'no row that could be read'),
-    (b'crop0,crop0_hflip\n0.1,0.2\n', 'row 1: no known form'),
-    (b'a.jpg b.jpg 1\n', 'row 1: no known form'),
-    (b'a b c d e\n', 'row 1: no known form'),
-    (b'a.jpg,b.jpg,c.jpg,1\n', 'row 1: no known form'),
+    (b'crop0,crop0_hflip\n0.1,0.2\n', 'row 1: unknown list format'),
+    (b'a.jpg b.jpg 1\n', 'row 1: unknown list format'),
+    (b'a b c d e\n', 'row 1: unknown list format'),
+    (b'a.jpg,b.jpg,c.jpg,1\n', 'row 1: unknown list format'),
     (b'rgb,ir,rgb\na,b,c\n', 'row 1: the columns rgb are there twice'),
     (b'rgb,color\na,b\n', 'there twice'),
-    (b'id,label\na,1\n', 'no column of pictures'),
+    (b'id,label\na,1\n', 'no column of images'),
     (PLAIN.encode() + b'a.jpg b.jpg 1\n', "row 3: has 3 fields where rgb depth ir label has 4: 'a"),
     (b'rgb,label\na.jpg\n', 'row 2: has 1 fields'),
     (b'rgb,label\na.jpg,1,2\n', 'row 2: has 3 fields'),
-    (b'rgb,ir,label\na,b,1\n,,1\n', 'row 3: names no picture'),
+    (b'rgb,ir,label\na,b,1\n,,1\n', 'row 3: names no image'),
     (b'rgb,label\na.jpg,1\n"b.jpg,1\nc.jpg,0\n', 'row 3: lines 3 to 4 .*quoted'),
     ('rgb,label\n张三.jpg,1\n'.encode('gbk'), 'row 2: is not UTF-8'),
     (('a.jpg 张三.jpg b.jpg 1\n' * 2).encode('gbk'), 'row 1: is not UTF-8'),
@@ -288,7 +288,7 @@ def test_what_is_no_list(write, content, says):
 def test_what_cannot_be_opened(tmp_path):
   for path in (tmp_path, tmp_path / 'absent.txt', tmp_path / 'a' / 'b'):
     with pytest.raises(DataError, match='cannot be read: '):
-      lists.look(path)
+      list_format.detect(path)
 
 
 def test_scan_goes_on(write):
@@ -348,18 +348,18 @@ def test_splits_by_name():
 
 
 def test_look(write):
-  form = lists.look(write('\ufeff' + PLAIN.replace('\n', '\r\n').rstrip()))
-  assert (form.names, form.crlf, form.bom, form.ended) == (
+  form = list_format.detect(write('\ufeff' + PLAIN.replace('\n', '\r\n').rstrip()))
+  assert (form.names, form.crlf, form.bom, form.final_newline) == (
     ('rgb', 'depth', 'ir', 'label'), 1, True, False,
   )  # fmt: skip
-  form = lists.look(write(PLAIN))
-  assert (form.crlf, form.bom, form.ended) == (0, False, True)
-  assert lists.look(write(PLAIN + PLAIN.replace('\n', '\r\n'))).crlf == 3
+  form = list_format.detect(write(PLAIN))
+  assert (form.crlf, form.bom, form.final_newline) == (0, False, True)
+  assert list_format.detect(write(PLAIN + PLAIN.replace('\n', '\r\n'))).crlf == 3
   long = b'a.jpg b.jpg c.jpg 1\n' * 60_000
   at = (1 << 20) - 1  # the two bytes part where the file is read in blocks
   long = long[: at - at % 20 - 1] + b' ' * (at % 20 + 1) + b'\r\n' + long[:40]
   assert long[at : at + 2] == b'\r\n'
-  assert lists.look(write(long)).crlf == long[:at].count(b'\n') + 1
+  assert list_format.detect(write(long)).crlf == long[:at].count(b'\n') + 1
 
 
 def test_the_published_lists():
@@ -372,7 +372,7 @@ def test_the_published_lists():
     found = list(lists.read(PUBLISHED / f'{name}.txt'))
     assert len(found) == rows
     assert sum(row.label == 'bona_fide' for row in found) == live
-    assert all(row.said and row.subject for row in found)
+    assert all(row.parsed_path and row.subject for row in found)
   ids = lists.read_ids(PUBLISHED / 'CASIA-SURF_CeFA_train.txt')
   assert len(ids) == 11_077
   assert 'casia_surf/CLKJ_AS0005/real/131' in ids
@@ -382,4 +382,4 @@ def test_a_pipe_is_refused_before_it_is_opened(tmp_path):
   """Opening it would wait for a writer."""
   os.mkfifo(tmp_path / 'train.txt')
   with pytest.raises(DataError, match='is not a regular file'):
-    lists.look(tmp_path / 'train.txt')
+    list_format.detect(tmp_path / 'train.txt')

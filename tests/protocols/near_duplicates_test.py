@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flexfas_jax.protocols import near_duplicates
-from flexfas_jax.protocols.lint import checks as list_checks
+from flexfas_jax.protocols.lint import linter
 from tests.miniatures import faces, manifest
 
 PEOPLE = [('', 0), ('', 1), ('', 2), ('print', 0), ('print', 1), ('papermask', 0)]
@@ -19,7 +19,7 @@ def face(i):
 
 
 def looks(*images):
-  each = [near_duplicates.look(image) for image in images]
+  each = [near_duplicates.fingerprint(image) for image in images]
   return np.frombuffer(b''.join(each), np.uint8).reshape(len(images), -1)
 
 
@@ -36,10 +36,14 @@ def test_look_is_a_small_grey_image():
   steps = np.repeat(np.arange(32, dtype=np.uint8) * 7, 4)
   image = np.where((np.arange(128)[:, None] // 4 + steps // 28) % 2, steps, 255 - steps)
   image = np.repeat(image[..., None], 3, axis=2).astype(np.uint8)
-  look = np.frombuffer(near_duplicates.look(encoded(image, '.png')), np.uint8).reshape(32, 32)
+  look = np.frombuffer(near_duplicates.fingerprint(encoded(image, '.png')), np.uint8).reshape(
+    32, 32
+  )
   np.testing.assert_array_equal(look, image[::4, ::4, 0])
   deep = cv2.imencode('.png', image[..., 0].astype(np.uint16) * 257)[1].tobytes()
-  np.testing.assert_array_equal(np.frombuffer(near_duplicates.look(deep), np.uint8), look.ravel())
+  np.testing.assert_array_equal(
+    np.frombuffer(near_duplicates.fingerprint(deep), np.uint8), look.ravel()
+  )
 
 
 @pytest.mark.parametrize('side', [32, 48, 130, 300, 600])  # each decoded in another size
@@ -52,7 +56,7 @@ def test_any_size(side):
 def test_without_detail():
   """Nothing to compare: a smooth gradient looks like any other."""
   ramp = np.tile(np.arange(64, dtype=np.uint8)[:, None, None], (1, 64, 3))
-  assert near_duplicates.look(encoded(ramp, '.png')) == b''
+  assert near_duplicates.fingerprint(encoded(ramp, '.png')) == b''
 
 
 @pytest.mark.parametrize('change', [
@@ -95,7 +99,7 @@ def own(tmp_path):
 
 def lint(root, rows):
   manifest.write_csv(root / 'ours.csv', rows)
-  report = list_checks.check([root / 'ours.csv'], root=root)
+  report = linter.check([root / 'ours.csv'], root=root)
   return report, [(f.rule, f.row) for f in report.findings]
 
 

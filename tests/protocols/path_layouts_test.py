@@ -53,7 +53,7 @@ SAID = {
 
 
 def said(path):
-  s = path_layouts.read(path)
+  s = path_layouts.parse(path)
   facts = (s.id, s.modality, s.label, s.attack_type, s.attack_category, s.ethnicity, s.part)
   return ' '.join(fact or '-' for fact in facts)
 
@@ -82,7 +82,7 @@ def test_what_a_path_says(path):
   ],
 )
 def test_what_says_nothing(path):
-  assert path_layouts.read(path) is None
+  assert path_layouts.parse(path) is None
 
 
 @pytest.mark.parametrize(
@@ -97,20 +97,20 @@ def test_what_says_nothing(path):
   ],
 )
 def test_an_instrument_that_the_data_set_does_not_have(path, words):
-  assert path_layouts.read(path) is None
-  assert path_layouts.unknown_instrument(path) == words
-  assert path_layouts.unknown_instrument(path.replace('.jpg', 'x.jpg')) == ''
+  assert path_layouts.parse(path) is None
+  assert path_layouts.find_unknown_instrument(path) == words
+  assert path_layouts.find_unknown_instrument(path.replace('.jpg', 'x.jpg')) == ''
 
 
 @pytest.mark.parametrize('path', ['a.jpg', SURF, CEFA, MASK, WMCA])
 def test_an_instrument_that_is_known(path):
-  assert path_layouts.unknown_instrument(path) == ''
+  assert path_layouts.find_unknown_instrument(path) == ''
 
 
 @pytest.mark.parametrize('path', [SURF, CEFA, MASK, WMCA])
 def test_a_triplet_has_one_id(path):
   color = 'profile' if 'profile' in path else 'color'
-  three = [path_layouts.read(path.replace(color, m)) for m in (color, 'depth', 'ir')]
+  three = [path_layouts.parse(path.replace(color, m)) for m in (color, 'depth', 'ir')]
   assert len({s.id for s in three}) == 1
   assert [s.modality for s in three] == ['rgb', 'depth', 'ir']
 
@@ -118,9 +118,9 @@ def test_a_triplet_has_one_id(path):
 def test_frames_of_a_folder_keep_their_own():
   """What a folder says is read once; the frame never is."""
   for frame in ('0012', '0024', '12'):
-    assert path_layouts.read(WMCA.replace('0012', frame)).id == f'wmca/001/001_01_000_2_08/{frame}'
-  assert path_layouts.read(WMCA.replace('color', 'ir')).modality == 'ir'
-  assert path_layouts.read('Val/0000/000013-ir.jpg').id == 'casia_surf/Val/000013'
+    assert path_layouts.parse(WMCA.replace('0012', frame)).id == f'wmca/001/001_01_000_2_08/{frame}'
+  assert path_layouts.parse(WMCA.replace('color', 'ir')).modality == 'ir'
+  assert path_layouts.parse('Val/0000/000013-ir.jpg').id == 'casia_surf/Val/000013'
 
 
 def test_wmca_names():
@@ -159,12 +159,12 @@ def test_the_published_lists_are_understood():
   for path in sorted(PUBLISHED.glob('*.txt')):
     for line in path.read_text().splitlines()[::7]:
       *paths, label = line.split()
-      three = [path_layouts.read(p) for p in paths]
+      three = [path_layouts.parse(p) for p in paths]
       assert [s.modality for s in three] == ['rgb', 'depth', 'ir'], line
       assert len({s.id for s in three}) == 1, line
       assert three[0].label == ('bona_fide' if label == '1' else 'attack'), line
 
 
 def test_facts_of_a_triplet_without_a_subject():
-  facts = path_layouts.read('Val/0007/000012-color.jpg').facts()
+  facts = path_layouts.parse('Val/0007/000012-color.jpg').example_fields()
   assert facts['subject'] == '' and facts['id'] == 'casia_surf/Val/000012'

@@ -30,8 +30,12 @@ def test_one_line_of_text():
 
 
 def test_several_are_parted_at_commas_outside_brackets():
-  assert selection.split_names('a:x[f=1,2], b:y ,c:z[g=1]') == ['a:x[f=1,2]', 'b:y', 'c:z[g=1]']
-  assert selection.split_names(['a:x']) == ['a:x']
+  assert selection.split_selections('a:x[f=1,2], b:y ,c:z[g=1]') == [
+    'a:x[f=1,2]',
+    'b:y',
+    'c:z[g=1]',
+  ]
+  assert selection.split_selections(['a:x']) == ['a:x']
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from flexfas_jax.images import files as image_files
-from flexfas_jax.protocols import roots
+from flexfas_jax.protocols import relative_paths
 from flexfas_jax.schema import MODALITIES
 
 _ENDINGS = ('', '.jpg', '.jpeg', '.png', '.bmp')
@@ -23,7 +23,7 @@ def below(root: Path, columns: Mapping[str, Mapping[str, str]]) -> Pictures:
 
   def read(name: str) -> bytes | None:
     for ending in _ENDINGS:
-      path = Path(roots.locate(root, f'{name}{ending}')).resolve()
+      path = Path(relative_paths.locate(root, f'{name}{ending}')).resolve()
       if path.is_relative_to(root) and path.is_file():
         try:
           return image_files.read(path)

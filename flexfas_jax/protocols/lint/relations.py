@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 
-from flexfas_jax.protocols.lint.index import Index
+from flexfas_jax.protocols.lint.hashed_list import Index
 from flexfas_jax.protocols.lint.report import Relation, Summary
 
 

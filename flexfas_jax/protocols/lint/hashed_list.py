@@ -14,10 +14,10 @@ import numpy as np
 from flexfas_jax import identity, schema
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.images import formats as image_formats
-from flexfas_jax.protocols import lists, path_layouts
+from flexfas_jax.protocols import list_format, lists, path_layouts
 from flexfas_jax.protocols.findings import Finding
+from flexfas_jax.protocols.lint.path_consistency import PathConsistency
 from flexfas_jax.protocols.lint.report import Report, Summary
-from flexfas_jax.protocols.lint.triplets import Agreement
 
 _MAX_SPLITS = 62  # each is a bit of an int64
 _NUMBER = {'': -1} | {label: number for number, label in enumerate(schema.LABELS)}
@@ -67,11 +67,11 @@ class Index:
     self._flat = array.array('q')  # row after row, all its numbers
 
   def add(self, row: lists.Row, split: int) -> None:
-    paths, said, subject = row.paths, row.said, row.subject
+    paths, said, subject = row.paths, row.parsed_path, row.subject
     rgb, depth, ir = (hash(identity.path(paths.get(m, ''))) for m in schema.MODALITIES)
     id_, video, subject = identity.canonical((row.id, row.video, subject))
     triplet = hash((rgb, depth, ir))
-    device = row.extra.get('device') or (path_layouts.device(said) if said else '')
+    device = row.extra.get('device') or (path_layouts.device_of(said) if said else '')
     for text in (row.dataset, device):
       self.texts.setdefault(hash(text), text)
     self._flat.extend(
@@ -112,7 +112,7 @@ def read(
   path: str, labels: Mapping[str, str] | None, split: str, codes: Codes, report: Report
 ) -> tuple[Index, Summary]:
   """Reads one list; what can be seen row by row is added to the report."""
-  form = lists.look(path)
+  form = list_format.detect(path)
 
   def fetch(positions: Sequence[int]) -> Iterator[tuple[int, lists.Row]]:
     line = index.line
@@ -132,10 +132,10 @@ def read(
     found('line-endings', form.crlf, 'lines end in CRLF')
   if form.bom:
     found('line-endings', 1, 'starts with a byte order mark')
-  if not form.ended:
+  if not form.final_newline:
     found('no-last-newline', 0, 'the last line is not ended')
 
-  agree, contradictory, guessed = Agreement(), array.array('q'), array.array('q')
+  agree, contradictory, guessed = PathConsistency(), array.array('q'), array.array('q')
   n_comparable = n_alike = 0
   for position, row in enumerate(lists.scan(path, labels, found, form=form)):
     index.add(row, codes[split or row.split])
@@ -149,9 +149,9 @@ def read(
       n_alike += alike
       if not alike:
         guessed.append(position)
-    if row.said and row.said.label and row.label:
+    if row.parsed_path and row.parsed_path.label and row.label:
       n_comparable += 1
-      if row.said.label != row.label:
+      if row.parsed_path.label != row.label:
         contradictory.append(position)
 
   n, without = len(index), np.flatnonzero(index.split == 0)
@@ -176,7 +176,7 @@ def read(
     )
   else:
     for _, row in fetch(contradictory) if contradictory else ():
-      text = f'label is {row.label}, and the path says {row.said.label}: {first_path(row)}'
+      text = f'label is {row.label}, and the path says {row.parsed_path.label}: {first_path(row)}'
       report.add('label', row, text)
   # Names of files whose layout is not known: where nearly all agree, the others are mistakes.
   if guessed and n_alike >= 9 * len(guessed):
@@ -187,7 +187,9 @@ def read(
   return index, _summary(path, form, index, split, codes)
 
 
-def _summary(path: str, form: lists.Form, index: Index, split: str, codes: Codes) -> Summary:
+def _summary(
+  path: str, form: list_format.ListFormat, index: Index, split: str, codes: Codes
+) -> Summary:
   label, names, rows = index.label, list(codes), len(index)
   count = lambda column: len(np.setdiff1d(column, 0))  # noqa: E731
   return Summary(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import DataError
-from flexfas_jax.protocols import leakage, same_bytes
+from flexfas_jax.protocols import exact_duplicates, leakage
 from tests.miniatures import faces
 
 
@@ -14,7 +14,10 @@ def digests(rgb, depth=None, ir=None):
   """Of images by number; '' is none."""
   names = {'rgb': rgb, 'depth': depth or [''] * len(rgb), 'ir': ir or [''] * len(rgb)}
   hashed = lambda name: hashlib.sha256(str(name).encode()).hexdigest() if name != '' else ''  # noqa: E731
-  return {m: same_bytes.numbers([hashed(name) for name in some]) for m, some in names.items()}
+  return {
+    m: exact_duplicates.digest_prefixes([hashed(name) for name in some])
+    for m, some in names.items()
+  }
 
 
 def always(modality, row):
@@ -23,32 +26,35 @@ def always(modality, row):
 
 def test_numbers():
   digest = 'fedcba9876543210' + 48 * '0'
-  assert same_bytes.numbers([digest, '']).tolist() == [0xFEDCBA9876543210, 0]
-  assert same_bytes.numbers([]).dtype == np.uint64
+  assert exact_duplicates.digest_prefixes([digest, '']).tolist() == [0xFEDCBA9876543210, 0]
+  assert exact_duplicates.digest_prefixes([]).dtype == np.uint64
   for wrong in ('fe', 'x' * 64):
     with pytest.raises(ValueError):
-      same_bytes.numbers([wrong])
+      exact_duplicates.digest_prefixes([wrong])
 
 
 def test_shared_images():
   one = digests([1, 2, 2, 3], [11, 12, 13, ''])
   other = digests([9, 2, 8, ''], [11, 12, 19, ''], [1, '', '', ''])
-  assert same_bytes.shared(one, other, always) == [
+  assert exact_duplicates.find_shared(one, other, always) == [
     (0, 0, ('depth',)), (1, 1, ('rgb', 'depth')),
   ]  # fmt: skip
   asked = []
   no_rgb = lambda modality, row: asked.append((modality, row)) or modality != 'rgb'  # noqa: E731
-  assert same_bytes.shared(one, other, no_rgb) == [(0, 0, ('depth',)), (1, 1, ('depth',))]
+  assert exact_duplicates.find_shared(one, other, no_rgb) == [
+    (0, 0, ('depth',)),
+    (1, 1, ('depth',)),
+  ]
   assert asked == [('rgb', 1), ('depth', 0), ('depth', 1)] or len(asked) == 3
-  assert same_bytes.shared(digests([]), other, always) == []
+  assert exact_duplicates.find_shared(digests([]), other, always) == []
 
 
 def test_groups_are_of_whole_samples():
   some = digests([1, 2, 1, 1, 2], [5, 6, 5, 7, ''])
-  assert same_bytes.groups(some, always) == [[0, 2]]
-  assert same_bytes.groups(some, lambda m, row: m == 'depth') == [[0, 2]]
-  assert same_bytes.groups(some, lambda m, row: False) == []
-  assert same_bytes.groups(digests([]), always) == []
+  assert exact_duplicates.group_equal_rows(some, always) == [[0, 2]]
+  assert exact_duplicates.group_equal_rows(some, lambda m, row: m == 'depth') == [[0, 2]]
+  assert exact_duplicates.group_equal_rows(some, lambda m, row: False) == []
+  assert exact_duplicates.group_equal_rows(digests([]), always) == []
 
 
 def test_a_frozen_sensor_repeats_an_image_of_another_video():
@@ -56,30 +62,32 @@ def test_a_frozen_sensor_repeats_an_image_of_another_video():
   videos = ['a', 'a', 'b', 'b', 'c', 'd']
   # 1: the same video; 4: all images of row 0, which `groups` reports; 5: infrared with other RGB.
   expected = [(2, 0, 'depth'), (5, 3, 'ir')]
-  assert same_bytes.frozen(some, videos, always) == expected
-  assert same_bytes.frozen(some, videos, lambda m, row: m == 'ir') == expected[1:]
-  assert same_bytes.frozen(some, [''] * 6, always) == []
-  assert same_bytes.frozen(digests([1, 1]), ['a', 'b'], always) == []  # nothing to compare with
-  assert same_bytes.frozen(digests([]), [], always) == []
+  assert exact_duplicates.find_frozen(some, videos, always) == expected
+  assert exact_duplicates.find_frozen(some, videos, lambda m, row: m == 'ir') == expected[1:]
+  assert exact_duplicates.find_frozen(some, [''] * 6, always) == []
+  assert (
+    exact_duplicates.find_frozen(digests([1, 1]), ['a', 'b'], always) == []
+  )  # nothing to compare with
+  assert exact_duplicates.find_frozen(digests([]), [], always) == []
 
 
 def test_a_million_rows_are_compared_in_a_moment():
   rng = np.random.default_rng(0)
   one = {m: rng.integers(1, 2**63, 300_000, np.uint64) for m in ('rgb', 'depth', 'ir')}
   other = {m: np.r_[numbers[:10], numbers[10:] + np.uint64(1)] for m, numbers in one.items()}
-  assert [row for row, _, _ in same_bytes.shared(one, other, always)] == list(range(10))
+  assert [row for row, _, _ in exact_duplicates.find_shared(one, other, always)] == list(range(10))
 
 
 def side(images, subjects=None):
   """A side of RGB images, encoded."""
   names = [hashlib.sha256(image).hexdigest() for image in images]
   empty = np.zeros(len(images), np.uint64)
-  return leakage.Images(
+  return leakage.SideImages(
     {
       'id': [f'id{i}' for i in range(len(images))],
       'subject': subjects or [f's{i}' for i in range(len(images))],
     },
-    {'rgb': same_bytes.numbers(names), 'depth': empty, 'ir': empty},
+    {'rgb': exact_duplicates.digest_prefixes(names), 'depth': empty, 'ir': empty},
     lambda row, modality: images[row],
   )
 

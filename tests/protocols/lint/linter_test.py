@@ -14,8 +14,7 @@ from PIL import Image
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.protocols import lists
 from flexfas_jax.protocols.findings import RULES
-from flexfas_jax.protocols.lint import checks as list_checks
-from flexfas_jax.protocols.lint import images as list_images
+from flexfas_jax.protocols.lint import image_scan, linter
 
 PUBLISHED = Path(__file__).parents[4] / 'shared' / 'data' / 'flexmodal_protocols'
 
@@ -50,7 +49,7 @@ def where(report):
 
 
 def test_sound_lists(write):
-  report = list_checks.check(
+  report = linter.check(
     [write('train.txt', row(1), row(1, '04_en_b')), write('test.txt', row(2), row(2, frame=2))]
   )
   assert report.findings == report.notes == report.leaks == report.relations == []
@@ -63,28 +62,28 @@ def test_sound_lists(write):
 
 def test_duplicates(write):
   path = write('train.txt', row(1), row(2), row(1), row(1), row(2, frame=2))
-  report = list_checks.check([path])
+  report = linter.check([path])
   assert where(report) == [('duplicate', 'train.txt', 3), ('duplicate', 'train.txt', 4)]
   assert report.findings[0].text == 'the same triplet as row 1: casia_surf/CLKJ_AS0001/real/1'
   assert report.lists[0].redundant == 2
   again = write('train_2.txt', row(1))  # of the same split: a part, not a duplicate
-  assert len(list_checks.check([path, again]).findings) == 2
+  assert len(linter.check([path, again]).findings) == 2
 
 
 def test_one_id_for_two_triplets(write):
   path = write('train.csv', 'id,rgb,label', 'a,1.jpg,1', 'b,2.jpg,1', 'a,3.jpg,1')
-  (found,) = list_checks.check([path]).findings
+  (found,) = linter.check([path]).findings
   assert (found.rule, found.row) == ('duplicate', 4)
   assert 'the id a is also that of row 2' in found.text
   # Numbers that every list starts anew are not the same triplets.
   other = write('val.csv', 'id,rgb,label', 'a,4.jpg,0', 'b,5.jpg,1')
-  assert len(list_checks.check([path, other]).findings) == 1
+  assert len(linter.check([path, other]).findings) == 1
 
 
 def test_a_file_in_two_splits(write):
   train = write('train.txt', row(3), row(1), row(1, frame=2))
   val = write('val.txt', row(4), row(1))
-  report = list_checks.check([train, val])
+  report = linter.check([train, val])
   (found,) = report.findings
   assert (found.rule, found.list, found.row) == ('leak-file', train, 2)
   assert found.text == (
@@ -96,26 +95,26 @@ def test_a_file_in_two_splits(write):
   ]
   # With another frame they are, but not twice.
   val = write('val.txt', row(4), row(1), row(1, frame=3))
-  assert rules_of(list_checks.check([train, val])) == ['leak-file', 'leak-video']
+  assert rules_of(linter.check([train, val])) == ['leak-file', 'leak-video']
 
 
 def test_a_file_of_one_modality_in_two_splits(write):
   mixed = ' '.join([*surf(2)[:2], surf(1)[2], '1'])
-  report = list_checks.check([write('train.txt', row(1)), write('val.txt', mixed)])
+  report = linter.check([write('train.txt', row(1)), write('val.txt', mixed)])
   found = next(f for f in report.findings if f.rule == 'leak-file')
   assert found.text.startswith(surf(1)[2])
 
 
 def test_the_same_picture_below_another_root(write):
   other = row(1).replace('S/', 'Elsewhere/Data/Training/')
-  report = list_checks.check([write('train.txt', row(1)), write('val.txt', other)])
+  report = linter.check([write('train.txt', row(1)), write('val.txt', other)])
   assert rules_of(report) == ['leak-file']
 
 
 def test_a_video_and_a_person_in_two_splits(write):
   train = write('train.txt', row(1), row(2), row(2, '04_en_b'))
   val = write('dev.txt', row(1, frame=5), row(2, '05_enm_s'), row(3))
-  report = list_checks.check([train, val])
+  report = linter.check([train, val])
   assert where(report) == [('leak-video', 'train.txt', 1), ('leak-subject', 'train.txt', 2)]
   assert report.findings[0].text == (
     f'video casia_surf/CLKJ_AS0001/real is in train (1 rows), and in {val}:1 (val, 1 rows)'
@@ -128,9 +127,9 @@ def test_a_video_and_a_person_in_two_splits(write):
 
 def test_three_splits(write):
   paths = [write(f'{name}.txt', row(1)) for name in ('train', 'val', 'test')]
-  (found,) = list_checks.check(paths).findings
+  (found,) = linter.check(paths).findings
   assert f'in {paths[1]}:1 (val); {paths[2]}:1 (test)' in found.text
-  (leak,) = list_checks.check(paths).leaks
+  (leak,) = linter.check(paths).leaks
   assert leak.rows == {'train': 1, 'val': 1, 'test': 1}
 
 
@@ -138,32 +137,32 @@ def test_who_is_unknown_does_not_leak(write):
   head = 'rgb,depth,label'
   train = write('train.csv', head, 'x/rgb/1.png,x/depth/1.png,1')
   val = write('val.csv', head, 'x/rgb/2.png,x/depth/2.png,1')
-  assert list_checks.check([train, val]).findings == []
+  assert linter.check([train, val]).findings == []
   phase = [
     write(f'{name}.txt', ' '.join(f'Val/0000/00000{i}-{m}.jpg' for m in ('color', 'depth', 'ir')))
     for i, name in enumerate(('train', 'val'))
   ]
-  assert list_checks.check(phase).findings == []
+  assert linter.check(phase).findings == []
 
 
 def test_splits_by_column_option_and_name(write):
   head = 'rgb,label,subject,split'
   one = write('all.csv', head, 'a.jpg,1,p,train', 'b.jpg,1,p,dev', 'c.jpg,1,q,test')
-  report = list_checks.check([one])
+  report = linter.check([one])
   assert rules_of(report) == ['leak-subject']
   assert report.lists[0].splits == ('train', 'val', 'test')
   train, other = write('train.txt', row(1)), write('b.txt', row(1))
-  assert list_checks.check([train, other]).findings == []
-  assert rules_of(list_checks.check([train, other], splits={other: 'val'})) == ['leak-file']
-  assert list_checks.check([train, other], splits={other: 'train'}).findings == []
+  assert linter.check([train, other]).findings == []
+  assert rules_of(linter.check([train, other], splits={other: 'val'})) == ['leak-file']
+  assert linter.check([train, other], splits={other: 'train'}).findings == []
   again = write('c.csv', head, 'a.jpg,1,p,train', 'a.jpg,1,p,val')
-  assert rules_of(list_checks.check([again])) == ['leak-file']  # and no duplicate
-  assert rules_of(list_checks.check([again], splits={again: 'test'})) == ['duplicate']
+  assert rules_of(linter.check([again])) == ['leak-file']  # and no duplicate
+  assert rules_of(linter.check([again], splits={again: 'test'})) == ['duplicate']
   many = [f'{i}.jpg,1,,s{i}' for i in range(70)]
   with pytest.raises(ConfigError, match='more than 62 splits'):
-    list_checks.check([write('many.csv', head, *many)])
+    linter.check([write('many.csv', head, *many)])
   most = write('62.csv', head, *many[:62], 'x,1,p,s0', 'y,1,p,s61')
-  assert list_checks.check([most]).counts() == {'leak-subject': 1}
+  assert linter.check([most]).counts() == {'leak-subject': 1}
 
 
 def test_leaks_against_the_definition(write):
@@ -172,7 +171,7 @@ def test_leaks_against_the_definition(write):
   for _ in range(60):
     rows = {
       split: [
-        lists.row_of(
+        lists.make_row(
           {m: f'{m}/{chance.randrange(14)}.png' for m in ('rgb', 'depth')},
           subject=(subject := chance.choice(['', 'p', 'q', 'r'])),
           video=subject and chance.choice('vw'),
@@ -183,7 +182,7 @@ def test_leaks_against_the_definition(write):
       ]
       for split in ('train', 'val', 'test')
     }
-    found, *_ = list_checks.check_rows(rows)
+    found, *_ = linter.check_rows(rows)
     told, expected = set(), collections.Counter()
     for one, other in itertools.permutations(rows, 2):
       for a, b in itertools.product(rows[one], rows[other]):
@@ -225,7 +224,7 @@ def test_triplets_that_are_mixed(write):
     ([surf(1)[0], surf(2)[1], surf(1)[2]], 'subject CLKJ_AS0002 of depth is not CLKJ_AS0001 of'),
     ([*surf(1)[:2], surf(1, '04_en_b')[2]], 'video 04_en_b of ir is not real of rgb'),
   ):
-    report = list_checks.check([write('train.txt', *good, ' '.join([*paths, '1']))])
+    report = linter.check([write('train.txt', *good, ' '.join([*paths, '1']))])
     assert ('triplet', 'train.txt', 4) in where(report)
     assert says in next(f.text for f in report.findings if f.rule == 'triplet')
 
@@ -234,62 +233,62 @@ def test_triplets_of_anyones_names(write):
   head = 'rgb,depth,ir,label'
   rows = [f'x/rgb/{i:03}.jpg,x/depth/{i:03}.png,x/ir/{i:03}.png,1' for i in range(20)]
   bad = 'x/rgb/100.jpg,x/depth/101.png,x/ir/100.png,1'
-  assert where(list_checks.check([write('train.csv', head, *rows[:10], bad, *rows[10:])])) == [
+  assert where(linter.check([write('train.csv', head, *rows[:10], bad, *rows[10:])])) == [
     ('triplet', 'train.csv', 12)
   ]
   # Where names never agree, they say nothing.
   rows = [f'{i}a.jpg,{i}b.png,{i}c.png,1' for i in range(20)]
-  assert list_checks.check([write('train.csv', head, *rows)]).findings == []
+  assert linter.check([write('train.csv', head, *rows)]).findings == []
 
 
 def test_columns_that_are_swapped(write):
-  report = list_checks.check([write('train.txt', row(1), row(2, kinds=('color', 'ir', 'depth')))])
+  report = linter.check([write('train.txt', row(1), row(2, kinds=('color', 'ir', 'depth')))])
   assert where(report) == [('swapped', 'train.txt', 2)] * 2
   assert report.findings[0].text == f'depth is {surf(2)[2]}, which its name says is ir'
   # As in a reader of CASIA-SURF that took the columns for colour, infrared, depth.
   every = [f'f/{i}/rgb.png f/{i}/ir.png f/{i}/depth.png 1' for i in range(5)]
-  assert rules_of(list_checks.check([write('train.txt', *every)])) == ['swapped'] * 10
+  assert rules_of(linter.check([write('train.txt', *every)])) == ['swapped'] * 10
   above = [f'x/{kind}/{surf(3)[2]}' for kind in ('color', 'depth', 'ir')]  # the last word counts
-  assert rules_of(list_checks.check([write('train.txt', row(1), ' '.join([*above, '1']))])) == [
+  assert rules_of(linter.check([write('train.txt', row(1), ' '.join([*above, '1']))])) == [
     'swapped', 'swapped',
   ]  # fmt: skip
   one = write('train.csv', 'ir,label', f'{surf(1)[0]},1')
-  assert rules_of(list_checks.check([one])) == ['swapped']
+  assert rules_of(linter.check([one])) == ['swapped']
   names = [f'rgb_depth/a{i}.png rgb_depth/b{i}.png rgb_depth/c{i}.png 1' for i in range(3)]
-  assert list_checks.check([write('train.txt', *names)]).findings == []
+  assert linter.check([write('train.txt', *names)]).findings == []
 
 
 def test_a_file_twice_in_a_row(write):
   color, depth, _ = surf(1)
-  report = list_checks.check([write('train.txt', row(2), f'{color} {depth} {color} 1')])
+  report = linter.check([write('train.txt', row(2), f'{color} {depth} {color} 1')])
   assert where(report) == [('same-image', 'train.txt', 2)]
   assert report.findings[0].text == f'rgb and ir are one file: {color}'
 
 
 def test_labels_that_contradict_the_path(write):
   path = write('train.txt', row(1), row(2, label=0), row(3, '04_en_b'), row(4, '04_en_b', label=1))
-  report = list_checks.check([path])
+  report = linter.check([path])
   assert where(report) == [('label', 'train.txt', 2), ('label', 'train.txt', 4)]
   assert report.findings[1].text.startswith('label is bona_fide, and the path says attack')
 
 
 def test_polarity(write):
   path = write('train.txt', row(1, label=0), row(2, label=0), row(3, '04_en_b', label=1))
-  (found,) = list_checks.check([path]).findings
+  (found,) = linter.check([path]).findings
   assert (found.rule, found.row) == ('label', 0)
   assert 'polarity' in found.text and '--labels=0=bona_fide,1=attack' in found.text
-  mapped = list_checks.check([path], labels={'0': 'bona_fide', '1': 'attack'})
+  mapped = linter.check([path], labels={'0': 'bona_fide', '1': 'attack'})
   assert mapped.findings == []
   assert (mapped.lists[0].bona_fide, mapped.lists[0].attacks) == (2, 1)
 
 
 def test_labels_that_are_not_known(write):
   path = write('train.txt', row(1), row(2, label='-1'), row(3, label='live'))
-  report = list_checks.check([path])
+  report = linter.check([path])
   assert where(report) == [('label', 'train.txt', 2), ('label', 'train.txt', 3)]
   assert report.lists[0].unlabelled == 2
   path = write('train.txt', *(row(i, label='live') for i in range(50)), row(60, label='fake'))
-  report = list_checks.check([path])  # a matter of the list, not of its rows
+  report = linter.check([path])  # a matter of the list, not of its rows
   assert [(f.rule, f.row) for f in report.findings] == [('label', 1), ('label', 51)]
   assert '(and 49 more rows)' in report.findings[0].text
 
@@ -297,23 +296,23 @@ def test_labels_that_are_not_known(write):
 def test_one_triplet_with_two_labels(write):
   one = write('test.txt', row(1))
   other = write('test_2.txt', row(1, label=0), row(2))
-  found = [f.text for f in list_checks.check([one, other]).findings]
+  found = [f.text for f in linter.check([one, other]).findings]
   assert f'casia_surf/CLKJ_AS0001/real/1 is attack here, and bona_fide in {one}:1' in found
-  same = list_checks.check([write('train.csv', 'rgb,label', 'a.jpg,1', 'a.jpg,0')])
+  same = linter.check([write('train.csv', 'rgb,label', 'a.jpg,1', 'a.jpg,0')])
   assert rules_of(same) == ['label', 'label', 'duplicate']  # each of them may be the wrong one
 
 
 def test_how_a_list_is_written(write):
-  report = list_checks.check([write('train.txt', row(1), row(2), end='\r\n', start='\ufeff')])
+  report = linter.check([write('train.txt', row(1), row(2), end='\r\n', start='\ufeff')])
   assert [(f.rule, f.row) for f in report.findings] == [('line-endings', 1)] * 2
   path = write('train.txt', row(1), row(2))
   Path(path).write_text(Path(path).read_text().rstrip())
-  assert where(list_checks.check([path])) == [('no-last-newline', 'train.txt', 0)]
+  assert where(linter.check([path])) == [('no-last-newline', 'train.txt', 0)]
 
 
 def test_rows_and_paths_that_cannot_be(write, tmp_path):
   path = write('train.txt', row(1), 'a.jpg b.jpg 1', '/etc/passwd ../b.jpg c.jpg 1', row(2))
-  report = list_checks.check([path, str(tmp_path), str(tmp_path / 'absent'), write('val.txt')])
+  report = linter.check([path, str(tmp_path), str(tmp_path / 'absent'), write('val.txt')])
   assert [(f.rule, f.row) for f in report.findings if f.list == path] == [
     ('row', 2), ('outside-root', 3), ('outside-root', 3),
   ]  # fmt: skip
@@ -331,13 +330,13 @@ def test_relations(write):
   whole = write('test.txt', row(1), row(1, '01_e_s'), row(1, '02_e_b'), row(2, '02_e_b'))
   parts = [write('test_a.txt', row(1, '01_e_s')), write('test_b.txt', row(1, '02_e_b'))]
   rest = write('test_c.txt', row(2, '02_e_b'))
-  (found,) = list_checks.check([whole, *parts, rest]).relations
+  (found,) = linter.check([whole, *parts, rest]).relations
   assert (found.kind, found.of, found.lists) == ('partition', whole, (*parts, rest))
   assert str(found) == (
     'test_a.txt, test_b.txt, test_c.txt (3 lists) partition the attacks of test.txt: '
     '3 triplets, none twice and none left out'
   )
-  kinds = lambda *paths: [r.kind for r in list_checks.check(paths).relations]  # noqa: E731
+  kinds = lambda *paths: [r.kind for r in linter.check(paths).relations]  # noqa: E731
   assert kinds(whole, *parts) == ['part', 'part']  # one attack is left out
   twice = write('test_d.txt', row(1, '02_e_b'), row(2, '02_e_b'))
   assert kinds(whole, *parts, twice) == ['part', 'part', 'part', 'part']  # one is there twice
@@ -346,7 +345,7 @@ def test_relations(write):
   assert kinds(whole, write('test_f.txt', row(9))) == []
   assert kinds(whole, write('train.txt', row(1))) == []  # that is a leak
   live = write('test_live.txt', row(1))
-  all_of = list_checks.check([whole, live, *parts, rest]).relations
+  all_of = linter.check([whole, live, *parts, rest]).relations
   assert [r.what for r in all_of] == ['attacks', 'rows']
 
 
@@ -360,8 +359,8 @@ def cefa(path):
 def test_known_leaks(write):
   paths = [write('val.txt', cefa(KNOWN)),
            write('test.txt', cefa(KNOWN), cefa(KNOWN.replace('0026', '0032')))]  # fmt: skip
-  assert rules_of(list_checks.check(paths)) == ['leak-file']
-  report = list_checks.check(paths, accept=['flexmodal_v1'])
+  assert rules_of(linter.check(paths)) == ['leak-file']
+  report = linter.check(paths, accept=['flexmodal_v1'])
   assert report.findings == []
   assert [(n.exception, n.finding.rule) for n in report.notes] == [('flexmodal_v1', 'leak-file')]
   assert str(report.leaks[0]) == (
@@ -376,14 +375,14 @@ def test_other_leaks_are_not_known(write):
   for frames in ((other, other), (KNOWN, KNOWN, other)):
     paths = [write('val.txt', *map(cefa, frames[:1] + frames[2:])),
              write('test.txt', *map(cefa, frames[1:2] + frames[2:]))]  # fmt: skip
-    report = list_checks.check(paths, accept=accept)
+    report = linter.check(paths, accept=accept)
     assert rules_of(report) == ['leak-file']
     assert '0032' in report.findings[0].text
     assert not report.leaks[0].accepted
   train = [write('train.txt', cefa(KNOWN)), write('test.txt', cefa(KNOWN))]
-  assert rules_of(list_checks.check(train, accept=accept)) == ['leak-file']
+  assert rules_of(linter.check(train, accept=accept)) == ['leak-file']
   with pytest.raises(ConfigError, match="'mine'"):
-    list_checks.check(train, accept=['mine'])
+    linter.check(train, accept=['mine'])
 
 
 def picture(seed, channels=3, size=(40, 32)):
@@ -416,7 +415,7 @@ def test_pictures(write, tmp_path):
   (root / surf(6)[2]).unlink()
   (root / surf(6)[2]).mkdir()
   path = write('train.txt', *(row(i) for i in range(1, 7)), row(2), '../x ../y ../z 1')
-  report = list_checks.check([path], root=root)
+  report = linter.check([path], root=root)
   assert where(report) == [
     ('duplicate', 'train.txt', 7), ('same-image', 'train.txt', 4), ('missing-file', 'train.txt', 2),
     ('unreadable', 'train.txt', 3), ('unreadable', 'train.txt', 5), ('unreadable', 'train.txt', 6),
@@ -446,7 +445,7 @@ def test_damaged_jpegs_and_bytes_behind_the_end(write, tmp_path):
   behind = (bytes(8192), np.random.default_rng(0).bytes(3 << 20), picture(8))
   for i, content in enumerate((*damaged, *(whole + more for more in behind)), start=1):
     (root / surf(i)[0]).write_bytes(content)
-  report = list_checks.check([write('train.txt', *(row(i) for i in range(1, 7)))], root=root)
+  report = linter.check([write('train.txt', *(row(i) for i in range(1, 7)))], root=root)
   assert where(report) == [('unreadable', 'train.txt', i) for i in (1, 2, 3)]
   said = ('rgb is damaged', 'rgb cannot be decoded whole')
   assert all(f.text.startswith(said) for f in report.findings)
@@ -459,23 +458,23 @@ def test_pictures_on_all_cores(write, tmp_path, monkeypatch, capfd):
     if i % 3 == 0:
       (root / surf(i)[i % 2]).write_bytes(b'')
   path = write('train.txt', *map(row, range(1, 9)))
-  alone = list_checks.check([path], root=root)
-  monkeypatch.setattr(list_images, '_FEW', 2)
-  monkeypatch.setattr(list_images, '_AT_ONCE', 3)
-  assert list_checks.check([path], root=root) == alone
+  alone = linter.check([path], root=root)
+  monkeypatch.setattr(image_scan, '_FEW', 2)
+  monkeypatch.setattr(image_scan, '_AT_ONCE', 3)
+  assert linter.check([path], root=root) == alone
   assert rules_of(alone) == ['unreadable'] * 2
   assert capfd.readouterr().err == ''  # no bar where nobody watches
 
 
 def test_a_wrong_root(write, tmp_path):
   path = write('train.txt', *map(row, range(20)))
-  (found,) = list_checks.check([path], root=tmp_path).findings
+  (found,) = linter.check([path], root=tmp_path).findings
   assert (found.rule, found.row) == ('missing-file', 0)
   assert found.text.startswith('none of the 60 files is below')
   with pytest.raises(ConfigError, match='is no folder'):
-    list_checks.check([path], root=tmp_path / 'absent')
+    linter.check([path], root=tmp_path / 'absent')
   put(tmp_path / 'disk', surf(0), 0)
-  (found,) = list_checks.check([path], root=tmp_path).findings  # none of the first's is there
+  (found,) = linter.check([path], root=tmp_path).findings  # none of the first's is there
   assert found.text.endswith(f'is that where the paths start? They start at {tmp_path / "disk"}')
   assert f'e.g. {surf(0)[0]};' in found.text
 
@@ -487,7 +486,7 @@ def test_sizes_by_data_set(write, tmp_path):
     put(tmp_path, paths, i)
     (tmp_path / paths[2]).write_bytes(picture(99 + i, 1, (40, 20)))
   path = write('test.txt', *(' '.join([*paths, '1']) for paths in rows))
-  check = lambda **options: where(list_checks.check([path], root=tmp_path, **options))  # noqa: E731
+  check = lambda **options: where(linter.check([path], root=tmp_path, **options))  # noqa: E731
   assert check() == [('size', 'test.txt', 3)]
   assert check(sizes='any') == []
   assert check(sizes='aspect') == [('size', 'test.txt', n) for n in (1, 2, 3)]
@@ -501,17 +500,17 @@ def test_limits_of_images(write, tmp_path):
   (tmp_path / surf(1)[1]).unlink()
   os.mkfifo(tmp_path / surf(1)[1])
   path = write('test.txt', row(1))
-  found = [f.text for f in list_checks.check([path], root=tmp_path).findings]
+  found = [f.text for f in linter.check([path], root=tmp_path).findings]
   assert [text.partition(':')[0] for text in found] == [
     'depth cannot be read (it is a named pipe, not a regular file)',
     'rgb is 400 x 12 pixels; each side must have at least 16',
   ]
-  found = list_checks.check([path], root=tmp_path, max_pixels=1000).findings
+  found = linter.check([path], root=tmp_path, max_pixels=1000).findings
   assert [f.text for f in found][-1].startswith(
     'ir is 40 x 32 pixels, more than the limit of 1,000'
   )
   with pytest.raises(ConfigError, match='max_pixels is 255'):
-    list_checks.check([path], root=tmp_path, max_pixels=255)
+    linter.check([path], root=tmp_path, max_pixels=255)
 
 
 def test_the_known_videos_of_wmca(write, tmp_path):
@@ -520,48 +519,48 @@ def test_the_known_videos_of_wmca(write, tmp_path):
     paths = wmca(video, (12, 12, 13))
     put(tmp_path, paths[:2], 1)
     path = write('test.txt', ' '.join([*paths, '0']))
-    report = list_checks.check([path], root=tmp_path)
+    report = linter.check([path], root=tmp_path)
     found = [note.finding for note in report.notes] if known else report.findings
     assert [f.rule for f in found] == ['triplet', 'missing-file']
     assert bool(report.findings) != known
     (tmp_path / paths[1]).write_bytes(b'')  # whatever else is wrong with them is told
-    assert 'unreadable' in rules_of(list_checks.check([path], root=tmp_path))
+    assert 'unreadable' in rules_of(linter.check([path], root=tmp_path))
     assert all(note.exception == 'wmca_frame_indices' for note in report.notes)
 
 
 def test_rows_without_a_split_beside_rows_with_one_are_noted(write):
   rows = ['a.jpg,1,train', 'b.jpg,0,', 'c.jpg,0,']
-  report = list_checks.check([write('list.csv', 'rgb,label,split', *rows)])
+  report = linter.check([write('list.csv', 'rgb,label,split', *rows)])
   (note,) = report.findings
   assert (note.rule, note.row) == ('no-split', 3) and '2 of 3 rows have no split' in note.text
   assert report.of_severity('error') == []
-  assert rules_of(list_checks.check([write('train.csv', 'rgb,label,split', *rows)])) == []
+  assert rules_of(linter.check([write('train.csv', 'rgb,label,split', *rows)])) == []
 
 
 def test_rows_at_hand(write):
   """What a builder asks, before it writes anything."""
   rows = list(lists.read(write('a.txt', row(1), row(2), row(1))))
   other = list(lists.read(write('b.txt', row(2), row(3), row(3, label=0))))
-  found, notes, wrong = list_checks.check_rows({'train': rows, 'val': other})
+  found, notes, wrong = linter.check_rows({'train': rows, 'val': other})
   assert notes == [] and wrong == {'train': {1, 2}, 'val': {1, 2}}
   assert [(f.rule, Path(f.list).name, f.row) for f in found] == [
     ('label', 'b.txt', 2), ('label', 'b.txt', 3), ('duplicate', 'a.txt', 3),
     ('duplicate', 'b.txt', 3), ('leak-file', 'a.txt', 2),
   ]  # fmt: skip
   assert f'{other[0].list}:1 (val)' in found[-1].text
-  two_lists, *_ = list_checks.check_rows({'train': [*rows[:2], other[0]]})
+  two_lists, *_ = linter.check_rows({'train': [*rows[:2], other[0]]})
   assert two_lists[0].text.startswith(f'the same triplet as {rows[0].list}:2: ')
-  assert list_checks.check_rows({}) == ([], [], {})
-  assert list_checks.check_rows({'train': rows[:2], 'val': []})[:2] == ([], [])
+  assert linter.check_rows({}) == ([], [], {})
+  assert linter.check_rows({'train': rows[:2], 'val': []})[:2] == ([], [])
   known = list(lists.read(write('c.txt', cefa(KNOWN))))
-  found, (note,), _ = list_checks.check_rows({'val': known, 'test': known}, ('flexmodal_v1',))
+  found, (note,), _ = linter.check_rows({'val': known, 'test': known}, ('flexmodal_v1',))
   assert found == []
   assert note.startswith('accepted: flexmodal_v1: ')
 
 
 def test_json_has_all(write):
   paths = [write('train.txt', row(1), row(1)), write('val.txt', row(1)), write('val_2.txt', row(1))]
-  said = list_checks.check(paths).json_safe()
+  said = linter.check(paths).json_safe()
   assert said['counts'] == {'duplicate': 1, 'leak-file': 1}
   assert [f['rule'] for f in said['findings']] == ['duplicate', 'leak-file']
   assert said['leaks'][0]['rows'] == {'train': 2, 'val': 2}
@@ -570,7 +569,7 @@ def test_json_has_all(write):
 
 
 def test_every_finding_has_a_rule_with_a_way_out(write):
-  report = list_checks.check([write('train.txt', row(1), row(1), 'x')])
+  report = linter.check([write('train.txt', row(1), row(1), 'x')])
   assert set(rules_of(report)) <= set(RULES)
 
 
@@ -578,7 +577,7 @@ def test_every_finding_has_a_rule_with_a_way_out(write):
 def published():
   if not PUBLISHED.is_dir():
     pytest.skip("FlexModal's protocol lists are not here")
-  return list_checks.check(sorted(PUBLISHED.glob('*.txt')), accept=['flexmodal_v1'])
+  return linter.check(sorted(PUBLISHED.glob('*.txt')), accept=['flexmodal_v1'])
 
 
 def test_the_published_lists(published):
@@ -612,7 +611,7 @@ def test_the_published_leak(published):
   assert [str(leak) for leak in published.leaks] == [
     'leak (accepted: flexmodal_v1): subject casia_cefa/AF-300 in val, test'
   ]
-  assert list_checks.check(sorted(PUBLISHED.glob('CASIA*.txt'))).counts()['leak-file'] == 1
+  assert linter.check(sorted(PUBLISHED.glob('CASIA*.txt'))).counts()['leak-file'] == 1
 
 
 def test_the_published_partition(published):

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from flexfas_jax import schema
 from flexfas_jax.protocols import shortcuts
 from flexfas_jax.protocols.findings import Finding
+from flexfas_jax.protocols.lint.cross_checks import Table
 from flexfas_jax.protocols.lint.report import Report
-from flexfas_jax.protocols.lint.table import Table
 
 _LABELS = {0: 'attack', 1: 'bona_fide', -1: ''}
 

@@ -14,18 +14,18 @@ from flexfas_jax.images import encodings, face_crop, units
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images.worker_pool import Workers
 from flexfas_jax.progress import show_progress
-from flexfas_jax.protocols import lists, near_duplicates, roots, same_bytes
+from flexfas_jax.protocols import exact_duplicates, lists, near_duplicates, relative_paths
 from flexfas_jax.protocols.findings import Finding
-from flexfas_jax.protocols.lint import shortcuts as list_shortcuts
+from flexfas_jax.protocols.lint import shortcut_findings
+from flexfas_jax.protocols.lint.cross_checks import Table
 from flexfas_jax.protocols.lint.report import EXCEPTIONS, Report
-from flexfas_jax.protocols.lint.table import Table
 from flexfas_jax.schema import MODALITIES
 
 _AT_ONCE = 16  # triplets that a process is given at a time
 _FEW = 5  # such portions; fewer are not worth starting processes
 
 
-def look(
+def scan(
   table: Table,
   root: str,
   sizes: str | None,
@@ -36,7 +36,7 @@ def look(
   """Looks at every triplet once, whichever lists name it."""
   n, missing, n_files = table.n_distinct(), [], 0
   totals = collections.Counter()
-  inside = lambda row: not any(map(lists.leaves_root, row.paths.values()))  # noqa: E731
+  inside = lambda row: not any(map(relative_paths.leaves_root, row.paths.values()))  # noqa: E731
   # Of every row that is looked at: what predicts its label may be in its files.
   splits, who, files = [], [], {modality: [] for modality in MODALITIES}
   positions, digests = array.array('q'), {m: array.array('Q') for m in MODALITIES}
@@ -67,7 +67,7 @@ def look(
     if look_of:
       looked_at.append(position)
       looks += look_of
-    for text in lists.wrong_digests(row.extra):
+    for text in lists.invalid_digests(row.extra):
       report.add('row', row, text)
     for rule, text in problems:
       if rule == 'missing-file':
@@ -76,13 +76,13 @@ def look(
         report.add(rule, row, text)
   if len(missing) == n_files > 3:  # a wrong root, not missing files
     row, first = missing[0]
-    where = roots.hint(root, row.paths[first.partition(' ')[0]])
+    where = relative_paths.suggest_root(root, row.paths[first.partition(' ')[0]])
     text = f'none of the {n_files:,} files is below {root}, {where}'
     report.findings.append(Finding('missing-file', missing[0][0].list, 0, text))
     return
   _report_missing(root, missing, totals, report)
-  list_shortcuts.of_files(files, splits, who, report)
-  table.same_bytes(
+  shortcut_findings.of_files(files, splits, who, report)
+  table.exact_duplicates(
     np.array(positions), {m: np.array(some, np.uint64) for m, some in digests.items()}, report
   )
   table.near_duplicates(np.array(looked_at, np.int64), looks, report)
@@ -99,10 +99,10 @@ def _report_missing(
       report.add('missing-file', row, text)
     else:
       found.append(Finding('missing-file', row.list, row.line, text, row.id))
-  report.findings += roots.grouped(root, found, totals)
+  report.findings += relative_paths.group_missing(root, found, totals)
 
 
-def problems_of(
+def inspect_triplet(
   root: str,
   paths: Mapping[str, str],
   sizes: str,
@@ -110,19 +110,24 @@ def problems_of(
   stated: units.Units = units.Units(),  # noqa: B008
   cells: Mapping[str, str] = {},  # noqa: B006
 ) -> tuple[list[tuple[str, str]], dict[str, str], list[int], bytes]:
-  """What is wrong with the pictures of a triplet, those missing included: (rule, text).
+  """Inspects the files of a triplet.
 
-  And how each of its files was encoded, by modality; and a number for each of `MODALITIES`, as
-  `same_bytes` compares them: 0 where there is no signal. And what `near_duplicates` compares of
-  RGB, b'' where it is absent, has no signal, or is no whole image.
+  Args:
+    root: the folder that paths are relative to.
+    paths: by modality.
+    sizes, max_pixels, stated: as of `linter.check`.
+    cells: further columns of the row: digests of its files, and the box or eyes of the face. With
+      a box or eyes, EXIF orientation is no problem: images are rotated before faces are cropped.
 
-  `cells` are the further columns of the row: the digests of its files, and where the face is. With
-  the latter, EXIF orientation is no problem: an image is turned before its face is cropped.
+  Returns:
+    Problems as (rule, text), missing files included; each file's `encodings.describe` by modality;
+    a digest prefix for each of `MODALITIES`, see `exact_duplicates`, 0 without signal; and the
+    fingerprint of RGB, see `near_duplicates`, b'' if absent, without signal or damaged.
   """
   images, problems, silent, damaged = {}, [], set(), set()
   for modality, path in paths.items():
     try:
-      images[modality] = image_files.read(roots.locate(root, path))
+      images[modality] = image_files.read(relative_paths.locate(root, path))
     except (FileNotFoundError, NotADirectoryError):
       problems.append(('missing-file', f'{modality} {path}'))
     except OSError as error:
@@ -131,7 +136,7 @@ def problems_of(
   found = image_checks.inspect(images, rules, max_pixels)
   if not any(cells.keys() >= set(columns) for columns in (face_crop.BOX, face_crop.EYES)):
     found += image_checks.rotated(images)
-  if not lists.wrong_digests(cells):
+  if not lists.invalid_digests(cells):
     found += image_checks.other_bytes(images, lists.digests(cells))
   for rule, text in found:
     modality = text.partition(' ')[0]
@@ -143,23 +148,23 @@ def problems_of(
     problems.append((rule, f'{text}: {path}' if path else text))
   compared = [images.get(m, b'') if m not in silent else b'' for m in MODALITIES]
   described = {m: encodings.describe(encoded) for m, encoded in images.items()}
-  numbers = [same_bytes.number_of(image) for image in compared]
+  numbers = [exact_duplicates.digest_prefix(image) for image in compared]
   rgb = b'' if 'rgb' in silent | damaged else images.get('rgb', b'')
-  return problems, described, numbers, near_duplicates.look(rgb) if rgb else b''
+  return problems, described, numbers, near_duplicates.fingerprint(rgb) if rgb else b''
 
 
 def _cells(row: lists.Row) -> dict[str, str]:
-  """Those of the further cells of a row that `problems_of` uses."""
+  """Those of the further cells of a row that `inspect_triplet` uses."""
   used = {*face_crop.BOX, *face_crop.EYES, *(f'{modality}_sha256' for modality in MODALITIES)}
   return {name: text for name, text in row.extra.items() if name in used}
 
 
 def _several(jobs: list[tuple]) -> list[tuple]:
-  return [problems_of(*job) for job in jobs]
+  return [inspect_triplet(*job) for job in jobs]
 
 
 def _parallel(jobs: Iterator[tuple[tuple, tuple]]) -> Iterator[tuple]:
-  """Yields (row, what `problems_of` returns) in order; all cores work, and few jobs wait."""
+  """Yields (row, what `inspect_triplet` returns) in order; all cores work, and few jobs wait."""
   here, there = itertools.tee(iter(lambda: list(itertools.islice(jobs, _AT_ONCE)), []))
   work = ([job for _, job in some] for some in there)
   try:

@@ -5,7 +5,7 @@ import os
 from flexfas_jax.protocols import lists, path_layouts
 
 
-class Agreement:
+class PathConsistency:
   """Judges row after row, and learns from those that agree how the paths of a list differ."""
 
   def __init__(self):
@@ -16,7 +16,7 @@ class Agreement:
   def __call__(self, row: lists.Row) -> tuple[list[tuple[str, str]], bool | None]:
     """Problems as (rule, text); and where a layout is not known, whether the names are alike."""
     (first, path), *others = row.paths.items()
-    said = row.said
+    said = row.parsed_path
     if not others:
       claimed = said.modality if said else path_layouts.modality_of(path)
       return [] if claimed in ('', first) else [_swapped(first, path, claimed)], None
@@ -31,7 +31,7 @@ class Agreement:
 
   def _closely(self, row: lists.Row) -> tuple[list[tuple[str, str]], bool | None]:
     problems, alike = [], None
-    says = {m: path_layouts.read(path) for m, path in row.paths.items()}
+    says = {m: path_layouts.parse(path) for m, path in row.paths.items()}
     claims = {
       m: s.modality if s else path_layouts.modality_of(row.paths[m]) for m, s in says.items()
     }
@@ -88,7 +88,9 @@ def _swapped(modality: str, path: str, claimed: str) -> tuple[str, str]:
   return 'swapped', f'{modality} is {path}, which its name says is {claimed}'
 
 
-def _apart(one: str, said: path_layouts.Said, other: str, second: path_layouts.Said) -> str:
+def _apart(
+  one: str, said: path_layouts.ParsedPath, other: str, second: path_layouts.ParsedPath
+) -> str:
   differ = [
     f'{name} {getattr(second, name) or "?"} of {other} is not {getattr(said, name) or "?"} of {one}'
     for name in ('dataset', 'subject', 'video', 'frame')

@@ -24,7 +24,7 @@ _ENOUGH = 1000  # images
 Evidence = Callable[[str, int], bool]  # whether the image of a modality and a row carries signal
 
 
-class Shared(NamedTuple):
+class SharedImage(NamedTuple):
   """A row of one side that has an image of the other."""
 
   row: int
@@ -32,7 +32,7 @@ class Shared(NamedTuple):
   modalities: tuple[str, ...]
 
 
-def numbers(digests: Sequence[str]) -> np.ndarray:
+def digest_prefixes(digests: Sequence[str]) -> np.ndarray:
   """The first 64 bits of digests.
 
   Args:
@@ -50,7 +50,7 @@ def numbers(digests: Sequence[str]) -> np.ndarray:
   return np.frombuffer(joined, '>u8').astype(np.uint64)
 
 
-def number_of(image: bytes) -> int:
+def digest_prefix(image: bytes) -> int:
   """The same of an encoded image; 0 for b''."""
   return int.from_bytes(hashlib.sha256(image).digest()[:8]) if image else 0
 
@@ -66,7 +66,7 @@ def carries_signal(encoded: bytes, modality: str) -> bool:
     return True
 
 
-def shared(one: Digests, other: Digests, evidence: Evidence) -> list[Shared]:
+def find_shared(one: Digests, other: Digests, evidence: Evidence) -> list[SharedImage]:
   """The rows of `other` that have an image of `one`, in order.
 
   Args:
@@ -85,10 +85,10 @@ def shared(one: Digests, other: Digests, evidence: Evidence) -> list[Shared]:
     of = first[np.searchsorted(common, other[modality][rows])] if rows.size else rows
     for row, place in zip(rows.tolist(), of.tolist(), strict=True):
       found.setdefault(row, (place, []))[1].append(modality)
-  return [Shared(row, place, tuple(of)) for row, (place, of) in sorted(found.items())]
+  return [SharedImage(row, place, tuple(of)) for row, (place, of) in sorted(found.items())]
 
 
-def groups(digests: Digests, evidence: Evidence) -> list[list[int]]:
+def group_equal_rows(digests: Digests, evidence: Evidence) -> list[list[int]]:
   """Rows of one side all of whose images are equal, two or more in each group.
 
   Args:
@@ -108,7 +108,7 @@ def groups(digests: Digests, evidence: Evidence) -> list[list[int]]:
   return [some for some in found if any(evidence(m, some[0]) for m in present(some[0]))]
 
 
-def frozen(
+def find_frozen(
   digests: Digests, videos: Sequence[str | int], evidence: Evidence
 ) -> list[tuple[int, int, str]]:
   """Rows of one side whose sensor repeats an image of another video, while another sensor does not.

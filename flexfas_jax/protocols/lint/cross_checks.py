@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Iterator
 import numpy as np
 
 from flexfas_jax import schema
-from flexfas_jax.protocols import lists, path_layouts, same_bytes
+from flexfas_jax.protocols import exact_duplicates, lists, path_layouts
 from flexfas_jax.protocols.findings import Finding
-from flexfas_jax.protocols.lint.index import COLUMNS, Codes, Index, first_path
+from flexfas_jax.protocols.lint.hashed_list import COLUMNS, Codes, Index, first_path
 from flexfas_jax.protocols.lint.report import KNOWN_LEAKS, SIMILAR, Leak, Note, Report
 
 
@@ -154,7 +154,11 @@ class Table:
     splits = {here, *(self._split_of(o) for o, _ in others)}
     for name in report.accepted:
       for file, between in KNOWN_LEAKS[name]:
-        if row.said and row.said.id == path_layouts.read(file).id and splits <= between:
+        if (
+          row.parsed_path
+          and row.parsed_path.id == path_layouts.parse(file).id
+          and splits <= between
+        ):
           report.notes.append(Note(name, Finding('leak-file', row.list, row.line, text)))
           return None
     return 'leak-file', text
@@ -247,7 +251,7 @@ class Table:
     known = {}
     for name in report.accepted:
       for file, _ in KNOWN_LEAKS[name]:
-        said = path_layouts.read(file)
+        said = path_layouts.parse(file)
         if any(n.exception == name and n.finding.rule == 'leak-file' for n in report.notes):
           known[f'{said.dataset}/{said.subject}'] = name
     if not known:
@@ -270,8 +274,10 @@ class Table:
     columns['list'] = [paths[number] for number in self._list.tolist()]
     return columns
 
-  def same_bytes(self, positions: np.ndarray, digests: same_bytes.Digests, report: Report) -> None:
-    """Images with the same bytes under other names, see `same_bytes`.
+  def exact_duplicates(
+    self, positions: np.ndarray, digests: exact_duplicates.Digests, report: Report
+  ) -> None:
+    """Images with the same bytes under other names, see `exact_duplicates`.
 
     Args:
       positions: [N], of `distinct`.
@@ -282,14 +288,16 @@ class Table:
     parts = {code: {m: d[at] for m, d in digests.items()} for code, at in splits.items()}
     shared, groups, frozen = [], [], []  # of positions
     for one, other in itertools.combinations([code for code in parts if code], 2):
-      for row, place, modalities in same_bytes.shared(parts[one], parts[other], evidence):
+      for row, place, modalities in exact_duplicates.find_shared(
+        parts[one], parts[other], evidence
+      ):
         pair = positions[splits[other][row]], positions[splits[one][place]]
         shared.append((*map(int, pair), modalities))
     for code, part in parts.items():
-      for group in same_bytes.groups(part, evidence):
+      for group in exact_duplicates.group_equal_rows(part, evidence):
         groups.append(positions[splits[code][group]].tolist())
       videos = self._video[positions[splits[code]]].tolist()
-      for row, first, modality in same_bytes.frozen(part, videos, evidence):
+      for row, first, modality in exact_duplicates.find_frozen(part, videos, evidence):
         frozen.append((*map(int, positions[splits[code][[row, first]]]), modality))
     rows = self._rows(
       {*itertools.chain.from_iterable([*(pair[:2] for pair in (*shared, *frozen)), *groups])}

@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 
 from flexfas_jax import lint, prepare
-from flexfas_jax.protocols import roots
+from flexfas_jax.protocols import relative_paths
 from flexfas_jax.protocols.findings import Finding
 from tests.miniatures import faces, manifest
 
@@ -27,16 +27,16 @@ def test_names_are_found_in_either_spelling(on_disk, tmp_path):
   path.parent.mkdir()
   path.write_bytes(b'x')
   for spelling in (on_disk, composed(on_disk), decomposed(on_disk)):
-    assert roots.locate(tmp_path, spelling) == str(path)
-  assert roots.locate(tmp_path, 'Zo\u00e9/a.png') == str(tmp_path / 'Zo\u00e9/a.png')
-  assert roots.locate(tmp_path, 'a/b.png') == str(tmp_path / 'a/b.png')
+    assert relative_paths.locate(tmp_path, spelling) == str(path)
+  assert relative_paths.locate(tmp_path, 'Zo\u00e9/a.png') == str(tmp_path / 'Zo\u00e9/a.png')
+  assert relative_paths.locate(tmp_path, 'a/b.png') == str(tmp_path / 'a/b.png')
 
 
 def test_the_spelling_of_the_list_comes_first(tmp_path):
   for form in (composed, decomposed):
     (tmp_path / form('\u00eb')).write_text('')
   for form in (composed, decomposed):
-    assert roots.locate(tmp_path, form('\u00eb')) == str(tmp_path / form('\u00eb'))
+    assert relative_paths.locate(tmp_path, form('\u00eb')) == str(tmp_path / form('\u00eb'))
 
 
 def missing(*paths, modality='ir'):
@@ -45,27 +45,29 @@ def missing(*paths, modality='ir'):
 
 def test_missing_files_are_one_finding_for_a_folder_or_a_modality(tmp_path):
   (tmp_path / 'there/a').mkdir(parents=True)
-  few = missing(*(f'there/a/{i}.png' for i in range(roots.FEW)))
-  assert roots.grouped(tmp_path, few, {'ir': 1000}) == few
+  few = missing(*(f'there/a/{i}.png' for i in range(relative_paths.MAX_LISTED)))
+  assert relative_paths.group_missing(tmp_path, few, {'ir': 1000}) == few
   # Of a folder that does not exist: the uppermost one.
   gone = missing(*(f'there/b/{i}/c.png' for i in range(30)))
   (tmp_path / 'b/7').mkdir(parents=True)
-  found = roots.grouped(tmp_path, few + gone, {'ir': 1000})
+  found = relative_paths.group_missing(tmp_path, few + gone, {'ir': 1000})
   assert found[:-1] == few and found[-1].row == 2
   assert found[-1].text == (
     f'ir: 30 files are not below {tmp_path}/there/b, e.g. there/b/0/c.png; is that where they are?'
   )
   (tmp_path / 'b/0').mkdir()
   (tmp_path / 'b/0/c.png').touch()
-  (one,) = roots.grouped(tmp_path, gone, {'ir': 1000})
+  (one,) = relative_paths.group_missing(tmp_path, gone, {'ir': 1000})
   assert one.text.endswith('The files are there without there before their paths')
   # Of a folder that does, with other suffixes.
   (tmp_path / 'there/a/0.jpg').touch()
-  (one,) = roots.grouped(tmp_path, missing(*(f'there/a/{i}.png' for i in range(21))), {'ir': 1000})
+  (one,) = relative_paths.group_missing(
+    tmp_path, missing(*(f'there/a/{i}.png' for i in range(21))), {'ir': 1000}
+  )
   assert one.text.endswith('e.g. there/a/0.png; there is 0.jpg in that folder')
   # Of a modality.
   each = missing(*(f'there/{i}/x.png' for i in range(95)))
-  (one,) = roots.grouped(tmp_path, each, {'ir': 100})
+  (one,) = relative_paths.group_missing(tmp_path, each, {'ir': 100})
   assert one.text.startswith(f'ir: 95 of 100 files are not below {tmp_path}, e.g. there/0/x.png')
 
 

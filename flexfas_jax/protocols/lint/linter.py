@@ -12,11 +12,11 @@ from flexfas_jax.images import files as image_files
 from flexfas_jax.images import units
 from flexfas_jax.protocols import lists
 from flexfas_jax.protocols.findings import RULES, Finding
-from flexfas_jax.protocols.lint import shortcuts as list_shortcuts
-from flexfas_jax.protocols.lint.index import Codes, Index, read
+from flexfas_jax.protocols.lint import shortcut_findings
+from flexfas_jax.protocols.lint.cross_checks import Table
+from flexfas_jax.protocols.lint.hashed_list import Codes, Index, read
 from flexfas_jax.protocols.lint.relations import relate
 from flexfas_jax.protocols.lint.report import EXCEPTIONS, KNOWN_LEAKS, SIMILAR, Report
-from flexfas_jax.protocols.lint.table import Table
 
 __all__ = ('EXCEPTIONS', 'KNOWN_LEAKS', 'Checked', 'Report', 'check', 'check_rows')
 
@@ -81,14 +81,14 @@ def check(
   table.labels()
   table.leaks(report)
   table.tell(report)
-  list_shortcuts.of_lists(table, report)
+  shortcut_findings.of_lists(table, report)
   report.relations = relate(indices, report.lists)
   if root is not None:
     from flexfas_jax.protocols.lint import (
-      images as list_images,  # OpenCV: only who has a root pays for it
+      image_scan,  # OpenCV: only who has a root pays for it
     )
 
-    list_images.look(table, str(root), sizes, max_pixels, stated, report)
+    image_scan.scan(table, str(root), sizes, max_pixels, stated, report)
   order, place = list(RULES), {str(path): i for i, path in enumerate(paths)}
   report.findings.sort(key=lambda f: (order.index(f.rule), place.get(f.list, -1), f.row))
   return report
