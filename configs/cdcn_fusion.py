@@ -1,22 +1,21 @@
-"""CDCN, which maps what is live, with three streams and modality dropout, on the embedded data set.
+"""CDCN, which predicts a map of live skin, with three streams, on the embedded data set.
 
   python -m flexfas_jax.main --config=configs/cdcn_fusion.py --workdir=runs/cdcn_fusion
 
 Expected, on rendered faces: ACER within the data sets (intra) 2.2 % with all three modalities,
-32 % with RGB alone. Time: 6.5 minutes on two CPU cores with another job beside it.
+32 % with RGB alone. Time: 6.5 minutes on two CPU cores that also ran another process.
 
   python -m flexfas_jax.main --config=configs/cdcn_fusion.py:flexmodal --workdir=...
 
-is the recipe of CDCN's multi-modal challenge code with FlexModal's data and dropout: three
-streams on CASIA-SURF and CeFA, tested across on WMCA (licensed; prepared by their builders). Not
-run here.
+is the recipe of CDCN's multi-modal challenge code with FlexModal's data and dropout: three streams
+on CASIA-SURF and CeFA, tested on WMCA (licensed data; prepared by their builders). Not run here.
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config(recipe: str = 'embedded') -> ConfigDict:
-  """The config of one recipe: 'embedded', for a laptop, or 'flexmodal', the paper's."""
+  """The config of a recipe: 'embedded', for a laptop, or 'flexmodal', the paper's."""
   recipes = {'embedded': embedded, 'flexmodal': flexmodal}
   if recipe not in recipes:
     raise ValueError(f'cdcn_fusion has no recipe {recipe!r}; choose one of: {", ".join(recipes)}')
@@ -28,8 +27,8 @@ def embedded() -> ConfigDict:
   c = ConfigDict()
   c.seed = 0
 
-  # Data: set/config:split, or [a part of one], several separated by commas; or a protocol, which
-  # puts its own in the place of train, val, test and threshold.
+  # Data sets: set/config:split, optionally with [a condition], several separated by commas. A
+  # protocol replaces train, val, test and threshold.
   c.data_dir = 'prepared'
   c.protocol = ''
   c.train = 'rendered_faces/surf_like:train,rendered_faces/cefa_like:train'
@@ -37,13 +36,13 @@ def embedded() -> ConfigDict:
   c.test = ConfigDict()
   c.test.intra = 'rendered_faces/surf_like:test,rendered_faces/cefa_like:test'
   c.test.cross = 'rendered_faces/wmca_like:test'
-  # 3D masks, before the same cameras: relief and all, and never trained on.
+  # 3D masks with the relief of a face, in front of the same cameras; not in the training data.
   c.test.unseen = 'rendered_faces/cefa_like:test,rendered_faces/cefa_like:masks'
-  # How each test's threshold is found: as in FlexModal, EER on val within, 0.5 across.
+  # The threshold of each test, as in FlexModal: EER on val within the data sets, 0.5 across.
   c.threshold = ConfigDict({'intra': 'dev_eer', 'unseen': 'dev_eer', 'cross': 'fixed=0.5'})
   c.accept_known_leaks = ()
 
-  # One view for all modalities, photometric changes for each.
+  # Geometry is shared by all modalities; photometric changes are per modality.
   c.view = ConfigDict({'flip': 0.5, 'rotate': 10.0, 'crop': (0.75, 1.0)})
   c.photometric = ConfigDict()
   c.photometric.rgb = ConfigDict({'add': 0.1, 'contrast': 0.2, 'gamma': 0.3, 'per_channel': True})
@@ -58,7 +57,7 @@ def embedded() -> ConfigDict:
   c.model.share_streams = False
   c.model.absent = 'token'
   c.model.dtype = 'float32'
-  # Depth and infrared each leave half of the samples: every sub-protocol gets a quarter.
+  # Depth and infrared are each dropped from half of the samples: each sub-protocol gets a quarter.
   c.modality_dropout = ConfigDict({'depth': 0.5, 'ir': 0.5})
 
   c.loss = ConfigDict({'pixel_wise_mse': {}, 'contrastive_depth': {}})
@@ -67,54 +66,56 @@ def embedded() -> ConfigDict:
   c.optimizer = ConfigDict({'name': 'adamw', 'weight_decay': 0.05})
   c.schedule = ConfigDict({'name': 'warmup_cosine', 'peak': 2e-3, 'warmup': 50})
   c.clip_norm = 1.0
-  c.accumulate = 1  # parts that a batch is taken in, one after the other
-  # Devices: the batch goes over all; each group of `fsdp` shares one copy of the state.
+  c.accumulate = 1  # number of parts that a batch is split into, to save memory
+  # The batch is sharded over all devices, the state over groups of `fsdp` devices.
   c.mesh = ConfigDict({'data': -1, 'fsdp': 1})
 
-  c.views = ('whole',)  # of val and tests; of several, ('whole', 'flip'), the mean is judged
+  c.views = (
+    'whole',
+  )  # of val and tests; the mean of several, e.g. ('whole', 'flip'), is evaluated
   c.eval_batch_size = 64
   c.eval_every = 150
   c.checkpoint_every = 150
-  c.save_tries = 3  # saves that may fail in a row, a disk being full, before the run ends
+  c.save_tries = 3  # consecutive failed saves (a full disk) that end the run
   c.log_every = 10
-  c.report = True  # intervals and report.html, when the tests have been scored
+  c.report = True  # write intervals and report.html after scoring the tests
   return c
 
 
 def flexmodal() -> ConfigDict:
-  """CDCN under FlexModal's protocol; the paper's own numbers for it were not released.
+  """CDCN under FlexModal's protocol, whose settings for it were not released.
 
-  Optimiser and losses are those of the same author's challenge code
-  (train_CDCN_3modality2_model2.py: Adam, 1e-4, weight decay 5e-5, batch 9, 50 epochs). What else
-  differs from the source: see `flexmodal` in configs/vit_fusion.py.
+  Optimizer and losses are those of the same author's challenge code
+  (train_CDCN_3modality2_model2.py: Adam, 1e-4, weight decay 5e-5, batch 9, 50 epochs).
+  Other differences from the source: see `flexmodal` in configs/vit_fusion.py.
   """
   c = ConfigDict()
   c.seed = 0
 
   c.data_dir = 'prepared'
-  # What is trained on, chosen by, tested on and how: protocols/definitions.py.
+  # Training, validation and test sets, and thresholds: protocols/definitions.py.
   c.protocol = 'flexmodal'
   c.train = c.val = ''
   c.test = ConfigDict()
   c.threshold = ConfigDict()
   c.accept_known_leaks = ()
 
-  # The whole image, its aspect not kept; colours are drawn for each modality by itself, also depth.
+  # The whole image, aspect ratio not kept; each modality changes its own colours, also depth.
   c.view = ConfigDict({'flip': 0.5})
   c.photometric = ConfigDict()
   for modality in ('rgb', 'depth', 'ir'):
     c.photometric[modality] = ConfigDict({'add': 40 / 255, 'gamma': (0.5, 1.5)})
-    # Addition of integers to each of three channels, which come before gamma.
+    # Integers are added to each of three channels, before gamma.
     c.photometric[modality].update({'per_channel': True, 'integers': True, 'add_first': True})
   c.cutout = 49  # squares with sides 0, 2, ... 48
-  c.resize = 'bilinear'  # also where it shrinks, also 8-bit depth
+  c.resize = 'bilinear'  # also for downsizing, also for 8-bit depth
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 256})
   c.model.backbone = ConfigDict({'name': 'cdcn', 'variant': 'cdcn', 'theta': 0.7, 'remat': False})
   c.model.fusion = ConfigDict({'name': 'cdcn_three_stream', 'theta': 0.7})
   c.model.head = ConfigDict({'name': 'pixel_map', 'theta': 0.7})
   c.model.share_streams = False
-  # Black in training and in tests; the reference tests with 0 after normalisation (0.0).
+  # Black in training and tests; the reference tests with 0 after normalisation (0.0).
   c.model.absent = 'blank'
   c.model.blank_value = -127.5 / 128
   c.model.dtype = 'float32'
@@ -128,15 +129,17 @@ def flexmodal() -> ConfigDict:
     {'name': 'step_decay', 'peak': 1e-4, 'every': 20 * 1233, 'gamma': 0.5, 'lead': 1233}
   )
   c.clip_norm = None
-  c.accumulate = 1  # parts that a batch is taken in, one after the other
-  # Devices: the batch goes over all; each group of `fsdp` shares one copy of the state.
+  c.accumulate = 1  # number of parts that a batch is split into, to save memory
+  # The batch is sharded over all devices, the state over groups of `fsdp` devices.
   c.mesh = ConfigDict({'data': -1, 'fsdp': 1})
 
-  c.views = ('whole',)  # of val and tests; of several, ('whole', 'flip'), the mean is judged
+  c.views = (
+    'whole',
+  )  # of val and tests; the mean of several, e.g. ('whole', 'flip'), is evaluated
   c.eval_batch_size = 64
   c.eval_every = 2466  # two epochs
   c.checkpoint_every = 2466
-  c.save_tries = 3  # saves that may fail in a row, a disk being full, before the run ends
+  c.save_tries = 3  # consecutive failed saves (a full disk) that end the run
   c.log_every = 20
-  c.report = True  # intervals and report.html, when the tests have been scored
+  c.report = True  # write intervals and report.html after scoring the tests
   return c

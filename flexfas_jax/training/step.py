@@ -76,7 +76,7 @@ def train_step(
   result does not depend on the number of devices.
 
   Args:
-    state: donated by the caller.
+    state: the caller may donate its buffers.
     batch: images [B, H, W, C] float32, 'present' [B, M] bool, 'label' [B]; 'identity' [B] for a
       head that classifies identities.
     key: the run's root key, the same at every step; the step is folded in here.
