@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A TPU slice without a cluster: queued, set up, run and given back with gcloud.
+# Requests, sets up, uses and deletes a TPU slice with gcloud, without a cluster.
 #
 #   export TPU=flexfas ZONE=us-west4-a TYPE=v5litepod-16
 #   launch/tpu_vm.sh create [--spot]
@@ -8,8 +8,8 @@
 #     --workdir=/shared/runs/flexmodal --config.data_dir=/shared/prepared
 #   launch/tpu_vm.sh log | stop | delete
 set -euo pipefail
-: "${TPU:?the name to give the slice}" "${ZONE:?where, e.g. us-west4-a}" "${TYPE:=v5litepod-16}"
-: "${RUNTIME:=v2-alpha-tpuv5-lite}" # of v5e; each generation has its own
+: "${TPU:?name of the slice}" "${ZONE:?e.g. us-west4-a}" "${TYPE:=v5litepod-16}"
+: "${RUNTIME:=v2-alpha-tpuv5-lite}" # of v5e; other generations have others
 
 workers() {
   gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker="$1" --command="$2"
@@ -21,7 +21,7 @@ case $task in
   create)
     gcloud compute tpus queued-resources create "$TPU" --zone="$ZONE" --node-id="$TPU" \
       --accelerator-type="$TYPE" --runtime-version="$RUNTIME" "$@"
-    echo "waits its turn; it is there when this says ACTIVE:"
+    echo "queued; the slice is ready when this command prints ACTIVE:"
     echo "gcloud compute tpus queued-resources describe $TPU --zone=$ZONE --format='value(state.state)'"
     ;;
   install)
@@ -29,8 +29,8 @@ case $task in
     trap 'rm -f "$clone"' EXIT
     git archive --format=tar.gz --output="$clone" HEAD
     gcloud compute tpus tpu-vm scp "$clone" "$TPU:flexfas.tar.gz" --zone="$ZONE" --worker=all
-    # The image's Python may be older than ours: uv brings one along.
-    # shellcheck disable=SC2016  # for the other side to expand
+    # The image's Python may be too old: uv installs one.
+    # shellcheck disable=SC2016  # expanded on the workers
     workers all 'set -e; mkdir -p flexfas; tar -xzf flexfas.tar.gz -C flexfas
       python3 -m pip install --user uv; PATH=$HOME/.local/bin:$PATH
       uv venv --allow-existing --python=3.11 flexfas/.venv
@@ -42,9 +42,9 @@ case $task in
     fi
     ;;
   run)
-    # As a service: it outlives this connection, is told when a spot slice is taken away, and begins
-    # again after a crash on any worker, for those on the others end then too. SIGTERM is for the
-    # main process. After 2, 3 and 4 it stays down: the same command would end in the same way.
+    # As a service it survives the end of this connection, gets SIGTERM (in its main process) when a
+    # spot slice is preempted, and restarts after a crash on any worker, which ends the others too.
+    # It does not restart after the exit codes 2, 3 and 4: the same command would fail again.
     workers all "sudo systemd-run --unit=flexfas --uid=\$(id -u) --collect \
       --working-directory=\$PWD/flexfas --setenv=PYTHONUNBUFFERED=1 \
       --property=KillMode=mixed --property=TimeoutStopSec=300 \
@@ -54,10 +54,10 @@ case $task in
       \$PWD/flexfas/.venv/bin/python -m flexfas_jax.main$(printf ' %q' "$@") --distributed"
     ;;
   log) workers "${1:-0}" 'sudo journalctl --unit=flexfas --follow --output=cat' ;;
-  stop) workers all 'sudo systemctl stop flexfas' ;; # saves first; `run` goes on
+  stop) workers all 'sudo systemctl stop flexfas' ;; # saves first; `run` resumes
   delete) gcloud compute tpus queued-resources delete "$TPU" --zone="$ZONE" --force ;;
   *)
-    echo "error: no task $task" >&2
+    echo "error: unknown task $task" >&2
     exit 2
     ;;
 esac
