@@ -12,7 +12,7 @@ from flexfas_jax.images import geometry
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.models import flexmodal
-from flexfas_jax.models.weights import conversion
+from flexfas_jax.models.weights import variable_tree
 from flexfas_jax.training import setup, workdir
 from flexfas_jax.training.tasks import AntiSpoofing, dataset_scoring
 
@@ -94,7 +94,7 @@ def make(fields: dict[str, Any], variables, **about) -> Source:
   variables = jax.tree.map(np.asarray, variables)
   like = jax.eval_shape(model.init, jax.random.key(0))
   if jax.tree.structure(like) != jax.tree.structure(variables):
-    variables = jax.tree.map(np.asarray, conversion.restack(variables, like))
+    variables = jax.tree.map(np.asarray, variable_tree.restack(variables, like))
   default = {
     'step': 0,
     'header': {},

@@ -8,7 +8,7 @@ import json
 import pathlib
 
 from flexfas_jax.files import write_text
-from flexfas_jax.models.weights import weights_hash
+from flexfas_jax.models.weights import hashing
 from flexfas_jax.training import distributed
 
 NAME = 'digests.json'
@@ -40,7 +40,7 @@ def damage(folder: pathlib.Path) -> str:
 
 def of_weights(variables) -> str:
   """SHA-256 of a model's parameter names and values."""
-  return weights_hash.of(variables, distributed.gather_to_host)
+  return hashing.hash_weights(variables, distributed.gather_to_host)
 
 
 def _files(folder: pathlib.Path) -> list[str]:

@@ -36,7 +36,7 @@ def built(backbone, fusion, head, **fields):
 
 def cases():
   for name in lookup.choices('backbone'):
-    for variant in importlib.import_module(f'flexfas_jax.models.{name}').VARIANTS:
+    for variant in importlib.import_module(f'flexfas_jax.models.backbone.{name}').VARIANTS:
       yield f'{name} {variant}'
   for name in lookup.choices('fusion'):
     for form in FUSION_FORMS.get(name, [{}]):

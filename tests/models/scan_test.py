@@ -10,7 +10,7 @@ import pytest
 from flexfas_jax.errors import StateError
 from flexfas_jax.models import flexmodal
 from flexfas_jax.models.backbone import vit
-from flexfas_jax.models.weights import conversion
+from flexfas_jax.models.weights import conversion, pretrained, variable_tree
 from flexfas_jax.models.weights import files as weight_files
 from flexfas_jax.training import sharding
 from tests import toy
@@ -44,7 +44,7 @@ def outcome(scan, remat):
   x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, 2, 16)), jnp.float32)
   stages = stage(), stage(scan=scan, remat=remat)
   unrolled, like = (jax.eval_shape(s.init, jax.random.key(0), x) for s in stages)
-  params = conversion.restack(toy.fill(unrolled), like)['params']
+  params = variable_tree.restack(toy.fill(unrolled), like)['params']
 
   @jax.jit
   @functools.partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
@@ -53,7 +53,7 @@ def outcome(scan, remat):
     return (y**2).mean(), y
 
   (_, y), (slopes, slope) = gradient(params, x)
-  return y, slope, conversion.restack({'params': slopes}, unrolled)['params']
+  return y, slope, variable_tree.restack({'params': slopes}, unrolled)['params']
 
 
 @pytest.mark.parametrize('remat', [False, True])
@@ -68,7 +68,7 @@ def test_outputs_are_the_unrolled_model_s():
   (model, like), (scanned, variables) = make(UNROLLED), make(SCAN)
   batch = toy.make_batch(model, B=2)
   found, _ = jax.jit(scanned.apply)(variables, batch, jax.random.key(1))
-  restacked = conversion.restack(variables, like)
+  restacked = variable_tree.restack(variables, like)
   expected, _ = jax.jit(model.apply)(restacked, batch, jax.random.key(1))
   near(found['logit'], expected['logit'])
 
@@ -84,11 +84,11 @@ def test_a_stage_s_blocks_are_one_stack():
     ['blocks_3'],
   ]
   assert stream['stage_2']['blocks_1']['norm1']['scale'].shape == (2, 32)
-  assert vit.unstacked(('stage_2', 'blocks_1', 'norm1', 'scale'), (2, 32)) == [
+  assert vit.unstacked_paths(('stage_2', 'blocks_1', 'norm1', 'scale'), (2, 32)) == [
     ('stage_2', 'block_1', 'norm1', 'scale'),
     ('stage_2', 'block_2', 'norm1', 'scale'),
   ]
-  assert vit.unstacked(('stage_2', 'entry', 'bias'), (32,)) == [('stage_2', 'entry', 'bias')]
+  assert vit.unstacked_paths(('stage_2', 'entry', 'bias'), (32,)) == [('stage_2', 'entry', 'bias')]
 
 
 def test_each_block_starts_and_drops_on_its_own():
@@ -154,10 +154,10 @@ def test_timm_s_file_goes_in_and_comes_out(tmp_path):
   weight_files.write(file, tensors)
   fields = {'variant': 'Ti', 'patch_size': 16, 'image_size': 224, 'scan': True}
   _, variables = make(tuple(fields.items()), 'concat')
-  source = conversion.source_of({'weights': str(file), 'architecture': TINY}, variables)
-  arrays, line = conversion.fetch(source, jax.eval_shape(lambda: variables))
+  source = pretrained.parse_config({'weights': str(file), 'architecture': TINY}, variables)
+  arrays, line = pretrained.load(source, jax.eval_shape(lambda: variables))
   assert f'{len(arrays)} arrays' in line and 'as initialised' not in line
-  new = conversion.put(variables, arrays)
+  new = pretrained.assign(variables, arrays)
   assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, variables)
   stack = new['params']['streams_shared']['stage_2']['blocks_3']['fc1']['kernel']
   np.testing.assert_array_equal(stack[1], tensors['blocks.4.mlp.fc1.weight'].T)
@@ -185,7 +185,7 @@ def test_the_released_model_goes_in_and_comes_out(monkeypatch):
   assert {'vit.blocks.5.mlp.fc2.bias', 'ConvFuse.0.weight', 'fc.weight'} < tensors.keys()
   _, unrolled = conversion.from_torch(tensors, 'small')
   assert 'block_5' in unrolled['params']['streams_shared']['stage_4']
-  assert_same(conversion.restack(unrolled, like), variables)
+  assert_same(variable_tree.restack(unrolled, like), variables)
   assert_same(conversion.to_torch(unrolled, 'small'), tensors)
 
 
@@ -198,22 +198,22 @@ def backbone(fields):
 def test_a_model_starts_from_either_form(into):
   donor = backbone(SCAN)
   (_, stacked), (_, unrolled) = make(SCAN), make(UNROLLED)
-  donors = donor, conversion.restack(donor, backbone(UNROLLED))
-  expected = conversion.initialise(unrolled, donors[1], into)
+  donors = donor, variable_tree.restack(donor, backbone(UNROLLED))
+  expected = pretrained.initialise(unrolled, donors[1], into)
   kernel = donor['params']['streams_shared']['stage_2']['blocks_1']['fc1']['kernel']
   for part in ('streams_shared', 'stage_2'), ('fusion', 'later_0'):
     if into == 'aggregation' or part[0] != 'fusion':
       found = expected['params'][part[0]][part[1]]['block_2']['fc1']['kernel']
       np.testing.assert_array_equal(found, kernel[1])
   for either in donors:
-    found = conversion.initialise(stacked, either, into)
-    streams = conversion.restack(found, unrolled)['params']['streams_shared']
+    found = pretrained.initialise(stacked, either, into)
+    streams = variable_tree.restack(found, unrolled)['params']['streams_shared']
     assert_same(streams, expected['params']['streams_shared'])
     if into == 'aggregation':
-      later = conversion.restack(found, unrolled)['params']['fusion']['later_2']['block_5']
+      later = variable_tree.restack(found, unrolled)['params']['fusion']['later_2']['block_5']
       assert_same(later, expected['params']['fusion']['later_2']['block_5'])
   assert_same(
-    conversion.initialise(unrolled, donors[0], into)['params'],
+    pretrained.initialise(unrolled, donors[0], into)['params'],
     expected['params'],
   )
 
@@ -222,8 +222,10 @@ def test_weights_that_do_not_fit_are_named():
   _, variables = make(SCAN)
   shallow, wide = backbone((('variant', 'mu'),)), backbone((('variant', 'pico'),))
   with pytest.raises(StateError, match='streams_shared/stage_2/block_2/attn/.* not among the'):
-    conversion.initialise(variables, shallow)
-  with pytest.raises(StateError, match=r'patch_embed/bias: \(96,\) does not fit \(32,\)'):
-    conversion.initialise(variables, wide)
-  with pytest.raises(StateError, match='of another model; apart: .*stage_2/block_2/attn'):
-    conversion.restack(shallow, backbone(SCAN))
+    pretrained.initialise(variables, shallow)
+  with pytest.raises(StateError, match=r'patch_embed/bias: \(96,\) does not match \(32,\)'):
+    pretrained.initialise(variables, wide)
+  with pytest.raises(
+    StateError, match='belong to another model; these differ: .*stage_2/block_2/attn'
+  ):
+    variable_tree.restack(shallow, backbone(SCAN))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from safetensors.numpy import save
 
-from flexfas_jax.models.weights import conversion, weights_hash
+from flexfas_jax.models.weights import conversion, hashing
 
 SUBSETS = False
 
@@ -36,7 +36,7 @@ def write(graph, source, folder: Path) -> list[dict]:
     _write_timm(stream.removeprefix('streams_'), source, folder)
   entry = {'model': source.fields, 'weights_hash': source.weights_hash}
   # Blocks that were trained in a loop are unrolled here: the same numbers under other names.
-  if (found := weights_hash.of(source.variables)) != source.weights_hash:
+  if (found := hashing.hash_weights(source.variables)) != source.weights_hash:
     entry['variables_hash'] = found
   return [graph.about('weights', 'model.safetensors') | entry]
 

@@ -168,11 +168,12 @@ class ViT(nn.Module):
       (models/ViT_Base_CA.py), as `False` does.
     stages: how many to run; None runs all.
     dropout: on the residual branches, in training.
-    scan: a stage's blocks are one loop over stacked parameters, `blocks_{first}/...` [n, ...] for
-      `block_{first}` ... `block_{first + n - 1}`: compiled once for all of them. The same function,
-      but for the draws of initialisation and dropout; see `unstacked`. Off by default: on a TPU it
-      compiles in two thirds of the time, but a step is estimated at 1.8 times as long (ViT-B).
-    remat: what a block computes is not kept for the gradient but computed again.
+    scan: run a stage's blocks as one loop over stacked parameters, `blocks_{first}/...` [n, ...]
+      instead of `block_{first}` ... `block_{first + n - 1}`; see `unstacked_paths`. XLA compiles
+      the block once. The function is the same; initialisation and dropout draw other numbers. Off
+      by default: on a TPU compilation takes two thirds of the time, but a step is estimated at 1.8
+      times as long (ViT-B).
+    remat: recompute a block's activations for the gradient instead of storing them.
     dtype: of the computation; parameters are float32.
   """
 
@@ -250,10 +251,10 @@ class ViT(nn.Module):
     return tuple(maps)
 
 
-def unstacked(path: tuple[str, ...], shape: tuple[int, ...]) -> list[tuple[str, ...]]:
+def unstacked_paths(path: tuple[str, ...], shape: tuple[int, ...]) -> list[tuple[str, ...]]:
   """What an array of a model is called where `scan` is False, one path for each of its blocks.
 
-  >>> unstacked(('stage_2', 'blocks_3', 'norm1', 'scale'), (2, 768))
+  >>> unstacked_paths(('stage_2', 'blocks_3', 'norm1', 'scale'), (2, 768))
   [('stage_2', 'block_3', 'norm1', 'scale'), ('stage_2', 'block_4', 'norm1', 'scale')]
   """
   for at, key in enumerate(path):

@@ -1,7 +1,7 @@
-"""The originals by name: what our modules are called in each, and how each is built.
+"""Architectures of original implementations: their module names and the fields that build them.
 
-A table is a list of (our module path, theirs): regular expressions with what they become. What
-tensors within a module are called, and their layouts, follow from our leaf's name: `pretrained.py`.
+A table lists (module path here, module name in the original): a regular expression and its
+replacement. `conversion.py` derives the names and layouts of tensors within a module.
 """
 
 import re
@@ -27,7 +27,7 @@ VIT = (
   (r'head/logit', 'head'),
 )
 VIT_CROSS_ATTENTION = (
-  *((ours, f'vit.{theirs}' if theirs else 'vit') for ours, theirs in VIT[:-2]),
+  *((path, f'vit.{original}' if original else 'vit') for path, original in VIT[:-2]),
   (r'fusion/mix/conv', 'ConvFuse.0'),
   (r'fusion/mix/norm', 'ConvFuse.1'),
   (r'head/logit', 'fc'),
@@ -44,7 +44,7 @@ CDCN = (
   (r'fusion/mix/conv', 'lastconv2.0.conv'),
   (r'fusion/mix/norm', 'lastconv2.1'),
 )
-# MM-FAS: where a stage stands in a stream, in the aggregation, and in the joint ending.
+# MM-FAS: the aggregation, and the joint last stage.
 JOINT = (
   (r'fusion/mix_(\d)', r'agg_layer\1.conv1'),
   (r'fusion/attention_main/(\w+)', lambda m: f'ch_att4.{FC[m[1]]}'),
@@ -63,7 +63,7 @@ WITHIN_IR = {
   'shortcut_conv': 'shortcut_layer.0',
   'shortcut_bn': 'shortcut_layer.1',
 }
-IR50_STARTS = (0, 3, 7, 21)  # of the stages, in the one list of units of face recognition's IR-50
+IR50_STARTS = (0, 3, 7, 21)  # first unit of each stage; face recognition's IR-50 numbers them all
 
 
 def _block(m: re.Match) -> str:
@@ -71,7 +71,7 @@ def _block(m: re.Match) -> str:
 
 
 def _caffe(m: re.Match, stage: str) -> str:
-  """conv, or block_1/prelu2; the last two groups of the match."""
+  """The name of conv, or of block_1/prelu2, from the last two groups of the match."""
   block, part = m.groups()[-2:]
   return stage + (f'.{4 + int(block)}' if block else '') + f'.{WITHIN_CAFFE.get(part, part)}'
 
@@ -116,14 +116,14 @@ IR_FACE = (
 
 
 class Architecture(NamedTuple):
-  """One of the originals.
+  """One original implementation.
 
   Attributes:
-    table: our module paths and theirs.
+    table: pairs of module path here and module name in the original.
     backbone, fusion, head: fields of `flexmodal.build`.
-    classifier: what their last linear layer is called, if it may be there.
-    unused: tensors that the original has and does not use, a regular expression.
-    inputs: the order in which the original takes its pictures.
+    classifier: name of the original's last linear layer, where weights may have one.
+    unused: regular expression of tensors that the original has and does not use.
+    inputs: modalities in the order of the original's inputs.
     image_size: pixels along a side.
     options: further fields of `flexmodal.build`.
   """
@@ -208,7 +208,7 @@ ARCHITECTURES = {
   ),
   'mm_fas/resnet34_dlas_c': _dlas(CAFFE_DLAS, {'name': 'caffe_resnet'}, 'C'),
   'mm_fas/ir50_dlas_a': _dlas(IR_DLAS, {'name': 'ir_resnet'}, 'A'),
-  # What the two start from: face recognition networks, their descriptors left out.
+  # Face recognition networks that initialise the two above, without their descriptors.
   'mm_fas/resnet34_caffe': Architecture(
     CAFFE_FACE,
     {'name': 'caffe_resnet'},
@@ -225,9 +225,9 @@ ARCHITECTURES = {
   ),
 }
 
-# What gives an original away: a tensor, its last axis where that matters, and who has it. The first
-# that is there decides, so that what has more stands above what has less.
-TELLTALES = (
+# Tensors that identify an architecture: (name, size of its last axis or None, architecture). The
+# first match decides, so an architecture comes before those whose tensors are a subset of its own.
+SIGNATURES = (
   ('lastconv1_M1.0.conv.weight', None, 'cdcn/cdcn_3modality'),
   ('sa1.conv1.weight', None, 'cdcn/cdcnpp'),
   ('lastconv2.0.conv.weight', None, 'cdcn/cdcn'),
@@ -248,20 +248,20 @@ TELLTALES = (
 )
 
 
-def rename(table: Table, path: str) -> str | None:
-  """Our module path as the table has it; None where it has none."""
-  for ours, theirs in table:
-    if m := re.fullmatch(ours, path):
+def original_name(table: Table, path: str) -> str | None:
+  """The original's name of a module; None if the original lacks it."""
+  for pattern, original in table:
+    if m := re.fullmatch(pattern, path):
       try:
-        return theirs(m) if callable(theirs) else m.expand(theirs)
-      except (KeyError, IndexError):  # a part, modality or stage that the original does not have
+        return original(m) if callable(original) else m.expand(original)
+      except (KeyError, IndexError):  # a part, modality or stage that the original lacks
         return None
   return None
 
 
-def looks_like(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-  """The architecture that tensors of these names seem to be of; None where nothing is telling."""
-  for name, width, architecture in TELLTALES:
+def detect(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+  """The architecture that tensors of these names and shapes probably have; None if unknown."""
+  for name, width, architecture in SIGNATURES:
     if name in shapes and (width is None or shapes[name][-1:] == (width,)):
       return architecture
   return None

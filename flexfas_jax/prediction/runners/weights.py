@@ -27,7 +27,7 @@ def load(content: bytes, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
 
   from flexfas_jax.models import flexmodal
   from flexfas_jax.models.weights import files as weight_files
-  from flexfas_jax.models.weights import weights_hash
+  from flexfas_jax.models.weights import hashing
 
   model = flexmodal.build(**{**entry['model'], 'dtype': 'float32'})
   tensors = weight_files.parse(content, entry['file'])
@@ -41,7 +41,7 @@ def load(content: bytes, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
     )
   variables = jax.tree_util.tree_map_with_path(lambda p, _: tensors[_name(p)], abstract)
   due = entry.get('variables_hash', entry['weights_hash'])
-  if (hash_ := weights_hash.of(variables)) != due:
+  if (hash_ := hashing.hash_weights(variables)) != due:
     raise StateError(
       f'{entry["file"]} holds other weights than the card says: their hash is {hash_}, not {due}; '
       'export the bundle again'

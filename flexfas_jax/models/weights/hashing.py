@@ -1,4 +1,4 @@
-"""The identity of a model's weights, as score files and bundles record it."""
+"""The hash that identifies a model's weights in score files and bundles."""
 
 import hashlib
 from collections.abc import Callable
@@ -7,12 +7,12 @@ import jax
 import numpy as np
 
 
-def of(variables, fetch: Callable = np.asarray) -> str:
-  """SHA-256 of a model's names and numbers, 64 hexadecimal digits.
+def hash_weights(variables, fetch: Callable = np.asarray) -> str:
+  """SHA-256 of the names and bytes of a model's variables, 64 hexadecimal digits.
 
   Args:
     variables: a tree of arrays.
-    fetch: gives the whole of a leaf as a NumPy array.
+    fetch: returns a leaf as one NumPy array, also where it is sharded over processes.
   """
   digest = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
