@@ -1,15 +1,18 @@
-"""Files that are never seen half written."""
+"""Writes files and folders atomically: readers see the old contents or the new, never a part."""
 
+import contextlib
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-  """Writes a file atomically: a temporary file beside it takes its place.
+  """Writes a file atomically, by renaming a temporary file in the same folder.
 
-  What is no regular file, e.g. /dev/stdout, is written to and not replaced.
+  A path that is not a regular file, e.g. /dev/stdout, is written to and not replaced.
   """
-  text_bytes = text.encode('utf-8', 'backslashreplace')  # a path may have bytes that are no UTF-8
+  text_bytes = text.encode('utf-8', 'backslashreplace')  # paths may hold bytes that are not UTF-8
   if path.exists() and not path.is_file():
     path.write_bytes(text_bytes)
     return
@@ -19,3 +22,15 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_directory(target: Path) -> Iterator[Path]:
+  """A temporary folder that is renamed to `target` on success and deleted on failure."""
+  temporary = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
+  try:
+    temporary.mkdir(parents=True)
+    yield temporary
+    temporary.rename(target)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)

@@ -252,7 +252,7 @@ def _run_mode() -> None:
     from flexfas_jax.export import bundle
 
     with _disk_errors():
-      bundle.run(_CONFIG.value, _WORKDIR.value, **export_options)
+      bundle.export(_CONFIG.value, _WORKDIR.value, **export_options)
   else:
     from flexfas_jax.training import loop
 

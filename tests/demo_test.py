@@ -43,7 +43,7 @@ def bundle(tmp_path_factory):
   (folder / 'samples/samples.json').write_text(json.dumps(about))
   for path in sorted((folder / 'samples').iterdir()):
     files[f'samples/{path.name}'] = bundles.about(path.read_bytes())
-  return bundles.write(folder, files=files, remarks=['</script><script>alert(1)</script>'])
+  return bundles.write(folder, files=files, notes=['</script><script>alert(1)</script>'])
 
 
 @pytest.fixture(scope='module')

@@ -18,31 +18,30 @@ import time
 import jax
 
 from experiments.performance import latency
-from flexfas_jax.export import bundle, graph, parity, reference
-from flexfas_jax.export import source as sources
+from flexfas_jax.export import bundle, graph, parity, reference, trained_model
 from flexfas_jax.models import flexmodal
 from tests.toy import fill
 
 MODELS = {'vit': 'vit_fusion', 'resnet': 'resnet_fusion', 'cdcn': 'cdcn_fusion'}
 
 
-def source_of(config: str) -> sources.Source:
+def source_of(config: str) -> trained_model.TrainedModel:
   """A config's model with random weights."""
   fields = importlib.import_module(f'configs.{config}').get_config('flexmodal').model.to_dict()
   abstract = jax.eval_shape(flexmodal.build(**fields).init, jax.random.key(0))
-  return sources.make(fields, fill(abstract))
+  return trained_model.create(fields, fill(abstract))
 
 
 def measure(name: str, rounds: int, threads: int) -> list[dict]:
   """A row per file."""
   source, rows = source_of(MODELS[name]), []
-  everything = graph.make(source.model, source.variables)
-  rgb = graph.make(source.model, source.variables, ('rgb',))
+  everything = graph.build(source.model, source.variables)
+  rgb = graph.build(source.model, source.variables, ('rgb',))
   with tempfile.TemporaryDirectory() as temporary:
     folder = pathlib.Path(temporary)
     for format in bundle.FORMATS:
       writer = importlib.import_module(f'flexfas_jax.export.formats.{format}')
-      for one in (everything, rgb) if writer.SUBSETS else (everything,):
+      for one in (everything, rgb) if writer.FIXED_SUBSETS else (everything,):
         start = time.perf_counter()
         entries = writer.write(one, source, folder)
         seconds = time.perf_counter() - start

@@ -1,33 +1,40 @@
-"""The bundle: a folder with the models, a card and samples, proven before anybody sees it.
+"""Exports a run as a bundle: a folder with models in several formats, a card and samples.
 
-It is written beside its place and takes it when all is proven; what fails leaves nothing.
+Every file is compared with the checkpoint before the bundle appears under its name. A failed export
+leaves no bundle.
 """
 
-import contextlib
 import hashlib
 import importlib
 import json
-import os
 import pathlib
-import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 from flexfas_jax.errors import ConfigError, ExportError, StateError
 from flexfas_jax.evaluation import evidence
-from flexfas_jax.export import card, card_text, deciding, graph, parity, samples, signing
-from flexfas_jax.export import source as sources
-from flexfas_jax.files import write_text
-from flexfas_jax.prediction import card as reader
+from flexfas_jax.export import (
+  bundle_thresholds,
+  card,
+  card_markdown,
+  graph,
+  parity,
+  samples,
+  signing,
+  trained_model,
+  val_data,
+)
+from flexfas_jax.files import atomic_directory, write_text
+from flexfas_jax.prediction import card as card_reader
 from flexfas_jax.schema import subset_name
 
 FORMATS = ('stablehlo', 'onnx', 'tflite', 'weights')
 
 
-def run(
+def export(
   config: ConfigDict,
   workdir: str,
   export_dir: str | None = None,
@@ -42,143 +49,139 @@ def run(
   """Exports the best step of a workdir.
 
   Args:
-    config: the run's.
+    config: of the run.
     workdir: with checkpoints, scores and results.
-    export_dir: of the bundle; None: `bundle` in the workdir.
-    formats: of `FORMATS`, separated by commas; None: all.
-    modalities: subsets that get graphs of their own, as in 'rgb+depth+ir,rgb'; all of them gets
-      one that takes any subset. None: all, and RGB alone where it is served.
-    sign_key: a PEM file with the private Ed25519 key that signs the card; None: it is not signed.
-    sequence: of the bundle, see `prediction.card.read`; None: the seconds since 1970, which are
-      more for every later export.
-    min_val_scores, min_val_subjects: that val must have of each class for a threshold.
+    export_dir: the bundle; None: `bundle` in the workdir.
+    formats: some of `FORMATS`, separated by commas; None: all.
+    modalities: the subsets with graphs of their own, as in 'rgb+depth+ir,rgb'; the graph of all
+      modalities takes any subset. None: all modalities, and RGB alone if the fusion serves it.
+    sign_key: a PEM file with the private Ed25519 key that signs the card; None: no signature.
+    sequence: of the bundle, see `prediction.card.read`; None: the seconds since 1970, which grow
+      from export to export.
+    min_val_scores, min_val_subjects: the least number in val, of each class, for a threshold.
 
   Raises:
-    ConfigError: an unknown format or subset, one that is not served, a missing extra, no such key.
-    StateError: no run, results or thresholds; the folder is there.
-    ExportError: an exported file does not do what the checkpoint does.
+    ConfigError: an unknown format or subset, a missing extra, or an invalid key.
+    StateError: no run, results or thresholds; or the bundle exists.
+    ExportError: an exported file differs from the checkpoint.
   """
-  writers = {name: _writer(name) for name in _listed('formats', formats, FORMATS)}
+  writers = {
+    name: importlib.import_module(f'flexfas_jax.export.formats.{name}')
+    for name in _parse_names('formats', formats, FORMATS)
+  }
   folder = pathlib.Path(workdir)
   target = pathlib.Path(export_dir) if export_dir else folder / 'bundle'
   if target.exists():
-    raise StateError(f'{target} is there already; name another --export_dir, or delete it')
-  source = sources.of_workdir(config, folder)
-  fixed, whole = subsets_of(source, modalities)
+    raise StateError(f'{target} exists; name another --export_dir, or delete it')
+  trained = trained_model.restore(config, folder)
+  fixed_subsets, with_present = parse_subsets(trained, modalities)
   if sequence is None:
     sequence = int(time.time())
   if not 0 <= sequence < 10**18:
     raise ConfigError(
-      f'--sequence={sequence}: give 0 to {10**18 - 1}, more than the last bundle has'
+      f'--sequence={sequence}: give 0 to {10**18 - 1}, more than that of the last bundle'
     )
   key = None if sign_key is None else signing.read_key(sign_key)
-  found = card.results_of(source)
+  results = card.read_results(trained)
   for writer in writers.values():
     writer.check()
-  val = sources.open_val(source)
-  scores, origin = deciding.val_scores(source, val)
-  fitted = deciding.fit(
-    source,
+  val = val_data.open_val(trained)
+  scores, scores_origin = bundle_thresholds.get_val_scores(trained, val)
+  fitted = bundle_thresholds.fit(
+    trained,
     scores,
-    deciding.presence(source, val),
-    deciding.rule_of(source.config),
+    bundle_thresholds.read_presence(trained, val),
+    bundle_thresholds.choose_rule(trained.config),
     min_val_scores,
     min_val_subjects,
   )
   for note in fitted.notes:
     print(f'warning: {note}', file=sys.stderr)
-  with beside(target) as temporary:
-    graphs = [graph.make(source.model, source.variables, subset) for subset in fixed]
-    everything = graph.make(source.model, source.variables)
-    entries = []
-    for name, writer in writers.items():
-      of = [everything] * (whole or not writer.SUBSETS) + graphs * writer.SUBSETS
-      for one in of:
-        print(f'{name}: {"+".join(one.modalities)}', flush=True)
-        for entry in writer.write(one, source, temporary):
-          entries.append({**entry, 'weights_hash': source.weights_hash})
-    some = sources.Some(val, parity.MOST // len(source.subsets))
-    for entry, told in zip(
-      entries, parity.measure(source, entries, temporary, fitted.thresholds, some), strict=True
-    ):
-      entry |= _file(temporary / entry['file']) | {'parity': told}
-    samples.write(source, val, fitted.thresholds, temporary)
-    about = card.contents(source, entries, fitted, found, val, origin, sequence)
-    (temporary / 'CARD.md').write_text(card_text.text(about), encoding='utf-8')
+  with atomic_directory(target) as temporary:
+    entries = _write_models(trained, writers, fixed_subsets, with_present, temporary)
+    parities = parity.measure(trained, entries, temporary, fitted.thresholds, val)
+    for entry, measured in zip(entries, parities, strict=True):
+      entry |= _describe_file(temporary / entry['file']) | {'parity': measured}
+    samples.write(trained, val, fitted.thresholds, temporary)
+    contents = card.build(trained, entries, fitted, results, val, scores_origin, sequence)
+    (temporary / 'CARD.md').write_text(card_markdown.render(contents), encoding='utf-8')
     models = {entry['file'] for entry in entries}
-    about['files'] = {
-      name: _file(path)
+    contents['files'] = {
+      name: _describe_file(path)
       for path in sorted(temporary.rglob('*'))
       if path.is_file() and (name := path.relative_to(temporary).as_posix()) not in models
     }
-    write_text(temporary / 'card.json', json.dumps(about, indent=1) + '\n')
+    write_text(temporary / 'card.json', json.dumps(contents, indent=1) + '\n')
     if key is not None:
       signing.write(temporary, key)
     try:
-      reader.read(temporary).samples()
-    except StateError as error:  # before anybody has it
-      raise ExportError(f'the bundle would be refused by prediction: {error}') from error
-  print(card_text.summary(about) + f'\nWritten: {target}/')
+      card_reader.read(temporary).samples()
+    except StateError as error:
+      raise ExportError(f'prediction would refuse the bundle: {error}') from error
+  print(card_markdown.summarise(contents) + f'\nWritten: {target}/')
 
 
-def _listed(flag: str, text: str | None, choices: Sequence[str]) -> list[str]:
+def _write_models(
+  trained, writers, fixed_subsets, with_present: bool, folder: pathlib.Path
+) -> list[dict]:
+  """Writes each graph in each format; returns the entries of the card's `models`."""
+  fixed = [graph.build(trained.model, trained.variables, subset) for subset in fixed_subsets]
+  any_subset = graph.build(trained.model, trained.variables)
+  entries = []
+  for name, writer in writers.items():
+    # A format without graphs of fixed subsets always gets the graph of any subset.
+    graphs = [any_subset] if with_present or not writer.FIXED_SUBSETS else []
+    if writer.FIXED_SUBSETS:
+      graphs += fixed
+    for one in graphs:
+      print(f'{name}: {"+".join(one.modalities)}', flush=True)
+      for entry in writer.write(one, trained, folder):
+        entries.append({**entry, 'weights_hash': trained.weights_hash})
+  return entries
+
+
+def _parse_names(flag: str, text: str | None, choices: Sequence[str]) -> list[str]:
   names = list(choices) if text is None else [t.strip() for t in text.split(',') if t.strip()]
   for name in names:
     if name not in choices:
       raise ConfigError(f'--{flag}: unknown {name!r}; choose from: {", ".join(choices)}')
   if not names:
-    raise ConfigError(f'--{flag} names nothing; choose from: {", ".join(choices)}')
+    raise ConfigError(f'--{flag} is empty; choose from: {", ".join(choices)}')
   return list(dict.fromkeys(names))
 
 
-def _writer(name: str):
-  return importlib.import_module(f'flexfas_jax.export.formats.{name}')
-
-
-def subsets_of(source, text: str | None) -> tuple[list[tuple[str, ...]], bool]:
-  """(the subsets that get graphs of their own, whether there is one for any subset).
+def parse_subsets(trained, text: str | None) -> tuple[list[tuple[str, ...]], bool]:
+  """(subsets with graphs of their own, whether the graph of any subset is exported).
 
   Raises:
     ConfigError: an unknown modality, or a subset that the fusion cannot serve.
   """
-  served = {subset_name(s): s for s in source.subsets}
-  everything = subset_name(source.model.modalities)
+  modalities = trained.model.modalities
+  served = {subset_name(s): s for s in trained.subsets}
+  all_modalities = subset_name(modalities)
   if text is None:
-    text = everything + (',rgb' if 'rgb' in served else '')
-  wanted = []
+    text = f'{all_modalities},rgb' if 'rgb' in served else all_modalities
+  names = []
   for part in filter(None, (t.strip() for t in text.split(','))):
-    asked = part.split('+')
-    if unknown := set(asked) - set(source.model.modalities):
+    given = part.split('+')
+    if unknown := set(given) - set(modalities):
       raise ConfigError(
-        f'--modalities: the model has no {sorted(unknown)[0]!r}; it has: '
-        f'{", ".join(source.model.modalities)}'
+        f'--modalities: the model has no {sorted(unknown)[0]!r}; it has: {", ".join(modalities)}'
       )
-    name = subset_name([m for m in source.model.modalities if m in asked])
+    name = subset_name([m for m in modalities if m in given])
     if name not in served:
       raise ConfigError(
-        f'--modalities: {part} cannot be served: the fusion needs '
-        f'{"+".join(source.model.requires)}; it serves: {", ".join(served)}'
+        f'--modalities: {part} cannot be served: the fusion requires '
+        f'{"+".join(trained.model.requires)}; it serves: {", ".join(served)}'
       )
-    wanted.append(name)
-  if not wanted:
-    raise ConfigError(f'--modalities names nothing; choose from: {", ".join(served)}')
-  wanted = list(dict.fromkeys(wanted))
-  return [served[name] for name in wanted if name != everything], everything in wanted
+    names.append(name)
+  if not names:
+    raise ConfigError(f'--modalities is empty; choose from: {", ".join(served)}')
+  names = list(dict.fromkeys(names))
+  return [served[name] for name in names if name != all_modalities], all_modalities in names
 
 
-@contextlib.contextmanager
-def beside(target: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A folder that becomes `target` if all goes well, and is gone if it does not."""
-  temporary = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
-  try:
-    temporary.mkdir(parents=True)
-    yield temporary
-    temporary.rename(target)
-  finally:
-    shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _file(path: pathlib.Path) -> dict:
+def _describe_file(path: pathlib.Path) -> dict:
   with path.open('rb') as file:
     digest = hashlib.file_digest(file, 'sha256').hexdigest()
   return {'bytes': path.stat().st_size, 'sha256': digest}

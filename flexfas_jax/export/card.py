@@ -1,4 +1,4 @@
-"""What a bundle says of itself: `card.json`."""
+"""The contents of a bundle's `card.json`."""
 
 import datetime
 import importlib.metadata
@@ -13,74 +13,100 @@ from flexfas_jax.images import signal, transforms
 from flexfas_jax.prediction.card import BUNDLE
 from flexfas_jax.schema import subset_name
 
-_LIBRARIES = ('jax', 'flax', 'jax2onnx', 'onnx', 'onnxruntime', 'litert-converter')
-_LIBRARIES += ('ai-edge-litert', 'safetensors', 'numpy', 'opencv-python-headless')
-_METRICS = ('acer', 'apcer', 'bpcer', 'apcer_max', 'acer_max', 'eer', 'auc', 'threshold')
-_METRICS += ('n_bona_fide', 'n_attack', 'n_fta')
+_LIBRARIES = (
+  'jax',
+  'flax',
+  'jax2onnx',
+  'onnx',
+  'onnxruntime',
+  'litert-converter',
+  'ai-edge-litert',
+  'safetensors',
+  'numpy',
+  'opencv-python-headless',
+)
+_METRICS = (
+  'acer',
+  'apcer',
+  'bpcer',
+  'apcer_max',
+  'acer_max',
+  'eer',
+  'auc',
+  'threshold',
+  'n_bona_fide',
+  'n_attack',
+  'n_fta',
+)
 _LIMIT = 127.5 / 128
 
 
-def results_of(source) -> dict[str, Any]:
-  """The workdir's results, those of the weights that are exported.
+def read_results(trained) -> dict[str, Any]:
+  """The workdir's results of the exported weights.
 
   Raises:
-    StateError: there are none, or they are of other weights.
+    StateError: there are none, or they belong to other weights.
   """
-  path, again = source.folder / 'results.json', 'run --mode=evaluate'
+  path, remedy = trained.folder / 'results.json', 'run --mode=evaluate'
   try:
-    found = dict(json.loads(path.read_text(encoding='utf-8')))
+    results = dict(json.loads(path.read_text(encoding='utf-8')))
   except FileNotFoundError:
-    raise StateError(f'{source.folder} has no results.json; {again} first') from None
+    raise StateError(f'{trained.folder} has no results.json; {remedy} first') from None
   except (OSError, ValueError, TypeError) as error:
-    raise StateError(f'{path} is damaged ({error}); {again} again') from error
-  for test in found:
-    header = score_files.read_header(source.folder / 'scores' / f'{test}.json')
-    if header.get('weights_hash') != source.weights_hash:
+    raise StateError(f'{path} is damaged ({error}); {remedy} again') from error
+  for test in results:
+    header = score_files.read_header(trained.folder / 'scores' / f'{test}.json')
+    if header.get('weights_hash') != trained.weights_hash:
       raise StateError(
-        f'{path} is of other weights than step {source.step}, which is the best on val: the hash '
-        f'of {test} is {header.get("weights_hash")}, not {source.weights_hash}; {again} again'
+        f'{path} belongs to other weights than step {trained.step}, the best on val: the hash of '
+        f'{test} is {header.get("weights_hash")}, not {trained.weights_hash}; {remedy} again'
       )
-  return found
+  return results
 
 
-def contents(source, entries, fitted, results, val, origin: str, sequence: int) -> dict[str, Any]:
+def build(
+  trained, entries, fitted, results, val, scores_origin: str, sequence: int
+) -> dict[str, Any]:
   """The card.
 
   Args:
-    source: what is exported.
+    trained: the exported `TrainedModel`.
     entries: of `models`, with their parity.
-    fitted: thresholds, see `deciding.Fitted`.
+    fitted: thresholds, see `bundle_thresholds.FittedThresholds`.
     results: of the workdir.
     val: the val set.
-    origin: of the scores that the thresholds are from.
-    sequence: larger than that of every earlier bundle of the same model's line.
+    scores_origin: of the scores that the thresholds are fitted on.
+    sequence: larger than that of every earlier bundle of the same product.
   """
-  model, config = source.model, source.config
+  model, config = trained.model, trained.config
   rendered = samples.is_rendered(config)
-  bits = samples.bits_of(val, source)
+  bits = samples.detect_bit_depths(val, trained)
+  view, resize = trained.view, trained.resize
   return {
     'bundle': BUNDLE,
     'sequence': sequence,
-    'name': source.folder.absolute().name,
+    'name': trained.folder.absolute().name,
     'made': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     'version': flexfas_jax.__version__,
-    'libraries': _versions(),
-    'model': source.fields,
-    'step': source.step,
-    'weights_hash': source.weights_hash,
+    'libraries': _library_versions(),
+    'model': trained.fields,
+    'step': trained.step,
+    'weights_hash': trained.weights_hash,
     'modalities': list(model.modalities),
     'requires': list(model.requires),
-    'absent': source.fields.get('absent', 'token'),
+    'absent': trained.fields.get('absent', 'token'),
     'image_size': model.image_size,
-    'view': source.view,
-    'resize': source.resize,
-    'subsets': [subset_name(s) for s in source.subsets],
-    'inputs': {m: _input(m, model.image_size, bits[m]) for m in model.modalities},
-    'preprocessing': preprocessing(model.image_size, model.modalities, source.view, source.resize),
-    'thresholds': {name: {**one, 'scores': origin} for name, one in fitted.thresholds.items()},
+    'view': view,
+    'resize': resize,
+    'subsets': [subset_name(s) for s in trained.subsets],
+    'inputs': {m: _describe_input(m, model.image_size, bits[m]) for m in model.modalities},
+    'preprocessing': describe_preprocessing(model.image_size, model.modalities, view, resize),
+    'thresholds': {
+      name: {**threshold, 'scores': scores_origin} for name, threshold in fitted.thresholds.items()
+    },
     'evidence': fitted.evidence,
     'metrics': {
-      test: {subset: _trimmed(of) for subset, of in subsets.items()}
+      test: {subset: _select_metrics(values) for subset, values in subsets.items()}
       for test, subsets in results.items()
     },
     'data': {
@@ -91,22 +117,22 @@ def contents(source, entries, fitted, results, val, origin: str, sequence: int) 
       'rules': config.threshold.to_dict(),
     },
     'licence': licence(rendered),
-    'remarks': _remarks(source, rendered) + fitted.notes,
+    'notes': _notes(trained, rendered) + fitted.notes,
     'models': entries,
   }
 
 
-def _versions() -> dict[str, str]:
-  found = {}
+def _library_versions() -> dict[str, str]:
+  versions = {}
   for name in _LIBRARIES:
     try:
-      found[name] = importlib.metadata.version(name)
+      versions[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
       continue
-  return found
+  return versions
 
 
-def _input(modality: str, size: int, bits: list[int]) -> dict[str, Any]:
+def _describe_input(modality: str, size: int, bits: list[int]) -> dict[str, Any]:
   return {
     'channels': 3 if modality == 'rgb' else 1,
     'order': 'RGB' if modality == 'rgb' else 'grey',
@@ -119,30 +145,33 @@ def _input(modality: str, size: int, bits: list[int]) -> dict[str, Any]:
   }
 
 
-def preprocessing(size: int, modalities, view: str = 'whole', resize: str = 'area') -> list[str]:
-  """From a picture's file to the array, to the pixel; `input_pipeline` is the code of it."""
+def describe_preprocessing(
+  size: int, modalities, view: str = 'whole', resize: str = 'area'
+) -> list[str]:
+  """The steps from an image file to the array, pixel by pixel; the code is in `images/`."""
   if resize == 'bilinear':
-    resized = (
+    resizing = (
       'All modalities: bilinear (OpenCV INTER_LINEAR), also where the image shrinks; except 16-bit '
-      'depth: the nearest pixel (INTER_NEAREST), since a hole (0) is no distance.'
+      'depth: nearest pixel (INTER_NEAREST), since a hole (0) is no distance.'
     )
   else:
-    resized = (
-      'rgb, ir: pixels averaged (OpenCV INTER_AREA) where the shorter side is more than that, else '
-      'bilinear (INTER_LINEAR). depth: the nearest pixel (INTER_NEAREST), since a hole (0) is no '
-      'distance.'
+    resizing = (
+      'rgb, ir: average of the pixels (OpenCV INTER_AREA) where the shorter side is longer than '
+      'that, else bilinear (INTER_LINEAR). depth: nearest pixel (INTER_NEAREST), since a hole (0) '
+      'is no distance.'
     )
-  seen = 'whole picture' if view == 'whole' else f"view '{view}' (shares of its sides, or degrees)"
+  region = 'whole image' if view == 'whole' else f"view '{view}' (shares of its sides, or degrees)"
   steps = [
-    'An upright picture of a face, cropped as the training data was, decoded with the depth that '
-    "it is stored in (8 or 16 bits). A camera's picture is first turned as its EXIF says.",
-    'rgb: three channels in the order R, G, B; a grey picture is repeated. Others: one channel, '
-    'the first.',
+    'Take an upright image of a face, cropped as the training data was, and decode it in the bit '
+    'depth of the file (8 or 16 bits). First turn an image of a camera as its EXIF orientation '
+    'requires.',
+    'rgb: three channels in the order R, G, B; repeat the channel of a grey image. Others: one '
+    'channel, the first.',
     'A modality whose image carries no signal is absent: its image is all 0, present is false. '
-    'It is asked of the image as decoded, before it is resized:',
-    f'rgb, ir: each side becomes {signal.CELLS} cells of {signal.SAMPLES} samples (where it has '
+    'Test the image as decoded, before it is resized:',
+    f'rgb, ir: reduce each side to {signal.CELLS} cells of {signal.SAMPLES} samples (where it has '
     f'fewer than {signal.CELLS * signal.SAMPLES} pixels, pixels // {signal.SAMPLES} cells, at '
-    'least 2) by the nearest pixel (INTER_NEAREST); rgb is made grey (RGB2GRAY). Sort the '
+    'least 2) by the nearest pixel (INTER_NEAREST); convert rgb to grey (RGB2GRAY). Sort the '
     f'{signal.SAMPLES**2} samples of each cell: median and quartiles are those at index '
     f'{signal.SAMPLES**2 // 2}, {signal.SAMPLES**2 // 4} and {signal.SAMPLES**2 * 3 // 4}, counted '
     'from 0. Contrast is the largest median of a cell minus the smallest; spread is the upper '
@@ -151,9 +180,9 @@ def preprocessing(size: int, modalities, view: str = 'whole', resize: str = 'are
     f'{65536 // signal.NOISE}) and contrast < {signal.CONTRAST_TO_SPREAD:g} x spread; or, of '
     f'ir, more than {signal.SATURATED_SHARE:.0%} of the pixels in the central half (as for depth) '
     'are at least 254 (16 bits: 65278). Values are as stored, 8 or 16 bits.',
-    f'The {seen} becomes {size} x {size}, its aspect not kept. {resized}',
-    'To [0, 1]: 8 bits are divided by 255, 16 bits by 65535. Infrared of n < 16 significant bits '
-    'in 16 is first multiplied by 65535 / (2^n - 1) and rounded (ir_bits).',
+    f'Resize the {region} to {size} x {size}; the aspect ratio is not kept. {resizing}',
+    'Scale to [0, 1]: divide 8 bits by 255, 16 bits by 65535. First multiply infrared of n < 16 '
+    'significant bits in 16 by 65535 / (2^n - 1) and round (ir_bits).',
   ]
   if 'depth' in modalities:
     steps.insert(
@@ -164,20 +193,20 @@ def preprocessing(size: int, modalities, view: str = 'whole', resize: str = 'are
       'down, at least 1) have one value.',
     )
     steps.append(
-      'Except 16-bit depth, which is distance in mm (other steps are first converted and rounded, '
-      'and 65535 becomes 0: depth_unit): m is the median of what is measured (> 0) in '
-      f'the central half of the resized picture (rows and columns {size // 4} to '
-      f'{size - size // 4 - 1}; of all of it where nothing is measured there); a pixel d > 0 '
-      f'becomes 0.5 - (d - m) / {transforms.DEPTH_WINDOW:g}, clipped to [1/255, 1]; 0 stays 0.'
+      'Except 16-bit depth, which is distance in mm (convert and round other units first, and set '
+      '65535 to 0: depth_unit): m is the median of the measured pixels (> 0) in the central half '
+      f'of the resized image (rows and columns {size // 4} to {size - size // 4 - 1}; of the whole '
+      'image if none is measured there); a pixel d > 0 becomes '
+      f'0.5 - (d - m) / {transforms.DEPTH_WINDOW:g}, clipped to [1/255, 1]; 0 stays 0.'
     )
   steps.append('x -> (255 x - 127.5) / 128, float32, so that black is -0.99609375.')
   steps.append(
-    'present: one truth value per modality, in the order of the card; the image of an absent one '
-    'is all 0, and what is in it does not matter.'
+    'present: one truth value per modality, in the order of the card; the image of an absent '
+    'modality is all 0, and its values do not matter.'
   )
   steps.append(
-    'score = 1 / (1 + exp(-logit)) in float64; accept when score >= threshold. A sample that was '
-    'given an image without signal is a failure to acquire, unless that modality may be absent.'
+    'score = 1 / (1 + exp(-logit)) in float64; accept when score >= threshold. A sample with an '
+    'image without signal is a failure to acquire, unless that modality may be absent.'
   )
   return steps
 
@@ -185,36 +214,36 @@ def preprocessing(size: int, modalities, view: str = 'whole', resize: str = 'are
 def licence(rendered: bool) -> str:
   """Of the weights."""
   if rendered:
-    return 'Apache-2.0; trained on rendered faces of nobody'
+    return 'Apache-2.0; trained on rendered faces, without data of real subjects'
   return (
     'The code is Apache-2.0. The weights come from the data sets named under training data, whose '
-    'licences say what may be done with them; most allow academic use alone.'
+    'licences restrict their use; most allow academic use alone.'
   )
 
 
-def _trimmed(values: dict[str, Any]) -> dict[str, Any]:
-  kept = {n: v for n, v in values.items() if n in _METRICS or n.startswith('apcer_species/')}
-  intervals = {n: v for n, v in values.get('intervals', {}).items() if n in kept}
-  return kept | ({'intervals': intervals} if intervals else {})
+def _select_metrics(values: dict[str, Any]) -> dict[str, Any]:
+  selected = {n: v for n, v in values.items() if n in _METRICS or n.startswith('apcer_species/')}
+  intervals = {n: v for n, v in values.get('intervals', {}).items() if n in selected}
+  return selected | ({'intervals': intervals} if intervals else {})
 
 
-def _remarks(source, rendered: bool) -> list[str]:
-  lines = list(source.header.get('notes', []))
+def _notes(trained, rendered: bool) -> list[str]:
+  notes = list(trained.header.get('notes', []))
   if rendered:
-    lines.append(
-      'Trained and judged on RENDERED faces: no figure here is comparable with photographs.'
+    notes.append(
+      'Trained and evaluated on RENDERED faces: no figure here is comparable with photographs.'
     )
-  if (dtype := source.config.model.get('dtype', 'float32')) != 'float32':
-    lines.append(
-      f'Trained and tested in {dtype}; exported in float32, by which the thresholds were fitted.'
+  if (dtype := trained.config.model.get('dtype', 'float32')) != 'float32':
+    notes.append(
+      f'Trained and tested in {dtype}; exported in float32, on which the thresholds were fitted.'
     )
-  if (views := source.config.get('views', ())) and tuple(views) != (source.view,):
-    lines.append(
-      f'The figures of the tests are of the mean over the views {", ".join(views)}; this bundle '
-      f'looks once, by {source.view}, and its thresholds are of that.'
+  if (views := trained.config.get('views', ())) and tuple(views) != (trained.view,):
+    notes.append(
+      f'The test results are for the mean over the views {", ".join(views)}; this bundle uses one '
+      f'view, {trained.view}, and its thresholds were fitted on that view.'
     )
-  if source.model.requires:
-    lines.append(
-      f'The fusion needs {"+".join(source.model.requires)}; without it there is no score.'
+  if trained.model.requires:
+    notes.append(
+      f'The fusion requires {"+".join(trained.model.requires)}; without it there is no score.'
     )
-  return lines
+  return notes

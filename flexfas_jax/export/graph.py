@@ -1,7 +1,7 @@
-"""What is exported: the model as one function of arrays, its weights inside.
+"""The functions to export: a model as one function of arrays, with its weights as constants.
 
-all modalities:    (rgb, depth, ir, present) -> logit
-some, fixed:       (rgb,) -> logit              the other streams are not in it
+any subset:        (rgb, depth, ir, present) -> logit
+a fixed subset:    (rgb,) -> logit              the other streams are left out
 """
 
 import contextlib
@@ -20,8 +20,8 @@ class Graph(NamedTuple):
 
   Attributes:
     stem: of its files' names.
-    modalities: whose images it takes, in order.
-    present: whether it takes `present` too; else all of them are there.
+    modalities: of its input images, in order.
+    present: whether it has the input `present`; otherwise all its modalities are present.
     image_size: pixels along a side.
     function: (*images [B, S, S, C] float32, present [B, M] bool) -> logit [B] float32.
   """
@@ -34,27 +34,30 @@ class Graph(NamedTuple):
 
   @property
   def names(self) -> list[str]:
-    """Of its inputs, in order."""
-    return [*self.modalities, *(['present'] if self.present else [])]
+    """Of the inputs, in order."""
+    return [*self.modalities, 'present'] if self.present else list(self.modalities)
 
   def inputs(self, B: int | str) -> list[dict[str, Any]]:
-    """Its inputs as the card has them: name, shape, dtype."""
+    """The inputs for the card: name, shape, dtype."""
     S = self.image_size
-    images = [
+    inputs = [
       {'name': m, 'shape': [B, S, S, 3 if m == 'rgb' else 1], 'dtype': 'float32'}
       for m in self.modalities
     ]
-    present = {'name': 'present', 'shape': [B, len(self.modalities)], 'dtype': 'bool'}
-    return images + ([present] if self.present else [])
+    if self.present:
+      inputs.append({'name': 'present', 'shape': [B, len(self.modalities)], 'dtype': 'bool'})
+    return inputs
 
   def shapes(self, B) -> list[jax.ShapeDtypeStruct]:
-    """The same for tracing; B: an int or a symbolic dimension."""
+    """The inputs for tracing; B is an int or a symbolic dimension."""
     return [
-      jax.ShapeDtypeStruct((B, *one['shape'][1:]), np.dtype(one['dtype'])) for one in self.inputs(1)
+      jax.ShapeDtypeStruct((B, *x['shape'][1:]), np.dtype(x['dtype'])) for x in self.inputs(1)
     ]
 
-  def about(self, format: str, file: str, precision: str = 'float32', B: int | str = 'B') -> dict:
-    """What the card says of a file with this graph."""
+  def card_entry(
+    self, format: str, file: str, precision: str = 'float32', B: int | str = 'B'
+  ) -> dict[str, Any]:
+    """The card's entry of a file with this graph."""
     return {
       'file': file,
       'format': format,
@@ -66,22 +69,22 @@ class Graph(NamedTuple):
     }
 
 
-def make(model, variables, subset: Sequence[str] | None = None) -> Graph:
-  """The graph for all modalities with `present`, or for a fixed subset.
+def build(model, variables, subset: Sequence[str] | None = None) -> Graph:
+  """The graph for any subset of the modalities, or for a fixed one.
 
-  Products are of float32 on every chip: by default a TPU would round to bfloat16 and a GPU to
-  TF32, and decide otherwise than what was judged.
+  Matrix products are float32 on every chip. By default a TPU rounds to bfloat16 and a GPU to TF32,
+  and decisions could differ from those that were evaluated.
 
   Args:
     model: a `flexmodal.Model` that computes in float32.
     variables: its weights, NumPy arrays.
-    subset: of the modalities, in their order; None: all, and any of them may be absent.
+    subset: of the modalities, in their order; None: all, each of which may be absent.
   """
   used = tuple(subset or model.modalities)
-  # Once: the same array is one constant, however many streams read it.
+  # Convert once: then streams that share an array share one constant.
   variables = jax.tree.map(jnp.asarray, variables)
-  # By the weights alone: numbers in the graph, not the encoding of a blank picture, which XLA would
-  # fold for minutes whenever the file is loaded.
+  # Constants in the graph. Were the encoding of a blank image in it, XLA would fold it for minutes
+  # whenever the file is loaded.
   with jax.default_matmul_precision('float32'):
     absent = jax.jit(model.absent_maps)(variables)
 
@@ -91,12 +94,12 @@ def make(model, variables, subset: Sequence[str] | None = None) -> Graph:
       maps = {m: model.encode(variables, image, m) for m, image in images.items()}
       if subset is None:
         return model.decide(variables, maps, absent, arrays[-1])['logit']
-      there = np.array([[m in used for m in model.modalities]])
-      # What follows from the weights alone is computed now, where the batch has a number: among
-      # the stand-ins of absent modalities, whole attentions.
+      present = np.array([[m in used for m in model.modalities]])
+      # With a static batch, compute now what depends on the weights alone: among the placeholders
+      # of absent modalities, whole attentions.
       static = all(isinstance(x.shape[0], int) for x in arrays)
       with jax.ensure_compile_time_eval() if static else contextlib.nullcontext():
-        return model.decide(variables, maps, absent, jnp.asarray(there))['logit']
+        return model.decide(variables, maps, absent, jnp.asarray(present))['logit']
 
-  name = '' if subset is None else f'_{subset_name(used)}'
-  return Graph(f'model{name}', used, subset is None, model.image_size, function)
+  stem = 'model' if subset is None else f'model_{subset_name(used)}'
+  return Graph(stem, used, subset is None, model.image_size, function)

@@ -1,22 +1,22 @@
-"""What an export is compared with: the checkpoint's own answers, in float32, by jax."""
+"""The outputs that exported files are compared with: the checkpoint's, in float32, by jax."""
 
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
-BATCH = 32  # of all that is compared: one program for each file and one for the reference
+BATCH = 32  # samples per batch in every comparison, so that each program compiles once
 
 
-def make(model, variables) -> Callable[..., np.ndarray]:
-  """`answer(images, present, subsets) -> logits [S, B]`, each stream encoded once.
+def build(model, variables) -> Callable[..., np.ndarray]:
+  """`compute_logits(images, present, subsets) -> [S, B]`; encodes each stream once.
 
   Args:
-    model, variables: of `source.Source`.
+    model, variables: of a `TrainedModel`.
 
   Returns:
-    A function of {modality: [B, S, S, C] float32}, present [B, M] bool and subsets of the
-    modalities, of which those that are not named are absent.
+    A function of {modality: [B, S, S, C] float32}, present [B, M] bool, and subsets of the
+    modalities. For each subset, all other modalities count as absent.
   """
 
   @jax.jit
@@ -30,17 +30,18 @@ def make(model, variables) -> Callable[..., np.ndarray]:
       return model.decide(variables, maps, absent, present)['logit']
 
   with jax.default_matmul_precision('float32'):
-    absent = jax.jit(model.absent_maps)(variables)  # by the weights alone: once
+    absent = jax.jit(model.absent_maps)(variables)  # they depend on the weights alone
 
-  def answer(images, present, subsets: Sequence[Sequence[str]]) -> np.ndarray:
+  def compute_logits(images, present, subsets: Sequence[Sequence[str]]) -> np.ndarray:
     maps = encode(variables, {m: images[m] for m in model.modalities})
-    columns = [np.array([m in subset for m in model.modalities]) for subset in subsets]
-    return np.stack([np.asarray(decide(variables, maps, absent, present & of)) for of in columns])
+    masks = [np.array([m in subset for m in model.modalities]) for subset in subsets]
+    logits = [decide(variables, maps, absent, present & mask) for mask in masks]
+    return np.stack([np.asarray(x) for x in logits])
 
-  return answer
+  return compute_logits
 
 
-def servable(model, present: np.ndarray) -> np.ndarray:
-  """[B] bool: of which samples there is enough for the fusion."""
-  needed = np.array([m in model.requires for m in model.modalities])
-  return present.any(1) & (present | ~needed).all(1)
+def can_serve(model, present: np.ndarray) -> np.ndarray:
+  """[B] bool: the samples that have the modalities which the fusion requires, and at least one."""
+  required = np.array([m in model.requires for m in model.modalities])
+  return present.any(1) & (present | ~required).all(1)

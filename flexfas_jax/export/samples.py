@@ -1,7 +1,7 @@
-"""Samples of a bundle: pictures, what preprocessing makes of them, what the model then says.
+"""Samples of a bundle: images, hashes of the preprocessed arrays, and expected scores.
 
-Whoever runs the model elsewhere compares each step. Pictures are the val set's where they are
-rendered; faces of people stay where their licence has them, and patterns take their place.
+They verify an implementation elsewhere, step by step. Images of a rendered val set are copied; face
+data of real subjects must not be copied, so synthetic patterns replace it.
 """
 
 import hashlib
@@ -14,126 +14,136 @@ import numpy as np
 import scipy.special
 
 from flexfas_jax.export import reference
+from flexfas_jax.export.val_data import EvenSubset
 from flexfas_jax.images import geometry
 from flexfas_jax.schema import LABELS, subset_name
 
-MOST = 4
+MAX_SAMPLES = 4
 _RENDERED = 'rendered_faces/'
 
 
 def is_rendered(config) -> bool:
-  """Whether nobody who exists is in a run's data."""
+  """Whether all data of a run is rendered."""
   names = f'{config.train},{config.val}'.split(',')
   return all(name.strip().startswith(_RENDERED) for name in names)
 
 
-def write(source, val, thresholds, folder: Path) -> None:
-  """`samples/*.png` and `samples/samples.json`.
+def write(trained, val, thresholds, folder: Path) -> None:
+  """Writes `samples/*.png` and `samples/samples.json`.
 
   Args:
-    source: `source.Source`.
+    trained: the exported `TrainedModel`.
     val: its val set.
     thresholds: by subset.
     folder: of the bundle.
   """
   (folder / 'samples').mkdir()
-  rendered = is_rendered(source.config)
+  rendered = is_rendered(trained.config)
   if rendered:
-    chosen = choose(val, source.preprocess)
+    examples = choose_examples(val, trained.preprocess)
   else:
-    chosen = [_pattern(source, bits_of(val, source), k) for k in (0, 1)]
-  told, arrays = [], []
-  for number, example in enumerate(chosen):
-    files, pictures = {}, {}
-    for m in source.model.modalities:
+    bits = detect_bit_depths(val, trained)
+    examples = [_synthetic_example(trained, bits, seed) for seed in (0, 1)]
+  entries, arrays = [], []
+  for number, example in enumerate(examples):
+    files, images = {}, {}
+    for m in trained.model.modalities:
       if not example.get(m):
         continue
       image = geometry.decode(example[m], m, example['id'])
       ok, encoded = cv2.imencode('.png', image[..., ::-1] if m == 'rgb' else image)
       assert ok  # PNG holds 8 and 16 bits, 1 and 3 channels
       files[m] = f'samples/{number}_{m}.png'
-      (folder / files[m]).write_bytes(encoded.tobytes())
-      pictures[m] = encoded.tobytes()
-    arrays.append(source.preprocess({'id': example['id'], 'label': 0, **pictures}))
-    told.append(
+      images[m] = encoded.tobytes()
+      (folder / files[m]).write_bytes(images[m])
+    arrays.append(trained.preprocess({'id': example['id'], 'label': 0, **images}))
+    entries.append(
       {
         'id': example['id'],
         'label': LABELS[example['label']] if rendered else None,
         'files': files,
         'present': arrays[-1]['present'].tolist(),
-        'arrays': {m: array_told(arrays[-1][m]) for m in source.model.modalities},
+        'arrays': {m: _describe_array(arrays[-1][m]) for m in trained.model.modalities},
+        'expected': {},
       }
     )
-  stack = {m: np.stack([a[m] for a in arrays]) for m in (*source.model.modalities, 'present')}
-  logits = reference.make(source.model, source.variables)(stack, stack['present'], source.subsets)
-  for subset, row in zip(source.subsets, logits, strict=True):
-    name = subset_name(subset)
-    of = np.array([m in subset for m in source.model.modalities])
-    here = reference.servable(source.model, stack['present'] & of)
-    for one, logit, served in zip(told, row.astype(np.float64), here, strict=True):
-      if served:
-        score = float(scipy.special.expit(logit))
-        decided = {'logit': float(logit), 'score': score}
-        if name in thresholds:
-          decided['accept'] = bool(score >= thresholds[name]['value'])
-        one.setdefault('expected', {})[name] = decided
-  about = {
+  _add_expected(trained, entries, arrays, thresholds)
+  contents = {
     'rendered': rendered,
-    'weights_hash': source.weights_hash,
+    'weights_hash': trained.weights_hash,
     'arrays': 'SHA-256 of the float32 values, little-endian, [S, S, C] in C order',
-    'samples': told,
+    'samples': entries,
   }
-  (folder / 'samples' / 'samples.json').write_text(json.dumps(about, indent=1) + '\n')
+  (folder / 'samples' / 'samples.json').write_text(json.dumps(contents, indent=1) + '\n')
 
 
-def array_told(array: np.ndarray) -> dict[str, Any]:
-  """Shape and hash of a preprocessed image, and its mean for whoever is off by a rounding."""
+def _add_expected(trained, entries: list[dict], arrays: list[dict], thresholds) -> None:
+  """Adds logit, score and decision under each subset to the entries."""
+  model = trained.model
+  batch = {m: np.stack([a[m] for a in arrays]) for m in (*model.modalities, 'present')}
+  compute_logits = reference.build(model, trained.variables)
+  all_logits = compute_logits(batch, batch['present'], trained.subsets)
+  for subset, logits in zip(trained.subsets, all_logits.astype(np.float64), strict=True):
+    name = subset_name(subset)
+    mask = np.array([m in subset for m in model.modalities])
+    served = reference.can_serve(model, batch['present'] & mask)
+    for i in np.flatnonzero(served):
+      score = float(scipy.special.expit(logits[i]))
+      expected = {'logit': float(logits[i]), 'score': score}
+      if name in thresholds:
+        expected['accept'] = bool(score >= thresholds[name]['value'])
+      entries[i]['expected'][name] = expected
+
+
+def _describe_array(array: np.ndarray) -> dict[str, Any]:
+  """Shape and hash of a preprocessed image; its mean helps to find differences in rounding."""
   data = np.ascontiguousarray(array, '<f4').tobytes()
   digest = hashlib.sha256(data).hexdigest()
   return {'shape': list(array.shape), 'sha256': digest, 'mean': float(array.mean(dtype=np.float64))}
 
 
-def bits_of(val, source, most: int = 64) -> dict[str, list[int]]:
-  """{modality: bits per channel of val's pictures}, of some of them, evenly spread."""
-  bits = {m: set() for m in source.model.modalities}
-  for i in np.unique(np.linspace(0, len(val) - 1, most).round().astype(int)):
-    example = val[int(i)]
+def detect_bit_depths(val, trained, max_examples: int = 64) -> dict[str, list[int]]:
+  """{modality: bits per channel of val's images}, from an even subset."""
+  bits = {m: set() for m in trained.model.modalities}
+  examples = EvenSubset(val, max_examples)
+  for i in range(len(examples)):
+    example = examples[i]
     for m in bits:
       if example.get(m):
         bits[m].add(8 * geometry.decode(example[m], m, example['id']).dtype.itemsize)
-  return {m: sorted(found) for m, found in bits.items()}
+  return {m: sorted(depths) for m, depths in bits.items()}
 
 
-def choose(val, preprocess) -> list[dict]:
-  """One bona fide sample, and attacks of different kinds, of which every image carries signal.
+def choose_examples(val, preprocess) -> list[dict]:
+  """One bona fide sample, and attacks of different kinds; all their images carry signal.
 
-  Prediction does not accept a sample with an image that carries none, whatever the score is.
+  Prediction rejects a sample with an image without signal, whatever its score.
   """
-  found = {}  # by label and kind
-  for i, (label, kind) in enumerate(
-    zip(val.columns['label'], val.columns['attack_category'], strict=True)
-  ):
-    if (label, kind) in found or len(found) == MOST:
+  chosen = {}  # by label and kind
+  kinds = zip(val.columns['label'], val.columns['attack_category'], strict=True)
+  for i, kind in enumerate(kinds):
+    if kind in chosen or len(chosen) == MAX_SAMPLES:
       continue
     example = val[i]
     given = [bool(example.get(m)) for m in preprocess.modalities]
     if given == preprocess(example)['present'].tolist():
-      found[label, kind] = example
-  return list(found.values())
+      chosen[kind] = example
+  return list(chosen.values())
 
 
-def _pattern(source, bits, seed: int) -> dict[str, Any]:
-  """A made-up example: waves and noise, in the bits of the data."""
-  rng, S = np.random.default_rng(seed), 2 * source.model.image_size
+def _synthetic_example(trained, bits, seed: int) -> dict[str, Any]:
+  """Waves and noise, in the bit depth of the data."""
+  rng, S = np.random.default_rng(seed), 2 * trained.model.image_size
   y, x = np.mgrid[:S, :S] / S
   example = {'id': f'pattern_{seed}', 'label': 0}
-  for m in source.model.modalities:
-    deep = 16 in bits[m]
-    wave = np.sin(7 * x + 5 * y + seed)[..., None] + rng.normal(
-      0, 0.2, (S, S, 3 if m == 'rgb' else 1)
-    )
-    unit = np.clip(0.5 + 0.25 * wave, 0, 1)
-    # Millimetres about a face at arm's length, or grey levels.
-    values = 600 + 300 * unit if deep and m == 'depth' else unit * (65535 if deep else 255)
-    example[m] = cv2.imencode('.png', values.astype(np.uint16 if deep else np.uint8))[1].tobytes()
+  for m in trained.model.modalities:
+    noise = rng.normal(0, 0.2, (S, S, 3 if m == 'rgb' else 1))
+    unit = np.clip(0.5 + 0.25 * (np.sin(7 * x + 5 * y + seed)[..., None] + noise), 0, 1)
+    if 16 not in bits[m]:
+      image = (255 * unit).astype(np.uint8)
+    elif m == 'depth':  # millimetres about a face at arm's length
+      image = (600 + 300 * unit).astype(np.uint16)
+    else:
+      image = (65535 * unit).astype(np.uint16)
+    example[m] = cv2.imencode('.png', image)[1].tobytes()
   return example

@@ -1,4 +1,4 @@
-"""Signs a bundle's card, see `prediction.signature`."""
+"""Signs a bundle's card; `prediction.signature` verifies it."""
 
 import os
 from pathlib import Path
@@ -22,10 +22,10 @@ def read_key(path: str | os.PathLike):
     path, lambda content: serialization.load_pem_private_key(content, password=None), 'private'
   )
   if not isinstance(key, Ed25519PrivateKey):
-    raise ConfigError(f'{path} is a key of another kind than Ed25519. {signature.MAKE_KEYS}')
+    raise ConfigError(f'{path} is not an Ed25519 key. {signature.MAKE_KEYS}')
   return key
 
 
 def write(folder: Path, key) -> None:
-  """Writes the signature of `card.json` beside it, whatever else is in the folder."""
+  """Writes the signature of a bundle's `card.json`."""
   (folder / signature.NAME).write_bytes(key.sign((folder / 'card.json').read_bytes()))

@@ -41,7 +41,8 @@ def check(card: Any) -> None:
     _text(card, name)
   for name in ('version', 'licence'):
     _text(card, name, default='')
-  _texts(card, 'remarks', default=[])
+  _texts(card, 'notes', default=[])
+  _texts(card, 'remarks', default=[])  # the name of `notes` in earlier bundles
   _integer(card, 'sequence', 0)
   size = _integer(card, 'image_size', 1, LARGEST_IMAGE)
   _field(card, 'model', dict)

@@ -15,8 +15,7 @@ import pytest
 
 from flexfas_jax import errors, predict
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.export import bundle, deciding, graph
-from flexfas_jax.export import source as sources
+from flexfas_jax.export import bundle, bundle_thresholds, graph, trained_model, val_data
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.prediction import Predictor
 from flexfas_jax.prediction.runners import stablehlo
@@ -55,7 +54,7 @@ def run(config, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def exported(config, run):
-  bundle.run(config, str(run), formats=','.join(HERE), **TINY)
+  bundle.export(config, str(run), formats=','.join(HERE), **TINY)
   return run / 'bundle'
 
 
@@ -85,7 +84,7 @@ def test_the_card(card, run):
   }  # fmt: skip
   results = json.loads((run / 'results.json').read_text())
   assert card['metrics']['intra']['rgb']['acer'] == results['intra']['rgb']['acer']
-  assert card['data']['rendered'] and 'RENDERED' in ' '.join(card['remarks'])
+  assert card['data']['rendered'] and 'RENDERED' in ' '.join(card['notes'])
   assert json.loads(json.dumps(card, allow_nan=False)) == card
 
 
@@ -142,14 +141,16 @@ def test_whoever_follows_the_samples_gets_their_scores(exported, card):
 
 
 def test_a_weight_that_is_off_ends_with_5_and_leaves_nothing(config, run, tmp_path, monkeypatch):
-  def off(model, variables, subset=None, make=graph.make):
+  def off(model, variables, subset=None, build=graph.build):
     variables = jax.tree.map(np.copy, variables)
     variables['params']['head']['logit']['bias'] += 2e-3
-    return make(model, variables, subset)
+    return build(model, variables, subset)
 
-  monkeypatch.setattr(graph, 'make', off)
+  monkeypatch.setattr(graph, 'build', off)
   target = tmp_path / 'bundle'
-  code = errors.exit_code_of(lambda: bundle.run(config, str(run), str(target), 'stablehlo', **TINY))
+  code = errors.exit_code_of(
+    lambda: bundle.export(config, str(run), str(target), 'stablehlo', **TINY)
+  )
   assert code == 5
   assert list(tmp_path.iterdir()) == []
 
@@ -158,49 +159,49 @@ def test_a_weight_that_is_off_ends_with_5_and_leaves_nothing(config, run, tmp_pa
   'options,error,said',
   [
     ({'formats': 'coreml'}, ConfigError, "unknown 'coreml'; choose from: stablehlo, onnx"),
-    ({'formats': ','}, ConfigError, '--formats names nothing'),
+    ({'formats': ','}, ConfigError, '--formats is empty'),
     ({'modalities': 'rgb,thermal'}, ConfigError, "no 'thermal'; it has: rgb, ir"),
     ({'modalities': ''}, ConfigError, 'choose from: rgb, rgb\\+ir, ir'),
   ],
 )
 def test_wrong_usage(config, run, tmp_path, options, error, said):
   with pytest.raises(error, match=said):
-    bundle.run(config, str(run), str(tmp_path / 'b'), **options)
+    bundle.export(config, str(run), str(tmp_path / 'b'), **options)
   assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_is_taken(config, run, tmp_path):
-  with pytest.raises(StateError, match='is there already'):
-    bundle.run(config, str(run), str(tmp_path), 'stablehlo')
+  with pytest.raises(StateError, match='exists; name another'):
+    bundle.export(config, str(run), str(tmp_path), 'stablehlo')
 
 
 @pytest.mark.parametrize('name,format', [('jax2onnx', 'onnx'), ('litert_converter', 'tflite')])
 def test_a_missing_extra(config, run, tmp_path, monkeypatch, name, format):
   monkeypatch.setitem(sys.modules, name, None)
   with pytest.raises(ConfigError, match=rf"pip install 'flexfas_jax\[{format}\]'"):
-    bundle.run(config, str(run), str(tmp_path / 'b'), format)
+    bundle.export(config, str(run), str(tmp_path / 'b'), format)
 
 
 def test_a_subset_that_the_fusion_cannot_serve(config, run):
-  source = sources.of_workdir(config, run)
+  source = trained_model.restore(config, run)
   source = source._replace(subsets=(('rgb',), ('rgb', 'ir')))
   source.model.requires = ('rgb',)
-  with pytest.raises(ConfigError, match='ir cannot be served: the fusion needs rgb'):
-    bundle.subsets_of(source, 'ir')
-  assert bundle.subsets_of(source, 'ir+rgb,rgb') == ([('rgb',)], True)
-  assert bundle.subsets_of(source, 'rgb') == ([('rgb',)], False)
+  with pytest.raises(ConfigError, match='ir cannot be served: the fusion requires rgb'):
+    bundle.parse_subsets(source, 'ir')
+  assert bundle.parse_subsets(source, 'ir+rgb,rgb') == ([('rgb',)], True)
+  assert bundle.parse_subsets(source, 'rgb') == ([('rgb',)], False)
 
 
 def test_a_workdir_that_is_not_ready(config, run, tmp_path):
   def export():
-    bundle.run(config, str(tmp_path / 'run'), str(tmp_path / 'b'), 'stablehlo')
+    bundle.export(config, str(tmp_path / 'run'), str(tmp_path / 'b'), 'stablehlo')
 
   with pytest.raises(StateError, match='holds no training'):
     export()
   shutil.copytree(run, tmp_path / 'run', ignore=shutil.ignore_patterns('bundle'))
   header = tmp_path / 'run' / 'scores' / 'intra.json'
   header.write_text(header.read_text().replace('"weights_hash": "', '"weights_hash": "0'))
-  with pytest.raises(StateError, match='of other weights than step 8'):
+  with pytest.raises(StateError, match='belongs to other weights than step 8'):
     export()
   (tmp_path / 'run' / 'results.json').unlink()
   with pytest.raises(StateError, match='no results.json; run --mode=evaluate first'):
@@ -212,12 +213,14 @@ def test_a_workdir_that_is_not_ready(config, run, tmp_path):
 
 
 def test_val_is_scored_anew_where_its_scores_are_of_others(config, run, tmp_path):
-  source = sources.of_workdir(config, run)
-  stored, origin = deciding.val_scores(source, None)
+  source = trained_model.restore(config, run)
+  stored, origin = bundle_thresholds.get_val_scores(source, None)
   assert origin == 'scores/val.csv'
   (tmp_path / 'scores').mkdir()
-  anew, origin = deciding.val_scores(source._replace(folder=tmp_path), sources.open_val(source))
-  assert origin == 'scored anew'
+  anew, origin = bundle_thresholds.get_val_scores(
+    source._replace(folder=tmp_path), val_data.open_val(source)
+  )
+  assert origin == 'scored by the export'
   assert anew.ids.tolist() == stored.ids.tolist()
   for name, score in stored.scores.items():
     np.testing.assert_allclose(anew.scores[name], score, atol=1e-5)
@@ -227,11 +230,11 @@ def test_of_several_views_the_first_is_exported(config, run, tmp_path):
   """By which a device looks once; its thresholds are of that, not of the mean of the run's."""
   config = config.copy_and_resolve_references()
   config.views = ('centre=0.8', 'flip')
-  bundle.run(config, str(run), str(tmp_path / 'bundle'), formats='weights', **TINY)
+  bundle.export(config, str(run), str(tmp_path / 'bundle'), formats='weights', **TINY)
   card = json.loads((tmp_path / 'bundle' / 'card.json').read_text())
   assert card['view'] == 'centre=0.8' and "view 'centre=0.8'" in ' '.join(card['preprocessing'])
-  assert any('mean over the views centre=0.8, flip' in remark for remark in card['remarks'])
-  assert {one['scores'] for one in card['thresholds'].values()} == {'scored anew'}
+  assert any('mean over the views centre=0.8, flip' in note for note in card['notes'])
+  assert {one['scores'] for one in card['thresholds'].values()} == {'scored by the export'}
   predictor = Predictor.load(tmp_path / 'bundle', format='weights')
   told = json.loads((tmp_path / 'bundle' / 'samples' / 'samples.json').read_text())['samples']
   for one in told:
@@ -247,11 +250,11 @@ def test_the_resizing_of_a_run_is_in_its_bundle(config, run, card, tmp_path):
   config, workdir = config.copy_and_resolve_references(), tmp_path / 'run'
   config.resize = 'bilinear'
   with pytest.raises(StateError, match='resize: area there, bilinear now'):
-    bundle.run(config, str(run), str(tmp_path / 'other'), formats='weights', **TINY)
+    bundle.export(config, str(run), str(tmp_path / 'other'), formats='weights', **TINY)
   shutil.copytree(run, workdir)
   fields = json.loads((workdir / 'config.json').read_text())
   (workdir / 'config.json').write_text(json.dumps(fields | {'resize': 'bilinear'}))
-  bundle.run(config, str(workdir), str(tmp_path / 'bundle'), formats='weights', **TINY)
+  bundle.export(config, str(workdir), str(tmp_path / 'bundle'), formats='weights', **TINY)
   written = json.loads((tmp_path / 'bundle' / 'card.json').read_text())
   assert (card['resize'], written['resize']) == ('area', 'bilinear')
   text = ' '.join(card['preprocessing']), ' '.join(written['preprocessing'])
@@ -271,7 +274,7 @@ def test_the_resizing_of_a_run_is_in_its_bundle(config, run, card, tmp_path):
 def test_a_small_val_is_refused_by_default(config, run, tmp_path, capsys):
   """28 samples of 4 subjects: a threshold that is fitted on them says nothing of others."""
   target = tmp_path / 'bundle'
-  code = errors.exit_code_of(lambda: bundle.run(config, str(run), str(target), 'weights'))
+  code = errors.exit_code_of(lambda: bundle.export(config, str(run), str(target), 'weights'))
   said = capsys.readouterr().err
   assert code == 4 and 'Required: 30 scores of 10 subjects of each class' in said
   assert 'lower --min_val_scores and --min_val_subjects' in said
@@ -280,7 +283,7 @@ def test_a_small_val_is_refused_by_default(config, run, tmp_path, capsys):
 
 def test_lower_minimums_are_said(card, exported):
   assert card['evidence'] == {'min_scores': 12, 'min_subjects': 2}
-  for text in (' '.join(card['remarks']), (exported / 'CARD.md').read_text()):
+  for text in (' '.join(card['notes']), (exported / 'CARD.md').read_text()):
     assert 'accepted from 12 scores of 2 subjects of each class on val; the default is 30' in text
   for one in card['thresholds'].values():
     assert one['counts'] == {
@@ -293,24 +296,24 @@ def test_prediction_with_a_subset_without_evidence_is_refused(
   config, run, prepared, tmp_path, monkeypatch, capsys
 ):
   """No bona fide val sample has infrared: no threshold for it, and no decision by it."""
-  presence = deciding.presence
+  read_presence = bundle_thresholds.read_presence
 
   def without_ir(source, val):
     labels = dict(zip(val.columns['id'], val.columns['label'], strict=True))
     return {
       id_: row & np.array([True, labels[id_] == 'attack'])
-      for id_, row in presence(source, val).items()
+      for id_, row in read_presence(source, val).items()
     }
 
-  monkeypatch.setattr(deciding, 'presence', without_ir)
+  monkeypatch.setattr(bundle_thresholds, 'read_presence', without_ir)
   target = tmp_path / 'bundle'
-  bundle.run(config, str(run), str(target), 'weights', **TINY)
+  bundle.export(config, str(run), str(target), 'weights', **TINY)
   warned = capsys.readouterr().err
   for name in ('rgb+ir', 'ir'):
     assert f'warning: No threshold for {name} (0 bona_fide scores of 0 subjects)' in warned
   card = json.loads((target / 'card.json').read_text())
   assert list(card['thresholds']) == ['rgb'] and card['subsets'] == ['rgb', 'rgb+ir', 'ir']
-  assert any('No threshold for ir' in remark for remark in card['remarks'])
+  assert any('No threshold for ir' in note for note in card['notes'])
   text = (target / 'CARD.md').read_text()
   assert '| ir | none: refused |' in text and 'No threshold for ir' in text
   files = {m: target / f'samples/0_{m}.png' for m in ('rgb', 'ir')}
@@ -349,9 +352,9 @@ def test_a_signed_bundle_by_the_command(run, prepared, tmp_path):
 def test_a_key_that_signs_nothing_is_found_at_once(config, run, tmp_path):
   (tmp_path / 'key.pem').write_text('no key')
   with pytest.raises(ConfigError, match='is not the PEM file of a private Ed25519 key'):
-    bundle.run(config, str(run), str(tmp_path / 'b'), 'weights', sign_key=tmp_path / 'key.pem')
+    bundle.export(config, str(run), str(tmp_path / 'b'), 'weights', sign_key=tmp_path / 'key.pem')
   with pytest.raises(ConfigError, match='--sequence=-1'):
-    bundle.run(config, str(run), str(tmp_path / 'b'), 'weights', sequence=-1)
+    bundle.export(config, str(run), str(tmp_path / 'b'), 'weights', sequence=-1)
 
 
 def test_flags_of_another_mode_are_refused():

@@ -23,7 +23,7 @@ def test_equal_constants_are_kept_once():
     helper.make_tensor_value_info(name, library.TensorProto.FLOAT, [1, 2]) for name in ('x', 'x3')
   ]
   graph = helper.make_graph(nodes, 'sum', ends[:1], ends[1:], constants)
-  onnx._share(graph)
+  onnx._share_constants(graph)
   assert [one.name for one in graph.initializer] == ['a', 'c', 'd']
   assert [list(node.input) for node in graph.node] == [
     ['x', 'a'],
@@ -37,7 +37,7 @@ def test_a_file_has_each_constant_once(tmp_path):
   """Two sensors that share their weights, which the converter writes for each."""
   pytest.importorskip('jax2onnx', reason='needs the extra onnx')
   source = source_of(modalities=('rgb', 'ir'))
-  (entry,) = onnx.write(graphs.make(source.model, source.variables), source, tmp_path)
+  (entry,) = onnx.write(graphs.build(source.model, source.variables), source, tmp_path)
   found = [
     (one.data_type, tuple(one.dims), one.raw_data)
     for one in library.load(tmp_path / entry['file']).graph.initializer

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import ExportError
-from flexfas_jax.export import graph, parity, smaller
-from flexfas_jax.export import source as sources
+from flexfas_jax.export import graph, parity, quantization, trained_model
 from flexfas_jax.export.formats import stablehlo, weights
 from tests.export.bundle_test import EXTRAS
 from tests.toy import SIZE, TOY, fill, make
@@ -28,14 +27,14 @@ def source_of(**fields):
   from flexfas_jax.models import flexmodal
 
   abstract = jax.eval_shape(flexmodal.build(**described).init, jax.random.key(0))
-  return sources.make(described, fill(abstract))
+  return trained_model.create(described, fill(abstract))
 
 
 @pytest.mark.parametrize('absent', ['exclude', 'blank'])
 def test_how_it_is_stood_in_for_what_is_absent(tmp_path, absent):
   source = source_of(absent=absent, dtype='bfloat16')
   assert source.fields['dtype'] == 'float32'
-  entries = stablehlo.write(graph.make(source.model, source.variables), source, tmp_path)
+  entries = stablehlo.write(graph.build(source.model, source.variables), source, tmp_path)
   (found,) = parity.measure(source, entries, tmp_path, {})
   assert found['difference'].keys() == {'fixed', 'random', 'masked'}
   assert max(found['difference'].values()) < 1e-5
@@ -45,7 +44,7 @@ def test_how_it_is_stood_in_for_what_is_absent(tmp_path, absent):
 @pytest.mark.parametrize('backbone', TOY)
 def test_every_backbone_becomes_a_file(tmp_path, monkeypatch, backbone, format):
   """Their converters know few of XLA's operations, and refuse the rest."""
-  monkeypatch.setattr(smaller, '_LEAST', 2)  # a toy's weights are few, and are to be made smaller
+  monkeypatch.setattr(quantization, '_MIN_SIZE', 2)  # the weights of a toy are few
   pytest.importorskip(EXTRAS[format], reason=f'needs the extra {format}')
   source = source_of(
     backbone={'name': backbone, **TOY[backbone]},
@@ -53,14 +52,14 @@ def test_every_backbone_becomes_a_file(tmp_path, monkeypatch, backbone, format):
     image_size=SIZE[backbone],
   )
   writer = importlib.import_module(f'flexfas_jax.export.formats.{format}')
-  entries = writer.write(graph.make(source.model, source.variables), source, tmp_path)
+  entries = writer.write(graph.build(source.model, source.variables), source, tmp_path)
   for told, bound in zip(parity.measure(source, entries, tmp_path, {}), BOUNDS, strict=False):
     assert max(told['difference'].values()) < bound
 
 
 def test_what_is_absent_does_not_matter_and_is_asked_about():
   model, _ = make('vit', 'concat')
-  inputs = parity.made(model)
+  inputs = parity.synthetic_inputs(model)
   assert len(inputs.kind) == 32
   masked = inputs.kind == 'masked'
   assert masked.sum() == len(model.subsets)
@@ -71,7 +70,7 @@ def test_what_is_absent_does_not_matter_and_is_asked_about():
 
 def test_a_graph_of_some_sensors_is_not_asked_about_samples_without_them(tmp_path):
   source = source_of()
-  own = graph.make(source.model, source.variables, ('rgb', 'depth'))
+  own = graph.build(source.model, source.variables, ('rgb', 'depth'))
   entries = stablehlo.write(own, source, tmp_path)
   (found,) = parity.measure(source, entries, tmp_path, {})
   assert max(found['difference'].values()) < 1e-5
@@ -92,22 +91,22 @@ def test_a_decision_that_changes_is_noticed():
     entry = {'file': 'model.x', 'precision': 'float32'}
 
   one = Answers()
-  one.said = said
-  with pytest.raises(ExportError, match='1 of 2 are decided otherwise'):
-    parity._judged(one, {'rgb': {'value': 0.5}})
-  one.said = {('val', 'rgb'): [np.array([[0, 2], [-0.00001, 2], [0, 1]])]}  # at it is accepted
-  with pytest.raises(ExportError, match='1 of 2 are decided otherwise'):
-    parity._judged(one, {'rgb': {'value': 0.5}})
-  one.said = said
-  found = parity._judged(one, {'rgb': {'value': 0.4}})
+  one.outputs = said
+  with pytest.raises(ExportError, match='1 of 2 decisions change'):
+    parity._summarise(one, {'rgb': {'value': 0.5}})
+  one.outputs = {('val', 'rgb'): [np.array([[0, 2], [-0.00001, 2], [0, 1]])]}  # at it is accepted
+  with pytest.raises(ExportError, match='1 of 2 decisions change'):
+    parity._summarise(one, {'rgb': {'value': 0.5}})
+  one.outputs = said
+  found = parity._summarise(one, {'rgb': {'value': 0.4}})
   assert found['val']['rgb']['changed_decisions'] == 0
   one.entry = {'file': 'model.x', 'precision': 'int8'}
-  cost = parity._judged(one, {'rgb': {'value': 0.5}})['val']['rgb']
+  cost = parity._summarise(one, {'rgb': {'value': 0.5}})['val']['rgb']
   assert (cost['changed_decisions'], cost['acer'], cost['acer_reference']) == (1, 0.5, 0.0)
   assert cost['acer_loss'] == 0.5
-  one.said = {('fixed', 'rgb'): [np.array([[np.nan], [1], [-1]])]}
-  with pytest.raises(ExportError, match='no number'):
-    parity._judged(one, {})
+  one.outputs = {('fixed', 'rgb'): [np.array([[np.nan], [1], [-1]])]}
+  with pytest.raises(ExportError, match='NaN or infinity'):
+    parity._summarise(one, {})
 
 
 def test_timm_has_names_for_some_backbones():

@@ -37,5 +37,5 @@ def test_every_image_of_a_chosen_sample_carries_signal():
       example('f', 'print', covered=['rgb']),
     ]
   )
-  found = samples.choose(val, Preprocess(8, ('rgb', 'ir')))
+  found = samples.choose_examples(val, Preprocess(8, ('rgb', 'ir')))
   assert [one['id'] for one in found] == ['c', 'd']

@@ -31,7 +31,7 @@ def bundle(tmp_path_factory):
   model, variables = toy.make()
   folder = tmp_path_factory.mktemp('bundles') / 'toy'
   folder.mkdir()
-  (entry,) = stablehlo.write(graph.make(model, variables), None, folder)
+  (entry,) = stablehlo.write(graph.build(model, variables), None, folder)
   content = (folder / entry['file']).read_bytes()
   entry |= bundles.about(content) | {'weights_hash': bundles.WEIGHTS}
   return bundles.write(folder, models=[entry], image_size=model.image_size)

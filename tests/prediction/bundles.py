@@ -97,7 +97,7 @@ def write(folder, **changes):
     'evidence': {'min_scores': 30, 'min_subjects': 10},
     'metrics': {},
     'licence': 'none',
-    'remarks': [],
+    'notes': [],
     'models': [entry(content)],
     'files': {},
     **changes,

@@ -62,7 +62,7 @@ def model(**fields):
     ({'sequence': None}, 'sequence is missing'),
     ({'sequence': -1}, 'sequence is -1; expected at least 0'),
     ({'sequence': 1.0}, 'sequence is 1.0, not an integer'),
-    ({'remarks': [1]}, 'remarks is .*not a list of texts'),
+    ({'notes': [1]}, 'notes is .*not a list of texts'),
     ({'thresholds': None}, 'thresholds is missing'),
     ({'thresholds': []}, 'thresholds is .*, not an object'),
     ({'thresholds': {'rgb': 0.5}}, 'thresholds.rgb is 0.5, not an object'),

@@ -26,8 +26,8 @@ def bundle(tmp_path_factory):
   folder = tmp_path_factory.mktemp('bundles') / 'all'
   folder.mkdir()
   source = source_of()
-  whole = graph.make(source.model, source.variables)
-  rgb = graph.make(source.model, source.variables, ('rgb',))
+  whole = graph.build(source.model, source.variables)
+  rgb = graph.build(source.model, source.variables, ('rgb',))
   entries = []
   for format in formats.ALL:
     if format in EXTRAS:

@@ -1,7 +1,7 @@
 """ONNX by jax2onnx (extra `onnx`): any batch with `present`, batch 1 for a fixed subset.
 
-With a batch that is a number, what follows from the weights alone is computed ahead: a third of the
-time of a small model.
+With a static batch, the export computes what depends on the weights alone: a third of a small
+model's time.
 """
 
 import warnings
@@ -12,32 +12,32 @@ import jax.extend
 
 from flexfas_jax.errors import ConfigError
 
-SUBSETS = True
+FIXED_SUBSETS = True
 
 
 def check() -> None:
-  """Raises a ConfigError where the extra is missing."""
+  """Raises a ConfigError if the extra is missing."""
   try:
     import jax2onnx  # noqa: F401
     import onnxruntime  # noqa: F401
   except ImportError as error:
     raise ConfigError(
-      f'--formats=onnx needs the extra `onnx` ({error.name} is missing): '
+      f'--formats=onnx requires the extra `onnx` ({error.name} is missing): '
       "pip install 'flexfas_jax[onnx]', or leave the format out"
     ) from None
 
 
-def write(graph, source, folder: Path) -> list[dict]:
-  """`STEM.onnx`; arguments and result as in `stablehlo.write`."""
-  del source
+def write(graph, trained, folder: Path) -> list[dict]:
+  """Writes `STEM.onnx`; arguments and result as in `stablehlo.write`."""
+  del trained
   import jax2onnx
 
   B = jax.export.symbolic_shape('B')[0] if graph.present else 1
   shapes = graph.shapes(B)
-  # As primitives of lax: jax2onnx has layers of its own for Flax's and jax.numpy's, and of these a
-  # concatenation may come out as float64.
+  # Trace to lax primitives first: jax2onnx's own versions of Flax and jax.numpy functions may give
+  # a concatenation in float64.
   traced = jax.extend.core.jaxpr_as_fun(jax.make_jaxpr(graph.function)(*shapes))
-  # What it computes itself promotes ranks, and asks for float64 where it gets float32.
+  # jax2onnx itself promotes ranks, and requests float64 where it gets float32.
   with jax.numpy_rank_promotion('allow'), warnings.catch_warnings():
     warnings.simplefilter('ignore')
     model = jax2onnx.to_onnx(
@@ -47,24 +47,24 @@ def write(graph, source, folder: Path) -> list[dict]:
       input_names=graph.names,
       output_names=['logit'],
     )
-  _share(model.graph)
+  _share_constants(model.graph)
   file = f'{graph.stem}.onnx'
   (folder / file).write_bytes(model.SerializeToString())
-  about = graph.about('onnx', file, B='B' if graph.present else 1)
-  return [about | {'opset': model.opset_import[0].version}]
+  entry = graph.card_entry('onnx', file, B='B' if graph.present else 1)
+  return [entry | {'opset': model.opset_import[0].version}]
 
 
-def _share(graph) -> None:
-  """Keeps one of equal constants: streams that share weights are to share them in the file too."""
-  first, instead, kept = {}, {}, []
-  for one in graph.initializer:
-    key = one.data_type, tuple(one.dims), one.raw_data
-    if one.raw_data and key in first:
-      instead[one.name] = first[key]
+def _share_constants(graph) -> None:
+  """Merges equal constants, so that streams share weights in the file too."""
+  first, replacements, unique = {}, {}, []
+  for constant in graph.initializer:
+    key = constant.data_type, tuple(constant.dims), constant.raw_data
+    if constant.raw_data and key in first:
+      replacements[constant.name] = first[key]
     else:
-      first[key] = one.name
-      kept.append(one)
+      first[key] = constant.name
+      unique.append(constant)
   del graph.initializer[:]
-  graph.initializer.extend(kept)
+  graph.initializer.extend(unique)
   for node in graph.node:
-    node.input[:] = [instead.get(name, name) for name in node.input]
+    node.input[:] = [replacements.get(name, name) for name in node.input]

@@ -1,31 +1,31 @@
-"""StableHLO: one program for CPU, CUDA and TPU, any batch, the weights inside."""
+"""StableHLO: one program for CPU, CUDA and TPU and any batch size, weights included."""
 
 from pathlib import Path
 
 import jax
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-SUBSETS = False  # where jax is, there is room for all streams
+FIXED_SUBSETS = False  # a machine with jax has room for all streams
 
 
 def check() -> None:
-  """It needs nothing that is not here."""
+  """Requires no extra."""
 
 
-def write(graph, source, folder: Path) -> list[dict]:
-  """`model.stablehlo`, by jax.export; read it by `jax.export.deserialize`.
+def write(graph, trained, folder: Path) -> list[dict]:
+  """Writes `model.stablehlo` with jax.export; `jax.export.deserialize` reads it.
 
   Args:
     graph: see `graph.Graph`.
-    source: unused; what the graph was made of.
+    trained: unused.
     folder: of the bundle.
 
   Returns:
     Entries of the card's `models`.
   """
-  del source
+  del trained
   (B,) = jax.export.symbolic_shape('B')
   exported = jax.export.export(jax.jit(graph.function), platforms=PLATFORMS)(*graph.shapes(B))
   file = f'{graph.stem}.stablehlo'
   (folder / file).write_bytes(exported.serialize())
-  return [graph.about('stablehlo', file) | {'platforms': list(PLATFORMS)}]
+  return [graph.card_entry('stablehlo', file) | {'platforms': list(PLATFORMS)}]

@@ -1,6 +1,6 @@
 """TFLite by litert-converter (extra `tflite`), batch 1: weights in float32, float16 and int8.
 
-The converter's entry points are private: which versions are known to work, pyproject.toml says.
+The converter's entry points are private; pyproject.toml pins the versions that work.
 """
 
 from pathlib import Path
@@ -8,38 +8,38 @@ from pathlib import Path
 import jax
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.export import smaller
+from flexfas_jax.export import quantization
 
-SUBSETS = True
+FIXED_SUBSETS = True
 
 
 def check() -> None:
-  """Raises a ConfigError where the extra is missing."""
+  """Raises a ConfigError if the extra is missing."""
   try:
     import ai_edge_litert.interpreter  # noqa: F401
     import litert_converter  # noqa: F401
   except ImportError as error:
     raise ConfigError(
-      f'--formats=tflite needs the extra `tflite` ({error.name} is missing): pip install '
+      f'--formats=tflite requires the extra `tflite` ({error.name} is missing): pip install '
       "'flexfas_jax[tflite]', or leave the format out"
     ) from None
 
 
-def write(graph, source, folder: Path) -> list[dict]:
-  """`STEM_PRECISION.tflite`; arguments and result as in `stablehlo.write`."""
-  del source
+def write(graph, trained, folder: Path) -> list[dict]:
+  """Writes `STEM_PRECISION.tflite`; arguments and result as in `stablehlo.write`."""
+  del trained
   exported = jax.export.export(jax.jit(graph.function), platforms=('cpu',))(*graph.shapes(1))
-  model = _converted(exported.mlir_module_serialized, graph.names)
+  model = _convert(exported.mlir_module_serialized, graph.names)
   entries = []
-  for precision in smaller.PRECISIONS:
+  for precision in quantization.PRECISIONS:
     file = f'{graph.stem}_{precision}.tflite'
-    (folder / file).write_bytes(smaller.with_weights_of(model, precision))
-    entries.append(graph.about('tflite', file, precision, B=1))
+    (folder / file).write_bytes(quantization.quantize_weights(model, precision))
+    entries.append(graph.card_entry('tflite', file, precision, B=1))
   return entries
 
 
-def _converted(program: bytes, names: list[str]) -> bytes:
-  """The flatbuffer of a portable StableHLO program with these inputs."""
+def _convert(program: bytes, names: list[str]) -> bytes:
+  """Converts a portable StableHLO program with these input names to a flatbuffer."""
   from litert_converter import converter_api_ext as converter
   from litert_converter.mlir import ir, passmanager
   from litert_converter.mlir.dialects import stablehlo

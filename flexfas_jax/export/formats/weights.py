@@ -1,4 +1,4 @@
-"""Weights: safetensors by our names, and by timm's where timm has such a network."""
+"""Weights as safetensors: as variables, and under timm's names where timm has the network."""
 
 from pathlib import Path
 
@@ -8,19 +8,19 @@ from safetensors.numpy import save
 
 from flexfas_jax.models.weights import conversion, hashing
 
-SUBSETS = False
+FIXED_SUBSETS = False
 
 
 def check() -> None:
-  """It needs nothing that is not here."""
+  """Requires no extra."""
 
 
-def write(graph, source, folder: Path) -> list[dict]:
-  """`model.safetensors`, and `timm*.safetensors` with each stream's backbone where it is timm's.
+def write(graph, trained, folder: Path) -> list[dict]:
+  """Writes `model.safetensors`, and `timm*.safetensors` with each stream whose backbone timm has.
 
   Args:
     graph: see `graph.Graph`.
-    source: `bundle.Source`: the config's fields of the model and its variables.
+    trained: the exported `TrainedModel`.
     folder: of the bundle.
 
   Returns:
@@ -28,21 +28,22 @@ def write(graph, source, folder: Path) -> list[dict]:
   """
   tensors = {
     '/'.join(str(key.key) for key in path): np.ascontiguousarray(value)
-    for path, value in jax.tree_util.tree_leaves_with_path(source.variables)
+    for path, value in jax.tree_util.tree_leaves_with_path(trained.variables)
   }
-  about = {'format': 'flexfas_jax', 'weights_hash': source.weights_hash}
-  (folder / 'model.safetensors').write_bytes(save(tensors, about))
-  for stream in sorted(k for k in source.variables['params'] if k.startswith('streams_')):
-    _write_timm(stream.removeprefix('streams_'), source, folder)
-  entry = {'model': source.fields, 'weights_hash': source.weights_hash}
-  # Blocks that were trained in a loop are unrolled here: the same numbers under other names.
-  if (found := hashing.hash_weights(source.variables)) != source.weights_hash:
-    entry['variables_hash'] = found
-  return [graph.about('weights', 'model.safetensors') | entry]
+  metadata = {'format': 'flexfas_jax', 'weights_hash': trained.weights_hash}
+  (folder / 'model.safetensors').write_bytes(save(tensors, metadata))
+  for stream in sorted(k for k in trained.variables['params'] if k.startswith('streams_')):
+    _write_timm(stream.removeprefix('streams_'), trained, folder)
+  entry = graph.card_entry('weights', 'model.safetensors')
+  entry |= {'model': trained.fields, 'weights_hash': trained.weights_hash}
+  # A ViT trained with `scan` is unstacked here: the same numbers under other names.
+  if (variables_hash := hashing.hash_weights(trained.variables)) != trained.weights_hash:
+    entry['variables_hash'] = variables_hash
+  return [entry]
 
 
 def timm_name(backbone: dict) -> str | None:
-  """The architecture of timm that a backbone's fields describe, as `foreign_names` calls it."""
+  """The key of timm's architecture with a backbone's fields; None if timm has none."""
   variant = backbone.get('variant')
   if backbone['name'] == 'resnet':
     return {v: f'timm/resnet{v}' for v in ('18', '34', '50')}.get(variant)
@@ -52,10 +53,10 @@ def timm_name(backbone: dict) -> str | None:
   return None
 
 
-def _write_timm(stream: str, source, folder: Path) -> None:
-  """`timm.safetensors` of a shared stream, `timm_MODALITY.safetensors` of one by itself."""
-  if (name := timm_name(source.fields['backbone'])) is None:
+def _write_timm(stream: str, trained, folder: Path) -> None:
+  """Writes `timm.safetensors` for a shared stream, `timm_MODALITY.safetensors` for others."""
+  if (name := timm_name(trained.fields['backbone'])) is None:
     return
-  tensors = conversion.to_torch(source.variables, name, stream)
+  tensors = conversion.to_torch(trained.variables, name, stream)
   file = 'timm.safetensors' if stream == 'shared' else f'timm_{stream}.safetensors'
   (folder / file).write_bytes(save(tensors, {'format': 'pt', 'architecture': name}))

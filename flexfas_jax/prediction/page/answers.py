@@ -56,7 +56,7 @@ class Answers:
       'acer': {name: _finite(values.get('acer')) for name, values in metrics.items()},
       'bits': {m: list(card.bits(m)) for m in predictor.modalities},
       'crop': framing.recipe.method if framing else '',
-      'remarks': list(contents.get('remarks', [])),
+      'notes': list(contents.get('notes', contents.get('remarks', []))),
       'licence': str(contents.get('licence', '')),
       'samples': [
         {'id': one['id'], 'label': one.get('label') or '', 'files': one['files']}

@@ -386,8 +386,8 @@ for (const one of facts.samples) {
 }
 $('samples').hidden = !facts.samples.length;
 $('model').textContent = `Model ${facts.name} (${facts.model})${facts.crop ? `, faces by ${facts.crop}` : '; pictures are of a face, cropped'}`;
-for (const text of [...facts.remarks, facts.licence].filter(Boolean)) {
-  $('remarks').append(Object.assign(document.createElement('p'), { textContent: text }));
+for (const text of [...facts.notes, facts.licence].filter(Boolean)) {
+  $('notes').append(Object.assign(document.createElement('p'), { textContent: text }));
 }
 show();
 document.documentElement.dataset.ready = 'yes';

@@ -1,25 +1,25 @@
-"""TFLite files with smaller weights: float16, or int8 with a scale per channel.
+"""Stores the weights of TFLite files as float16, or as int8 with a scale per channel.
 
-Only what is stored changes. Each weight gets a DEQUANTIZE before its use, which LiteRT's CPU
-kernels take back when a model is loaded: the computation is float32, and as fast.
+Each stored weight is followed by a DEQUANTIZE node. LiteRT's CPU kernels fold these nodes when they
+load a model, so the computation stays float32 and its speed stays the same.
 """
 
 import numpy as np
 
 PRECISIONS = ('float32', 'float16', 'int8')
-_LEAST = 1024  # elements of a weight worth the node
+_MIN_SIZE = 1024  # elements; smaller arrays are not worth a node
 
 
-def with_weights_of(model: bytes, precision: str) -> bytes:
-  """A TFLite model whose constant float32 arrays are stored otherwise.
+def quantize_weights(model: bytes, precision: str) -> bytes:
+  """Stores the constant float32 arrays of a TFLite model in another precision.
 
   Args:
     model: the flatbuffer.
-    precision: of `PRECISIONS`; of int8 the scale is symmetric, one for each slice along the axis
-      that loses least.
+    precision: one of `PRECISIONS`. int8 is symmetric, with one scale for each slice along the axis
+      with the smallest error.
 
   Returns:
-    The flatbuffer of the other model.
+    The new flatbuffer.
   """
   if precision == 'float32':
     return model
@@ -27,13 +27,13 @@ def with_weights_of(model: bytes, precision: str) -> bytes:
   from ai_edge_litert import schema_py_generated as schema
 
   tree = schema.ModelT.InitFromPackedBuf(model, 0)
-  code, stored = _dequantize_code(tree, schema), {}
+  opcode, stored = _add_dequantize(tree, schema), {}
   for graph in tree.subgraphs:
     for index in range(len(graph.tensors)):
       value = _constant(tree, graph.tensors[index], schema)
-      # What is all one value is no weight, such as a maximum's border of -inf.
-      if value is not None and value.size >= _LEAST and (value != value.flat[0]).any():
-        _store(tree, graph, index, value, precision, code, stored, schema)
+      # An array of one value is no weight, e.g. the border of -inf of a maximum.
+      if value is not None and value.size >= _MIN_SIZE and (value != value.flat[0]).any():
+        _store(tree, graph, index, value, precision, opcode, stored, schema)
   used = {tensor.buffer for graph in tree.subgraphs for tensor in graph.tensors}
   for index in stored.keys() - used:
     tree.buffers[index].data = None
@@ -42,18 +42,18 @@ def with_weights_of(model: bytes, precision: str) -> bytes:
   return bytes(builder.Output())
 
 
-def quantised(value: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-  """(int8 of the same shape, its scales [n] float32, the axis that they go along)."""
-  best = None
+def quantize_int8(value: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+  """(int8 of the same shape, scales [n] float32, the axis of the scales)."""
+  best_error, best = None, None
   for axis in range(value.ndim):
     others = tuple(i for i in range(value.ndim) if i != axis)
-    reach = np.abs(value).max(others, keepdims=True)
-    scale = np.maximum(reach, 1e-12).astype(np.float32) / np.float32(127)
-    whole = np.clip(np.round(value / scale), -127, 127)
-    error = float(((whole * scale - value) ** 2).sum())
-    if best is None or error < best[0]:
-      best = error, whole.astype(np.int8), scale.reshape(-1), axis
-  return best[1:]
+    largest = np.abs(value).max(others, keepdims=True)
+    scale = np.maximum(largest, 1e-12).astype(np.float32) / np.float32(127)
+    quantized = np.clip(np.round(value / scale), -127, 127)
+    error = float(((quantized * scale - value) ** 2).sum())
+    if best_error is None or error < best_error:
+      best_error, best = error, (quantized.astype(np.int8), scale.reshape(-1), axis)
+  return best
 
 
 def _constant(tree, tensor, schema) -> np.ndarray | None:
@@ -64,25 +64,26 @@ def _constant(tree, tensor, schema) -> np.ndarray | None:
   return np.asarray(data, np.uint8).view('<f4').reshape(shape)
 
 
-def _dequantize_code(tree, schema) -> int:
+def _add_dequantize(tree, schema) -> int:
+  """Adds the operator code of DEQUANTIZE; returns its index."""
   code = schema.OperatorCodeT()
   code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
-  code.version = 5  # the newest that any of these needs: int8 by channel
+  code.version = 5  # int8 scales per channel require it
   tree.operatorCodes.append(code)
   return len(tree.operatorCodes) - 1
 
 
-def _store(tree, graph, index: int, value, precision: str, code: int, stored, schema) -> None:
-  """Tensor `index` becomes the result of a DEQUANTIZE of a smaller constant.
+def _store(tree, graph, index: int, value, precision: str, opcode: int, stored, schema) -> None:
+  """Makes tensor `index` the output of a DEQUANTIZE of a smaller constant.
 
-  `stored` is {buffer: the smaller one in its place}: tensors may share theirs.
+  `stored` maps a buffer to its smaller one, since tensors may share a buffer.
   """
   small, tensor = schema.TensorT(), graph.tensors[index]
   small.shape, small.name = tensor.shape, tensor.name + b'/' + precision.encode()
   if precision == 'float16':
     data, small.type = value.astype('<f2'), schema.TensorType.FLOAT16
   else:
-    data, scale, axis = quantised(value)
+    data, scale, axis = quantize_int8(value)
     small.type = schema.TensorType.INT8
     small.quantization = schema.QuantizationParametersT()
     small.quantization.scale = scale
@@ -96,9 +97,9 @@ def _store(tree, graph, index: int, value, precision: str, code: int, stored, sc
     stored[key] = len(tree.buffers) - 1
   small.buffer = stored[key]
   graph.tensors.append(small)
-  tensor.buffer = 0  # by convention the empty one: it is computed
+  tensor.buffer = 0  # by convention the empty buffer: the tensor is computed
   node = schema.OperatorT()
-  node.opcodeIndex = code
+  node.opcodeIndex = opcode
   node.inputs, node.outputs = [len(graph.tensors) - 1], [index]
   node.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
   node.builtinOptions = schema.DequantizeOptionsT()

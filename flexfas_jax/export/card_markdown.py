@@ -1,0 +1,154 @@
+"""Renders a card as `CARD.md`."""
+
+from typing import Any
+
+
+def render(card: dict[str, Any]) -> str:
+  """Markdown of a card."""
+  parts = [
+    f'# {card["name"]}\n\nDistinguishes bona fide faces from presentation attacks, from '
+    f'{", ".join(card["modalities"])} or the subset of them that a device has. A score is the '
+    'probability of bona fide; a face is accepted when its score reaches the threshold of the '
+    'sensors that were present.',
+    '\n'.join(f'**{line}**' for line in card['notes']),
+    '## Models\n\n' + _models(card['models']),
+    'Differences are from the checkpoint in float32, in the logit (float32 files are within 1e-4 '
+    'in the score): the largest over fixed, random and masked inputs, one by one and in a batch, '
+    'and over the val set under every subset. The loss is in ACER on val, at the thresholds below: '
+    'the worst subset.',
+    '## Thresholds\n\n' + _thresholds(card),
+    '## Inputs\n\n' + _inputs(card),
+    '## Preprocessing\n\n' + '\n'.join(f'{i}. {s}' for i, s in enumerate(card['preprocessing'], 1)),
+    'To check another implementation, use the images in `samples/`: `samples.json` has the hashes '
+    'of the preprocessed arrays and the expected scores.',
+    '## Results\n\n' + _metrics(card['metrics'], card['data']['rules']),
+    '## Origin\n\n' + _origin(card),
+  ]
+  return '\n\n'.join(p for p in parts if p) + '\n'
+
+
+def summarise(card: dict[str, Any]) -> str:
+  """One line for each model, for a terminal."""
+  lines = []
+  for model in card['models']:
+    loss = _acer_loss(model)
+    difference = max(model['parity']['difference'].values())
+    cost = '' if loss is None or model['precision'] == 'float32' else f', ACER {100 * loss:+.2f} %'
+    size = model['bytes'] / 1e6
+    lines.append(f'{model["file"]}: {size:.2f} MB, differs by {difference:.1e}{cost}')
+  return '\n'.join(lines)
+
+
+def _acer_loss(model: dict[str, Any]) -> float | None:
+  """The largest over the subsets; None if no subset has a threshold."""
+  losses = [v['acer_loss'] for v in model['parity']['val'].values() if 'acer_loss' in v]
+  return max(losses) if losses else None
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+  lines = [header, ['---'] * len(header), *rows]
+  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def _models(models) -> str:
+  rows = []
+  for model in models:
+    val = model['parity']['val'].values()
+    loss = _acer_loss(model)
+    rows.append(
+      [
+        f'`{model["file"]}`',
+        model['precision'],
+        ', '.join(i['name'] for i in model['inputs']),
+        f'{model["bytes"] / 1e6:.2f}',
+        f'{max(model["parity"]["difference"].values()):.1e}',
+        f'{sum(v["changed_decisions"] for v in val)} of {sum(v["n"] for v in val)}',
+        'unknown' if loss is None else f'{100 * loss:+.2f}',
+      ]
+    )
+  header = ['file', 'precision', 'inputs', 'MB', 'difference', 'decisions changed', 'ACER loss, %']
+  return _table(header, rows)
+
+
+def _thresholds(card) -> str:
+  header = ['sensors', 'threshold', 'rule', 'fitted on (samples)']
+  header += [f'{label} scores (subjects)' for label in ('attack', 'bona fide')]
+  header += ['list']
+  rows = []
+  for name in card['subsets']:
+    threshold = card['thresholds'].get(name)
+    if threshold is None:
+      rows.append([name, 'none: refused', *[''] * (len(header) - 2)])
+      continue
+    row = [name, f'{threshold["value"]:.6f}', threshold['rule']]
+    row += [f'{threshold["val"]} ({threshold["n"]})']
+    row += [f'{n["scores"]} ({n["subjects"]})' for n in threshold['counts'].values()]
+    rows.append([*row, threshold['list_hash'][:12]])
+  minimum = card['evidence']
+  return (
+    f'{_table(header, rows)}\n\nA subset has a threshold if each class has at least '
+    f'{minimum["min_scores"]} scores of {minimum["min_subjects"]} subjects on val, in which all '
+    'its modalities carry signal. With any other subset, prediction is refused.'
+  )
+
+
+def _inputs(card) -> str:
+  rows = []
+  for name, one in card['inputs'].items():
+    bits = ' or '.join(f'{b} bits' for b in one['bits'])
+    rows.append(
+      [
+        name,
+        f'[B, {one["size"]}, {one["size"]}, {one["channels"]}] {one["dtype"]}',
+        f'[{one["range"][0]:.4f}, {one["range"][1]:.4f}]',
+        f'{bits}, {one["unit"]}' if 'unit' in one else bits,
+      ]
+    )
+  M = len(card['modalities'])
+  rows.append(['present', f'[B, {M}] bool', '', ', '.join(card['modalities'])])
+  return _table(['name', 'array', 'range', 'images'], rows)
+
+
+def _metrics(metrics, rules) -> str:
+  parts = []
+  for test, subsets in metrics.items():
+    rows = [
+      [
+        name,
+        *(_rate(values, m) for m in ('acer', 'apcer_max', 'apcer', 'bpcer')),
+        f'{values.get("n_attack")} / {values.get("n_bona_fide")}',
+      ]
+      for name, values in subsets.items()
+    ]
+    header = ['sensors', 'ACER', 'APCER, worst species', 'APCER', 'BPCER', 'attacks / bona fide']
+    table = _table(header, rows)
+    parts.append(f'`{test}`, threshold {rules.get(test, "?")}, in percent:\n\n{table}')
+  if any('intervals' in values for subsets in metrics.values() for values in subsets.values()):
+    parts.append('In brackets: 95 % intervals, bootstrapped over subjects, or over samples.')
+  return '\n\n'.join(parts)
+
+
+def _rate(values, name: str) -> str:
+  if values.get(name) is None:
+    return ''
+  intervals = values.get('intervals', {}).get(name, {})
+  interval = intervals.get('bootstrap') or intervals.get('clopper_pearson')
+  brackets = f' [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]' if interval else ''
+  return f'{100 * values[name]:.1f}{brackets}'
+
+
+def _origin(card) -> str:
+  data = card['data']
+  lines = [
+    f'- training data: {data["train"]}',
+    f'- step chosen and thresholds fitted on: {data["val"]}',
+    *(f'- tested on, as `{name}`: {selection}' for name, selection in data['test'].items()),
+    f'- licence: {card["licence"]}',
+    f'- weights: step {card["step"]}, SHA-256 `{card["weights_hash"]}`',
+    f'- made {card["made"]} by flexfas_jax {card["version"]}; '
+    + ', '.join(f'{name} {version}' for name, version in card['libraries'].items()),
+    f'- absent modalities: {card["absent"]}; the architecture: `model` in card.json',
+    f'- sequence number: {card["sequence"]}; a later export has a larger one',
+    '- hashes of all files: card.json; its signature, if there is one: card.json.sig',
+  ]
+  return '\n'.join(lines)
