@@ -1,7 +1,7 @@
 """Bundles, score files and parameter paths of the commit before the vocabulary changed.
 
 tests/golden/before_language/ was written by the commit tagged `before-language`: a run of 40
-steps on `rendered_faces/surf_like_tiny`, evaluated and exported; and the parameter paths of toy models.
+steps on `rendered_faces/surf_like_tiny`, evaluated and exported; and parameter paths of toy models.
 """
 
 import importlib.util
