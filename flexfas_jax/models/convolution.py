@@ -1,13 +1,13 @@
-"""A convolution that a CPU can be trained with: another program for its gradient, on a CPU alone.
+"""A convolution with a faster gradient on a CPU.
 
-XLA gives convolutions to an accelerator's library. On a CPU its gradient of a kernel, which is a
-convolution by a kernel as large as the picture, takes up to twenty times as long as products that
-give the same. What other platforms compile, and every forward pass that nothing is learned from,
-such as an export, is the plain convolution.
+Accelerators have libraries for convolutions. On a CPU, XLA computes the gradient of a kernel as a
+convolution by a kernel as large as the image, which takes up to twenty times as long as equivalent
+matrix products. Other platforms, and every pass without a gradient such as an export, use the plain
+convolution.
 
-So it is where there are several devices. Cut over them, a loop over parts of pictures would have
-every device gather all pictures, or sum in every turn; and XLA runs the loops of several layers at
-once, in an order of its own on each device: sums that wait for each other never end.
+So does training on several devices. There, a loop over parts of a sharded batch would gather all
+images on every device, or reduce in every iteration. XLA also runs the loops of several layers at
+once, in a different order on each device, so that their reductions could deadlock.
 """
 
 import functools
@@ -33,84 +33,88 @@ def _plain(x, kernel, stride: int, padding: int):
 
 
 def _product(x, kernel, stride: int):
-  """Of a 1 x 1 kernel, nothing padded."""
+  """The convolution by a 1 x 1 kernel without padding."""
   return jnp.einsum('bhwc,cd->bhwd', x[:, ::stride, ::stride], kernel[0, 0])
 
 
 def _forward(x, kernel, stride: int, padding: int):
   plain = functools.partial(_plain, stride=stride, padding=padding)
-  if kernel.shape[0] > 1 or padding or not _alone():
+  if kernel.shape[0] > 1 or padding or not _single_device():
     return plain(x, kernel), (x, kernel)
   product = functools.partial(_product, stride=stride)
   return jax.lax.platform_dependent(x, kernel, cpu=product, default=plain), (x, kernel)
 
 
-def _backward(stride: int, padding: int, kept, slope):
+def _backward(stride: int, padding: int, residuals, gradient):
   plain = functools.partial(_plain, stride=stride, padding=padding)
   product = functools.partial(_product, stride=stride)
 
-  def anywhere(x, kernel, slope):
-    return jax.vjp(plain, x, kernel)[1](slope)
+  def default(x, kernel, gradient):
+    return jax.vjp(plain, x, kernel)[1](gradient)
 
-  def on_a_cpu(x, kernel, slope):
+  def cpu(x, kernel, gradient):
     if kernel.shape[0] == 1 and not padding:
-      return jax.vjp(product, x, kernel)[1](slope)
-    (of_x,) = jax.vjp(lambda x: plain(x, kernel), x)[1](slope)
-    return of_x, _of_kernel(kernel.shape, stride, padding, x, slope)
+      return jax.vjp(product, x, kernel)[1](gradient)
+    (x_gradient,) = jax.vjp(lambda x: plain(x, kernel), x)[1](gradient)
+    return x_gradient, _kernel_gradient(kernel.shape, stride, padding, x, gradient)
 
-  if not _alone():
-    return anywhere(*kept, slope)
-  return jax.lax.platform_dependent(*kept, slope, cpu=on_a_cpu, default=anywhere)
+  if not _single_device():
+    return default(*residuals, gradient)
+  return jax.lax.platform_dependent(*residuals, gradient, cpu=cpu, default=default)
 
 
-def _alone() -> bool:
-  """Whether there is one device, of all processes."""
+def _single_device() -> bool:
+  """Whether all processes together have one device."""
   return jax.device_count() == 1
 
 
-def _of_kernel(shape: tuple[int, ...], stride: int, padding: int, x, slope):
-  """The gradient of a kernel [k, k, C, D] by products of patches and slopes, part after part.
+def _kernel_gradient(shape: tuple[int, ...], stride: int, padding: int, x, gradient):
+  """The gradient of a kernel [k, k, C, D] as a sum of products of patches and output gradients.
 
-  All patches at once are k k times the picture, out of every cache and slower than the convolution
-  they are to replace. A part is a megabyte, or as large as the gradient, which each part adds to.
+  All patches at once take k k times the memory of the images; they exceed every cache and are
+  slower than XLA's convolution. A part holds a megabyte, or as much as the kernel's gradient, since
+  each part adds to that.
   """
   k, _, C, D = shape
-  B, h, w, _ = slope.shape
+  B, h, w, _ = gradient.shape
   x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-  images, rows = _parts(B, h, w * k * k * C, max(2**18, k * k * C * D))
-  down = h // rows  # parts of a picture
+  images, rows = _part_size(B, h, w * k * k * C, max(2**18, k * k * C * D))
+  parts_per_image = h // rows
 
   def part(i):
-    image, row = i // down * images, i % down * rows
-    seen = jax.lax.dynamic_slice(
+    image, row = i // parts_per_image * images, i % parts_per_image * rows
+    window = jax.lax.dynamic_slice(
       x, (image, row * stride, 0, 0), (images, (rows - 1) * stride + k, *x.shape[2:])
     )
     patches = [
-      seen[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (w - 1) * stride + 1 : stride]
+      window[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (w - 1) * stride + 1 : stride]
       for i in range(k)
       for j in range(k)
     ]
     patches = jnp.concatenate(patches, -1)  # [images, rows, w, k k C]
-    slopes = jax.lax.dynamic_slice(slope, (image, row, 0, 0), (images, rows, w, D))
-    return jnp.einsum('bhwp,bhwd->pd', patches, slopes)
+    gradients = jax.lax.dynamic_slice(gradient, (image, row, 0, 0), (images, rows, w, D))
+    return jnp.einsum('bhwp,bhwd->pd', patches, gradients)
 
-  n = B // images * down
+  n = B // images * parts_per_image
   if n == 1:
     return part(0).reshape(shape)
-  zeros = jnp.zeros((k * k * C, D), slope.dtype)
+  zeros = jnp.zeros((k * k * C, D), gradient.dtype)
   total, _ = jax.lax.scan(lambda sum, i: (sum + part(i), None), zeros, jnp.arange(n))
   return total.reshape(shape)
 
 
-def _parts(B: int, h: int, row: int, most: int) -> tuple[int, int]:
-  """(images, rows of each) of equal parts of [B, h] rows of `row` numbers, `most` numbers or one
-  row: whole images, or some rows of one."""
+def _part_size(B: int, h: int, row_size: int, max_size: int) -> tuple[int, int]:
+  """(images, rows of each) of the largest equal parts of [B, h] rows with `row_size` numbers.
 
-  def divisor(n, most):
-    return max(d for d in range(1, n + 1) if n % d == 0 and d <= max(1, most))
+  A part has at most `max_size` numbers, or one row: whole images, or some rows of one image.
+  """
 
-  rows = divisor(h, most // row)
-  return (divisor(B, most // (h * row)) if rows == h else 1), rows
+  def largest_divisor(n, limit):
+    return max(d for d in range(1, n + 1) if n % d == 0 and d <= max(1, limit))
+
+  rows = largest_divisor(h, max_size // row_size)
+  images = largest_divisor(B, max_size // (h * row_size)) if rows == h else 1
+  return images, rows
 
 
 convolve.defvjp(_forward, _backward)

@@ -4,9 +4,9 @@
     fused  = fuse(maps, present)              once per subset of modalities
     logit  = head(fused)
 
-FlexModal (Yu et al., CVPRW 2023) is one point in this space: ViT-B, shared streams,
-cross-attention, black pictures where a modality is absent. Alphabet: B batch, M modalities,
-h w a map's grid, D width.
+FlexModal (Yu et al., CVPRW 2023) is one configuration: ViT-B, shared streams, cross-attention,
+black images for absent modalities. Dimensions: B batch, M modalities, h w the grid of a map, D
+width.
 """
 
 import itertools
@@ -28,14 +28,15 @@ class FlexModal(nn.Module):
   """Backbone, fusion and head, composed as fields.
 
   Attributes:
-    streams: {'shared': backbone}, or one backbone per modality under its name.
-    fusion, head: see `fusion/` and `models/heads.py`.
+    streams: {'shared': backbone}, or {modality: backbone}.
+    fusion, head: see `fusion/` and `heads.py`.
     modalities: in the order of `present`'s columns.
-    absent: what stands for a modality that is not there. 'token': a learned feature per stage.
-      'exclude': nothing; the fusion leaves it out. 'blank': the features of a constant image.
+    absent: placeholder of an absent modality. 'token': a learned feature per stage. 'exclude':
+      none; the fusion leaves the modality out. 'blank': the features of a constant image.
     blank_value: of that image. The reference trains with black ((0 - 127.5) / 128) and tests with
       0 (Flex-Modal-FAS: Load_FAS_MultiModal_DropModal.py:114-128 and ..._test.py:64).
-    branch_logits: also a logit from each modality alone, in training, for losses across modalities.
+    branch_logits: in training, also compute a logit from each modality alone, for losses across
+      modalities.
   """
 
   streams: Mapping[str, nn.Module]
@@ -68,18 +69,18 @@ class FlexModal(nn.Module):
 
     Args:
       image: [B, H, W, C] float32, C = 3 or 1 (repeated).
-      modality: whose stream.
-      train: batch norm takes the batch's statistics, dropout drops.
-      mask: [B] bool, which images are real: the others leave no trace in batch statistics.
+      modality: of the image.
+      train: batch norm uses the batch's statistics, and dropout is active.
+      mask: [B] bool, true for real images; the others do not enter batch statistics.
     """
     if image.shape[-1] == 1:
       image = jnp.repeat(image, 3, -1)
     return self._stream(modality)(image, train, mask)
 
   def absent_maps(self, image_shape: tuple[int, int]):
-    """What stands for each absent modality: {modality: stage maps, [1, h, w, D] or [1, 1, 1, D]}.
+    """Placeholders of absent modalities: {modality: stage maps, [1, h, w, D] or [1, 1, 1, D]}.
 
-    It depends on the weights alone: compute it once and hand it to `decide`.
+    They depend on the weights alone: compute them once and pass them to `decide`.
     """
     if self.absent == 'token':
       return {m: tuple(t[None, None, None] for t in self.tokens[m]) for m in self.modalities}
@@ -97,35 +98,34 @@ class FlexModal(nn.Module):
     """Fuses one subset of modalities.
 
     Args:
-      maps: from `encode`, for at least one modality; a device with RGB alone gives RGB's.
+      maps: from `encode`, for at least one modality; a device with RGB alone passes RGB's.
       absent: from `absent_maps`.
-      present: [B, M] bool; a modality without maps counts as absent whatever it says.
+      present: [B, M] bool; a modality without maps is absent, whatever `present` holds.
       train: as in `encode`.
 
     Returns:
       [B, h, w, D'].
     """
     maps = {m: self._used(maps[m]) for m in maps}
-    like = next(iter(maps.values()))
+    template = next(iter(maps.values()))
     if self.absent == 'blank' and 'shared' in self.streams:
-      # Equal for all: as one array, so that the compiler sees it and computes with it once.
+      # The placeholders are equal. As one array, the compiler computes with it only once.
       absent = dict.fromkeys(self.modalities, absent[self.modalities[0]])
     filled = {}
     for i, m in enumerate(self.modalities):
-      if m not in maps:  # by the weights alone: an export computes with it ahead
+      if m not in maps:  # depends on the weights alone, so an export can precompute with it
         filled[m] = tuple(
-          jnp.broadcast_to(stand_in.astype(own.dtype), own.shape)
-          for own, stand_in in zip(like, absent[m], strict=True)
+          jnp.broadcast_to(placeholder.astype(x.dtype), x.shape)
+          for x, placeholder in zip(template, absent[m], strict=True)
         )
         continue
-      # Of the sample, whatever the subset: what follows from it is computed once for all subsets.
-      here = present[:, i, None, None, None]  # [B, 1, 1, 1]
+      is_present = present[:, i, None, None, None]  # [B, 1, 1, 1]
       filled[m] = tuple(
-        jnp.where(here, own, stand_in.astype(own.dtype))
-        for own, stand_in in zip(maps[m], absent[m], strict=True)
+        jnp.where(is_present, x, placeholder.astype(x.dtype))
+        for x, placeholder in zip(maps[m], absent[m], strict=True)
       )
     present = present & jnp.array([m in maps for m in self.modalities])[None]
-    if self.absent != 'exclude':  # the stand-in takes part like a modality
+    if self.absent != 'exclude':  # the fusion treats a placeholder like a modality
       present = jnp.ones_like(present)
     return self.fusion(filled, present, train)
 
@@ -134,27 +134,27 @@ class FlexModal(nn.Module):
     return self.head(self.fuse(maps, absent, present, train), train)
 
   def __call__(self, batch: Mapping[str, jax.Array], train: bool = False):
-    """The training pass: every modality encoded, fused once under `batch['present']`.
+    """The training pass: encodes every modality and fuses them once, under `batch['present']`.
 
     Args:
       batch: images by modality [B, H, W, C] and 'present' [B, M] bool.
       train: as in `encode`.
 
     Returns:
-      {'logit': [B] float32, 'map': [B, h, w] or None}, with branch_logits also
-      'branch_logit' [B, M] float32, whatever stands there for a modality that is absent.
+      {'logit': [B] float32, 'map': [B, h, w] or None}; with branch_logits also
+      'branch_logit' [B, M] float32, undefined for an absent modality.
     """
     present = batch['present']
-    stand_in = self.blank_value if self.absent == 'blank' else 0.0
+    blank = self.blank_value if self.absent == 'blank' else 0.0
     images, masks = [], []
     for i, m in enumerate(self.modalities):
-      # Also in the pixels: what is not there must not reach batch statistics, nor NaN the gradient.
-      image = jnp.where(present[:, i, None, None, None], batch[m], stand_in)
+      # Pixels of an absent modality must not reach batch statistics, nor a NaN the gradient.
+      image = jnp.where(present[:, i, None, None, None], batch[m], blank)
       images.append(jnp.broadcast_to(image, (*image.shape[:-1], 3)))
       masks.append(present[:, i])
     if 'shared' in self.streams:
-      # One pass over [B M] images: one program instead of M. Batch first, so that a batch sharded
-      # over devices stays where it is.
+      # One pass over [B M] images: one program instead of M. Batch first: sharding over devices is
+      # then unchanged.
       B, M = present.shape
       stack = jnp.stack(images, 1).reshape(B * M, *images[0].shape[1:])  # [B M, H, W, 3]
       mask = None if self.absent == 'blank' else jnp.stack(masks, 1).reshape(B * M)
@@ -166,7 +166,7 @@ class FlexModal(nn.Module):
         m: self.encode(image, m, train, None if self.absent == 'blank' else mask)
         for m, image, mask in zip(self.modalities, images, masks, strict=True)
       }
-    if self.absent == 'blank':  # blank images were encoded in their places
+    if self.absent == 'blank':  # `maps` already holds the features of blank images
       used = {m: self._used(maps[m]) for m in self.modalities}
       out = self.head(self.fusion(used, jnp.ones_like(present), train), train)
     else:
@@ -179,22 +179,22 @@ class FlexModal(nn.Module):
 
 
 class Model:
-  """A FlexModal as pure functions over pytrees: all that training, evaluation and export see.
+  """A FlexModal as pure functions over pytrees: the interface for training, evaluation and export.
 
-  Variables are `{'params': ..., 'batch_stats': ...}`, the latter possibly empty.
+  Variables are `{'params': ..., 'batch_stats': ...}`; 'batch_stats' may be empty.
   """
 
   def __init__(self, module: FlexModal, image_size: int):
     for stream in module.streams.values():
-      assert stream.widths, 'a backbone names the widths of its maps'  # and refuses a wrong variant
+      assert stream.widths, 'a backbone has widths'  # reading them raises for an unknown variant
     self.module = module
     self.modalities = module.modalities
-    self.requires = tuple(module.fusion.requires)  # modalities that the fusion cannot do without
+    self.requires = tuple(module.fusion.requires)  # modalities without which the fusion fails
     self.image_size = image_size
 
   @property
   def subsets(self) -> tuple[tuple[str, ...], ...]:
-    """The subsets of modalities that the fusion can serve, RGB's first, few before many."""
+    """The subsets of modalities that the fusion can serve: those with RGB first, small to large."""
     M = self.modalities
     every = [s for n in range(1, len(M) + 1) for s in itertools.combinations(M, n)]
     served = [s for s in every if set(self.requires) <= set(s)]
@@ -220,20 +220,20 @@ class Model:
     return self.module.apply(variables, image, modality, method='encode')
 
   def intermediates(self, variables, image, modality: str) -> dict[str, jax.Array]:
-    """What a stream names on its way: 'stem', 'map_1', ..., as the backbone's file has them."""
+    """Named intermediate maps of a stream: 'stem', 'map_1', ..., see the backbone's file."""
     _, state = self.module.apply(
       variables, image, modality, method='encode', mutable=['intermediates']
     )
-    (named,) = state['intermediates'].values()
-    return {name: values[0] for name, values in named.items()}
+    (stream,) = state['intermediates'].values()
+    return {name: values[0] for name, values in stream.items()}
 
   def absent_maps(self, variables):
-    """What stands for absent modalities under these weights; once per set of weights."""
+    """Placeholders of absent modalities; compute them once per set of weights."""
     size = (self.image_size, self.image_size)
     return self.module.apply(variables, size, method='absent_maps')
 
   def decide(self, variables, maps: Maps, absent: Maps, present):
-    """{'logit': [B], 'map': ...} of encoded samples under `present` [B, M]."""
+    """{'logit': [B], 'map': [B, h, w] or None} of encoded samples under `present` [B, M]."""
     return self.module.apply(variables, maps, absent, present, method='decide')
 
 
@@ -249,20 +249,20 @@ def build(
   branch_logits: bool = False,
   dtype: str = 'float32',
 ) -> Model:
-  """Builds the model that a config's `model` describes.
+  """Builds the model of a config's group `model`.
 
   Args:
-    backbone: {'name': a file of `models/`, **its fields}.
+    backbone: {'name': a file of `backbone/`, **its fields}.
     fusion: {'name': a file of `fusion/`, **its fields}.
-    head: {'name': a class of `models/heads.py`, **its fields}.
+    head: {'name': a class of `heads.py` in snake case, **its fields}.
     modalities: in the order of `present`'s columns.
     image_size: pixels along a side of the square input.
     share_streams: one set of backbone weights for all modalities, or one for each.
     absent, blank_value, branch_logits: see `FlexModal`.
-    dtype: 'float32' or 'bfloat16', of the computation; parameters are float32.
+    dtype: of the computation, 'float32' or 'bfloat16'; parameters are float32.
 
   Raises:
-    ConfigError: an unknown name or field, or a combination that cannot work.
+    ConfigError: an unknown name or field, or an invalid combination.
   """
   if dtype not in ('float32', 'bfloat16'):
     raise ConfigError(f"unknown dtype {dtype!r}; choose 'float32' or 'bfloat16'")
@@ -270,21 +270,22 @@ def build(
     raise ConfigError(f'unknown kind of absent modality {absent!r}; choose one of: {ABSENT}')
   modalities = tuple(modalities)
 
-  def make(kind, fields, **shared):
+  def make(kind, fields, **defaults):
+    """A module with a config's fields; `defaults` apply where its class has such a field."""
     fields = dict(fields)
-    thing = lookup.find(kind, fields.get('name'))
-    shared = {k: v for k, v in shared.items() if k in thing.__dataclass_fields__}
-    return lookup.make(kind, **{**shared, **fields}, dtype=jnp.dtype(dtype))
+    module_fields = lookup.find(kind, fields.get('name')).__dataclass_fields__
+    defaults = {k: v for k, v in defaults.items() if k in module_fields}
+    return lookup.make(kind, **{**defaults, **fields}, dtype=jnp.dtype(dtype))
 
   stream = make('backbone', backbone, image_size=image_size)
   later = stream.stage_modules[1:]
   fusion = make('fusion', fusion, modalities=modalities, later=later)
-  # What the fusion does not read is not built: MM-FAS's streams end before their last stage.
-  needed = max(fusion.stages(len(stream.widths))) + 1
+  # Build only the stages that the fusion reads: MM-FAS's streams end before their last stage.
+  n_stages = max(fusion.stages(len(stream.widths))) + 1
   names = ('shared',) if share_streams else modalities
   return Model(
     FlexModal(
-      streams={n: stream.clone(stages=needed) for n in names},
+      streams={n: stream.clone(stages=n_stages) for n in names},
       fusion=fusion,
       head=make('head', head),
       modalities=modalities,

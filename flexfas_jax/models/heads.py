@@ -1,7 +1,8 @@
-"""From the fused map to what a loss and a score need: a dict with 'logit' and 'map' at least.
+"""Heads: from the fused map to a dict with at least 'logit' and 'map', for losses and scores.
 
-'logit' is [B] float32, high is bona fide, or None where a head decides nothing; 'map' is [B, h, w]
-float32 or None. Heads compute in float32 whatever the model's `dtype`: rounded scores would tie.
+'logit' is [B] float32, high for bona fide, or None if the head makes no decision; 'map' is
+[B, h, w] float32 or None. Heads compute in float32 whatever the model's `dtype`, since rounded
+scores would tie.
 """
 
 import flax.linen as nn
@@ -17,12 +18,12 @@ def _pool(fused):
 
 
 class BinaryLogit(nn.Module):
-  """Global average pooling, dropout, one logit: high is bona fide.
+  """Global average pooling, dropout, one logit, high for bona fide.
 
-  The references have two softmax columns; one logit is their difference.
+  The references have two softmax columns; the logit is their difference.
 
   Attributes:
-    dropout: on the pooled features, in training (FlexModal's reference: 0.3).
+    dropout: of the pooled features, in training (FlexModal's reference: 0.3).
     dtype: of the model.
   """
 
@@ -37,16 +38,16 @@ class BinaryLogit(nn.Module):
 
 
 class PixelMap(nn.Module):
-  """One convolution to a map of what is live; the decision is the map's mean.
+  """One convolution to a map of live pixels; the decision follows from the map's mean.
 
   CDCN's last layer (ZitongYu/CDCN: models/CDCNs.py, `lastconv3`). CDCN's score is sum(map) /
-  sum(mask), clipped to 1 (train_CDCN_3modality2_model2.py), which makes the surest tie; here the
-  logit rises strictly with the mean over all cells, and needs no mask.
+  sum(mask), clipped to 1 (train_CDCN_3modality2_model2.py), so that its highest scores tie. Here
+  the logit is strictly increasing in the mean over all cells, and needs no mask.
 
   Attributes:
-    theta: see `central_difference` of `models/layers.py`.
+    theta: see `central_difference` of `layers.py`.
     activation: 'relu': the map is the live mask, for pixel-wise MSE and contrastive depth; the
-      logit is 4 (mean - 0.5), whose sigmoid is about the mean near 0.5. 'linear': the map holds
+      logit is 4 (mean - 0.5), whose sigmoid is close to the mean near 0.5. 'linear': the map holds
       logits, for the pixel-wise binary cross-entropy; the logit is their mean.
     dtype: of the model.
   """
@@ -73,7 +74,7 @@ class PixelMap(nn.Module):
 
 
 class Embedding(nn.Module):
-  """The pooled features alone, for a model imported without a classifier; nothing is decided.
+  """The pooled features alone, for a model that was imported without a classifier; no logit.
 
   Attributes:
     dtype: of the model.
@@ -87,12 +88,12 @@ class Embedding(nn.Module):
 
 
 class IdentityCosine(nn.Module):
-  """Cosines of the pooled features to one weight per identity, for face recognition.
+  """Cosines between the pooled features and one weight vector per identity, for face recognition.
 
-  What SphereFace, CosFace and ArcFace put their margins on; the losses of these names.
+  The losses `sphere_face`, `cos_face` and `arc_face` add margins to these cosines.
 
   Attributes:
-    identities: N, of the training set.
+    identities: N, the number of identities in the training set.
     dtype: of the model.
   """
 
@@ -105,16 +106,16 @@ class IdentityCosine(nn.Module):
     embedding = _pool(fused)
     shape = (embedding.shape[-1], self.identities)
     kernel = self.param('kernel', nn.initializers.normal(0.01), shape)
-    norm, length = _norm(embedding, 1), _norm(kernel, 0)  # [B, 1], [1, N]
+    norm, kernel_norm = _norm(embedding, 1), _norm(kernel, 0)  # [B, 1], [1, N]
     return {
       'logit': None,
       'map': None,
       'embedding': embedding,
-      'cosine': (embedding / norm) @ (kernel / length),
+      'cosine': (embedding / norm) @ (kernel / kernel_norm),
       'norm': norm[:, 0],
     }
 
 
 def _norm(x, axis: int):
-  """Length along an axis that is kept; never 0, where it has no gradient."""
+  """Euclidean norm along an axis, which is kept; above 0, where the norm has no gradient."""
   return jnp.sqrt(jnp.maximum((x * x).sum(axis, keepdims=True), 1e-8))

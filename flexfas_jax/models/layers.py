@@ -1,4 +1,4 @@
-"""Layers that fusions, backbones and heads share; here, because a fusion never imports a model."""
+"""Layers that backbones, fusions and heads share."""
 
 import functools
 
@@ -14,18 +14,19 @@ def central_difference(kernel, theta: float):
   """Folds the central difference of a convolution into its kernel.
 
   Yu et al., "Searching Central Difference Convolutional Networks for Face Anti-Spoofing", CVPR
-  2020: conv(x, w) - theta * conv1x1(x, sum of w). Both read the same x, and the second only the
-  centre: it is one convolution whose centre weight is smaller by theta times the kernel's sum.
+  2020: conv(x, w) - theta * conv1x1(x, sum of w). The second convolution reads only the centre, so
+  both are one convolution whose centre weight is smaller by theta times the sum of the kernel.
 
   Args:
     kernel: [k, k, C, D], k odd, of a convolution padded by k // 2.
-    theta: 0 is a plain convolution, 1 sees differences alone.
+    theta: 0 gives a plain convolution, 1 differences alone.
 
   Returns:
     The folded kernel, same shape.
   """
   k = kernel.shape[0]
-  centre = np.zeros((k, k, 1, 1), kernel.dtype)  # a product: TFLite has no scatter of a part
+  # A product instead of an indexed update, since TFLite cannot convert that scatter.
+  centre = np.zeros((k, k, 1, 1), kernel.dtype)
   centre[k // 2, k // 2] = theta
   return kernel - centre * kernel.sum((0, 1), keepdims=True)
 
@@ -37,9 +38,9 @@ class Conv(nn.Module):
     width: channels out.
     kernel_size: k, odd where theta is used.
     stride: of both axes.
-    padding: pixels on every side; None is k // 2. Explicit, since 'SAME' at stride 2 is not
-      PyTorch's padding=1.
-    bias: whether there is one. Before a norm it does nothing, and Adam would turn its rounding
+    padding: pixels on every side; None is k // 2. Not 'SAME': at stride 2 it differs from PyTorch's
+      padding=1.
+    bias: whether to add a bias. Before a norm it has no effect, and Adam would turn its rounding
       noise into steps.
     theta: see `central_difference`.
     dtype: of the computation.
@@ -59,11 +60,13 @@ class Conv(nn.Module):
     k = self.kernel_size
     padding = k // 2 if self.padding is None else self.padding
     if self.theta and (k % 2 == 0 or padding != k // 2):
-      raise ValueError(f'a central difference needs an odd kernel padded by its half, not {k}')
+      raise ValueError(
+        f'a central difference needs an odd kernel_size and its half as padding: {k}'
+      )
     shape = (k, k, x.shape[-1], self.width)
     kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
     if self.theta:
-      kernel = central_difference(kernel, self.theta)  # in float32, before any rounding
+      kernel = central_difference(kernel, self.theta)  # in float32, before rounding to `dtype`
     x = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, padding)
     if self.bias:
       bias = self.param('bias', nn.initializers.zeros, (self.width,))
@@ -72,11 +75,11 @@ class Conv(nn.Module):
 
 
 def max_pool(x, window: int, stride: int, padding: int = 0):
-  """Maximum over window x window pixels, [B, h, w, D], the sides rounded down as in PyTorch.
+  """Maximum over window x window pixels of [B, h, w, D]; sides round down, as in PyTorch.
 
-  Rows first, then columns, each the maximum over shifted slices: the gradient of XLA's own maximum
-  takes four times as long on a CPU. The border is joined on, which XLA makes the same pad of: an
-  export to ONNX pads no batch that is not a number.
+  Rows first, then columns, each as a maximum over shifted slices: the gradient of XLA's own max
+  pooling takes four times as long on a CPU. The border is concatenated instead of padded, since
+  the export to ONNX cannot pad a symbolic batch; XLA compiles both to the same operation.
   """
   for axis in (1, 2):
     size = (x.shape[axis] + 2 * padding - window) // stride + 1
@@ -90,22 +93,22 @@ def max_pool(x, window: int, stride: int, padding: int = 0):
 
 
 class Norm(nn.Module):
-  """Batch norm whose training statistics leave out images that are not there."""
+  """Batch norm whose training statistics exclude images of absent modalities."""
 
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, train: bool = False, mask=None):
-    """x [B, h, w, D], mask [B] bool: which images are real (all, if none is)."""
+    """x [B, h, w, D], mask [B] bool: true for real images (if none is, all count)."""
     if mask is not None:
-      mask = (mask | ~mask.any())[:, None, None, None]  # [B, 1, 1, 1]; never a mean of nothing
+      mask = (mask | ~mask.any())[:, None, None, None]  # [B, 1, 1, 1]; a mean needs an image
     # PyTorch's momentum 0.1 is 0.9 here.
     norm = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name='bn')
     return norm(x, mask=mask if train else None)
 
 
 class PReLU(nn.Module):
-  """max(x, 0) + slope min(x, 0), a learned slope per channel that starts at 0.25 as PyTorch's."""
+  """max(x, 0) + slope min(x, 0), with a learned slope per channel, initially 0.25 as in PyTorch."""
 
   @nn.compact
   def __call__(self, x):
@@ -115,7 +118,7 @@ class PReLU(nn.Module):
 
 
 class ConvNormRelu(nn.Module):
-  """Channel dropout, convolution, batch norm, ReLU: what late fusions mix with.
+  """Channel dropout, convolution, batch norm, ReLU: the mixing layer of late fusions.
 
   FlexModal's reference has Dropout2d 0.3 and a 3x3 convolution with a bias (models/ViT_Base_CA.py).
 
@@ -135,7 +138,7 @@ class ConvNormRelu(nn.Module):
   @nn.compact
   def __call__(self, x, train: bool = False, mask=None):
     """[B, h, w, C] -> [B, h, w, width]; `mask` as in `Norm`."""
-    # One draw per sample and channel: broadcast over h and w.
+    # One random number per sample and channel.
     x = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)(x)
     x = Conv(
       self.width, self.kernel_size, bias=self.bias, theta=self.theta, dtype=self.dtype, name='conv'
@@ -144,7 +147,7 @@ class ConvNormRelu(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-  """x times sigmoid(FC(ReLU(FC(max)) + ReLU(FC(mean)))), pooled over the grid: MM-FAS's type B.
+  """x times sigmoid(FC(ReLU(FC(max)) + ReLU(FC(mean)))), pooled over the grid: MM-FAS's variant B.
 
   ChaLearn_liveness_challenge, models/architectures/resnet_caffe_DLAS.py, ChannelAttention.
   """
@@ -163,7 +166,7 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-  """x times sigmoid(conv(mean and maximum over channels)): CDCN++'s, one per level."""
+  """x times sigmoid(conv(mean and maximum over channels)): CDCN++'s, at each level."""
 
   kernel_size: int
   dtype: jnp.dtype = jnp.float32
@@ -176,14 +179,14 @@ class SpatialAttention(nn.Module):
 
 
 class MultiLevel(nn.Module):
-  """CDCN's neck: every level resized to one grid, concatenated and mixed.
+  """CDCN's neck: resizes every level to one grid, concatenates and mixes them.
 
   CDCN, CVPR2020_paper_codes/models/CDCNs.py: bilinear without antialiasing, as PyTorch's Upsample.
 
   Attributes:
     width: channels out.
-    attention: CDCN++'s spatial attention, a kernel size per level; () has none.
-    map_size: side of the grid; None is the deepest level's.
+    attention: kernel size of CDCN++'s spatial attention for each level; () has none.
+    map_size: side of the grid; None: that of the deepest level.
     theta, dtype: see `Conv`.
   """
 

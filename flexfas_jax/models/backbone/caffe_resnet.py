@@ -1,4 +1,4 @@
-"""MM-FAS's ResNet34 for faces, "caffe" style: PReLU, unpadded convolutions, maxima over 2x2.
+"""MM-FAS's ResNet34 for faces, "caffe" style: PReLU, unpadded convolutions, 2x2 max pooling.
 
 Parkin & Grinchuk, "Recognizing Multi-Modal Face Spoofing with Face Recognition Networks", CVPRW
 2019 (ChaLearn_liveness_challenge, models/architectures/resnet_caffe_DLAS.py). Faces of 112 pixels.
@@ -21,14 +21,14 @@ class Variant(NamedTuple):
 
 
 VARIANTS = {
-  'mu': Variant(4, (1, 1, 1, 1), 8),  # a toy, for tests
-  'pico': Variant(8, (1, 1, 1, 1), 8),  # small enough to train on a laptop's CPU
+  'mu': Variant(4, (1, 1, 1, 1), 8),  # for tests
+  'pico': Variant(8, (1, 1, 1, 1), 8),  # trains on a laptop's CPU
   '34': Variant(32, (1, 2, 5, 3), 64),
 }
 
 
 class Block(nn.Module):
-  """x + PReLU(BN(conv(PReLU(BN(conv(x)))))): the sum comes after the last PReLU."""
+  """x + PReLU(BN(conv(PReLU(BN(conv(x))))))."""
 
   dtype: jnp.dtype = jnp.float32
 
@@ -42,7 +42,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-  """Unpadded 3x3 convolution, BN, PReLU, maximum over 2x2, then blocks.
+  """Unpadded 3x3 convolution, BN, PReLU, 2x2 max pooling, then blocks.
 
   [B, h, w, C] -> [B, (h - 2) / 2, (w - 2) / 2, D], rounded down.
   """
@@ -56,8 +56,8 @@ class Stage(nn.Module):
   def __call__(self, x, train: bool = False, mask=None):
     if min(x.shape[1:3]) < 4:
       raise ConfigError(
-        f'caffe_resnet: nothing is left of a {x.shape[1]}x{x.shape[2]} map after another stage; '
-        'take a larger image_size (its four stages need 48 pixels)'
+        f'caffe_resnet: a {x.shape[1]}x{x.shape[2]} map is too small for another stage; take a '
+        'larger image_size (four stages need 48 pixels)'
       )
 
     def shrink(stage, x):
@@ -75,14 +75,14 @@ class Stage(nn.Module):
 
 
 class CaffeResNet(nn.Module):
-  """Maps of its four stages.
+  """Returns the maps of its four stages.
 
   Attributes:
     variant: a key of `VARIANTS`.
-    channel_attention: after every stage, as in MM-FAS's aggregation of type B.
-    stages: how many to run; None runs all.
-    remat: what a block computes, or the layers before a stage's blocks, is not kept for the
-      gradient but computed again.
+    channel_attention: after every stage, as in MM-FAS's variant B.
+    stages: number of stages to run; None runs all.
+    remat: recompute the activations of a block, or of the layers before a stage's blocks, for the
+      gradient instead of storing them.
     dtype: of the computation; parameters and statistics are float32.
   """
 
@@ -100,7 +100,7 @@ class CaffeResNet(nn.Module):
 
   @property
   def stage_modules(self) -> tuple[nn.Module, ...]:
-    """Each stage, unbound: (map, train, mask) -> map."""
+    """The stages as unbound modules: (map, train, mask) -> map."""
     v = pick('caffe_resnet variant', VARIANTS, self.variant)
     return tuple(
       Stage(n, v.width * 2**i, self.remat, self.dtype, parent=None) for i, n in enumerate(v.blocks)
@@ -108,9 +108,9 @@ class CaffeResNet(nn.Module):
 
   @nn.compact
   def __call__(self, image, train: bool = False, mask=None):
-    """image [B, H, W, 3] float32 -> maps; at 112 pixels 54, 26, 12 and 5 on a side.
+    """image [B, H, W, 3] float32 -> maps; for 112 pixels, 54, 26, 12 and 5 pixels along a side.
 
-    `mask` [B]: which images are real; the others leave no trace in batch statistics.
+    `mask` [B] bool: true for real images; the others do not enter batch statistics.
     """
     stem = pick('caffe_resnet variant', VARIANTS, self.variant).stem
     x = Conv(stem, padding=0, dtype=self.dtype, name='conv1')(image)

@@ -1,4 +1,4 @@
-"""CDCN and CDCN++: convolutions that see central differences, three levels and a map.
+"""CDCN and CDCN++: central difference convolutions, three levels and a map.
 
 Yu et al., "Searching Central Difference Convolutional Networks for Face Anti-Spoofing", CVPR 2020
 (CDCN, CVPR2020_paper_codes/models/CDCNs.py).
@@ -22,15 +22,15 @@ class Variant(NamedTuple):
 
 
 VARIANTS = {
-  'mu': Variant(8, ((8,), (8,), (8,))),  # a toy, for tests
-  'pico': Variant(8, ((16,), (32,), (32,))),  # small enough to train on a laptop's CPU
+  'mu': Variant(8, ((8,), (8,), (8,))),  # for tests
+  'pico': Variant(8, ((16,), (32,), (32,))),  # trains on a laptop's CPU
   'cdcn': Variant(64, ((128, 196, 128),) * 3),
   'cdcnpp': Variant(64, ((128, 204, 128), (153, 128, 179, 128), (128, 153, 128)), (7, 5, 3)),
 }
 
 
 class Stage(nn.Module):
-  """Central-difference convolutions, each with BN and ReLU, then a maximum over 3x3, stride 2."""
+  """Central difference convolutions, each with BN and ReLU, then 3x3 max pooling, stride 2."""
 
   widths: tuple[int, ...]
   theta: float
@@ -49,16 +49,16 @@ class Stage(nn.Module):
 
 
 class CDCN(nn.Module):
-  """Maps of the three blocks, and fourth, what the neck makes of them together.
+  """Returns the maps of the three blocks, and fourth, the neck's map, which combines them.
 
   Attributes:
     variant: a key of `VARIANTS`.
-    theta: share of the central difference; 0 is a plain convolution.
-    map_size: side of the fourth map; None is the third's (an eighth of the image's; the reference
-      has 32 for 256 pixels, whatever comes in).
-    stages: how many maps to make; None makes all.
-    remat: what a convolution with its norm and ReLU, or a maximum, computes is not kept for the
-      gradient but computed again.
+    theta: share of the central difference; 0 gives plain convolutions.
+    map_size: side of the fourth map; None: that of the third, an eighth of the image's (the
+      reference always has 32, for 256 pixels).
+    stages: number of maps to compute; None computes all.
+    remat: recompute the activations of each convolution with its norm and ReLU, and of max pooling,
+      for the gradient instead of storing them.
     dtype: of the computation; parameters and statistics are float32.
   """
 
@@ -77,7 +77,7 @@ class CDCN(nn.Module):
 
   @property
   def stage_modules(self) -> tuple[nn.Module, ...]:
-    """Each block, unbound: (map, train, mask) -> map; the neck reads all of them and is none."""
+    """The blocks as unbound modules: (map, train, mask) -> map. The neck is not a stage."""
     v = pick('cdcn variant', VARIANTS, self.variant)
     return tuple(
       Stage(widths, self.theta, self.remat, self.dtype, parent=None) for widths in v.blocks
@@ -87,7 +87,7 @@ class CDCN(nn.Module):
   def __call__(self, image, train: bool = False, mask=None):
     """image [B, H, W, 3] float32 -> maps [B, H/2, W/2, D], H/4, H/8, and [B, map_size, ..., D].
 
-    `mask` [B]: which images are real; the others leave no trace in batch statistics.
+    `mask` [B] bool: true for real images; the others do not enter batch statistics.
     """
     v = pick('cdcn variant', VARIANTS, self.variant)
     unit = nn.remat(ConvNormRelu, static_argnums=(2,)) if self.remat else ConvNormRelu  # 2: train

@@ -1,4 +1,4 @@
-"""IR-50, the face recognition network of ArcFace's PyTorch ports, as MM-FAS uses it.
+"""IR-50, a face recognition network of ArcFace's PyTorch ports, in the form that MM-FAS uses.
 
 Deng et al., "ArcFace", CVPR 2019: residual units with batch norm first and PReLU between
 (ChaLearn_liveness_challenge, models/architectures/ir_se_dlas.py). Faces of 112 pixels.
@@ -19,8 +19,8 @@ class Variant(NamedTuple):
 
 
 VARIANTS = {
-  'mu': Variant((1, 1, 1, 1), 8),  # a toy, for tests
-  'pico': Variant((1, 1, 1, 1), 8),  # small enough to train on a laptop's CPU
+  'mu': Variant((1, 1, 1, 1), 8),  # for tests
+  'pico': Variant((1, 1, 1, 1), 8),  # trains on a laptop's CPU
   '50': Variant((3, 4, 14, 3), 64),
   '100': Variant((3, 13, 30, 3), 64),
   '152': Variant((3, 8, 36, 3), 64),
@@ -65,12 +65,12 @@ class Stage(nn.Module):
 
 
 class IRResNet(nn.Module):
-  """Maps of its four stages.
+  """Returns the maps of its four stages.
 
   Attributes:
     variant: a key of `VARIANTS`.
-    stages: how many to run; None runs all.
-    remat: what a unit computes is not kept for the gradient but computed again.
+    stages: number of stages to run; None runs all.
+    remat: recompute a unit's activations for the gradient instead of storing them.
     dtype: of the computation; parameters and statistics are float32.
   """
 
@@ -87,7 +87,7 @@ class IRResNet(nn.Module):
 
   @property
   def stage_modules(self) -> tuple[nn.Module, ...]:
-    """Each stage, unbound: (map, train, mask) -> map."""
+    """The stages as unbound modules: (map, train, mask) -> map."""
     v = pick('ir_resnet variant', VARIANTS, self.variant)
     return tuple(
       Stage(n, v.width * 2**i, self.remat, self.dtype, parent=None) for i, n in enumerate(v.units)
@@ -97,7 +97,7 @@ class IRResNet(nn.Module):
   def __call__(self, image, train: bool = False, mask=None):
     """image [B, H, W, 3] float32 -> maps [B, H/2, W/2, D] ... [B, H/16, W/16, 8 D].
 
-    `mask` [B]: which images are real; the others leave no trace in batch statistics.
+    `mask` [B] bool: true for real images; the others do not enter batch statistics.
     """
     width = pick('ir_resnet variant', VARIANTS, self.variant).width
     x = Conv(width, dtype=self.dtype, name='conv1')(image)

@@ -1,7 +1,7 @@
-"""ResNet as in timm (`resnet18`, `resnet34`, `resnet50`), returning its four stages' maps.
+"""ResNet as in timm (`resnet18`, `resnet34`, `resnet50`); returns the maps of its four stages.
 
-He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; stride in the 3x3 convolution
-of a bottleneck, as timm and torchvision have it.
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; a bottleneck has its stride in
+the 3x3 convolution, as in timm and torchvision.
 """
 
 from typing import NamedTuple
@@ -20,8 +20,8 @@ class Variant(NamedTuple):
 
 
 VARIANTS = {
-  'mu': Variant((1, 1, 1, 1), False, 8),  # a toy, for tests
-  'pico': Variant((1, 1, 1, 1), False, 16),  # small enough to train on a laptop's CPU
+  'mu': Variant((1, 1, 1, 1), False, 8),  # for tests
+  'pico': Variant((1, 1, 1, 1), False, 16),  # trains on a laptop's CPU
   '18': Variant((2, 2, 2, 2), False, 64),
   '34': Variant((3, 4, 6, 3), False, 64),
   '50': Variant((3, 4, 6, 3), True, 64),
@@ -79,12 +79,12 @@ class Stage(nn.Module):
 
 
 class ResNet(nn.Module):
-  """Maps of layer1 to layer4.
+  """Returns the maps of layer1 to layer4.
 
   Attributes:
     variant: a key of `VARIANTS`.
-    stages: how many to run; None runs all.
-    remat: what a block computes is not kept for the gradient but computed again.
+    stages: number of stages to run; None runs all.
+    remat: recompute a block's activations for the gradient instead of storing them.
     dtype: of the computation; parameters and statistics are float32.
   """
 
@@ -97,16 +97,21 @@ class ResNet(nn.Module):
   def widths(self) -> tuple[int, ...]:
     """D of each stage map, shallow to deep."""
     v = pick('resnet variant', VARIANTS, self.variant)
-    grow = 4 if v.bottleneck else 1
-    return tuple(v.width * 2**i * grow for i in range(len(v.blocks)))[: self.stages]
+    expansion = 4 if v.bottleneck else 1
+    return tuple(v.width * 2**i * expansion for i in range(len(v.blocks)))[: self.stages]
 
   @property
   def stage_modules(self) -> tuple[nn.Module, ...]:
-    """Each stage, unbound: (map, train, mask) -> map."""
+    """The stages as unbound modules: (map, train, mask) -> map."""
     v = pick('resnet variant', VARIANTS, self.variant)
     return tuple(
       Stage(
-        *(n, v.width * 2**i, 1 if i == 0 else 2, v.bottleneck, self.remat, self.dtype),
+        blocks=n,
+        width=v.width * 2**i,
+        stride=1 if i == 0 else 2,
+        bottleneck=v.bottleneck,
+        remat=self.remat,
+        dtype=self.dtype,
         parent=None,
       )
       for i, n in enumerate(v.blocks)
@@ -116,7 +121,7 @@ class ResNet(nn.Module):
   def __call__(self, image, train: bool = False, mask=None):
     """image [B, H, W, 3] float32 -> maps [B, H/4, W/4, D] ... [B, H/32, W/32, 8 D].
 
-    `mask` [B]: which images are real; the others leave no trace in batch statistics.
+    `mask` [B] bool: true for real images; the others do not enter batch statistics.
     """
     width = pick('resnet variant', VARIANTS, self.variant).width
     x = Conv(width, 7, 2, dtype=self.dtype, name='conv1')(image)

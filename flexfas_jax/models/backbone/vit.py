@@ -1,7 +1,7 @@
-"""Vision Transformer as in timm (`vit_*_patch16_224`), returning patch tokens as stage maps.
+"""Vision Transformer as in timm (`vit_*_patch16_224`); returns patch tokens as stage maps.
 
-Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021. Parameter names follow timm's,
-so that its table in `foreign_names.py` is short. N tokens, D width, K heads, d a head's width.
+Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021. Parameter names follow timm, so that
+its table in `weights/architectures.py` is short. N tokens, D width, K heads, d width of a head.
 """
 
 import functools
@@ -23,8 +23,8 @@ class Variant(NamedTuple):
 
 
 VARIANTS = {
-  'mu': Variant(32, 2, 2),  # a toy, for tests
-  'pico': Variant(96, 4, 3),  # small enough to train on a laptop's CPU
+  'mu': Variant(32, 2, 2),  # for tests
+  'pico': Variant(96, 4, 3),  # trains on a laptop's CPU
   'Ti': Variant(192, 12, 3),
   'S': Variant(384, 12, 6),
   'B': Variant(768, 12, 12),
@@ -34,11 +34,11 @@ OUTPUTS = ('patches', 'class_token')
 
 
 class ToHeads(nn.Module):
-  """A dense layer to queries, keys and values, apart and by head: [B, N, D] -> 3 of [B, K, N, d].
+  """A dense layer to queries, keys and values by head: [B, N, D] -> 3 of [B, K, N, d].
 
-  Parameters and numbers are those of a dense layer whose 3 D outputs are reshaped and transposed;
-  here the product itself puts out heads before tokens, and a TPU copies nothing (a step of ViT-B
-  is estimated at 0.83 of the time).
+  It equals a dense layer whose 3 D outputs are reshaped and transposed. Here the product gives
+  heads before tokens, so that a TPU copies nothing (a step of ViT-B is estimated at 0.83 of the
+  time).
   """
 
   heads: int
@@ -78,7 +78,7 @@ class Attention(nn.Module):
   def __call__(self, x):
     q, k, v = ToHeads(self.heads, self.dtype, name='qkv')(x)  # [B, K, N, d]
     scores = jnp.einsum('bknd,bkmd->bknm', q, k) / q.shape[-1] ** 0.5
-    # Softmax in float32: bfloat16's eight bits lose small weights among many tokens.
+    # Softmax in float32: bfloat16 has eight significant bits and loses small weights.
     weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(self.dtype)
     x = jnp.einsum('bknm,bkmd->bknd', weights, v)
     return FromHeads(self.dtype, name='proj')(x)
@@ -105,12 +105,12 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-  """Some of the blocks, named by their place in the whole; over tokens or over a map.
+  """A range of the blocks, named by their index in the network; for tokens or for a map.
 
   Attributes:
     first, end: the blocks [first, end).
     width: D; a map of another width is projected first.
-    heads, dropout, dtype: of its blocks.
+    heads, dropout, dtype: of the blocks.
     scan, remat: see `ViT`.
   """
 
@@ -133,10 +133,10 @@ class Stage(nn.Module):
       x = nn.Dense(self.width, dtype=self.dtype, name='entry')(x)
     block = Block
     if self.remat or self.scan:
-      # A loop keeps for its gradient also what the compiler, seeing all blocks at once, computes
-      # again: 12 GB instead of 5 for ViT-B with 64 images on a TPU. Products are all it needs.
+      # Without a policy, a loop stores activations that XLA recomputes in unrolled blocks: 12 GB
+      # instead of 5 for ViT-B with 64 images on a TPU. Storing the products is enough.
       policy = None if self.remat else jax.checkpoint_policies.dots_saveable
-      # 2: train. A loop is barrier enough between the two computations.
+      # 2: train. A loop already keeps XLA from merging the two computations.
       block = nn.remat(Block, static_argnums=(2,), prevent_cse=not self.scan, policy=policy)
     block = functools.partial(block, self.heads, dropout=self.dropout, dtype=self.dtype)
     if self.scan:
@@ -154,19 +154,18 @@ class Stage(nn.Module):
 
 
 class ViT(nn.Module):
-  """Patch tokens after every quarter of the blocks, as four stage maps.
+  """Returns the patch tokens after every quarter of the blocks, as four stage maps.
 
   Attributes:
     variant: a key of `VARIANTS`.
-    patch_size: pixels along a patch's side.
-    image_size: pixels along the side of the images whose grid the position embedding has; other
-      sizes interpolate it.
+    patch_size: pixels along a side.
+    image_size: pixels along a side of the images that the position embedding is made for; it is
+      interpolated for other sizes.
     class_token: prepend timm's class token.
-    output: what the last map is: 'patches' [B, h, w, D], without the class token (FlexModal), or
-      'class_token' [B, 1, 1, D], alone (timm's classifiers).
-    final_norm: LayerNorm on the last map. FlexModal's reference skips it
-      (models/ViT_Base_CA.py), as `False` does.
-    stages: how many to run; None runs all.
+    output: the last map: 'patches' [B, h, w, D], without the class token (FlexModal), or
+      'class_token' [B, 1, 1, D] (timm's classifiers).
+    final_norm: LayerNorm on the last map. FlexModal's reference has none (models/ViT_Base_CA.py).
+    stages: number of stages to run; None runs all.
     dropout: on the residual branches, in training.
     scan: run a stage's blocks as one loop over stacked parameters, `blocks_{first}/...` [n, ...]
       instead of `block_{first}` ... `block_{first + n - 1}`; see `unstacked_paths`. XLA compiles
@@ -204,12 +203,19 @@ class ViT(nn.Module):
 
   @property
   def stage_modules(self) -> tuple[nn.Module, ...]:
-    """Each stage, unbound: (map, train, mask) -> map."""
+    """The stages as unbound modules: (map, train, mask) -> map."""
     v = pick('vit variant', VARIANTS, self.variant)
     ends = sorted({max(1, v.depth * quarter // 4) for quarter in (1, 2, 3, 4)})
     return tuple(
       Stage(
-        *(first, end, v.width, v.heads, self.dropout, self.scan, self.remat, self.dtype),
+        first=first,
+        end=end,
+        width=v.width,
+        heads=v.heads,
+        dropout=self.dropout,
+        scan=self.scan,
+        remat=self.remat,
+        dtype=self.dtype,
         parent=None,
       )
       for first, end in zip([0, *ends], ends, strict=False)
@@ -219,7 +225,7 @@ class ViT(nn.Module):
   def __call__(self, image, train: bool = False, mask=None):
     """image [B, H, W, 3] float32 -> stage maps, each [B, h, w, D], h = H / patch_size.
 
-    `mask` [B] (which images are real) is of no use here: no statistics are taken over the batch.
+    `mask` is unused, since no statistics are taken over the batch.
     """
     del mask
     D, p = pick('vit variant', VARIANTS, self.variant).width, self.patch_size
@@ -237,31 +243,32 @@ class ViT(nn.Module):
     x = x + resize_embedding(embedding, prefix, h, w).astype(x.dtype)
     self.sow('intermediates', 'stem', x)
     tokens = []
-    run = self.stage_modules[: self.stages]
-    for i, stage in enumerate(run, 1):
+    stages = self.stage_modules[: self.stages]
+    is_complete = len(stages) == len(self.stage_modules)
+    for i, stage in enumerate(stages, 1):
       x = stage.clone(parent=self, name=f'stage_{i}')(x, train)
       tokens.append(x)
-    if self.final_norm and len(run) == len(self.stage_modules):
+    if self.final_norm and is_complete:
       tokens[-1] = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')(x)
     for i, x in enumerate(tokens, 1):
       self.sow('intermediates', f'map_{i}', x)  # with the class token
     maps = [x[:, prefix:].reshape(B, h, w, D) for x in tokens]
-    if self.output == 'class_token' and len(run) == len(self.stage_modules):
+    if self.output == 'class_token' and is_complete:
       maps[-1] = tokens[-1][:, None, :1]  # [B, 1, 1, D]
     return tuple(maps)
 
 
 def unstacked_paths(path: tuple[str, ...], shape: tuple[int, ...]) -> list[tuple[str, ...]]:
-  """What an array of a model is called where `scan` is False, one path for each of its blocks.
+  """The paths of an array's parts in the same model with scan=False, one for each block.
 
   >>> unstacked_paths(('stage_2', 'blocks_3', 'norm1', 'scale'), (2, 768))
   [('stage_2', 'block_3', 'norm1', 'scale'), ('stage_2', 'block_4', 'norm1', 'scale')]
   """
-  for at, key in enumerate(path):
-    if found := re.fullmatch(r'blocks_(\d+)', key):
-      first = int(found[1])
+  for depth, key in enumerate(path):
+    if match := re.fullmatch(r'blocks_(\d+)', key):
+      first = int(match[1])
       names = [f'block_{i}' for i in range(first, first + shape[0])]
-      return [(*path[:at], name, *path[at + 1 :]) for name in names]
+      return [(*path[:depth], name, *path[depth + 1 :]) for name in names]
   return [path]
 
 

@@ -1,4 +1,4 @@
-"""CDCN's form for several modalities: a neck for each stream, then concatenation.
+"""CDCN for several modalities: a neck for each stream, then concatenation.
 
 Yu et al., "Multi-Modal Face Anti-Spoofing Based on Central Difference Networks", CVPRW 2020
 (CDCN, FAS_challenge_CVPRW2020/Track1 Multi-modal/model1_2_pytorch/models/CDCNs.py).
@@ -12,16 +12,16 @@ from flexfas_jax.models.layers import ConvNormRelu, MultiLevel
 
 
 class CdcnThreeStream(nn.Module):
-  """Each modality's first three maps through a neck of its own, the necks' maps mixed.
+  """Passes each modality's first three maps through its own neck, and mixes the necks' maps.
 
   Attributes:
-    modalities: those it is built for, in order. The original's is rgb, ir, depth.
-    width: channels out of the necks and of the whole; None keeps a map's.
-    map_size: side of the grid; None is the third map's (the original: 32).
+    modalities: in order. The original's is rgb, ir, depth.
+    width: channels out of the necks and of the fusion; None: those of the third map.
+    map_size: side of the grid; None: that of the third map (the original: 32).
     theta: of the central differences.
     dropout: of whole channels before the last convolution, in training.
-    faithful: also the original's mistake: depth's second map is RGB's (its line 388), so that
-      depth's own never reaches the neck, and RGB cannot be left out.
+    faithful: reproduce the original's mistake: depth's second map is RGB's (its line 388), so that
+      depth's own never reaches the neck, and RGB is required.
     dtype: of the computation.
   """
 
@@ -43,11 +43,11 @@ class CdcnThreeStream(nn.Module):
 
   @property
   def requires(self) -> tuple[str, ...]:
-    """Modalities that it cannot do without."""
+    """Modalities that it cannot work without."""
     return ('rgb',) if self.faithful else ()
 
   def stages(self, n: int) -> tuple[int, ...]:
-    """Which of a backbone's n stage maps it reads: three, or what there is."""
+    """Indices of the stage maps that it reads: the first three, or all of fewer."""
     return tuple(range(min(3, n)))
 
   @nn.compact

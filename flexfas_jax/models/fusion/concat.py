@@ -10,10 +10,10 @@ class Concat(nn.Module):
   """Concatenates the last stage's maps and mixes them.
 
   Attributes:
-    modalities: those it is built for, in order; each keeps its place in the concatenation.
-    width: channels out; None keeps one modality's.
+    modalities: in the order of concatenation.
+    width: channels out; None: those of one modality.
     kernel_size: of the convolution.
-    theta: of its central difference (CDCN's lastconv2 is one: 0.7); 0 has none.
+    theta: of its central difference (CDCN's lastconv2: 0.7); 0 gives a plain convolution.
     dropout: of whole channels before the convolution, in training.
     dtype: of the computation.
   """
@@ -25,15 +25,15 @@ class Concat(nn.Module):
   dropout: float = 0.0
   dtype: jnp.dtype = jnp.float32
 
-  requires = ()  # modalities that it cannot do without
+  requires = ()  # modalities that it cannot work without
 
   def stages(self, n: int) -> tuple[int, ...]:
-    """Which of a backbone's n stage maps it reads."""
+    """Indices of the stage maps that it reads, of a backbone with n."""
     return (n - 1,)
 
   @nn.compact
   def __call__(self, maps, present, train: bool = False):
-    """{modality: (map [B, h, w, D],)} and present [B, M] -> [B, h, w, D']; absent adds nothing."""
+    """{modality: (map [B, h, w, D],)} and present [B, M] -> [B, h, w, D']; absent adds 0."""
     parts = [
       jnp.where(present[:, i, None, None, None], maps[m][-1], 0)
       for i, m in enumerate(self.modalities)

@@ -1,7 +1,7 @@
 """Fusion by cross-attention over channels (FlexModal, models/ViT_Base_CA.py:79-87).
 
-A modality's map, flattened to F [C, h w], attends to another's: softmax(F_m F_n^T) F_n. The score
-is C x C: each channel of m picks channels of n that light up at the same places.
+A modality's map, flattened to F [C, h w], attends to another's: softmax(F_m F_n^T) F_n. The scores
+are C x C: each channel of m selects channels of n with similar activations over the grid.
 """
 
 import flax.linen as nn
@@ -16,15 +16,14 @@ class CrossAttention(nn.Module):
   """ReLU(BN(Conv(sum of own and attended maps))).
 
   Attributes:
-    modalities: those it is built for, in order.
+    modalities: in order.
     form: 'reference': depth and infrared are queries, RGB is key and value, F = F_rgb + attended
-      depth + attended ir; it cannot do without RGB. 'symmetric': every modality attends to every
-      other and keeps its own map; the mean over the terms that are there, so that any subset will
-      do.
-    scaled: divide the scores by sqrt(h w). The reference does not: its scores reach thousands and
-      its softmax picks one channel.
-    kernel_size, width, bias, theta, dropout: of the convolution after the sum; None keeps the
-      width. The dropout takes whole channels; the reference has a bias before its batch norm.
+      depth + attended ir; it requires RGB. 'symmetric': every modality keeps its own map and
+      attends to every other; the mean over the present terms, so that it serves any subset.
+    scaled: divide the scores by sqrt(h w). The reference does not: its scores reach thousands, and
+      its softmax selects one channel.
+    kernel_size, width, bias, theta, dropout: of the convolution after the sum; width None keeps the
+      width. Dropout removes whole channels; the reference has a bias before its batch norm.
     dtype: of the computation; scores and softmax are float32.
   """
 
@@ -52,31 +51,26 @@ class CrossAttention(nn.Module):
 
   @property
   def requires(self) -> tuple[str, ...]:
-    """Modalities that it cannot do without."""
+    """Modalities that it cannot work without."""
     return ('rgb',) if self.form == 'reference' else ()
 
   def stages(self, n: int) -> tuple[int, ...]:
-    """Which of a backbone's n stage maps it reads."""
+    """Indices of the stage maps that it reads, of a backbone with n."""
     return (n - 1,)
 
   @nn.compact
   def __call__(self, maps, present, train: bool = False):
-    """{modality: (map [B, h, w, D],)} and present [B, M] -> [B, h, w, D']; absent adds nothing."""
+    """{modality: (map [B, h, w, D],)} and present [B, M] -> [B, h, w, D']; absent adds 0."""
     features = {m: maps[m][-1] for m in self.modalities}
-    there = {m: present[:, i, None, None, None] for i, m in enumerate(self.modalities)}
+    is_present = {m: present[:, i, None, None, None] for i, m in enumerate(self.modalities)}
     if self.form == 'reference':
-      terms = [(features['rgb'], there['rgb'])]
-      for m in self.modalities:
-        if m != 'rgb':
-          terms.append((self._attend(features[m], features['rgb']), there[m] & there['rgb']))
+      terms = [(features['rgb'], is_present['rgb'])]
+      pairs = [(m, 'rgb') for m in self.modalities if m != 'rgb']
     else:
-      terms = [(features[m], there[m]) for m in self.modalities]
-      terms += [
-        (self._attend(features[m], features[n]), there[m] & there[n])
-        for m in self.modalities
-        for n in self.modalities
-        if m != n
-      ]
+      terms = [(features[m], is_present[m]) for m in self.modalities]
+      pairs = [(m, n) for m in self.modalities for n in self.modalities if m != n]
+    for m, n in pairs:  # m attends to n
+      terms.append((self._attend(features[m], features[n]), is_present[m] & is_present[n]))
     x = sum(jnp.where(keep, term, 0) for term, keep in terms)  # [B, h, w, D]
     if self.form == 'symmetric':
       x = x / jnp.maximum(sum(keep.astype(x.dtype) for _, keep in terms), 1)
@@ -92,7 +86,7 @@ class CrossAttention(nn.Module):
     return mix(x, train)
 
   def _attend(self, query, memory):
-    """Channels of `memory`, picked by channels of `query`; both and the result [B, h, w, D]."""
+    """Channels of `memory`, selected by channels of `query`; both and the result [B, h, w, D]."""
     B, h, w, D = query.shape
     q = query.reshape(B, h * w, D).astype(jnp.float32)
     kv = memory.reshape(B, h * w, D).astype(jnp.float32)

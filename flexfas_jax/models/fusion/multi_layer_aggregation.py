@@ -1,8 +1,8 @@
 """MM-FAS's aggregation at several layers, on any backbone's stage maps.
 
 Parkin & Grinchuk, CVPRW 2019 (ChaLearn_liveness_challenge, models/architectures/
-resnet_caffe_DLAS.py). The streams run all stages but the last; after each, their maps are mixed,
-added to what came so far, and taken on by another copy of the backbone's next stage:
+resnet_caffe_DLAS.py). The streams run all stages but the last. After each stage their maps are
+mixed, added to the aggregated map, and passed through another copy of the backbone's next stage:
 
     a_k = stage_{k+1}(a_{k-1} + ReLU(conv1x1([rgb_k, depth_k, ir_k])))
     F   = stage_n([rgb_{n-1}, depth_{n-1}, ir_{n-1}]) + a_{n-1}
@@ -21,12 +21,12 @@ class MultiLayerAggregation(nn.Module):
   """The joint stages of MM-FAS.
 
   Attributes:
-    modalities: those it is built for, in order.
-    later: the backbone's second and later stages, unbound: (map, train) -> map. `flexmodal.build`
-      fills this in.
+    modalities: in order.
+    later: the backbone's second and later stages as unbound modules: (map, train) -> map; set by
+      `flexmodal.build`.
     variant: 'A', as submitted to the challenge. 'B': channel attention after each joint stage; in
-      the original also after each of the streams' (caffe_resnet's field `channel_attention`). 'C':
-      both endings through a 1x1 convolution to `bottleneck` channels.
+      the original also after each stage of the streams (caffe_resnet's `channel_attention`). 'C':
+      1x1 convolutions to `bottleneck` channels before the last sum.
     bottleneck: channels out of variant 'C'.
     dtype: of the computation.
   """
@@ -37,7 +37,7 @@ class MultiLayerAggregation(nn.Module):
   bottleneck: int = 128
   dtype: jnp.dtype = jnp.float32
 
-  requires = ()  # modalities that it cannot do without
+  requires = ()  # modalities that it cannot work without
 
   def __post_init__(self):
     super().__post_init__()
@@ -48,11 +48,11 @@ class MultiLayerAggregation(nn.Module):
       )
     if not self.later:
       raise ConfigError(
-        'multi_layer_aggregation needs a backbone of two stages or more; this one has no second'
+        'multi_layer_aggregation needs a backbone of two stages or more; this one has one'
       )
 
   def stages(self, n: int) -> tuple[int, ...]:
-    """Which of a backbone's n stage maps it reads: all that one of its stages can take on."""
+    """Indices of the stage maps that it reads: all that a later stage can process."""
     return tuple(range(len(self.later)))
 
   @nn.compact

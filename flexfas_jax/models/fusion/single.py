@@ -1,4 +1,4 @@
-"""No fusion: one modality, whose last map goes to the head as it is."""
+"""No fusion: one modality, whose last map goes to the head unchanged."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from flexfas_jax.errors import ConfigError
 
 
 class Single(nn.Module):
-  """The last map of the only modality: classifiers, face recognition, baselines of one sensor.
+  """The last map of the only modality: for classifiers, face recognition, one-sensor baselines.
 
   Attributes:
     modalities: exactly one.
@@ -21,17 +21,17 @@ class Single(nn.Module):
     super().__post_init__()
     if len(self.modalities) != 1:
       raise ConfigError(
-        f'single fuses nothing: it takes one modality, not {tuple(self.modalities)}; '
+        f'single takes one modality, not {tuple(self.modalities)}; '
         "set modalities=('rgb',) or choose another fusion"
       )
 
   @property
   def requires(self) -> tuple[str, ...]:
-    """Modalities that it cannot do without."""
+    """Modalities that it cannot work without."""
     return tuple(self.modalities)
 
   def stages(self, n: int) -> tuple[int, ...]:
-    """Which of a backbone's n stage maps it reads."""
+    """Indices of the stage maps that it reads, of a backbone with n."""
     return (n - 1,)
 
   def __call__(self, maps, present, train: bool = False):

@@ -1,7 +1,7 @@
 """Fusion by squeeze-and-excitation, then concatenation (FlexModal, after Hu et al., CVPR 2018).
 
-F_m' = F_m sigmoid(FC(ReLU(FC(GAP F_m)))) for each modality by itself, its channels weighed by how
-much they light up; then ReLU(BN(Conv([F_rgb', F_depth', F_ir']))).
+F_m' = F_m sigmoid(FC(ReLU(FC(GAP F_m)))) weighs the channels of each modality by their mean
+activations; then ReLU(BN(Conv([F_rgb', F_depth', F_ir']))).
 """
 
 import flax.linen as nn
@@ -14,9 +14,9 @@ class SqueezeExcite(nn.Module):
   """Weighs the channels of the last stage's maps, concatenates and mixes them.
 
   Attributes:
-    modalities: those it is built for, in order; each has its own weights.
+    modalities: in order; each has its own weights.
     reduction: the bottleneck has D / reduction channels.
-    width: channels out; None keeps one modality's.
+    width: channels out; None: those of one modality.
     kernel_size, theta, dropout: of the convolution, see `Concat`.
     dtype: of the computation.
   """
@@ -29,15 +29,15 @@ class SqueezeExcite(nn.Module):
   dropout: float = 0.0
   dtype: jnp.dtype = jnp.float32
 
-  requires = ()  # modalities that it cannot do without
+  requires = ()  # modalities that it cannot work without
 
   def stages(self, n: int) -> tuple[int, ...]:
-    """Which of a backbone's n stage maps it reads."""
+    """Indices of the stage maps that it reads, of a backbone with n."""
     return (n - 1,)
 
   @nn.compact
   def __call__(self, maps, present, train: bool = False):
-    """{modality: (map [B, h, w, D],)} and present [B, M] -> [B, h, w, D']; absent adds nothing."""
+    """{modality: (map [B, h, w, D],)} and present [B, M] -> [B, h, w, D']; absent adds 0."""
     parts = []
     for i, m in enumerate(self.modalities):
       x = maps[m][-1]

@@ -1,0 +1,1 @@
+"""Adapters for frozen backbones: one file per choice, with a class named like its file."""
