@@ -1,24 +1,25 @@
-"""MM-FAS's recipe whole: pretrain, one model per left-out attack and seed, average, judge.
+"""MM-FAS's whole recipe: pretrain, one model per left-out attack and seed, average, evaluate.
 
   python -m experiments.mm_fas --workdir=runs/mm_fas --data_dir=prepared
 
-trains on the embedded, RENDERED faces: face recognition, then two networks (`faces`, which start
-from it, and `chance`, which do not), three folds, two seeds; scores all members in one program,
-averages them, and writes results.csv, comparisons.csv and results.png beside this file (or --out).
+trains on the embedded, RENDERED faces: face recognition, then two networks (`faces`, initialised
+from it, and `chance`, initialised at random), three folds, two seeds. It scores all members in one
+program, averages them, and writes results.csv, comparisons.csv and results.png to this folder (or
+--out).
 
-It can be stopped at any time and goes on by the same command; no run is trained twice, also where
-several of these commands share a workdir. Spread over machines, each with its number, all with one
-workdir; the last part is done without a number, when all have ended:
+Rerun the same command to resume an interrupted sweep. No run is trained twice, also when several
+commands share a workdir. To use several machines, start each with its number and one workdir; when
+all have ended, run the command without a number to evaluate:
 
   python -m experiments.mm_fas --workdir=... --index=0/4      # and 1/4, 2/4, 3/4
 
-MM-FAS's own, on CASIA-SURF's challenge:
+MM-FAS's own data, CASIA-SURF's challenge:
 
   python -m experiments.mm_fas --workdir=... --networks=resnet34_caffe,ir50 --at_once=1 \\
     --protocol='mm_fas_fold(fold={fold})' --folds=1,2,3 --tests=official_val --dev= \\
     --rule=fixed=0.5
 
-whose official val is the test and leaves no dev set; TPR@FPR needs none. Any set, any of its
+Its official val is the test, so that there is no dev set; TPR@FPR needs none. Any set, any of its
 attacks: --protocol='mm_fas_like(set=SET, attack={fold}, part={part})' --tests=test --dev= ...
 """
 
@@ -29,7 +30,7 @@ import pathlib
 import sys
 import time
 
-from experiments.mm_fas import judge, plan, sweep
+from experiments.mm_fas import evaluation, plan, sweep
 from flexfas_jax.errors import ConfigError, StateError, exit_code_of
 from flexfas_jax.evaluation import thresholds
 
@@ -37,53 +38,60 @@ HERE = pathlib.Path(__file__).parent
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Parses the command line and does the sweep; returns the exit code."""
+  """Parses the command line and runs the sweep; returns the exit code."""
   args = parser().parse_args(argv)
   return exit_code_of(lambda: _sweep(args), args.debug)
 
 
 def parser() -> argparse.ArgumentParser:
-  """Of the command line."""
+  """The parser of the command line."""
   parser = argparse.ArgumentParser(
     prog='python -m experiments.mm_fas',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
     epilog='Exit codes: 0 done, 2 wrong usage, 3 bad data, 4 a run that failed or is missing, 143 '
-    'stopped: the same command goes on.',
+    'stopped; rerun the same command to resume.',
   )
   add = parser.add_argument
-  listed = lambda text: list(filter(None, text.split(',')))  # noqa: E731
   add('--workdir', type=pathlib.Path, required=True)
   add('--data_dir', default='prepared')
   add(
     '--networks',
-    type=listed,
-    default=[plan.CHANCE, plan.DONOR],
-    help=f'{plan.CHANCE}, {plan.DONOR}, or recipes of configs/mm_fas.py (default: both of these)',
+    type=_split,
+    default=[plan.CHANCE, plan.FACES],
+    help=f'{plan.CHANCE}, {plan.FACES}, or recipes of configs/mm_fas.py (default: these two)',
   )
-  add('--seeds', type=lambda text: [int(x) for x in listed(text)], default=[7, 704])
+  add('--seeds', type=lambda text: [int(x) for x in _split(text)], default=[7, 704])
   add('--protocol', default=plan.PROTOCOL, help='{fold}, {part}, {size} are filled in')
+  add('--folds', type=_split, default=_split(plan.FOLDS), help='the values of {fold}')
+  add('--tests', type=_split, default=['seen', 'unseen', 'cross'], help='tests of the protocol')
+  add('--dev', default='dev', help="the test that thresholds are fitted on; '': none")
   add(
-    '--folds', type=listed, default=listed(plan.FOLDS), help='what {fold} is, one after the other'
+    '--rule', default='dev_eer', help='of the threshold; without a dev set, fixed=T (%(default)s)'
   )
-  add('--tests', type=listed, default=['seen', 'unseen', 'cross'], help="the protocol's, to judge")
-  add('--dev', default='dev', help="the test that thresholds come from; '': there is none")
-  add('--rule', default='dev_eer', help='of the threshold; without a dev, fixed=T (%(default)s)')
   add(
     '--views',
-    type=lambda text: tuple(listed(text)),
-    help='of val and tests (default: as the config says)',
+    type=lambda text: tuple(_split(text)),
+    help='of val and tests (default: those of the config)',
   )
   add('--size', default='', help="of the embedded sets: '' or _tiny")
-  add('--steps', type=int, default=0, help='of each member (default: as the config says)')
-  add('--donor_steps', type=int, default=1000, help='of face recognition (%(default)s)')
-  add('--change', action='append', default=[], metavar='FIELD=VALUE', help="of members' configs")
-  add('--index', metavar='I/N', help='trains the share of machine I of N, from 0, and no more')
+  add('--steps', type=int, default=0, help='of each member (default: those of the config)')
+  add('--pretraining_steps', type=int, default=1000, help='of face recognition (%(default)s)')
+  add('--change', action='append', default=[], metavar='FIELD=VALUE', help="in members' configs")
+  add('--index', metavar='I/N', help='only train the share of machine I of N, counted from 0')
   add('--at_once', type=int, default=os.cpu_count() or 1, help='trainings (default: one per core)')
-  add('--list', action='store_true', help='prints the commands and does nothing')
-  add('--out', type=pathlib.Path, default=HERE, help='for the tables and the picture')
-  add('--debug', action='store_true', help='tracebacks instead of messages')
+  add('--list', action='store_true', help='print the commands and exit')
+  add('--out', type=pathlib.Path, default=HERE, help='for the tables and the figure')
+  add('--debug', action='store_true', help='print tracebacks instead of messages')
   return parser
+
+
+def _split(text: str) -> list[str]:
+  return [part for part in text.split(',') if part]
+
+
+def _log(line: str) -> None:
+  print(line, flush=True)
 
 
 def _sweep(args) -> None:
@@ -99,45 +107,45 @@ def _sweep(args) -> None:
     return
   args.workdir.mkdir(parents=True, exist_ok=True)
   start = time.perf_counter()
-  tell = lambda line: print(line, flush=True)  # noqa: E731
-  sweep.train(mine, args.at_once, tell)
+  sweep.train(mine, args.at_once, _log)
   if args.index:
-    tell('This share is trained. When all are, the same command without --index judges.')
+    _log('This share is trained. When all are, run the command without --index to evaluate.')
     return
-  members = [run for run in runs if run.name != plan.DONOR]
-  _evaluate(members, tell)
-  judge.ensembles(args, members, tell)
-  rows, answers = judge.rows(args, members, tell)
+  members = [run for run in runs if run.name != plan.FACES]
+  _score(members)
+  evaluation.average_scores(args, members, _log)
+  rows, answers = evaluation.compute_rows(args, members, _log)
   args.out.mkdir(parents=True, exist_ok=True)
-  _write(args.out / 'results.csv', judge.COLUMNS, rows)
-  _write(args.out / 'comparisons.csv', judge.QUESTIONS, answers)
-  from experiments.mm_fas import picture
+  _write(args.out / 'results.csv', evaluation.COLUMNS, rows)
+  _write(args.out / 'comparisons.csv', evaluation.QUESTIONS, answers)
+  from experiments.mm_fas import plot
 
-  rendered = args.protocol.startswith('rendered')
-  title = 'Rendered faces: ' * rendered + 'members, and the means of their scores'
-  picture.draw(rows, title, args.out / 'results.png')
+  title = 'members, and the means of their scores'
+  if args.protocol.startswith('rendered'):
+    title = f'Rendered faces: {title}'
+  plot.plot(rows, title, args.out / 'results.png')
   print('\n' + _table(rows) + '\n\n' + _answers(answers))
   print(f'\nWritten: {args.out}/results.csv, comparisons.csv, results.png')
   print(f'{(time.perf_counter() - start) / 60:.1f} minutes in all')
 
 
 def _index(text: str) -> tuple[int, int]:
-  index, slash, of = text.partition('/')
-  if not (slash and index.isdigit() and of.isdigit() and int(index) < int(of)):
+  index, slash, machines = text.partition('/')
+  if not (slash and index.isdigit() and machines.isdigit() and int(index) < int(machines)):
     raise ConfigError(f'--index={text} is not I/N with I from 0 to N - 1')
-  return int(index), int(of)
+  return int(index), int(machines)
 
 
-def _evaluate(members, tell) -> None:
-  """All members as one program, in a process of its own: this one needs no jax."""
+def _score(members) -> None:
+  """Scores all members in one program, in a separate process: this one imports no jax."""
   import subprocess
 
   if all((run.folder / 'results.json').exists() for run in members):
-    tell('scored already')
+    _log('scored already')
     return
   command = [sys.executable, '-m', 'flexfas_jax.evaluate_members']
   log = members[0].folder.parent / 'evaluate_members.log'
-  tell(f'scoring {len(members)} members in one program')
+  _log(f'scoring {len(members)} members in one program')
   with log.open('w') as out:
     done = subprocess.run([*command, *(str(run.folder) for run in members)], stdout=out, stderr=out)
   if done.returncode:
@@ -153,7 +161,7 @@ def _write(file: pathlib.Path, columns, rows) -> None:
 
 
 def _table(rows) -> str:
-  """Markdown: ACER of networks and the ensemble in percent, with intervals over people."""
+  """Markdown: ACER of networks and the ensemble in percent, with intervals over subjects."""
   tests = list(dict.fromkeys(row['test'] for row in rows))
   lines = [
     '| subset | system | ' + ' | '.join(tests) + ' |',
@@ -172,7 +180,7 @@ def _table(rows) -> str:
 
 
 def _answers(answers) -> str:
-  """Markdown: every comparison, its difference of ACER in points."""
+  """Markdown: every comparison, with the difference of ACER in points."""
   lines = [
     '| question | test | subset | a | b | b - a, points of ACER | |',
     '| --- |' + ' --- |' * 6,

@@ -1,9 +1,9 @@
-"""Times one program for all members of a network against an evaluation of each.
+"""Compares the times of one program for all members of a network and of one evaluation for each.
 
   python -m experiments.mm_fas.stacked --workdir=runs/mm_fas --data_dir=prepared
 
-Of a sweep that has been trained (with the same flags). Both are whole processes, as a user starts
-them, and leave the same files; one after the other, several times, the median counts.
+Requires a trained sweep with the same flags. Both ways are whole processes, as a user starts them,
+and write the same files. They run alternately, several times; the median counts.
 """
 
 import statistics
@@ -19,7 +19,7 @@ REPEATS = 3
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Times, and prints; returns the exit code."""
+  """Measures and prints; returns the exit code."""
   args = mm_fas.parser().parse_args(argv)
   return exit_code_of(lambda: _measure(args), args.debug)
 
@@ -28,10 +28,12 @@ def _measure(args) -> None:
   network = args.networks[-1]
   runs = [run for run in plan.runs(args) if run.name.startswith(f'{network}_seed')]
   together = [sys.executable, '-m', 'flexfas_jax.evaluate_members', *(str(r.folder) for r in runs)]
-  each = [[a.replace('--mode=train', '--mode=evaluate') for a in run.command] for run in runs]
-  took = {'each': [], 'together': []}
+  evaluations = [
+    [a.replace('--mode=train', '--mode=evaluate') for a in run.command] for run in runs
+  ]
+  seconds = {'each': [], 'together': []}
   for i in range(REPEATS):
-    for name, commands in (('each', each), ('together', [together])):
+    for name, commands in (('each', evaluations), ('together', [together])):
       start = time.perf_counter()
       for command in commands:
         done = subprocess.run(command, capture_output=True, text=True)
@@ -39,13 +41,12 @@ def _measure(args) -> None:
           raise StateError(
             f'{" ".join(command)} ended with {done.returncode}: {done.stderr[-500:]}'
           )
-      took[name].append(time.perf_counter() - start)
-      print(f'{i + 1}/{REPEATS}  {name}: {took[name][-1]:.1f} s', flush=True)
-  medians = {name: statistics.median(values) for name, values in took.items()}
-  share = medians['together'] / medians['each']
-  one_by_one, at_once = medians['each'], medians['together']
+      seconds[name].append(time.perf_counter() - start)
+      print(f'{i + 1}/{REPEATS}  {name}: {seconds[name][-1]:.1f} s', flush=True)
+  each, together = (statistics.median(seconds[name]) for name in ('each', 'together'))
   print(
-    f'{len(runs)} members: {one_by_one:.1f} s one by one, {at_once:.1f} s together, {share:.2f}'
+    f'{len(runs)} members: {each:.1f} s one by one, {together:.1f} s together, '
+    f'ratio {together / each:.2f}'
   )
 
 

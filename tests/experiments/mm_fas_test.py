@@ -67,10 +67,10 @@ def test_every_command_is_a_config_that_fits(monkeypatch, tmp_path):
       'seed': config.seed,
       'fold': protocol.fields['attack'],
     }
-    assert bool(run.donor) == (config.pretrained.weights == str(donor.folder))
+    assert bool(run.pretrained) == (config.pretrained.weights == str(donor.folder))
     assert config.steps == config.eval_every == 60
     assert set(protocol.left_out) == {'val'} and '_tiny' in protocol.train
-    seen.add((run.donor, config.seed, protocol.fields['attack'], protocol.fields['part']))
+    seen.add((run.pretrained, config.seed, protocol.fields['attack'], protocol.fields['part']))
   assert len(seen) == 12
   assert setup.build(config).subsets[0] == ('rgb',)
 
@@ -81,7 +81,7 @@ def test_the_papers_networks_are_planned(monkeypatch, tmp_path):
   own = ['--networks=resnet34_caffe,ir50', '--protocol=mm_fas_fold(fold={fold})', '--folds=1,2,3']
   own += ['--tests=official_val', '--dev=', '--rule=fixed=0.5']
   found = runs_of(monkeypatch, f'--workdir={tmp_path}', *own)
-  assert [run.donor for run in found] == [''] * 12
+  assert [run.pretrained for run in found] == [''] * 12
   configs = [config_of(run.command[2:], monkeypatch) for run in found]
   assert {c.model.backbone.name for c in configs} == {'caffe_resnet', 'ir_resnet'}
   assert {c.protocol for c in configs} == {f'mm_fas_fold(fold={k})' for k in '123'}
@@ -106,7 +106,7 @@ def fake(folder, name, script, donor=''):
 
 def script_of(runs, at_once):
   """A process of its own that trains them."""
-  told = [(run.name, str(run.folder), run.command, run.donor) for run in runs]
+  told = [(run.name, str(run.folder), run.command, run.pretrained) for run in runs]
   return f"""
 import pathlib, sys
 from experiments.mm_fas import sweep
@@ -134,7 +134,7 @@ def test_each_is_trained_once_and_donors_first(tmp_path):
     sweep.train(runs, 2, told.append)
   assert [times(run) for run in runs] == [1] * 4
   assert told[0] == '4 runs, 0 of them trained already' and told[-1].startswith('4 runs, 4 of')
-  with pytest.raises(StateError, match='was trained otherwise'):
+  with pytest.raises(StateError, match='was trained with other flags'):
     sweep.train([runs[0]._replace(command=(*runs[0].command, 'more'))], 1)
 
 
