@@ -12,7 +12,7 @@ from flexfas_jax import lookup
 from flexfas_jax.evaluation import thresholds
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.models import flexmodal
-from flexfas_jax.models.weights import conversion, pretrained
+from flexfas_jax.models.weights import conversion, transfer
 from flexfas_jax.protocols import selection
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training import setup, subjects
@@ -78,8 +78,8 @@ def test_a_config_fits_together(file, recipe):
   )
   assert float(schedule(0)) <= np.float32(config.schedule.peak)
   if donor := fields.get('pretrained'):
-    assert donor['architecture'] in (*conversion.ARCHITECTURES, pretrained.OWN_RUN)
-    pretrained.parse_config(donor, variables)
+    assert donor['architecture'] in (*conversion.ARCHITECTURES, transfer.OWN_RUN)
+    transfer.parse_config(donor, variables)
 
 
 @pytest.mark.parametrize('file', FILES, ids=lambda f: f.stem)

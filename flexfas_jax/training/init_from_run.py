@@ -10,7 +10,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from flexfas_jax.errors import StateError
-from flexfas_jax.models.weights import pretrained
+from flexfas_jax.models.weights import transfer
 from flexfas_jax.training import digests, distributed, setup, sharding, subjects, workdir
 from flexfas_jax.training.checkpoints import Checkpoints
 from flexfas_jax.training.tasks import get_task
@@ -36,7 +36,7 @@ def none() -> PretrainedInit:
 
 
 def pretraining_subjects(
-  folder: pathlib.Path, source: pretrained.PretrainedConfig | None = None, train: str = ''
+  folder: pathlib.Path, source: transfer.PretrainedConfig | None = None, train: str = ''
 ) -> tuple[list[str], list[str]]:
   """The subjects that a run's initial weights were trained on; reads no weights.
 
@@ -54,7 +54,7 @@ def pretraining_subjects(
   """
   if record := workdir.read_pretraining(folder):
     return record['subjects'], [record['note']] if record.get('note') else []
-  if source is None or source.architecture != pretrained.OWN_RUN:
+  if source is None or source.architecture != transfer.OWN_RUN:
     return [], []
   source_folder = pathlib.Path(source.weights)
   if not (source_folder / 'config.json').is_file():
@@ -105,9 +105,9 @@ def load(experiment: setup.Experiment, folder: pathlib.Path) -> PretrainedInit:
     )
   own = setup.variables_of(experiment.abstract)
   if source.into == 'all':
-    matched = pretrained.match_all(own, variables)
+    matched = transfer.match_all(own, variables)
   else:
-    matched = pretrained.match(own, variables, source.into)
+    matched = transfer.match(own, variables, source.into)
   record = {
     'weights': str(source.weights),
     'step': step,
@@ -119,7 +119,7 @@ def load(experiment: setup.Experiment, folder: pathlib.Path) -> PretrainedInit:
     record['note'] = '; '.join(notes)
   return PretrainedInit(
     arrays={path: distributed.gather_to_host(array) for path, array in matched.arrays.items()},
-    summary=f'{pretrained.describe(source, matched)}; step {step}',
+    summary=f'{transfer.describe(source, matched)}; step {step}',
     record=record,
   )
 

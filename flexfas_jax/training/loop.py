@@ -24,7 +24,7 @@ from flexfas_jax.errors import ConfigError, StateError, Stopped
 from flexfas_jax.files import write_text
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline, sources
-from flexfas_jax.models.weights import pretrained
+from flexfas_jax.models.weights import transfer
 from flexfas_jax.progress import Progress
 from flexfas_jax.training import (
   datasets,
@@ -292,10 +292,10 @@ def _load_pretrained(run: _Run) -> init_from_run.PretrainedInit:
     return init_from_run.none()
   if checkpoints.is_dir() and Checkpoints(checkpoints, run.task.metric, read_only=True).latest():
     return init_from_run.none()
-  if experiment.pretrained.architecture == pretrained.OWN_RUN:
+  if experiment.pretrained.architecture == transfer.OWN_RUN:
     return init_from_run.load(experiment, run.folder)
   variables = setup.variables_of(experiment.abstract)
-  arrays, summary = pretrained.load(experiment.pretrained, variables)
+  arrays, summary = transfer.load(experiment.pretrained, variables)
   return init_from_run.PretrainedInit(arrays, summary, record={})
 
 
@@ -360,7 +360,7 @@ def _initial_state(
       experiment.init, out_shardings=setup.shardings(experiment), compiler_options=options
     )
     state = init(named_key(root_key, 'init'))
-  state = state.replace(**pretrained.assign(setup.variables_of(state), pretrained.arrays))
+  state = state.replace(**transfer.assign(setup.variables_of(state), pretrained.arrays))
   pretrained.arrays.clear()  # ViT-L's take more than a gigabyte
   return state
 

@@ -20,7 +20,7 @@ from flexfas_jax.evaluation import thresholds
 from flexfas_jax.images import geometry, transforms
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.models import flexmodal
-from flexfas_jax.models.weights import pretrained
+from flexfas_jax.models.weights import transfer
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training import sharding, subjects
 from flexfas_jax.training.devices import find as find_devices
@@ -55,7 +55,7 @@ class Experiment(NamedTuple):
   schedule: optax.Schedule
   loss: Callable[..., jax.Array]
   map_size: int | None
-  pretrained: pretrained.PretrainedConfig | None
+  pretrained: transfer.PretrainedConfig | None
   init: Callable
   abstract: Any
   preprocess: Preprocess
@@ -124,7 +124,7 @@ def build(
     if loss:
       map_size = attempt('config.loss', check_shapes, model, loss, variables, target)
     source = fields.get('pretrained')
-    pretrained = attempt('config.pretrained', pretrained.parse_config, source, variables)
+    pretrained = attempt('config.pretrained', transfer.parse_config, source, variables)
   if found:
     errors.raise_all([*found, *problems])
   abstract = jax.tree.map(

@@ -10,7 +10,7 @@ import pytest
 from flexfas_jax.errors import StateError
 from flexfas_jax.models import flexmodal
 from flexfas_jax.models.backbone import vit
-from flexfas_jax.models.weights import conversion, pretrained, variable_tree
+from flexfas_jax.models.weights import conversion, transfer, variable_tree
 from flexfas_jax.models.weights import files as weight_files
 from flexfas_jax.training import sharding
 from tests import toy
@@ -154,10 +154,10 @@ def test_timm_s_file_goes_in_and_comes_out(tmp_path):
   weight_files.write(file, tensors)
   fields = {'variant': 'Ti', 'patch_size': 16, 'image_size': 224, 'scan': True}
   _, variables = make(tuple(fields.items()), 'concat')
-  source = pretrained.parse_config({'weights': str(file), 'architecture': TINY}, variables)
-  arrays, line = pretrained.load(source, jax.eval_shape(lambda: variables))
+  source = transfer.parse_config({'weights': str(file), 'architecture': TINY}, variables)
+  arrays, line = transfer.load(source, jax.eval_shape(lambda: variables))
   assert f'{len(arrays)} arrays' in line and 'as initialised' not in line
-  new = pretrained.assign(variables, arrays)
+  new = transfer.assign(variables, arrays)
   assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, variables)
   stack = new['params']['streams_shared']['stage_2']['blocks_3']['fc1']['kernel']
   np.testing.assert_array_equal(stack[1], tensors['blocks.4.mlp.fc1.weight'].T)
@@ -199,21 +199,21 @@ def test_a_model_starts_from_either_form(into):
   donor = backbone(SCAN)
   (_, stacked), (_, unrolled) = make(SCAN), make(UNROLLED)
   donors = donor, variable_tree.restack(donor, backbone(UNROLLED))
-  expected = pretrained.initialise(unrolled, donors[1], into)
+  expected = transfer.initialise(unrolled, donors[1], into)
   kernel = donor['params']['streams_shared']['stage_2']['blocks_1']['fc1']['kernel']
   for part in ('streams_shared', 'stage_2'), ('fusion', 'later_0'):
     if into == 'aggregation' or part[0] != 'fusion':
       found = expected['params'][part[0]][part[1]]['block_2']['fc1']['kernel']
       np.testing.assert_array_equal(found, kernel[1])
   for either in donors:
-    found = pretrained.initialise(stacked, either, into)
+    found = transfer.initialise(stacked, either, into)
     streams = variable_tree.restack(found, unrolled)['params']['streams_shared']
     assert_same(streams, expected['params']['streams_shared'])
     if into == 'aggregation':
       later = variable_tree.restack(found, unrolled)['params']['fusion']['later_2']['block_5']
       assert_same(later, expected['params']['fusion']['later_2']['block_5'])
   assert_same(
-    pretrained.initialise(unrolled, donors[0], into)['params'],
+    transfer.initialise(unrolled, donors[0], into)['params'],
     expected['params'],
   )
 
@@ -222,9 +222,9 @@ def test_weights_that_do_not_fit_are_named():
   _, variables = make(SCAN)
   shallow, wide = backbone((('variant', 'mu'),)), backbone((('variant', 'pico'),))
   with pytest.raises(StateError, match='streams_shared/stage_2/block_2/attn/.* not among the'):
-    pretrained.initialise(variables, shallow)
+    transfer.initialise(variables, shallow)
   with pytest.raises(StateError, match=r'patch_embed/bias: \(96,\) does not match \(32,\)'):
-    pretrained.initialise(variables, wide)
+    transfer.initialise(variables, wide)
   with pytest.raises(
     StateError, match='belong to another model; these differ: .*stage_2/block_2/attn'
   ):

@@ -16,7 +16,7 @@ from configs import face_recognition, mm_fas
 from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import face_verification
 from flexfas_jax.input_pipeline import pipeline
-from flexfas_jax.models.weights import conversion, pretrained
+from flexfas_jax.models.weights import conversion, transfer
 from flexfas_jax.training import datasets, init_from_run, loop, setup, sharding, subjects, workdir
 from flexfas_jax.training.checkpoints import Checkpoints
 from flexfas_jax.training.tasks import attribute_classification
@@ -455,7 +455,7 @@ def test_only_a_run_of_ours_gives_all(prepared):
   fields = {'pretrained.architecture': 'mm_fas/ir50', 'pretrained.into': 'all'}
   with pytest.raises(ConfigError, match="'all'; choose one of: streams"):
     setup.build(attacks(prepared, 'file.safetensors', **fields))
-  assert pretrained.OWN_RUN not in conversion.ARCHITECTURES
+  assert transfer.OWN_RUN not in conversion.ARCHITECTURES
 
 
 def test_what_is_frozen_stays_as_it_was_given(donor, prepared, tmp_path):

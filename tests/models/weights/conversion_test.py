@@ -16,7 +16,7 @@ from experiments.parity import recipe
 from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.models import flexmodal
 from flexfas_jax.models.backbone import vit
-from flexfas_jax.models.weights import conversion, pretrained, variable_tree
+from flexfas_jax.models.weights import conversion, transfer, variable_tree
 from flexfas_jax.models.weights import files as weight_files
 from tests import toy
 
@@ -504,7 +504,7 @@ def test_all_streams(share):
   _, variables = toy.make('resnet', 'concat', share=share)
   donor = donor_of('resnet')
   before = identities(variables), identities(donor)
-  new = pretrained.initialise(variables, donor)
+  new = transfer.initialise(variables, donor)
   assert (identities(variables), identities(donor)) == before
   assert jax.tree.structure(new) == jax.tree.structure(variables)
   streams = ['streams_shared'] if share else ['streams_rgb', 'streams_depth', 'streams_ir']
@@ -517,7 +517,7 @@ def test_all_streams(share):
 def test_one_modality():
   _, variables = toy.make('resnet', 'concat', share=False)
   donor = donor_of('resnet')
-  new = pretrained.initialise(variables, donor, 'ir')
+  new = transfer.initialise(variables, donor, 'ir')
   assert_parts_equal(leaves(new, 'streams_ir'), leaves(donor, 'streams_shared'))
   for stream in ('streams_rgb', 'streams_depth'):
     assert_parts_equal(leaves(new, stream), leaves(variables, stream))
@@ -534,7 +534,7 @@ def test_one_modality():
 def test_into_what_is_not_there(share, fusion, into, said):
   _, variables = toy.make('resnet', fusion, share=share)
   with pytest.raises(ConfigError, match=said):
-    pretrained.initialise(variables, donor_of('resnet'), into)
+    transfer.initialise(variables, donor_of('resnet'), into)
 
 
 FIRST = {  # of the joint last stage: what reads three maps where the donor reads one
@@ -555,7 +555,7 @@ def test_the_aggregation_starts_as_in_mm_fas(backbone, caplog):
   donor = donor_of(backbone)
   assert 'stage_4' in donor['params']['streams_shared']  # the streams run three
   assert 'stage_4' not in variables['params']['streams_rgb']
-  new = pretrained.initialise(variables, donor, 'aggregation')
+  new = transfer.initialise(variables, donor, 'aggregation')
   assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, variables)
   for k in range(3):
     assert_parts_equal(
@@ -594,7 +594,7 @@ def test_parts_that_one_of_both_lacks_are_named(caplog):
   params = variables['params']
   stream = {**params['streams_ir'], 'attention_1': attention}
   variables = {**variables, 'params': {**params, 'streams_ir': stream}}
-  new = pretrained.initialise(variables, donor, 'ir')
+  new = transfer.initialise(variables, donor, 'ir')
   assert new['params']['streams_ir']['attention_1'] == attention
   assert 'left as initialised: streams_ir/attention_1/reduce/kernel' in caplog.text
   assert re.search('left out, as the model does not have them: stage_4/.* more', caplog.text)
@@ -606,13 +606,13 @@ def test_a_position_embedding_is_interpolated(grid, prefix):
   theirs = jnp.asarray(rng.standard_normal((1, prefix + 16, 6)), jnp.float32)
   ours = {'params': {'streams_shared': {'pos_embed': jnp.zeros((1, prefix + grid**2, 6))}}}
   donor = {'params': {'streams_shared': {'pos_embed': theirs}}}
-  new = pretrained.initialise(ours, donor)['params']['streams_shared']['pos_embed']
+  new = transfer.initialise(ours, donor)['params']['streams_shared']['pos_embed']
   np.testing.assert_array_equal(new, vit.resize_embedding(theirs, prefix, grid, grid))
   np.testing.assert_array_equal(new[:, :prefix], theirs[:, :prefix])
   for shape in ((1, prefix + 5, 6), (1, prefix + grid**2, 7)):
     ours = {'params': {'streams_shared': {'pos_embed': jnp.zeros(shape)}}}
     with pytest.raises(StateError, match='pos_embed: .* does not match'):
-      pretrained.initialise(ours, donor)
+      transfer.initialise(ours, donor)
 
 
 def without(tree, *path):
@@ -629,24 +629,24 @@ def test_a_backbone_that_does_not_fit_is_refused():
   donor, other = donor_of('resnet'), donor_of('caffe_resnet')
   for into in ('streams', 'ir', 'aggregation'):
     with pytest.raises(StateError, match='another architecture'):
-      pretrained.initialise(variables, other, into)
+      transfer.initialise(variables, other, into)
   # As many names, other widths: nothing is repeated into a stream.
   wider = jax.tree.map(lambda x: jnp.concatenate([x] * 3, -1), donor)
   with pytest.raises(StateError, match=r'does not match .* more$'):
-    pretrained.initialise(variables, wider)
+    transfer.initialise(variables, wider)
   grey = donor['params']['streams_shared']['conv1']['kernel'][:, :, :1]
   grey = {'params': {'streams_shared': {'conv1': {'kernel': grey}}}}
   with pytest.raises(StateError, match='conv1/kernel: .* does not match'):
-    pretrained.initialise(variables, grey)
+    transfer.initialise(variables, grey)
   narrow = without(donor, 'params', 'streams_shared', 'stage_1', 'block_0', 'bn2')
   with pytest.raises(StateError, match='bn2/.* is not among the weights'):  # a shallower one
-    pretrained.initialise(variables, narrow)
+    transfer.initialise(variables, narrow)
   with pytest.raises(StateError, match='has no place in the model'):  # a deeper one
-    pretrained.initialise(
+    transfer.initialise(
       without(variables, 'params', 'streams_ir', 'stage_1', 'block_0', 'bn2'), donor, 'ir'
     )
   with pytest.raises(StateError, match='no array for fusion/later_2'):
-    pretrained.initialise(
+    transfer.initialise(
       variables,
       without(
         without(donor, 'params', 'streams_shared', 'stage_4'),
@@ -657,7 +657,7 @@ def test_a_backbone_that_does_not_fit_is_refused():
       'aggregation',
     )
   with pytest.raises(StateError, match='must have one backbone; .*streams_depth'):
-    pretrained.initialise(variables, variables)
+    transfer.initialise(variables, variables)
 
 
 # A config's group
@@ -697,31 +697,31 @@ GROUP = {'weights': 'no/such/file.safetensors', 'architecture': 'timm/resnet18'}
 )
 def test_a_group_that_cannot_work(fields, said):
   with pytest.raises(ConfigError, match=said):
-    pretrained.parse_config(fields, large())
+    transfer.parse_config(fields, large())
 
 
 def test_a_group_is_optional_and_its_file_is_not_read_yet():
-  assert pretrained.parse_config(None, large()) is None
+  assert transfer.parse_config(None, large()) is None
   for nothing in ('', "''", 'None'):  # what a flag says, with a shell's quotes or without
-    assert pretrained.parse_config({**GROUP, 'weights': nothing}, large()) is None
-  assert pretrained.parse_config({}, large()) is None
-  source = pretrained.parse_config(GROUP, large())
+    assert transfer.parse_config({**GROUP, 'weights': nothing}, large()) is None
+  assert transfer.parse_config({}, large()) is None
+  source = transfer.parse_config(GROUP, large())
   assert source == (*GROUP.values(), None, 'streams')
   with pytest.raises(StateError, match='no/such/file'):
-    pretrained.load(source, large())
+    transfer.load(source, large())
 
 
 def test_a_file_is_fitted_to_shapes_and_put_in_place(tmp_path):
   file = tmp_path / 'resnet18.safetensors'
   weight_files.write(file, resnet18() | fill({'fc.weight': (9, 512), 'fc.bias': (9,)}))
-  arrays, line = pretrained.load(
-    pretrained.parse_config({**GROUP, 'weights': str(file)}, large()), large()
+  arrays, line = transfer.load(
+    transfer.parse_config({**GROUP, 'weights': str(file)}, large()), large()
   )
   assert line == (
     f'streams from {file} (timm/resnet18), {len(arrays)} arrays; left out: fc.bias, fc.weight'
   )
   _, donor = conversion.from_torch(resnet18(), 'timm/resnet18')
-  assert 'head/logit/kernel' in pretrained.match(large(), donor).left_out
+  assert 'head/logit/kernel' in transfer.match(large(), donor).left_out
   small = {('params', 'streams_shared', 'bn1', 'bn', 'bias'): np.arange(8, dtype=np.float32)}
   mesh = jax.make_mesh((8,), ('data',))
   place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
@@ -732,7 +732,7 @@ def test_a_file_is_fitted_to_shapes_and_put_in_place(tmp_path):
     },
     'batch_stats': {},
   }
-  new = pretrained.assign(state, small)
+  new = transfer.assign(state, small)
   bias = new['params']['streams_shared']['bn1']['bn']['bias']
   assert bias.sharding == place
   np.testing.assert_array_equal(bias, np.arange(8))

@@ -1,4 +1,4 @@
-"""Initialises a model from pretrained weights: the config's group `pretrained`.
+"""Transfers pretrained weights into a model: the config's group `pretrained`.
 
     source = parse_config(config.pretrained, variables)     check the group; read no file
     arrays, line = load(source, variables)                  read the file, match it to the model
