@@ -28,23 +28,24 @@ from array_record.python import array_record_data_source
 from PIL import Image, ImageDraw, ImageFont
 
 import flexfas_jax
+from flexfas_jax import schema
 from flexfas_jax.data import reading
 from flexfas_jax.errors import DataError
 from flexfas_jax.images import geometry, signal, transforms, units
 from flexfas_jax.images.worker_pool import Workers
 from flexfas_jax.progress import show_progress
 from flexfas_jax.protocols import shortcuts
-from flexfas_jax.schema import LABELS, MODALITIES
 
 FACTS = ('id', 'split', 'label', 'attack_type', 'attack_category', 'subject', 'video', 'frame')
 FACTS += ('dataset', 'ethnicity')
-DIGESTS = tuple(f'{m}_sha256' for m in MODALITIES)
-FILES = tuple(f'{m}_file' for m in MODALITIES)
+DIGESTS = tuple(f'{m}_sha256' for m in schema.MODALITIES)
+FILES = tuple(f'{m}_file' for m in schema.MODALITIES)
 _AT_ONCE = 256  # records of a task
 _WORTH_A_BAR = 20  # tasks
 _VALUES = 6  # of a shortcut that the card shows; card.json has all
 _LOOKED_AT = 200  # samples of a set whose depth and infrared are compared
 _TILE, _PEOPLE, _GAP, _LABEL, _TITLE = 92, 4, 8, 16, 32
+_WIDTH = len(schema.MODALITIES) * _TILE  # of the images of one sample
 _HOLE = (58, 22, 74)  # colour of what a depth sensor did not measure
 _ABSENT = (235, 235, 235)
 
@@ -114,7 +115,7 @@ def describe(split: str, example: Mapping, images: Mapping | None = None) -> dic
     example: complete, see `features.check`.
     images: of `reading.describe`; None: it is asked.
   """
-  facts = {key: value for key, value in example.items() if key not in MODALITIES}
+  facts = {key: value for key, value in example.items() if key not in schema.MODALITIES}
   return {'split': split, **facts, **(images or reading.describe(example))}
 
 
@@ -149,7 +150,7 @@ def write(
     'flexfas_jax': flexfas_jax.__version__,
     'manifest_sha256': digest,
     'splits': {split: _counts([r for r in records if r['split'] == split]) for split in splits},
-    'pictures': {modality: _pictures(records, modality) for modality in MODALITIES},
+    'pictures': {modality: _pictures(records, modality) for modality in schema.MODALITIES},
     'shortcuts': _shortcuts(records, extra),
     **_exchanged(records),
     **recorded,
@@ -184,9 +185,9 @@ def _describe(split: str, looks: bool, task: tuple[pathlib.Path, int]) -> list[d
   numbers = range(start, min(start + _AT_ONCE, _length(path)))
   for number, example in zip(numbers, _read(path, numbers), strict=True):
     for key, value in example.items():
-      if key not in MODALITIES:
+      if key not in schema.MODALITIES:
         example[key] = value.decode() if isinstance(value, bytes) else int(value)
-    example['label'] = LABELS[example['label']]
+    example['label'] = schema.LABELS[example['label']]
     described = describe(split, example, reading.describe(example, looks))
     found.append({**described, 'place': (path, number)})
   return found
@@ -227,10 +228,10 @@ def _shortcuts(records: list[dict], extra: Mapping[str, Mapping[str, str]]) -> l
   """What predicts the label, split by split."""
   column = lambda key: [one[key] for one in records]  # noqa: E731
   facts = shortcuts.facts_of(
-    {m: list(map(bool, column(f'{m}_sha256'))) for m in MODALITIES},
+    {m: list(map(bool, column(f'{m}_sha256'))) for m in schema.MODALITIES},
     {
       m: [extra.get(one['id'], {}).get(f'source_{m}_file') or one[f'{m}_file'] for one in records]
-      for m in MODALITIES
+      for m in schema.MODALITIES
     },
   )
   facts['data set'] = column('dataset')
@@ -288,15 +289,15 @@ def _pictures(records: list[dict], modality: str) -> dict:
     'bits': count(f[4] for f in forms),
     'bytes': sum(one[f'{modality}_bytes'] for one in records),
     **sides,
-    **(_millimetres(records) if modality == 'depth' else {}),
+    **(_millimetres(records, modality) if schema.is_distance(modality) else {}),
   }
 
 
-def _millimetres(records: Sequence[Mapping]) -> dict:
-  """Medians over 16-bit depth images of their face windows' distance and relief, by label."""
+def _millimetres(records: Sequence[Mapping], modality: str) -> dict:
+  """Medians over 16-bit images of their face windows' distance and relief, by label."""
   found = {}
-  for label in LABELS:
-    some = [one['depth_mm'] for one in records if one.get('depth_mm') and one['label'] == label]
+  for label in schema.LABELS:
+    some = [r[f'{modality}_mm'] for r in records if r['label'] == label and r[f'{modality}_mm']]
     if some:
       distance, relief = np.median(some, axis=0)
       found[label] = {'distance_mm': float(distance), 'relief_mm': float(relief)}
@@ -365,18 +366,8 @@ def _markdown(card: Mapping) -> str:
         f'| {found["split"]} | {found["fact"]} | {found["accuracy"]:.2f} | {value} | {attacks:.0%} '
         f'| {bona_fide:.0%} |'
       )
-  window = card['pictures']['depth'].get('face_window', {})
-  for label, median in window.items():
-    lines += [
-      '',
-      f'16-bit depth of {label}, medians of the face windows: distance {median["distance_mm"]:g} '
-      f'mm, relief (interquartile range) {median["relief_mm"]:g} mm',
-    ]
-  if window.get('bona_fide', {}).get('relief_mm', 0) > units.FACE_RELIEF:
-    lines.append(
-      f'\nNOTE: faces have a relief of about 20 mm, and {units.FACE_RELIEF} are not exceeded. Is '
-      'the unit another one (`depth_unit`), or are the images whole rooms (`crop`)?'
-    )
+  for modality, images in card['pictures'].items():
+    lines += _window_lines(modality, images.get('face_window', {}))
   if seen := card.get('seem_exchanged'):
     lines.append(
       f'\nNOTE: depth and infrared look exchanged: of {seen["samples"]} samples, infrared images '
@@ -389,6 +380,23 @@ def _markdown(card: Mapping) -> str:
   return '\n'.join([*lines, '', '![A row per species](contact_sheet.jpg)', ''])
 
 
+def _window_lines(modality: str, window: Mapping[str, Mapping[str, float]]) -> list[str]:
+  """Lines about the `_millimetres` of a modality."""
+  lines = []
+  for label, median in window.items():
+    lines += [
+      '',
+      f'16-bit {modality} of {label}, medians of the face windows: distance '
+      f'{median["distance_mm"]:g} mm, relief (interquartile range) {median["relief_mm"]:g} mm',
+    ]
+  if window.get('bona_fide', {}).get('relief_mm', 0) > units.FACE_RELIEF:
+    lines.append(
+      f'\nNOTE: faces have a relief of about 20 mm, and {units.FACE_RELIEF} are not exceeded. Is '
+      'the unit another one (`depth_unit`), or are the images whole rooms (`crop`)?'
+    )
+  return lines
+
+
 def sheet(name: str, records: Sequence[Mapping]) -> Image.Image:
   """A row per species, RGB, depth and infrared of up to four people in each.
 
@@ -398,10 +406,11 @@ def sheet(name: str, records: Sequence[Mapping]) -> Image.Image:
   """
   rows = _rows(records)
   most = max(2, max(len(people) for _, people in rows))  # two make room for the title
-  width = most * (3 * _TILE + 4)
+  width = most * (_WIDTH + 4)
   page = Image.new('RGB', (width + 2 * _GAP, _TITLE + len(rows) * (_TILE + _LABEL + 2)), 'white')
   draw = ImageDraw.Draw(page)
-  title = f'{name}: RGB, depth (near is bright, violet: not measured), infrared; grey: absent'
+  columns = ', '.join(schema.MODALITIES)
+  title = f'{name}: {columns} (depth: near is bright, violet not measured; grey: absent)'
   draw.text((_GAP, 8), title, fill=(20, 20, 20), font=ImageFont.load_default(13))
   small = ImageFont.load_default(12)
   for number, (label, people) in enumerate(rows):
@@ -410,7 +419,7 @@ def sheet(name: str, records: Sequence[Mapping]) -> Image.Image:
     for k, one in enumerate(people):
       path, place = one['place']
       tiles = Image.fromarray(_tiles(_read(path, [place])[0]))
-      page.paste(tiles, (_GAP + k * (3 * _TILE + 4), top + _LABEL))
+      page.paste(tiles, (_GAP + k * (_WIDTH + 4), top + _LABEL))
   return page
 
 
@@ -425,11 +434,10 @@ def _rows(records: Sequence[Mapping]) -> list[tuple[str, list[Mapping]]]:
     people = list(found[species].values())
     category = people[0]['attack_category']
     label = f'{species} ({category})' if category else species
-    depths = [
-      one['depth_mm'] for one in records if one.get('depth_mm') and _species(one) == species
-    ]
-    if depths:
-      label += ': distance {:.0f} mm, relief {:.0f} mm'.format(*np.median(depths, axis=0))
+    for key in (f'{m}_mm' for m in schema.MODALITIES if schema.is_distance(m)):
+      windows = [one[key] for one in records if one[key] and _species(one) == species]
+      if windows:
+        label += ': distance {:.0f} mm, relief {:.0f} mm'.format(*np.median(windows, axis=0))
     rows.append((label, people[:: max(1, len(people) // _PEOPLE)][:_PEOPLE]))
   return rows
 
@@ -438,16 +446,16 @@ def _tiles(example: Mapping) -> np.ndarray:
   """RGB, depth and infrared beside each other, [T, 3 T, 3] uint8."""
   tiles = []
   described = reading.describe(example)
-  for modality in MODALITIES:
+  for modality in schema.MODALITIES:
     form = described[f'{modality}_form']
     tile = np.full((_TILE, _TILE, 3), _ABSENT, np.uint8)
     if form and form[1]:
       image = geometry.decode(example[modality], modality, 'contact sheet')
-      how = cv2.INTER_NEAREST if modality == 'depth' else cv2.INTER_AREA
+      how = cv2.INTER_NEAREST if schema.is_distance(modality) else cv2.INTER_AREA
       unit = transforms.to_unit(image, modality)
       unit = cv2.resize(unit, (_TILE, _TILE), interpolation=how).reshape(_TILE, _TILE, -1)
       tile = np.rint(255 * np.broadcast_to(unit, (_TILE, _TILE, 3))).astype(np.uint8)
-      if modality == 'depth':
+      if schema.is_distance(modality):
         tile = np.where(unit > 0, tile, _HOLE).astype(np.uint8)
     tiles.append(tile)
   return np.hstack(tiles)

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import encodings, geometry, units
 from flexfas_jax.images import files as image_files
 from flexfas_jax.protocols import near_duplicates, relative_paths
 from flexfas_jax.protocols.findings import WARNINGS
-from flexfas_jax.schema import MODALITIES
 
 
 class Row(NamedTuple):
@@ -162,20 +162,21 @@ def describe(images: Mapping[str, bytes], looks: bool = False) -> dict[str, Any]
 
   Returns:
     For each modality M: `M_sha256` ('': absent), `M_form` (file format, width, height, channels,
-    bits; None: absent), `M_bytes`, and `M_file`, see `encodings.describe`. `depth_mm`: distance and
-    relief of 16-bit depth in the face window; None of other images.
+    bits; None: absent), `M_bytes`, and `M_file`, see `encodings.describe`. Of distances also
+    `M_mm`: distance and relief in the face window; None of 8-bit images.
   """
   found = {}
-  for modality in MODALITIES:
+  for modality in schema.MODALITIES:
     encoded = images.get(modality, b'')
     form, file = _form_and_file(encoded) if encoded else (None, '')
     found[f'{modality}_sha256'] = hashlib.sha256(encoded).hexdigest() if encoded else ''
     found[f'{modality}_form'], found[f'{modality}_file'] = form, file
     found[f'{modality}_bytes'] = len(encoded)
-  form, found['depth_mm'] = found['depth_form'], None
-  if form and form[4] == 16:
-    depth = geometry.decode(images['depth'], 'depth', 'card')
-    found['depth_mm'] = units.distance_and_relief(depth)
+    if schema.is_distance(modality):
+      found[f'{modality}_mm'] = None
+      if form and form[4] == 16:
+        image = geometry.decode(encoded, modality, 'card')
+        found[f'{modality}_mm'] = units.distance_and_relief(image)
   if looks and images.get('rgb'):
     found['look'] = near_duplicates.fingerprint(images['rgb'])
   return found

@@ -1,7 +1,8 @@
 """The vocabulary that every module shares: modalities, labels, metadata columns.
 
 Each is defined here once, in one order, so that a number means the same in files, arrays and
-tables. A further sensor is one more row of `TABLE`.
+tables. A further sensor is one more row of `TABLE`, after the others:
+`Modality('thermal', 1, 'intensity', ('lwir',))`.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ class Modality(NamedTuple):
     channels: of a decoded image.
     values: 'color' (8 bits per channel), 'distance' (8 bits, or 16 bits in millimetres, 0 where
       nothing was measured) or 'intensity' (8 or 16 bits over the whole range).
-    aliases: other names in column headers, folders and file names.
+    aliases: other names in column headers, folders and file names, in lower case.
   """
 
   name: str
@@ -35,6 +36,8 @@ LABELS = ('attack', 'bona_fide')  # a label's number is its index: attack 0, bon
 METADATA = ('dataset', 'subject', 'video', 'attack_type', 'attack_category', 'ethnicity')
 
 _BY_NAME = {modality.name: modality for modality in TABLE}
+# {a modality's name or alias: its name}
+ALIASES = {word: modality.name for modality in TABLE for word in (modality.name, *modality.aliases)}
 
 
 def channels(modality: str) -> int:
@@ -50,6 +53,11 @@ def is_color(modality: str) -> bool:
 def is_distance(modality: str) -> bool:
   """Whether a modality's values are distances."""
   return _BY_NAME[modality].values == 'distance'
+
+
+def is_intensity(modality: str) -> bool:
+  """Whether a modality's values are intensities of one band."""
+  return _BY_NAME[modality].values == 'intensity'
 
 
 def subset_name(subset: Sequence[str]) -> str:

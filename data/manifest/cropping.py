@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.data import reading
 from flexfas_jax.data.reading import Outcome, Row, encode
 from flexfas_jax.errors import ConfigError
@@ -162,16 +163,14 @@ class Reader(reading.Reader):
     except face_crop.NoFace as error:
       return {}, [('no-face', f'{row.files[face_crop.reference(images)]}: {error}')]
     return {
-      m: encode(image, 0 if m == 'depth' else self.quality) for m, image in images.items()
+      m: encode(image, 0 if schema.is_distance(m) else self.quality) for m, image in images.items()
     }, []
 
   def _face(self, row: Row, images: face_crop.Images) -> face_crop.Face:
     if self.recipe.method != 'yunet':
       size = face_crop.size_of(images)
       return face_crop.choose([face_crop.named(row.extra, size, self.recipe)], size, self.recipe)
-    seen = next((images[m] for m in ('rgb', 'ir') if m in images), None)
-    if seen is None:
-      raise face_crop.NoFace('there is no RGB and no infrared to look for one in')
+    seen = face_crop.to_detect_in(images)
     model = face_crop.load_yunet(self.yunet, self.recipe.model_sha256)
     found = face_crop.detect_yunet(model, seen, self.recipe.min_score)
     return face_crop.choose(found, (seen.shape[1], seen.shape[0]), self.recipe)

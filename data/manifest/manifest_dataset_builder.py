@@ -275,11 +275,10 @@ class Builder(SourceBuilder):
 
   def _settle_rules(self, rows: Sequence[Row], notes: list[str]) -> None:
     """What the pictures must be; where nobody says how many bits, what most of them have."""
-    stated = {'depth': self._units.depth, 'ir': self._units.ir_bits}
-    bits = {'rgb': 8} | {modality: 16 for modality, unit in stated.items() if unit}
-    bits['depth'] = int(self.options['depth_bits'] or bits.get('depth', 0))
+    bits = {}
     for modality in schema.MODALITIES:
-      if not bits.get(modality):
+      bits[modality] = self._stated_bits(modality)
+      if not bits[modality]:
         found = _bits(self.source, [r.files[modality] for r in rows if modality in r.files])
         bits[modality] = found.most_common(1)[0][0] if found else 0
         if len(found) > 1:
@@ -290,6 +289,14 @@ class Builder(SourceBuilder):
       sizes='any' if self._recipe else self.options['sizes'],
       units=units.converted(self._units),
     )
+
+  def _stated_bits(self, modality: str) -> int:
+    """Bits per channel that the options require; 0: they leave it open."""
+    if schema.is_color(modality):
+      return 8
+    if schema.is_distance(modality):
+      return int(self.options['depth_bits'] or (16 if self._units.depth else 0))
+    return 16 if self._units.ir_bits else 0
 
 
 def _with_own_ids(

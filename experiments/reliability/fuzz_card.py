@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.errors import FlexfasError, StateError
 from flexfas_jax.prediction import Predictor, formats, runner_inputs
 from flexfas_jax.prediction.page import answers
@@ -156,8 +157,7 @@ def fuzz(bundle: pathlib.Path, n: int, seed: int = 0, format: str = 'onnx') -> O
   text = (bundle / 'card.json').read_bytes()
   rng = np.random.default_rng(0)
   images = {
-    m: rng.integers(60, 200, (64, 64, 3 if m == 'rgb' else 1), np.uint8)
-    for m in ('rgb', 'depth', 'ir')
+    m: rng.integers(60, 200, (64, 64, schema.channels(m)), np.uint8) for m in ('rgb', 'depth', 'ir')
   }
   images['depth'] = images['depth'].astype(np.uint16) + 500
   codes, faults = collections.Counter(), []

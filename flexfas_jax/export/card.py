@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import flexfas_jax
+from flexfas_jax import schema
 from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.export import samples
@@ -134,14 +135,14 @@ def _library_versions() -> dict[str, str]:
 
 def _describe_input(modality: str, size: int, bits: list[int]) -> dict[str, Any]:
   return {
-    'channels': 3 if modality == 'rgb' else 1,
-    'order': 'RGB' if modality == 'rgb' else 'grey',
+    'channels': schema.channels(modality),
+    'order': 'RGB' if schema.is_color(modality) else 'grey',
     'layout': 'NHWC',
     'size': size,
     'dtype': 'float32',
     'range': [-_LIMIT, _LIMIT],
     'bits': bits,
-    **({'unit': 'mm'} if modality == 'depth' and 16 in bits else {}),
+    **({'unit': 'mm'} if schema.is_distance(modality) and 16 in bits else {}),
   }
 
 
@@ -149,6 +150,9 @@ def describe_preprocessing(
   size: int, modalities, view: str = 'whole', resize: str = 'area'
 ) -> list[str]:
   """The steps from an image file to the array, pixel by pixel; the code is in `images/`."""
+  distances = ', '.join(filter(schema.is_distance, schema.MODALITIES))
+  intensities = ', '.join(filter(schema.is_intensity, schema.MODALITIES))
+  others = ', '.join(m for m in schema.MODALITIES if not schema.is_distance(m))
   if resize == 'bilinear':
     resizing = (
       'All modalities: bilinear (OpenCV INTER_LINEAR), also where the image shrinks; except 16-bit '
@@ -156,9 +160,9 @@ def describe_preprocessing(
     )
   else:
     resizing = (
-      'rgb, ir: average of the pixels (OpenCV INTER_AREA) where the shorter side is longer than '
-      'that, else bilinear (INTER_LINEAR). depth: nearest pixel (INTER_NEAREST), since a hole (0) '
-      'is no distance.'
+      f'{others}: average of the pixels (OpenCV INTER_AREA) where the shorter side is longer than '
+      f'that, else bilinear (INTER_LINEAR). {distances}: nearest pixel (INTER_NEAREST), since a '
+      'hole (0) is no distance.'
     )
   region = 'whole image' if view == 'whole' else f"view '{view}' (shares of its sides, or degrees)"
   steps = [
@@ -169,7 +173,7 @@ def describe_preprocessing(
     'channel, the first.',
     'A modality whose image carries no signal is absent: its image is all 0, present is false. '
     'Test the image as decoded, before it is resized:',
-    f'rgb, ir: reduce each side to {signal.CELLS} cells of {signal.SAMPLES} samples (where it has '
+    f'{others}: reduce each side to {signal.CELLS} cells of {signal.SAMPLES} samples (where it has '
     f'fewer than {signal.CELLS * signal.SAMPLES} pixels, pixels // {signal.SAMPLES} cells, at '
     'least 2) by the nearest pixel (INTER_NEAREST); convert rgb to grey (RGB2GRAY). Sort the '
     f'{signal.SAMPLES**2} samples of each cell: median and quartiles are those at index '
@@ -178,16 +182,16 @@ def describe_preprocessing(
     'minus the lower quartile of the cell at index (cells // 2) when cells are sorted by it. No '
     f'signal: contrast < {signal.CONTRAST}, or contrast < {256 // signal.NOISE} (16 bits: '
     f'{65536 // signal.NOISE}) and contrast < {signal.CONTRAST_TO_SPREAD:g} x spread; or, of '
-    f'ir, more than {signal.SATURATED_SHARE:.0%} of the pixels in the central half (as for depth) '
-    'are at least 254 (16 bits: 65278). Values are as stored, 8 or 16 bits.',
+    f'{intensities}, more than {signal.SATURATED_SHARE:.0%} of the pixels in the central half (as '
+    'for depth) are at least 254 (16 bits: 65278). Values are as stored, 8 or 16 bits.',
     f'Resize the {region} to {size} x {size}; the aspect ratio is not kept. {resizing}',
     'Scale to [0, 1]: divide 8 bits by 255, 16 bits by 65535. First multiply infrared of n < 16 '
     'significant bits in 16 by 65535 / (2^n - 1) and round (ir_bits).',
   ]
-  if 'depth' in modalities:
+  if any(map(schema.is_distance, modalities)):
     steps.insert(
       4,
-      f'depth: no signal where fewer than {signal.MEASURED_SHARE:.0%} of the pixels in the '
+      f'{distances}: no signal where fewer than {signal.MEASURED_SHARE:.0%} of the pixels in the '
       'central half (rows h // 4 to h - h // 4 - 1, columns likewise) are at least '
       f'{signal.MEASURED}, or where all pixels of the image but {signal.ODD_SHARE:.1%} (rounded '
       'down, at least 1) have one value.',

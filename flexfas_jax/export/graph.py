@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.schema import subset_name
 
 
@@ -41,7 +42,7 @@ class Graph(NamedTuple):
     """The inputs for the card: name, shape, dtype."""
     S = self.image_size
     inputs = [
-      {'name': m, 'shape': [B, S, S, 3 if m == 'rgb' else 1], 'dtype': 'float32'}
+      {'name': m, 'shape': [B, S, S, schema.channels(m)], 'dtype': 'float32'}
       for m in self.modalities
     ]
     if self.present:

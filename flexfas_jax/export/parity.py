@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.special
 
+from flexfas_jax import schema
 from flexfas_jax.errors import ExportError
 from flexfas_jax.evaluation import metrics
 from flexfas_jax.export import reference
@@ -61,7 +62,7 @@ def synthetic_inputs(model, seed: int = 0) -> Inputs:
   ramp = np.linspace(-_LIMIT, _LIMIT, S)[:, None, None]
   images = {}
   for i, m in enumerate(modalities):
-    image = rng.uniform(-_LIMIT, _LIMIT, (len(kind), S, S, 3 if m == 'rgb' else 1))
+    image = rng.uniform(-_LIMIT, _LIMIT, (len(kind), S, S, schema.channels(m)))
     image[~present[:, i]] *= 100
     for k, pattern in enumerate((-_LIMIT, 0, _LIMIT, ramp)):
       image[k] = pattern

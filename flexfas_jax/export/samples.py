@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import scipy.special
 
+from flexfas_jax import schema
 from flexfas_jax.export import reference
 from flexfas_jax.export.val_data import EvenSubset
 from flexfas_jax.images import geometry
@@ -51,7 +52,7 @@ def write(trained, val, thresholds, folder: Path) -> None:
       if not example.get(m):
         continue
       image = geometry.decode(example[m], m, example['id'])
-      ok, encoded = cv2.imencode('.png', image[..., ::-1] if m == 'rgb' else image)
+      ok, encoded = cv2.imencode('.png', image[..., ::-1] if schema.is_color(m) else image)
       assert ok  # PNG holds 8 and 16 bits, 1 and 3 channels
       files[m] = f'samples/{number}_{m}.png'
       images[m] = encoded.tobytes()
@@ -137,7 +138,7 @@ def _synthetic_example(trained, bits, seed: int) -> dict[str, Any]:
   y, x = np.mgrid[:S, :S] / S
   example = {'id': f'pattern_{seed}', 'label': 0}
   for m in trained.model.modalities:
-    noise = rng.normal(0, 0.2, (S, S, 3 if m == 'rgb' else 1))
+    noise = rng.normal(0, 0.2, (S, S, schema.channels(m)))
     unit = np.clip(0.5 + 0.25 * (np.sin(7 * x + 5 * y + seed)[..., None] + noise), 0, 1)
     if 16 not in bits[m]:
       image = (255 * unit).astype(np.uint8)

@@ -20,11 +20,11 @@ import numpy as np
 import simplejpeg
 from PIL import PngImagePlugin
 
+from flexfas_jax import schema
 from flexfas_jax.images import converted_formats, copies, face_crop, geometry, signal, units
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images.files import Unreadable
 from flexfas_jax.images.units import Units
-from flexfas_jax.schema import MODALITIES
 
 GREY = 12  # grey levels by which JPEG's chroma may part channels that were equal
 ASPECT = 1.05  # by which the aspect ratios of registered images may differ
@@ -128,7 +128,7 @@ def pixels(
 
   Args:
     encoded: was checked by `decode`.
-    modality: 'rgb', 'depth' or 'ir'.
+    modality: one of `schema.MODALITIES`.
     where: named in the error.
     max_pixels: as of `decode`.
   """
@@ -180,7 +180,7 @@ def inspect_arrays(
     (rule, text) of everything found; empty where nothing was.
   """
   # A copy is said of the later one, whatever order they are given in.
-  arrays = {m: arrays[m] for m in (*MODALITIES, *arrays) if m in arrays}
+  arrays = {m: arrays[m] for m in (*schema.MODALITIES, *arrays) if m in arrays}
   problems = []
   for modality, array in arrays.items():
     problems += [(rule, f'{modality} {text}') for rule, text in _one(modality, array, rules)]
@@ -188,14 +188,15 @@ def inspect_arrays(
 
 
 def _one(modality: str, array: np.ndarray, rules: Rules) -> list[Problem]:
-  bits, wanted = 8 * array.itemsize, rules.bits.get(modality, 8 * (modality == 'rgb'))
+  bits = 8 * array.itemsize
+  wanted = rules.bits.get(modality, 8 if schema.is_color(modality) else 0)
   if wanted and bits != wanted:
-    way_out = '; convert it: magick FILE -depth 8 FILE.png' if modality == 'rgb' else ''
+    way_out = '; convert it: magick FILE -depth 8 FILE.png' if schema.is_color(modality) else ''
     return [('bit-depth', f'has {bits} bits, and {wanted} are due{way_out}')]
   problems = []
   # First: one channel of a colour map may well be saturated or even.
-  coloured = modality != 'rgb' and array.ndim == 3 and not signal.constant(array)
-  if coloured and (apart := _apart(array)) > GREY:
+  has_channels = array.ndim == 3 and not signal.constant(array)
+  if has_channels and not schema.is_color(modality) and (apart := _apart(array)) > GREY:
     problems.append(('colour', f'has channels up to {apart} grey levels apart'))
   reason = signal.no_signal(array, modality, frame=rules.frame)
   if reason and not _dim(modality, array, rules):
@@ -207,7 +208,12 @@ def _one(modality: str, array: np.ndarray, rules: Rules) -> list[Problem]:
 
 def _dim(modality: str, array: np.ndarray, rules: Rules) -> bool:
   """Whether infrared carries signal that only its lowest bits have, which no rule states."""
-  if modality != 'ir' or array.dtype != np.uint16 or rules.units is None or rules.units.ir_bits:
+  if (
+    not schema.is_intensity(modality)
+    or array.dtype != np.uint16
+    or rules.units is None
+    or rules.units.ir_bits
+  ):
     return False
   if not units.fewer_bits(array):
     return False
@@ -233,9 +239,12 @@ def _together(files: Mapping, arrays: Mapping[str, np.ndarray], rules: Rules) ->
       problems.append(('same-image', f'{other} is the same file as {one}'))
     elif how := copies.describe(looks[one], looks[other]):
       problems.append(('same-image', f'{other} is a copy of {one} ({how})'))
-  coloured = [m for m, one in arrays.items() if m != 'rgb' and one.ndim == 3 and _apart(one) > GREY]
-  if coloured and 'rgb' in arrays and (arrays['rgb'].ndim == 2 or _apart(arrays['rgb']) == 0):
-    problems += [('swapped', f'rgb has no colour, and {other} has') for other in coloured]
+  apart = {m: _apart(array) if array.ndim == 3 else 0 for m, array in arrays.items()}
+  coloured = [m for m in apart if not schema.is_color(m) and apart[m] > GREY]
+  grey = [m for m in apart if schema.is_color(m) and apart[m] == 0]
+  problems += [
+    ('swapped', f'{color} has no colour, and {other} has') for color in grey for other in coloured
+  ]
   if found := disagree(arrays, rules.sizes):
     problems.append(('size', found))
   return problems

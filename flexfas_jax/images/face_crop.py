@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import files as image_files
 
@@ -113,8 +114,20 @@ class Recipe:
 
 
 def reference(images: Images) -> str:
-  """The modality whose pixels boxes and sizes are in: RGB, or the first where there is none."""
-  return 'rgb' if 'rgb' in images else next(iter(images))
+  """The modality whose pixels boxes and sizes are in: the one with colours, or else the first."""
+  return next(filter(schema.is_color, images), next(iter(images)))
+
+
+def to_detect_in(images: Images) -> np.ndarray:
+  """The image that a detector searches: the first with colours or intensities, in schema order.
+
+  Raises:
+    NoFace: there are distances alone.
+  """
+  for modality in schema.MODALITIES:
+    if modality in images and not schema.is_distance(modality):
+      return images[modality]
+  raise NoFace('there is no RGB and no infrared to look for one in')
 
 
 def size_of(images: Images) -> tuple[int, int]:
@@ -352,7 +365,7 @@ def crop(images: Images, face: Face, recipe: Recipe) -> dict[str, np.ndarray]:
     H, W, _ = image.shape
     centre = (left + right) / 2 * W, (top + bottom) / 2 * H
     pixels = max(1, round(side * math.sqrt(W / width * H / height)))
-    nearest = modality == 'depth'
+    nearest = schema.is_distance(modality)
     if recipe.align == 'eyes':
       image = _turned(image, centre, pixels, angle, nearest)
     else:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError
 
 cv2.setNumThreads(0)  # Grain's threads are the parallelism; OpenCV's own would fight them
@@ -136,7 +137,7 @@ def decode(encoded: bytes, modality: str, where: str) -> np.ndarray:
 
   Args:
     encoded: JPEG or PNG.
-    modality: 'rgb', or one with a single channel.
+    modality: one of `schema.MODALITIES`.
     where: named in the error: the example's id.
 
   Raises:
@@ -153,7 +154,7 @@ def decode(encoded: bytes, modality: str, where: str) -> np.ndarray:
     image = image[..., None]
   if image.shape[-1] == 4:
     image = image[..., :3]
-  if modality == 'rgb':
+  if schema.is_color(modality):
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[-1] == 3 else cv2.COLOR_GRAY2RGB)
   return image if image.shape[-1] == 1 else image[..., :1]  # a grey picture saved with 3 channels
 
@@ -161,7 +162,7 @@ def decode(encoded: bytes, modality: str, where: str) -> np.ndarray:
 def of_modality(image: np.ndarray, modality: str) -> np.ndarray:
   """[H, W], [H, W, 1] or [H, W, 3] (red first) in the channels that `decode` gives a modality."""
   image = image[..., None] if image.ndim == 2 else image
-  if modality != 'rgb':
+  if not schema.is_color(modality):
     image = image[..., :1]
   elif image.shape[-1] == 1:
     image = np.repeat(image, 3, -1)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.errors import DataError
 from flexfas_jax.images import geometry, signal, transforms
 
@@ -76,7 +77,7 @@ class Preprocess:
     if 'identity' in example:
       arrays['identity'] = np.int32(example['identity'])
     if self.map_size:
-      first = next((m for m in ('rgb', 'depth', *looks) if m in looks), None)
+      first = next((m for m in schema.MODALITIES if m in looks), None)
       black = np.zeros((self.map_size, self.map_size, 1), np.uint8)
       live = transforms.live_mask(looks.get(first, black), self.map_size)
       arrays['map'] = live if example['label'] else np.zeros_like(live)
@@ -103,7 +104,7 @@ class Preprocess:
     looks, seen = {}, {}
     for modality, image in images.items():
       bilinear = self.resize == 'bilinear'
-      nearest = modality == 'depth' and not (bilinear and image.dtype == np.uint8)
+      nearest = schema.is_distance(modality) and not (bilinear and image.dtype == np.uint8)
       image = geometry.apply_view(image, view, self.image_size, nearest, bilinear)
       looks[modality] = image
       changes = [_to_range]
@@ -117,8 +118,8 @@ class Preprocess:
     return {**arrays, 'present': np.array([m in seen for m in self.modalities])}, looks
 
   def _nothing(self, modality: str) -> np.ndarray:
-    channels = 3 if modality == 'rgb' else 1
-    return np.zeros((self.image_size, self.image_size, channels), np.float32)
+    S = self.image_size
+    return np.zeros((S, S, schema.channels(modality)), np.float32)
 
 
 def _to_range(unit: np.ndarray) -> np.ndarray:

@@ -24,6 +24,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from flexfas_jax import schema
+
 MEASURED = 8  # smallest depth that counts as measured, grey levels or mm: JPEG puts less into holes
 MEASURED_SHARE = 0.05  # of the face window, at least
 MEASURED_SHARE_FRAME = 0.005  # of a whole frame, of which the face may be a small part
@@ -51,13 +53,15 @@ def no_signal(image: np.ndarray, modality: str, *, frame: bool = False) -> str:
   Args:
     image: [h, w] or [h, w, C] uint8 or uint16, decoded; of depth and infrared, the first channel
       counts.
-    modality: 'rgb', 'depth' or 'ir'.
+    modality: one of `schema.MODALITIES`.
     frame: the image is a whole frame whose face is not cropped yet. The face may be small and
       anywhere, so less is required; ask again about the crop.
   """
   if constant(image):
     return 'is one colour throughout'
-  return _no_depth(image, frame) if modality == 'depth' else _no_contrast(image, modality, frame)
+  if schema.is_distance(modality):
+    return _no_depth(image, frame)
+  return _no_contrast(image, modality, frame)
 
 
 def constant(image: np.ndarray) -> bool:
@@ -95,7 +99,8 @@ def _no_contrast(image: np.ndarray, modality: str, frame: bool) -> str:
   noise = 256**image.itemsize // NOISE
   if not frame and contrast < min(noise, CONTRAST_TO_SPREAD * spread):
     return f'is noise: it differs by {contrast} levels between its parts, by {spread} within them'
-  if modality == 'ir' and not frame and (share := saturated_share(image)) > SATURATED_SHARE:
+  saturable = schema.is_intensity(modality) and not frame
+  if saturable and (share := saturated_share(image)) > SATURATED_SHARE:
     return f'is saturated: {share:.1%} of its central half are at the maximum'
   return ''
 
@@ -149,7 +154,7 @@ def contrast_and_spread(image: np.ndarray, modality: str, most: int = CELLS) -> 
 
   Args:
     image: as in `no_signal`.
-    modality: 'rgb' or 'ir'.
+    modality: one that is not a distance.
     most: cells along a side.
 
   Returns:
@@ -158,7 +163,7 @@ def contrast_and_spread(image: np.ndarray, modality: str, most: int = CELLS) -> 
   down, across = (max(2, min(most, side // SAMPLES)) for side in image.shape[:2])
   size = (across * SAMPLES, down * SAMPLES)
   some = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
-  if modality == 'rgb' and some.ndim == 3 and some.shape[-1] == 3:
+  if schema.is_color(modality) and some.ndim == 3 and some.shape[-1] == 3:
     some = cv2.cvtColor(some, cv2.COLOR_RGB2GRAY)
   some = _one_channel(some).reshape(down, SAMPLES, across, SAMPLES)
   some = some.swapaxes(1, 2).reshape(-1, SAMPLES**2)  # [cells, samples]

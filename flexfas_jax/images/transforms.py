@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import cv2
 import numpy as np
 
+from flexfas_jax import schema
+
 DEPTH_WINDOW = 400.0  # mm around the face that become the whole range
 
 Pointwise = Callable[[np.ndarray], np.ndarray]  # [..., C] float32 to the same
@@ -21,7 +23,7 @@ def to_unit(image: np.ndarray, modality: str, *changes: Pointwise) -> np.ndarray
 
   Args:
     image: see above.
-    modality: only 'depth' has millimetres in 16 bits.
+    modality: distances have millimetres in 16 bits.
     changes: one after the other, as from `draw_photometric`.
   """
   H, W, C = image.shape
@@ -30,8 +32,9 @@ def to_unit(image: np.ndarray, modality: str, *changes: Pointwise) -> np.ndarray
     # A table for each channel: OpenCV takes twice as long for all at once.
     channels = zip(cv2.split(image), table.T, strict=True)
     return cv2.merge([cv2.LUT(one, values.copy()) for one, values in channels]).reshape(H, W, C)
-  unit = _distance_to_unit(image) if modality == 'depth' else image.astype(np.float32) / 65535
-  return _changed(unit, changes)
+  if schema.is_distance(modality):
+    return _changed(_distance_to_unit(image), changes)
+  return _changed(image.astype(np.float32) / 65535, changes)
 
 
 def _changed(unit: np.ndarray, changes: Sequence[Pointwise]) -> np.ndarray:

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError
 
 NEAREST, FARTHEST = 50, 5_000  # mm: where the middle of a face's depth can be
@@ -46,8 +47,8 @@ class Units(NamedTuple):
   Attributes:
     depth: millimetres of one step, or of 1.0 in floating point; 0: not stated, which is read as 1
       and checked, and which floating point may not be.
-    ir_bits: significant bits of infrared, of `IR_BITS`; 0: not stated, which is read as 16 and
-      checked. 16 states that dark images are dark.
+    ir_bits: significant bits of infrared and other intensities, of `IR_BITS`; 0: not stated, which
+      is read as 16 and checked. 16 states that dark images are dark.
   """
 
   depth: float = 0.0
@@ -93,7 +94,7 @@ def convert(image: np.ndarray, modality: str, units: Units | None) -> np.ndarray
 
   Args:
     image: [h, w] or [h, w, C] uint8, uint16 or, of depth, floating point.
-    modality: 'rgb', 'depth' or 'ir'.
+    modality: one of `schema.MODALITIES`.
     units: of the image; None: not known, nothing is converted.
 
   Raises:
@@ -103,7 +104,7 @@ def convert(image: np.ndarray, modality: str, units: Units | None) -> np.ndarray
     return _of_floats(image, modality, units)
   if image.dtype != np.uint16 or units is None:
     return image
-  if modality == 'depth' and units.depth:
+  if schema.is_distance(modality) and units.depth:
     image = np.where(image == UNMEASURED, np.uint16(0), image)
     if units.depth == 1:
       return image
@@ -114,7 +115,7 @@ def convert(image: np.ndarray, modality: str, units: Units | None) -> np.ndarray
     if units.depth == _METRE:
       raise ValueError('has whole numbers, which in metres are no face: depth_unit=mm?')
     return scaled.astype(np.uint16)
-  if modality == 'ir' and units.ir_bits not in (0, 16):
+  if schema.is_intensity(modality) and units.ir_bits not in (0, 16):
     largest = 2**units.ir_bits - 1
     if (high := int(image.max())) > largest:
       raise ValueError(f'has values up to {high}, and {units.ir_bits} bits hold {largest}: '
@@ -125,7 +126,7 @@ def convert(image: np.ndarray, modality: str, units: Units | None) -> np.ndarray
 
 def _of_floats(image: np.ndarray, modality: str, units: Units | None) -> np.ndarray:
   """Depth of floating point in millimetres, uint16."""
-  if modality != 'depth':
+  if not schema.is_distance(modality):
     raise ValueError('is floating point, which only depth may be')
   measured = image[np.isfinite(image) & (image > 0)]
   if units is None or not units.depth:
@@ -148,15 +149,15 @@ def problem(image: np.ndarray, modality: str, units: Units | None, frame: bool =
 
   Args:
     image: [h, w] or [h, w, C] uint8 or uint16, carries signal, converted.
-    modality: 'rgb', 'depth' or 'ir'.
+    modality: one of `schema.MODALITIES`.
     units: that it was converted by; None: not known, nothing is checked.
     frame: it is a whole frame, not a face crop.
   """
   if image.dtype != np.uint16 or units is None:
     return ''
-  if modality == 'depth':
+  if schema.is_distance(modality):
     return _depth_problem(image, units, frame)
-  if modality == 'ir' and not units.ir_bits:
+  if schema.is_intensity(modality) and not units.ir_bits:
     return _ir_problem(image)
   return ''
 

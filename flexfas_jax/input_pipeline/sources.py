@@ -93,8 +93,10 @@ class Source:
       k: v.decode() if isinstance(v, bytes) and k not in MODALITIES else v
       for k, v in example.items()
     }
+    stored = {m: example.get(m, b'') for m in MODALITIES}
     if part.modalities is not None:
-      example |= {m: b'' for m in MODALITIES if m not in part.modalities}
+      stored |= {m: b'' for m in MODALITIES if m not in part.modalities}
+    example |= stored
     if self.identities is not None:
       example['identity'] = int(self.identities[index])
     return example
@@ -193,7 +195,7 @@ def _with_digests(columns: dict[str, Sequence[str]], examples) -> dict[str, Sequ
   found = {digest: [] for digest in _DIGESTS.values()}
   for example in examples:
     for modality, digest in _DIGESTS.items():
-      image = example[modality]
+      image = example.get(modality, b'')
       found[digest].append(hashlib.sha256(image).hexdigest() if image else '')
   return {**columns, **found}
 
@@ -320,7 +322,8 @@ def _open_split(
   n = sum(lengths[split])
   if n == 0:
     raise DataError(f'{name}: the split is empty; {way_out}')
-  if types != _TYPES:
+  # A set that was prepared before a modality was added does not have its images.
+  if types != {key: _TYPES[key] for key in _TYPES if key in types or key not in MODALITIES}:
     raise DataError(f'{name}: {folder}/features.json is not as it was written; {way_out}')
   if rows and len(rows['id']) != n:
     raise DataError(

@@ -8,6 +8,7 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.images import geometry
 from flexfas_jax.schema import LABELS, MODALITIES, subset_name
@@ -109,7 +110,7 @@ def _check_inputs(card, modalities: Sequence[str], size: int) -> None:
     raise ValueError(f'inputs has {sorted(inputs)}, and the modalities are {sorted(modalities)}')
   for modality in inputs:
     one, where = _field(inputs, modality, dict, 'inputs.'), f'inputs.{modality}.'
-    _equal(one, 'channels', _channels(modality), where)
+    _equal(one, 'channels', schema.channels(modality), where)
     if 'size' in one:
       _equal(one, 'size', size, where)
     bits = _field(one, 'bits', list, where)
@@ -179,7 +180,7 @@ def _check_model(one, card, modalities, subsets, size: int, where: str) -> None:
     raise ValueError(f'{where}modalities is {own}; a model with the input present takes all')
   if not present and subset_name(own) not in subsets:
     raise ValueError(f'{where}modalities is {own}, which is no subset that is served')
-  wanted = {m: ([size, size, _channels(m)], 'float32') for m in own}
+  wanted = {m: ([size, size, schema.channels(m)], 'float32') for m in own}
   if present:
     wanted['present'] = [len(own)], 'bool'
   inputs = _field(one, 'inputs', list, where)
@@ -211,10 +212,6 @@ def _check_weights_hash(one: Mapping, card: Mapping, where: str = '') -> None:
     raise ValueError(
       f'{where}weights_hash is {found[:64]!r}, and the card is of {card["weights_hash"][:64]!r}'
     )
-
-
-def _channels(modality: str) -> int:
-  return 3 if modality == 'rgb' else 1
 
 
 def _field(owner: Mapping, name: str, kind: type, where: str = '', default=_NEEDED) -> Any:

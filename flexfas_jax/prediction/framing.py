@@ -46,9 +46,7 @@ class Framing:
     if found := image_checks.disagree(images):
       raise DataError(f'{found}: one crop requires registered images')
     if self.recipe.method == 'yunet':
-      seen = next((images[m] for m in ('rgb', 'ir') if m in images), None)
-      if seen is None:
-        raise face_crop.NoFace('there is no RGB and no infrared to look for one in')
+      seen = face_crop.to_detect_in(images)
       model = face_crop.load_yunet(self.yunet, self.recipe.model_sha256)
       with _DETECTING:
         found = face_crop.detect_yunet(model, seen, self.recipe.min_score)

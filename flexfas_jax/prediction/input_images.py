@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.errors import DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import face_crop, geometry, units
@@ -111,7 +112,7 @@ def _bytes(one: Any, modality: str) -> tuple[str, bytes]:
 def _of_array(array: np.ndarray, modality: str, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
   """(as `image_checks.decode` gives it, as `geometry.decode` does); both are copies."""
   shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3))
-  floats = modality == 'depth' and array.dtype in (np.float16, np.float32, np.float64)
+  floats = schema.is_distance(modality) and array.dtype in (np.float16, np.float32, np.float64)
   if array.dtype not in (np.uint8, np.uint16) and not floats or not shaped or not array.size:
     raise DataError(
       f'{modality} is an array {list(array.shape)} of {array.dtype}; due are [H, W], [H, W, 1] or '

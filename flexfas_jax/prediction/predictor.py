@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.special
 
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import face_crop, geometry, signal, units
@@ -338,9 +339,7 @@ class Predictor:
   def warm_up(self) -> None:
     """Runs the model once on nothing: some compile when they first run, and fail then."""
     size = self.card.image_size
-    images = {
-      m: np.zeros((1, size, size, 3 if m == 'rgb' else 1), np.float32) for m in self.modalities
-    }
+    images = {m: np.zeros((1, size, size, schema.channels(m)), np.float32) for m in self.modalities}
     self.scores(images, np.ones((1, len(self.modalities)), bool))
 
   def _allowed(self, allow_absent: Sequence[str] | None) -> tuple[str, ...]:

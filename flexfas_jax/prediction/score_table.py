@@ -144,9 +144,8 @@ def _scores(
   n, modalities = len(acquired), predictor.modalities
   present = np.zeros((batch, len(modalities)), bool)  # of one shape always: compiled once
   blocked = np.zeros_like(present)  # given, unusable, and not allowed to be absent
-  channels = {m: 3 if m == 'rgb' else 1 for m in modalities}
   size = predictor.card.image_size
-  images = {m: np.zeros((batch, size, size, channels[m]), np.float32) for m in modalities}
+  images = {m: np.zeros((batch, size, size, schema.channels(m)), np.float32) for m in modalities}
   for i, one in enumerate(acquired):
     if isinstance(one, str):
       continue

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from flexfas_jax.protocols import path_layouts
 
-READ = 'rgb, color, colour, profile, depth, ir, infrared, nir'  # of `naming.modality_of`
+READ = ', '.join(path_layouts.MODALITY_WORDS)
 
 # In lower case, a run of letters of a name. 'rgbd' names several sensors, so it says nothing.
 _SENSOR = re.compile(

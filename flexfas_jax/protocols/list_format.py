@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from flexfas_jax import csv_dialect
 from flexfas_jax.errors import DataError
-from flexfas_jax.schema import MODALITIES
+from flexfas_jax.schema import ALIASES, MODALITIES
 
 # Columns with values that the rows of a video share; a missing one is taken from the path, or ''.
 SHARED_COLUMNS = (
@@ -33,7 +33,7 @@ SHARED_COLUMNS = (
 COLUMNS = (*MODALITIES, 'label', 'id', 'frame', *SHARED_COLUMNS)
 
 _KNOWN = (*COLUMNS, *(f'{modality}_sha256' for modality in MODALITIES), 'device')
-_ALIASES = {'color': 'rgb', 'colour': 'rgb', 'infrared': 'ir'}
+_PUBLISHED = ('rgb', 'depth', 'ir')  # columns of published lists without a header
 _MIN_SIMILARITY = 0.75  # of a misspelt column to a known one, by `difflib`
 _N_SAMPLE_LINES = 20  # lines that decide the format of a list without a header
 _MAX_QUOTED = 100  # characters of a bad row in a message
@@ -172,7 +172,7 @@ def _parse_header(
     except csv.Error as error:  # a cell of more than 131,072 characters
       raise DataError(f'{path}, row 1: not a CSV ({error})') from error
     names = [cell.strip().lower() for cell in cells]
-    names = tuple(_ALIASES.get(name, name) for name in names)
+    names = tuple(ALIASES.get(name, name) for name in names)
     if set(names) & {*MODALITIES, 'id'}:
       while not names[-1]:  # a delimiter behind the last name
         names = names[:-1]
@@ -185,7 +185,7 @@ def _detect_without_header(path: Path, sample: list[str]) -> tuple[tuple[str, ..
   """The columns of a list without a header, by its first lines, and the delimiter ' '."""
   counts = collections.Counter(len(_split_line(line)) for line in sample)
   width = max(counts, key=lambda n: (counts[n], n))
-  names = {4: (*MODALITIES, 'label'), 3: MODALITIES, 2: ('rgb', 'label')}.get(width)
+  names = {4: (*_PUBLISHED, 'label'), 3: _PUBLISHED, 2: ('rgb', 'label')}.get(width)
   line = next(line for line in sample if len(_split_line(line)) == width)
   if width == 3 and not re.search(r'[./\\]', _split_line(line)[-1]):
     names = None  # a label in place of a path

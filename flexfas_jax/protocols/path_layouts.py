@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from flexfas_jax import schema
 from flexfas_jax.errors import DataError
 
 UNKNOWN = 'unknown'  # species of an attack that a source does not tell
@@ -26,7 +27,7 @@ class ParsedPath(NamedTuple):
   """What a path says; '' is what it does not say."""
 
   dataset: str
-  modality: str  # 'rgb', 'depth' or 'ir'
+  modality: str  # one of `schema.MODALITIES`
   subject: str
   video: str  # within the subject
   frame: str  # as written: '0012'
@@ -116,15 +117,15 @@ def device_of(said: ParsedPath) -> str:
   return (_CEFA_MASK_DEVICE if mask else _CEFA_DEVICE).get(number, number)
 
 
-# Words by which anyone's paths tell modalities apart, as whole words: 'a/Depth/1.png', 'a_ir.jpg'.
-_WORDS = _MODALITY | {'colour': 'rgb', 'infrared': 'ir', 'nir': 'ir'}
-_WORD = re.compile(rf'(?:^|[/_.-])({"|".join(_WORDS)})(?=[/_.-]|$)', re.IGNORECASE)
+# {word: modality}, as whole words of any path: 'a/Depth/1.png', 'a_ir.jpg'. CeFA has 'profile'.
+MODALITY_WORDS = schema.ALIASES | {'profile': 'rgb'}
+_WORD = re.compile(rf'(?:^|[/_.-])({"|".join(MODALITY_WORDS)})(?=[/_.-]|$)', re.IGNORECASE)
 
 
 def modality_of(path: str) -> str:
   """The modality that a path of any layout names last, '' where it names none."""
   found = _WORD.findall(_stem(path))
-  return _WORDS[found[-1].lower()] if found else ''
+  return MODALITY_WORDS[found[-1].lower()] if found else ''
 
 
 def without_modality(path: str) -> str:

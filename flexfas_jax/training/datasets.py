@@ -109,7 +109,7 @@ def _try_open(
   problems = []
   prepared = [
     errors.attempt(problems, '', sources.is_prepared, name, data_dir)
-    for name in selection.split_names(names)
+    for name in selection.split_selections(names)
   ]
   if not all(prepared):  # one that can be generated is prepared when it is opened
     return None, problems

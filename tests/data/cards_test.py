@@ -18,6 +18,7 @@ def record(number, species='', subject='', **forms):
     'video': f'd/{number // 2}',
     'ethnicity': '',
     **{f'{m}_form': forms.get(m) for m in schema.MODALITIES},
+    'depth_mm': None,
     **{f'{m}_bytes': 10 if forms.get(m) else 0 for m in schema.MODALITIES},
   }
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from configs import vit_fusion
 from experiments.performance import timing
-from flexfas_jax import ensemble
+from flexfas_jax import ensemble, schema
 from flexfas_jax.evaluation import metrics, score_files
 from flexfas_jax.models import flexmodal
 from flexfas_jax.training import scoring
@@ -56,7 +56,7 @@ def scoring_of(batches: int, subsets: int):
   model, variables = quickstart()
   rng, S = np.random.default_rng(0), model.image_size
   batch = {
-    m: jnp.asarray(rng.standard_normal((BATCH, S, S, 3 if m == 'rgb' else 1)), jnp.float32)
+    m: jnp.asarray(rng.standard_normal((BATCH, S, S, schema.channels(m))), jnp.float32)
     for m in model.modalities
   }
   batch['present'] = jnp.ones((BATCH, len(model.modalities)), bool)

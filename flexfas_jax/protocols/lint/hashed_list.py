@@ -68,9 +68,9 @@ class Index:
 
   def add(self, row: lists.Row, split: int) -> None:
     paths, said, subject = row.paths, row.parsed_path, row.subject
-    rgb, depth, ir = (hash(identity.path(paths.get(m, ''))) for m in schema.MODALITIES)
+    files = [hash(identity.path(paths.get(m, ''))) for m in schema.MODALITIES]
     id_, video, subject = identity.canonical((row.id, row.video, subject))
-    triplet = hash((rgb, depth, ir))
+    triplet = hash(tuple(files))
     device = row.extra.get('device') or (path_layouts.device_of(said) if said else '')
     for text in (row.dataset, device):
       self.texts.setdefault(hash(text), text)
@@ -90,9 +90,7 @@ class Index:
         hash(identity.resembling(subject)),
         hash(row.dataset),
         hash(device),
-        rgb,
-        depth,
-        ir,
+        *files,
       )
     )
     self.datasets.add(row.dataset)
