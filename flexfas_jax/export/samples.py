@@ -142,7 +142,7 @@ def _synthetic_example(trained, bits, seed: int) -> dict[str, Any]:
     unit = np.clip(0.5 + 0.25 * (np.sin(7 * x + 5 * y + seed)[..., None] + noise), 0, 1)
     if 16 not in bits[m]:
       image = (255 * unit).astype(np.uint8)
-    elif m == 'depth':  # millimetres about a face at arm's length
+    elif schema.is_distance(m):  # millimetres about a face at arm's length
       image = (600 + 300 * unit).astype(np.uint16)
     else:
       image = (65535 * unit).astype(np.uint16)
