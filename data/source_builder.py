@@ -168,7 +168,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     checked = _check(plan.splits, self.accept_known_leaks)
     self._findings += checked.findings
     self._notes += checked.notes
-    sound, absent = _sound(plan, checked.wrong)
+    sound, absent = _sound(plan, checked.faulty)
     self._listed = absent + sum(map(len, plan.splits.values()))
     # Of every file that is named, for `relative_paths.group_missing`.
     self._files = collections.Counter(
@@ -352,8 +352,8 @@ def _check(splits: Mapping[str, list[Row]], accepted: Iterable[str]) -> linter.C
   }
   listed = {split: _Listed(splits[split], some) for split, some in places.items()}
   checked = linter.check_rows(listed, tuple(accepted))
-  wrong = {split: {places[split][i] for i in some} for split, some in checked.wrong.items()}
-  return checked._replace(wrong=wrong)
+  wrong = {split: {places[split][i] for i in some} for split, some in checked.faulty.items()}
+  return checked._replace(faulty=wrong)
 
 
 class _Listed(Sequence):

@@ -50,7 +50,7 @@ def test_nothing_found(files):
     'train.txt', 'train', '2', '2', '0', '0', '0', '2', '2', 'casia_surf',
   ]  # fmt: skip
   assert val.split()[:3] == ['val.txt', 'val', '1']
-  assert end == 'nothing found'
+  assert end == 'no errors'
 
 
 def test_anything_found(files, capsys):
@@ -64,7 +64,7 @@ def test_anything_found(files, capsys):
   assert f'{train}:2 (train)' in leak
   assert 'leak: subject casia_surf/CLKJ_AS0002 in train, test' in lines
   assert f'1  {"duplicate":18}{RULES["duplicate"]}' in lines
-  assert lines[-1] == 'found: 2'
+  assert lines[-1] == 'errors: 2'
   said = json.loads(saved.read_text())
   assert said['counts'] == {'duplicate': 1, 'leak-file': 1}
   assert [(f['list'], f['row']) for f in said['findings']] == [(str(test), 3), (str(test), 2)]
@@ -87,8 +87,8 @@ def test_notes_leave_the_exit_code_0(files, capsys):
   assert run(path, f'--json={saved}') == 0
   lines = capsys.readouterr().out.splitlines()
   assert f'note: {path}:1: line-endings: lines end in CRLF' in lines
-  assert f'note: {path}: no-last-newline: the last line is not ended' in lines
-  assert lines[-1] == 'nothing found; notes: 3'
+  assert f'note: {path}: no-last-newline: the last line has no newline' in lines
+  assert lines[-1] == 'no errors; notes: 3'
   found = json.loads(saved.read_text())['findings']
   assert {(f['rule'], f['severity']) for f in found} == {
     ('line-endings', 'note'), ('no-last-newline', 'note'),
@@ -96,7 +96,7 @@ def test_notes_leave_the_exit_code_0(files, capsys):
   path.write_bytes(path.read_bytes() + b'\r\n' + row(2).encode())
   assert run(path, f'--json={saved}') == 3
   lines = capsys.readouterr().out.splitlines()
-  assert lines[-1] == 'found: 1; notes: 2'
+  assert lines[-1] == 'errors: 1; notes: 2'
   errors = [i for i, line in enumerate(lines) if line.startswith(f'{path}:')]
   notes = [i for i, line in enumerate(lines) if line.startswith('note: ')]
   assert len(errors) == 1 and len(notes) == 2 and errors[0] < notes[0]
@@ -121,7 +121,7 @@ def test_what_is_no_list_is_a_finding(files, capsys):
 
 def test_only_unreadable_lists(files, capsys):
   assert run(files / 'absent.txt') == 3
-  assert 'found: 1' in capsys.readouterr().out
+  assert 'errors: 1' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_only_unreadable_lists(files, capsys):
     (['train.txt', '--accept_known_leaks=mine'], 'flexmodal_v1'),
     (['train.txt', '--split=train'], 'NAME=LIST'),
     (['train.txt', '--split=train=other.txt'], 'one of the lists'),
-    (['train.txt', '--json=./train.txt'], 'is one of the lists'),
-    (['train.txt', '--json=absent/o.json'], 'cannot be written: No such file'),
+    (['train.txt', '--json=./train.txt'], 'is an input of this command'),
+    (['train.txt', '--json=absent/o.json'], 'cannot be written: no such folder'),
     (['train.txt', '--json=.'], 'cannot be written'),
   ],
 )
@@ -163,7 +163,7 @@ def test_help_says_all(capsys):
   assert end.value.code == 0
   said = capsys.readouterr().out
   for word in ('--root', '--json', '--labels', '--split', '--accept_known_leaks', 'examples:',
-               'exit codes: 0', 'flexmodal_v1', '100_03_015_2_10', *RULES):  # fmt: skip
+               'exit codes:', 'flexmodal_v1', '100_03_015_2_10', *RULES):  # fmt: skip
     assert word in said
   assert all(text in said for text in RULES.values())
   assert max(map(len, said.splitlines())) <= 120
@@ -176,14 +176,19 @@ def test_labels_and_splits(files, capsys, monkeypatch):
   assert "unknown label 'live'" in capsys.readouterr().out
   assert run('list.txt', '--labels=live=bona_fide,spoof=attack') == 0
   labels = '--labels=live=bona_fide,1=bona_fide'
-  assert run('list.txt', 'train.txt', labels) == 0
-  assert '--split=NAME=LIST): list.txt' in capsys.readouterr().out
+  assert run('list.txt', 'train.txt', labels) == 3
+  output = capsys.readouterr().out
+  assert 'note: list.txt:1: no-split: 1 of 1 rows have no split' in output
+  assert 'leak: subject casia_surf/CLKJ_AS0001 in train, whole' in output
+  (files / 'other.txt').write_text(row(5))
+  assert run('list.txt', 'other.txt', labels) == 0
+  assert 'no list has a split (--split=NAME=LIST)' in capsys.readouterr().out
   assert run('list.txt', 'train.txt', labels, '--split=val=list.txt') == 3
   assert 'leak: subject casia_surf/CLKJ_AS0001 in train, val' in capsys.readouterr().out
 
 
 def test_many_findings_are_not_all_printed(files, capsys, monkeypatch):
-  monkeypatch.setattr(lint, '_SHOWN', 10)
+  monkeypatch.setattr(lint, '_MAX_PRINTED', 10)
   path, saved = files / 'many.txt', files / 'o.json'
   path.write_text(row(1) * 31 + 'x\n' * 5)
   assert run(path, f'--json={saved}') == 3

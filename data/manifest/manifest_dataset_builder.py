@@ -21,7 +21,6 @@ from flexfas_jax.protocols import list_format, lists, path_layouts, relative_pat
 from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.protocols.lint.path_consistency import PathConsistency
 
-SPLIT = 'whole'  # of rows that name none; TFDS keeps "all" for all splits together
 _LOOKED_AT = 400  # headers by which the bit depth of a modality is settled
 _PNG_HEADER = 25  # bytes, of which the last is the bit depth
 _LAST_FRAME = 2**31 - 1  # that 32 bits hold
@@ -81,15 +80,18 @@ class Builder(SourceBuilder):
           f'{path}, row 1: due are the column label and one of {", ".join(schema.MODALITIES)}, and '
           f'the columns are: {form}. {self.MANUAL_DOWNLOAD_INSTRUCTIONS}'
         )
+      for text in list_format.describe_misspelt(form):
+        made.findings.append(Finding('misspelt-column', str(path), form.header, text))
+        made.notes.append(f'{path.name}: {text}')
       made.recorded['lists'][path.name] = form.sha256
       made.lists.add(str(path))
       listed = list(self._rows(path, form, made.findings))
       without = [row for row, split in listed if not split]
       if without and len(without) < len(listed):
-        text = f'{len(without)} of {len(listed)} rows have no split, and are in the split {SPLIT}'
+        text = lists.describe_without_split(len(without), len(listed))
         made.findings.append(Finding('no-split', str(path), without[0].row, text))
         made.notes.append(f'{path.name}: {text}')
-      rows += [(row, split or SPLIT) for row, split in listed]
+      rows += [(row, split or lists.DEFAULT_SPLIT) for row, split in listed]
     rows = _with_own_ids(self._with_videos(rows, made), made.findings)
     for row, split in rows:
       made.splits.setdefault(split, []).append(row)
@@ -171,12 +173,12 @@ class Builder(SourceBuilder):
       wrong.add(line)
       findings.append(Finding(rule, str(path), line, text))
 
-    name, agree = self.builder_config.name, PathConsistency()
+    name, consistency = self.builder_config.name, PathConsistency()
     for listed in lists.scan(path, self._labels, found, dataset=name, form=form):
       for rule, text in self._problems(listed):
         found(rule, listed.line, text)
       # Of such a row the images are read all the same.
-      problems, _ = agree(listed)
+      problems, _ = consistency.check(listed)
       findings += [Finding(rule, str(path), listed.line, text) for rule, text in problems]
       if listed.line not in wrong:
         yield self._row(listed), listed.split
@@ -185,7 +187,9 @@ class Builder(SourceBuilder):
     """What is wrong with the cells of a row, beyond what `lists.scan` tells."""
     if text := self._problem_of_kind(row):
       yield text
-    if row.split == 'all' or not re.fullmatch(r'(?=.*[^\W_])[\w-]+', row.split or SPLIT):
+    if row.split == 'all' or not re.fullmatch(
+      r'(?=.*[^\W_])[\w-]+', row.split or lists.DEFAULT_SPLIT
+    ):
       text = f'split {row.split!r} cannot be one: letters, digits, _ and - make one, and "all"'
       yield 'row', f'{text} means all splits together'
     if '#' in row.id:

@@ -1,41 +1,42 @@
-"""What can be wrong with lists and pictures: one vocabulary for lint and for the builders."""
+"""The rules that lint, prepare and predict apply to lists and images, and findings of them."""
 
 import csv
 import pathlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-# What each rule finds, and the way out. Printed beside the findings, and by `lint --help`.
+# {rule: what it finds; what to do}. Printed with findings and by `lint --help`.
 RULES = {
-  'row': 'a row, or a file, that is not of the form expected; the text says which',
-  'label': 'a label or an instrument that is not known, or contradicts the path; map labels with '
-  '--labels',
-  'duplicate': 'the same triplet more than once; drop all but one',
-  'leak-file': 'a file in two splits; take it out of one',
-  'leak-image': 'an image whose bytes are in another split, under another name; take it out of one',
-  'leak-video': 'a video in two splits; take it out of one',
-  'leak-subject': 'a person in two splits; take it out of one',
-  'triplet': 'frame, video or subject disagree within a row',
-  'swapped': 'a picture stands in the column of another modality',
+  'row': 'a malformed row or an unreadable list; the text names the fault',
+  'label': 'an unknown label or attack instrument, or one that contradicts the path; map labels '
+  'with --labels',
+  'duplicate': 'a triplet that is listed twice; remove all but one',
+  'leak-file': 'a file in two splits; remove it from one',
+  'leak-image': 'an image whose bytes are in another split, under another name; remove one',
+  'leak-video': 'a video in two splits; remove it from one',
+  'leak-subject': 'a subject in two splits; remove it from one',
+  'triplet': 'frame, video or subject differ within a row',
+  'swapped': 'an image in the column of another modality',
   'same-image': 'a modality is a copy of another, also mirrored, shifted or in other tones',
   'black': 'no signal: one colour, noise, or hardly any depth measured; treated as absent',
   'missing-file': 'no such file below the root',
-  'unreadable': 'not a whole image: truncated, damaged, empty, no image, or outside the limits',
-  'bit-depth': 'not the bit depth that this data set has; nothing is cut down silently',
+  'unreadable': 'not a complete image: truncated, damaged, empty, no image, or outside the limits',
+  'bit-depth': 'not the bit depth of this data set; bits are never dropped silently',
   'range': 'values that the stated unit cannot have',
-  'colour': 'a colour picture where one channel is due: a colour map cannot be undone',
-  'size': 'sizes of a triplet that registered images cannot have; --sizes names another rule',
-  'rotated': 'EXIF requires a turn, which training does not apply: turn it, or crop faces',
+  'colour': 'a colour image instead of one channel: a colour map cannot be inverted',
+  'size': 'sizes of a triplet that registered images cannot have; --sizes selects another rule',
+  'rotated': 'EXIF requires a rotation, which training does not apply: rotate it, or crop faces',
   'no-face': 'no face that can be cropped: none, cut by the border, or too small',
-  'sha256': 'the bytes are not those that the manifest names',
+  'sha256': 'the bytes do not match the digest in the manifest',
   'outside-root': 'a path that leaves the root: absolute, or with ..',
-  'shortcut': 'predicts the label, and a model can learn it: balance it, or treat all images alike',
+  'shortcut': 'a property that predicts the label: balance it, or process all images alike',
   'line-endings': 'CRLF, or a byte order mark; harmless here, other readers keep them in the label',
   'frozen': 'a sensor repeats an image of another video, while the others do not; record it again',
-  'same-bytes': 'all images of a sample are those of another one of its split; one may be enough',
-  'near-duplicate': 'an RGB image that looks like one of another split: encoded again, or resized?',
-  'no-split': 'rows without a split beside rows that have one',
-  'no-last-newline': 'the last line is not ended; another list appended to it is lost',
+  'same-bytes': 'all images of a sample equal those of another one of its split; remove one',
+  'near-duplicate': 'an RGB image that looks like one of another split: encoded again or resized?',
+  'no-split': 'rows without a split, where other rows have one; they form the split whole',
+  'no-last-newline': 'the last line has no newline; a list appended to it loses its first row',
+  'misspelt-column': 'a column whose name resembles a known one; rename it if it was meant',
 }
 # Rules of severity 'note': no action is needed. A builder records them and continues; lint
 # exits with 0. All other rules are of severity 'error'.
@@ -44,6 +45,7 @@ WARNINGS = frozenset(
     'black',
     'shortcut',
     'line-endings',
+    'misspelt-column',
     'near-duplicate',
     'no-last-newline',
     'no-split',
@@ -58,13 +60,13 @@ def severity(rule: str) -> str:
 
 
 class Finding(NamedTuple):
-  """One thing that is wrong, and where."""
+  """One fault, and where it is."""
 
   rule: str  # of RULES
   list: str  # the list file, or the folder that was read
-  row: int  # line of the file, counted from 1; 0: not a matter of one row
-  text: str  # what: paths, ids, values
-  id: str = ''  # of the sample that it is about, where that is known
+  row: int  # line of the file, counted from 1; 0: concerns several rows
+  text: str  # the fault: paths, ids, values
+  id: str = ''  # of the sample, if known
 
   def __str__(self) -> str:
     where = f'{self.list}:{self.row}' if self.row else self.list

@@ -18,7 +18,7 @@ import hashlib
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,20 +86,15 @@ def detect(path: str | Path) -> ListFormat:
   return ListFormat(*_detect_without_header(path, sample), 0, *properties)
 
 
-def find_misspelt(names: Sequence[str]) -> dict[str, str]:
-  """Columns that resemble a known column which is missing: {name: known name}.
-
-  Args:
-    names: the columns of a list.
-  """
-  missing = [name for name in _KNOWN if name not in names]
-  misspelt = {}
-  for name in names:
+def describe_misspelt(form: ListFormat) -> list[str]:
+  """A message for each column that resembles a known column which the list does not have."""
+  missing = [name for name in _KNOWN if name not in form.names]
+  messages = []
+  for name in form.names if form.header else ():
     if name not in _KNOWN:
-      similar = difflib.get_close_matches(name, missing, n=1, cutoff=_MIN_SIMILARITY)
-      if similar:
-        misspelt[name] = similar[0]
-  return misspelt
+      for known in difflib.get_close_matches(name, missing, n=1, cutoff=_MIN_SIMILARITY):
+        messages.append(f'the column {name} is not used; is it {known}?')
+  return messages
 
 
 def read_cells(

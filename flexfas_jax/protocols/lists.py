@@ -19,6 +19,8 @@ from flexfas_jax.protocols import list_format, path_layouts, relative_paths
 from flexfas_jax.protocols.list_format import COLUMNS, SHARED_COLUMNS, ListFormat, ReportFault
 from flexfas_jax.schema import MODALITIES
 
+DEFAULT_SPLIT = 'whole'  # of rows that name none; TFDS uses "all" for all splits together
+
 
 class Row(NamedTuple):
   """One row of a list; '' where neither a column nor the path gives a value."""
@@ -63,6 +65,11 @@ def split_of(path: str | Path) -> str:
 def split_name(word: str) -> str:
   """The name of a split in this project: 'dev' is 'val'; other words are unchanged."""
   return _SPLITS.get(word.lower(), word)
+
+
+def describe_without_split(n: int, total: int) -> str:
+  """The message about n rows of a list without a split, of all its rows."""
+  return f'{n:,} of {total:,} rows have no split, and are in the split {DEFAULT_SPLIT}'
 
 
 def read(

@@ -357,6 +357,15 @@ def test_rows_without_a_split_beside_rows_with_one_are_noted(tree, tmp_path):
   assert not (prepare(root, tmp_path, 'plain', rows=some) / 'bad_files.csv').exists()
 
 
+def test_a_misspelt_column_is_noted(tree, tmp_path):
+  root, rows = tree
+  some = [{'subjct': row.pop('subject'), **row} for row in few(rows, 'A/live', 'B/live')]
+  folder = prepare(root, tmp_path, rows=some)
+  text = 'the column subjct is not used; is it subject?'
+  assert findings(folder / 'bad_files.csv') == [('misspelt-column', 1, text)]
+  assert f'ours.csv: {text}' in card(folder)['notes']
+
+
 @pytest.mark.parametrize('other', ['Zo\u00eb', 'Zoe\u0308 ', '\u200bZo\u00eb'])
 def test_spellings_of_a_subject_are_one_subject(tree, tmp_path, other):
   root, rows = tree
@@ -800,7 +809,7 @@ def test_without_rgb_and_infrared_there_is_nothing_to_detect_in(squares, tmp_pat
   grey = decoded((root / rows[1]['ir']).read_bytes())[..., 0]
   (root / rows[1]['ir']).write_bytes(rendered.encode(grey, '.png'))
   _, found = refused(root, tmp_path, rows=rows[:2], options=options)
-  named = ('swapped', 3, 'ir is 1/rgb.png, which its name says is rgb')
+  named = ('swapped', 3, 'ir is 1/rgb.png, which is named as rgb')
   assert found == [
     named,
     ('no-face', 2, '0/depth.png: there is no RGB and no infrared to look for one in'),

@@ -216,6 +216,9 @@ LISTS = {
   ),
   'not a digest': (cells(rgb_sha256='abc'), {('row', AT)}),
   'subject in two splits': (cells(6, subject='s2'), {('leak-subject', 4)}),
+  'subject in a split and in rows without one': (
+    cells(6, subject='s2', split=''), {('leak-subject', 4)},
+  ),
   'images in two splits': (same_image_in_two_splits, {('leak-image', 8)}),
   'contradicting labels': (contradicting_labels, {('label', AT), ('label', 10), ('duplicate', 10)}),
   'unknown label': (cells(label='perhaps'), {('label', AT)}),
@@ -425,7 +428,8 @@ OUT_OF_REACH = {
     _DECODED,
   ),
   **dict.fromkeys(
-    ('row', 'duplicate', 'triplet', 'outside-root', 'line-endings', 'no-split', 'no-last-newline'),
+    ('row', 'duplicate', 'triplet', 'outside-root', 'line-endings', 'no-split', 'no-last-newline',
+     'misspelt-column'),
     _LIST,
   ),
   'missing-file': 'the bytes are in the shards; a shard that is missing is an error',

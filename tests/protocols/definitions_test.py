@@ -54,8 +54,8 @@ def test_fields_are_filled_in():
     ('flexmodel', "unknown protocol 'flexmodel'; choose one of: flexmodal, "),
     ('cefa_1(', 'is not a protocol; write name, or name'),
     ('cefa_1(CA)', "'CA' sets no field of: ethnicity, set"),
-    ('cefa_1(attack=print)', "'attack=print' gives no field"),
-    ('flexmodal(x=1)', 'it has: none'),
+    ('cefa_1(attack=print)', "'attack=print' sets no field of: ethnicity, set"),
+    ('flexmodal(x=1)', "'x=1' sets no field of: none"),
     ('leave_one_attack_out(set=a/b)', r'needs its field .attack.: leave_one_attack_out\(attack='),
   ],
 )

@@ -1,88 +1,80 @@
-"""All rows of all lists, compared: duplicates, labels that contradict each other, and leaks."""
+"""Checks across the rows of all lists: duplicates, contradicting labels, leaks, shared images."""
 
 import collections
 import itertools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from flexfas_jax import schema
 from flexfas_jax.protocols import exact_duplicates, lists, path_layouts
 from flexfas_jax.protocols.findings import Finding
-from flexfas_jax.protocols.lint.hashed_list import COLUMNS, Codes, Index, first_path
-from flexfas_jax.protocols.lint.report import KNOWN_LEAKS, SIMILAR, Leak, Note, Report
+from flexfas_jax.protocols.lint.hashed_list import COLUMNS, HashedList, SplitCodes, first_path
+from flexfas_jax.protocols.lint.report import KNOWN_LEAKS, SIMILAR, Note, Report, SubjectLeak
+
+_LABELS = {-1: '', **dict(enumerate(schema.LABELS))}
+_HASH_FACTOR = 0x9E3779B97F4A7C1  # mixes two hashes
 
 
-class Table:
-  """The rows of lists in one; what is found waits until `tell` reads its rows again."""
+class CrossChecks:
+  """The rows of all lists, and checks that compare them.
 
-  def __init__(self, indices: list[Index], codes: Codes):
-    self._indices, self._names = indices, list(codes)
-    self._starts = np.cumsum([0] + [len(index) for index in indices])
-    self._list = np.repeat(np.arange(len(indices)), np.diff(self._starts))
-    self._pending = collections.defaultdict(list)  # by row: what makes its findings
-    self.wrong: set[int] = set()  # rows that have findings, once `tell` is done
-    joined = {
-      name: np.concatenate([np.empty(0, np.int64), *(getattr(index, name) for index in indices)])
+  A check defers its findings. `resolve` then reads their rows again, all at once, and reports.
+
+  Attributes:
+    faulty: the rows with findings, after `resolve`.
+  """
+
+  def __init__(self, hashed_lists: list[HashedList], codes: SplitCodes):
+    columns = {
+      name: np.concatenate([np.empty(0, np.int64), *(h.column(name) for h in hashed_lists)])
       for name in COLUMNS
     }
-    self._line, self._label, self._split, self._same, self._triplet = (
-      joined[name] for name in ('line', 'label', 'split', 'same', 'triplet')
-    )
-    self._id, self._video, self._subject = (joined[name] for name in ('id', 'video', 'subject'))
-    self._identify_by_folder(joined['folder'])
-    self._resembling = joined['resembling']
-    self._files = [joined[m] for m in schema.MODALITIES]
-    self._joined = joined
+    self._hashed_lists = hashed_lists
+    self._starts = np.cumsum([0] + [len(hashed) for hashed in hashed_lists])
+    self._list = np.repeat(np.arange(len(hashed_lists)), np.diff(self._starts))
+    self._columns = columns
+    self._split = columns['split']
+    if (
+      self._split.any() and not self._split.all()
+    ):  # rows without a split are in one of their own, as `prepare` has it
+      self._split = np.where(self._split == 0, codes.code(lists.DEFAULT_SPLIT), self._split)
+    self._split_names = codes.names()
+    # One bit for each split; 0 if there are no splits.
     self._bit = np.where(self._split > 0, np.int64(1) << np.maximum(self._split - 1, 0), 0)
+    self._label, self._subject = columns['label'], columns['subject']
+    self._video = _identify_by_folder(columns['video'], columns['folder'], self._subject)
+    self._files = [columns[m] for m in schema.MODALITIES]
+    # By row: functions that make its finding, (rule, text), or None.
+    self._deferred = collections.defaultdict(list)
+    self.faulty: set[int] = set()
 
-  def _identify_by_folder(self, folder: np.ndarray) -> None:
-    """Makes folders part of the names of videos without subjects, as `identity.videos` does."""
-    rows = np.flatnonzero((self._subject == 0) & (self._video != 0) & (folder != 0))
-    pairs = np.unique(np.stack([self._video[rows], folder[rows]]), axis=1)
-    if pairs.shape[1] > len(np.unique(pairs[0])):  # one name stands below several folders
-      self._video[rows] ^= folder[rows] * 0x9E3779B97F4A7C1
+  def check_duplicates(self) -> None:
+    """Rows that repeat a triplet or an id of the same list."""
+    triplet, ids = self._columns['triplet'], self._columns['id']
+    # Across splits, a repeated triplet is a leak.
+    repeated, first = _find_repeats(triplet, within=(self._list << 8) + self._split)
+    for row, before in zip(repeated.tolist(), first.tolist(), strict=True):
+      self._defer(row, 'duplicate', lambda r, b=before: f'{self._same_triplet(r, b)}: {r.id}')
+    reported = set(repeated.tolist())
+    repeated, first = _find_repeats(ids, within=self._list)
+    for row, before in zip(repeated.tolist(), first.tolist(), strict=True):
+      if row not in reported and triplet[row] != triplet[before]:
+        self._defer(row, 'duplicate', lambda r, b=before: self._same_id(r, b))
 
-  def _where(self, row: int, seen_from: str = '') -> str:
-    """A row's list and line; only the line where that is said of the same list."""
-    number = self._list[row]
-    name = self._indices[number].list_of(int(row - self._starts[number]))
-    return f'row {self._line[row]}' if name == seen_from else f'{name}:{self._line[row]}'
+  def _same_triplet(self, row: lists.Row, before: int) -> str:
+    return f'the same triplet as {self._where(before, row.list)}'
 
-  def _split_of(self, row: int) -> str:
-    return self._names[self._split[row]]
+  def _same_id(self, row: lists.Row, before: int) -> str:
+    return f'the id {row.id} is also that of {self._where(before, row.list)}, with other files'
 
-  def duplicates(self) -> None:
-    """Rows that were there before, in the same list and split."""
-    within = (self._list << 8) + self._split
-    # Across splits it is a leak.
-    again, first = _repeats(self._triplet, within)
-    for row, before in zip(again.tolist(), first.tolist(), strict=True):
-      self._pending[row].append(
-        lambda r, before=before: (
-          'duplicate',
-          f'the same triplet as {self._where(before, r.list)}: {r.id}',
-        )
-      )
-    ids, first = _repeats(self._id, self._list)
-    known = set(again.tolist())
-    for row, before in zip(ids.tolist(), first.tolist(), strict=True):
-      if row not in known and self._triplet[row] != self._triplet[before]:
-        self._pending[row].append(
-          lambda r, before=before: (
-            'duplicate',
-            f'the id {r.id} is also that of {self._where(before, r.list)}, with other files',
-          )
-        )
-
-  def labels(self) -> None:
-    """Triplets and RGB images that have two labels: each of their rows, as any may be wrong."""
-    contradicted = {}  # by row: the first row with the other label
-    for keys in (self._same, self._files[0]):
+  def check_labels(self) -> None:
+    """Triplets and RGB images with two labels: all of their rows, as any may be wrong."""
+    contradicted = {}  # {row: the first row with the other label}
+    for keys in (self._columns['sample'], self._files[0]):
       rows = np.flatnonzero((self._label >= 0) & (keys != 0))
       rows = rows[np.argsort(keys[rows], kind='stable')]
-      keys = keys[rows]
-      start = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]][: len(keys)])
+      start = _group_starts(keys[rows])
       if not len(start):
         continue
       end = np.r_[start[1:], len(rows)]
@@ -93,293 +85,357 @@ class Table:
         for row in group.tolist():
           contradicted.setdefault(row, first[1 - self._label[row]])
     for row, other in contradicted.items():
-      label = schema.LABELS[self._label[other]]
-      self._pending[row].append(
-        lambda r, other=other, label=label: (
-          'label',
-          f'{r.id} is {r.label} here, and {label} in {self._where(other, r.list)}',
-        )
-      )
+      self._defer(row, 'label', lambda r, o=other: self._contradiction(r, o))
 
-  def leaks(self, report: Report) -> None:
-    """Files, videos and people in two splits; each leak is told at the highest level alone."""
-    if len(self._names) <= 2:
-      return  # one split
-    # Which other splits a row leaks into by what has been told already.
-    told = np.zeros(len(self._bit), np.int64)
-    self._file_leaks(report, told)
-    self._group_leaks('leak-video', self._video, told, lambda r: f'video {r.video}')
-    self._group_leaks('leak-subject', self._subject, told, lambda r: f'subject {r.subject}')
-    self._leaking_subjects(report)
-    self._similar_subjects(report)
+  def _contradiction(self, row: lists.Row, other: int) -> str:
+    label = _LABELS[int(self._label[other])]
+    return f'{row.id} is {row.label} here, and {label} in {self._where(other, row.list)}'
 
-  def _file_leaks(self, report: Report, told: np.ndarray) -> None:
+  def check_leaks(self, report: Report) -> None:
+    """Files, videos and subjects in two splits. A row is reported by the first rule it breaks."""
+    if len(np.unique(self._split)) < 2:
+      return
+    # By row: a bit for each other split that it is reported to leak into.
+    reported = np.zeros(len(self._bit), np.int64)
+    self._check_files(report, reported)
+    self._check_groups('leak-video', self._video, reported, lambda r: f'video {r.video}')
+    self._check_groups('leak-subject', self._subject, reported, lambda r: f'subject {r.subject}')
+    self._list_leaking_subjects(report)
+    self._check_similar_subjects(report)
+
+  def _check_files(self, report: Report, reported: np.ndarray) -> None:
     rows = np.flatnonzero(self._bit)
-    # The identity of the triplet first: the same picture may be below another root.
-    columns = [self._same, *self._files]
+    # The sample comes first: its files may be below another root.
+    columns = [self._columns['sample'], *self._files]
     keys = np.concatenate([column[rows] for column in columns])
-    which = np.repeat(1 << np.arange(len(columns)), len(rows))
-    keys, at, union = _shared(keys, np.tile(rows, len(columns)), which, self._bit)
-    at, which = at
-    np.bitwise_or.at(told, at, union & ~self._bit[at])
+    column_bits = np.repeat(1 << np.arange(len(columns)), len(rows))
+    keys, at, column_bits, splits = _select_shared(
+      keys, np.tile(rows, len(columns)), column_bits, self._bit
+    )
+    np.bitwise_or.at(reported, at, splits & ~self._bit[at])
 
-    # The first row that has the key, against the first in each other split.
+    # Pairs: the first row with a key, and the first in each other split.
     order = np.lexsort((at, self._split[at], keys))
-    keys, at, which = keys[order], at[order], which[order]
-    new_key = np.r_[True, keys[1:] != keys[:-1]][: len(keys)]
-    new = new_key | np.r_[True, self._split[at][1:] != self._split[at][:-1]][: len(keys)]
+    keys, at, column_bits = keys[order], at[order], column_bits[order]
+    new_key = _starts_group(keys)
+    new_split = new_key | _starts_group(self._split[at])
     anchor = at[np.flatnonzero(new_key)][np.cumsum(new_key) - 1] if len(at) else at
-    others = new & ~new_key
+    others = new_split & ~new_key
     pairs, inverse = np.unique(
       np.stack([anchor[others], at[others]], 1), axis=0, return_inverse=True
     )
-    by = np.zeros(len(pairs), np.int64)
-    np.bitwise_or.at(by, inverse.ravel(), which[others])
-    for row, some in itertools.groupby(
-      zip(pairs.tolist(), by.tolist(), strict=True), lambda pair: pair[0][0]
-    ):
-      others = [(other, columns) for (_, other), columns in some]
-      self._pending[row].append(lambda r, o=others: self._file_leak(r, o, report))
+    pair_columns = np.zeros(len(pairs), np.int64)
+    np.bitwise_or.at(pair_columns, inverse.ravel(), column_bits[others])
+    leaks = collections.defaultdict(list)
+    for (row, other), columns in zip(pairs.tolist(), pair_columns.tolist(), strict=True):
+      leaks[row].append((other, columns))
+    for row, others in leaks.items():
+      self._deferred[row].append(
+        lambda r, here=row, others=others: self._file_leak(r, here, others, report)
+      )
 
-  def _file_leak(self, row: lists.Row, others: list[tuple[int, int]], report: Report):
+  def _file_leak(
+    self, row: lists.Row, here: int, others: list[tuple[int, int]], report: Report
+  ) -> tuple[str, str] | None:
+    """The finding of a row whose files are in other splits; None if the leak is accepted.
+
+    Args:
+      row: the row at position `here`.
+      others: (position, bits of the shared columns) in the other splits.
+    """
     columns = 0
-    for _, some in others:
-      columns |= some
-    paths = [row.paths[m] for i, m in enumerate(schema.MODALITIES) if columns >> i + 1 & 1]
+    for _, bits in others:
+      columns |= bits
+    shared = [m for i, m in enumerate(schema.MODALITIES) if columns >> (i + 1) & 1]
+    if 0 < len(shared) < len(row.paths):
+      files = ' '.join(row.paths[m] for m in shared)
+    else:
+      files = first_path(row)
     subject = f', subject {row.subject}' if row.subject else ''
-    also = '; '.join(f'{self._where(o)} ({self._split_of(o)})' for o, _ in others)
-    here = self._split_of(self._told_row)
-    files = ' '.join(paths) if len(paths) < len(row.paths) and paths else first_path(row)
-    text = f'{files}{subject} is in {here}, and in {also}'
-    splits = {here, *(self._split_of(o) for o, _ in others)}
+    split = self._split_of(here)
+    places = '; '.join(f'{self._where(o)} ({self._split_of(o)})' for o, _ in others)
+    text = f'{files}{subject} is in {split}, and in {places}'
+    splits = {split, *(self._split_of(o) for o, _ in others)}
     for name in report.accepted:
       for file, between in KNOWN_LEAKS[name]:
-        if (
-          row.parsed_path
-          and row.parsed_path.id == path_layouts.parse(file).id
-          and splits <= between
-        ):
+        known = path_layouts.parse(file)
+        if row.parsed_path and row.parsed_path.id == known.id and splits <= between:
           report.notes.append(Note(name, Finding('leak-file', row.list, row.line, text)))
           return None
     return 'leak-file', text
 
-  def _group_leaks(
-    self, rule: str, keys: np.ndarray, told: np.ndarray, name: Callable[[lists.Row], str]
+  def _check_groups(
+    self, rule: str, keys: np.ndarray, reported: np.ndarray, describe: Callable[[lists.Row], str]
   ) -> None:
-    """Leaks by a name that many rows share."""
+    """Leaks by a name that many rows share.
+
+    Args:
+      rule: 'leak-video' or 'leak-subject'.
+      keys: [rows], the name's hash.
+      reported: of `check_leaks`; updated.
+      describe: the name in a text.
+    """
     rows = np.flatnonzero((self._bit != 0) & (keys != 0))
-    _, (rows, _), union = _shared(keys[rows], rows, rows, self._bit)
-    # What is left of a leak when rows that leak otherwise are taken out of one of the splits.
-    rows = rows[union & ~self._bit[rows] & ~told[rows] != 0]
-    found, (rows, _), _ = _shared(keys[rows], rows, rows, self._bit)
-    for group in np.split(rows, np.flatnonzero(np.diff(found)) + 1) if len(rows) else ():
-      free, pairs = collections.defaultdict(set), []  # by split: rows that leak by this alone
-      splits = {int(code): group[self._split[group] == code] for code in self._split[group]}
-      for one, other in itertools.combinations(splits, 2):
-        here = splits[one][told[splits[one]] >> (other - 1) & 1 == 0]
-        there = splits[other][told[splits[other]] >> (one - 1) & 1 == 0]
-        if len(here) and len(there):
-          free[one].update(here.tolist())
-          free[other].update(there.tolist())
-          pairs += [(here, other), (there, one)]
-      if not free:
+    _, rows, _, splits = _select_shared(keys[rows], rows, rows, self._bit)
+    # What remains without rows whose leaks are reported by a stricter rule.
+    rows = rows[splits & ~self._bit[rows] & ~reported[rows] != 0]
+    for group in self._shared_groups(keys, rows):
+      leaking, pairs = collections.defaultdict(set), []  # {split: its rows}; (rows, other split)
+      in_split = {int(code): group[self._split[group] == code] for code in self._split[group]}
+      for a, b in itertools.combinations(in_split, 2):
+        rows_a = in_split[a][reported[in_split[a]] >> (b - 1) & 1 == 0]
+        rows_b = in_split[b][reported[in_split[b]] >> (a - 1) & 1 == 0]
+        if len(rows_a) and len(rows_b):
+          leaking[a].update(rows_a.tolist())
+          leaking[b].update(rows_b.tolist())
+          pairs += [(rows_a, b), (rows_b, a)]
+      if not leaking:
         continue
-      for some, split in pairs:  # after the loop, whose pairs are judged alike
-        told[some] |= 1 << split - 1
-      row, *others = sorted((min(some), len(some)) for some in free.values())
-      self._pending[row[0]].append(
-        lambda r, here=row, others=others: (rule, self._group_leak(name(r), here, others))
+      for leaking_rows, split in pairs:  # after the loop, which compares all pairs alike
+        reported[leaking_rows] |= 1 << (split - 1)
+      here, *others = sorted((min(some), len(some)) for some in leaking.values())
+      self._defer(
+        here[0], rule, lambda r, h=here, o=others: f'{describe(r)} {self._group_leak(h, o)}'
       )
 
-  def _group_leak(self, name: str, here: tuple[int, int], others: list[tuple[int, int]]) -> str:
-    also = '; '.join(f'{self._where(row)} ({self._split_of(row)}, {n:,} rows)' for row, n in others)
-    return f'{name} is in {self._split_of(here[0])} ({here[1]:,} rows), and in {also}'
+  def _group_leak(self, here: tuple[int, int], others: list[tuple[int, int]]) -> str:
+    """The splits of a group; each given as (first row, number of rows)."""
+    row, n = here
+    places = '; '.join(f'{self._where(o)} ({self._split_of(o)}, {m:,} rows)' for o, m in others)
+    return f'is in {self._split_of(row)} ({n:,} rows), and in {places}'
 
-  def _leaking_subjects(self, report: Report) -> None:
+  def _shared_groups(self, keys: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
+    """Those of rows [n] whose key is in several splits, grouped by key.
+
+    Args:
+      keys: of all rows.
+    """
+    shared, rows, _, _ = _select_shared(keys[rows], rows, rows, self._bit)
+    return np.split(rows, np.flatnonzero(np.diff(shared)) + 1) if len(rows) else []
+
+  def _list_leaking_subjects(self, report: Report) -> None:
     rows = np.flatnonzero((self._bit != 0) & (self._subject != 0))
-    found, (rows, _), _ = _shared(self._subject[rows], rows, rows, self._bit)
-    for group in np.split(rows, np.flatnonzero(np.diff(found)) + 1) if len(rows) else ():
+    for group in self._shared_groups(self._subject, rows):
       codes, counts = np.unique(self._split[group], return_counts=True)
-      names = [self._names[code] for code in codes]
-      in_splits = dict(sorted(zip(names, counts.tolist(), strict=True), key=_usual_order))
-      self._pending[int(group.min())].append(
-        lambda r, rows=in_splits: report.leaks.append(Leak(r.subject, rows))
+      names = [self._split_names[code] for code in codes]
+      n_rows = dict(sorted(zip(names, counts.tolist(), strict=True), key=_usual_order))
+      self._deferred[int(group.min())].append(
+        lambda r, n_rows=n_rows: report.leaks.append(SubjectLeak(r.subject, n_rows))
       )
 
-  def _similar_subjects(self, report: Report) -> None:
-    """Notes on subjects of two splits whose names differ in capitals or leading zeros alone."""
+  def _check_similar_subjects(self, report: Report) -> None:
+    """Notes on subjects of two splits whose names differ only in case or leading zeros."""
     rows = np.flatnonzero((self._bit != 0) & (self._subject != 0))
-    found, (rows, _), _ = _shared(self._resembling[rows], rows, rows, self._bit)
-    for group in np.split(rows, np.flatnonzero(np.diff(found)) + 1) if len(rows) else ():
-      pairs = {}  # the first row of every subject and split
+    for group in self._shared_groups(self._columns['loose_subject'], rows):
+      first_rows = {}  # of every subject and split
       for row in group.tolist():
-        pairs.setdefault((self._subject[row], self._split[row]), row)
-      subjects, splits = zip(*pairs, strict=True)
+        first_rows.setdefault((self._subject[row], self._split[row]), row)
+      subjects, splits = zip(*first_rows, strict=True)
       if len(set(subjects)) < 2 or len(set(splits)) < 2:
         continue
-      row, *others = pairs.values()
-      also = ', '.join(f'{self._where(o)} ({self._split_of(o)})' for o in others)
-      self._pending[row].append(
-        lambda r, also=also: report.notes.append(
-          Note(
-            SIMILAR,
-            Finding(
-              'leak-subject',
-              r.list,
-              r.line,
-              f'subject {r.subject} may be that of {also}: capitals or leading zeros differ',
-            ),
-          )
-        )
+      row, *others = first_rows.values()
+      places = ', '.join(f'{self._where(o)} ({self._split_of(o)})' for o in others)
+      self._deferred[row].append(
+        lambda r, places=places: self._add_similar_subject(r, places, report)
       )
 
-  def tell(self, report: Report) -> None:
-    """Reads the rows again that something is to be said about, and says it."""
-    for number, index in enumerate(self._indices):
-      start, end = self._starts[number : number + 2].tolist()
-      wanted = sorted(row - start for row in self._pending if start <= row < end)
-      for position, row in index.fetch(wanted) if wanted else ():
-        self._told_row = start + position
-        for make in self._pending.pop(start + position):
-          if said := make(row):
-            report.add(said[0], row, said[1])
-            self.wrong.add(start + position)
-    self._accept(report)
+  def _add_similar_subject(self, row: lists.Row, places: str, report: Report) -> None:
+    text = f'subject {row.subject} may be that of {places}: capitals or leading zeros differ'
+    report.notes.append(Note(SIMILAR, Finding('leak-subject', row.list, row.line, text)))
 
-  def _accept(self, report: Report) -> None:
-    """Names the exception at people who leak by accepted leaks alone."""
-    known = {}
+  def resolve(self, report: Report) -> None:
+    """Reads the rows of deferred findings again, and adds the findings to the report."""
+    for position, row in self._read_again(self._deferred):
+      for make_finding in self._deferred.pop(position):
+        if finding := make_finding(row):
+          rule, text = finding
+          report.add(rule, row, text)
+          self.faulty.add(position)
+    self._mark_accepted(report)
+
+  def _mark_accepted(self, report: Report) -> None:
+    """Sets `accepted` of the subjects whose only leaks are accepted ones."""
+    accepted = {}  # {subject: name of the known leak}
     for name in report.accepted:
       for file, _ in KNOWN_LEAKS[name]:
-        said = path_layouts.parse(file)
+        parsed = path_layouts.parse(file)
         if any(n.exception == name and n.finding.rule == 'leak-file' for n in report.notes):
-          known[f'{said.dataset}/{said.subject}'] = name
-    if not known:
+          accepted[f'{parsed.dataset}/{parsed.subject}'] = name
+    if not accepted:
       return
-    leaking = [f.text for f in report.findings if f.rule.startswith('leak')]
+    texts = [f.text for f in report.findings if f.rule.startswith('leak')]
     for i, leak in enumerate(report.leaks):
-      if leak.subject in known and not any(leak.subject in text for text in leaking):
-        report.leaks[i] = leak._replace(accepted=known[leak.subject])
+      if leak.subject in accepted and not any(leak.subject in text for text in texts):
+        report.leaks[i] = leak._replace(accepted=accepted[leak.subject])
 
-  def facts(self) -> dict[str, list]:
-    """Columns for `shortcuts`: what is known of every row without its files."""
-    texts = {key: text for index in self._indices for key, text in index.texts.items()}
-    paths = [index.list_of(0) if len(index) else '' for index in self._indices]
-    columns = {name: getattr(self, f'_{name}').tolist() for name in ('label', 'subject', 'video')}
-    columns |= {m: (c != 0).tolist() for m, c in zip(schema.MODALITIES, self._files, strict=True)}
-    columns |= {
-      name: [texts[key] for key in self._joined[name].tolist()] for name in ('dataset', 'device')
-    }
-    columns['split'] = [self._names[code] for code in self._split.tolist()]
-    columns['list'] = [paths[number] for number in self._list.tolist()]
-    return columns
-
-  def exact_duplicates(
+  def check_shared_images(
     self, positions: np.ndarray, digests: exact_duplicates.Digests, report: Report
   ) -> None:
     """Images with the same bytes under other names, see `exact_duplicates`.
 
     Args:
       positions: [N], of `distinct`.
-      digests: {modality: [N] uint64}, 0 for what carries no signal.
+      digests: {modality: [N] uint64}, 0 for images without signal.
+      report: gets the findings.
     """
-    evidence = lambda modality, row: True  # noqa: E731 - what carries no signal is 0
-    splits = self._by_split(positions)
-    parts = {code: {m: d[at] for m, d in digests.items()} for code, at in splits.items()}
-    shared, groups, frozen = [], [], []  # of positions
-    for one, other in itertools.combinations([code for code in parts if code], 2):
-      for row, place, modalities in exact_duplicates.find_shared(
-        parts[one], parts[other], evidence
-      ):
-        pair = positions[splits[other][row]], positions[splits[one][place]]
-        shared.append((*map(int, pair), modalities))
+
+    def carries_signal(modality: str, row: int) -> bool:
+      return True  # images without signal have no digest
+
+    places = self._places_by_split(positions)
+    parts = {code: {m: d[at] for m, d in digests.items()} for code, at in places.items()}
+    shared, equal, frozen = [], [], []  # of positions
+    for a, b in itertools.combinations([code for code in parts if code], 2):
+      for image in exact_duplicates.find_shared(parts[a], parts[b], carries_signal):
+        here, there = positions[places[b][image.row]], positions[places[a][image.other]]
+        shared.append((int(here), int(there), image.modalities))
     for code, part in parts.items():
-      for group in exact_duplicates.group_equal_rows(part, evidence):
-        groups.append(positions[splits[code][group]].tolist())
-      videos = self._video[positions[splits[code]]].tolist()
-      for row, first, modality in exact_duplicates.find_frozen(part, videos, evidence):
-        frozen.append((*map(int, positions[splits[code][[row, first]]]), modality))
-    rows = self._rows(
-      {*itertools.chain.from_iterable([*(pair[:2] for pair in (*shared, *frozen)), *groups])}
-    )
+      for group in exact_duplicates.group_equal_rows(part, carries_signal):
+        equal.append(positions[places[code][group]].tolist())
+      videos = self._video[positions[places[code]]].tolist()
+      for row, first, modality in exact_duplicates.find_frozen(part, videos, carries_signal):
+        frozen.append((*map(int, positions[places[code][[row, first]]]), modality))
+    pairs = [pair[:2] for pair in (*shared, *frozen)]
+    rows = dict(self._read_again(itertools.chain.from_iterable((*pairs, *equal))))
     for here, there, modalities in shared:
-      row, other = rows[here], rows[there]
-      files = [' '.join(r.paths[m] for m in modalities) for r in (row, other)]
-      if files[0] != files[1]:  # the same file: reported as such
-        text = f'{files[0]} of {self._split_of(here)}: the same bytes as {files[1]} of '
-        report.add('leak-image', row, f'{text}{self._split_of(there)} ({self._where(there)})')
-    for group in groups:
-      some = [rows[position] for position in group]
-      labels = {row.label for row in some} - {''}
-      for position, row in zip(group, some, strict=True):
-        if len(labels) > 1 and row.label:
-          other = next(r for r in some if r.label not in ('', row.label))
-          text = f'{row.id} is {row.label} here, and {other.id} {other.label}'
-          report.add('label', row, f'{text}: the same bytes; take both out')
-        elif len(labels) < 2 and position != group[0]:
-          text = f'{first_path(row)}: the same bytes as {first_path(some[0])}'
-          report.add('same-bytes', row, f'{text} ({self._where(group[0], row.list)})')
+      self._report_shared_image(rows, here, there, modalities, report)
+    for group in equal:
+      self._report_equal_rows(rows, group, report)
     for here, there, modality in frozen:
       row = rows[here]
       text = f'{modality} {row.paths[modality]}: the same bytes as of another video'
       report.add('frozen', row, f'{text} ({self._where(there, row.list)})')
 
-  def near_duplicates(self, positions: np.ndarray, looks: bytes, report: Report) -> None:
-    """Images of two splits that look the same, where no leak is reported of their row.
+  def _report_shared_image(
+    self,
+    rows: Mapping[int, lists.Row],
+    here: int,
+    there: int,
+    modalities: Sequence[str],
+    report: Report,
+  ) -> None:
+    files, others = (' '.join(rows[p].paths[m] for m in modalities) for p in (here, there))
+    if files != others:  # one file in two splits is a leak-file
+      text = f'{files} of {self._split_of(here)}: the same bytes as {others} of '
+      text += f'{self._split_of(there)} ({self._where(there)})'
+      report.add('leak-image', rows[here], text)
+
+  def _report_equal_rows(
+    self, rows: Mapping[int, lists.Row], group: list[int], report: Report
+  ) -> None:
+    first = rows[group[0]]
+    labels = {rows[position].label for position in group} - {''}
+    for position in group:
+      row = rows[position]
+      if len(labels) > 1 and row.label:
+        other = next(rows[p] for p in group if rows[p].label not in ('', row.label))
+        text = f'{row.id} is {row.label} here, and {other.id} {other.label}'
+        report.add('label', row, f'{text}: the same bytes; remove both')
+      elif len(labels) < 2 and position != group[0]:
+        text = f'{first_path(row)}: the same bytes as {first_path(first)}'
+        report.add('same-bytes', row, f'{text} ({self._where(group[0], row.list)})')
+
+  def check_near_duplicates(
+    self, positions: np.ndarray, fingerprints: bytes, report: Report
+  ) -> None:
+    """Images of two splits that look the same, in rows without reported leaks.
 
     Args:
       positions: [N], of `distinct`.
-      looks: of these, see `near_duplicates`.
+      fingerprints: of these, joined, see `near_duplicates`.
+      report: gets the findings.
     """
-    from flexfas_jax.protocols import near_duplicates  # OpenCV: only who has images pays
+    from flexfas_jax.protocols import near_duplicates  # imports OpenCV, for images only
 
-    of = np.frombuffer(looks, np.uint8).reshape(len(positions), near_duplicates.SIDE**2)
-    splits = {code: at for code, at in self._by_split(positions).items() if code}
+    images = np.frombuffer(fingerprints, np.uint8)
+    images = images.reshape(len(positions), near_duplicates.SIDE**2)
+    places = {code: at for code, at in self._places_by_split(positions).items() if code}
     pairs = []
-    for one, other in itertools.combinations(splits, 2):
-      for alike in near_duplicates.find(of[splits[one]], of[splits[other]]):
-        here = int(positions[splits[other][alike.row]])
-        there = int(positions[splits[one][alike.other]])
+    for a, b in itertools.combinations(places, 2):
+      for similar in near_duplicates.find(images[places[a]], images[places[b]]):
+        here = int(positions[places[b][similar.row]])
+        there = int(positions[places[a][similar.other]])
         if self._video[here] != self._video[there] or not self._video[here]:
-          pairs.append((here, there, alike.correlation))
-    rows = self._rows({*itertools.chain.from_iterable(pair[:2] for pair in pairs)})
-    told = {(f.list, f.row) for f in report.findings if f.rule.startswith('leak')}
+          pairs.append((here, there, similar.correlation))
+    rows = dict(self._read_again(itertools.chain.from_iterable(pair[:2] for pair in pairs)))
+    leaking = {(f.list, f.row) for f in report.findings if f.rule.startswith('leak')}
     for here, there, correlation in pairs:
       row, other = rows[here], rows[there]
-      if (row.list, row.line) not in told and row.paths['rgb'] != other.paths['rgb']:
+      if (row.list, row.line) not in leaking and row.paths['rgb'] != other.paths['rgb']:
         text = f'{row.paths["rgb"]} of {self._split_of(here)}: looks like {other.paths["rgb"]} of '
         text += f'{self._split_of(there)} ({self._where(there)}), correlation {correlation:.2f}'
         report.add('near-duplicate', row, text)
 
-  def _by_split(self, positions: np.ndarray) -> dict[int, np.ndarray]:
-    """Which of positions [N] have each split's code."""
+  def columns_for_shortcuts(self) -> dict[str, list]:
+    """Columns of all rows that need no files: by name, and for each modality its presence."""
+    texts = {key: text for hashed in self._hashed_lists for key, text in hashed.texts.items()}
+    list_names = [hashed.list_of(0) if len(hashed) else '' for hashed in self._hashed_lists]
+    columns = {
+      'label': [_LABELS[label] for label in self._label.tolist()],
+      'subject': self._subject.tolist(),
+      'video': self._video.tolist(),
+      'split': [self._split_names[code] for code in self._split.tolist()],
+      'list': [list_names[number] for number in self._list.tolist()],
+    }
+    for modality, file in zip(schema.MODALITIES, self._files, strict=True):
+      columns[modality] = (file != 0).tolist()
+    for name in ('dataset', 'device'):
+      columns[name] = [texts[key] for key in self._columns[name].tolist()]
+    return columns
+
+  def distinct(self) -> Iterator[tuple[int, str, lists.Row]]:
+    """Yields (position, split, row) of each triplet at its first occurrence in the lists."""
+    _, first = np.unique(self._columns['triplet'], return_index=True)
+    for number, hashed in enumerate(self._hashed_lists):
+      start, end = self._starts[number : number + 2].tolist()
+      within = np.sort(first[(first >= start) & (first < end)]) - start
+      for position, row in hashed.fetch(within.tolist()) if len(within) else ():
+        yield start + position, self._split_of(start + position), row
+
+  def n_distinct(self) -> int:
+    """The number of distinct triplets."""
+    return len(np.unique(self._columns['triplet']))
+
+  def _defer(self, row: int, rule: str, describe: Callable[[lists.Row], str]) -> None:
+    self._deferred[row].append(lambda r: (rule, describe(r)))
+
+  def _read_again(self, positions: Iterable[int]) -> Iterator[tuple[int, lists.Row]]:
+    """Yields (position, row) in ascending order."""
+    positions = sorted(set(positions))
+    for start, hashed in zip(self._starts.tolist(), self._hashed_lists, strict=False):
+      within = [p - start for p in positions if start <= p < start + len(hashed)]
+      for position, row in hashed.fetch(within) if within else ():
+        yield start + position, row
+
+  def _places_by_split(self, positions: np.ndarray) -> dict[int, np.ndarray]:
+    """{code of a split: places of its rows among positions [N]}."""
     codes = self._split[positions]
     return {int(code): np.flatnonzero(codes == code) for code in np.unique(codes)}
 
-  def _rows(self, positions: Collection[int]) -> dict[int, lists.Row]:
-    """Rows, read again."""
-    found = {}
-    for start, index in zip(self._starts.tolist(), self._indices, strict=False):
-      wanted = sorted(p - start for p in positions if start <= p < start + len(index))
-      found |= {start + i: row for i, row in (index.fetch(wanted) if wanted else ())}
-    return found
+  def _where(self, row: int, from_list: str = '') -> str:
+    """List and line of a row; the line only if the message is about the same list."""
+    number = self._list[row]
+    name = self._hashed_lists[number].list_of(int(row - self._starts[number]))
+    line = self._columns['line'][row]
+    return f'row {line}' if name == from_list else f'{name}:{line}'
 
-  def distinct(self) -> Iterator[tuple[int, lists.Row]]:
-    """Each triplet's position and row, at its first occurrence in the lists."""
-    _, first = np.unique(self._triplet, return_index=True)
-    for number, index in enumerate(self._indices):
-      start, end = self._starts[number : number + 2]
-      wanted = np.sort(first[(first >= start) & (first < end)]) - start
-      for position, row in index.fetch(wanted.tolist()) if len(wanted) else ():
-        yield int(start) + position, row
+  def _split_of(self, row: int) -> str:
+    return self._split_names[self._split[row]]
 
-  def splits_of_distinct(self) -> list[str]:
-    """The split of each of the rows that `distinct` yields."""
-    _, first = np.unique(self._triplet, return_index=True)
-    return [self._names[code] for code in self._split[np.sort(first)].tolist()]
 
-  def n_distinct(self) -> int:
-    return len(np.unique(self._triplet))
+def _identify_by_folder(video: np.ndarray, folder: np.ndarray, subject: np.ndarray) -> np.ndarray:
+  """Videos with their folder as part of the key where needed, as `identity.videos` has it.
+
+  That is: for videos without subjects, if one name occurs in several folders.
+
+  Args:
+    video, folder, subject: [rows] hashes.
+  """
+  rows = np.flatnonzero((subject == 0) & (video != 0) & (folder != 0))
+  pairs = np.unique(np.stack([video[rows], folder[rows]]), axis=1)
+  if pairs.shape[1] > len(np.unique(pairs[0])):
+    video[rows] ^= folder[rows] * _HASH_FACTOR
+  return video
 
 
 def _usual_order(item: tuple[str, int]) -> tuple[int, str]:
@@ -387,37 +443,54 @@ def _usual_order(item: tuple[str, int]) -> tuple[int, str]:
   return (usual.index(item[0]) if item[0] in usual else len(usual), item[0])
 
 
-def _repeats(keys: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Rows [n] whose key was there before within the same part, and the first that had it [n]."""
-  order = np.lexsort((np.arange(len(keys)), keys, within))
-  k, w = keys[order], within[order]
-  new = np.r_[True, (k[1:] != k[:-1]) | (w[1:] != w[:-1])][: len(k)]
-  first = order[np.flatnonzero(new)][np.cumsum(new) - 1] if len(order) else order
-  again = np.sort(order[~new])
-  of = np.empty(len(keys), np.int64)
-  of[order] = first
-  return again, of[again]
+def _starts_group(keys: np.ndarray) -> np.ndarray:
+  """[n] bool: whether a key differs from the one before it."""
+  return np.r_[True, keys[1:] != keys[:-1]][: len(keys)]
 
 
-def _shared(
-  keys: np.ndarray, rows: np.ndarray, carried: np.ndarray, bit: np.ndarray
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:
-  """What is left of keys when only those are kept that rows of several splits have.
+def _group_starts(keys: np.ndarray) -> np.ndarray:
+  """The places where runs of equal keys start."""
+  return np.flatnonzero(_starts_group(keys))
+
+
+def _find_repeats(keys: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Rows that repeat a key, and for each the first row with the key.
 
   Args:
-    keys, rows, carried: [n]; a key of 0 is none.
-    bit: by row, its split.
+    keys: [rows].
+    within: [rows]; keys are compared between rows with the same value.
 
   Returns:
-    keys, (rows, carried), and the splits that have the key; sorted by key, then row.
+    Rows [n], ascending, and first rows [n].
+  """
+  order = np.lexsort((np.arange(len(keys)), keys, within))
+  new = _starts_group(keys[order]) | _starts_group(within[order])
+  first_of = np.empty(len(keys), np.int64)
+  if len(order):
+    first_of[order] = order[np.flatnonzero(new)][np.cumsum(new) - 1]
+  repeated = np.sort(order[~new])
+  return repeated, first_of[repeated]
+
+
+def _select_shared(
+  keys: np.ndarray, rows: np.ndarray, values: np.ndarray, bit: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+  """Selects the keys that rows of several splits have.
+
+  Args:
+    keys, rows, values: [n]; a key of 0 is unknown.
+    bit: of all rows: the bit of the split.
+
+  Returns:
+    Keys, rows, values, and the bits of all splits that have the key; sorted by key, then row.
   """
   order = np.lexsort((rows, keys))
-  keys, rows, carried = keys[order], rows[order], carried[order]
-  start = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]][: len(keys)])
+  keys, rows, values = keys[order], rows[order], values[order]
+  start = _group_starts(keys)
   if not len(start):
-    return keys, (rows, carried), keys
-  union = np.bitwise_or.reduceat(bit[rows], start)
-  several = (union & (union - 1) != 0) & (keys[start] != 0)
+    return keys, rows, values, keys
+  splits = np.bitwise_or.reduceat(bit[rows], start)
+  several = (splits & (splits - 1) != 0) & (keys[start] != 0)
   length = np.diff(np.r_[start, len(keys)])
-  keep = np.repeat(several, length)
-  return keys[keep], (rows[keep], carried[keep]), np.repeat(union, length)[keep]
+  selected = np.repeat(several, length)
+  return keys[selected], rows[selected], values[selected], np.repeat(splits, length)[selected]

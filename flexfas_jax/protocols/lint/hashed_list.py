@@ -1,8 +1,8 @@
-"""A list as numbers: hashes of its paths and names, 64 bits each, are all that is kept of a row.
+"""Lists in memory as 64-bit hashes of their paths and names, and checks of single rows.
 
-What is wrong with rows by themselves is told as they are read. Only the rows that something else is
-said about are read again for their text. Two of three million names have the same hash with a
-probability of 2e-7.
+Millions of rows fit in memory: only hashes are kept. Faults of single rows are reported while a
+list is read. Rows with other findings are read again for their text. Among three million names, two
+have the same hash with a probability of 2e-7.
 """
 
 import array
@@ -20,72 +20,97 @@ from flexfas_jax.protocols.lint.path_consistency import PathConsistency
 from flexfas_jax.protocols.lint.report import Report, Summary
 
 _MAX_SPLITS = 62  # each is a bit of an int64
-_NUMBER = {'': -1} | {label: number for number, label in enumerate(schema.LABELS)}
-# What rows are compared by; of the hashes, 0 is not known. `same` is the triplet's identity,
-# wherever a list may have its root; an id that a column gives is only good for its own list.
+_LABEL_CODES = {'': -1} | {label: number for number, label in enumerate(schema.LABELS)}
+_MIN_CONSISTENT = 9  # rows with consistent file names for each that is reported as inconsistent
+# Columns of a `HashedList`; a hash of 0 is an unknown value. `sample` identifies a triplet wherever
+# the list's root is; `triplet` is the hash of its three paths; `id` is unique in its list only.
 COLUMNS = (
   'line',
   'label',
   'split',
-  'same',
+  'sample',
   'triplet',
   'id',
   'video',
   'folder',
   'subject',
-  'resembling',
+  'loose_subject',
   'dataset',
   'device',
   *schema.MODALITIES,
 )
 
 
-class Codes(dict):
-  """Numbers of the splits, in the order in which they are met; 0 is not known."""
+class SplitCodes:
+  """Numbers of splits in the order of their first occurrence; 0 is an unknown split."""
 
   def __init__(self):
-    super().__init__({'': 0})
+    self._codes = {'': 0}
 
-  def __missing__(self, split: str) -> int:
-    if len(self) > _MAX_SPLITS:
-      raise ConfigError(f'more than {_MAX_SPLITS} splits: is the column split something else?')
-    self[split] = len(self)
-    return self[split]
+  def code(self, split: str) -> int:
+    """The number of a split.
+
+    Raises:
+      ConfigError: too many splits.
+    """
+    if split not in self._codes:
+      if len(self._codes) > _MAX_SPLITS:
+        raise ConfigError(f'more than {_MAX_SPLITS} splits: is the column split something else?')
+      self._codes[split] = len(self._codes)
+    return self._codes[split]
+
+  def names(self) -> list[str]:
+    """The splits, at the places of their numbers."""
+    return list(self._codes)
 
 
-class Index:
-  """The rows of one list as numbers, and how to get at the rows themselves."""
+class HashedList:
+  """The rows of one list as numbers, with functions that get the rows themselves.
+
+  Attributes:
+    fetch: reads rows again: sorted positions -> (position, row).
+    list_of: position -> name of the list.
+    datasets: names of the rows' data sets.
+    texts: {hash: text} of data sets and devices.
+  """
 
   def __init__(
     self,
     fetch: Callable[[Sequence[int]], Iterable[tuple[int, lists.Row]]],
     list_of: Callable[[int], str],
   ):
-    self.fetch, self.list_of = fetch, list_of  # positions -> (position, row); position -> list
+    self.fetch, self.list_of = fetch, list_of
     self.datasets = set()
-    self.texts = {0: ''}  # of data sets and devices, by their hashes
-    self._flat = array.array('q')  # row after row, all its numbers
+    self.texts = {0: ''}
+    self._values = array.array('q')  # row after row, all its numbers
 
   def add(self, row: lists.Row, split: int) -> None:
-    paths, said, subject = row.paths, row.parsed_path, row.subject
-    files = [hash(identity.path(paths.get(m, ''))) for m in schema.MODALITIES]
-    id_, video, subject = identity.canonical((row.id, row.video, subject))
-    triplet = hash(tuple(files))
-    device = row.extra.get('device') or (path_layouts.device_of(said) if said else '')
+    """Adds a row.
+
+    Args:
+      row: the row.
+      split: its number, of `SplitCodes`.
+    """
+    parsed = row.parsed_path
+    files = tuple(hash(identity.path(row.paths.get(m, ''))) for m in schema.MODALITIES)
+    id_, video, subject = identity.canonical((row.id, row.video, row.subject))
+    triplet = hash(files)
+    device = row.extra.get('device') or (path_layouts.device_of(parsed) if parsed else '')
     for text in (row.dataset, device):
       self.texts.setdefault(hash(text), text)
-    self._flat.extend(
+    without_subject = video and not subject
+    self._values.extend(
       (
         row.line,
-        _NUMBER[row.label],
+        _LABEL_CODES[row.label],
         split,
-        hash(said.id) if said else triplet,
+        hash(parsed.id) if parsed else triplet,
         triplet,
         hash(id_),
-        # A layout that does not tell subjects does not tell videos either: its folder is a phase.
-        hash(video) if subject or not said else 0,
-        # What the id has above a video whose subject is unknown.
-        hash(identity.folder_of(id_, row.dataset, video)) if video and not subject else 0,
+        # A known layout without subjects has no videos either: its folder is a phase.
+        hash(video) if subject or not parsed else 0,
+        # The part of the id above a video whose subject is unknown.
+        hash(identity.folder_of(id_, row.dataset, video)) if without_subject else 0,
         hash(subject),
         hash(identity.resembling(subject)),
         hash(row.dataset),
@@ -96,113 +121,133 @@ class Index:
     self.datasets.add(row.dataset)
 
   def __len__(self) -> int:
-    return len(self._flat) // len(COLUMNS)
+    return len(self._values) // len(COLUMNS)
 
-  def __getattr__(self, name: str) -> np.ndarray:
-    """A column, [rows] int64."""
-    if name not in COLUMNS:
-      raise AttributeError(name)
-    flat = np.frombuffer(self._flat, np.int64).reshape(-1, len(COLUMNS))
-    return flat[:, COLUMNS.index(name)].copy()
+  def column(self, name: str) -> np.ndarray:
+    """One of `COLUMNS`, [rows] int64."""
+    values = np.frombuffer(self._values, np.int64).reshape(-1, len(COLUMNS))
+    return values[:, COLUMNS.index(name)].copy()
 
 
 def read(
-  path: str, labels: Mapping[str, str] | None, split: str, codes: Codes, report: Report
-) -> tuple[Index, Summary]:
-  """Reads one list; what can be seen row by row is added to the report."""
+  path: str, labels: Mapping[str, str] | None, split: str, codes: SplitCodes, report: Report
+) -> tuple[HashedList, Summary]:
+  """Reads one list; faults of single rows are added to the report.
+
+  Args:
+    path, labels: as of `lists.scan`.
+    split: of all rows, '' for the split of each row.
+    codes: numbers of splits, which is extended.
+    report: gets the findings.
+
+  Raises:
+    ConfigError: too many splits.
+    DataError: the list cannot be read at all.
+  """
   form = list_format.detect(path)
 
   def fetch(positions: Sequence[int]) -> Iterator[tuple[int, lists.Row]]:
-    line = index.line
-    at = {int(line[i]): i for i in positions}
-    ignore = lambda rule, line, text: None  # noqa: E731 - was told at the first reading
-    rows = lists.scan(path, labels, ignore, form=form, only=at.keys())
-    return ((at[row.line], row) for row in rows)
+    line = hashed.column('line')
+    position_of = {int(line[i]): i for i in positions}
 
-  index, refused = Index(fetch, lambda position: path), []
+    def ignore(rule: str, line: int, text: str) -> None:
+      """Faults were reported when the list was read first."""
 
-  def found(rule: str, line: int, text: str) -> None:
-    (refused if rule == 'label' and line else report.findings).append(
-      Finding(rule, path, line, text)
-    )
+    rows = lists.scan(path, labels, ignore, form=form, only=position_of.keys())
+    return ((position_of[row.line], row) for row in rows)
 
-  if form.crlf:
-    found('line-endings', form.crlf, 'lines end in CRLF')
-  if form.bom:
-    found('line-endings', 1, 'starts with a byte order mark')
-  if not form.final_newline:
-    found('no-last-newline', 0, 'the last line is not ended')
+  hashed = HashedList(fetch, lambda position: path)
+  label_faults = []
 
-  agree, contradictory, guessed = PathConsistency(), array.array('q'), array.array('q')
-  n_comparable = n_alike = 0
-  for position, row in enumerate(lists.scan(path, labels, found, form=form)):
-    index.add(row, codes[split or row.split])
-    problems, alike = agree(row)
+  def report_fault(rule: str, line: int, text: str) -> None:
+    findings = label_faults if rule == 'label' and line else report.findings
+    findings.append(Finding(rule, path, line, text))
+
+  _report_format(form, report_fault)
+  consistency = PathConsistency()
+  contradictory, inconsistent = array.array('q'), array.array('q')  # positions
+  n_comparable = n_consistent = 0
+  for position, row in enumerate(lists.scan(path, labels, report_fault, form=form)):
+    hashed.add(row, codes.code(split or row.split))
+    problems, consistent = consistency.check(row)
     for rule, text in problems:
       report.add(rule, row, text)
-    for modality, name in row.paths.items() if report.root is None else ():
-      if text := image_formats.describe_name(name):  # with a root, the bytes say what it is
-        report.add('unreadable', row, f'{modality} is {text}: {name}')
-    if alike is not None:
-      n_alike += alike
-      if not alike:
-        guessed.append(position)
+    if report.root is None:  # with a root, the bytes show the format
+      for modality, name in row.paths.items():
+        if text := image_formats.describe_name(name):
+          report.add('unreadable', row, f'{modality} is {text}: {name}')
+    if consistent:
+      n_consistent += 1
+    elif consistent is not None:
+      inconsistent.append(position)
     if row.parsed_path and row.parsed_path.label and row.label:
       n_comparable += 1
       if row.parsed_path.label != row.label:
         contradictory.append(position)
 
-  n, without = len(index), np.flatnonzero(index.split == 0)
-  if 0 < len(without) < n:
-    text = f'{len(without):,} of {n:,} rows have no split, and are not compared for leaks'
-    found('no-split', int(index.line[without[0]]), text)
-  if len(refused) == n > 1:  # a matter of the list, not of its rows
-    for text, some in itertools.groupby(sorted(refused, key=lambda f: f.text), lambda f: f.text):
-      first, *others = some
-      report.findings.append(first._replace(text=f'{text} (and {len(others):,} more rows)'))
-  else:
-    report.findings += refused
+  report.findings += _merge_label_faults(label_faults, len(hashed))
   if len(contradictory) == n_comparable > 1:
-    report.findings.append(
-      Finding(
-        'label',
-        path,
-        0,
-        f'polarity: the label contradicts the path in all {n_comparable:,} rows whose path tells; '
-        'if 0 is bona fide here, give --labels=0=bona_fide,1=attack',
-      )
+    report_fault(
+      'label',
+      0,
+      f'polarity: the label contradicts the path in all {n_comparable:,} rows whose path names a '
+      'label; if 0 is bona fide here, give --labels=0=bona_fide,1=attack',
     )
-  else:
-    for _, row in fetch(contradictory) if contradictory else ():
-      text = f'label is {row.label}, and the path says {row.parsed_path.label}: {first_path(row)}'
+  elif contradictory:
+    for _, row in fetch(contradictory):
+      text = f'label is {row.label}, but the path names {row.parsed_path.label}: {first_path(row)}'
       report.add('label', row, text)
-  # Names of files whose layout is not known: where nearly all agree, the others are mistakes.
-  if guessed and n_alike >= 9 * len(guessed):
-    for _, row in fetch(guessed):
+  # Names in an unknown layout: if nearly all are consistent, the others are mistakes.
+  if inconsistent and n_consistent >= _MIN_CONSISTENT * len(inconsistent):
+    for _, row in fetch(inconsistent):
       paths = ', '.join(f'{m} {p}' for m, p in row.paths.items())
       report.add('triplet', row, f'differ in more than the modality, unlike most: {paths}')
 
-  return index, _summary(path, form, index, split, codes)
+  return hashed, _summarize(path, form, hashed, codes)
 
 
-def _summary(
-  path: str, form: list_format.ListFormat, index: Index, split: str, codes: Codes
+def _report_format(form: list_format.ListFormat, report_fault: list_format.ReportFault) -> None:
+  if form.crlf:
+    report_fault('line-endings', form.crlf, 'lines end in CRLF')
+  if form.bom:
+    report_fault('line-endings', 1, 'starts with a byte order mark')
+  if not form.final_newline:
+    report_fault('no-last-newline', 0, 'the last line has no newline')
+  for text in list_format.describe_misspelt(form):
+    report_fault('misspelt-column', form.header, text)
+
+
+def _merge_label_faults(faults: list[Finding], n_rows: int) -> list[Finding]:
+  """One finding for each text if all rows of a list have a label fault."""
+  if not len(faults) == n_rows > 1:
+    return faults
+  merged = []
+  for text, group in itertools.groupby(sorted(faults, key=lambda f: f.text), lambda f: f.text):
+    first, *others = group
+    merged.append(first._replace(text=f'{text} (and {len(others):,} more rows)'))
+  return merged
+
+
+def _summarize(
+  path: str, form: list_format.ListFormat, hashed: HashedList, codes: SplitCodes
 ) -> Summary:
-  label, names, rows = index.label, list(codes), len(index)
-  count = lambda column: len(np.setdiff1d(column, 0))  # noqa: E731
+  def count_distinct(column: str) -> int:
+    return len(np.setdiff1d(hashed.column(column), 0))
+
+  label, names, n_rows = hashed.column('label'), codes.names(), len(hashed)
   return Summary(
     list=path,
-    form=str(form),
+    format=str(form),
     sha256=form.sha256,
-    splits=tuple(names[code] for code in np.unique(index.split) if code),
-    rows=rows,
+    splits=tuple(names[code] for code in np.unique(hashed.column('split')) if code),
+    rows=n_rows,
     bona_fide=int((label == 1).sum()),
     attacks=int((label == 0).sum()),
     unlabelled=int((label == -1).sum()),
-    redundant=rows - len(np.unique(index.triplet)),
-    subjects=count(index.subject),
-    videos=count(index.video),
-    datasets=tuple(sorted(filter(None, index.datasets))),
+    redundant=n_rows - len(np.unique(hashed.column('triplet'))),
+    subjects=count_distinct('subject'),
+    videos=count_distinct('video'),
+    datasets=tuple(sorted(filter(None, hashed.datasets))),
   )
 
 

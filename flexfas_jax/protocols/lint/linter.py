@@ -1,32 +1,33 @@
-"""What is wrong within protocol lists, between them, and between them and the pictures they name.
+"""Checks of protocol lists, between them, and of the images that they name.
 
-`check` is lint: whole lists, nothing left out. `check_rows` is for builders, which have rows.
+`check` is `lint`: whole lists. `check_rows` is for builders, which have rows.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images import units
 from flexfas_jax.protocols import lists
 from flexfas_jax.protocols.findings import RULES, Finding
-from flexfas_jax.protocols.lint import shortcut_findings
-from flexfas_jax.protocols.lint.cross_checks import Table
-from flexfas_jax.protocols.lint.hashed_list import Codes, Index, read
-from flexfas_jax.protocols.lint.relations import relate
+from flexfas_jax.protocols.lint import hashed_list, shortcut_findings
+from flexfas_jax.protocols.lint.cross_checks import CrossChecks
+from flexfas_jax.protocols.lint.hashed_list import HashedList, SplitCodes
+from flexfas_jax.protocols.lint.relations import find_relations
 from flexfas_jax.protocols.lint.report import EXCEPTIONS, KNOWN_LEAKS, SIMILAR, Report
 
 __all__ = ('EXCEPTIONS', 'KNOWN_LEAKS', 'Checked', 'Report', 'check', 'check_rows')
 
 
 class Checked(NamedTuple):
-  """What `check_rows` finds."""
+  """The result of `check_rows`."""
 
-  findings: list[Finding]  # each names the list and line that its row has
-  notes: list[str]  # on what was accepted
-  wrong: dict[str, set[int]]  # by split: positions of the rows that have findings
+  findings: list[Finding]  # with the list and line of their rows
+  notes: list[str]  # on accepted findings
+  faulty: dict[str, set[int]]  # by split: positions of the rows that have findings
 
 
 def check(
@@ -44,58 +45,64 @@ def check(
 
   Args:
     paths: the lists.
-    labels: as in `lists.read`.
-    splits: {list: split} where file names do not say it.
+    labels: as of `lists.read`.
+    splits: {list: split} for lists whose file name contains none.
     accept: names of `KNOWN_LEAKS` whose leaks become notes.
-    root: the folder that the lists' paths start at; given, all pictures are looked at.
-    sizes: how sizes within a triplet must agree, as in `image_checks.Rules`; None: as its builder
-      has it, in `image_checks.SIZES_OF`, and 'aspect' for other data sets.
+    root: the folder that the lists' paths are relative to. If given, all images are decoded.
+    sizes: how sizes within a triplet must agree, as in `image_checks.Rules`; None: as the data
+      set's builder requires, in `image_checks.SIZES_OF`, and 'aspect' for other data sets.
     max_pixels: limit of each image's width times height, checked before it is decoded.
     stated: units of 16-bit images.
 
   Returns:
-    The report; what cannot be read is a finding of it.
+    The report; an unreadable list is a finding of it.
 
   Raises:
-    ConfigError: an unknown name in `accept`, a root that is no folder, too many splits, a
-      `max_pixels` that cannot be.
+    ConfigError: an unknown name in `accept`, a root that is no folder, too many splits, an
+      invalid `max_pixels`.
   """
-  _check_names(accept)
+  _check_known(accept)
   image_files.pixel_limit(max_pixels)
   if root is not None and not Path(root).is_dir():
     raise ConfigError(f'the root {root} is no folder')
   report = Report(accepted=tuple(accept), root=None if root is None else str(root))
-  codes, indices = Codes(), []
+  codes, hashed_lists = SplitCodes(), []
   for path in dict.fromkeys(map(str, paths)):
-    given = lists.split_name((splits or {}).get(path, ''))
+    split = lists.split_name((splits or {}).get(path, ''))
     try:
-      index, summary = read(path, labels, given, codes, report)
+      hashed, summary = hashed_list.read(path, labels, split, codes, report)
     except DataError as error:
       report.findings.append(Finding('row', path, 0, str(error).removeprefix(f'{path} ')))
       continue
-    indices.append(index)
+    hashed_lists.append(hashed)
     report.lists.append(summary)
 
-  table = Table(indices, codes)
-  table.duplicates()
-  table.labels()
-  table.leaks(report)
-  table.tell(report)
-  shortcut_findings.of_lists(table, report)
-  report.relations = relate(indices, report.lists)
+  report.findings += _rows_without_split(hashed_lists)
+  checks = _check_across(hashed_lists, codes, report)
+  columns = checks.columns_for_shortcuts()
+  shortcut_findings.report_list_shortcuts(
+    shortcut_findings.Rows(
+      *(columns[name] for name in ('label', 'subject', 'video', 'split', 'list'))
+    ),
+    {modality: columns[modality] for modality in schema.MODALITIES},
+    columns['dataset'],
+    columns['device'],
+    report,
+  )
+  report.relations = find_relations(hashed_lists, report.lists)
   if root is not None:
-    from flexfas_jax.protocols.lint import (
-      image_scan,  # OpenCV: only who has a root pays for it
-    )
+    from flexfas_jax.protocols.lint import image_scan  # imports OpenCV, for images only
 
-    image_scan.scan(table, str(root), sizes, max_pixels, stated, report)
-  order, place = list(RULES), {str(path): i for i, path in enumerate(paths)}
-  report.findings.sort(key=lambda f: (order.index(f.rule), place.get(f.list, -1), f.row))
+    image_scan.scan(checks, str(root), sizes, max_pixels, stated, report)
+  rules, places = list(RULES), {str(path): i for i, path in enumerate(paths)}
+  report.findings.sort(key=lambda f: (rules.index(f.rule), places.get(f.list, -1), f.row))
   return report
 
 
 def check_rows(rows: Mapping[str, Sequence[lists.Row]], accept: Collection[str] = ()) -> Checked:
-  """Checks rows that are at hand: duplicates, leaks between splits, one triplet with two labels.
+  """Checks rows in memory: duplicates, leaks between splits, triplets with two labels.
+
+  Duplicates are repeated rows of one split, from whichever lists.
 
   Args:
     rows: by split.
@@ -104,35 +111,55 @@ def check_rows(rows: Mapping[str, Sequence[lists.Row]], accept: Collection[str] 
   Raises:
     ConfigError: an unknown name in `accept`.
   """
-  _check_names(accept)
-  codes, indices = Codes(), []
-  for split, some in rows.items():
-    # A split may be made of several lists, and a list be parted into several splits: duplicates are
-    # looked for within a split.
-    index = Index(
-      lambda wanted, some=some: ((i, some[i]) for i in wanted), lambda i, some=some: some[i].list
+  _check_known(accept)
+  codes, hashed_lists = SplitCodes(), []
+  for split, of_split in rows.items():
+    hashed = HashedList(
+      lambda positions, of_split=of_split: ((i, of_split[i]) for i in positions),
+      lambda position, of_split=of_split: of_split[position].list,
     )
-    for row in some:
-      index.add(row, codes[split])
-    indices.append(index)
-  table, report = Table(indices, codes), Report(accepted=tuple(accept))
-  table.duplicates()
-  table.labels()
-  table.leaks(report)
-  table.tell(report)
-  found = sorted(report.findings, key=lambda f: (list(RULES).index(f.rule), f.list, f.row))
+    for row in of_split:
+      hashed.add(row, codes.code(split))
+    hashed_lists.append(hashed)
+  report = Report(accepted=tuple(accept))
+  checks = _check_across(hashed_lists, codes, report)
+  rules = list(RULES)
+  findings = sorted(report.findings, key=lambda f: (rules.index(f.rule), f.list, f.row))
   notes = [
     f'{"note" if note.exception == SIMILAR else "accepted"}: {note.exception}: {note.finding}'
     for note in report.notes
   ]
-  wrong, start = {}, 0
-  for split, some in rows.items():
-    wrong[split] = {row - start for row in table.wrong if start <= row < start + len(some)}
-    start += len(some)
-  return Checked(found, notes, wrong)
+  faulty, start = {}, 0
+  for split, of_split in rows.items():
+    end = start + len(of_split)
+    faulty[split] = {row - start for row in checks.faulty if start <= row < end}
+    start = end
+  return Checked(findings, notes, faulty)
 
 
-def _check_names(accept: Collection[str]) -> None:
+def _check_across(hashed_lists: list[HashedList], codes: SplitCodes, report: Report) -> CrossChecks:
+  checks = CrossChecks(hashed_lists, codes)
+  checks.check_duplicates()
+  checks.check_labels()
+  checks.check_leaks(report)
+  checks.resolve(report)
+  return checks
+
+
+def _rows_without_split(hashed_lists: Sequence[HashedList]) -> list[Finding]:
+  """Notes on the rows without a split, if others have one."""
+  splits = [hashed.column('split') for hashed in hashed_lists]
+  findings = []
+  for hashed, split in zip(hashed_lists, splits, strict=True):
+    without = (split == 0).nonzero()[0]
+    if len(without) and any(other.any() for other in splits):
+      line = int(hashed.column('line')[without[0]])
+      text = lists.describe_without_split(len(without), len(split))
+      findings.append(Finding('no-split', hashed.list_of(0), line, text))
+  return findings
+
+
+def _check_known(accept: Collection[str]) -> None:
   if unknown := sorted(set(accept) - set(KNOWN_LEAKS)):
     raise ConfigError(
       f'no known leak is called {unknown[0]!r}; there are: {", ".join(KNOWN_LEAKS)}'

@@ -1,53 +1,69 @@
-"""How lists of the same split lie to each other: equal, a part, parts that make a whole."""
+"""Set relations between lists of the same splits: equal, subset, partition, overlap."""
 
 import collections
 import itertools
 
 import numpy as np
 
-from flexfas_jax.protocols.lint.hashed_list import Index
+from flexfas_jax.protocols.lint.hashed_list import HashedList
 from flexfas_jax.protocols.lint.report import Relation, Summary
+from flexfas_jax.schema import LABELS
 
 
-def relate(indices: list[Index], summaries: list[Summary]) -> list[Relation]:
-  """Relations of lists, each list given by its rows and by what it has."""
-  sets, kinds = [], []
-  for index in indices:
-    keys, first = np.unique(index.same, return_index=True)
-    sets.append(keys)
-    kinds.append(index.label[first])
+def find_relations(hashed_lists: list[HashedList], summaries: list[Summary]) -> list[Relation]:
+  """Relations of all pairs of lists with the same splits.
+
+  Args:
+    hashed_lists, summaries: of the same lists, in the same order.
+  """
+  samples, labels = [], []  # of each list: its distinct samples, and their labels
+  for hashed in hashed_lists:
+    distinct, first = np.unique(hashed.column('sample'), return_index=True)
+    samples.append(distinct)
+    labels.append(hashed.column('label')[first])
   names = [summary.list for summary in summaries]
-  relations, inside = [], collections.defaultdict(list)  # by list: those within it
-  for one, other in itertools.combinations(range(len(indices)), 2):
-    if summaries[one].splits != summaries[other].splits:
+  relations, subsets = [], collections.defaultdict(list)  # {list: its subsets}
+  for a, b in itertools.combinations(range(len(names)), 2):
+    if summaries[a].splits != summaries[b].splits:
       continue
-    both = len(np.intersect1d(sets[one], sets[other], assume_unique=True))
-    small, large = sorted((one, other), key=lambda i: len(sets[i]))
-    if both == len(sets[large]):
-      relations.append(Relation('equal', (names[one],), names[other], 'rows', both))
-    elif both == len(sets[small]):
-      inside[large].append(small)
-    elif both:
-      relations.append(Relation('overlap', (names[one],), names[other], 'rows', both))
-  for large, small in inside.items():
-    parts, what = _partition(large, small, sets, kinds)
-    of = names[large]
+    n_common = len(np.intersect1d(samples[a], samples[b], assume_unique=True))
+    small, large = sorted((a, b), key=lambda i: len(samples[i]))
+    if n_common == len(samples[large]):
+      relations.append(Relation('equal', (names[a],), names[b], 'rows', n_common))
+    elif n_common == len(samples[small]):
+      subsets[large].append(small)
+    elif n_common:
+      relations.append(Relation('overlap', (names[a],), names[b], 'rows', n_common))
+  for large, within in subsets.items():
+    parts, compared = _find_partition(large, within, samples, labels)
     if parts:
-      n = sum(len(sets[i]) for i in parts)
-      relations.append(Relation('partition', tuple(names[i] for i in parts), of, what, n))
+      n = sum(len(samples[i]) for i in parts)
+      part_names = tuple(names[i] for i in parts)
+      relations.append(Relation('partition', part_names, names[large], compared, n))
     relations += [
-      Relation('part', (names[i],), of, 'rows', len(sets[i])) for i in small if i not in parts
+      Relation('subset', (names[i],), names[large], 'rows', len(samples[i]))
+      for i in within
+      if i not in parts
     ]
   return relations
 
 
-def _partition(large: int, small: list[int], sets, kinds) -> tuple[list[int], str]:
-  """Which of the lists within a list share it out among them, and what of it."""
-  for what, label in (('attacks', 0), ('bona fide', 1), ('rows', None)):
-    parts = [i for i in small if label is None or (kinds[i] == label).all()]
-    n = len(sets[large]) if label is None else int((kinds[large] == label).sum())
-    if len(parts) > 1 and sum(len(sets[i]) for i in parts) == n:
-      union = np.unique(np.concatenate([sets[i] for i in parts]))
-      if len(union) == n:  # none twice, so none left out
-        return parts, what
+def _find_partition(large: int, within: list[int], samples, labels) -> tuple[list[int], str]:
+  """Those subsets of a list that partition its attacks, its bona fide samples or all rows.
+
+  Args:
+    large, within: numbers of the list and of its subsets.
+    samples, labels: of all lists.
+  """
+  for compared, label in (
+    ('attacks', LABELS.index('attack')),
+    ('bona fide', LABELS.index('bona_fide')),
+    ('rows', None),
+  ):
+    parts = [i for i in within if label is None or (labels[i] == label).all()]
+    n = len(samples[large]) if label is None else int((labels[large] == label).sum())
+    if len(parts) > 1 and sum(len(samples[i]) for i in parts) == n:
+      union = np.unique(np.concatenate([samples[i] for i in parts]))
+      if len(union) == n:  # no sample is in two parts, so none is missing
+        return parts, compared
   return [], ''

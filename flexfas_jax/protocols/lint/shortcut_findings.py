@@ -1,54 +1,63 @@
-"""Facts that predict the label in lists: presence of sensors, data set, device; and of their files.
-
-`shortcuts.py` has the rule; here is what it is applied to, split by split, and how it is reported.
-"""
+"""Findings of the rule 'shortcut': properties of rows and files that predict the label."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from flexfas_jax import schema
 from flexfas_jax.protocols import shortcuts
 from flexfas_jax.protocols.findings import Finding
-from flexfas_jax.protocols.lint.cross_checks import Table
 from flexfas_jax.protocols.lint.report import Report
 
-_LABELS = {0: 'attack', 1: 'bona_fide', -1: ''}
+
+class Rows(NamedTuple):
+  """Columns of rows, [N] str each."""
+
+  labels: Sequence[str]  # of `schema.LABELS`, or ''
+  subjects: Sequence
+  videos: Sequence
+  splits: Sequence[str]
+  lists: Sequence[str]
 
 
-def of_lists(table: Table, report: Report) -> None:
-  """Reports what rows alone say: which sensors there are, the data set, the device."""
-  columns = table.facts()
-  facts = shortcuts.facts_of({m: columns[m] for m in schema.MODALITIES}, {})
-  facts |= {'data set': columns['dataset'], 'device': columns['device']}
-  labels = [_LABELS[label] for label in columns['label']]
-  who = (labels, columns['subject'], columns['video'])
-  _report(facts, columns['split'], who, columns['list'], report)
-
-
-def of_files(
-  files: Mapping[str, Sequence[str]],
-  splits: Sequence[str],
-  who: Sequence[tuple[str, str, str, str]],
+def report_list_shortcuts(
+  rows: Rows,
+  present: Mapping[str, Sequence[bool]],
+  datasets: Sequence[str],
+  devices: Sequence[str],
   report: Report,
 ) -> None:
-  """Reports what files say: format, size, bits, encoder.
+  """Reports shortcuts that rows show without their files: sensors, data set, device.
 
   Args:
-    files: {modality: [N] of `encodings.describe`}.
-    splits: [N].
-    who: [N], the label, subject, video and list of every triplet.
+    rows: N rows.
+    present: {modality: [N]}.
+    datasets, devices: [N].
     report: gets the findings.
   """
-  if who:
-    *columns, named = zip(*who, strict=True)
-    _report(shortcuts.facts_of({}, files), splits, columns, named, report)
+  facts = shortcuts.facts_of(present, {})
+  facts |= {'data set': datasets, 'device': devices}
+  _report(facts, rows, report)
 
 
-def _report(facts, splits, who, lists_, report: Report) -> None:
-  first = {}  # the list of every split
-  for split, path in zip(splits, lists_, strict=True):
-    first.setdefault(split, path)
-  for split, found in shortcuts.find_by_split(splits, facts, *who).items():
-    for shortcut in found:
+def report_file_shortcuts(
+  rows: Rows, descriptions: Mapping[str, Sequence[str]], report: Report
+) -> None:
+  """Reports shortcuts that files show: format, size, bits, encoder.
+
+  Args:
+    rows: N rows.
+    descriptions: {modality: [N] of `encodings.describe`}.
+    report: gets the findings.
+  """
+  _report(shortcuts.facts_of({}, descriptions), rows, report)
+
+
+def _report(facts: Mapping[str, Sequence[str]], rows: Rows, report: Report) -> None:
+  first_list = {}  # of every split
+  for split, name in zip(rows.splits, rows.lists, strict=True):
+    first_list.setdefault(split, name)
+  columns = (rows.labels, rows.subjects, rows.videos)
+  for split, of_split in shortcuts.find_by_split(rows.splits, facts, *columns).items():
+    for shortcut in of_split:
       text = f'{split or "all rows"}: {shortcut}'
-      report.findings.append(Finding('shortcut', first[split], 0, text))
+      report.findings.append(Finding('shortcut', first_list[split], 0, text))
       report.shortcuts.append({'split': split, **shortcut._asdict()})

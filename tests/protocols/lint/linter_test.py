@@ -152,7 +152,10 @@ def test_splits_by_column_option_and_name(write):
   assert rules_of(report) == ['leak-subject']
   assert report.lists[0].splits == ('train', 'val', 'test')
   train, other = write('train.txt', row(1)), write('b.txt', row(1))
-  assert linter.check([train, other]).findings == []
+  leak, note = linter.check([train, other]).findings
+  assert (leak.rule, note.rule, note.list) == ('leak-file', 'no-split', other)
+  assert leak.text.endswith(f'is in train, and in {other}:1 (whole)')
+  assert linter.check([other, write('c.txt', row(1))]).findings == []  # no splits at all
   assert rules_of(linter.check([train, other], splits={other: 'val'})) == ['leak-file']
   assert linter.check([train, other], splits={other: 'train'}).findings == []
   again = write('c.csv', head, 'a.jpg,1,p,train', 'a.jpg,1,p,val')
@@ -244,7 +247,7 @@ def test_triplets_of_anyones_names(write):
 def test_columns_that_are_swapped(write):
   report = linter.check([write('train.txt', row(1), row(2, kinds=('color', 'ir', 'depth')))])
   assert where(report) == [('swapped', 'train.txt', 2)] * 2
-  assert report.findings[0].text == f'depth is {surf(2)[2]}, which its name says is ir'
+  assert report.findings[0].text == f'depth is {surf(2)[2]}, which is named as ir'
   # As in a reader of CASIA-SURF that took the columns for colour, infrared, depth.
   every = [f'f/{i}/rgb.png f/{i}/ir.png f/{i}/depth.png 1' for i in range(5)]
   assert rules_of(linter.check([write('train.txt', *every)])) == ['swapped'] * 10
@@ -269,7 +272,7 @@ def test_labels_that_contradict_the_path(write):
   path = write('train.txt', row(1), row(2, label=0), row(3, '04_en_b'), row(4, '04_en_b', label=1))
   report = linter.check([path])
   assert where(report) == [('label', 'train.txt', 2), ('label', 'train.txt', 4)]
-  assert report.findings[1].text.startswith('label is bona_fide, and the path says attack')
+  assert report.findings[1].text.startswith('label is bona_fide, but the path names attack')
 
 
 def test_polarity(write):
@@ -331,22 +334,27 @@ def test_relations(write):
   parts = [write('test_a.txt', row(1, '01_e_s')), write('test_b.txt', row(1, '02_e_b'))]
   rest = write('test_c.txt', row(2, '02_e_b'))
   (found,) = linter.check([whole, *parts, rest]).relations
-  assert (found.kind, found.of, found.lists) == ('partition', whole, (*parts, rest))
+  assert (found.kind, found.other, found.lists) == ('partition', whole, (*parts, rest))
   assert str(found) == (
     'test_a.txt, test_b.txt, test_c.txt (3 lists) partition the attacks of test.txt: '
-    '3 triplets, none twice and none left out'
+    '3 triplets, each in one list'
   )
   kinds = lambda *paths: [r.kind for r in linter.check(paths).relations]  # noqa: E731
-  assert kinds(whole, *parts) == ['part', 'part']  # one attack is left out
+  assert kinds(whole, *parts) == ['subset', 'subset']  # one attack is left out
   twice = write('test_d.txt', row(1, '02_e_b'), row(2, '02_e_b'))
-  assert kinds(whole, *parts, twice) == ['part', 'part', 'part', 'part']  # one is there twice
+  assert kinds(whole, *parts, twice) == [
+    'subset',
+    'subset',
+    'subset',
+    'subset',
+  ]  # one is there twice
   assert kinds(whole, write('test_e.txt', row(1), row(9))) == ['overlap']
   assert kinds(whole, write('eval.txt', *Path(whole).read_text().splitlines()[::-1])) == ['equal']
   assert kinds(whole, write('test_f.txt', row(9))) == []
   assert kinds(whole, write('train.txt', row(1))) == []  # that is a leak
   live = write('test_live.txt', row(1))
   all_of = linter.check([whole, live, *parts, rest]).relations
-  assert [r.what for r in all_of] == ['attacks', 'rows']
+  assert [r.compared for r in all_of] == ['attacks', 'rows']
 
 
 KNOWN = 'CeFA/CeFA-Race/AF/AF-300/1_300_1_1_1/{}/0026.jpg'
@@ -459,7 +467,7 @@ def test_pictures_on_all_cores(write, tmp_path, monkeypatch, capfd):
       (root / surf(i)[i % 2]).write_bytes(b'')
   path = write('train.txt', *map(row, range(1, 9)))
   alone = linter.check([path], root=root)
-  monkeypatch.setattr(image_scan, '_FEW', 2)
+  monkeypatch.setattr(image_scan, '_MIN_BATCHES', 2)
   monkeypatch.setattr(image_scan, '_AT_ONCE', 3)
   assert linter.check([path], root=root) == alone
   assert rules_of(alone) == ['unreadable'] * 2
@@ -526,6 +534,29 @@ def test_the_known_videos_of_wmca(write, tmp_path):
     (tmp_path / paths[1]).write_bytes(b'')  # whatever else is wrong with them is told
     assert 'unreadable' in rules_of(linter.check([path], root=tmp_path))
     assert all(note.exception == 'wmca_frame_indices' for note in report.notes)
+
+
+@pytest.mark.parametrize('files', [True, False])
+def test_rows_without_a_split_are_compared_as_one_split(write, files):
+  rows = ['a.jpg,1,anna,train', f'{"a" if files else "b"}.jpg,1,anna,', 'c.jpg,1,ben,']
+  report = linter.check([write('list.csv', 'rgb,label,subject,split', *rows)])
+  assert rules_of(report) == ['leak-file' if files else 'leak-subject', 'no-split']
+  assert report.leaks[0].rows == {'train': 1, 'whole': 1}
+
+
+def test_a_misspelt_column_is_noted(write):
+  report = linter.check([write('list.csv', 'rgb,depht,irr,labl,subjct,note,day', 'a,b,c,1,p,x,y')])
+  notes = report.of_severity('note')
+  assert [(n.rule, n.row) for n in notes] == [('misspelt-column', 1)] * 4
+  assert [n.text.removeprefix('the column ') for n in notes] == [
+    'depht is not used; is it depth?',
+    'irr is not used; is it ir?',
+    'labl is not used; is it label?',
+    'subjct is not used; is it subject?',
+  ]
+  # Both exist, or the name is that of something else.
+  names = 'rgb,rgb2,label,labels,device,left,top,right,bottom,session,score'
+  assert linter.check([write('train.csv', names, 'a,b,1,1,d,1,1,9,9,s,0.5')]).findings == []
 
 
 def test_rows_without_a_split_beside_rows_with_one_are_noted(write):
@@ -616,8 +647,8 @@ def test_the_published_leak(published):
 
 def test_the_published_partition(published):
   (found,) = published.relations
-  assert (found.kind, found.what, found.triplets) == ('partition', 'attacks', 3_996)
-  assert Path(found.of).name == 'WMCA_test.txt'
+  assert (found.kind, found.compared, found.triplets) == ('partition', 'attacks', 3_996)
+  assert Path(found.other).name == 'WMCA_test.txt'
   assert sorted(Path(name).stem for name in found.lists) == [
     f'WMCA_test_{kind}'
     for kind in (
