@@ -468,7 +468,7 @@ def test_pictures_on_all_cores(write, tmp_path, monkeypatch, capfd):
   path = write('train.txt', *map(row, range(1, 9)))
   alone = linter.check([path], root=root)
   monkeypatch.setattr(image_scan, '_MIN_BATCHES', 2)
-  monkeypatch.setattr(image_scan, '_AT_ONCE', 3)
+  monkeypatch.setattr(image_scan, '_BATCH', 3)
   assert linter.check([path], root=root) == alone
   assert rules_of(alone) == ['unreadable'] * 2
   assert capfd.readouterr().err == ''  # no bar where nobody watches
