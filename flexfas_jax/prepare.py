@@ -1,91 +1,120 @@
-"""Builds a data set as ArrayRecord, with a builder of `data/`.
-
-  python -m flexfas_jax.prepare --dataset=rendered_faces/surf_like --data_dir=prepared
-  python -m flexfas_jax.prepare --dataset=casia_surf/challenge --source=CASIA-SURF
-  python -m flexfas_jax.prepare --dataset=manifest/ours --source=pictures --lists=ours.csv
-
-What is already there is left as it is; what is interrupted leaves nothing half done. Beside the set
-lie CARD.md and card.json (counts, sizes, bit depths, digests, what was left out and why, and what
-predicts the label, such as a sensor that attacks alone have: a warning, and exit code 0), its
-manifest.csv and a contact sheet.
-"""
+"""Builds a data set as ArrayRecord with a builder of `data/`."""
 
 import argparse
 import json
 import pathlib
 import sys
 
-from flexfas_jax import errors
+from flexfas_jax import command_line
+from flexfas_jax.images.files import MAX_PIXELS
+
+_DESCRIPTION = """\
+Builds data sets as ArrayRecord, each with its builder in data/. A set that exists is not built
+again; an interrupted build leaves no partial set. A set contains, beside its shards: CARD.md and
+card.json (counts, image sizes, bit depths, digests, omitted samples and why, and properties that
+predict the label, e.g. a sensor that only attacks have: these are warnings), manifest.csv and
+contact_sheet.jpg."""
+_EXAMPLES = (
+  '--dataset=rendered_faces/surf_like --data_dir=prepared',
+  '--dataset=casia_surf/challenge --source=CASIA-SURF --data_dir=prepared',
+  '--dataset=manifest/NAME --source=IMAGES --lists=NAME.csv --option depth_unit=mm',
+)
+_EXIT_CODES = {
+  2: 'wrong usage or unknown data set',
+  3: 'bad data: nothing is built, all findings are listed in DATA_DIR/NAME.bad_files.csv',
+}
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Parses the command line and prepares; returns the exit code."""
-  parser = argparse.ArgumentParser(
-    'python -m flexfas_jax.prepare',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    epilog='Exit codes: 0 done, 2 wrong usage or unknown data set, 3 bad data.',
+  """Parses the command line, prepares, and returns the exit code."""
+  return command_line.run(_parser(), _prepare, argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = command_line.make_parser('prepare', _DESCRIPTION, _EXAMPLES, _EXIT_CODES)
+
+  add = parser.add_argument_group('data set').add_argument
+  add('--dataset', required=True, metavar='SET/CONFIG', help='several separated by commas')
+  add('--data_dir', default='prepared', metavar='DIR', help='output (default: %(default)s)')
+  add('--source', metavar='DIR', help='the data set as its owner distributes it')
+  add('--lists', metavar='PATH', help='protocol lists, if they are not in the source')
+  add(
+    '--option',
+    metavar='NAME=VALUE',
+    type=_option,
+    action='append',
+    default=[],
+    help='an option of the builder, see data/SET/README.md; may be repeated',
   )
-  add = parser.add_argument
-  add('--dataset', required=True, help='set or set/config; several separated by commas')
-  add('--data_dir', default='prepared', help='where it goes (default: %(default)s)')
-  add('--source', metavar='DIR', help='where the data set is, as it was handed out')
-  add('--lists', metavar='PATH', help='protocol lists, where they are not in the source')
+
+  add = parser.add_argument_group('checks').add_argument
   add(
     '--on_bad',
     choices=('fail', 'skip'),
     default='fail',
-    help='what is wrong ends the build (default), or is left out and listed in bad_files.csv',
+    help='fail: any error ends the build (default); skip: samples with errors are omitted and '
+    'listed in bad_files.csv of the set',
   )
-  add('--accept_known_leaks', metavar='NAME,...', help='leaks of published lists that may stand')
-  add('--manifest', metavar='CSV', help='of an earlier preparation: bytes that differ are wrong')
+  add('--accept_known_leaks', metavar='NAME,...', help='leaks of published lists to accept')
   add(
-    '--option',
-    metavar='NAME=VALUE',
-    action='append',
-    default=[],
-    help="what a source does not say of itself; see the builder's README (may be repeated)",
+    '--manifest',
+    metavar='CSV',
+    help='manifest.csv of an earlier preparation: files with other bytes are errors',
   )
   add(
     '--max_pixels',
     type=int,
     metavar='N',
-    help='of an image, checked before it is decoded (default: 25 million)',
+    help=f'limit of an image, checked before it is decoded (default: {MAX_PIXELS:,})',
   )
-  add('--workers', type=int, metavar='N', help='reading processes (default: one per core)')
-  add('--beam_runner', metavar='NAME', help='build on Apache Beam: DirectRunner, DataflowRunner')
-  add('--beam_options', default='', metavar='"--A=B ..."', help="of Beam's runner")
-  add('--debug', action='store_true', help='show tracebacks')
-  flags = parser.parse_args(argv)
-  if flags.workers is not None and flags.workers < 1:
-    parser.error('--workers must be at least 1')
-  if wrong := [text for text in flags.option if '=' not in text]:
-    parser.error(f'--option {wrong[0]}: write NAME=VALUE')
 
-  def job():
-    from flexfas_jax.input_pipeline import sources  # after --help: it imports much
+  add = parser.add_argument_group('speed').add_argument
+  add('--workers', type=_positive, metavar='N', help='reading processes (default: one per core)')
+  add('--beam_runner', metavar='NAME', help='run on Apache Beam: DirectRunner, DataflowRunner, ...')
+  add('--beam_options', default='', metavar='"--A=B ..."', help='options of the Beam runner')
+  return parser
 
-    leaks = flags.accept_known_leaks
-    settings = {
-      'source': flags.source,
-      'lists': flags.lists,
-      'on_bad': None if flags.on_bad == 'fail' else flags.on_bad,
-      'accept_known_leaks': tuple(leaks.split(',')) if leaks else None,
-      'manifest': flags.manifest,
-      'options': dict(text.split('=', 1) for text in flags.option),
-      'max_pixels': flags.max_pixels,
-      'workers': flags.workers,
-    }
-    beam = (flags.beam_runner, flags.beam_options) if flags.beam_runner else None
-    for dataset in flags.dataset.split(','):
-      folder = sources.prepare(dataset, flags.data_dir, beam=beam, **settings)
-      print(folder)
-      if (card := pathlib.Path(folder) / 'CARD.md').exists():
-        print(f'What it holds: {card}', file=sys.stderr)
-        for found in json.loads(card.with_name('card.json').read_text()).get('shortcuts', []):
-          print(f'warning: {found["split"]}: {found["text"]}', file=sys.stderr)
 
-  return errors.exit_code_of(job, flags.debug)
+def _option(text: str) -> tuple[str, str]:
+  name, equals, value = text.partition('=')
+  if not equals:
+    raise argparse.ArgumentTypeError(f'{text!r} is not NAME=VALUE')
+  return name, value
+
+
+def _positive(text: str) -> int:
+  if not (text.isascii() and text.isdigit() and int(text)):
+    raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least 1')
+  return int(text)
+
+
+def _prepare(args: argparse.Namespace) -> None:
+  from flexfas_jax.input_pipeline import sources  # after --help: it imports much
+
+  settings = {
+    'source': args.source,
+    'lists': args.lists,
+    'on_bad': args.on_bad if args.on_bad == 'skip' else None,
+    'accept_known_leaks': tuple(command_line.split_names(args.accept_known_leaks)),
+    'manifest': args.manifest,
+    'options': dict(args.option),
+    'max_pixels': args.max_pixels,
+    'workers': args.workers,
+  }
+  beam = (args.beam_runner, args.beam_options) if args.beam_runner else None
+  for dataset in command_line.split_names(args.dataset):
+    folder = pathlib.Path(sources.prepare(dataset, args.data_dir, beam=beam, **settings))
+    print(folder)
+    if (folder / 'CARD.md').exists():
+      _print_card(folder)
+
+
+def _print_card(folder: pathlib.Path) -> None:
+  """Prints where the card is and the warnings in it, to stderr."""
+  print(f'Contents: {folder / "CARD.md"}', file=sys.stderr)
+  card = json.loads((folder / 'card.json').read_text(encoding='utf-8'))
+  for shortcut in card.get('shortcuts', []):
+    print(f'warning: {shortcut["split"]}: {shortcut["text"]}', file=sys.stderr)
 
 
 if __name__ == '__main__':
