@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 CLEAN = (
   *('README.md', 'CHANGELOG.md', 'docs'),
   'data/*/README.md',
+  'data/rendered_faces',
 )
 SUFFIXES = {'.py', '.md', '.toml', '.yaml', '.yml', '.sh', '.sbatch', '.jinja', '.html', '.js'}
 # Words of identifiers, comments, messages and documents, with what to write in their place.

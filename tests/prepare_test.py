@@ -11,7 +11,8 @@ from tests.main_test import run
 def test_help_has_grouped_options_examples_and_exit_codes():
   found = run('prepare', '--help')
   assert found.returncode == 0
-  for word in ('--source', '--on_bad', '--beam_runner', '--accept_known_leaks', 'CARD.md', '3   bad'):
+  words = ('--source', '--on_bad', '--beam_runner', '--accept_known_leaks', 'CARD.md', '3   bad')
+  for word in words:
     assert word in found.stdout
   sections = re.findall(r'^([a-z ]+):$', found.stdout, re.MULTILINE)
   assert sections == ['options', 'data set', 'checks', 'speed', 'examples', 'exit codes']

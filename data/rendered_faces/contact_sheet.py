@@ -1,4 +1,4 @@
-"""Renders `examples.png`: a row per species, three modalities each, to be looked at by people.
+"""Renders `examples.png`: a row per species, three modalities each, for visual inspection.
 
 python -m flexfas_jax.data.rendered_faces.contact_sheet [--out=FILE]
 """
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from flexfas_jax.data.rendered_faces import populations, render, scenes
 
-_TILE, _PEOPLE, _GAP, _LABEL, _TITLE = 92, 4, 8, 16, 44
+_TILE, _SUBJECTS, _GAP, _LABEL, _TITLE = 92, 4, 8, 16, 44
 _HOLE = (58, 22, 74)  # colour of what a depth sensor did not measure
 
 
@@ -42,7 +42,7 @@ def tiles(video: populations.Video) -> np.ndarray:
 
 
 def rows() -> list[tuple[str, list[populations.Video]]]:
-  """(label, videos of different people): bona fide of each data set, then each species."""
+  """(label, videos of different subjects): bona fide of each data set, then each species."""
   found = {}
   for dataset in populations.DATASETS:
     for videos in populations.plan(dataset).values():
@@ -52,12 +52,12 @@ def rows() -> list[tuple[str, list[populations.Video]]]:
           key = (1, list(populations.CATEGORY).index(video.species))
         else:
           label, key = 'bona fide', (0, populations.DATASETS.index(dataset))
-        people = found.setdefault(key, (f'{dataset}: {label}', {}))[1]
-        people.setdefault(video.subject, video)
+        subjects = found.setdefault(key, (f'{dataset}: {label}', {}))[1]
+        subjects.setdefault(video.subject, video)
   picked = []
-  for _, (label, people) in sorted(found.items()):
-    people = list(people.values())
-    picked.append((label, people[:: max(1, len(people) // _PEOPLE)][:_PEOPLE]))
+  for _, (label, subjects) in sorted(found.items()):
+    subjects = list(subjects.values())
+    picked.append((label, subjects[:: max(1, len(subjects) // _SUBJECTS)][:_SUBJECTS]))
   return picked
 
 
@@ -65,7 +65,7 @@ def sheet() -> Image.Image:
   """The whole sheet, in two columns of rows."""
   content = rows()
   per_column = -(-len(content) // 2)
-  width = _PEOPLE * (3 * _TILE + 4)
+  width = _SUBJECTS * (3 * _TILE + 4)
   page = Image.new(
     'RGB',
     (2 * width + 3 * _GAP, _TITLE + per_column * (_TILE + _LABEL + 2) + _GAP),
@@ -75,7 +75,7 @@ def sheet() -> Image.Image:
   draw.text(
     (_GAP, 8),
     'RENDERED faces, not photographs: RGB, depth (near is bright, violet: not measured), infrared; '
-    'four people a row',
+    'four subjects a row',
     fill=(170, 0, 0),
     font=ImageFont.load_default(24),
   )

@@ -1,9 +1,9 @@
-"""Heads: who a person is, the shape of the head, and how a camera sees it.
+"""Heads: identities, the shape of the head, and how a camera sees it.
 
 A head is a height field over a skull: at each height `y` and angle `phi` about the vertical axis,
 the skull's surface is moved out by relief (brow, sockets, nose, lips, chin, cheeks, hair). Relief
 and paint are written once, in canonical face coordinates in which every face has its eyes at the
-same height; a person is a set of deviations and a warp from canonical to own millimetres.
+same height; an identity is a set of deviations and a warp from canonical to own millimetres.
 
 Axes of head and camera alike: x to the viewer's right, y down, z away from the viewer; millimetres.
 The head's origin is on its vertical axis at the height of the eyes.
@@ -50,8 +50,8 @@ EXPRESSIONS = ('jaw_open', 'smile', 'brow_raise', 'lip_press')
 
 
 @dataclasses.dataclass(frozen=True)
-class Person:
-  """Deviations of one person from the mean, as standard normals, and colours."""
+class Identity:
+  """Deviations of one identity from the mean, as standard normals, and colours."""
 
   shape: tuple[float, ...]  # see `_SHAPE`
   tone: float  # 0 fair .. 1 dark
@@ -99,7 +99,7 @@ _HAIR = (  # visible colour (linear), reflectance in infrared: melanin fades tow
   ((0.26, 0.25, 0.24), 0.45),
 )
 _IRIS = ((0.05, 0.022, 0.010), (0.09, 0.05, 0.02), (0.08, 0.10, 0.05), (0.09, 0.15, 0.22))
-# Groups differ in the distributions that people are drawn from; they stand for no people on earth.
+# Groups differ in the distributions of identities; they represent no real population.
 _GROUPS = {
   '': {'tone': (0.05, 0.95), 'shift': {}, 'hair': (0.3, 0.3, 0.2, 0.12, 0.08)},
   'group_a': {
@@ -120,11 +120,11 @@ _GROUPS = {
 }
 
 
-def person(seed: tuple[int, ...], group: str = '') -> Person:
-  """Draws a person.
+def draw_identity(seed: tuple[int, ...], group: str = '') -> Identity:
+  """Draws an identity.
 
   Args:
-    seed: names the person.
+    seed: of the identity.
     group: '' or one of the groups of `cefa_like`.
   """
   rng = np.random.default_rng(np.random.SeedSequence((101, *seed)))
@@ -142,7 +142,7 @@ def person(seed: tuple[int, ...], group: str = '') -> Person:
   style = rng.choice(styles, p=(0.15, 0.6, 0, 0.25, 0) if female else (0.55, 0.06, 0.1, 0.11, 0.18))
   iris = _IRIS[rng.choice(4, p=(0.85, 0.15, 0, 0) if tone > 0.45 else (0.3, 0.25, 0.2, 0.25))]
   cloth = rng.uniform(0.02, 0.6) * rng.uniform(0.4, 1, 3)
-  return Person(
+  return Identity(
     shape=tuple(map(float, shape)),  # Python's: NumPy's would turn float32 into float64
     tone=float(tone),
     redness=rng.uniform(0.2, 1),
@@ -170,28 +170,28 @@ def ramp(x, low, high):
   return t * t * (3 - 2 * t)
 
 
-def traits(who: Person) -> dict[str, float]:
-  """The deviations in a person's shape, by name, as standard normals."""
-  return dict(zip(_SHAPE, who.shape, strict=True))
+def traits(identity: Identity) -> dict[str, float]:
+  """The deviations in the shape of an identity, by name, as standard normals."""
+  return dict(zip(_SHAPE, identity.shape, strict=True))
 
 
 def _interp(x, at, values):
   return np.interp(x, at, values).astype(np.float32)
 
 
-def eye_centre(who: Person, side: int) -> tuple[float, float]:
+def eye_centre(identity: Identity, side: int) -> tuple[float, float]:
   """Canonical (x, y) of a pupil looking straight on, mm; side -1 is the viewer's left."""
-  s = traits(who)
+  s = traits(identity)
   return side * (EYE_X + 1.4 * s['eye_gap']), 0.8 * side * s['slant']
 
 
-def hairline(who: Person, phi: np.ndarray, noise: np.ndarray | float = 0) -> np.ndarray:
+def hairline(identity: Identity, phi: np.ndarray, noise: np.ndarray | float = 0) -> np.ndarray:
   """Height (canonical y, mm) above which hair grows, by angle [rad] round the head."""
   a = np.abs(np.rad2deg(phi))
-  top = {'short': -74, 'long': -72, 'bald': -400, 'fringe': -44, 'receding': -88}[who.hair]
-  if who.hair == 'bald':
+  top = {'short': -74, 'long': -72, 'bald': -400, 'fringe': -44, 'receding': -88}[identity.hair]
+  if identity.hair == 'bald':
     return np.full_like(phi, -400)
-  temple = {'receding': -58}.get(who.hair, -42)
+  temple = {'receding': -58}.get(identity.hair, -42)
   return (
     _interp(
       a,
@@ -212,20 +212,20 @@ class Mesh:
   texture: np.ndarray  # [R, C, 4] float32: coarse noise, fine noise, strands, hair in 0..1
 
 
-def _relief(who: Person, x, y):
+def _relief(identity: Identity, x, y):
   """How far the face stands out of the skull, mm towards the viewer, at canonical x, y."""
-  s = traits(who)
+  s = traits(identity)
   x = x - 0.9 * s['lean'] * ramp(y, 5, 50)
   ax = np.abs(x)
   dz = (3.6 + 1.2 * s['brow']) * _bump(y + 19, 8) * _bump(ax - 27, 21)
   dz += 1.8 * s['forehead'] * _bump(y + 62, 22) * _bump(x, 50)
   for side in (-1, 1):
-    u, v = x - eye_centre(who, side)[0], y - eye_centre(who, side)[1]
+    u, v = x - eye_centre(identity, side)[0], y - eye_centre(identity, side)[1]
     dz -= (10.5 + 1.5 * s['socket']) * _bump(u - side * -2, 15.5) * _bump(v + 1, 11.5)
     ball = 1 - np.square(u / 15.5) - np.square(v / 11.5)
     dz += (6.6 + 0.5 * s['eye_size']) * np.sqrt(np.maximum(ball, 0) + 0.003)
     dz -= 1.3 * _bump(v + 9.5 - 0.018 * u * u, 1.9) * _bump(u, 16)  # crease of the upper lid
-    dz -= (0.5 + 1.1 * who.age) * _bump(v - 11.5 + 0.02 * u * u, 3.2) * _bump(u + side * 3, 13)
+    dz -= (0.5 + 1.1 * identity.age) * _bump(v - 11.5 + 0.02 * u * u, 3.2) * _bump(u + side * 3, 13)
   # Nose: a ridge that rises and widens to the tip, then falls within a few millimetres.
   tip = 46 + 1.7 * s['nose_length']
   rise = _interp(
@@ -270,24 +270,24 @@ def _relief(who: Person, x, y):
   dz += (4.6 + 1.3 * s['cheek']) * _bump(ax - 44, 19) * _bump(y - 27, 19)
   dz -= 1.8 * (1 - 0.5 * s['cheek']) * _bump(ax - 47, 15) * _bump(y - 66, 17)
   fold = (ax - 19 - 0.42 * (y - 48)) * 0.92  # from the wing of the nose past the mouth
-  dz -= (0.8 + 1.7 * who.age) * _bump(fold, 3.4) * ramp(y, 42, 52) * ramp(y, 92, 74)
+  dz -= (0.8 + 1.7 * identity.age) * _bump(fold, 3.4) * ramp(y, 42, 52) * ramp(y, 92, 74)
   dz -= (
-    0.45 * max(who.age - 0.35, 0) * np.cos(y * 0.62) * _bump(y + 52, 17) * _bump(x, 38)
+    0.45 * max(identity.age - 0.35, 0) * np.cos(y * 0.62) * _bump(y + 52, 17) * _bump(x, 38)
   )  # forehead lines
   return dz
 
 
 @functools.lru_cache(maxsize=6)
-def mesh(who: Person, kind: str = 'live') -> Mesh:
-  """The head of a person, or what somebody makes after it.
+def mesh(identity: Identity, kind: str = 'live') -> Mesh:
+  """The head of an identity, or a copy of it in another material.
 
   Args:
     who: whose.
     kind: 'live'; 'smooth', moulded (details under 3 mm are gone, no hair); 'wig', that with hair;
       'folded', cut from a sheet (a coarse net of flat facets).
   """
-  s = traits(who)
-  rng = np.random.default_rng(np.random.SeedSequence((102, *who.seed)))
+  s = traits(identity)
+  rng = np.random.default_rng(np.random.SeedSequence((102, *identity.seed)))
   # Rows are even in arc length, so that the steep crown and chin get their share.
   arc = np.cumsum(np.hypot(*np.diff(_SKULL[:, [0, 2]], axis=0, prepend=_SKULL[:1, [0, 2]]).T))
   y1 = _interp(np.linspace(0, arc[-1], ROWS), arc, _SKULL[:, 0])
@@ -302,19 +302,19 @@ def mesh(who: Person, kind: str = 'live') -> Mesh:
 
   relief = np.zeros_like(x)
   face = np.s_[np.searchsorted(y1, -90) :, np.flatnonzero(side[0] > 0)]
-  relief[face] = _relief(who, x[face], y[face]) * side[face]
+  relief[face] = _relief(identity, x[face], y[face]) * side[face]
   if kind in ('smooth', 'wig'):
     relief = cv2.GaussianBlur(relief.astype(np.float32), (0, 0), 1.6)
   open_ = relief - cv2.GaussianBlur(relief.astype(np.float32), (0, 0), 6)
   open_ = np.clip(1 + 0.085 * np.minimum(open_, 0) + 0.02 * np.maximum(open_, 0), 0.35, 1.12)
   ear = _bump(np.abs(np.rad2deg(phi)) - 90, 7) * ramp(y, -22, -12) * ramp(y, 44, 26)
-  hair = ramp(y - hairline(who, phi, texture[..., 0]), 3, -3)
+  hair = ramp(y - hairline(identity, phi, texture[..., 0]), 3, -3)
   if kind not in ('live', 'wig'):
     hair = np.zeros_like(y)
-  volume = {'short': 8, 'long': 11, 'bald': 0, 'fringe': 10, 'receding': 6}[who.hair]
+  volume = {'short': 8, 'long': 11, 'bald': 0, 'fringe': 10, 'receding': 6}[identity.hair]
   out = hair * (volume + 1.6 * texture[..., 0]) * ramp(y, 118, -60)
 
-  # The person's own millimetres.
+  # The millimetres of the identity.
   wide = (
     1 + 0.035 * s['width'] + 0.05 * s['jaw'] * ramp(y, 20, 95) - 0.02 * s['jaw'] * ramp(y, 0, -90)
   )
@@ -404,12 +404,12 @@ class Pinhole:
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-  """What of a head a camera sees, per pixel of a part of its picture that holds all of the head.
+  """What of a head a camera sees, per pixel of a part of its image that holds all of the head.
 
   `z` is inf where there is none of it; h, w are the sides of the part.
   """
 
-  window: tuple[slice, slice]  # the part: rows and columns of the picture
+  window: tuple[slice, slice]  # the part: rows and columns of the image
   z: np.ndarray  # [h, w] mm
   normal: np.ndarray  # [3, h, w] camera axes
   canonical: np.ndarray  # [4, h, w] as in Mesh
@@ -436,7 +436,7 @@ def see(
     turn: [3, 3] from `rotation`.
     place: [3] of the head's origin in camera coordinates, mm.
     camera: who looks.
-    only: rows and columns of the picture that matter, None for all.
+    only: rows and columns of the image that matter, None for all.
   """
   size = camera.size
   points = shape.points.reshape(6, -1)  # [6, R C]

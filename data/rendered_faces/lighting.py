@@ -43,7 +43,7 @@ def draw(rng: np.random.Generator, outdoor: bool) -> Lights:
 def shadow(z: np.ndarray, towards: np.ndarray, scale: float) -> np.ndarray:
   """Share of a lamp's light that reaches each pixel, [H, W] in 0..1.
 
-  Walks from the surface towards the lamp through the depth map; what stands in the way and is not
+  Walks from the surface towards the lamp through the depth map; what is in the way and is not
   far in front of the path throws a shadow.
 
   Args:

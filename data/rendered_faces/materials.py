@@ -13,7 +13,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from flexfas_jax.data.rendered_faces.head import MOUTH_Y, Person, Seen, eye_centre, ramp, traits
+from flexfas_jax.data.rendered_faces.head import MOUTH_Y, Identity, Seen, eye_centre, ramp, traits
 
 # Planes of a layer, in this order.
 PLANES = {
@@ -59,7 +59,7 @@ WHOLE = np.s_[:, :]
 class Layer:
   """Planes of one surface: `layer['albedo']` is a view [3, h, w], or [h, w] for single planes.
 
-  They cover `window`, rows and columns of the picture, and all of the surface lies there.
+  They cover `window`, rows and columns of the image, and all of the surface lies there.
   """
 
   def __init__(self, planes: np.ndarray, window: tuple[slice, slice] = WHOLE):
@@ -88,7 +88,7 @@ def coat(
 
 
 def nearest(layers: list[Layer], size: int) -> Layer:
-  """What is seen, in a picture of `size` pixels a side, where surfaces lie behind each other."""
+  """What is seen, in an image of `size` pixels a side, where surfaces lie behind each other."""
   seen = Layer(np.zeros((16, size, size), np.float32))
   seen['z'] = np.inf
   for layer in layers:
@@ -111,14 +111,14 @@ def mix(a, b, weight):
   return a + (b - a) * weight
 
 
-def skin(who: Person) -> tuple[np.ndarray, float]:
-  """Reflectance of a person's skin: RGB [3] (linear) and at 850 nm.
+def skin(identity: Identity) -> tuple[np.ndarray, float]:
+  """Reflectance of the skin of an identity: RGB [3] (linear) and at 850 nm.
 
   Between a fair and a dark measured skin, interpolated in absorbance, as pigment adds up.
   """
   fair, dark = np.array([0.64, 0.43, 0.33]), np.array([0.125, 0.066, 0.042])
-  rgb = np.exp(np.log(fair) * (1 - who.tone) + np.log(dark) * who.tone)
-  return rgb.astype(np.float32), 0.56 - 0.13 * who.tone
+  rgb = np.exp(np.log(fair) * (1 - identity.tone) + np.log(dark) * identity.tone)
+  return rgb.astype(np.float32), 0.56 - 0.13 * identity.tone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +141,11 @@ class Features:
 
 
 def features(
-  who: Person, seen: Seen, gaze: tuple[float, float] = (0, 0), lids: float = 1, jaw: float = 0
+  identity: Identity,
+  seen: Seen,
+  gaze: tuple[float, float] = (0, 0),
+  lids: float = 1,
+  jaw: float = 0,
 ) -> Features:
   """Finds the parts of a face.
 
@@ -154,13 +158,13 @@ def features(
   """
   x, y, phi, _ = seen.canonical
   coarse, fine, strands, _ = seen.texture
-  s = traits(who)
+  s = traits(identity)
   ax = np.abs(x)
   zero = np.zeros_like(x)
   eye, iris, pupil, lash, shade, brow, bulge_x, bulge_y = (zero.copy() for _ in range(8))
   soft = 0.9  # mm: half the width of an edge, about a pixel
   for side in (-1, 1):
-    ex, ey = eye_centre(who, side)
+    ex, ey = eye_centre(identity, side)
     box = _around(x, y, phi, (ex, ey - 8), (34, 26))
     if box is None:
       continue
@@ -186,9 +190,9 @@ def features(
     # Brow: an arch that thins outwards.
     across = ramp(u, -16, -11) * ramp(u, 25, 15)
     middle = -17.5 - 0.10 * np.maximum(u + 10, 0) + 0.0075 * np.square(np.maximum(u - 3, 0))
-    thick = (2.5 + 2.2 * who.brow) * (1 - 0.016 * (u + 12))
+    thick = (2.5 + 2.2 * identity.brow) * (1 - 0.016 * (u + 12))
     brow[box] += across * ramp(np.abs(v - middle), thick, thick * 0.35)
-  brow *= np.clip(0.62 * who.brow + 0.35 + 0.16 * strands, 0, 1)
+  brow *= np.clip(0.62 * identity.brow + 0.35 + 0.16 * strands, 0, 1)
 
   lip, gape, nostril = (zero.copy() for _ in range(3))
   tip = 46 + 1.7 * s['nose_length']
@@ -210,7 +214,7 @@ def features(
     nostril[box] = ramp(np.square(nx) + np.square(ny), 1.8, 0.4)
   beard = ramp(y + 0.22 * ax, 44, 66) * ramp(ax, 78, 60) * (1 - lip)
   beard *= 1 - np.exp(-np.square((ax - 34) / 14) - np.square((y - 44) / 16))
-  beard = np.clip(beard * (1 + 0.25 * strands + 0.3 * coarse), 0, 1) * who.beard
+  beard = np.clip(beard * (1 + 0.25 * strands + 0.3 * coarse), 0, 1) * identity.beard
   blush = np.exp(-np.square((ax - 42) / 17) - np.square((y - 32) / 16))
   blush += 0.8 * np.exp(-np.square(x / 13) - np.square((y - tip) / 12))
   face = ramp(np.abs(phi), 1.35, 1.25) * ramp(y, -86, -82)
@@ -243,13 +247,13 @@ def _around(x, y, phi, middle, half):
   return np.s_[2 * rows[0] : 2 * rows[-1] + 2, 2 * columns[0] : 2 * columns[-1] + 2]
 
 
-def paint(who: Person, seen: Seen, on: Features) -> Layer:
+def paint(identity: Identity, seen: Seen, on: Features) -> Layer:
   """A living head: skin, eyes, brows, lips, beard, hair"""
   coarse, fine, strands, hair = seen.texture
-  tone, tone_ir = skin(who)
+  tone, tone_ir = skin(identity)
   layer = coat(Material(tuple(tone), tone_ir, 0.05, 14, 1.0), seen.z, seen.normal, seen.window)
   # Blood shows in green and blue, pigment in all; neither at 850 nm.
-  blood = 0.30 * who.redness * on.blush + 0.06 * coarse * who.redness
+  blood = 0.30 * identity.redness * on.blush + 0.06 * coarse * identity.redness
   spots = 1 + 0.035 * coarse + 0.03 * fine
   rgb = layer['albedo'] * spots * np.exp(-blood * np.float32([0.1, 1.0, 0.8])[:, None, None])
   ir = layer['ir'] * (1 + 0.012 * coarse + 0.01 * fine)
@@ -257,31 +261,34 @@ def paint(who: Person, seen: Seen, on: Features) -> Layer:
   rgb = mix(rgb, tuple(lip_rgb), 0.85 * on.lip)
   ir = mix(ir, tone_ir * 0.96, on.lip)
   rgb = rgb * (1 - 0.35 * on.shade * (1 - on.eye))
-  dark = np.float32(who.hair_rgb)[:, None, None] * np.clip(1 + 0.35 * strands, 0.3, 2)
+  dark = np.float32(identity.hair_rgb)[:, None, None] * np.clip(1 + 0.35 * strands, 0.3, 2)
   shave = np.clip(on.beard, 0, 1)
   rgb = mix(rgb, 0.6 * dark + 0.12 * tone[:, None, None], 0.85 * shave)
-  ir = mix(ir, who.hair_ir + 0.12, 0.6 * shave)
+  ir = mix(ir, identity.hair_ir + 0.12, 0.6 * shave)
   rgb = mix(rgb, dark + 0.05 * tone[:, None, None], on.brow)
-  ir = mix(ir, 0.4 * tone_ir + 0.6 * who.hair_ir, 0.8 * on.brow)
+  ir = mix(ir, 0.4 * tone_ir + 0.6 * identity.hair_ir, 0.8 * on.brow)
   sclera = np.float32([0.54, 0.50, 0.47])[:, None, None] * (1 - 0.6 * on.shade)
   rgb = mix(rgb, sclera, on.eye)
   ir = mix(ir, 0.42 * (1 - 0.3 * on.shade), on.eye)
-  rgb = mix(rgb, np.float32(who.iris_rgb)[:, None, None] * (1 - 0.5 * on.shade), on.iris)
+  rgb = mix(rgb, np.float32(identity.iris_rgb)[:, None, None] * (1 - 0.5 * on.shade), on.iris)
   ir = mix(ir, 0.24, on.iris)
   rgb = mix(rgb, 0.006, on.pupil)
   ir = mix(ir, 0.02, on.pupil)
-  rgb = mix(rgb, (0.02, 0.014, 0.012), 0.85 * on.lash * (0.4 + 0.5 * who.brow))
+  rgb = mix(rgb, (0.02, 0.014, 0.012), 0.85 * on.lash * (0.4 + 0.5 * identity.brow))
   ir = mix(ir, 0.18, 0.5 * on.lash)
   rgb = mix(rgb, (0.05, 0.012, 0.01), on.gape)
   ir = mix(ir, 0.12, on.gape)
   rgb = mix(rgb, (0.03, 0.012, 0.009), 0.9 * on.nostril)
   ir = mix(ir, 0.10, 0.9 * on.nostril)
-  rgb, ir = mix(rgb, dark, hair), mix(ir, who.hair_ir * np.clip(1 + 0.2 * strands, 0.4, 2), hair)
+  rgb, ir = (
+    mix(rgb, dark, hair),
+    mix(ir, identity.hair_ir * np.clip(1 + 0.2 * strands, 0.4, 2), hair),
+  )
   layer['albedo'], layer['ir'] = rgb * np.clip(seen.canonical[3], 0.4, 1.1), ir
   layer['gloss'] = mix(0.05 + 0.03 * on.blush + 0.05 * on.lip, 0.25, on.eye) * (1 - 0.6 * hair)
   layer['sharpness'] = mix(14 + 0 * ir, 140, on.eye)
   layer['scatter'] = 1 - np.maximum(hair, on.eye)
-  layer['lost'] = 0.02 + 0.42 * hair * (1 - 1.6 * who.hair_ir) + 0.12 * on.pupil
+  layer['lost'] = 0.02 + 0.42 * hair * (1 - 1.6 * identity.hair_ir) + 0.12 * on.pupil
   bend(layer, seen, *on.bulge)
   roughen(layer, seen, 0.05 * fine * (1 - on.eye) + 0.16 * strands * hair)
   layer['face'] = on.face * (1 - hair)
@@ -289,21 +296,21 @@ def paint(who: Person, seen: Seen, on: Features) -> Layer:
 
 
 def cast(
-  who: Person, seen: Seen, on: Features, material: Material, colour: float, detail: float
+  identity: Identity, seen: Seen, on: Features, material: Material, colour: float, detail: float
 ) -> Layer:
-  """A head made after a person: moulded or printed in one material and painted by hand.
+  """A head copied from an identity: moulded or printed in one material and painted by hand.
 
   Args:
     who: after whom.
     seen: what the camera sees of it.
     on: where the features are.
     material: what it is made of.
-    colour: 0, the material's own colour; 1, the person's skin tone.
+    colour: 0, the material's own colour; 1, the skin tone of the identity.
     detail: how strongly brows, lips and eyes are painted on, 0..1.
   """
   coarse, _, strands, _ = seen.texture
   layer = coat(material, seen.z, seen.normal, seen.window)
-  tone, _ = skin(who)
+  tone, _ = skin(identity)
   rgb = np.float32(material.rgb) * (1 - colour) + tone * colour
   rgb = rgb[:, None, None] * (1 + 0.02 * coarse)
   ir = layer['ir'] * (1 + 0.01 * coarse)
@@ -345,7 +352,7 @@ def roughen(layer: Layer, seen: Seen, height: np.ndarray) -> None:
 
 
 def ink(photo: np.ndarray, carbon: float) -> tuple[np.ndarray, np.ndarray]:
-  """Reflectance of a printed picture.
+  """Reflectance of a printed image.
 
   Args:
     photo: [3, H, W] in 0..1, as encoded in the file (sRGB).

@@ -1,4 +1,4 @@
-"""Who is in which rendered data set: configs, splits, people, species, videos, frames.
+"""Contents of the rendered data sets: configs, splits, subjects, species, videos, frames.
 
 Nothing is drawn here: a plan is a list of `Video`, each with all that rendering needs, and the
 same name always gives the same plan.
@@ -35,7 +35,7 @@ CATEGORY = {
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-  """One recording: a person (or an attack made after one) before one camera."""
+  """One recording: a subject (or an attack that imitates one) before one camera."""
 
   dataset: str  # config without its size: surf_like, cefa_like, wmca_like
   subject: str  # surf_like/s0012
@@ -43,7 +43,7 @@ class Video:
   species: str  # '' for bona fide
   frames: int
   group: str  # ethnicity field; '' where the data set has no groups
-  person: tuple[int, ...]  # seed of the person
+  identity: tuple[int, ...]  # seed of `head.draw_identity`
   seed: tuple[int, ...]  # seed of the recording
 
 
@@ -112,7 +112,7 @@ def parse(name: str) -> tuple[str, int]:
   """Splits a config's name: 'surf_like_x4' -> ('surf_like', 4), '.._tiny' -> (.., 0).
 
   Raises:
-    ValueError: not a name of ours; the text lists what there is.
+    ValueError: an unknown name; the message lists the known ones.
   """
   match = _NAME.fullmatch(name)
   if match is None or match['dataset'] not in DATASETS:
@@ -138,7 +138,7 @@ def plan(name: str) -> dict[str, list[Video]]:
       turn = 0
       for i in range(block.subjects * times if times else block.tiny):
         subject = f'{dataset}/s{number:04d}'
-        person = (DATASETS.index(dataset), number)
+        identity = (DATASETS.index(dataset), number)
         species = [''] * block.live
         species += [block.species[(turn + k) % len(block.species)] for k in range(block.attacks)]
         turn += block.attacks
@@ -151,8 +151,8 @@ def plan(name: str) -> dict[str, list[Video]]:
               species=kind,
               frames=block.frames_attack if kind else block.frames_live,
               group=GROUPS[i % len(GROUPS)] if dataset == 'cefa_like' else '',
-              person=person,
-              seed=(*person, k),
+              identity=identity,
+              seed=(*identity, k),
             )
           )
         number += 1

@@ -1,4 +1,4 @@
-"""TFDS builder of the rendered faces. The README beside it says what they are."""
+"""TFDS builder of the rendered faces. See README.md in this folder."""
 
 import tensorflow_datasets as tfds
 
@@ -37,7 +37,7 @@ class Builder(triplets.TripletBuilder):
     super().__init__(**kwargs)
 
   def _create_builder_config(self, builder_config, version):
-    # TFDS wants every config listed; a size is any number, so it is made when asked for.
+    # TFDS wants every config listed; a size is any number, so it is made on request.
     if isinstance(builder_config, str):
       try:
         populations.parse(builder_config)

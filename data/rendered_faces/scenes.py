@@ -6,7 +6,7 @@ import functools
 import numpy as np
 
 from flexfas_jax.data.rendered_faces import head, lighting, materials, sensors, sheets, surroundings
-from flexfas_jax.data.rendered_faces.head import Person, Pinhole
+from flexfas_jax.data.rendered_faces.head import Identity, Pinhole
 from flexfas_jax.data.rendered_faces.materials import Layer
 from flexfas_jax.data.rendered_faces.populations import CATEGORY, Video
 
@@ -40,7 +40,7 @@ def draw_pose(
   """
   yaw, pitch, roll = np.deg2rad(angles)
   turn = head.rotation(yaw, pitch, roll)
-  # The face, not the head's origin, is in the middle of the picture.
+  # The face, not the head's origin, is in the middle of the image.
   place = np.array([0, 0, distance]) - turn @ [0, _FACE_Y, -80]
   often = rng.random(len(head.EXPRESSIONS)) < (0.35, 0.5, 0.4, 0.3)
   expression = rng.beta(0.8, 2.2, len(often)) * (0.7, 1, 1, 0.7) * often
@@ -50,27 +50,27 @@ def draw_pose(
 
 
 def living(
-  who: Person,
+  identity: Identity,
   pose: Pose,
   rays: np.ndarray,
   camera: Pinhole,
   rig: sensors.Rig,
   only: tuple[slice, slice] | None = None,
 ) -> list[Layer]:
-  """A person: head and, where they are to be seen, neck, shoulders and long hair."""
+  """A subject: head and, where visible, neck, shoulders and long hair."""
   jaw = float(pose.expression[0])
-  seen = head.see(head.mesh(who), pose.expression, pose.turn, pose.place, camera, only)
-  on = materials.features(who, seen, pose.gaze, pose.lids, jaw)
-  layers = [materials.paint(who, seen, on)]
+  seen = head.see(head.mesh(identity), pose.expression, pose.turn, pose.place, camera, only)
+  on = materials.features(identity, seen, pose.gaze, pose.lids, jaw)
+  layers = [materials.paint(identity, seen, on)]
   if not rig.black_outside:
-    layers += surroundings.body(who, rays, pose.place, pose.yaw)
+    layers += surroundings.body(identity, rays, pose.place, pose.yaw)
   return layers
 
 
 @functools.lru_cache(maxsize=4)
-def photo(who: Person, number: int, frontal: bool = False) -> sheets.Photo:
-  """A photo that somebody took of a person, with a good camera, elsewhere, at another time."""
-  rng = np.random.default_rng(np.random.SeedSequence((103, *who.seed, number)))
+def photo(identity: Identity, number: int, frontal: bool = False) -> sheets.Photo:
+  """A photo of an identity, taken with a good camera at another place and time."""
+  rng = np.random.default_rng(np.random.SeedSequence((103, *identity.seed, number)))
   width, distance = 285.0, rng.uniform(700, 1300)
   camera = Pinhole(
     _PHOTO_SIZE, _PHOTO_SIZE / width * distance, ((_PHOTO_SIZE - 1) / 2, (_PHOTO_SIZE - 1) / 2)
@@ -78,36 +78,36 @@ def photo(who: Person, number: int, frontal: bool = False) -> sheets.Photo:
   angles = rng.normal(0, (6, 4, 2)) * (not frontal)
   pose = draw_pose(rng, angles, distance)
   rays = camera.rays()
-  seen = head.see(head.mesh(who), pose.expression * 0.6, pose.turn, pose.place, camera)
+  seen = head.see(head.mesh(identity), pose.expression * 0.6, pose.turn, pose.place, camera)
   jaw = 0.6 * float(pose.expression[0])
-  on = materials.features(who, seen, pose.gaze, max(pose.lids, 0.8), jaw)
-  front = materials.paint(who, seen, on)
+  on = materials.features(identity, seen, pose.gaze, max(pose.lids, 0.8), jaw)
+  front = materials.paint(identity, seen, on)
   where = np.full((3, _PHOTO_SIZE, _PHOTO_SIZE), 999, np.float32)
   where[:2, *seen.window] = np.where(np.isfinite(seen.z), seen.canonical[:2], 999)
   where[2] = 0
   where[2, *seen.window] = front['face']
-  behind = surroundings.body(who, rays, pose.place, pose.yaw)
+  behind = surroundings.body(identity, rays, pose.place, pose.yaw)
   behind.append(surroundings.room(rng, _PHOTO_SIZE, 3000))
   scene = materials.nearest([front, *behind], _PHOTO_SIZE)
   light = lighting.visible(scene, rays, _PHOTO_SIZE / width, lighting.draw(rng, rng.random() < 0.3))
   rig = dataclasses.replace(sensors.RIGS['cefa_like'], shot=5e-5, read=0.001, blur=0.55)
-  picture = sensors.rgb_camera(light, rig, sensors.settle(rig, rng), _PHOTO_SIZE, rng)
+  image = sensors.rgb_camera(light, rig, sensors.settle(rig, rng), _PHOTO_SIZE, rng)
   where = np.ascontiguousarray(where.transpose(1, 2, 0), np.float32)
-  return sheets.Photo(picture.astype(np.float32), where, width / _PHOTO_SIZE)
+  return sheets.Photo(image.astype(np.float32), where, width / _PHOTO_SIZE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-  """What is drawn once for a recording; `frame` gives its pictures' content."""
+  """What is drawn once for a recording; `frame` gives the content of its images."""
 
   video: Video
-  who: Person
+  identity: Identity
   rig: sensors.Rig
   lights: lighting.Lights
   distance: float
   crop: float  # mm
   angles: np.ndarray  # [3] mean yaw, pitch, roll, degrees
-  centre: np.ndarray  # [2] of the face off the picture's middle, of the picture
+  centre: np.ndarray  # [2] of the face relative to the middle of the image, as a share of its side
   seed: int
 
   def frame(self, number: int) -> tuple[Layer, np.ndarray]:
@@ -138,15 +138,15 @@ def _wall(seed, distance):
 
 def _live(scene, rays, camera, angles, distance, static, moving):
   pose = draw_pose(moving, angles, distance)
-  layers = living(scene.who, pose, rays, camera, scene.rig)
-  if scene.who.glasses and static.random() < 0.7:
-    layers.append(_glasses(scene.who, pose, rays, layers[0], static))
+  layers = living(scene.identity, pose, rays, camera, scene.rig)
+  if scene.identity.glasses and static.random() < 0.7:
+    layers.append(_glasses(scene.identity, pose, rays, layers[0], static))
   return layers
 
 
-def _glasses(who, pose, rays, behind, static):
+def _glasses(identity, pose, rays, behind, static):
   """Ordinary glasses: a thin frame; the lenses mirror, and disturb the depth sensor."""
-  z, normal, right, down, lens = _on_nose(who, pose, rays, static.uniform(17, 21))
+  z, normal, right, down, lens = _on_nose(identity, pose, rays, static.uniform(17, 21))
   thick = static.uniform(1.8, 4.0)
   rim = np.abs(lens - 1) * 40 < thick
   rim |= (np.abs(right) < 12) & (np.abs(down + 4) < thick * 0.7) & (lens > 1)  # bridge
@@ -161,13 +161,13 @@ def _glasses(who, pose, rays, behind, static):
   return materials.coat(frame, np.where(rim, z, np.float32(np.inf)), normal)
 
 
-def _on_nose(who, pose, rays, height):
+def _on_nose(identity, pose, rays, height):
   """The plane of a pair of glasses: where it is met, and distance to the lens' edge (1)."""
   place = pose.place + pose.turn @ [0, 2, -107]
   z, normal, right, down = sheets.Sheet(pose.turn, place, 1 / 190).meet(rays)
   lens = np.full_like(z, 9)
   for side in (-1, 1):
-    x, y = head.eye_centre(who, side)
+    x, y = head.eye_centre(identity, side)
     u, v = (right - side * 2 - x) / 25, (down - y) / height
     lens = np.minimum(lens, np.power(u**4 + v**4, 0.25))
   return z, normal, right, down, lens
@@ -183,14 +183,14 @@ def _paper(scene, rays, camera, angles, distance, static, moving):
   own = static.normal(0, (5, 5, 2))  # how it is held
   turn = head.rotation(*np.deg2rad(0.7 * angles + own))
   sheet = sheets.Sheet(turn, np.array([0, 0, distance]), bend + moving.normal(0, 1e-4) * (bend > 0))
-  picture = photo(scene.who, 0)
-  layer, _ = sheets.printed(sheet, rays, picture, printer, scale, half, static)
+  image = photo(scene.identity, 0)
+  layer, _ = sheets.printed(sheet, rays, image, printer, scale, half, static)
   return [layer, *_holder(scene, rays, sheet, half, distance, static)]
 
 
 def _holder(scene, rays, sheet, half, distance, static):
   """Who holds a sheet or a device: fingers on its edges, a body behind it."""
-  other = head.person((*scene.video.person, 1), scene.video.group)
+  other = head.draw_identity((*scene.video.identity, 1), scene.video.group)
   layers = []
   if static.random() < 0.75:
     for side in (-1, 1):
@@ -207,7 +207,7 @@ def _cut_photo(scene, rays, camera, angles, distance, static, moving):
   """A photo of the attacker's own face, worn on it, with holes for the real eyes, nose, mouth."""
   species = scene.video.species
   nose, mouth = 'nose' in species, 'mouth' in species
-  # The printed face, not the one behind it, has the size of a face in the picture.
+  # The printed face, not the one behind it, has the size of a face in the image.
   pose = draw_pose(moving, angles, distance + 30)
   bend = 1 / static.uniform(85, 150) if species.endswith('curved') else static.uniform(0, 1 / 1500)
   # Paper rests on the nose's tip, or, where the nose is cut out, on brow and cheeks.
@@ -220,17 +220,17 @@ def _cut_photo(scene, rays, camera, angles, distance, static, moving):
   sheet = sheets.Sheet(turn, place, bend)
   printer = sheets.Printer.draw(static, static.random() < 0.3)
   half = (static.uniform(95, 120), static.uniform(125, 150))
-  picture = photo(scene.who, 0, True)
+  image = photo(scene.identity, 0, True)
   layer, where = sheets.printed(
-    sheet, rays, picture, printer, static.uniform(0.97, 1.05), half, static
+    sheet, rays, image, printer, static.uniform(0.97, 1.05), half, static
   )
-  cut = sheets.holes(scene.who, where, nose, mouth)
+  cut = sheets.holes(scene.identity, where, nose, mouth)
   rim = np.clip(1 - np.abs(cut - 1.05) / 0.05, 0, 1)  # the paper's white edge
   layer['albedo'] = materials.mix(layer['albedo'], (0.8, 0.8, 0.78), 0.5 * rim)
   layer['z'] = np.where(cut < 1, np.float32(np.inf), layer['z'])
   # Of the face behind, where nothing but the photo is shown, only what is in the holes matters.
   only = _bounds(cut < 1) if scene.rig.black_outside else None
-  behind = living(scene.who, pose, rays, camera, scene.rig, only)
+  behind = living(scene.identity, pose, rays, camera, scene.rig, only)
   for part in behind:
     part['face'] = 0
   layers = [materials.over(layer, behind, SIZE)]
@@ -238,7 +238,7 @@ def _cut_photo(scene, rays, camera, angles, distance, static, moving):
     if static.random() < 0.5 and not scene.rig.black_outside:
       at = sheet.place + sheet.turn @ [side * (half[0] - 14), static.uniform(20, 80), -5]
       layers.append(
-        surroundings.finger(scene.who, rays, at, static.normal(0, 0.3) + np.pi * (side < 0))
+        surroundings.finger(scene.identity, rays, at, static.normal(0, 0.3) + np.pi * (side < 0))
       )
   return layers
 
@@ -264,11 +264,11 @@ def _replay(scene, rays, camera, angles, distance, static, moving):
     static.uniform(0.01, 0.07),
     *(scale * static.uniform(6, 30, 2) * static.choice([-1, 1], 2)),
   )
-  picture = photo(scene.who, int(moving.integers(2)))  # the video moves
+  image = photo(scene.identity, int(moving.integers(2)))  # the video moves
   offset = tuple(map(float, static.normal(0, 0.10, 2) * half))
   bezel = static.uniform(4, 9) if phone else static.uniform(9, 18)
   layer = sheets.screen(
-    sheet, rays, picture, scale, half, bezel, static.uniform(0.7, 1.6), moire, offset
+    sheet, rays, image, scale, half, bezel, static.uniform(0.7, 1.6), moire, offset
   )
   # Glass and emitted light disturb depth sensors to very different degrees.
   layer['lost'] *= static.uniform(0.15, 1.1)
@@ -279,12 +279,12 @@ def _replay(scene, rays, camera, angles, distance, static, moving):
 def _paper_mask(scene, rays, camera, angles, distance, static, moving):
   """A face printed on paper, cut out, folded round the head."""
   pose = draw_pose(moving, angles, distance)
-  model = head.person((*scene.video.person, 2), scene.video.group)
+  model = head.draw_identity((*scene.video.identity, 2), scene.video.group)
   printer = sheets.Printer.draw(static, False)
   seen = _worn(model, 'folded', pose, camera, static.uniform(9, 14))
   x, y, phi, _ = seen.canonical
-  picture = photo(model, 0, True)
-  rgb, _ = picture.at(x, y - _FACE_Y)
+  image = photo(model, 0, True)
+  rgb, _ = image.at(x, y - _FACE_Y)
   layer = materials.coat(printer.paper, seen.z, seen.normal, seen.window)
   layer['albedo'], layer['ir'] = materials.ink(rgb, printer.carbon)
   layer['albedo'] *= printer.cast[:, None, None]
@@ -295,13 +295,13 @@ def _paper_mask(scene, rays, camera, angles, distance, static, moving):
   layer['z'] = np.where(outline, np.float32(np.inf), layer['z'])
   layer['lost'] = 0.01
   layer['face'] = 1
-  return [materials.over(layer, living(scene.who, pose, rays, camera, scene.rig), SIZE)]
+  return [materials.over(layer, living(scene.identity, pose, rays, camera, scene.rig), SIZE)]
 
 
 def _rigid_mask(scene, rays, camera, angles, distance, static, moving):
-  """A mask of resin or plastic, moulded after another person, painted, with holes for the eyes."""
+  """A painted mask of resin or plastic of another identity, with holes for the eyes."""
   pose = draw_pose(moving, angles, distance)
-  model = head.person((*scene.video.person, 2), scene.video.group)
+  model = head.draw_identity((*scene.video.identity, 2), scene.video.group)
   plastic = scene.video.species == 'plastic_mask'
   material = materials.PLASTIC if plastic else materials.RESIN
   seen = _worn(model, 'smooth', pose, camera, static.uniform(8, 13))
@@ -313,13 +313,13 @@ def _rigid_mask(scene, rays, camera, angles, distance, static, moving):
   if static.random() < 0.7:
     outline |= sheets.holes(model, np.stack([x, y]), False, False) < 0.72
   layer['z'] = np.where(outline, np.float32(np.inf), layer['z'])
-  return [materials.over(layer, living(scene.who, pose, rays, camera, scene.rig), SIZE)]
+  return [materials.over(layer, living(scene.identity, pose, rays, camera, scene.rig), SIZE)]
 
 
 def _flexible_mask(scene, rays, camera, angles, distance, static, moving):
   """A mask of silicone or latex: relief and movement near a living face's, colour of one piece."""
   pose = draw_pose(moving, angles, distance)
-  model = head.person((*scene.video.person, 2), scene.video.group)
+  model = head.draw_identity((*scene.video.identity, 2), scene.video.group)
   silicone = scene.video.species == 'silicone_mask'
   material = materials.SILICONE if silicone else materials.LATEX
   seen = _worn(model, 'smooth', pose, camera, static.uniform(4, 8), 0.5 * pose.expression)
@@ -331,7 +331,7 @@ def _flexible_mask(scene, rays, camera, angles, distance, static, moving):
   outline = (np.abs(phi) > 1.75) | (y < static.uniform(-92, -80))
   outline |= sheets.holes(model, np.stack([x, y]), False, False) < 0.74
   layer['z'] = np.where(outline, np.float32(np.inf), layer['z'])
-  return [materials.over(layer, living(scene.who, pose, rays, camera, scene.rig), SIZE)]
+  return [materials.over(layer, living(scene.identity, pose, rays, camera, scene.rig), SIZE)]
 
 
 def _worn(model, kind, pose, camera, off, expression=_STILL):
@@ -343,7 +343,7 @@ def _worn(model, kind, pose, camera, off, expression=_STILL):
 def _fake_head(scene, rays, camera, angles, distance, static, moving):
   """A mannequin's head, sometimes with a wig."""
   pose = dataclasses.replace(draw_pose(moving, angles, distance), expression=_STILL)
-  model = dataclasses.replace(scene.who, beard=0.0, age=0.1, tone=0.7 * scene.who.tone)
+  model = dataclasses.replace(scene.identity, beard=0.0, age=0.1, tone=0.7 * scene.identity.tone)
   wig = static.random() < 0.4
   if not wig:
     model = dataclasses.replace(model, hair='bald')
@@ -368,12 +368,12 @@ def _fake_head(scene, rays, camera, angles, distance, static, moving):
 def _attack_glasses(scene, rays, camera, angles, distance, static, moving):
   """A living face that hides behind glasses: novelty glasses with eyes on them, or paper ones."""
   pose = draw_pose(moving, angles, distance)
-  layers = living(scene.who, pose, rays, camera, scene.rig)
-  z, normal, right, down, lens = _on_nose(scene.who, pose, rays, 21)
+  layers = living(scene.identity, pose, rays, camera, scene.rig)
+  z, normal, right, down, lens = _on_nose(scene.identity, pose, rays, 21)
   inf = np.float32(np.inf)
   if scene.video.species == 'paper_glasses':
-    # A strip of a printed face, with the eyes of another person.
-    model = head.person((*scene.video.person, 2), scene.video.group)
+    # A strip of a printed face, with the eyes of another identity.
+    model = head.draw_identity((*scene.video.identity, 2), scene.video.group)
     printer = sheets.Printer.draw(static, False)
     place = pose.place + pose.turn @ [0, 0, -static.uniform(103, 108)]
     sheet = sheets.Sheet(pose.turn, place, 1 / static.uniform(110, 200))
@@ -399,7 +399,7 @@ def _attack_glasses(scene, rays, camera, angles, distance, static, moving):
   iris_rgb = tuple(static.uniform(0.05, 0.5, 3).tolist())
   look = static.normal(0, 3, 2).tolist()
   for side in (-1, 1):
-    x, y = head.eye_centre(scene.who, side)
+    x, y = head.eye_centre(scene.identity, side)
     r = np.hypot(right - 2 * side - x - look[0], down - y - look[1])
     colour = materials.mix(colour, iris_rgb, disc * head.ramp(r, 11.5, 10))
     ir = materials.mix(ir, 0.6, disc * head.ramp(r, 11.5, 10))
@@ -431,7 +431,7 @@ def draw(video: Video) -> tuple[Scene, sensors.Settings]:
   )
   scene = Scene(
     video=video,
-    who=head.person(video.person, video.group),
+    identity=head.draw_identity(video.identity, video.group),
     rig=rig,
     lights=lighting.draw(rng, outdoor),
     distance=rng.uniform(*rig.distance),

@@ -14,12 +14,12 @@ WINDOW = 360.0  # mm from black to white in the 8-bit visualisation of depth
 
 @dataclasses.dataclass(frozen=True)
 class Rig:
-  """The sensors of one data set, and how people stand before them."""
+  """The sensors of one data set, and the distances of subjects from them."""
 
   rgb_size: int
   depth_size: int
   ir_size: int
-  crop: tuple[float, float]  # height of the picture at the face, mm
+  crop: tuple[float, float]  # height of the image at the face, mm
   distance: tuple[float, float]  # of the face, mm
   yaw: float  # standard deviations, degrees
   pitch: float
@@ -72,7 +72,7 @@ class Settings:
   exposure: float  # mean of the face after exposure, linear
   white: np.ndarray  # [3] white balance
   ir_gain: float
-  shift: np.ndarray  # [2] what is left of the cameras' parallax after registration, of the picture
+  shift: np.ndarray  # [2] parallax left after registration, as a share of the image
   lamp: np.ndarray  # [3] place of the infrared lamp, mm
   jpeg: int
 
@@ -90,7 +90,7 @@ def settle(rig: Rig, rng: np.random.Generator) -> Settings:
 
 
 def resample(image: np.ndarray, size: int, shift: np.ndarray = (0, 0), how=cv2.INTER_LINEAR):
-  """A picture [h, h] or [h, h, C] as another camera of `size` pixels sees it."""
+  """An image [h, h] or [h, h, C] as another camera of `size` pixels sees it."""
   scale = size / image.shape[0]
   middle = (scale - 1) / 2
   move = np.float32([[scale, 0, middle + shift[0] * size], [0, scale, middle + shift[1] * size]])
@@ -134,7 +134,7 @@ def rgb_camera(
   """
   n = radiance.shape[1]
   middle = radiance[:, n // 5 : -n // 5 : 2, n // 5 : -n // 5 : 2].mean(0)
-  # Exposure by the middle of the picture, whatever is there; bright spots count little.
+  # Exposure by the middle of the image, whatever is there; bright spots count little.
   gain = settings.exposure / max(float(np.minimum(middle, 4 * np.median(middle)).mean()), 1e-4)
   image = np.ascontiguousarray((radiance * gain * settings.white[:, None, None]).transpose(1, 2, 0))
   image = cv2.GaussianBlur(image, (0, 0), rig.blur * n / size)
@@ -149,7 +149,7 @@ def rgb_camera(
 def infrared_camera(
   radiance: np.ndarray, rig: Rig, settings: Settings, rng: np.random.Generator
 ) -> np.ndarray:
-  """An infrared picture [size, size] in 0..1 from radiance [H, W]."""
+  """An infrared image [size, size] in 0..1 from radiance [H, W]."""
   n, size = radiance.shape[0], rig.ir_size
   image = cv2.GaussianBlur(radiance * settings.ir_gain, (0, 0), 0.7 * n / size)
   image = resample(image, size, settings.shift)
@@ -215,7 +215,7 @@ def depth_camera(
 
 
 def visualise(depth: np.ndarray, window: float = WINDOW) -> np.ndarray:
-  """8-bit picture of a depth map [H, W] in mm: near is bright, the median 0.5, holes are 0.
+  """8-bit image of a depth map [H, W] in mm: near is bright, the median 0.5, holes are 0.
 
   value = 0.5 - (depth - median) / window, clipped to [1/255, 1]; the median is that of all
   measured points.

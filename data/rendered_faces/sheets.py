@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from flexfas_jax.data.rendered_faces import materials
-from flexfas_jax.data.rendered_faces.head import MOUTH_Y, Person, eye_centre, ramp, rotate, traits
+from flexfas_jax.data.rendered_faces.head import MOUTH_Y, Identity, eye_centre, ramp, rotate, traits
 from flexfas_jax.data.rendered_faces.materials import Layer, Material, coat
 
 
@@ -52,14 +52,14 @@ class Sheet:
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-  """A picture of a person, as encoded in a file, and where on it the parts of the face are."""
+  """An image of an identity, as encoded in a file, and where on it the parts of the face are."""
 
   rgb: np.ndarray  # [n, n, 3] in 0..1
   where: np.ndarray  # [n, n, 3]: canonical x, y (far away outside the head), face 0..1
   mm: float  # millimetres of the face per pixel
 
   def at(self, right: np.ndarray, down: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Looks the picture up at life size, mm from its middle: rgb [3, H, W], where [3, H, W]."""
+    """Samples the image at life size, mm from its middle: rgb [3, H, W], where [3, H, W]."""
     middle = (self.rgb.shape[0] - 1) / 2
     column, row = (np.float32(a / self.mm + middle) for a in (right, down))
     rgb = cv2.remap(self.rgb, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -134,7 +134,7 @@ def _wavy(sheet, normal, right, down, rng):
   return (normal / np.sqrt(np.square(normal).sum(0))).astype(np.float32)
 
 
-def holes(who: Person, where: np.ndarray, nose: bool, mouth: bool) -> np.ndarray:
+def holes(identity: Identity, where: np.ndarray, nose: bool, mouth: bool) -> np.ndarray:
   """Distance to the cut, [H, W]: below 1 is cut out (eyes always), 1 is its edge.
 
   Args:
@@ -144,10 +144,10 @@ def holes(who: Person, where: np.ndarray, nose: bool, mouth: bool) -> np.ndarray
     mouth: is the mouth cut out.
   """
   x, y = where[:2]
-  s = traits(who)
+  s = traits(identity)
   cut = np.full_like(x, 9)
   for side in (-1, 1):
-    ex, ey = eye_centre(who, side)
+    ex, ey = eye_centre(identity, side)
     cut = np.minimum(cut, np.hypot((x - ex) / 18.5, (y - ey) / 10.5))
   if nose:
     half = 9 + 12 * ramp(y, 0, 44)

@@ -150,7 +150,7 @@ def test_every_species_has_a_category_and_can_be_drawn():
 
 def test_people_are_disjoint():
   people = [
-    {(video.subject, video.person) for video in videos}
+    {(video.subject, video.identity) for video in videos}
     for dataset in populations.DATASETS
     for videos in populations.plan(dataset).values()
   ]
@@ -279,7 +279,7 @@ def test_ink_fades_in_infrared_unless_it_is_carbon():
 
 
 def test_depth_and_normals_agree_and_the_pose_turns_both():
-  who = head.person((0, 7))
+  who = head.draw_identity((0, 7))
   camera = head.Pinhole(120, 120 / 250 * 600, (59.5, 59.5))
   places = []
   for yaw in (-0.4, 0.4):
