@@ -1,6 +1,6 @@
-"""`flexfas COMMAND ...`, which is also `python -m flexfas_jax COMMAND ...`.
+"""`flexfas COMMAND ...` or `python -m flexfas_jax COMMAND ...`.
 
-A command imports its own module alone, so that an installation without jax scores and predicts.
+Only the module of the command is imported: scoring and prediction work without jax.
 """
 
 import difflib
@@ -9,29 +9,35 @@ import sys
 from typing import NamedTuple
 
 import flexfas_jax
-from flexfas_jax import errors
+from flexfas_jax import command_line, errors
 
 
 class Command(NamedTuple):
-  """What runs under a name."""
+  """A command of `flexfas`."""
 
-  module: str  # of flexfas_jax; its `main(arguments)` returns the exit code
-  about: str  # one line of the help
-  mode: str = ''  # of flexfas_jax.main; these commands also take a run's folder in place of flags
+  module: str  # in flexfas_jax; its `main(arguments)` returns the exit code
+  summary: str  # a line of the help
+  mode: str = ''  # --mode of flexfas_jax.main; such a command also takes the folder of a run
 
 
 COMMANDS = {
-  'train': Command('main', 'train what a config describes, and evaluate it', 'train_and_evaluate'),
-  'evaluate': Command('main', "score a run's tests again: evaluate RUN", 'evaluate'),
-  'export': Command('main', 'make a bundle for devices of a run: export RUN', 'export'),
-  'preflight': Command('main', 'compile for a TPU slice without having one', 'preflight'),
+  'train': Command('main', 'train and evaluate the model of a config', 'train_and_evaluate'),
+  'evaluate': Command('main', 'evaluate a run again: evaluate RUN', 'evaluate'),
+  'export': Command('main', 'export a run as a bundle for devices: export RUN', 'export'),
+  'preflight': Command('main', 'compile for a TPU slice without a TPU', 'preflight'),
   'prepare': Command('prepare', 'build a data set'),
   'lint': Command('lint', 'check protocol lists and manifests'),
   'score': Command('score', 'evaluate score files of any framework'),
   'ensemble': Command('ensemble', 'average score files'),
   'evaluate_members': Command('evaluate_members', 'score several runs in one program'),
-  'predict': Command('predict', 'decide about images with a bundle'),
-  'demo': Command('demo', 'try a bundle on a local page'),
+  'predict': Command('predict', 'classify images with a bundle: predict BUNDLE --rgb=FILE'),
+  'demo': Command('demo', 'try a bundle on a local web page: demo BUNDLE --open'),
+}
+_GROUPS = {
+  'data': ('prepare', 'lint'),
+  'models': ('train', 'evaluate', 'export', 'preflight'),
+  'scores': ('score', 'ensemble', 'evaluate_members'),
+  'prediction': ('predict', 'demo'),
 }
 
 
@@ -39,14 +45,14 @@ def main(argv: list[str] | None = None) -> int:
   """Runs a command.
 
   Args:
-    argv: the command's name and its arguments; the process's own if None.
+    argv: the name of the command and its arguments; those of the process if None.
 
   Returns:
     The exit code.
   """
   name, *arguments = (sys.argv[1:] if argv is None else argv) or ['']
-  if name in ('-h', '--help'):
-    print(_help())
+  if name in ('-h', '--help', 'help'):
+    command_line.print_help(_help())
     return 0
   if name == '--version':
     print(f'flexfas_jax {flexfas_jax.__version__}')
@@ -69,24 +75,23 @@ def main(argv: list[str] | None = None) -> int:
 
 def _help() -> str:
   width = max(map(len, COMMANDS))
-  lines = [f'  {name:{width}}  {command.about}' for name, command in COMMANDS.items()]
-  return '\n'.join(
-    [
-      'usage: flexfas COMMAND ...',
-      '',
-      'Train one multi-modal face anti-spoofing model, evaluate it, and use it.',
-      '',
-      'commands:',
-      *lines,
-      '',
-      'examples:',
-      '  flexfas train --config=vit_fusion --workdir=runs/vit_fusion',
-      '  flexfas export runs/vit_fusion',
-      '  flexfas score scores.csv --dev=val_scores.csv --report=report.html',
-      '',
-      'flexfas COMMAND --help: its options and exit codes. flexfas --version: the version.',
-    ]
+  lines = [
+    'usage: flexfas COMMAND ...',
+    '',
+    'Train a multi-modal face anti-spoofing model, evaluate it, and use it.',
+  ]
+  for group, names in _GROUPS.items():
+    lines += ['', f'{group}:']
+    lines += [f'  {name:{width}}  {COMMANDS[name].summary}' for name in names]
+  examples = (
+    'train --config=vit_fusion --workdir=runs/vit_fusion',
+    'export runs/vit_fusion',
+    'predict runs/vit_fusion/bundle --rgb=face.jpg --depth=face_depth.png --ir=face_ir.png',
+    'score scores.csv --dev=val_scores.csv --report=report.html',
   )
+  lines += ['', command_line.format_examples('flexfas', examples), '']
+  lines.append('flexfas COMMAND --help: options and exit codes. flexfas --version: the version.')
+  return '\n'.join(lines)
 
 
 def _unknown(name: str) -> int:
@@ -94,8 +99,8 @@ def _unknown(name: str) -> int:
     print(_help(), file=sys.stderr)
     return errors.ConfigError.exit_code
   near = difflib.get_close_matches(name, COMMANDS, 1)
-  hint = f'; did you mean {near[0]!r}?' if near else ''
-  print(f'error: unknown command {name!r}{hint} (flexfas --help lists them)', file=sys.stderr)
+  hint = f'did you mean {near[0]!r}?' if near else f'choose one of: {", ".join(COMMANDS)}.'
+  print(f'error: unknown command {name!r}; {hint} See flexfas --help.', file=sys.stderr)
   return errors.ConfigError.exit_code
 
 

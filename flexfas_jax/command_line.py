@@ -16,6 +16,8 @@ A command module has two functions:
 
 import argparse
 import contextlib
+import os
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +26,25 @@ from flexfas_jax.errors import ConfigError, exit_code_of
 
 EXIT_CODES = {0: 'done', 2: 'wrong usage', 3: 'bad data'}  # of a command that lists no others
 _WIDTH = 100  # characters of a help line
+
+
+class _Parser(argparse.ArgumentParser):
+  def print_help(self, file=None) -> None:
+    if file is None:
+      print_help(self.format_help())
+    else:
+      super().print_help(file)
+
+
+class _StoreOnce(argparse.Action):
+  """Refuses a second value, which argparse would silently keep in place of the first."""
+
+  def __call__(self, parser, namespace, values, option_string=None):
+    given = vars(namespace).setdefault('_given', set())
+    if self.dest in given:
+      parser.error(f'{option_string} is given twice')
+    given.add(self.dest)
+    setattr(namespace, self.dest, values)
 
 
 def make_parser(
@@ -44,19 +65,42 @@ def make_parser(
     details: text between the examples and the exit codes, printed as it is.
 
   Returns:
-    A parser with the option `--debug`. It does not accept abbreviated options.
+    A parser with the option `--debug`. It accepts no abbreviated options, and an option that
+    stores one value only once.
   """
-  prog = f'python -m flexfas_jax.{command}'
+  prog = program_name(command)
   epilog = [format_examples(prog, examples), details.strip('\n'), format_exit_codes(exit_codes)]
-  parser = argparse.ArgumentParser(
+  parser = _Parser(
     prog=prog,
     description=description,
     epilog='\n\n'.join(filter(None, epilog)),
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
+  parser.register('action', None, _StoreOnce)
   parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
   return parser
+
+
+def program_name(command: str) -> str:
+  """How this process was started: 'flexfas score' or 'python -m flexfas_jax.score'."""
+  folder, file = os.path.split(sys.argv[0])
+  if command == 'main':  # no command of flexfas: train, evaluate, export and preflight in one
+    return 'python -m flexfas_jax.main'
+  if os.path.splitext(file)[0] == 'flexfas':
+    return f'flexfas {command}'
+  if file == '__main__.py' and os.path.basename(folder) == 'flexfas_jax':
+    return f'python -m flexfas_jax {command}'
+  return f'python -m flexfas_jax.{command}'
+
+
+def print_help(text: str) -> None:
+  """Prints a help text. The reader may close the pipe early, as in `--help | head`."""
+  try:
+    print(text, end='' if text.endswith('\n') else '\n', flush=True)
+  except BrokenPipeError:
+    # Python flushes stdout again when it exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def format_examples(prog: str, examples: Sequence[str]) -> str:

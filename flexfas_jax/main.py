@@ -177,7 +177,7 @@ def _with_config_file(argv: list[str]) -> list[str]:
 def _parse(argv: list[str]) -> list[str]:
   """Parses the flags; prints help or an error and ends the process if they ask for it or fail."""
   if any(a in ('--help', '-h', '-help') for a in argv[1:]):
-    print(_help())
+    command_line.print_help(_help())
     sys.exit(0)
   try:
     rest = flags.FLAGS([_NO_PRETRAINING.get(a, a) for a in _with_config_file(argv)])

@@ -1,15 +1,15 @@
-"""Decides about pictures by an exported bundle: `python -m flexfas_jax.predict --help`."""
+"""Classifies faces with an exported bundle: `python -m flexfas_jax.predict --help`."""
 
 import argparse
 import collections
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from flexfas_jax import errors, label_mapping, schema
-from flexfas_jax.errors import ConfigError, DataError, StateError, exit_code_of
+from flexfas_jax import command_line, errors, label_mapping, schema
+from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.progress import show_progress
 from flexfas_jax.protocols.findings import Finding, write_csv
@@ -24,160 +24,235 @@ with errors.required_imports(__name__):
     formats,
     samples,
     score_table,
+    sensor_names,
   )
 
-_SHOWN = 20  # bad samples that are printed
+_LISTED = 20  # bad samples that are printed
 
-_HELP = """\
-Decides about a face: bona_fide, attack, or fta (failure to acquire: no face, a modality that is
-given and unusable, a model that computed no number). Only bona_fide is accepted.
+_DESCRIPTION = """\
+Classifies a face with an exported bundle. The decision is bona_fide, attack, or fta (failure to
+acquire: no face, an unusable image, or no finite score). Only bona_fide is accepted.
 
-Images are JPEG, PNG, TIFF, WebP or NumPy arrays (NPY) of 8 or 16 bits, HEIC with the extra
-`formats`; depth may be floating point with --depth_unit. EXIF's orientation is applied. A modality
-that is not given is absent, as it was in training, and the threshold is that of the modalities that
-were used, from the bundle. A modality that is given and unusable (no signal, too late) makes the
-sample an fta, unless --allow_absent names it: if an attacker can cover a sensor, security drops to
-that of the weakest remaining subset. An image of another bit depth than the bundle knows is
-refused, never converted. So are images that are not registered, by their sizes (--sizes), and what
-is no regular file of at most 64 MB, has a side of less than 16 pixels or more pixels than
---max_pixels.
+For one face, name the image of each sensor: --rgb=FILE --depth=FILE --ir=FILE. Any subset that the
+model serves will do: a modality that is not given is absent, and the bundle has a threshold for
+each subset. For many faces, give one of --folder, --manifest, --data."""
 
---folder and --manifest follow the same rule. --data counts a modality that is given and unusable as
-absent, as evaluation does, so that its figures equal those of results.json.
+_EXAMPLES = (
+  'bundle --rgb=face.jpg --depth=face_depth.png --ir=face_ir.png',
+  'bundle --rgb=room.jpg --crop=yunet --yunet=yunet.onnx --json',
+  'bundle --rgb=a.png --depth=b.png --times=rgb=1.00,depth=1.08 \\\n    --max_skew=0.05',
+  'bundle --folder=images --out=scores.csv',
+  'bundle --data=rendered_faces/surf_like:test --data_dir=prepared \\\n    --out=test.csv',
+)
 
---folder finds the images of a sample by their paths: they differ by the sensor's name alone, as in
-a/rgb/1.jpg, a/depth/1.png, a/ir/1.png or 1_rgb.jpg, 1_ir.png; a path without one is of RGB. Names
-of sensors that are not read (ir1, thermal, depth_map) are refused. A file of another format that
-may be the image of a sensor makes its sample a bad one; other files are counted and named.
+_USAGE = """\
+%(prog)s BUNDLE [--rgb=FILE] [--depth=FILE] [--ir=FILE] [option ...]
+       %(prog)s BUNDLE --folder=DIR [--out=FILE.csv] [option ...]
+       %(prog)s BUNDLE --manifest=FILE.csv [--out=FILE.csv] [option ...]
+       %(prog)s BUNDLE --data=SET:SPLIT [--out=FILE.csv] [option ...]"""
 
-With --crop the face is cut out first. Of several faces the largest is taken; of equal ones the most
-central. One that is too small or cut by the border is no face."""
+_DETAILS = """\
+image files:
+  JPEG, PNG, TIFF, WebP and NumPy arrays (NPY) of 8 or 16 bits; HEIC with the extra `formats`. Depth
+  may be floating point with --depth_unit. EXIF orientation is applied. An image is rejected if its
+  bit depth differs from the bundle's, if the sizes of a sample do not agree (--sizes), if a side is
+  shorter than 16 pixels, if it has more than --max_pixels, or if the file exceeds 64 MB.
+  The model expects an image of a face, cropped as its training data was. With --crop the face is
+  cropped first: the largest one, of equally large ones the most central. A face that is too small
+  or cut by the border is rejected.
 
-_EXAMPLE = """\
-examples:
-  python -m flexfas_jax.predict bundle --rgb=face.jpg --depth=face_depth.png --ir=face_ir.png
-  python -m flexfas_jax.predict bundle --rgb=room.jpg --crop=yunet --yunet=yunet.onnx --json
-  python -m flexfas_jax.predict bundle --rgb=a.png --depth=b.png --times=rgb=1.00,depth=1.08 \\
-    --max_skew=0.05
-  python -m flexfas_jax.predict bundle --folder=pictures --out=scores.csv
-  python -m flexfas_jax.predict bundle --data=rendered_faces/surf_like:test --data_dir=prepared \\
-    --out=test.csv && python -m flexfas_jax.score test.csv --dev=val.csv
+unusable sensors:
+  A modality that is given but unusable (no signal, stale) makes the sample an fta, unless
+  --allow_absent names it. If an attacker can cover a sensor, security drops to that of the weakest
+  remaining subset. --data counts an unusable modality as absent, as evaluation does, so that its
+  figures equal those of results.json.
 
-exit codes: 0 decided, whatever the decision is (read it, or --json's "accepted"); 2 wrong usage, a
-library that is not installed; 3 bad images or names of files; 4 a bundle that is damaged, from
-another version, unsigned, or without the threshold, or a model that computed nan"""
+folders:
+  The images of a sample have paths that differ only by the name of the sensor: a/rgb/1.jpg,
+  a/depth/1.png, a/ir/1.png or 1_rgb.jpg, 1_ir.png. A path without such a name is RGB. Names of
+  other sensors (ir1, thermal, depth_map) are rejected. A file of another format that may be the
+  image of a sensor makes its sample a bad one; other files are listed and ignored."""
+
+_EXIT_CODES = {
+  0: 'done, whatever the decision is: read it, or "accepted" of --json',
+  2: 'wrong usage, or a library that is not installed',
+  3: 'bad images or file names',
+  4: 'a bundle that is damaged, of another version, unsigned, or without the threshold; a model '
+  'output that is nan',
+}
 
 
 def main(argv: list[str] | None = None) -> int:
   """Runs the command.
 
   Args:
-    argv: the arguments; the process's own if None.
+    argv: the arguments; those of the process if None.
 
   Returns:
     The exit code.
   """
-  args = _parser().parse_args(argv)
-  return exit_code_of(lambda: _predict(args), args.debug)
+  return command_line.run(_parser(), _predict, argv)
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog='python -m flexfas_jax.predict',
-    description=_HELP,
-    epilog=_EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
-  refuse_repeated(parser)
-  add = parser.add_argument
-  add('bundle', metavar='BUNDLE', type=Path, help='a folder that --mode=export made')
-  one = parser.add_argument_group('one sample').add_argument
-  for modality in schema.MODALITIES:
-    one(f'--{modality}', metavar='FILE', type=Path, help='left out: absent')
-  one('--box', metavar='L,T,R,B', help='the face, in pixels of RGB as it is shown (--crop=box)')
-  one('--times', metavar='NAME=S,...', help='seconds of each image, and of now; an image that is '
-      'later than now by more than 50 ms is unusable')  # fmt: skip
-  one('--max_age', metavar='S', type=float, help='seconds that a picture may be older than now')
+  parser = command_line.make_parser('predict', _DESCRIPTION, _EXAMPLES, _EXIT_CODES, _DETAILS)
+  parser.usage = _USAGE
+  add_model_options(parser)
+  # Collected for an error that shows how to name the sensor of each image.
+  parser.add_argument('unnamed', nargs='*', default=[], help=argparse.SUPPRESS)
 
-  many = parser.add_argument_group('many samples').add_argument
-  many('--folder', metavar='DIR', type=Path, help='a/rgb/1.jpg, a/depth/1.png, ... are one sample')
-  many('--manifest', metavar='FILE.csv', type=Path, help='columns as in data/manifest/README.md, '
-       'and perhaps rgb_time, depth_time, ir_time (seconds)')  # fmt: skip
-  many('--root', metavar='DIR', type=Path, help="where its paths start; default: the manifest's")
-  many(
+  add = parser.add_argument_group('one sample').add_argument
+  for modality in schema.MODALITIES:
+    add(f'--{modality}', metavar='FILE', type=Path, help=f'{modality} image; default: absent')
+  add('--box', metavar='L,T,R,B', help='the face, in pixels of the upright RGB image (--crop=box)')
+  add(
+    '--times',
+    metavar='NAME=S,...',
+    help='capture time of each image, and the time `now`, in seconds; an image later than now by '
+    'more than 50 ms is unusable',
+  )
+
+  add = parser.add_argument_group('many samples').add_argument
+  add('--folder', metavar='DIR', type=Path, help='images by path: a/rgb/1.jpg, a/depth/1.png, ...')
+  add(
+    '--manifest',
+    metavar='FILE.csv',
+    type=Path,
+    help='list with the columns of data/manifest/README.md, optionally rgb_time, depth_time, '
+    'ir_time (seconds)',
+  )
+  add('--root', metavar='DIR', type=Path, help="folder of the manifest's paths; default: its own")
+  add(
     '--labels',
     metavar='VALUE=LABEL,...',
-    help='what its labels mean, in place of 1=bona_fide,0=attack',
+    help="meaning of the manifest's labels; default: 1=bona_fide,0=attack",
   )
-  many('--data', metavar='SET:SPLIT', help='a prepared set, as configs name it; unusable is absent')
-  many('--data_dir', metavar='DIR', default='prepared', help='default: prepared')
-  many('--out', metavar='FILE.csv', type=Path, help='a score file: every subset, and decisions')
-  many('--on_bad', choices=('fail', 'skip'), default='fail', help='samples with files that cannot '
-       'be used: end with exit code 3 (default), or leave them out and list them in '
-       'FILE.bad_files.csv beside --out')  # fmt: skip
+  add('--data', metavar='SET:SPLIT', help='prepared data set, as named in configs')
+  add('--data_dir', metavar='DIR', default='prepared', help='default: %(default)s')
+  add('--out', metavar='FILE.csv', type=Path, help='score file: every subset, and the decisions')
+  add(
+    '--on_bad',
+    choices=('fail', 'skip'),
+    default='fail',
+    help='fail: exit code 3 if a sample has unusable files (default); skip: leave such samples out '
+    'and list them in FILE.bad_files.csv next to --out',
+  )
 
-  how = parser.add_argument_group('how').add_argument
-  add_model_arguments(how)
-  how('--max_skew', metavar='S', type=float, help="seconds that a picture's time may differ from "
-      "RGB's (or the first's); one that differs by more is unusable")  # fmt: skip
-  add('--json', action='store_true', help='print JSON: one object per sample, each on its line')
-  add('--debug', action='store_true', help='show the traceback of an error')
+  add_image_options(parser)
+  add = add_decision_options(parser)
+  add(
+    '--max_skew',
+    metavar='S',
+    type=float,
+    help="seconds; an image is unusable if its time differs by more from RGB's (or the first's)",
+  )
+  add('--max_age', metavar='S', type=float, help='seconds; an image older than this is unusable')
+  add_verification_options(parser)
+
+  add = parser.add_argument_group('output').add_argument
+  add('--json', action='store_true', help='print one JSON object per sample, each on its own line')
   return parser
 
 
-class _StoreOnce(argparse.Action):
-  def __call__(self, parser, namespace, values, option_string=None):
-    given = vars(namespace).setdefault('_given', set())
-    if self.dest in given:
-      parser.error(f'{option_string} is given twice, and the last would replace the first')
-    given.add(self.dest)
-    setattr(namespace, self.dest, values)
-
-
-def refuse_repeated(parser: argparse.ArgumentParser) -> None:
-  """Makes a parser refuse an option that is given twice; call it before options are added.
-
-  Of `--require=depth --require=ir` argparse keeps the last alone.
-  """
-  parser.register('action', None, _StoreOnce)
-
-
-def add_model_arguments(add) -> None:
-  """What `predict` and `demo` have in common; `load` reads them."""
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+  """Adds the bundle and the choice of a model in it, for `predict` and `demo`."""
+  add = parser.add_argument_group('model').add_argument
   order = ', '.join(formats.RUNTIMES)
-  add('--format', choices=formats.ALL, help=f'default: the first that can be run of {order}')
-  add('--precision', choices=formats.PRECISIONS, default='float32', help='default: float32')
+  add('bundle', metavar='BUNDLE', type=Path, help='folder that `flexfas export` made')
+  add('--format', choices=formats.ALL, help=f'default: the first of {order} that is installed')
+  add('--precision', choices=formats.PRECISIONS, default='float32', help='default: %(default)s')
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+  """Adds the options that describe images, for `predict` and `demo`."""
+  add = parser.add_argument_group('images').add_argument
   add(
-    '--crop', choices=('none', 'box', 'landmarks', 'yunet'), help='default: pictures are of faces'
+    '--crop',
+    choices=('none', 'box', 'landmarks', 'yunet'),
+    help='how to crop the face; default: the images are cropped',
   )
-  add('--yunet', metavar='FILE', default='', help='face_detection_yunet_*.onnx, which you have')
-  add('--margin', type=float, default=0.3, help="of the box's longer side; default: 0.3")
-  add('--align', choices=('none', 'eyes'), default='none', help='eyes: turn them level')
-  add('--require', metavar='NAME,...', help='without these nothing is decided')
-  add('--allow_absent', metavar='NAME,...', default='',
-      help='modalities that count as absent where they are given and unusable (no signal, stale); '
-      'of the others, that is a failure to acquire')  # fmt: skip
-  add('--sizes', choices=image_checks.SIZES, default='aspect',
-      help='how the sizes of a sample agree; default: aspect (ratios within 5 %%); any: for crops '
-      'that were made for each modality')  # fmt: skip
-  add('--max_pixels', metavar='N', type=int, default=image_files.MAX_PIXELS,
-      help='of an image, checked before it is decoded; default: %(default)s')  # fmt: skip
-  add('--depth_unit', metavar='UNIT', default='', help='of 16-bit depth: mm, or the mm of one '
-      'step, e.g. 0.1mm, 0.25mm; 65535 is then read as 0 (not measured). Of floating point: m or '
-      'mm. Default: mm, and an image with 65535 or floating point is refused')  # fmt: skip
-  add('--ir_bits', metavar='N', default='', help='significant bits of 16-bit infrared, which are '
-      'scaled to 16: 8, 10, 12, 14 or 16. Default: 16, and an image that uses fewer is '
-      'refused')  # fmt: skip
-  add('--sha256', metavar='HEX', help="that the bundle's card.json must have: sha256sum card.json")
-  add('--public_key', metavar='FILE', help='PEM file of an Ed25519 key: refuse a bundle that its '
-      'private key did not sign (--mode=export --sign_key); requires the `sign` extra')  # fmt: skip
-  add('--min_sequence', metavar='N', type=int, help='refuse a bundle whose sequence number is '
-      'lower, though it is signed: an older export')  # fmt: skip
+  add('--yunet', metavar='FILE', default='', help='your copy of face_detection_yunet_*.onnx')
+  add(
+    '--margin',
+    type=float,
+    default=0.3,
+    help="added on each side, as a share of the box's longer side; default: %(default)s",
+  )
+  add(
+    '--align',
+    choices=('none', 'eyes'),
+    default='none',
+    help='eyes: rotate so that the eyes are level; default: %(default)s',
+  )
+  add(
+    '--sizes',
+    choices=image_checks.SIZES,
+    default='aspect',
+    help='how the image sizes of a sample must agree; aspect: aspect ratios within 5 %% (default); '
+    'any: for modalities that were cropped separately',
+  )
+  add(
+    '--max_pixels',
+    metavar='N',
+    type=int,
+    default=image_files.MAX_PIXELS,
+    help='limit of an image, checked before it is decoded; default: %(default)s',
+  )
+  add(
+    '--depth_unit',
+    metavar='UNIT',
+    default='',
+    help='unit of 16-bit depth: mm, or a step such as 0.1mm or 0.25mm, with 65535 read as 0 (not '
+    'measured); of floating-point depth: m or mm. Default: mm, and images with 65535 or floating '
+    'point are rejected',
+  )
+  add(
+    '--ir_bits',
+    metavar='N',
+    default='',
+    help='significant bits of 16-bit infrared, scaled to 16: 8, 10, 12, 14 or 16. Default: 16, and '
+    'an image that uses fewer is rejected',
+  )
+
+
+def add_decision_options(parser: argparse.ArgumentParser) -> Callable[..., argparse.Action]:
+  """Adds the rules for absent modalities, for `predict` and `demo`.
+
+  Returns:
+    `add_argument` of their group.
+  """
+  add = parser.add_argument_group('decision').add_argument
+  add('--require', metavar='NAME,...', help='modalities without which there is no decision')
+  add(
+    '--allow_absent',
+    metavar='NAME,...',
+    default='',
+    help='modalities that count as absent if they are given but unusable; otherwise the sample is '
+    'an fta',
+  )
+  return add
+
+
+def add_verification_options(parser: argparse.ArgumentParser) -> None:
+  """Adds the checks of the bundle's origin, for `predict` and `demo`."""
+  add = parser.add_argument_group('verification of the bundle').add_argument
+  add('--sha256', metavar='HEX', help='expected SHA-256 of its card.json')
+  add(
+    '--public_key',
+    metavar='FILE',
+    help='PEM file of an Ed25519 key: reject a bundle that its private key did not sign (export '
+    '--sign_key); requires the `sign` extra',
+  )
+  add(
+    '--min_sequence',
+    metavar='N',
+    type=int,
+    help='reject an older export: a bundle with a lower sequence number, even if it is signed',
+  )
 
 
 def load(args: argparse.Namespace) -> Predictor:
-  """The predictor that arguments describe."""
+  """Loads the predictor that the options of `predict` or `demo` describe."""
   return Predictor.load(
     args.bundle,
     args.format,
@@ -185,7 +260,7 @@ def load(args: argparse.Namespace) -> Predictor:
     crop=args.crop,
     yunet=args.yunet,
     require=_required(args.require),
-    allow_absent=_names(args.allow_absent),
+    allow_absent=command_line.split_names(args.allow_absent),
     sizes=args.sizes,
     max_pixels=args.max_pixels,
     depth_unit=args.depth_unit,
@@ -199,77 +274,110 @@ def load(args: argparse.Namespace) -> Predictor:
 
 
 def _required(text: str | None) -> list[str]:
-  names = _names(text or '')
-  if text is not None and not names:  # a variable of the shell that is not set, for example
-    raise ConfigError(f'--require={text} names no modality: name some, or leave it out')
+  names = command_line.split_names(text)
+  if text is not None and not names:  # e.g. an unset shell variable
+    raise ConfigError(f'--require={text} names no modality: name some, or omit the option')
   return names
 
 
-def _names(text: str) -> list[str]:
-  return [name.strip() for name in text.split(',') if name.strip()]
-
-
 def _predict(args: argparse.Namespace) -> None:
-  given = {m: path for m in schema.MODALITIES if (path := getattr(args, m)) is not None}
-  many = [name for name in ('folder', 'manifest', 'data') if getattr(args, name)]
-  if bool(given) + len(many) != 1:
+  images = {m: path for m in schema.MODALITIES if (path := getattr(args, m)) is not None}
+  _check_source(args, images)
+  _check_options(args, one_sample=bool(images))
+  if args.out:
+    _check_out(args)
+  predictor = load(args)
+  if images:
+    _predict_one(predictor, images, args)
+  else:
+    _predict_many(predictor, *_read_samples(predictor, args), args)
+
+
+def _check_source(args: argparse.Namespace, images: dict[str, Path]) -> None:
+  if args.unnamed:
+    raise ConfigError(f'name the sensor of each image, e.g. {_with_sensors(args.unnamed)}')
+  sources = [f'--{name}' for name in ('folder', 'manifest', 'data') if getattr(args, name)]
+  if images:
+    sources.insert(0, f'--{next(iter(images))}')
+  if not sources:
     raise ConfigError(
-      'give pictures (--rgb=F, --depth=F, --ir=F), or one of --folder, --manifest, --data'
+      'no images: give --rgb=FILE, --depth=FILE, --ir=FILE (one sample), or one of --folder, '
+      '--manifest, --data'
     )
-  if many and (args.box or args.times or args.max_age is not None):
-    raise ConfigError(f'--box, --times and --max_age are of one sample, not of --{many[0]}')
-  if many and args.max_skew is not None and not args.manifest:
-    raise ConfigError(f'--max_skew needs times: a --manifest has them, --{many[0]} does not')
-  told = args.box if given else args.manifest and args.crop
-  if args.crop in ('box', 'landmarks') and (not told or (given and args.crop != 'box')):
-    raise ConfigError(f'--crop={args.crop}: nothing says where the face is: --box, or a --manifest')
+  if len(sources) > 1:
+    raise ConfigError(f'{sources[0]} and {sources[1]} exclude each other')
+
+
+def _with_sensors(paths: Sequence[str]) -> str:
+  """Options for unnamed images, by the sensors in their names, else in the order of modalities."""
+  try:
+    names = [sensor_names.of_path(Path(path).as_posix()).modality for path in paths]
+  except sensor_names.Unclear:
+    names = []
+  if len(set(names)) < len(paths):
+    names = schema.MODALITIES
+  return ' '.join(f'--{name}={path}' for name, path in zip(names, paths, strict=False))
+
+
+def _check_options(args: argparse.Namespace, one_sample: bool) -> None:
+  """Checks options that only some sources have."""
+  for_one = ('box', 'times', 'max_age')
+  for_many = {'out': None, 'on_bad': 'fail'}  # option: default
+  if not one_sample and (given := [n for n in for_one if getattr(args, n) is not None]):
+    raise ConfigError(f'--{given[0]} applies to one sample (--rgb, --depth, --ir)')
+  if one_sample and (given := [n for n in for_many if getattr(args, n) != for_many[n]]):
+    raise ConfigError(f'--{given[0]} requires --folder, --manifest or --data')
+  if args.max_skew is not None and not one_sample and not args.manifest:
+    raise ConfigError('--max_skew requires capture times: --times, or columns of a --manifest')
+  if args.crop == 'box' and not (args.box or args.manifest):
+    raise ConfigError('--crop=box requires the box: --box, or columns of a --manifest')
+  if args.crop == 'landmarks' and not args.manifest:
+    raise ConfigError('--crop=landmarks requires a --manifest with columns of the landmarks')
   if args.data and (args.depth_unit or args.ir_bits):
-    raise ConfigError('--depth_unit and --ir_bits: --data has the units that prepare stored')
-  if given and args.out:
-    raise ConfigError('--out is of --folder, --manifest and --data')
-  if given and args.on_bad != 'fail':
-    raise ConfigError('--on_bad is of --folder, --manifest and --data')
-  if args.out and (args.out.suffix != '.csv' or not args.out.parent.is_dir()):
-    raise ConfigError(f'--out={args.out}: write NAME.csv, in a folder that is there')
-  if args.out and args.manifest and args.out.resolve() == args.manifest.resolve():
-    raise ConfigError(f'--out={args.out} would overwrite the manifest')
-  if args.out and score_table.is_foreign(header := score_files.header_path(args.out)):
+    raise ConfigError('--depth_unit and --ir_bits do not apply to --data, which is converted')
+
+
+def _check_out(args: argparse.Namespace) -> None:
+  if args.out.suffix != '.csv':
+    raise ConfigError(f'--out={args.out}: the name of a score file ends in .csv')
+  command_line.check_output('--out', args.out, [args.manifest] if args.manifest else [])
+  header = score_files.header_path(args.out)
+  if score_table.is_foreign(header):
     raise ConfigError(
-      f'--out={args.out} would overwrite {header}, which is no header of a score file; choose '
+      f'--out={args.out} would overwrite {header}, which is not the header of a score file: choose '
       'another name'
     )
-  predictor = load(args)
-  if given:
-    _one(predictor, given, args)
-  else:
-    _many(predictor, *_samples(predictor, args), args)
 
 
-def _one(predictor: Predictor, given: dict[str, Path], args: argparse.Namespace) -> None:
-  named = [m for m in predictor.modalities if m in given]
-  if len(named) == len(given) and (refused := predictor.refusal(named)):
-    raise ConfigError(refused)  # as asked it can never be answered
-  predictor.warm_up()  # so that the time that is told is a decision's
+def _predict_one(predictor: Predictor, images: dict[str, Path], args: argparse.Namespace) -> None:
+  known = [m for m in predictor.modalities if m in images]
+  if len(known) == len(images) and (refusal := predictor.refusal(known)):
+    raise ConfigError(refusal)
+  predictor.warm_up()  # so that the printed time is that of a decision
   decision = predictor(
-    **given,
-    times=_times(args.times),
+    **images,
+    times=_parse_times(args.times),
     max_skew=args.max_skew,
     max_age=args.max_age,
-    box=_numbers('--box', args.box) if args.box else None,
+    box=_parse_numbers('--box', args.box) if args.box else None,
   )
   if args.json:
     print(json.dumps(decision.as_json()))
   else:
-    print('\n'.join(_lines(predictor, decision)))
+    print('\n'.join(_format_decision(predictor, decision)))
   sys.stdout.flush()
 
 
-def _lines(predictor: Predictor, decision: Decision) -> list[str]:
-  lines = [f'decision   {decision.outcome}']
+def _format_decision(predictor: Predictor, decision: Decision) -> list[str]:
+  accepted = 'accepted' if decision.accepted else 'not accepted'
+  lines = [f'decision   {decision.outcome} ({accepted})']
   if not math.isnan(decision.threshold):
-    about = predictor.card.contents['thresholds'][decision.subset]
-    rule = f'{about.get("rule", "")} of {decision.subset}'.strip()
-    lines += [f'score      {decision.score:.6f}', f'threshold  {decision.threshold:.6f} ({rule})']
+    entry = predictor.card.contents['thresholds'][decision.subset]
+    rule = f'{entry.get("rule", "")} of {decision.subset}'.strip()
+    lines += [
+      f'score      {decision.score:.6f} (probability of bona fide)',
+      f'threshold  {decision.threshold:.6f} ({rule})',
+    ]
   lines.append(f'used       {", ".join(decision.used) or "nothing"}')
   if decision.unusable:
     lines.append(f'unusable   {", ".join(decision.unusable)}')
@@ -278,130 +386,138 @@ def _lines(predictor: Predictor, decision: Decision) -> list[str]:
   return lines
 
 
-def _times(text: str | None) -> dict[str, float] | None:
+def _parse_times(text: str | None) -> dict[str, float] | None:
   if text is None:
     return None
   pairs = [term.partition('=') for term in text.split(',')]
-  numbers = _numbers('--times', ','.join(value for _, _, value in pairs))
+  numbers = _parse_numbers('--times', ','.join(value for _, _, value in pairs))
   names = [name.strip() for name, _, _ in pairs]
-  if again := [name for name in names if names.count(name) > 1]:
-    raise ConfigError(f'--times={text}: {again[0]} has two times')
+  if repeated := [name for name in names if names.count(name) > 1]:
+    raise ConfigError(f'--times={text}: {repeated[0]} has two times')
   return dict(zip(names, numbers, strict=True))
 
 
-def _numbers(option: str, text: str) -> list[float]:
+def _parse_numbers(option: str, text: str) -> list[float]:
   try:
     return [float(part) for part in text.split(',')]
   except ValueError:
-    raise ConfigError(f'{option}={text}: these are no numbers') from None
+    raise ConfigError(f'{option}={text}: expected numbers') from None
 
 
-def _samples(
+def _read_samples(
   predictor: Predictor, args: argparse.Namespace
 ) -> tuple[Iterable[samples.Sample], int, list[Finding]]:
-  """(samples, how many there are, those that are left out)."""
+  """(samples, their number, bad samples, which are not among them)."""
   if args.data:
-    from flexfas_jax.input_pipeline import sources  # TFDS: only for sets that it prepared
+    from flexfas_jax.input_pipeline import sources  # TFDS: only for prepared sets
 
     source = sources.open_source(args.data, args.data_dir)
     examples = (source[i] for i in range(len(source)))
     return samples.of_examples(examples, predictor.modalities), len(source), []
   if args.folder:
-    found = folders.of_folder(args.folder, args.on_bad)
+    listing = folders.of_folder(args.folder, args.on_bad)
   else:
     labels = label_mapping.parse(args.labels) if args.labels is not None else None
-    found = samples.of_manifest(args.manifest, args.root, labels, args.on_bad)
-    if args.crop in ('box', 'landmarks') and not any(sample.box for sample in found.samples):
-      raise ConfigError(f'--crop={args.crop}: {args.manifest} has no columns that say where')
-    if args.max_skew is not None and not any(sample.times for sample in found.samples):
+    listing = samples.of_manifest(args.manifest, args.root, labels, args.on_bad)
+    if args.crop in ('box', 'landmarks') and not any(sample.box for sample in listing.samples):
+      raise ConfigError(f'--crop={args.crop}: {args.manifest} has no columns for it')
+    if args.max_skew is not None and not any(sample.times for sample in listing.samples):
       raise ConfigError(f'--max_skew: {args.manifest} has no columns rgb_time, depth_time, ir_time')
-  for note in found.notes:
+  for note in listing.notes:
     print(f'note: {note}', file=sys.stderr)
-  return found.samples, len(found.samples), found.bad
+  return listing.samples, len(listing.samples), listing.bad
 
 
-def _many(
+def _predict_many(
   predictor: Predictor,
-  found: Iterable[samples.Sample],
+  dataset: Iterable[samples.Sample],
   n: int,
   bad: list[Finding],
   args: argparse.Namespace,
 ) -> None:
   table = score_table.make(
     predictor,
-    show_progress(found, n, 'samples', transient=True),
+    show_progress(dataset, n, 'samples', transient=True),
     args.max_skew,
     as_evaluated=bool(args.data),
     on_bad=args.on_bad,
   )
   if args.out:
     score_table.write(args.out, table)
-  counts = collections.Counter(decision.outcome for decision in table.decisions)
   if args.json:
-    for sample, decision in zip(table.samples, table.decisions, strict=True):
-      told = decision.as_json()
-      del told['seconds']  # many are decided at once
-      print(json.dumps({'id': sample.id, **told}))
+    _print_json(table)
   elif not args.out:
     for sample, d in zip(table.samples, table.decisions, strict=True):
       print(f'{d.outcome:10} {d.score:8.6f} {d.subset or "nothing":13} {sample.id}')
-  said = ', '.join(f'{counts[o]} {o}' for o in ('bona_fide', 'attack', 'fta'))
-  if unusable := sum(bool(decision.unusable) for decision in table.decisions):
-    said += f'; {unusable} were given an unusable modality'
-  print(f'{len(table.samples)} samples: {said}', file=sys.stderr if args.json else sys.stdout)
-  if args.out:
-    what = 'flexfas_jax.score judges it' if table.labelled else 'no labels: nothing to judge it by'
-    header = score_files.header_path(args.out).name
-    print(f'{args.out}, {header}: {what}', file=sys.stderr if args.json else sys.stdout)
+  _print_summary(table, args.out, sys.stderr if args.json else sys.stdout)
   sys.stdout.flush()
   if args.on_bad == 'skip':
-    where = str(args.folder or args.manifest or args.data)
-    bad = bad + [Finding('row', where, s.row, f'{s.id}: {text}') for s, text in table.faults]
+    source = str(args.folder or args.manifest or args.data)
+    bad = bad + [Finding('row', source, s.row, f'{s.id}: {text}') for s, text in table.faults]
     _report_skipped(bad, len(table.samples), args.out)
   else:
-    _report_faults(table)
-  _report_nan(table)
+    _raise_faults(table)
+  _raise_nan(table)
+
+
+def _print_json(table: score_table.Table) -> None:
+  for sample, decision in zip(table.samples, table.decisions, strict=True):
+    fields = decision.as_json()
+    del fields['seconds']  # samples are computed in batches
+    print(json.dumps({'id': sample.id, **fields}))
+
+
+def _print_summary(table: score_table.Table, out: Path | None, file) -> None:
+  counts = collections.Counter(decision.outcome for decision in table.decisions)
+  summary = ', '.join(f'{counts[name]} {name}' for name in ('bona_fide', 'attack', 'fta'))
+  if unusable := sum(bool(decision.unusable) for decision in table.decisions):
+    summary += f'; {unusable} with an unusable modality'
+  print(f'{len(table.samples)} samples: {summary}', file=file)
+  if out:
+    header = score_files.header_path(out).name
+    use = f'evaluate it: {command_line.program_name("score")} {out}'
+    print(f'{out}, {header}: {use if table.labelled else "no labels"}', file=file)
 
 
 def _report_skipped(bad: list[Finding], n: int, out: Path | None) -> None:
-  """Lists the samples that were left out, on stderr and beside the score file."""
+  """Lists the samples that were left out, on stderr and next to the score file."""
   file = out and out.with_suffix('.bad_files.csv')
   try:
     if file and bad:
       write_csv(file, bad)
     elif file:
-      file.unlink(missing_ok=True)  # of a run before this one
+      file.unlink(missing_ok=True)  # of an earlier run
   except OSError as error:
     raise ConfigError(f'{file} cannot be written: {error.strerror}') from None
   if bad:
     texts = [finding.text for finding in bad]
     where = f', all in {file}' if file else ''
     print(
-      f'{len(bad)} of {n + len(bad)} samples are left out{where}:\n{_first(texts)}', file=sys.stderr
+      f'{len(bad)} of {n + len(bad)} samples are left out{where}:\n{_head(texts)}', file=sys.stderr
     )
 
 
-def _report_faults(table: score_table.Table) -> None:
-  """Raises DataError where images are bad: the other decisions stand, and are not all."""
+def _raise_faults(table: score_table.Table) -> None:
+  """Raises DataError if samples have bad images; the decisions of the others are printed."""
   if table.faults:
     texts = [f'{sample.id}: {text}' for sample, text in table.faults]
     raise DataError(
       f'{len(texts)} of {len(table.samples)} samples have bad images (their decision is fta; '
-      f'--on_bad=skip leaves them out):\n{_first(texts)}'
+      f'--on_bad=skip leaves them out):\n{_head(texts)}'
     )
 
 
-def _report_nan(table: score_table.Table) -> None:
-  """Raises StateError where the model computed no number."""
+def _raise_nan(table: score_table.Table) -> None:
+  """Raises StateError if the model computed no finite score."""
   for subset, nan in table.nan.items():
     if nan.any():
       first = table.samples[int(nan.argmax())].id
       raise StateError(f'{subset} is nan for {int(nan.sum())} samples (the first is {first})')
 
 
-def _first(texts: list[str]) -> str:
-  more = f'\n... and {len(texts) - _SHOWN} more' if len(texts) > _SHOWN else ''
-  return '\n'.join(texts[:_SHOWN]) + more
+def _head(texts: list[str]) -> str:
+  more = f'\n... and {len(texts) - _LISTED} more' if len(texts) > _LISTED else ''
+  return '\n'.join(texts[:_LISTED]) + more
 
 
 if __name__ == '__main__':

@@ -56,6 +56,12 @@ def test_run_returns_exit_codes_and_debug_shows_the_traceback(capsys):
     assert end.value.code == 2
 
 
+def test_a_second_value_is_refused(capsys):
+  with pytest.raises(SystemExit) as end:
+    command_line.run(make_parser(), print, ['a', '--number=2', 'b', '--number', '2'])
+  assert end.value.code == 2 and '--number is given twice' in capsys.readouterr().err
+
+
 def test_split_names():
   assert command_line.split_names(' a,, b ') == ['a', 'b']
   assert command_line.split_names('') == command_line.split_names(None) == []

@@ -1,5 +1,6 @@
 """`flexfas COMMAND`: every command is there, and imports no more than it needs."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -9,6 +10,14 @@ import pytest
 from flexfas_jax import __main__ as commands
 
 ROOT = pathlib.Path(__file__).parents[1]
+COMMAND_FILES = [
+  path for path in (ROOT / 'flexfas_jax').glob('*.py') if "__name__ == '__main__'" in path.read_text()
+]
+SHARED_HELP = [
+  path
+  for path in COMMAND_FILES
+  if path.stem != '__main__' and 'import command_line' in path.read_text()
+]
 
 
 def test_every_command_line_has_a_name():
@@ -21,14 +30,14 @@ def test_help_lists_the_commands(capsys):
   assert commands.main(['--help']) == 0
   lines = capsys.readouterr().out.splitlines()
   for name, command in commands.COMMANDS.items():
-    assert f'  {name:16}  {command.about}' in lines
+    assert f'  {name:16}  {command.summary}' in lines
 
 
 @pytest.mark.parametrize(
   ('arguments', 'said'),
   [
     (['trian'], "unknown command 'trian'; did you mean 'train'?"),
-    (['xyzzy'], "unknown command 'xyzzy' (flexfas --help lists them)"),
+    (['xyzzy'], "unknown command 'xyzzy'; choose one of: train, evaluate"),
     (['--config=vit_fusion'], "unknown command '--config=vit_fusion'"),
     ([], 'usage: flexfas COMMAND'),
   ],
@@ -37,6 +46,40 @@ def test_what_is_no_command(capsys, arguments, said):
   assert commands.main(arguments) == 2
   found = capsys.readouterr()
   assert said in found.err and found.out == ''
+
+
+@pytest.mark.parametrize(
+  ('started_by', 'program'),
+  [
+    ('/venv/bin/flexfas', 'flexfas score'),
+    ('flexfas.exe', 'flexfas score'),
+    ('/site-packages/flexfas_jax/__main__.py', 'python -m flexfas_jax score'),
+    ('/site-packages/flexfas_jax/score.py', 'python -m flexfas_jax.score'),
+  ],
+)
+def test_usage_names_the_program_that_was_started(monkeypatch, capsys, started_by, program):
+  monkeypatch.setattr(sys, 'argv', [started_by])
+  with pytest.raises(SystemExit):
+    commands.main(['score', '--help'])
+  help_text = capsys.readouterr().out
+  assert help_text.startswith(f'usage: {program} ') and f'\n  {program} test.csv' in help_text
+
+
+def test_a_reader_of_help_may_stop_early():
+  """`--help | head` ends without a traceback."""
+  modules = [f'flexfas_jax.{path.stem}' for path in SHARED_HELP]
+  read_end, write_end = os.pipe()
+  os.close(read_end)
+  started = [
+    subprocess.Popen(
+      [sys.executable, '-m', module, '--help'],
+      cwd=ROOT, stdout=write_end, stderr=subprocess.PIPE, text=True,
+    )
+    for module in ('flexfas_jax', *modules)
+  ]  # fmt: skip
+  os.close(write_end)
+  ended = [(process.communicate(timeout=120)[1], process.returncode) for process in started]
+  assert ended == [('', 0)] * len(started), modules
 
 
 def test_version(capsys):

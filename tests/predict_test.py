@@ -91,34 +91,41 @@ def test_one_sample(bundle, files, capsys):
   assert (code, err) == (0, '')
   lines = dict(line.split(maxsplit=1) for line in out.splitlines())
   assert list(lines) == ['decision', 'score', 'threshold', 'used', 'time']
-  assert lines['decision'] == 'bona_fide' and lines['used'] == 'rgb, depth, ir'
+  assert lines['decision'] == 'bona_fide (accepted)' and lines['used'] == 'rgb, depth, ir'
   assert lines['threshold'] == '0.450000 (dev_eer of rgb+depth+ir)'
   (files / 'black.png').write_bytes(bundles.png(np.zeros((24, 24, 1), np.uint8)))
   code, out, _ = run(capsys, bundle, '--ir=black.png')
-  assert code == 0 and out.startswith('decision   fta\nused       nothing\n')  # not a pass
+  assert code == 0 and out.startswith(
+    'decision   fta (not accepted)\nused       nothing\n'
+  )  # not a pass
   late = ['--times=rgb=1.0,ir=1.2', '--max_skew=0.1']
   code, out, _ = run(capsys, bundle, '--rgb=rgb.png', '--ir=ir.png', *late)
-  assert code == 0 and out.startswith('decision   fta\nused       rgb\nunusable   ir\n')
+  assert code == 0 and out.startswith(
+    'decision   fta (not accepted)\nused       rgb\nunusable   ir\n'
+  )
   assert 'ir is 200 ms later than rgb' in out
   late += ['--allow_absent= ir, depth']
   code, out, _ = run(capsys, bundle, '--rgb=rgb.png', '--ir=ir.png', *late)
-  assert code == 0 and out.startswith('decision   bona_fide\n') and 'of rgb)' in out
+  assert code == 0 and out.startswith('decision   bona_fide (accepted)\n') and 'of rgb)' in out
 
 
 @pytest.mark.parametrize(
   ('args', 'code', 'says'),
   [
-    ([], 2, 'give pictures'),
-    (['--rgb=rgb.png', '--folder=.'], 2, 'give pictures'),
-    (['--folder=.', '--manifest=a.csv'], 2, 'give pictures'),
-    (['--folder=.', '--box=1,2,3,4'], 2, '--box, --times'),
-    (['--rgb=rgb.png', '--out=a.csv'], 2, '--out is of'),
-    (['--rgb=rgb.png', '--on_bad=skip'], 2, '--on_bad is of'),
-    (['--manifest=boxless.csv', '--out=./boxless.csv'], 2, 'would overwrite the manifest'),
+    ([], 2, 'no images: give --rgb=FILE'),
+    (['--rgb=rgb.png', '--folder=.'], 2, '--rgb and --folder exclude each other'),
+    (['--folder=.', '--manifest=a.csv'], 2, '--folder and --manifest exclude each other'),
+    (['a.jpg', 'a_ir.png', 'a_depth.png'], 2, '--rgb=a.jpg --ir=a_ir.png --depth=a_depth.png'),
+    (['1.png', '2.png'], 2, 'name the sensor of each image, e.g. --rgb=1.png --depth=2.png'),
+    (['thermal.png', '--rgb=rgb.png'], 2, 'e.g. --rgb=thermal.png'),
+    (['--folder=.', '--box=1,2,3,4'], 2, '--box applies to one sample'),
+    (['--rgb=rgb.png', '--out=a.csv'], 2, '--out requires --folder'),
+    (['--rgb=rgb.png', '--on_bad=skip'], 2, '--on_bad requires --folder'),
+    (['--manifest=boxless.csv', '--out=./boxless.csv'], 2, 'is an input of this command'),
     (['--manifest=boxless.csv', '--max_skew=1'], 2, 'has no columns rgb_time'),
-    (['--folder=.', '--max_skew=1'], 2, '--max_skew needs times'),
-    (['--folder=.', '--out=absent/a.csv'], 2, 'a folder that is there'),
-    (['--rgb=rgb.png', '--times=rgb=x'], 2, 'these are no numbers'),
+    (['--folder=.', '--max_skew=1'], 2, '--max_skew requires capture times'),
+    (['--folder=.', '--out=absent/a.csv'], 2, 'no such folder: absent'),
+    (['--rgb=rgb.png', '--times=rgb=x'], 2, 'expected numbers'),
     (['--rgb=rgb.png', '--times=rgb=1,rgb=9', '--max_skew=1'], 2, 'rgb has two times'),
     (['--rgb=rgb.png', '--times=rgb=1,now=1, now=9', '--max_age=1'], 2, 'now has two times'),
     (['--rgb=rgb.png', '--times=rgb=1,now=-inf', '--max_age=1'], 2, 'the time of now is -inf'),
@@ -126,11 +133,11 @@ def test_one_sample(bundle, files, capsys):
     (['--rgb=rgb.png', '--times=rgb=1,now=1', '--max_age=-1'], 2, 'max_age is -1'),
     (['--rgb=rgb.png', '--times=rgb=1,now=1', '--max_age=nan'], 2, 'max_age is nan'),
     (['--rgb=rgb.png', '--times=rgb=1,clock=1', '--max_skew=1'], 2, "a time of 'clock'"),
-    (['--rgb=rgb.png', '--times=', '--max_skew=1'], 2, 'these are no numbers'),
+    (['--rgb=rgb.png', '--times=', '--max_skew=1'], 2, 'expected numbers'),
     (['--rgb=rgb.png', '--times=rgb=1,now=100'], 2, 'times do nothing without'),
-    (['--rgb=rgb.png', '--crop=box'], 2, 'nothing says where the face is'),
-    (['--folder=.', '--crop=box'], 2, 'nothing says where the face is'),
-    (['--manifest=boxless.csv', '--crop=box'], 2, 'no columns that say where'),
+    (['--rgb=rgb.png', '--crop=box'], 2, '--crop=box requires the box: --box'),
+    (['--folder=.', '--crop=box'], 2, '--crop=box requires the box: --box'),
+    (['--manifest=boxless.csv', '--crop=box'], 2, 'boxless.csv has no columns for it'),
     (['--rgb=rgb.png', '--format=onnx'], 2, 'has no onnx model'),
     (['--rgb=absent.png'], 3, 'absent.png cannot be read'),
     (['--rgb=rgb.png', '--ir=rgb.png'], 3, 'ir is the same file as rgb'),
@@ -175,7 +182,7 @@ def test_an_option_twice_is_refused(bundle, files, capsys, twice):
 def test_the_future_is_not_fresh(bundle, files, capsys):
   future = ['--rgb=rgb.png', '--times=rgb=100,now=5', '--max_age=1']
   code, out, _ = run(capsys, bundle, *future)
-  assert code == 0 and out.startswith('decision   fta\n')
+  assert code == 0 and out.startswith('decision   fta (not accepted)\n')
   assert 'rgb is from the future: 95000 ms later than now' in out
 
 
@@ -308,7 +315,7 @@ def test_a_covered_sensor_among_many(bundle, files, capsys, by):
   for name, allow in (('strict', ''), ('ir', 'ir'), ('both', 'ir,depth')):
     code, out, err = run(capsys, bundle, source, f'--out={name}.csv', f'--allow_absent={allow}')
     assert code == 0 and err.count('counts as absent') == 2 * (by == 'folder')
-    assert '; 2 were given an unusable modality\n' in out
+    assert '; 2 with an unusable modality\n' in out
     made[name] = score_files.read(files / f'{name}.csv')
     ids = made[name].ids.tolist()
     at = [next(i for i, id_ in enumerate(ids) if id_.endswith(end)) for end in (one, two)]
@@ -478,4 +485,4 @@ def test_units_on_the_command_line(files, capsys, tmp_path):
     code, _, err = run(capsys, bundle, '--ir=ten.png', wrong)
     assert code == 2 and wrong[2:-2].partition('=')[0] in err
   code, _, err = run(capsys, bundle, '--data=a/b:test', '--depth_unit=mm')
-  assert code == 2 and '--data has the units' in err
+  assert code == 2 and 'do not apply to --data' in err
