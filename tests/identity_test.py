@@ -157,7 +157,7 @@ def test_capitals_and_zeros_are_noted(tmp_path, capsys):
     (tmp_path / f'{name}.csv').write_text('\n'.join(['id,subject,label,score', *rows]))
   assert run(tmp_path / 'test.csv', f'--dev={tmp_path}/dev.csv') == 0
   said = capsys.readouterr().err
-  assert 'the subjects 7 in ' in said and '007 in ' in said and 'may be one person' in said
+  assert 'the subjects 7 in ' in said and '007 in ' in said and 'may be the same subject' in said
   # Nothing is noted of subjects that stand on both sides, which is a leak.
   assert (
     leakage.find_similar_subjects(NOBODY, {'subject': ['a', 'A']}, {'t': {'subject': ['A', 'b']}})

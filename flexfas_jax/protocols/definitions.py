@@ -252,7 +252,7 @@ PROTOCOLS['mm_fas_fold'] = Protocol(
   threshold={'official_val': 'dev_eer'},
   metrics=('tpr@fpr=1e-2', 'tpr@fpr=1e-3', 'tpr@fpr=1e-4', 'acer'),
   fields={'fold': ('1', '2', '3')},
-  leaks=('people_of_attacks',),
+  leaks=('subjects_of_attacks',),
   left_out=('val',),
 )
 PROTOCOLS['mm_fas_like'] = Protocol(
@@ -270,7 +270,7 @@ PROTOCOLS['mm_fas_like'] = Protocol(
     'train': ('train',),
     'test': ('test',),
   },
-  leaks=('people_of_attacks',),
+  leaks=('subjects_of_attacks',),
   left_out=('val',),
 )
 
@@ -293,7 +293,7 @@ PROTOCOLS['rendered_mm_fas'] = Protocol(
   threshold={'dev': 'dev_eer', 'seen': 'dev_eer', 'unseen': 'dev_eer', 'cross': 'dev_eer'},
   subsets=FLEXMODAL_SUBSETS,
   fields={'attack': tuple(_CUT.split(',')), 'part': ('0', '1', '2'), 'size': ('', '_tiny')},
-  leaks=('people_of_attacks',),
+  leaks=('subjects_of_attacks',),
   left_out=('val',),
 )
 

@@ -1,6 +1,6 @@
-"""Whoever was trained on is not tested on: proven when data is opened, not assumed.
+"""Checks that training, validation and test sets share no triplet, video, subject or image.
 
-Training, val and each test must share no triplet, video or person. Tests may share with each other.
+Tests may share with each other. Sets are checked whenever they are opened.
 """
 
 import collections
@@ -13,13 +13,14 @@ from flexfas_jax import identity
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.protocols import exact_duplicates, path_layouts
 from flexfas_jax.protocols.findings import RULES
-from flexfas_jax.protocols.lint.linter import KNOWN_LEAKS
+from flexfas_jax.protocols.lint.report import KNOWN_LEAKS
 
-# Leaks by construction: how a protocol parts its data, whatever the lists.
-SUBJECTS_OF_ATTACKS = 'people_of_attacks'
-_SHOWN = 10  # leaks that an error lists
+# A leak by construction, whatever the lists: a subject with one attack in train, another in val.
+SUBJECTS_OF_ATTACKS = 'subjects_of_attacks'
+_ALIASES = {'people_of_attacks': SUBJECTS_OF_ATTACKS}  # former names
+_MAX_LISTED = 10  # leaks that an error lists
 VIDEO_NAME, VIDEO_WITHOUT_SUBJECT = 'video alone', 'video without subject'  # columns, see `check`
-# Which columns of two sides are compared; the widest first: it includes the others.
+# Columns of two sets that are compared, the widest first: it includes the others.
 _COMPARISONS = (
   ('subject', 'subject'),
   ('video', 'video'),
@@ -33,42 +34,46 @@ _COMPARED = {field for pair in _COMPARISONS for field in pair}
 _DIGITS = re.compile('[0-9]{1,18}')
 
 _WAY_OUT = (
-  'Take them out of one side with a selection: set/config:split[subject!=...]. A leak that the '
-  'published lists have: --config.accept_known_leaks="(\'NAME\',)"'
+  'Remove them from one set with a selection: set/config:split[subject!=...]. To accept a leak of '
+  'published lists: --config.accept_known_leaks="(\'NAME\',)"'
 )
 
 Columns = Mapping[str, Sequence[str]]
 
 
-class SideImages(NamedTuple):
-  """A side whose images can be compared."""
+class ImageSet(NamedTuple):
+  """A set whose images can be compared."""
 
   columns: Columns
   digests: exact_duplicates.Digests
   image: Callable[[int, str], bytes]  # of a row and a modality
 
+  def carries_signal(self, modality: str, row: int) -> bool:
+    """Whether equal bytes of an image prove anything, see `exact_duplicates`."""
+    return exact_duplicates.carries_signal(self.image(row, modality), modality)
+
 
 class Leak(NamedTuple):
-  """Something that stands on both sides of a line."""
+  """A subject, video or triplet in two sets."""
 
   field: str  # 'subject', 'video' or 'id'
   name: str
-  sides: tuple[str, str]
-  examples: tuple[int, int]  # on each side
-  accepted: str = ''  # by which name
+  sets: tuple[str, str]
+  examples: tuple[int, int]  # number in each set
+  accepted: str = ''  # the name that accepts it, of `known_leak_names`
 
   def __str__(self) -> str:
-    sides = ' and '.join(f'{s} ({n})' for s, n in zip(self.sides, self.examples, strict=True))
-    return f'{self.rule}: {self.field} {self.name} in {sides}'
+    sets = ' and '.join(f'{s} ({n})' for s, n in zip(self.sets, self.examples, strict=True))
+    return f'{self.rule}: {self.field} {self.name} in {sets}'
 
   @property
   def rule(self) -> str:
-    """Of `findings.RULES`, as lint and prepare report it of rows."""
+    """The rule of `findings.RULES` by which lint and prepare report such a leak."""
     return _RULES[self.field]
 
 
 def known_leak_names() -> tuple[str, ...]:
-  """What may be accepted, by name."""
+  """The leaks that can be accepted, by name."""
   return (*KNOWN_LEAKS, SUBJECTS_OF_ATTACKS)
 
 
@@ -80,276 +85,293 @@ def check(
   val_name: str = 'val',
   way_out: str = _WAY_OUT,
 ) -> list[Leak]:
-  """Finds what training, val and tests share.
+  """Checks that training, validation and test sets share no subject, video or triplet.
 
-  Names are compared as `identity` has them, whatever their spelling.
+  Names are compared by `identity`, which ignores differences in spelling.
 
   Args:
-    train, val: {'id', 'video', 'subject': [N] str}, '' where it is unknown; optionally
-      `VIDEO_NAME`, the names of videos without their subjects, and `VIDEO_WITHOUT_SUBJECT`, the
-      same for rows without a subject and '' for others. The two are compared with each other.
+    train, val: {'id', 'video', 'subject': [N] str}, '' where unknown; optionally `VIDEO_NAME`,
+      the names of videos without their subjects, and `VIDEO_WITHOUT_SUBJECT`, the same for rows
+      without a subject and '' for others. These two are compared with each other.
     tests: the same by name.
-    accept: of `known_leak_names`. A published leak covers its own person alone; 'people_of_attacks'
-      a person with one attack in train and another in val, as long as no video is in both.
-    val_name: what val is called in messages.
-    way_out: of an error.
+    accept: of `known_leak_names`. A published leak covers its own subject only;
+      'subjects_of_attacks' a subject in train and val, if no video is in both.
+    val_name: the name of val in messages.
+    way_out: the end of an error message.
 
   Returns:
-    What was accepted, to be told with every figure.
+    The accepted leaks, to be reported with every metric.
 
   Raises:
     ConfigError: an unknown name in `accept`.
-    DataError: anything else that is shared.
+    DataError: any other leak.
   """
-  if unknown := set(accept) - set(known_leak_names()):
-    raise ConfigError(
-      f'no known leak is called {sorted(unknown)[0]!r}; there are: {", ".join(known_leak_names())}'
-    )
-  sides = {name: _canonical(side) for name, side in _sides(train, val, tests, val_name).items()}
+  accept = _current_names(accept)
+  sets = {name: _canonical(columns) for name, columns in ((val_name, val), *tests.items())}
+  sets = {'train': _canonical(train), **sets}
   pairs = [('train', val_name), *itertools.product(('train', val_name), tests)]
-  found = [o for pair in pairs for o in _shared(pair, sides, accept)]
-  if wrong := [overlap for overlap in found if not overlap.accepted]:
-    pairs = {o.sides for o in wrong}
-    if all(o.field == 'id' for o in wrong) and all(
-      _are_row_numbers(sides[name]['id']) for pair in pairs for name in pair
-    ):
-      names = ' and '.join(next(iter(pairs)))
-      raise DataError(
-        f'the ids of {names} are row numbers, so that equal ids are of different samples and what '
-        'is in both files cannot be proven; make ids of your own, e.g. by the name of the split '
-        'before them: awk -F, -v OFS=, \'NR > 1 {$1 = "test/" $1} 1\' test.csv, if ids are the '
-        'first column'
-      )
-    lines = list(map(str, wrong[:_SHOWN]))
-    more = [f'... and {len(wrong) - _SHOWN} more'] if len(wrong) > _SHOWN else []
-    names = ', '.join(known_leak_names())
+  leaks = [leak for pair in pairs for leak in _find_leaks(pair, sets, accept)]
+  if refused := [leak for leak in leaks if not leak.accepted]:
+    _check_ids(refused, sets)
     raise DataError(
       '\n'.join([
-        f'{len(wrong)} stand on both sides; figures would be of what was trained on',
-        *lines,
-        *more,
-        *_meanings(overlap.rule for overlap in wrong),
-        f'{way_out}, of {names}',
+        f'{len(refused)} leaks: metrics would be of data that was trained on',
+        *_first_lines(map(str, refused)),
+        *_rule_counts(leak.rule for leak in refused),
+        f'{way_out}, of {", ".join(known_leak_names())}',
       ])
     )  # fmt: skip
-  return found
+  return leaks
 
 
-def check_images(sides: Mapping[str, SideImages], accept: Collection[str] = ()) -> None:
-  """Refuses images that stand on two sides, whatever they are called there, see `exact_duplicates`.
-
-  Args:
-    sides: 'train' and 'val', where they are here, and tests by name.
-    accept: as of `check`; subjects of published leaks may have images on two sides.
+def _current_names(accept: Collection[str]) -> set[str]:
+  """The names of accepted leaks, aliases replaced.
 
   Raises:
-    DataError: images are shared; the text names some of both sides.
+    ConfigError: an unknown name.
   """
-  leaks = [path for name in set(accept) & set(KNOWN_LEAKS) for path, _ in KNOWN_LEAKS[name]]
-  accepted, counts, lines = set(map(_person, leaks)), {}, []
-  for one, other in itertools.combinations(sides, 2):
-    if one not in ('train', 'val'):
-      continue  # tests may share
-    a, b = sides[one], sides[other]
-    found = exact_duplicates.find_shared(
-      a.digests, b.digests, lambda m, row, a=a: exact_duplicates.carries_signal(a.image(row, m), m)
+  names = {_ALIASES.get(name, name) for name in accept}
+  if unknown := sorted(names - set(known_leak_names())):
+    raise ConfigError(
+      f'no known leak is called {unknown[0]!r}; there are: {", ".join(known_leak_names())}'
     )
-    subjects = identity.canonical([b.columns['subject'][f.row] for f in found])
-    found = [f for f, who in zip(found, subjects, strict=True) if who not in accepted]
-    if found:
-      counts[one, other] = len(found)
+  return names
+
+
+def _check_ids(leaks: Sequence[Leak], sets: Mapping[str, Columns]) -> None:
+  """Raises a DataError if all leaks are of ids that are row numbers."""
+  pairs = {leak.sets for leak in leaks}
+  if all(leak.field == 'id' for leak in leaks) and all(
+    _are_row_numbers(sets[name]['id']) for pair in pairs for name in pair
+  ):
+    names = ' and '.join(next(iter(pairs)))
+    raise DataError(
+      f'the ids of {names} are row numbers: equal ids belong to different samples, so leaks cannot '
+      'be excluded. Make ids unique, e.g. by the name of the split before them: '
+      'awk -F, -v OFS=, \'NR > 1 {$1 = "test/" $1} 1\' test.csv, if ids are the first column'
+    )
+
+
+def check_images(sets: Mapping[str, ImageSet], accept: Collection[str] = ()) -> None:
+  """Checks that no image is in two sets under any name, see `exact_duplicates`.
+
+  Args:
+    sets: 'train' and 'val', if available, and tests by name. Tests may share images.
+    accept: as of `check`; subjects of published leaks may have images in two sets.
+
+  Raises:
+    DataError: shared images; the text names some.
+  """
+  names = _current_names(accept) & set(KNOWN_LEAKS)
+  accepted = {_subject_of(path) for name in names for path, _ in KNOWN_LEAKS[name]}
+  counts, lines = {}, []
+  for first, second in itertools.combinations(sets, 2):
+    if first not in ('train', 'val'):
+      continue
+    a, b = sets[first], sets[second]
+    shared = exact_duplicates.find_shared(a.digests, b.digests, a.carries_signal)
+    subjects = identity.canonical([b.columns['subject'][image.row] for image in shared])
+    pairs = zip(shared, subjects, strict=True)
+    shared = [image for image, subject in pairs if subject not in accepted]
+    if shared:
+      counts[first, second] = len(shared)
     lines += [
-      f'leak-image: {", ".join(f.modalities)} of {b.columns["id"][f.row]} in {other}: the same '
-      f'bytes as {a.columns["id"][f.other]} in {one}'
-      for f in found[: _SHOWN - len(lines)]
+      f'leak-image: {", ".join(image.modalities)} of {b.columns["id"][image.row]} in {second}: the '
+      f'same bytes as {a.columns["id"][image.other]} in {first}'
+      for image in shared
     ]
   if counts:
-    shared = [f'{n} samples of {other} with {one}' for (one, other), n in counts.items()]
-    more = sum(counts.values()) - len(lines)
+    totals = [f'{n} samples of {second} with {first}' for (first, second), n in counts.items()]
     raise DataError(
       '\n'.join([
-        f'sides share images: {", ".join(shared)}; figures would be of what was trained on',
-        *lines,
-        *([f'... and {more} more'] if more else []),
-        *_meanings(['leak-image'] * sum(counts.values())),
-        'Take them out of one side with a selection, set/config:split[id!=...]; where one set is a '
-        'copy of the other, leave it out',
+        f'sets share images: {", ".join(totals)}; metrics would be of data that was trained on',
+        *_first_lines(lines),
+        *_rule_counts(['leak-image'] * len(lines)),
+        'Remove them from one set with a selection, set/config:split[id!=...]. If one set is a '
+        'copy of the other, omit it',
       ])
     )  # fmt: skip
 
 
-def check_contradictions(sides: Mapping[str, SideImages]) -> list[str]:
-  """Refuses a side whose images contradict each other, see `exact_duplicates`.
+def check_contradictions(sets: Mapping[str, ImageSet]) -> list[str]:
+  """Checks that the images within each set do not contradict each other, see `exact_duplicates`.
 
-  Each set is proven to have none of these when it is prepared; a side may be made of several sets.
+  `prepare` checks each prepared set; a set here may join several of them.
 
   Args:
-    sides: as of `check_images`.
+    sets: as of `check_images`.
 
   Returns:
-    Notes on samples that are there twice.
+    Notes on repeated samples.
 
   Raises:
-    DataError: images with two labels, or a sensor that repeats an image in another video.
+    DataError: equal images with two labels, or a sensor that repeats an image of another video.
   """
-  wrong, notes = collections.defaultdict(list), []
-  for name, side in sides.items():
-    ids, videos = side.columns['id'], side.columns['video']
-    labels = side.columns['label']
-    evidence = lambda m, row, side=side: exact_duplicates.carries_signal(side.image(row, m), m)  # noqa: E731
-    copies = 0
-    for group in exact_duplicates.group_equal_rows(side.digests, evidence):
-      one = group[0]
-      other = next((row for row in group if labels[row] != labels[one]), None)
+  errors, notes = {'label': [], 'frozen': []}, []  # {rule: texts}
+  for name, images in sets.items():
+    columns = images.columns
+    ids, labels = columns['id'], columns['label']
+    n_repeated = 0
+    for group in exact_duplicates.group_equal_rows(images.digests, images.carries_signal):
+      first = group[0]
+      other = next((row for row in group if labels[row] != labels[first]), None)
       if other is None:
-        copies += len(group) - 1
-        continue
-      text = f'{ids[one]} is {labels[one]}, and {ids[other]} {labels[other]}: the same bytes'
-      wrong['label'].append(f'label: {text}, both in {name}')
-    for row, first, modality in exact_duplicates.find_frozen(side.digests, videos, evidence):
+        n_repeated += len(group) - 1
+      else:
+        text = f'{ids[first]} is {labels[first]}, and {ids[other]} {labels[other]}'
+        errors['label'].append(f'label: {text}: the same bytes, both in {name}')
+    for row, first, modality in exact_duplicates.find_frozen(
+      images.digests, columns['video'], images.carries_signal
+    ):
       text = f'{modality} of {ids[row]}: the same bytes as of {ids[first]}, of another video'
-      wrong['frozen'].append(f'frozen: {text}, both in {name}')
-    if copies:
-      text = f'the images of {copies} samples of {name} are those of others of {name}'
-      notes.append(f'note (same-bytes): {text}; one may be enough')
-  if lines := [line for some in wrong.values() for line in some]:
+      errors['frozen'].append(f'frozen: {text}, both in {name}')
+    if n_repeated:
+      text = f'the images of {n_repeated} samples of {name} equal those of other samples of {name}'
+      notes.append(f'note (same-bytes): {text}; one of each may be enough')
+  if lines := [*errors['label'], *errors['frozen']]:
     raise DataError(
       '\n'.join([
         'images contradict each other',
-        *lines[:_SHOWN],
-        *([f'... and {len(lines) - _SHOWN} more'] if len(lines) > _SHOWN else []),
-        *_meanings(rule for rule, some in wrong.items() for _ in some),
-        'Leave samples out with a selection, set/config:split[id!=...]',
+        *_first_lines(lines),
+        *_rule_counts(rule for rule, texts in errors.items() for _ in texts),
+        'Omit samples with a selection, set/config:split[id!=...]',
       ])
     )  # fmt: skip
   return notes
 
 
-def _meanings(rules: Iterable[str]) -> list[str]:
-  """How often each rule was broken, and what it means, as prepare reports it."""
-  counts = collections.Counter(rules)
-  return [f'{rule}: {n} ({RULES[rule]})' for rule, n in sorted(counts.items())]
-
-
 def find_similar_subjects(
   train: Columns, val: Columns, tests: Mapping[str, Columns], val_name: str = 'val'
 ) -> list[str]:
-  """Notes on subjects of two sides whose names differ in capitals or leading zeros alone.
+  """Notes on subjects of two sets whose names differ only in case or leading zeros.
 
   Args: as of `check`.
   """
-  sides = _sides(train, val, tests, val_name)
-  names = {side: set(identity.canonical(columns['subject'])) for side, columns in sides.items()}
+  sets = {'train': train, val_name: val, **tests}
+  names = {key: set(identity.canonical(columns['subject'])) for key, columns in sets.items()}
   lines = []
-  for one, other in itertools.product(('train', val_name), (val_name, *tests)):
-    resembling = {identity.resembling(name): name for name in names[one] - {''}}
-    for name in sorted(names[other] - names[one] - {''}):
-      if (alike := resembling.get(identity.resembling(name))) and alike not in names[other]:
-        lines.append(f'the subjects {alike} in {one} and {name} in {other} may be one person')
-  more = [f'... and {len(lines) - _SHOWN} more'] if len(lines) > _SHOWN else []
-  return lines[:_SHOWN] + more
+  for first, second in itertools.product(('train', val_name), (val_name, *tests)):
+    by_loose_name = {identity.resembling(name): name for name in names[first] - {''}}
+    for name in sorted(names[second] - names[first] - {''}):
+      similar = by_loose_name.get(identity.resembling(name))
+      if similar and similar not in names[second]:
+        lines.append(
+          f'the subjects {similar} in {first} and {name} in {second} may be the same subject'
+        )
+  return _first_lines(lines)
 
 
-def check_pretraining(people: Collection[str], judged: Mapping[str, Columns]) -> None:
-  """Refuses to judge by people whom the weights that a training started from have seen.
+def check_pretraining(subjects: Collection[str], evaluated: Mapping[str, Columns]) -> None:
+  """Checks that no subject of the pretraining is evaluated.
 
   Args:
-    people: of that pretraining.
-    judged: {'val' or a test's name: columns}.
+    subjects: of the pretraining.
+    evaluated: {'val' or a test's name: columns}.
 
   Raises:
-    DataError: some of them are there; the text names them.
+    DataError: shared subjects; the text names some.
   """
-  people, wrong = set(identity.canonical(people)) - {''}, []
-  for side, columns in judged.items():
-    names = identity.canonical(columns['subject'])
-    counts = collections.Counter(name for name in names if name in people)
-    wrong += [
-      f'leak-subject: subject {name} in pretraining and {side} ({n})'
-      for name, n in sorted(counts.items())
+  subjects, lines = set(identity.canonical(subjects)) - {''}, []
+  for name, columns in evaluated.items():
+    counts = collections.Counter(
+      subject for subject in identity.canonical(columns['subject']) if subject in subjects
+    )
+    lines += [
+      f'leak-subject: subject {subject} in pretraining and {name} ({n})'
+      for subject, n in sorted(counts.items())
     ]
-  if wrong:
-    more = [f'... and {len(wrong) - _SHOWN} more'] if len(wrong) > _SHOWN else []
+  if lines:
     raise DataError(
       '\n'.join([
-        'people are tested on whom the weights were trained on, that the training starts from',
-        *wrong[:_SHOWN],
-        *more,
-        'Take them out with a selection: set/config:split[subject!=...], or start from weights '
-        'that were trained without them',
+        'subjects of the pretraining are evaluated',
+        *_first_lines(lines),
+        'Remove them with a selection: set/config:split[subject!=...], or start from weights that '
+        'were trained without them',
       ])
     )  # fmt: skip
 
 
-def check_left_out(train: Columns, judged: Mapping[str, Columns]) -> None:
-  """Refuses to train on attacks that a fold leaves out.
+def check_left_out(train: Columns, left_out: Mapping[str, Columns]) -> None:
+  """Checks that attacks which a fold leaves out are not trained on.
 
   Args:
     train: its 'label' and 'attack_type'.
-    judged: {how the side is called: the same of it}: none of its attacks may be in train.
+    left_out: {name: the same columns} of sets whose attacks must not be in train.
 
   Raises:
-    DataError: some of them are; the text names them.
+    DataError: shared attacks; the text names some.
   """
-  trained, wrong = _species(train), []
-  for side, columns in judged.items():
-    wrong += [
-      f'left out, and trained on: attack {name} in train ({trained[name]}) and {side} ({n})'
-      for name, n in sorted(_species(columns).items())
-      if name in trained
+  trained, lines = _count_species(train), []
+  for name, columns in left_out.items():
+    lines += [
+      f'left-out attack {species} in train ({trained[species]}) and {name} ({n})'
+      for species, n in sorted(_count_species(columns).items())
+      if species in trained
     ]
-  if wrong:
+  if lines:
     raise DataError(
       '\n'.join([
-        'what the fold leaves out is trained on; figures would not be of unseen attacks',
-        *wrong[:_SHOWN],
-        *([f'... and {len(wrong) - _SHOWN} more'] if len(wrong) > _SHOWN else []),
-        'Take it out of config.train with a selection: set/config:split[species!=...]; or, if '
+        'attacks that the fold leaves out are trained on; metrics would not be of unseen attacks',
+        *_first_lines(lines),
+        'Remove them from config.train with a selection: set/config:split[species!=...]; or, if '
         'nothing is left out, set config.left_out=()',
       ])
     )  # fmt: skip
 
 
-def _species(columns: Columns) -> collections.Counter:
+def _count_species(columns: Columns) -> collections.Counter:
   pairs = zip(columns['label'], identity.canonical(columns['attack_type']), strict=True)
-  return collections.Counter(kind for label, kind in pairs if label == 'attack' and kind)
+  return collections.Counter(species for label, species in pairs if label == 'attack' and species)
 
 
 def describe_accepted(accepted: Sequence[Leak]) -> list[str]:
-  """What was accepted, in a few lines."""
-  counts = collections.Counter((overlap.accepted, overlap.sides) for overlap in accepted)
+  """Notes on accepted leaks, one for each name and pair of sets."""
+  counts = collections.Counter((leak.accepted, leak.sets) for leak in accepted)
   return [
-    f'accepted leak {name}: {n} {"person" if n == 1 else "people"} in {" and ".join(sides)}'
-    for (name, sides), n in counts.items()
+    f'accepted leak {name}: {n} {"subject" if n == 1 else "subjects"} in {" and ".join(sets)}'
+    for (name, sets), n in counts.items()
   ]
 
 
-def _sides(train: Columns, val: Columns, tests: Mapping[str, Columns], val_name: str) -> dict:
-  return {'train': train, val_name: val, **tests}
+def _first_lines(lines: Iterable[str]) -> list[str]:
+  """The first lines, and how many more there are."""
+  lines = list(lines)
+  more = [f'... and {len(lines) - _MAX_LISTED} more'] if len(lines) > _MAX_LISTED else []
+  return lines[:_MAX_LISTED] + more
+
+
+def _rule_counts(rules: Iterable[str]) -> list[str]:
+  """The number of findings of each rule, and its meaning, in the format of prepare."""
+  counts = collections.Counter(rules)
+  return [f'{rule}: {n} ({RULES[rule]})' for rule, n in sorted(counts.items())]
 
 
 def _canonical(columns: Columns) -> Columns:
   return {field: identity.canonical(columns[field]) for field in columns if field in _COMPARED}
 
 
-def _shared(pair: tuple[str, str], sides: Mapping[str, Columns], accept) -> list[Leak]:
-  found, told = [], [set(), set()]
-  columns = [sides[name] for name in pair]
+def _find_leaks(
+  pair: tuple[str, str], sets: Mapping[str, Columns], accept: Collection[str]
+) -> list[Leak]:
+  leaks, reported = [], (set(), set())  # of each set: rows whose leak is reported
+  columns = [sets[name] for name in pair]
   for fields in _COMPARISONS:
-    values = [side.get(field, ()) for side, field in zip(columns, fields, strict=True)]
-    both = (set(values[0]) & set(values[1])) - {''}
-    places = [_places(some, both) for some in values]
+    values = [of_set.get(field, ()) for of_set, field in zip(columns, fields, strict=True)]
+    shared = (set(values[0]) & set(values[1])) - {''}
+    rows_by_name = [_rows_by_value(of_set, shared) for of_set in values]
     field = 'video' if fields[0] != fields[1] else fields[0]
-    for name in sorted(both):
-      at = [of[name] for of in places]
-      if told[0].issuperset(at[0]) and told[1].issuperset(at[1]):
-        continue  # with its person or video
-      videos = [{side['video'][i] for i in a} for side, a in zip(columns, at, strict=True)]
-      of = _accepted_by(field, name, pair, not videos[0] & videos[1], accept)
-      found.append(Leak(field, name, pair, (len(at[0]), len(at[1])), of))
-      for k in (0, 1):
-        told[k].update(at[k])
-  return found
+    for name in sorted(shared):
+      rows = [of_set[name] for of_set in rows_by_name]
+      if all(done.issuperset(some) for done, some in zip(reported, rows, strict=True)):
+        continue  # reported with its subject or video
+      videos = [
+        {of_set['video'][i] for i in some} for of_set, some in zip(columns, rows, strict=True)
+      ]
+      accepted = _accepted_by(field, name, pair, videos[0].isdisjoint(videos[1]), accept)
+      leaks.append(Leak(field, name, pair, (len(rows[0]), len(rows[1])), accepted))
+      for done, some in zip(reported, rows, strict=True):
+        done.update(some)
+  return leaks
 
 
 def _are_row_numbers(ids: Sequence[str]) -> bool:
@@ -360,25 +382,27 @@ def _are_row_numbers(ids: Sequence[str]) -> bool:
   return numbers in (list(range(len(ids))), list(range(1, len(ids) + 1)))
 
 
-def _places(values: Sequence[str], wanted: set[str]) -> dict[str, list[int]]:
-  places = {}
+def _rows_by_value(values: Sequence[str], selected: set[str]) -> dict[str, list[int]]:
+  rows = collections.defaultdict(list)
   for i, value in enumerate(values):
-    if value in wanted:
-      places.setdefault(value, []).append(i)
-  return places
+    if value in selected:
+      rows[value].append(i)
+  return rows
 
 
-def _accepted_by(field: str, name: str, pair, videos_apart: bool, accept) -> str:
-  """The name of the accepted leak that this is, or ''."""
+def _accepted_by(
+  field: str, name: str, pair: tuple[str, str], disjoint_videos: bool, accept: Collection[str]
+) -> str:
+  """The name of `accept` that accepts a leak, or ''."""
   if field == 'subject':
     for known in sorted(set(accept) & set(KNOWN_LEAKS)):
-      if name in {_person(path) for path, _ in KNOWN_LEAKS[known]}:
+      if name in {_subject_of(path) for path, _ in KNOWN_LEAKS[known]}:
         return known
-    if SUBJECTS_OF_ATTACKS in accept and pair == ('train', 'val') and videos_apart:
+    if SUBJECTS_OF_ATTACKS in accept and pair == ('train', 'val') and disjoint_videos:
       return SUBJECTS_OF_ATTACKS
   return ''
 
 
-def _person(path: str) -> str:
-  said = path_layouts.parse(path)
-  return f'{said.dataset}/{said.subject}' if said else ''
+def _subject_of(path: str) -> str:
+  parsed = path_layouts.parse(path)
+  return f'{parsed.dataset}/{parsed.subject}' if parsed else ''

@@ -254,8 +254,8 @@ def _columns(source: sources.Source) -> dict[str, Sequence[str]]:
   return {**columns, 'video': videos.names}
 
 
-def _images(source: sources.Source, columns: Mapping[str, Sequence[str]]) -> leakage.SideImages:
-  return leakage.SideImages(columns, source.digests, lambda row, m: source[row][m])
+def _images(source: sources.Source, columns: Mapping[str, Sequence[str]]) -> leakage.ImageSet:
+  return leakage.ImageSet(columns, source.digests, lambda row, m: source[row][m])
 
 
 def tests_of(config: ConfigDict) -> list[tuple[str, str]]:

@@ -359,9 +359,9 @@ def test_rows_without_a_split_beside_rows_with_one_are_noted(tree, tmp_path):
 
 def test_a_misspelt_column_is_noted(tree, tmp_path):
   root, rows = tree
-  some = [{'subjct': row.pop('subject'), **row} for row in few(rows, 'A/live', 'B/live')]
+  some = [row | {'devce': 'x'} for row in few(rows, 'A/live', 'B/live')]
   folder = prepare(root, tmp_path, rows=some)
-  text = 'the column subjct is not used; is it subject?'
+  text = 'the column devce is not used; is it device?'
   assert findings(folder / 'bad_files.csv') == [('misspelt-column', 1, text)]
   assert f'ours.csv: {text}' in card(folder)['notes']
 

@@ -494,15 +494,15 @@ def test_training(own, tmp_path, name, capsys):
 def test_training_accepts_sound_sets(own, tmp_path, sets):
   split = 'test' if sets is APART else 'train'
   two_sets(own, tmp_path, SOUND, split)
-  assert datasets.open_all(config_of(tmp_path, sets, split)).remarks == []
+  assert datasets.open_all(config_of(tmp_path, sets, split)).notes == []
 
 
 def test_training_notes_copies(own, tmp_path):
   make = lambda row, i: row | NEW | alone(row, 'copy')  # noqa: E731
   two_sets(own, tmp_path, make, 'train')
-  assert datasets.open_all(config_of(tmp_path, TOGETHER, 'train')).remarks == [
-    'note (same-bytes): the images of 1 samples of train are those of others of train; one may be '
-    'enough'
+  assert datasets.open_all(config_of(tmp_path, TOGETHER, 'train')).notes == [
+    'note (same-bytes): the images of 1 samples of train equal those of other samples of train; '
+    'one of each may be enough'
   ]
 
 

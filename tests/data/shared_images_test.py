@@ -158,14 +158,14 @@ def test_another_set_may_hold_copies(own, tmp_path):
   with pytest.raises(DataError) as caught:
     datasets.open_all(config)
   text = str(caught.value)
-  assert 'sides share images: 4 samples of cross with train, 2 samples of cross with val' in text
+  assert 'sets share images: 4 samples of cross with train, 2 samples of cross with val' in text
   assert (
     'leak-image: rgb, depth, ir of theirs/x0' in text
     and 'in cross: the same bytes as ours/' in text
   )
   config.train = 'manifest/ours:train[modalities=rgb]'
   config.test.cross = 'manifest/theirs:test[modalities=depth,ir & subject=theirs/x0,theirs/x5]'
-  with pytest.raises(DataError, match='sides share images: 1 samples of cross with val'):
+  with pytest.raises(DataError, match='sets share images: 1 samples of cross with val'):
     datasets.open_all(config)
   config.test.cross = 'manifest/theirs:test[modalities=depth,ir & subject!=theirs/x4,theirs/x5]'
   datasets.open_all(config)

@@ -82,7 +82,7 @@ def side(images, subjects=None):
   """A side of RGB images, encoded."""
   names = [hashlib.sha256(image).hexdigest() for image in images]
   empty = np.zeros(len(images), np.uint64)
-  return leakage.SideImages(
+  return leakage.ImageSet(
     {
       'id': [f'id{i}' for i in range(len(images))],
       'subject': subjects or [f's{i}' for i in range(len(images))],
@@ -102,7 +102,7 @@ def test_copies_are_not_tested_on(sides):
   with pytest.raises(DataError) as caught:
     leakage.check_images({one: side(FACES[:3]), other: side([FACES[3], FACES[1], FACES[2]])})
   text = str(caught.value)
-  assert f'sides share images: 2 samples of {other} with {one}' in text
+  assert f'sets share images: 2 samples of {other} with {one}' in text
   assert f'leak-image: rgb of id1 in {other}: the same bytes as id1 in {one}' in text
 
 

@@ -42,7 +42,7 @@ def test_what_is_on_both_sides(train, val, test, said):
 
 
 def test_a_person_is_told_once_and_the_unknown_never_leak():
-  with pytest.raises(DataError, match='^1 stand'):
+  with pytest.raises(DataError, match='^1 leaks'):
     leakage.check(side(('d/a', 'd/a/v', 'd/a/v/0')), side(('d/a', 'd/a/v', 'd/a/v/0')), {})
   assert leakage.check(side(('', '', 'a')), side(('', '', 'b')), {'t': side(('', '', 'c'))}) == []
 
@@ -51,7 +51,7 @@ def test_many_leaks_fit_on_one_screen():
   many = side(*((f'd/{i}', f'd/{i}/v', f'd/{i}/v/0') for i in range(50)))
   with pytest.raises(DataError) as caught:
     leakage.check(many, many, {})
-  assert '50 stand' in str(caught.value) and '... and 40 more' in str(caught.value)
+  assert '50 leaks' in str(caught.value) and '... and 40 more' in str(caught.value)
   assert len(str(caught.value).splitlines()) < 15
 
 
@@ -67,11 +67,11 @@ def test_the_published_leak_covers_its_own_person_alone():
   with pytest.raises(DataError, match='AF-300 in val .1. and intra .1.'):
     leakage.check(A, val, {'intra': test})
   accepted = leakage.check(A, val, {'intra': test}, ('flexmodal_v1',))
-  assert [(o.name, o.sides, o.accepted) for o in accepted] == [
+  assert [(o.name, o.sets, o.accepted) for o in accepted] == [
     ('casia_cefa/AF-300', ('val', 'intra'), 'flexmodal_v1')
   ]
   assert leakage.describe_accepted(accepted) == [
-    'accepted leak flexmodal_v1: 1 person in val and intra'
+    'accepted leak flexmodal_v1: 1 subject in val and intra'
   ]
   with pytest.raises(DataError, match='d/x in val'):
     leakage.check(A, val, {'intra': val}, ('flexmodal_v1',))
@@ -82,14 +82,15 @@ def test_nothing_is_accepted_by_default():
   attacks = side(('d/a', 'd/a/04', 'd/a/04/0')), side(('d/a', 'd/a/05', 'd/a/05/0'))
   for train, val, tests in ((*attacks, {}), (A, side(LEAKED), {'intra': side(LEAKED)})):
     assert leakage.check(train, val, tests, leakage.known_leak_names())
-    with pytest.raises(DataError, match='^1 stand on both sides'):
+    with pytest.raises(DataError, match='^1 leaks: '):
       leakage.check(train, val, tests)
 
 
-def test_people_of_attacks_may_be_in_train_and_val_but_no_video():
+def test_subjects_of_attacks_may_be_in_train_and_val_but_no_video():
   train, val = side(('d/a', 'd/a/04', 'd/a/04/0')), side(('d/a', 'd/a/05', 'd/a/05/0'))
   (accepted,) = leakage.check(train, val, {}, (leakage.SUBJECTS_OF_ATTACKS,))
   assert accepted.accepted == leakage.SUBJECTS_OF_ATTACKS
+  assert leakage.check(train, val, {}, ('people_of_attacks',)) == [accepted]  # the former name
   for sides in ((train, train, {}), (train, B, {'test': val})):
     with pytest.raises(DataError, match='d/a'):
       leakage.check(*sides, (leakage.SUBJECTS_OF_ATTACKS,))
@@ -97,7 +98,7 @@ def test_people_of_attacks_may_be_in_train_and_val_but_no_video():
 
 def test_an_unknown_name():
   with pytest.raises(
-    ConfigError, match="called 'mine'; there are: flexmodal_v1, people_of_attacks"
+    ConfigError, match="called 'mine'; there are: flexmodal_v1, subjects_of_attacks"
   ):
     leakage.check(A, B, {}, ('mine',))
 
