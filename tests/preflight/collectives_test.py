@@ -215,5 +215,5 @@ def test_groups_in_every_notation(text, expected):
 
 
 def test_groups_in_an_unknown_notation_are_an_error():
-  with pytest.raises(ValueError, match='not understood'):
+  with pytest.raises(ValueError, match='unknown notation'):
     collectives.parse_program(PROGRAM.replace('replica_groups=[1,4]<=[4]', 'replica_groups=new'), 4)

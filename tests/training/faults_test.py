@@ -261,11 +261,11 @@ def test_what_a_step_hides_was_not_waited_for():
   assert measured.total()[1]['input'] < measured.total()[0] - 0.02
   fast, slow = jnp.ones(()), jax.jit(lambda x: jax.lax.fori_loop(0, 3000, lambda _, y: y @ x, x))
   slow = slow.lower(jnp.eye(200)).compile()
-  assert not loop._running({}) and not loop._running({'loss': fast})
+  assert not loop._is_running({}) and not loop._is_running({'loss': fast})
   found = slow(jnp.eye(200))
-  assert loop._running({'loss': fast, 'grad_norm': found})
+  assert loop._is_running({'loss': fast, 'grad_norm': found})
   jax.block_until_ready(found)
-  assert not loop._running({'grad_norm': found})
+  assert not loop._is_running({'grad_norm': found})
 
 
 def test_an_accelerator_that_is_not_used_is_told(tmp_path, monkeypatch):
