@@ -597,7 +597,7 @@ def test_parts_that_one_of_both_lacks_are_named(caplog):
   new = transfer.initialise(variables, donor, 'ir')
   assert new['params']['streams_ir']['attention_1'] == attention
   assert 'left as initialised: streams_ir/attention_1/reduce/kernel' in caplog.text
-  assert re.search('left out, as the model does not have them: stage_4/.* more', caplog.text)
+  assert re.search('left out, as the model lacks them: stage_4/.* more', caplog.text)
 
 
 @pytest.mark.parametrize('grid,prefix', [(3, 1), (2, 0), (1, 1)])
