@@ -1,10 +1,10 @@
-"""How often the bootstrap's 95 % intervals hold the truth.
+"""Coverage of the bootstrap's 95 % intervals.
 
   python -m experiments.evaluation.coverage
 
-Tests are simulated whose truth is known: scores are normal, bona fide ones higher, and a share of
-their variance is the person's, so that the frames of a person are wrong together. Each simulated
-test is given its intervals as `flexfas_jax.score` gives them. Writes coverage.csv beside itself.
+It simulates tests with known rates: scores are normal, bona fide ones higher, and a share of their
+variance belongs to the subject, so that errors on the frames of a subject are correlated. It
+computes each test's intervals as `flexfas_jax.score` does, and writes coverage.csv to this folder.
 """
 
 import argparse
@@ -23,64 +23,77 @@ from flexfas_jax.evaluation import bootstrap, intervals, metrics
 
 
 class Setting(NamedTuple):
-  """A kind of test. `share` of the variance is the person's; frames are as many or fewer."""
+  """A kind of test.
+
+  Attributes:
+    name: in coverage.csv.
+    subjects: their number.
+    bona_fide, attacks: frames of each subject.
+    share: of the variance that belongs to the subject.
+    distance: between the means of bona fide scores and attacks, in standard deviations.
+    threshold: of the decisions.
+    both: the same subjects have bona fide samples and attacks.
+    uneven: some subjects have fewer frames.
+  """
 
   name: str
-  people: int
-  bona_fide: int  # frames of each person
+  subjects: int
+  bona_fide: int
   attacks: int
   share: float
-  apart: float = 3.2  # how far bona fide scores are above attacks, in standard deviations
+  distance: float = 3.2
   threshold: float = 1.6
-  both: bool = True  # the same people give bona fide samples and attacks
-  uneven: bool = False  # of some people there are fewer frames
+  both: bool = True
+  uneven: bool = False
 
 
 SETTINGS = (
   Setting('independent samples', 800, 1, 1, 0.0),
-  Setting('60 people, 8 + 12 frames', 60, 8, 12, 0.3),
-  Setting('60 people, uneven frames', 60, 8, 12, 0.3, uneven=True),
-  Setting('30 people, 8 + 12 frames', 30, 8, 12, 0.3),
-  Setting('200 people, 3 + 6 frames', 200, 3, 6, 0.5),
-  Setting('100 people, others attack', 100, 6, 6, 0.4, both=False),
-  Setting('60 people, strongly alike', 60, 8, 12, 0.7),
-  Setting('60 people, errors rare (2 %)', 60, 8, 12, 0.3, apart=4.1, threshold=2.05),
+  Setting('60 subjects, 8 + 12 frames', 60, 8, 12, 0.3),
+  Setting('60 subjects, uneven frames', 60, 8, 12, 0.3, uneven=True),
+  Setting('30 subjects, 8 + 12 frames', 30, 8, 12, 0.3),
+  Setting('200 subjects, 3 + 6 frames', 200, 3, 6, 0.5),
+  Setting('100 subjects, others attack', 100, 6, 6, 0.4, both=False),
+  Setting('60 subjects, strongly correlated', 60, 8, 12, 0.7),
+  Setting('60 subjects, errors rare (2 %)', 60, 8, 12, 0.3, distance=4.1, threshold=2.05),
 )
 
 
 def truth(s: Setting) -> dict[str, float]:
-  tail = {'apcer': float(ndtr(-s.threshold)), 'bpcer': float(ndtr(s.threshold - s.apart))}
+  """The true value of each figure."""
+  tail = {'apcer': float(ndtr(-s.threshold)), 'bpcer': float(ndtr(s.threshold - s.distance))}
   return {
     **tail,
     'acer': sum(tail.values()) / 2,
-    'eer': float(ndtr(-s.apart / 2)),
-    'auc': float(ndtr(s.apart / math.sqrt(2))),
-    'tpr@fpr=1e-2': float(ndtr(s.apart + ndtri(1e-2))),
-    'bpcer@apcer=5%': 1 - float(ndtr(s.apart + ndtri(5e-2))),
-    # Another system, as good as this one, and half alike.
+    'eer': float(ndtr(-s.distance / 2)),
+    'auc': float(ndtr(s.distance / math.sqrt(2))),
+    'tpr@fpr=1e-2': float(ndtr(s.distance + ndtri(1e-2))),
+    'bpcer@apcer=5%': 1 - float(ndtr(s.distance + ndtri(5e-2))),
+    # The second system is as good as the first and correlated with it.
     'difference of acer': 0.0,
   }
 
 
 def simulate(s: Setting, rng):
-  """(label, person, [2, N] scores of two systems)."""
-  person = np.arange(s.people)
-  attacker = person if s.both else person + s.people
-  of = [np.repeat(person, s.bona_fide), np.repeat(attacker, s.attacks)]
+  """(label, subject, [2, N] scores of two systems)."""
+  subjects = np.arange(s.subjects)
+  attackers = subjects if s.both else subjects + s.subjects
+  by_class = [np.repeat(subjects, s.bona_fide), np.repeat(attackers, s.attacks)]
   if s.uneven:  # from a quarter of the frames to all of them
-    few = rng.uniform(0.25, 1, s.people)
-    of = [who[rng.random(who.size) < few[who % s.people]] for who in of]
-  label = np.repeat([1, 0], [len(of[0]), len(of[1])])
-  who = np.concatenate(of)
-  own = rng.normal(size=(3, 2, 2 * s.people))  # of either system, and of both; by class
-  noise = rng.normal(size=(3, who.size))
+    fraction = rng.uniform(0.25, 1, s.subjects)
+    by_class = [x[rng.random(x.size) < fraction[x % s.subjects]] for x in by_class]
+  label = np.repeat([1, 0], [len(by_class[0]), len(by_class[1])])
+  subject = np.concatenate(by_class)
+  # Of the first system, of the second, and of both; by class.
+  subject_effect = rng.normal(size=(3, 2, 2 * s.subjects))
+  frame_effect = rng.normal(size=(3, subject.size))
   systems = []
   for k in range(2):
-    of_person = (own[k] + own[2]) / math.sqrt(2)
-    of_frame = (noise[k] + noise[2]) / math.sqrt(2)
-    spread = math.sqrt(s.share) * of_person[label, who] + math.sqrt(1 - s.share) * of_frame
-    systems.append(s.apart * label + spread)
-  return label, who, np.stack(systems)
+    between = (subject_effect[k] + subject_effect[2]) / math.sqrt(2)
+    within = (frame_effect[k] + frame_effect[2]) / math.sqrt(2)
+    deviation = math.sqrt(s.share) * between[label, subject] + math.sqrt(1 - s.share) * within
+    systems.append(s.distance * label + deviation)
+  return label, subject, np.stack(systems)
 
 
 def hits(setting: Setting, first: int, last: int, draws: int) -> dict[str, list]:
@@ -98,8 +111,8 @@ def hits(setting: Setting, first: int, last: int, draws: int) -> dict[str, list]
 
   for test in range(first, last):
     rng = np.random.default_rng([77, test, SETTINGS.index(setting)])
-    label, who, scores = simulate(setting, rng)
-    subject = who.astype(str)
+    label, subject, scores = simulate(setting, rng)
+    subject = subject.astype(str)
     nothing = np.full(label.size, '')
     people = bootstrap.people(label, nothing, subject, nothing, draws, seed=test)
     figures = {}
@@ -137,7 +150,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--tests', type=int, default=2000, help='simulated for each setting')
   parser.add_argument('--draws', type=int, default=bootstrap.DRAWS, help='of each bootstrap')
-  parser.add_argument('--settings', type=int, default=len(SETTINGS), help='so many, the first')
+  parser.add_argument('--settings', type=int, default=len(SETTINGS), help='number, from the first')
   parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path(__file__).parent)
   args = parser.parse_args()
   rows, start = [], time.monotonic()

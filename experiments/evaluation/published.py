@@ -1,10 +1,11 @@
-"""Score files of MM-FAS's networks, from what they scored on CASIA-SURF's validation set.
+"""Score files of MM-FAS's networks, from their published scores on CASIA-SURF's validation set.
 
   python -m experiments.evaluation.published --scores=DIR --out=DIR
 
 `--scores` is the folder of the 21 networks' score files and val_labels.csv (from the paper's
-repository, MIT licence; not shipped). Each network is the mean over its two views (centre and
-flipped) and its three folds; a seed, over seeds; the ensemble, the mean over the networks.
+repository, MIT licence; not shipped). The scores of a seed are the mean over two views (centre and
+flipped) and three folds; those of a network the mean over its seeds; those of the ensemble the mean
+over the networks.
 """
 
 import argparse
@@ -32,17 +33,17 @@ def networks(folder: pathlib.Path) -> dict[str, np.ndarray]:
     assert len(folds) == 3, f'{name}: {len(folds)} folds of 3'
     return np.mean([fold.mean(1) for fold in folds], 0)  # [N]
 
-  found = {
+  scores = {
     f'{net}_{seed}': fold_mean(f'{net}_{seed}') for net, seeds in NETS.items() for seed in seeds
   }
   for net, seeds in NETS.items():
-    found[net] = np.mean([found[f'{net}_{seed}'] for seed in seeds], 0)
-  found['ensemble'] = np.mean([found[net] for net in NETS], 0)
-  return found
+    scores[net] = np.mean([scores[f'{net}_{seed}'] for seed in seeds], 0)
+  scores['ensemble'] = np.mean([scores[net] for net in NETS], 0)
+  return scores
 
 
 def write(folder: pathlib.Path, out: pathlib.Path) -> None:
-  """A score file for each of `networks`."""
+  """Writes a score file for each of `networks`."""
   with (folder / 'val_labels.csv').open(newline='') as file:
     samples = [(row['rgb'], row['label']) for row in csv.DictReader(file)]  # label 1 = live
   out.mkdir(parents=True, exist_ok=True)

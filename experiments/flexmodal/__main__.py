@@ -2,9 +2,9 @@
 
   python -m experiments.flexmodal --workdir=runs/flexmodal --data_dir=prepared
 
-Each combination is one run of `flexfas_jax.main` with a config of configs/, a process on a core of
-its own. Run again, it goes on where it was: what has results is not run again. Writes results.csv
-and results.png beside this file (or to --out). Times are those of one core.
+Each combination is one run of `flexfas_jax.main` with a config of configs/, a process on its own
+core. Rerun the same command to resume: combinations with results are skipped. It writes results.csv
+and results.png to this folder (or --out). Times are those of one core.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from flexfas_jax import lookup
 from flexfas_jax.errors import StateError, exit_code_of
 
 HERE = pathlib.Path(__file__).parent
-CONFIGS = {  # which config gives the rest: data, augmentation, loss, optimiser
+CONFIGS = {  # the config of the other fields: data, augmentation, loss, optimiser
   'vit': 'vit_fusion',
   'resnet': 'resnet_fusion',
   'cdcn': 'cdcn_fusion',
@@ -46,7 +46,7 @@ def grid() -> list[tuple[str, str, dict]]:
   """[(backbone, fusion's title, fusion's fields)], from the folders."""
   fusions = {}
   for name in lookup.choices('fusion'):
-    if name != 'single':  # fuses nothing
+    if name != 'single':  # takes one modality
       fusions |= FORMS.get(name, {name: {}})
   return [
     (backbone, title, {'name': title.partition(',')[0], **fields})
@@ -54,12 +54,12 @@ def grid() -> list[tuple[str, str, dict]]:
   ]
 
 
-def run(job, workdir: pathlib.Path, data_dir: str, steps: int, cores: queue.Queue) -> str:
-  """One combination, on one core; its log stays in the workdir."""
-  backbone, title, fusion = job
+def run(combination, workdir: pathlib.Path, data_dir: str, steps: int, cores: queue.Queue) -> str:
+  """Trains and evaluates one combination on one core; the workdir keeps its log."""
+  backbone, title, fusion = combination
   folder = workdir / f'{backbone} {title}'.replace(', ', '-').replace(' ', '-')
   if (folder / 'results.json').exists():
-    return f'{backbone:13} {title:28} there already'
+    return f'{backbone:13} {title:28} has results'
   command = [
     *(sys.executable, '-m', 'flexfas_jax.main'),
     f'--config=configs/{CONFIGS[backbone]}.py',
@@ -92,7 +92,7 @@ def run(job, workdir: pathlib.Path, data_dir: str, steps: int, cores: queue.Queu
 
 
 def collect(workdir: pathlib.Path) -> list[dict]:
-  """Rows of the table, from every combination's results.json."""
+  """Rows of the table, from the results.json of every combination."""
   rows = []
   for backbone, title, _ in grid():
     folder = workdir / f'{backbone} {title}'.replace(', ', '-').replace(' ', '-')
@@ -119,10 +119,10 @@ def draw(rows: list[dict], file: pathlib.Path) -> None:
   figure, axes = plt.subplots(1, 2, figsize=(11, 1.2 + 0.27 * len(names)), sharey=True)
   for axis, test in zip(axes, ('intra', 'cross'), strict=True):
     for subset, mark in marks.items():
-      of = [r for r in rows if r['test'] == test and r['subset'] == subset]
+      selected = [r for r in rows if r['test'] == test and r['subset'] == subset]
       axis.plot(
-        [100 * float(r['acer']) for r in of],
-        [names.index(f'{r["backbone"]}, {r["fusion"]}') for r in of],
+        [100 * float(r['acer']) for r in selected],
+        [names.index(f'{r["backbone"]}, {r["fusion"]}') for r in selected],
         mark,
         markersize=6,
         alpha=0.8,
@@ -134,7 +134,7 @@ def draw(rows: list[dict], file: pathlib.Path) -> None:
     axis.grid(alpha=0.3)
   axes[0].set_yticks(range(len(names)), names)
   axes[0].invert_yaxis()
-  axes[1].legend(loc='upper left', framealpha=1)  # where no ACER is
+  axes[1].legend(loc='upper left', framealpha=1)  # no ACER is there
   figure.suptitle('Rendered faces: every backbone with every fusion')
   figure.tight_layout()
   figure.savefig(file, dpi=110)
@@ -166,24 +166,24 @@ def main() -> int:
   parser.add_argument('--workdir', type=pathlib.Path, required=True)
   parser.add_argument('--data_dir', default='prepared')
   parser.add_argument('--steps', type=int, default=200, help='of each training (200)')
-  parser.add_argument('--only', default='', help='combinations whose "backbone, fusion" holds this')
+  parser.add_argument('--only', default='', help='combinations whose "backbone, fusion" has this')
   parser.add_argument('--out', type=pathlib.Path, default=HERE, help='for results.csv and .png')
-  parser.add_argument('--debug', action='store_true', help='tracebacks instead of messages')
+  parser.add_argument('--debug', action='store_true', help='print tracebacks, not messages')
   args = parser.parse_args()
 
   def command():
     args.workdir.mkdir(parents=True, exist_ok=True)
-    jobs = [job for job in grid() if args.only in f'{job[0]}, {job[1]}']
+    combinations = [c for c in grid() if args.only in f'{c[0]}, {c[1]}']
     cores = queue.Queue()
-    mine = sorted(os.sched_getaffinity(0))
-    for core in mine:
+    available = sorted(os.sched_getaffinity(0))
+    for core in available:
       cores.put(core)
-    with concurrent.futures.ThreadPoolExecutor(len(mine)) as pool:
-      running = [
-        pool.submit(run, job, args.workdir, args.data_dir, args.steps, cores) for job in jobs
+    with concurrent.futures.ThreadPoolExecutor(len(available)) as pool:
+      futures = [
+        pool.submit(run, c, args.workdir, args.data_dir, args.steps, cores) for c in combinations
       ]
-      for i, done in enumerate(concurrent.futures.as_completed(running), 1):
-        print(f'{i}/{len(jobs)}  {done.result()}', flush=True)
+      for i, future in enumerate(concurrent.futures.as_completed(futures), 1):
+        print(f'{i}/{len(combinations)}  {future.result()}', flush=True)
     rows = collect(args.workdir)
     with (args.out / 'results.csv').open('w', newline='') as file:
       writer = csv.DictWriter(file, COLUMNS)

@@ -1,10 +1,11 @@
-"""Our numbers against those of the PyTorch originals, from the same weights and inputs.
+"""Compares outputs with those of the PyTorch originals, for the same weights and inputs.
 
   python -m experiments.parity --fixtures tests/golden
 
 A fixture is NAME.json (the original's tensor names and shapes, its inputs' shapes, a seed) and
-NAME.npz (what the original put out). `recipe.py` fills weights and inputs. Printed: per output, the
-largest error relative to the output's largest value. Exits 1 where one is above the tolerance.
+NAME.npz (the original's outputs). `recipe.py` fills weights and inputs. The command prints, for
+each output, the largest error relative to the output's largest value. It exits with 1 if an error
+is above the tolerance.
 """
 
 import argparse
@@ -25,15 +26,17 @@ from flexfas_jax.models.weights import conversion
 TOLERANCE = 1e-4  # float32 on a CPU
 
 
-def outputs_of(model: flexmodal.Model, variables, images: dict, wanted) -> dict[str, np.ndarray]:
-  """Our outputs under the fixtures' names.
+def compute_outputs(
+  model: flexmodal.Model, variables, images: dict, names
+) -> dict[str, np.ndarray]:
+  """The model's outputs under the fixtures' names.
 
   Args:
-    model, variables: from `pretrained.from_torch`.
+    model, variables: from `conversion.from_torch`.
     images: {modality: [B, 3, H, W] float32}.
-    wanted: names of outputs: 'logits' (as the difference of the original's two columns),
-      'logits_rgb_only_zeros', 'logits_rgb_depth_zeros' (what is not named is absent), 'map',
-      'embedding', 'features' (the last map, with the class token where there is one).
+    names: of outputs: 'logits' (the difference of the original's two columns),
+      'logits_rgb_only_zeros', 'logits_rgb_depth_zeros' (other modalities are absent), 'map',
+      'embedding', 'features' (the last map, with the class token if there is one).
   """
   images = {m: np.moveaxis(x, 1, -1) for m, x in images.items()}  # [B, H, W, 3]
   model = flexmodal.Model(model.module, next(iter(images.values())).shape[1])
@@ -48,20 +51,21 @@ def outputs_of(model: flexmodal.Model, variables, images: dict, wanted) -> dict[
       present = np.broadcast_to([m in subset for m in model.modalities], (B, len(model.modalities)))
       return model.decide(variables, maps, absent, present)
 
-    named = model.intermediates(variables, images['rgb'], 'rgb')
-    found = {'features': named[max(n for n in named if n.startswith('map_'))]}
-    found |= {k: v for k, v in decide(*model.modalities).items() if v is not None}
-    if 'logits_rgb_only_zeros' in wanted:
-      found['logits_rgb_only_zeros'] = decide('rgb')['logit']
-    if 'logits_rgb_depth_zeros' in wanted:
-      found['logits_rgb_depth_zeros'] = decide('rgb', 'depth')['logit']
-    return found
+    intermediates = model.intermediates(variables, images['rgb'], 'rgb')
+    last = max(name for name in intermediates if name.startswith('map_'))
+    outputs = {'features': intermediates[last]}
+    outputs |= {k: v for k, v in decide(*model.modalities).items() if v is not None}
+    if 'logits_rgb_only_zeros' in names:
+      outputs['logits_rgb_only_zeros'] = decide('rgb')['logit']
+    if 'logits_rgb_depth_zeros' in names:
+      outputs['logits_rgb_depth_zeros'] = decide('rgb', 'depth')['logit']
+    return outputs
 
-  found = jax.device_get(run(variables, images))
-  found['logits'] = found.pop('logit', None)
-  if found['features'].ndim == 4:
-    found['features'] = np.moveaxis(found['features'], -1, 1)  # PyTorch's [B, D, h, w]
-  return found
+  outputs = jax.device_get(run(variables, images))
+  outputs['logits'] = outputs.pop('logit', None)
+  if outputs['features'].ndim == 4:
+    outputs['features'] = np.moveaxis(outputs['features'], -1, 1)  # PyTorch's [B, D, h, w]
+  return outputs
 
 
 def compare(fixture: pathlib.Path) -> list[tuple[str, str, str, float, float]]:
@@ -72,25 +76,25 @@ def compare(fixture: pathlib.Path) -> list[tuple[str, str, str, float, float]]:
   order = conversion.ARCHITECTURES[architecture].inputs
   images = dict(zip(order, recipe.inputs(fixture), strict=True))
   expected = recipe.expected(fixture)
-  wanted = {name.partition('[')[0] for name in expected}
-  found = outputs_of(model, variables, images, wanted)
+  names = {name.partition('[')[0] for name in expected}
+  outputs = compute_outputs(model, variables, images, names)
   rows = []
-  for name, theirs in expected.items():
+  for name, original in expected.items():
     plain, _, step = name.partition('[::')
-    if found.get(plain) is None:
+    if outputs.get(plain) is None:
       raise StateError(f'{fixture}: {architecture} has no output {name!r}')
-    ours = found[plain][..., :: int(step.rstrip(']') or 1)]
+    output = outputs[plain][..., :: int(step.rstrip(']') or 1)]
     if plain.startswith('logits'):
-      theirs = theirs[:, 1] - theirs[:, 0]
-    if ours.shape != theirs.shape:
-      raise StateError(f'{fixture}: {name} is {ours.shape} here, {theirs.shape} there')
-    error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+      original = original[:, 1] - original[:, 0]
+    if output.shape != original.shape:
+      raise StateError(f"{fixture}: {name} is {output.shape}, the original's is {original.shape}")
+    error = float(np.abs(output - original).max() / np.abs(original).max())
     rows.append((fixture.stem, architecture, name, error, time.perf_counter() - start))
   return rows
 
 
 def run(folder: pathlib.Path, tolerance: float, out: pathlib.Path | None) -> int:
-  """Compares every fixture of a folder; the number of outputs above the tolerance."""
+  """Compares every fixture of a folder; returns the number of outputs above the tolerance."""
   fixtures = sorted(f for f in folder.glob('*.json') if f.with_suffix('.npz').exists())
   if not fixtures:
     raise StateError(f'{folder} holds no fixture: a NAME.json with its NAME.npz')
@@ -100,7 +104,7 @@ def run(folder: pathlib.Path, tolerance: float, out: pathlib.Path | None) -> int
     for row in compare(fixture):
       rows.append(row)
       name, _, output, error, seconds = row
-      # Not `error > tolerance`: NaN is no agreement.
+      # Not `error > tolerance`, which is false for NaN.
       verdict = '' if error <= tolerance else f'  above {tolerance:g}'
       print(f'{name:30} {output:24} {error:30.2e} {seconds:8.1f}{verdict}', flush=True)
   if out:
@@ -121,8 +125,8 @@ def main() -> int:
   )
   parser.add_argument('--fixtures', type=pathlib.Path, required=True, metavar='DIR')
   parser.add_argument('--tolerance', type=float, default=TOLERANCE)
-  parser.add_argument('--out', type=pathlib.Path, metavar='CSV', help='also write the table there')
-  parser.add_argument('--debug', action='store_true', help='tracebacks instead of messages')
+  parser.add_argument('--out', type=pathlib.Path, metavar='CSV', help='also write the table to CSV')
+  parser.add_argument('--debug', action='store_true', help='print tracebacks, not messages')
   args = parser.parse_args()
   wrong = 0
 

@@ -1,10 +1,10 @@
-"""How fast a data set is built and read, against decoding its pictures alone.
+"""Speed of building and reading a data set, compared with decoding its images alone.
 
   python -m experiments.performance.build_and_read [--triplets=6000] [--size=112]
 
 Writes a tree in CASIA-SURF's challenge layout (RENDERED faces, JPEG), prepares it as a user would,
-and prints triplets per second: the decoding of all pictures alone, in the same number of processes
-and by the same decoder; building; opening with its check; reading; reading and decoding.
+and prints triplets per second: decoding all images alone, with as many processes and the same
+decoder; building; opening with its check; reading; reading and decoding.
 """
 
 import argparse
@@ -26,7 +26,7 @@ READ = 2000  # triplets, by one thread
 
 
 def write_tree(root: pathlib.Path, triplets: int, size: int) -> None:
-  """Bona fide people and one attack, 10 frames a video."""
+  """Writes bona fide videos and videos of one attack, 10 frames each."""
   from tests.miniatures import faces
 
   encoded = [
@@ -45,14 +45,14 @@ def write_tree(root: pathlib.Path, triplets: int, size: int) -> None:
 
 
 def decode_files(paths: list[str]) -> int:
-  """Reads and decodes images as the checks do, and nothing else."""
+  """Only reads and decodes images, as the checks do."""
   for path in paths:
     image_checks.decode(pathlib.Path(path).read_bytes())
   return len(paths)
 
 
 def decode(example: dict) -> list:
-  """The pictures of a triplet with OpenCV, as training reads them."""
+  """The images of a triplet, decoded with OpenCV as in training."""
   return [geometry.decode(example[m], m, example['id']) for m in ('rgb', 'depth', 'ir')]
 
 
@@ -63,8 +63,8 @@ def timed(function) -> float:
 
 
 def measure(root: pathlib.Path, data_dir: str, n: int) -> dict[str, float]:
-  """Triplets per second of everything, once."""
-  # Worker processes do not know __main__.
+  """Measures everything once: triplets per second."""
+  # Worker processes cannot import from __main__.
   from experiments.performance.build_and_read import decode_files as decode_alone
 
   files = sorted(map(str, (root / 'source').rglob('*.jpg')))

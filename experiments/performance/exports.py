@@ -1,10 +1,10 @@
-"""Whether networks of full size can be exported: sizes, seconds, differences, latency. No data.
+"""Exports of full-size networks: sizes, seconds, differences, latency. Uses no data.
 
   python -m experiments.performance.exports [--only=vit] [--out=exports.csv]
 
 The models are those of the paper's recipes (`configs/*_fusion.py:flexmodal`) with random weights:
-what they decide means nothing, and how they compute it is the same. Every file is run on fixed,
-random and masked inputs, as an export does, and then timed at batch 1.
+their decisions mean nothing, but their computation is the same. Every file is compared on fixed,
+random and masked inputs, as in an export, and then timed at batch 1.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from tests.toy import fill
 MODELS = {'vit': 'vit_fusion', 'resnet': 'resnet_fusion', 'cdcn': 'cdcn_fusion'}
 
 
-def source_of(config: str) -> trained_model.TrainedModel:
+def build(config: str) -> trained_model.TrainedModel:
   """A config's model with random weights."""
   fields = importlib.import_module(f'configs.{config}').get_config('flexmodal').model.to_dict()
   abstract = jax.eval_shape(flexmodal.build(**fields).init, jax.random.key(0))
@@ -34,31 +34,31 @@ def source_of(config: str) -> trained_model.TrainedModel:
 
 def measure(name: str, rounds: int, threads: int) -> list[dict]:
   """A row per file."""
-  source, rows = source_of(MODELS[name]), []
-  everything = graph.build(source.model, source.variables)
-  rgb = graph.build(source.model, source.variables, ('rgb',))
+  trained, rows = build(MODELS[name]), []
+  everything = graph.build(trained.model, trained.variables)
+  rgb = graph.build(trained.model, trained.variables, ('rgb',))
   with tempfile.TemporaryDirectory() as temporary:
     folder = pathlib.Path(temporary)
     for format in bundle.FORMATS:
       writer = importlib.import_module(f'flexfas_jax.export.formats.{format}')
       for one in (everything, rgb) if writer.FIXED_SUBSETS else (everything,):
         start = time.perf_counter()
-        entries = writer.write(one, source, folder)
+        entries = writer.write(one, trained, folder)
         seconds = time.perf_counter() - start
         for entry in entries:
-          # One file at a time: each runner holds the weights once more.
-          (told,) = parity.measure(source, [entry], folder, {})
+          # One file at a time: each runner holds a copy of the weights.
+          (measured,) = parity.measure(trained, [entry], folder, {})
           run = latency.runner(folder, entry, threads)
           (times,) = latency.measure({entry['file']: run}, rounds).values()
           rows.append(
             {
               'model': name,
-              'image_size': source.model.image_size,
+              'image_size': trained.model.image_size,
               'file': entry['file'],
               'modalities': '+'.join(entry['modalities']),
               'MB': round((folder / entry['file']).stat().st_size / 1e6, 1),
               'export_s': round(seconds, 1),
-              'difference': f'{max(told["difference"].values()):.1e}',
+              'difference': f'{max(measured["difference"].values()):.1e}',
               'median_ms': round(1e3 * statistics.median(times), 1),
               'fastest_ms': round(1e3 * min(times), 1),
             }

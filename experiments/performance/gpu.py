@@ -1,10 +1,10 @@
-"""A network's training step and inference on the GPU at hand, against PyTorch's there.
+"""A network's training step and inference on this machine's GPU, compared with PyTorch's.
 
   python -m experiments.performance.gpu vit_b|resnet50|cdcn --torch_python=PATH
 
-RGB alone, bfloat16 (PyTorch: autocast, channels last, stock and by torch.compile), SGD. Both take
-turns of ten steps; a ratio is of the same round. Memory is what a process held at most so far, by
-its allocator: inference comes first. Rows go to gpu.csv, in the place of those they had.
+RGB alone, bfloat16 (PyTorch: autocast, channels last, stock and with torch.compile), SGD. Both
+alternate, ten steps at a time; a ratio compares the same round. Memory is the allocator's peak
+since the process started; inference runs first. New rows replace earlier ones in gpu.csv.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import pathlib
 import sys
 
 from experiments.performance import results, timing
-from experiments.performance.other_side import other_side
+from experiments.performance.torch_process import torch_process
 from flexfas_jax.errors import ConfigError, exit_code_of
 
 HERE = pathlib.Path(__file__).parent
@@ -31,7 +31,7 @@ COLUMNS = (
 
 
 def measure(name: str, options, device) -> list[dict]:
-  """Rows of `COLUMNS`, one for each work and each way that PyTorch has."""
+  """Rows with `COLUMNS`, one for each task and each form of PyTorch."""
   from experiments.performance import networks
 
   B, rows = IMAGES[name], []
@@ -39,7 +39,7 @@ def measure(name: str, options, device) -> list[dict]:
   with contextlib.ExitStack() as stack:
     sides = {}
     for way in (WAYS[name], f'{WAYS[name]}+compiled') if options.torch_python else ():
-      side = other_side(options.torch_python, name, way, options.threads, B, TURNS)
+      side = torch_process(options.torch_python, name, way, options.threads, B, TURNS)
       sides[way] = stack.enter_context(side)
     for what in ('infer', 'train'):
       runs = {'ours': (timing.seconds, ours[what])}
@@ -74,14 +74,14 @@ def main() -> int:
   )
   parser.add_argument('network', choices=IMAGES)
   parser.add_argument('--repeats', type=int, default=5, help='rounds that count (5)')
-  parser.add_argument('--torch_python', default='', metavar='PATH', help='with PyTorch installed')
+  parser.add_argument('--torch_python', default='', metavar='PATH', help='interpreter with PyTorch')
   parser.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)))
   parser.add_argument('--out', type=pathlib.Path, default=HERE / 'gpu.csv')
   parser.add_argument('--debug', action='store_true', help='tracebacks instead of messages')
   options = parser.parse_args()
 
   def command():
-    # PyTorch's processes need room beside ours, and what is held is to be told.
+    # Leave memory for PyTorch's processes, and let the allocator report what it uses.
     os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
     import jax
 

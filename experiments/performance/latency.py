@@ -1,9 +1,9 @@
-"""How long one decision takes by each file of a bundle, batch 1, on this machine's CPU.
+"""Latency of one decision with each file of a bundle, batch 1, on this machine's CPU.
 
   python -m experiments.performance.latency bundle [--threads=1] [--out=latency.csv]
 
-Each round runs every file once, so that what else the machine does falls on all alike. The median
-of the rounds is told, and the fastest; the time is that of the runner, without preprocessing.
+Each round runs every file once, so that other load on the machine affects all alike. Reported are
+the median of the rounds and the fastest; times are those of the runner, without preprocessing.
 """
 
 import argparse
@@ -18,10 +18,10 @@ import numpy as np
 
 
 def runner(folder: pathlib.Path, entry: dict, threads: int):
-  """A function of nothing that runs a file on noise, batch 1."""
-  of = importlib.import_module(f'flexfas_jax.prediction.runners.{entry["format"]}')
+  """A function without arguments that runs a file on noise, batch 1."""
+  module = importlib.import_module(f'flexfas_jax.prediction.runners.{entry["format"]}')
   options = {'threads': threads} if entry['format'] in ('onnx', 'tflite') else {}
-  run = of.load((folder / entry['file']).read_bytes(), entry, **options)
+  run = module.load((folder / entry['file']).read_bytes(), entry, **options)
   rng = np.random.default_rng(0)
   images = {
     one['name']: rng.uniform(-1, 1, (1, *one['shape'][1:])).astype(np.float32)
@@ -32,7 +32,7 @@ def runner(folder: pathlib.Path, entry: dict, threads: int):
 
 
 def measure(runs, rounds: int) -> dict[str, list[float]]:
-  """{file: seconds of each round}; the first tenth, in which things are made ready, is left out."""
+  """{file: seconds of each round}, after a tenth as many rounds to warm up."""
   seconds = {file: [] for file in runs}
   for number in range(rounds + max(3, rounds // 10)):
     for file, run in runs.items():

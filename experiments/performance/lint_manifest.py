@@ -1,9 +1,9 @@
-"""How long lint takes, and how much memory, for a manifest of a million rows.
+"""Time and memory of lint for a manifest of a million rows.
 
   python -m experiments.performance.lint_manifest --rows=1000000
 
-Prints rows, seconds and peak MB of the real command, for a manifest in which nothing is wrong, and
-for two of half the length with the same rows, called train and val: every row is a leak.
+Prints rows, seconds and peak MB of the real command, for a manifest without findings, and for two
+of half the length with the same rows, named train and val, where every row is a leak.
 """
 
 import argparse
@@ -21,7 +21,7 @@ FRAMES, VIDEOS = 10, 10  # per video, per subject
 
 
 def write(path: pathlib.Path, rows: int, split: str, first: int = 0) -> None:
-  """Writes a manifest as one may be exported: people, videos, three paths, a few more columns."""
+  """Writes a typical manifest: subjects, videos, three paths, a few more columns."""
   with path.open('w', encoding='utf-8', newline='') as file:
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(
@@ -39,11 +39,11 @@ def write(path: pathlib.Path, rows: int, split: str, first: int = 0) -> None:
 
 
 def measure(paths: list[pathlib.Path]) -> tuple[int, float, float, float]:
-  """Runs the command; returns its exit code, seconds, those of the processor, and peak MB."""
+  """Runs the command; returns exit code, seconds, CPU seconds and peak MB."""
   command = [sys.executable, '-m', 'flexfas_jax.lint', *map(str, paths)]
   start = time.perf_counter()
   process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-  _, status, usage = os.wait4(process.pid, 0)  # this process's own peak, not that of all before it
+  _, status, usage = os.wait4(process.pid, 0)  # the peak of this process alone
   seconds = time.perf_counter() - start
   process.returncode = os.waitstatus_to_exitcode(status)
   return process.returncode, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024

@@ -1,4 +1,4 @@
-"""Networks of full size with random weights, their training step and inference, under jit."""
+"""Full-size networks with random weights: their training step and inference, under jit."""
 
 import functools
 
@@ -35,7 +35,7 @@ def build(name: str, dtype: str = 'float32', **backbone):
 
 
 def batch_of(name: str, B: int | None = None) -> dict:
-  """Noise."""
+  """A batch of noise."""
   B, S = B or BATCH[name], SIZE[name]
   image = np.random.default_rng(0).standard_normal((B, S, S, 3)).astype(np.float32)
   return {
@@ -54,8 +54,8 @@ def train_step(variables, momentum, batch, *, model):
     loss = optax.sigmoid_binary_cross_entropy(outputs['logit'], batch['label']).mean()
     return loss, batch_stats
 
-  (loss, batch_stats), slopes = jax.value_and_grad(objective, has_aux=True)(variables['params'])
-  updates, momentum = optimizer.update(slopes, momentum, variables['params'])
+  (loss, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(variables['params'])
+  updates, momentum = optimizer.update(gradients, momentum, variables['params'])
   params = optax.apply_updates(variables['params'], updates)
   return {'params': params, 'batch_stats': batch_stats}, momentum, loss
 
@@ -76,7 +76,7 @@ def training(name: str, B: int | None = None, **fields) -> tuple:
 
 
 def trainer(step, arguments, turns: int = 1):
-  """A function of nothing: steps on from where the one before ended, and their end waited for."""
+  """A function without arguments that runs further steps and waits for them."""
   *state, batch = arguments
   state = jax.tree.map(jnp.copy, state)
 
@@ -89,7 +89,7 @@ def trainer(step, arguments, turns: int = 1):
 
 
 def runs(name: str, turns: int = 1, B: int | None = None, **fields) -> dict:
-  """{'train', 'infer'}: functions of nothing that end when their work, `turns` times, has ended."""
+  """{'train', 'infer'}: functions without arguments that do their work `turns` times and wait."""
   step, arguments = training(name, B, **fields)
   variables, _, batch = arguments
   model, _ = build(name, **fields)

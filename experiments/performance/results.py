@@ -1,4 +1,4 @@
-"""Results as a file, a table and a picture; what was measured before stays, case by case."""
+"""Results as a CSV file, a table and a figure; each case replaces its own rows alone."""
 
 import csv
 import pathlib
@@ -10,7 +10,7 @@ START, END = '<!-- results.csv -->\n', '<!-- end -->\n'
 
 
 def read(file: pathlib.Path) -> list[dict]:
-  """Its rows; none if there is no file."""
+  """The rows of a CSV file; none if it does not exist."""
   if not file.exists():
     return []
   with file.open(newline='') as lines:
@@ -23,7 +23,7 @@ def replace(
   columns: Sequence[str] = COLUMNS,
   key: Sequence[str] = ('case',),
 ) -> list[dict]:
-  """Puts rows in the place of those with the same cells under `key`; returns all, sorted so."""
+  """Replaces the rows with the same cells under `key`; returns all rows, sorted by these cells."""
 
   def cells(row: Mapping) -> list[str]:
     return [str(row[column]) for column in key]
@@ -38,7 +38,7 @@ def replace(
 
 
 def table(rows: list[dict]) -> str:
-  """Markdown."""
+  """The rows as Markdown."""
   lines = [
     '| what | ratio | lowest to highest | ours | the other | load |',
     '| --- | ---: | ---: | ---: | ---: | ---: |',
@@ -51,7 +51,7 @@ def table(rows: list[dict]) -> str:
 
 
 def write_table(readme: pathlib.Path, rows: list[dict]) -> None:
-  """Between the two marks of a README that has them."""
+  """Writes the table between the two marks of a README, if it has them."""
   text = readme.read_text() if readme.exists() else ''
   if START in text and END in text:
     before, rest = text.split(START, 1)
@@ -59,7 +59,7 @@ def write_table(readme: pathlib.Path, rows: list[dict]) -> None:
 
 
 def draw(rows: list[dict], file: pathlib.Path) -> None:
-  """Every ratio with its spread; 1 is the other's speed."""
+  """Plots every ratio with its spread; 1 is the speed of the other side."""
   import matplotlib
 
   matplotlib.use('Agg')

@@ -1,4 +1,4 @@
-"""Times as ratios: repeats are interleaved, so that what else a machine does falls on all."""
+"""Times as ratios. Repeats are interleaved, so that other load on the machine affects all alike."""
 
 import os
 import statistics
@@ -9,7 +9,7 @@ COLUMNS = ('case', 'figure', 'ratio', 'low', 'high', 'repeats', 'ours', 'other',
 
 
 def seconds(function: Callable) -> float:
-  """Of one call; it returns when its work is done."""
+  """Seconds of one call, which returns when its work has ended."""
   start = time.perf_counter()
   function()
   return time.perf_counter() - start
@@ -21,17 +21,17 @@ def interleaved(
   """{name: seconds of each repeat}: each round runs everything once, after one round to warm up.
 
   Args:
-    runs: of nothing; what they start has ended when they return.
+    runs: functions without arguments; their work has ended when they return.
     repeats: rounds that count.
-    clock: of a run, to seconds; a run in another process tells its own.
+    clock: runs a function and returns seconds; another process may measure itself.
   """
-  found = {name: [] for name in runs}
+  times = {name: [] for name in runs}
   for turn in range(repeats + 1):
     for name, run in runs.items():
-      took = clock(run)
+      elapsed = clock(run)
       if turn:
-        found[name].append(took)
-  return found
+        times[name].append(elapsed)
+  return times
 
 
 def row(
@@ -40,9 +40,9 @@ def row(
   """A row of results: how many times faster `ours` is, round by round.
 
   Args:
-    figure: what was compared.
+    figure: description of the comparison.
     other, ours: seconds of the same rounds.
-    unit, scale: of the medians that are told beside the ratio, `scale` units a second.
+    unit, scale: of the reported medians, `scale` units a second.
   """
   ratios = [b / a for a, b in zip(ours, other, strict=True)]
   return {

@@ -1,19 +1,20 @@
-"""The same networks in PyTorch, as fast as it has them; in a process of its own.
+"""The same networks in PyTorch, in its fastest forms; runs in a separate process.
 
   TORCH_PYTHON experiments/performance/torch_side.py NETWORK stock|onednn|folded THREADS
   TORCH_PYTHON experiments/performance/torch_side.py NETWORK WAY[+compiled] THREADS IMAGES TURNS
 
-Imports nothing of this project. Lines come in, `train` or `infer`, seconds go out: who asks can
-interleave them with others. FlexModal's, `flexmodal`, are `published`, a forward pass of three
-encoders for each of four sub-protocols, and `shared`, each picture encoded once for all four.
+It imports nothing of this project. It reads lines, `train` or `infer`, and writes seconds, so that
+the caller can interleave its measurements with others. `flexmodal` has two: `published`, a forward
+pass of three encoders for each of four sub-protocols, and `shared`, which encodes each image once
+for all four.
 
-`onednn` sends ViT's linear layers to oneDNN as 1 x 1 convolutions: as they stand they go to MKL,
-whose product is half as fast on some AMD processors. `folded` has CDCN's central difference in one
-kernel, as here, instead of the published two convolutions.
+`onednn` sends ViT's linear layers to oneDNN as 1 x 1 convolutions; by default they go to MKL, whose
+product is half as fast on some AMD processors. `folded` computes CDCN's central difference with one
+kernel, as this project does, instead of the published two convolutions.
 
-With IMAGES, of a batch, it runs on a GPU: autocast to bfloat16, TURNS times for each line that
-comes in, then the GPU is waited for; `compiled` has the model pass through torch.compile. The line
-`memory` is answered with the most bytes that the GPU held at once.
+With IMAGES per batch it runs on a GPU: autocast to bfloat16, TURNS times for each line, then it
+synchronises; `compiled` passes the model through torch.compile. The answer to the line `memory` is
+the GPU's peak memory in bytes.
 """
 
 import sys

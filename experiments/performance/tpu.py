@@ -1,12 +1,12 @@
-"""Training steps of single networks by TPU's own compiler, on a machine without one: estimates.
+"""Estimates of training steps of single networks with the TPU compiler, on a machine without a TPU.
 
   pip install '.[tpu]'
   python -m experiments.performance.tpu [--only=vit] [--topology=v5e:2x2,v5e:16x16]
 
 RGB alone, 64 images on each chip, bfloat16, the optimiser of the paper's recipes
-(`configs/*_fusion.py:flexmodal`). What `--mode=preflight` tells of them, and where the compiler
-expects the time to go, by operation of the model. Rows go to tpu.csv as soon as they are measured,
-in the place of those they had.
+(`configs/*_fusion.py:flexmodal`). It reports the estimates of `--mode=preflight`, and the
+operations of the model that the compiler expects to take most time. Each new row replaces the
+earlier one in tpu.csv.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def config_of(network: str, dtype: str, batch: int, remat: bool = False) -> Conf
 
 
 def operations(text: str, most: int = 6) -> str:
-  """'share name, ...': whose cycles the compiler expects to be most, by the model's own names."""
+  """'share name, ...': the operations with most estimated cycles, by their names in the model."""
   cycles = collections.Counter()
   for line in text.splitlines():
     if found := re.search(r'"estimated_cycles":"(\d+)"', line):
@@ -63,14 +63,14 @@ def operations(text: str, most: int = 6) -> str:
 
 
 def _kind(name: str) -> str:
-  """An operation's place without numbers: all blocks of a network are one."""
+  """An operation's name without numbers, so that all blocks of a network count together."""
   way = 'gradient' if 'transpose(' in name else 'forward'
   parts = [re.sub(r'\d+', '', p).strip('_') for p in name.split('/') if '(' not in p]
   return f'{way} {"/".join(parts[-3:])}'
 
 
-def job_of(config: ConfigDict, devices) -> setup.Experiment:
-  """The job with the config's batch on each device."""
+def experiment_of(config: ConfigDict, devices) -> setup.Experiment:
+  """The experiment with the config's batch on each device."""
   config = ConfigDict(config)
   config.batch_size *= len(devices)
   config.eval_batch_size = len(devices)  # evaluation is not compiled
@@ -80,8 +80,8 @@ def job_of(config: ConfigDict, devices) -> setup.Experiment:
 def measure(network: str, dtype: str, batch: int, topology: str, remat: bool) -> dict:
   """A row of `COLUMNS`."""
   config = config_of(network, dtype, batch, remat)
-  flops = preflight.step_flops(job_of(config, jax.devices('cpu')[:1]))
-  experiment = job_of(config, preflight.slice_devices(topology))
+  flops = preflight.step_flops(experiment_of(config, jax.devices('cpu')[:1]))
+  experiment = experiment_of(config, preflight.slice_devices(topology))
   start = time.perf_counter()
   needed, compiled = preflight.compile_step(experiment, f'{network}, {topology}')
   seconds = time.perf_counter() - start
@@ -114,7 +114,7 @@ def main() -> int:
   parser.add_argument('--topology', default='v5e:2x2', help='slices, separated by commas')
   parser.add_argument('--dtype', default='bfloat16', choices=['bfloat16', 'float32'])
   parser.add_argument('--batch', type=int, default=BATCH, help='images on each chip')
-  parser.add_argument('--remat', action='store_true', help='compute again what blocks compute')
+  parser.add_argument('--remat', action='store_true', help='recompute the activations of blocks')
   parser.add_argument('--out', type=pathlib.Path, default=HERE / 'tpu.csv')
   parser.add_argument('--debug', action='store_true', help='tracebacks instead of messages')
   options = parser.parse_args()

@@ -99,7 +99,7 @@ def test_an_unknown_architecture(tmp_path):
 )
 def test_an_output_that_cannot_be_compared(tmp_path, monkeypatch, capsys, found, said):
   copy(tmp_path, 'resnet18')
-  monkeypatch.setattr(parity, 'outputs_of', lambda *_: found)
+  monkeypatch.setattr(parity, 'compute_outputs', lambda *_: found)
   code, error = main(monkeypatch, capsys, tmp_path)
   assert code == 4
   assert said in error

@@ -4,7 +4,7 @@ import pytest
 
 from experiments.performance import __main__ as command
 from experiments.performance import results, timing, tpu
-from experiments.performance.other_side import other_side
+from experiments.performance.torch_process import torch_process
 from flexfas_jax.errors import ConfigError
 
 
@@ -48,21 +48,21 @@ def test_a_case_replaces_its_own_rows_alone(tmp_path):
 
 def test_cases_are_named_and_left_out(capsys):
   cases = command.chosen('', {'torch_python': '', 'data_dir': 'prepared'})
-  assert {'subsets', 'pictures', 'waiting', 'memory_cdcn'} <= set(cases)
+  assert {'subsets', 'input_images', 'waiting', 'memory_cdcn'} <= set(cases)
   assert (
-    'cdcn' not in cases and 'cdcn: left out, it needs --torch_python' in capsys.readouterr().out
+    'cdcn' not in cases and 'cdcn: skipped, it requires --torch_python' in capsys.readouterr().out
   )
-  with pytest.raises(ConfigError, match="no case is called 'x'; choose of: .*subsets"):
+  with pytest.raises(ConfigError, match="unknown case 'x'; choose from: .*subsets"):
     command.chosen('x', {'torch_python': '', 'data_dir': ''})
 
 
 @pytest.mark.parametrize(
   ('python', 'said'),
-  [('/nowhere/python', 'cannot be run: No such file'), ('false', 'ended before it told of cdcn')],
+  [('/nowhere/python', 'cannot be run: No such file'), ('false', 'ended before it measured cdcn')],
 )
 def test_a_python_without_pytorch_is_an_error(python, said):
   """As a broken pipe it would be nobody's who reads, and exit code 0."""
-  with pytest.raises(ConfigError, match=said), other_side(python, 'cdcn', 'stock', 1) as ask:
+  with pytest.raises(ConfigError, match=said), torch_process(python, 'cdcn', 'stock', 1) as ask:
     ask('infer')
 
 

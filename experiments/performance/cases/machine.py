@@ -1,4 +1,4 @@
-"""What the machine could do, and how much of it is done."""
+"""The machine's peak, and the share of it that is reached."""
 
 import functools
 
@@ -28,16 +28,17 @@ def peak(options) -> list[dict]:
     'vit': lambda: forward(variables, image).block_until_ready(),
   }
   found = timing.interleaved(runs, options.repeats)
-  of_product = 2 * SIDE**3
-  as_fast = [s * flops / of_product for s in found['openblas']]  # the network at OpenBLAS's speed
+  product_flops = 2 * SIDE**3
+  # Seconds of the network at OpenBLAS's speed.
+  at_peak = [s * flops / product_flops for s in found['openblas']]
   return [
-    timing.row("ViT-B's forward pass, share of OpenBLAS's product", as_fast, found['vit']),
+    timing.row("ViT-B's forward pass, share of OpenBLAS's product", at_peak, found['vit']),
     timing.row("XLA's product, share of OpenBLAS's", found['openblas'], found['xla']),
   ]
 
 
 def compiling(options) -> list[dict]:
-  """Compilation of ViT-B's training step, its blocks as one loop against one after the other."""
+  """Compilation of ViT-B's training step, with its blocks as one loop and unrolled."""
   batch = networks.batch_of('vit_b', 1)
 
   def compile_step(scan):

@@ -1,4 +1,4 @@
-"""What a training step keeps beside its state, by the compiler, and what keeping less costs."""
+"""Memory of a training step beyond its state, by the compiler, and the cost of saving some."""
 
 from experiments.performance import networks, timing
 
@@ -10,7 +10,7 @@ WAYS = {
 
 
 def case(name: str, ways):
-  """The case of one network: options -> rows; 1 is the network with every value kept."""
+  """The case of one network: options -> rows; 1 is the network that stores all activations."""
 
   def measure(options) -> list[dict]:
     peak, runs = {}, {}
@@ -21,8 +21,8 @@ def case(name: str, ways):
       runs[way] = networks.trainer(step, arguments)
     found, rows = timing.interleaved(runs, options.repeats), []
     for way in ways:
-      kept = f'{name} step, memory per image, {way} against plain'
-      rows.append(timing.row(kept, [peak['plain']], [peak[way]], 'MB', 1e-6))
+      title = f'{name} step, memory per image, {way} against plain'
+      rows.append(timing.row(title, [peak['plain']], [peak[way]], 'MB', 1e-6))
       rows.append(timing.row(f'{name} step, {way} against plain', found['plain'], found[way]))
     return rows
 

@@ -1,12 +1,12 @@
-"""Training steps and inference of networks of full size, against PyTorch's best."""
+"""Training steps and inference of full-size networks, compared with PyTorch's fastest form."""
 
 import contextlib
 import statistics
 
 from experiments.performance import networks, timing
-from experiments.performance.other_side import other_side
+from experiments.performance.torch_process import torch_process
 
-WAYS = {  # what PyTorch can be told to do otherwise, by network, and how it is called
+WAYS = {  # {network: {form of PyTorch's network: its title}}
   'resnet50': {'stock': 'stock'},
   'cdcn': {'stock': 'as published', 'folded': 'kernel folded'},
   'vit_b': {'stock': 'stock', 'onednn': 'oneDNN'},
@@ -20,13 +20,13 @@ def case(name: str):
     ours, rows = networks.runs(name), []
     with contextlib.ExitStack() as stack:
       sides = {
-        way: stack.enter_context(other_side(options.torch_python, name, way, options.threads))
+        way: stack.enter_context(torch_process(options.torch_python, name, way, options.threads))
         for way in WAYS[name]
       }
       for what in ours:
-        # Theirs are told by the other process: a pipe is no part of them.
+        # PyTorch's process measures itself, so that the pipe does not count.
         runs = {'ours': (timing.seconds, ours[what])}
-        runs |= {way: (ask, what) for way, ask in sides.items()}
+        runs |= {way: (measure_torch, what) for way, measure_torch in sides.items()}
         found = timing.interleaved(runs, options.repeats, lambda pair: pair[0](pair[1]))
         title = {'train': 'training step', 'infer': 'inference'}[what]
         best = min(sides, key=lambda way: statistics.median(found[way]))

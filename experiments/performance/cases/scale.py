@@ -1,4 +1,4 @@
-"""Time against the size of the work: a row tells how much longer so many times as much takes."""
+"""Time as a function of the size of the work: each row compares two sizes."""
 
 import contextlib
 import functools
@@ -26,7 +26,7 @@ BATCH = 64
 
 
 def steps(what: str, runs: dict, options) -> list[dict]:
-  """{size: function} -> a row for each next size, 'WHAT, in times of ...'."""
+  """Rows from {size: function}: each size in multiples of the time of the one before."""
   found = timing.interleaved(runs, options.repeats)
   sizes = list(runs)
   return [
@@ -36,23 +36,23 @@ def steps(what: str, runs: dict, options) -> list[dict]:
 
 
 def scores(options) -> list[dict]:
-  """EER and AUC of 1e3 to 1e7 scores: sorting is all that grows faster than they do."""
+  """EER and AUC of 1e3 to 1e7 scores: only sorting is more than linear."""
   rng = np.random.default_rng(0)
 
-  def of(n):
+  def make_evaluation(n):
     score, label = rng.random(n), rng.integers(0, 2, n)
 
-    def judge():
+    def evaluate():
       points = metrics.curve(label, score)
       return metrics.eer(points), metrics.auc(points)
 
-    return judge
+    return evaluate
 
-  return steps('scores judged', {n: of(n) for n in SCORES}, options)
+  return steps('scores evaluated', {n: make_evaluation(n) for n in SCORES}, options)
 
 
 def scoring_of(batches: int, subsets: int):
-  """The quickstart's model, all sensors there: so many batches judged by so many subsets."""
+  """A function that scores batches under a number of subsets with the quickstart's model."""
   model, variables = quickstart()
   rng, S = np.random.default_rng(0), model.image_size
   batch = {
@@ -79,12 +79,12 @@ def quickstart():
 
 
 def images(options) -> list[dict]:
-  """One subset, more triplets."""
+  """Scores more triplets under one subset."""
   return steps('triplets scored', {n: scoring_of(n // BATCH, 1) for n in IMAGES}, options)
 
 
 def subsets(options) -> list[dict]:
-  """256 triplets, more subsets: each stream is encoded once, and fused for each."""
+  """Scores 256 triplets under more subsets: encodes each stream once, fuses for each subset."""
   return steps('subsets of 256 triplets', {n: scoring_of(4, n) for n in SUBSETS}, options)
 
 

@@ -1,4 +1,4 @@
-"""The four sub-protocols with each stream encoded once, and RGB alone."""
+"""The four sub-protocols with one encoding of each stream, and RGB alone."""
 
 import contextlib
 import functools
@@ -10,7 +10,7 @@ import numpy as np
 
 from configs import vit_fusion
 from experiments.performance import timing
-from experiments.performance.other_side import other_side
+from experiments.performance.torch_process import torch_process
 from flexfas_jax.models import flexmodal
 from flexfas_jax.training import scoring
 from tests.toy import fill
@@ -27,7 +27,7 @@ def build():
 
 
 def batches_of(n: int) -> list[dict]:
-  """Noise, all sensors there."""
+  """Batches of noise, all sensors present."""
   model, _ = build()
   rng, S = np.random.default_rng(0), model.image_size
   images = [
@@ -38,37 +38,37 @@ def batches_of(n: int) -> list[dict]:
 
 
 def once(subsets, n: int):
-  """Ours: n batches judged by all subsets, each stream encoded once."""
+  """This project's way: scores n batches under all subsets, and encodes each stream once."""
   model, variables = build()
   batches, absent_maps = batches_of(n), jax.jit(model.absent_maps)
   step = jax.jit(functools.partial(scoring.score_step, model=model, subsets=subsets))
 
   def run():
-    absent = absent_maps(variables)  # a part of the work, once per test set
+    absent = absent_maps(variables)  # once per test set, so it is part of the work
     jax.block_until_ready([step(variables, absent, batch) for batch in batches])
 
   return run
 
 
 def each(subsets, n: int):
-  """The reference's way: a forward pass of three encoders for each subset, absent is black."""
+  """The reference's way: a forward pass of three encoders for each subset, with black images."""
   model, variables = build()
   batches = batches_of(n)
-  absent = jax.jit(model.absent_maps)(variables)  # not used: everything has maps of its own
+  absent = jax.jit(model.absent_maps)(variables)  # unused: every modality has maps
 
   @jax.jit
-  def whole(variables, absent, batch, there):
-    # Three encoders on batches of the same size as ours: all in one are slower on a CPU.
+  def forward(variables, absent, batch, is_present):
+    # Three encoders on batches of the same size: one batch of all images is slower on a CPU.
     maps = {
-      m: model.encode(variables, jnp.where(there[i], batch[m], model.module.blank_value), m)
+      m: model.encode(variables, jnp.where(is_present[i], batch[m], model.module.blank_value), m)
       for i, m in enumerate(model.modalities)
     }
     return model.decide(variables, maps, absent, batch['present'])['logit']
 
   def run():
     for subset in subsets:
-      there = jnp.array([m in subset for m in model.modalities])
-      jax.block_until_ready([whole(variables, absent, batch, there) for batch in batches])
+      is_present = jnp.array([m in subset for m in model.modalities])
+      jax.block_until_ready([forward(variables, absent, batch, is_present) for batch in batches])
 
   return run
 
@@ -79,7 +79,7 @@ def four() -> list:
 
 
 def ours(options) -> list[dict]:
-  """Both sides ours."""
+  """Both ways with this project's code."""
   runs = {
     'four': once(four(), FOUR),
     'each': each(four(), FOUR),
@@ -94,14 +94,15 @@ def ours(options) -> list[dict]:
 
 
 def theirs(options) -> list[dict]:
-  """Ours against PyTorch: as published, and with the encoders shared, at its best setting."""
+  """Compared with PyTorch: as published, and with shared encoders, in its fastest form."""
   runs = {'ours': (timing.seconds, once(four(), FOUR))}
   with contextlib.ExitStack() as stack:
     for way in ('stock', 'onednn'):
-      ask = stack.enter_context(other_side(options.torch_python, 'flexmodal', way, options.threads))
-      runs['shared', way] = ask, 'shared'
+      side = torch_process(options.torch_python, 'flexmodal', way, options.threads)
+      measure = stack.enter_context(side)
+      runs['shared', way] = measure, 'shared'
       if way == 'stock':
-        runs['published', way] = ask, 'published'
+        runs['published', way] = measure, 'published'
     found = timing.interleaved(runs, options.repeats, lambda pair: pair[0](pair[1]))
   best = min(('stock', 'onednn'), key=lambda way: statistics.median(found['shared', way]))
   rows = [('PyTorch as published', ('published', 'stock'))]

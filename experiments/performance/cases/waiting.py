@@ -1,4 +1,4 @@
-"""How much of a training job is spent waiting for input: the quickstart's, with real data."""
+"""The share of a training run that waits for input: the quickstart, with its data."""
 
 import json
 import os
@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 
 def measure(options) -> list[dict]:
-  """A step with its input at hand against a step; 1 waits for nothing. One job, many laps."""
+  """A step without its wait for input, against a whole step; 1 is no wait. One run, many laps."""
   with tempfile.TemporaryDirectory() as workdir:
     changes = {'steps': STEPS, 'log_every': EVERY, 'eval_every': STEPS, 'checkpoint_every': STEPS}
     changes['data_dir'] = options.data_dir

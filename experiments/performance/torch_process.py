@@ -1,4 +1,4 @@
-"""PyTorch in a process of its own, asked for one thing after the other."""
+"""Runs PyTorch in a separate process, one measurement at a time."""
 
 import contextlib
 import pathlib
@@ -10,15 +10,15 @@ SIDE = pathlib.Path(__file__).with_name('torch_side.py')
 
 
 @contextlib.contextmanager
-def other_side(python: str, name: str, way: str, threads: int, *gpu: int):
-  """A function: what to do, 'train' or 'infer', to the seconds that PyTorch took.
+def torch_process(python: str, name: str, way: str, threads: int, *gpu: int):
+  """A function that runs 'train' or 'infer' and returns the seconds that PyTorch took.
 
   Args:
-    python: with PyTorch installed.
-    name, way, threads, gpu: as `torch_side.py` has them; `gpu` are images and turns.
+    python: an interpreter with PyTorch.
+    name, way, threads, gpu: arguments of `torch_side.py`; `gpu` are images and turns.
 
   Raises:
-    ConfigError: it cannot be run, or ended before it had answered.
+    ConfigError: the interpreter cannot be run, or ended without an answer.
   """
   command = [python, '-W', 'ignore', str(SIDE), name, way, *map(str, (threads, *gpu))]
   pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
@@ -27,19 +27,19 @@ def other_side(python: str, name: str, way: str, threads: int, *gpu: int):
   except OSError as error:
     raise ConfigError(f'--torch_python={python} cannot be run: {error.strerror}') from None
 
-  def ask(what: str) -> float:
+  def measure(what: str) -> float:
     try:
       print(what, file=process.stdin, flush=True)
       return float(process.stdout.readline())
     except (BrokenPipeError, ValueError):
       raise ConfigError(
-        f'--torch_python={python} ended before it told of {name}, {what}; what it said stands '
-        'above. Is PyTorch installed there? (pip install torch==2.13.0)'
+        f'--torch_python={python} ended before it measured {name}, {what}; its output is above. Is '
+        'PyTorch installed there? (pip install torch==2.13.0)'
       ) from None
 
   with process:
     try:
-      yield ask
+      yield measure
     finally:
       with contextlib.suppress(BrokenPipeError):
         process.stdin.close()

@@ -1,4 +1,4 @@
-"""The input pipeline on one core, against OpenCV's decoding and resizing alone."""
+"""The input pipeline on one core, compared with OpenCV's decoding and resizing alone."""
 
 import contextlib
 
@@ -16,12 +16,12 @@ MANY = 16  # batches
 
 
 def triplets() -> tuple[list[dict], Preprocess]:
-  """(examples, what training makes of them): 224 pixels, JPEG."""
+  """(examples of JPEG images, the preprocessing of training)."""
   config = vit_fusion.get_config().to_dict()
   examples = []
   for i in range(TRIPLETS):
-    pictures = faces.triplet('cut_photo' if i % 2 else '', i, i, STORED)
-    encoded = {m: faces.encode(p) for m, p in pictures.items()}
+    images = faces.triplet('cut_photo' if i % 2 else '', i, i, STORED)
+    encoded = {m: faces.encode(image) for m, image in images.items()}
     examples.append({**encoded, 'id': f'{i}', 'label': i % 2})
   modalities = config['model']['modalities']
   return examples, Preprocess(SIZE, modalities, config['view'], config['photometric'])
@@ -29,7 +29,7 @@ def triplets() -> tuple[list[dict], Preprocess]:
 
 @contextlib.contextmanager
 def one_thread_each():
-  """OpenCV's own threads are put away."""
+  """Limits OpenCV to one thread."""
   threads = cv2.getNumThreads()
   cv2.setNumThreads(1)
   try:
@@ -39,7 +39,7 @@ def one_thread_each():
 
 
 def batched(examples, preprocess, threads: int, batches: int):
-  """A function of nothing: so many batches, which `threads` make ahead."""
+  """A function that takes `batches` batches, which `threads` threads prepare ahead."""
   made = pipeline.train_batches(examples, preprocess, BATCH, seed=0, threads=threads)
 
   def run():
@@ -50,7 +50,7 @@ def batched(examples, preprocess, threads: int, batches: int):
 
 
 def measure(options) -> list[dict]:
-  """A triplet on one core, alone and in batches, against OpenCV's decoding and resizing."""
+  """A triplet on one core, by itself and in batches, against OpenCV's decoding and resizing."""
   examples, preprocess = triplets()
 
   def ours():
@@ -66,7 +66,7 @@ def measure(options) -> list[dict]:
 
   with one_thread_each():
     found = timing.interleaved({'ours': ours, 'opencv': opencv}, options.repeats)
-    # Not interleaved: it works ahead while others have their turn.
+    # Not interleaved: the pipeline would work ahead during the other's turn.
     ahead = batched(examples, preprocess, 1, TRIPLETS // BATCH)
     found |= timing.interleaved({'batches': ahead}, options.repeats)
   figure = 'a triplet decoded and augmented, against OpenCV alone'
@@ -83,7 +83,7 @@ def threads(options) -> list[dict]:
   numbers = [2**i for i in range(options.threads.bit_length())]
   found = {}
   with one_thread_each():
-    for n in numbers:  # not interleaved, as above; many batches, for n of them end together
+    for n in numbers:  # not interleaved, as above; many batches, since n of them end together
       ahead = batched(examples, preprocess, n, MANY)
       found |= timing.interleaved({n: ahead}, options.repeats)
   scale = 1e3 / (MANY * BATCH)
@@ -93,4 +93,4 @@ def threads(options) -> list[dict]:
   ]
 
 
-CASES = {'pictures': measure, 'threads': threads}
+CASES = {'input_images': measure, 'threads': threads}
