@@ -93,7 +93,7 @@ def test_an_unknown_architecture(tmp_path):
     ({}, "timm/resnet18 has no output 'features[::16]'"),
     (
       {'features': np.zeros((2, 512, 6, 7))},
-      'features[::16] is (2, 512, 6, 1) here, (2, 512, 7, 1)',
+      "features[::16] is (2, 512, 6, 1), the original's is (2, 512, 7, 1)",
     ),
   ],
 )
