@@ -109,7 +109,7 @@ def _rows(path: Path, form, dataset: str, findings: list[Finding]) -> Iterator[R
   wrong_rows = collections.defaultdict(list)
 
   def found(rule: str, line: int, text: str) -> None:
-    text = label_mapping.without_way_out(text)
+    text = label_mapping.strip_advice(text)
     wrong_rows[line].append(Finding(rule, str(path), line, text))
 
   for row in lists.scan(path, None, found, form=form):

@@ -428,7 +428,7 @@ def _expecting(
     digests = [f'{m}_sha256' for m in schema.MODALITIES]
     layout = csv_dialect.sniff(manifest, ('id', *digests))
     wanted = {}
-    for _, cells in csv_dialect.records(manifest, layout):
+    for _, cells in csv_dialect.read_records(manifest, layout):
       row = dict(zip(layout.names, cells, strict=True))
       wanted[row['id']] = {m: row[f'{m}_sha256'] for m in schema.MODALITIES}
   except (DataError, KeyError) as error:

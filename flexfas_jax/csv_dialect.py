@@ -107,7 +107,7 @@ def sniff(path: str | os.PathLike, known: Collection[str] = ()) -> Layout:
     lines = ((n, text.strip()) for n, text in enumerate(file, 1))
     line, first = next(((n, text) for n, text in lines if text), (0, ''))
     delimiters = DELIMITERS
-    if found := separator(path, first, line):
+    if found := declared_delimiter(path, first, line):
       delimiters = (found,)
       line, first = next(((n, text) for n, text in lines if text), (0, ''))
   if not first:
@@ -133,7 +133,7 @@ def sniff(path: str | os.PathLike, known: Collection[str] = ()) -> Layout:
   return Layout(names, delimiter, end, padded)
 
 
-def separator(path, first: str, line: int = 1) -> str:
+def declared_delimiter(path, first: str, line: int = 1) -> str:
   """The delimiter that a first line `sep=;` declares, '' where it is no such line."""
   if not (found := _SEPARATOR_LINE.fullmatch(first)):
     return ''
@@ -175,7 +175,7 @@ def _look_alike(name: str, known: Collection[str]) -> str:
   return next(filter(pattern.fullmatch, sorted(known)), '')
 
 
-def batches(path: str | os.PathLike, layout: Layout) -> Iterator[list[list[str]]]:
+def read_batches(path: str | os.PathLike, layout: Layout) -> Iterator[list[list[str]]]:
   """Yields the rows below the names, some at a time, each of as many cells as there are names.
 
   Raises:
@@ -199,17 +199,17 @@ def batches(path: str | os.PathLike, layout: Layout) -> Iterator[list[list[str]]
       yield [[cell.strip() for cell in row] for row in rows] if layout.padded else rows
 
 
-def records(path: str | os.PathLike, layout: Layout) -> Iterator[tuple[int, list[str]]]:
-  """Yields (line, cells) for every row below the names; errors as of `batches`."""
+def read_records(path: str | os.PathLike, layout: Layout) -> Iterator[tuple[int, list[str]]]:
+  """Yields (line, cells) for every row below the names; errors as of `read_batches`."""
   lines = _lines(Path(path), layout)
-  for rows in batches(path, layout):
+  for rows in read_batches(path, layout):
     yield from zip(itertools.islice(lines, len(rows)), rows, strict=True)
 
 
 def scan(
   path: str | os.PathLike, layout: Layout, found: Callable[[int, str], None]
 ) -> Iterator[tuple[int, list[str]]]:
-  """As `records`, but reports every row that is wrong and continues behind it.
+  """As `read_records`, but reports every row that is wrong and continues behind it.
 
   Args:
     path: the file.
@@ -235,15 +235,15 @@ def scan(
         found(line, f'a quoted cell that is not ended or goes wrong ({error})')
 
 
-def line_of(path: str | os.PathLike, layout: Layout, row: int) -> int:
-  """The line of a file that a row ends on, counted as `batches` yields rows, from 0.
+def line_number(path: str | os.PathLike, layout: Layout, row: int) -> int:
+  """The line of a file that a row ends on, counted as `read_batches` yields rows, from 0.
 
   The file is read again: only an error pays for it.
   """
   return next(itertools.islice(_lines(Path(path), layout), row, None))
 
 
-def numbers(
+def parse_numbers(
   cells: Sequence[str], delimiter: str, styles: dict[str, int], start: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
   """A column's cells, or some of them, as numbers.
@@ -369,7 +369,7 @@ def _reader(file: TextIO, layout: Layout):
 def _fitted(path: Path, layout: Layout, i: int, row: list[str]) -> list[str]:
   """A row without the empty cells that spreadsheets append."""
   if text := _misfit(layout, row):
-    raise DataError(f'{path}, row {line_of(path, layout, i)}: {text}')
+    raise DataError(f'{path}, row {line_number(path, layout, i)}: {text}')
   return row[: len(layout.names)]
 
 
@@ -381,7 +381,7 @@ def _misfit(layout: Layout, row: list[str]) -> str:
 
 
 def _lines(path: Path, layout: Layout) -> Iterator[int]:
-  """Yields the line on which every row ends, of those that `batches` yields."""
+  """Yields the line on which every row ends, of those that `read_batches` yields."""
   with _opened(path) as file:
     reader = _reader(file, layout)
     for row in reader:

@@ -168,11 +168,11 @@ def _ensemble(args: argparse.Namespace) -> None:
   _check_usage(args, chosen)
   subsets = command_line.split_names(args.subsets)
   own, known = _read(args, args.members, args.labels_from)
-  own = validation.agreed(own, subsets)
-  incomplete = validation.incomplete(own) if args.allow_incomplete else []
+  own = validation.align(own, subsets)
+  incomplete = validation.find_missing(own) if args.allow_incomplete else []
   if not args.allow_incomplete:
     validation.require_complete(own)
-  remarks = [f'incomplete, and allowed: {line}' for line in incomplete]
+  notes = [f'incomplete, and allowed: {line}' for line in incomplete]
   devs = None
   if args.dev:
     devs, dev_known = _read(args, args.dev, args.dev_labels_from)
@@ -181,21 +181,21 @@ def _ensemble(args: argparse.Namespace) -> None:
         f'--dev: which network, seed and fold {devs[0].path} is of is not known; say how names '
         "are made, with * for what differs: --name='{network}_seed{seed}_fold{fold}*'"
       )
-    devs = validation.matched(own, validation.agreed(devs, subsets), known and dev_known)
+    devs = validation.match_dev(own, validation.align(devs, subsets), known and dev_known)
     sides = devs[0].scores, own[0].scores
-    remarks += disjoint.check(*sides, command_line.split_names(args.accept_known_leaks))
-    remarks += [n for scores in sides for n in aggregation.video_notes(scores, by_name=False)]
-  remarks += validation.remarks(own)
+    notes += disjoint.check(*sides, command_line.split_names(args.accept_known_leaks))
+    notes += [n for scores in sides for n in aggregation.video_notes(scores, by_name=False)]
+  notes += validation.notes(own)
   if args.labels_from or args.dev_labels_from:
-    remarks.append('files without ids: their rows are taken to be in the order of the list')
+    notes.append('files without ids: their rows are taken to be in the order of the list')
 
   made = {s: recipe.average(chosen, own, devs, s) for s in own[0].subsets}
   names = _write(args, chosen, own, devs, made, incomplete)  # first: `... | head` ends what prints
   print(_headline(args, own, known))
   for subset, one in made.items():
-    _show(chosen, subset, one, sufficiency.rates_of_classes(own[0].scores))
+    _show(chosen, subset, one, sufficiency.insufficient_class_metrics(own[0].scores))
   print('\n' + _how_to_judge(args, own, made, names))
-  for line in remarks:
+  for line in notes:
     print(line, file=sys.stderr)
 
 
@@ -235,7 +235,7 @@ def _read(args, paths: Sequence[Path], labels_from: Path | None):
   if labels_from:
     samples = bare_scores.read_list(labels_from, dialect)
     reader = functools.partial(bare_scores.read, samples=samples, dialect=dialect)
-  name = members.pattern(args.name) if args.name else None
+  name = members.compile_pattern(args.name) if args.name else None
   return members.read(paths, reader, name, command_line.split_names(args.views))
 
 
@@ -265,7 +265,7 @@ def _show(chosen, subset: str, one: recipe.Averaged, insufficient) -> None:
   print(ensemble_tables.text(one, chosen.rule, insufficient))
   print(f'* the member of the least EER {"on dev" if dev else "on these very scores (ORACLE)"}')
   if one.calibration:
-    print('\n' + ensemble_tables.effect_text(one, chosen.fits_calibration, insufficient))
+    print('\n' + ensemble_tables.calibration_text(one, chosen.fits_calibration, insufficient))
 
 
 def _write(args, chosen, own, devs, made, incomplete) -> dict[tuple[str, ...], str]:
@@ -311,11 +311,11 @@ def _how_to_judge(args, own, made, names) -> str:
   served = [one for one in made.values() if one.served]
   files = []
   if served:
-    best = ensemble_tables.known(ensemble_tables.best(served[-1]))
+    best = ensemble_tables.strip_unknown(ensemble_tables.best_member(served[-1]))
     if names:
       files = [args.intermediate / f'{names[best]}{suffix}.csv' for suffix in ('', '_dev')]
     else:
-      files = [m.path for m in own if ensemble_tables.known(m.at[:3]) == best]
+      files = [m.path for m in own if ensemble_tables.strip_unknown(m.at[:3]) == best]
       plain = len(files) == 1 and not any('@' in s for m in own for s in m.scores.scores)
       files = files if plain and not args.labels_from and not args.dev_out else []
   if args.dev_out:

@@ -43,26 +43,26 @@ def _canonical(name: str) -> str:
   return '/'.join(' '.join(part.split()) for part in name.split('/'))
 
 
-def path(name: str) -> str:
+def normalize_path(name: str) -> str:
   """A path as it is compared: composed, as file systems differ in that and in nothing else."""
   return name if name.isascii() else unicodedata.normalize('NFC', name)
 
 
 @functools.lru_cache(65536)
-def resembling(name: str) -> str:
+def similarity_key(name: str) -> str:
   """What names share that may be one name: without capitals, and zeros before numbers."""
   name = unicodedata.normalize('NFKC', _canonical(name)).casefold()
   return re.sub(r'(?<!\d)0+(?=\d)', '', name)
 
 
-def below(above: str, name: str) -> str:
+def qualify(above: str, name: str) -> str:
   """A name with what is above it before it, once; '' stays ''."""
   return name if not above or not name or name.startswith(above + '/') else f'{above}/{name}'
 
 
 def subjects(dataset: Sequence[str], subject: Sequence[str]) -> list[str]:
   """[N] names of subjects among all data sets, '' where the subject is unknown."""
-  return list(map(below, canonical(dataset), canonical(subject)))
+  return list(map(qualify, canonical(dataset), canonical(subject)))
 
 
 class Videos(NamedTuple):
@@ -118,9 +118,9 @@ class _Video:
 
   def __init__(self, dataset: str, subject: str, video: str):
     self.dataset, self.video = dataset, video
-    self.subject = below(dataset, subject)
-    self.called = below(dataset, video)
-    self.name = below(self.subject, video) if self.subject else self.called
+    self.subject = qualify(dataset, subject)
+    self.called = qualify(dataset, video)
+    self.name = qualify(self.subject, video) if self.subject else self.called
 
 
 def folder_of(id_: str, dataset: str, video: str) -> str:

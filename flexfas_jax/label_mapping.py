@@ -34,7 +34,7 @@ def parse(text: str) -> dict[str, str]:
         f'{pair!r} in the labels: write VALUE=bona_fide or VALUE=attack, separated by commas, '
         'e.g. live=bona_fide,0=attack'
       )
-    value = spelling(value)
+    value = normalize(value)
     if value in labels or (value in LABELS and value != label):
       raise ConfigError(f'{pair!r} in the labels: {value!r} already means something')
     labels[value] = label
@@ -43,7 +43,7 @@ def parse(text: str) -> dict[str, str]:
   return labels
 
 
-def spelling(cell: str) -> str:
+def normalize(cell: str) -> str:
   """A label's text as mappings have it: without blanks; 1.0 and 1,0 are 1, `Attack` `attack`."""
   text = cell.strip()
   if text.casefold() in LABELS:
@@ -52,12 +52,12 @@ def spelling(cell: str) -> str:
   return str(int(whole[1])) if whole else text
 
 
-def without_way_out(text: str) -> str:
+def strip_advice(text: str) -> str:
   """What `Meaning.unknown` reports, for a builder that takes no mapping."""
   return text.partition(_WAY_OUT)[0]
 
 
-class Meaning(dict):
+class LabelMapping(dict):
   """{text of a cell: label, one of LABELS}; texts are interpreted as they are first asked for.
 
   Args:
@@ -72,7 +72,7 @@ class Meaning(dict):
     self._given = ''.join(f'{value}={label},' for value, label in (mapping or {}).items())
 
   def __missing__(self, cell: str) -> str:
-    text = spelling(cell)
+    text = normalize(cell)
     text = text if text in self._values else _BOOLEANS.get(text.casefold(), text)
     if text not in self._values:
       raise KeyError(cell)

@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     '--bootstrap',
     metavar='N',
     type=int,
-    help=f'number of replicates; 0: none. Default: {bootstrap.DRAWS}, or none above '
+    help=f'number of replicates; 0: none. Default: {bootstrap.N_REPLICATES}, or none above '
     f'{evaluate.MOST_SAMPLES} samples',
   )
   add('--seed', type=int, default=0, help='of the bootstrap; default: %(default)s')
@@ -208,32 +208,34 @@ def _score(args: argparse.Namespace) -> None:
   )
   columns = score_files.read_columns(args.columns)
 
-  systems, devs, remarks = {}, {}, []
+  systems, devs, notes = {}, {}, []
   others = zip(args.against, args.against_dev or [None] * len(args.against), strict=True)
   for path, dev_path in [(args.scores, args.dev), *others]:
-    scores = score_files.joined(score_files.read(path, dialect), columns)
+    scores = score_files.join_columns(score_files.read(path, dialect), columns)
     if not needs_dev:
-      results.rule_of(scores, args.threshold)
-    dev = score_files.joined(score_files.read(dev_path, dialect), columns) if dev_path else None
+      results.resolve_rule(scores, args.threshold)
+    dev = (
+      score_files.join_columns(score_files.read(dev_path, dialect), columns) if dev_path else None
+    )
     if needs_dev:
-      results.fitted_on(scores, rule, dev, args.oracle)
+      results.development_scores(scores, rule, dev, args.oracle)
     if dev is not None and not (args.oracle and _same_samples(dev, scores)):
       accept = command_line.split_names(args.accept_known_leaks)
-      remarks += disjoint.check(dev, scores, accept)
+      notes += disjoint.check(dev, scores, accept)
     for one in filter(None, (scores, dev)):
-      remarks += _notes(one, args)
+      notes += _notes(one, args)
     name = path.stem if path.stem not in systems else str(path)
     systems[name], devs[name] = scores, dev
   scores, dev = systems[args.scores.stem], devs[args.scores.stem]
   if args.against:
-    scores = evaluate.merged(systems)
-    dev = evaluate.merged(devs) if args.against_dev else None
+    scores = evaluate.merge_systems(systems)
+    dev = evaluate.merge_systems(devs) if args.against_dev else None
 
-  scores, dev, told = _without_redundant(scores, dev, rule, args.oracle)
+  scores, dev, notes_on_redundancy = _without_redundant(scores, dev, rule, args.oracle)
   if args.by_video:
-    scores = aggregation.by_video(scores, args.by_video)
-    dev = aggregation.by_video(dev, args.by_video) if dev else None
-  judged = evaluate.judge(
+    scores = aggregation.aggregate_by_video(scores, args.by_video)
+    dev = aggregation.aggregate_by_video(dev, args.by_video) if dev else None
+  judged = evaluate.evaluate(
     args.title or args.scores.stem,
     scores,
     rule,
@@ -242,7 +244,7 @@ def _score(args: argparse.Namespace) -> None:
     args.bootstrap,
     args.seed,
     group_by,
-    [*remarks, *told],
+    [*notes, *notes_on_redundancy],
   )
   title = f'{args.scores}: percent, threshold {rule}'
   if needs_dev and args.dev:
@@ -251,7 +253,7 @@ def _score(args: argparse.Namespace) -> None:
   try:
     _show(judged, title, references)
   finally:  # also where nobody reads what is printed any more: `... | head`
-    for line in judged.remarks:
+    for line in judged.notes:
       print(line, file=sys.stderr)
     _write(args, judged, references)
     _require_no_nan([*systems.values(), *filter(None, devs.values())])
@@ -323,26 +325,26 @@ def _same_samples(dev, scores) -> bool:
 
 def _without_redundant(scores, dev, rule, oracle):
   """(scores, dev, what to tell): rows that published lists have twice count once."""
-  kept, n = aggregation.distinct(scores)
+  kept, n = aggregation.drop_redundant(scores)
   if not n:
     return scores, dev, []
-  told = [f'{n} redundant rows (ids that end in #2, #3, ...) are left out']
-  found = results.results(scores, rule, dev, oracle)
-  few = sufficiency.insufficient(scores, found)
+  notes_on_redundancy = [f'{n} redundant rows (ids that end in #2, #3, ...) are left out']
+  found = results.compute(scores, rule, dev, oracle)
+  few = sufficiency.insufficient_metrics(scores, found)
   for subset, values in found.items():
     said = ', '.join(
       f'{name.upper()} {tables.stated(values[name], True, name in few[subset])}'
       for name in ('acer', 'apcer', 'bpcer')
     )
-    told.append(f'{tables.shown(subset)}, counting them as published: {said}')
-  return kept, aggregation.distinct(dev)[0] if dev else None, told
+    notes_on_redundancy.append(f'{tables.shown(subset)}, counting them as published: {said}')
+  return kept, aggregation.drop_redundant(dev)[0] if dev else None, notes_on_redundancy
 
 
 def _references(scores, dev, rule) -> dict[str, dict[str, float]]:
   """The figures as the references' code counts them, by subset."""
   found = {}
   for subset, score in scores.scores.items():
-    threshold = scales.threshold('0.5', scores.scale_under(subset))
+    threshold = scales.fixed_threshold('0.5', scores.scale_under(subset))
     if rule == 'dev_eer':
       of = dev or scores
       threshold = reference_metrics.eer_threshold(metrics.curve(of.label, of.scores[subset]))
@@ -355,8 +357,8 @@ def _references(scores, dev, rule) -> dict[str, dict[str, float]]:
   return found
 
 
-def _write(args: argparse.Namespace, judged: evaluate.Judgement, references: dict) -> None:
-  found = evaluate.as_json(judged)
+def _write(args: argparse.Namespace, judged: evaluate.EvaluationResult, references: dict) -> None:
+  found = evaluate.to_json(judged)
   for subset, values in references.items():
     found[subset] |= values
 
@@ -365,7 +367,7 @@ def _write(args: argparse.Namespace, judged: evaluate.Judgement, references: dic
 
     find = None
     if args.data_root:
-      find = image_lookup.below(args.data_root, score_files.read_columns(args.columns))
+      find = image_lookup.make_image_finder(args.data_root, score_files.read_columns(args.columns))
     return page.html([judged], args.title or args.scores.stem, find)
 
   texts = {
@@ -381,9 +383,9 @@ def _write(args: argparse.Namespace, judged: evaluate.Judgement, references: dic
       write_text(path, text())
 
 
-def _show(judged: evaluate.Judgement, title: str, references: dict) -> None:
+def _show(judged: evaluate.EvaluationResult, title: str, references: dict) -> None:
   if not sys.stdout.isatty():
-    print(tables.text(judged.found, title, insufficient=judged.insufficient))
+    print(tables.text(judged.metrics, title, insufficient=judged.insufficient))
     print(tables.interval_text(judged))
     if references:
       print('\n' + tables.reference_text(references, judged.insufficient))
@@ -393,7 +395,7 @@ def _show(judged: evaluate.Judgement, title: str, references: dict) -> None:
 
   console = Console()
   # A terminal that is too narrow wraps the lines itself; nothing is left out.
-  table = tables.drawn(judged.found, title, judged.insufficient)
+  table = tables.drawn(judged.metrics, title, judged.insufficient)
   for part in (*table, *tables.interval_tables(judged)):
     console.print(part, crop=False, markup=False, highlight=False)
   if references:

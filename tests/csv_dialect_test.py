@@ -138,7 +138,7 @@ def test_columns_that_are_no_subset_are_ignored(tmp_path):
 )
 def test_numbers_that_are_none(cells, says):
   with pytest.raises(csv_dialect.CellError, match=says) as error:
-    csv_dialect.numbers(cells, ';', {})
+    csv_dialect.parse_numbers(cells, ';', {})
   assert error.value.at == 1
 
 
@@ -151,13 +151,13 @@ def test_a_column_is_written_in_one_way_throughout(tmp_path):
 
 
 def test_numbers_are_rounded_once():
-  values, nan = csv_dialect.numbers(['8,4%', ' 7,3 %', '', 'NaN'], ';', {})
+  values, nan = csv_dialect.parse_numbers(['8,4%', ' 7,3 %', '', 'NaN'], ';', {})
   assert values[:2].tolist() == [0.084, 0.073] and np.isnan(values[2:]).all()
   assert nan.tolist() == [False, False, False, True]
   percent = [f'{i / 100:.2f}%' for i in range(10_000)]
-  values, _ = csv_dialect.numbers(percent, ',', {})
+  values, _ = csv_dialect.parse_numbers(percent, ',', {})
   assert values.tolist() == [float(f'{i}e-4') for i in range(10_000)]
-  assert csv_dialect.numbers(['0', '0.0', '-0', '0e7'], ',', {})[0].tolist() == [0.0] * 4
+  assert csv_dialect.parse_numbers(['0', '0.0', '-0', '0e7'], ',', {})[0].tolist() == [0.0] * 4
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,17 @@ def test_spellings_of_one_name():
   assert identity.canonical(['a b', 'a \xa0 b', 'd/ a b /v']) == ['a b', 'a b', 'd/a b/v']
   plain = ['anna', 'Anna', '7', '007', '']
   assert identity.canonical(plain) == plain
-  assert identity.resembling('anna') == identity.resembling('Anna')
-  assert identity.resembling('d/7') == identity.resembling('d/007') != identity.resembling('d/70')
-  assert identity.resembling('100') != identity.resembling('1')
-  assert identity.path('a b\u0308') == 'a b\u0308' and identity.path('o\u0308') == '\u00f6'
+  assert identity.similarity_key('anna') == identity.similarity_key('Anna')
+  assert (
+    identity.similarity_key('d/7')
+    == identity.similarity_key('d/007')
+    != identity.similarity_key('d/70')
+  )
+  assert identity.similarity_key('100') != identity.similarity_key('1')
+  assert (
+    identity.normalize_path('a b\u0308') == 'a b\u0308'
+    and identity.normalize_path('o\u0308') == '\u00f6'
+  )
   assert identity.subjects(['d', 'd', '', 'd'], ['s', 'd/s', 's ', '']) == ['d/s', 'd/s', 's', '']
 
 
@@ -71,10 +78,12 @@ def test_videos_that_every_subject_has(pair, tmp_path, capsys):
 
 def test_videos_are_equal_with_and_without_subjects():
   read = {n: score_files.read(VIDEOS / f'{n}.csv') for n in ('test', 'test_full', 'test_nosub')}
-  means = {n: aggregation.by_video(scores).scores['score'].tolist() for n, scores in read.items()}
+  means = {
+    n: aggregation.aggregate_by_video(scores).scores['score'].tolist() for n, scores in read.items()
+  }
   assert means['test'] == means['test_full'] == means['test_nosub'] and len(means['test']) == 360
-  again = aggregation.by_video(read['test_nosub'])
-  assert len(set(aggregation.videos_of(again).names)) == 360  # as the bootstrap draws them
+  again = aggregation.aggregate_by_video(read['test_nosub'])
+  assert len(set(aggregation.identify_videos(again).names)) == 360  # as the bootstrap draws them
 
 
 def scores(ids, subject='', video='', dataset=''):
@@ -91,7 +100,7 @@ NOBODY = {'id': (), 'video': (), 'subject': ()}
 
 def leaks(dev, test):
   try:
-    leakage.check(NOBODY, disjoint.columns_of(dev), {'test': disjoint.columns_of(test)},
+    leakage.check(NOBODY, disjoint.identity_columns(dev), {'test': disjoint.identity_columns(test)},
                    val_name='dev')  # fmt: skip
   except DataError as error:
     return str(error)
@@ -133,7 +142,7 @@ def test_lists_and_builders_tell_videos_apart_by_folders(test, leak, tmp_path):
 def test_a_video_with_a_subject_in_some_rows():
   half = scores(['x/v/1', 'y'], subject=['s', ''], video='v')
   with pytest.raises(DataError, match='video v has a subject in some rows and none in others'):
-    aggregation.by_video(half)
+    aggregation.aggregate_by_video(half)
 
 
 def test_videos_by_name_alone_are_noted(tmp_path, capsys):
@@ -221,11 +230,11 @@ def test_bootstrap_draws_one_subject_of_two_spellings():
   from flexfas_jax.evaluation import evaluate
 
   one = scores(list('abcdef'), subject=[ONE[0], ONE[1], ONE[2], 'b', 'b', 'c'])
-  assert evaluate.judge('x', one, 'fixed=0.5', draws=5).people.n == 3
+  assert evaluate.evaluate('x', one, 'fixed=0.5', draws=5).clusters.n == 3
   one = dataclasses.replace(one, subject=np.full(6, ''), video=np.full(6, '1'))
   ids = [f't/{name}/1/{i}' for i, name in enumerate('aabbcc')]
   one = dataclasses.replace(one, ids=ids)
-  who = evaluate.judge('x', one, 'fixed=0.5', draws=5).people
+  who = evaluate.evaluate('x', one, 'fixed=0.5', draws=5).clusters
   assert (who.unit, who.n) == ('videos', 3)
 
 

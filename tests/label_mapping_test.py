@@ -16,7 +16,7 @@ HALF = '0=bona_fide,2=attack,3=attack,7=attack,9=attack'
 
 
 def test_defaults():
-  meaning = label_mapping.Meaning()
+  meaning = label_mapping.LabelMapping()
   for cells, label in (
     (('1', '1.0', ' 1 ', '1.', 'True', 'TRUE', 'bona_fide', 'Bona_Fide', ' bona_fide\xa0'),
      'bona_fide'),
@@ -30,7 +30,7 @@ def test_defaults():
 
 
 def test_a_mapping_replaces_the_defaults():
-  meaning = label_mapping.Meaning({'0': 'bona_fide', '2': 'attack'})
+  meaning = label_mapping.LabelMapping({'0': 'bona_fide', '2': 'attack'})
   assert (meaning['0'], meaning['0.0'], meaning['False']) == ('bona_fide',) * 3
   assert (meaning['2.0'], meaning['attack'], meaning['bona_fide']) == (
     'attack', 'attack', 'bona_fide',
@@ -38,26 +38,26 @@ def test_a_mapping_replaces_the_defaults():
   for cell in ('1', '1.0', 'True', '3'):
     with pytest.raises(KeyError):
       meaning[cell]
-  own = label_mapping.Meaning({'True': 'attack', '1': 'bona_fide'})
+  own = label_mapping.LabelMapping({'True': 'attack', '1': 'bona_fide'})
   assert (own['True'], own['1']) == ('attack', 'bona_fide')
   with pytest.raises(KeyError):
     own['False']
 
 
 def test_the_hint_gives_both_polarities():
-  assert label_mapping.Meaning().unknown('live') == (
+  assert label_mapping.LabelMapping().unknown('live') == (
     "unknown label 'live'; expected 0, 1, bona_fide or attack. "
     'Map it with --labels=live=bona_fide or --labels=live=attack'
   )
-  said = label_mapping.Meaning().unknown('live')
-  assert label_mapping.without_way_out(said) == (
+  said = label_mapping.LabelMapping().unknown('live')
+  assert label_mapping.strip_advice(said) == (
     "unknown label 'live'; expected 0, 1, bona_fide or attack"
   )
-  assert label_mapping.without_way_out('names no image') == 'names no picture'
+  assert label_mapping.strip_advice('names no image') == 'names no image'
   # What is mapped stays mapped when the hint is followed.
-  said = label_mapping.Meaning({'live': 'bona_fide'}).unknown('spoof')
+  said = label_mapping.LabelMapping({'live': 'bona_fide'}).unknown('spoof')
   assert '--labels=live=bona_fide,spoof=bona_fide or --labels=live=bona_fide,spoof=attack' in said
-  assert label_mapping.Meaning({}).unknown(' ') == (
+  assert label_mapping.LabelMapping({}).unknown(' ') == (
     'the label is empty; expected bona_fide or attack'
   )
 
@@ -105,6 +105,6 @@ def test_lists_manifests_and_bare_lists_refuse_alike(tmp_path, capsys):
 
 
 def test_a_label_with_a_comma_is_a_number_or_has_to_be_renamed():
-  assert label_mapping.Meaning()['1,0'] == 'bona_fide'
-  text = label_mapping.Meaning().unknown('print, flat')
+  assert label_mapping.LabelMapping()['1,0'] == 'bona_fide'
+  text = label_mapping.LabelMapping().unknown('print, flat')
   assert '--labels' not in text and 'Rename it in the file' in text

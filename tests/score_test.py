@@ -529,9 +529,9 @@ def test_the_ensemble_and_its_best_member_are_not_told_apart(real_files):
   )
   assert done.returncode == 0, done.stderr
   found = json.loads(out.read_text())['exp1_2stage: score']['against']['ensemble: score']
-  assert found['verdict'] == 'not told apart'
-  assert found['attacks'] == {'only_a_right': 5, 'only_b_right': 0, 'p': 0.0625}
-  assert (found['bona_fide']['only_a_right'], found['bona_fide']['only_b_right']) == (0, 1)
+  assert found['verdict'] == 'no significant difference'
+  assert found['attacks'] == {'only_a_correct': 5, 'only_b_correct': 0, 'p': 0.0625}
+  assert (found['bona_fide']['only_a_correct'], found['bona_fide']['only_b_correct']) == (0, 1)
 
 
 def test_our_header_decides_what_high_means(tmp_path, capsys):
@@ -670,7 +670,7 @@ def test_no_figure_of_few_subjects_in_comparisons_and_references(tmp_path, capsy
     if line.startswith(('flex_modal_fas/', 'mm_fas/')) and 'threshold' not in line:
       assert line.count('n too small') == 2, line
   found = json.loads((tmp_path / 'o.json').read_text())
-  assert found['rgb+depth']['against']['rgb']['verdict'] == 'not told apart'
+  assert found['rgb+depth']['against']['rgb']['verdict'] == 'no significant difference'
   assert 'are not compared: n too small' in page.read_text()
 
 

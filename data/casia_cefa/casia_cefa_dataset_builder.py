@@ -160,9 +160,7 @@ class _Columns:
     anonymous = 0
 
     def found(rule: str, line: int, text: str) -> None:
-      self._plan.findings.append(
-        Finding(rule, str(file), line, label_mapping.without_way_out(text))
-      )
+      self._plan.findings.append(Finding(rule, str(file), line, label_mapping.strip_advice(text)))
 
     # Only the paths are used: releases disagree on what 0 and 1 mean, and paths say it.
     for row in lists.scan(file, label_mapping.DEFAULT, found):

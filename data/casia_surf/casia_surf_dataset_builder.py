@@ -157,7 +157,7 @@ def _labels(files: list[Path], findings: list[Finding]) -> dict[str, _Label]:
     wrong = []
 
     def found(rule: str, line: int, text: str, file=file, wrong=wrong) -> None:
-      wrong.append(Finding(rule, str(file), line, label_mapping.without_way_out(text)))
+      wrong.append(Finding(rule, str(file), line, label_mapping.strip_advice(text)))
 
     try:
       form = list_format.detect(file)
@@ -229,7 +229,7 @@ def _add_folds(plan: Plan, files: list[Path]) -> None:
     column, part = f'mm_fas_fold{matched[1]}', matched[2].partition('_')[0]
 
     def found(rule: str, line: int, text: str, file=file) -> None:
-      plan.findings.append(Finding(rule, str(file), line, label_mapping.without_way_out(text)))
+      plan.findings.append(Finding(rule, str(file), line, label_mapping.strip_advice(text)))
 
     for row in lists.scan(file, None, found):
       if row.id not in train:

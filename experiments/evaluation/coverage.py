@@ -114,11 +114,11 @@ def hits(setting: Setting, first: int, last: int, draws: int) -> dict[str, list]
     label, subject, scores = simulate(setting, rng)
     subject = subject.astype(str)
     nothing = np.full(label.size, '')
-    people = bootstrap.people(label, nothing, subject, nothing, draws, seed=test)
+    people = bootstrap.make_clusters(label, nothing, subject, nothing, draws, seed=test)
     figures = {}
     for k, score in enumerate(scores):
       accepted = score >= setting.threshold
-      figures[str(k)] = bootstrap.Figures(
+      figures[str(k)] = bootstrap.WeightedMetrics(
         people,
         label,
         score,
@@ -128,7 +128,7 @@ def hits(setting: Setting, first: int, last: int, draws: int) -> dict[str, list]
         apcers={'bpcer@apcer=5%': 5e-2} if k == 0 else {},
         curves=k == 0,
       )
-    drawn = bootstrap.draw(people, figures)
+    drawn = bootstrap.resample(people, figures)
     for figure in list(true)[:-1]:
       note('bootstrap', figure, bootstrap.interval(drawn['0'][figure]))
     note(
@@ -142,14 +142,16 @@ def hits(setting: Setting, first: int, last: int, draws: int) -> dict[str, list]
     ]
     note('Clopper-Pearson', 'apcer', exact[0])
     note('Clopper-Pearson', 'bpcer', exact[1])
-    note('Clopper-Pearson', 'acer', intervals.of_mean((rates.apcer, rates.bpcer), tuple(exact)))
+    note(
+      'Clopper-Pearson', 'acer', intervals.mean_interval((rates.apcer, rates.bpcer), tuple(exact))
+    )
   return found
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--tests', type=int, default=2000, help='simulated for each setting')
-  parser.add_argument('--draws', type=int, default=bootstrap.DRAWS, help='of each bootstrap')
+  parser.add_argument('--draws', type=int, default=bootstrap.N_REPLICATES, help='of each bootstrap')
   parser.add_argument('--settings', type=int, default=len(SETTINGS), help='number, from the first')
   parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path(__file__).parent)
   args = parser.parse_args()

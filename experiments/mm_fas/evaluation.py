@@ -63,22 +63,22 @@ def compute_rows(args, members: Sequence[plan.Run], log=print) -> tuple[list[dic
     read = {name: _read(args, folder, name) for name in systems}
     log(f'{test}: {len(systems)} systems, with intervals')
     for name, (scores, dev) in read.items():
-      judged = evaluate.judge(test, scores, args.rule, dev)
-      for subset in judged.served:
+      evaluation = evaluate.evaluate(test, scores, args.rule, dev)
+      for subset in evaluation.served:
         network, seed, fold = systems[name]
         row = {'test': test, 'subset': subset, 'system': name}
         row |= {'network': network, 'seed': seed, 'fold': fold}
         for rate in RATES:
-          estimate = judged.estimates[subset][rate]
-          row |= {rate: estimate.value, f'{rate}_low': estimate.people.low}
-          row |= {f'{rate}_high': estimate.people.high}
+          estimate = evaluation.estimates[subset][rate]
+          row |= {rate: estimate.value, f'{rate}_low': estimate.bootstrap.low}
+          row |= {f'{rate}_high': estimate.bootstrap.high}
         rates.append(row)
     for question, a, b in _questions(args, read, members):
       pairs = _compare(args, test, {a: read[a], b: read[b]})
       compared.setdefault((question, b), []).extend(pairs)
   answers = []
   for (question, _), pairs in compared.items():  # Holm's p is over the tests and subsets of each
-    corrected = comparisons.with_holm([comparison for _, comparison in pairs])
+    corrected = comparisons.apply_holm([comparison for _, comparison in pairs])
     answers += [_row(question, row, c) for (row, _), c in zip(pairs, corrected, strict=True)]
   return rates, answers
 
@@ -107,7 +107,7 @@ def _errors(run: plan.Run, read: Mapping) -> tuple[float, float]:
   Without a dev set, each member's own val counts, whose attack it was not trained on.
   """
   dev = read[run.name][1] or score_files.read(run.folder / 'scores' / 'val.csv')
-  subsets = results.results(dev, 'fixed=0.5').values()
+  subsets = results.compute(dev, 'fixed=0.5').values()
   eer, auc = (sum(rates[name] for rates in subsets) / len(subsets) for name in ('eer', 'auc'))
   return eer, -auc
 
@@ -116,20 +116,20 @@ def _compare(args, test: str, systems: Mapping) -> list[tuple[dict, comparisons.
   """[(start of a row, comparison of b with a)] for each subset of sensors."""
   (a, b), pairs = systems, []
   scores, dev = (
-    evaluate.merged({name: pair[side] for name, pair in systems.items()})
+    evaluate.merge_systems({name: pair[side] for name, pair in systems.items()})
     if systems[a][side]
     else None
     for side in (0, 1)
   )
-  judged = evaluate.judge(test, scores, args.rule, dev)
-  for comparison in judged.comparisons:
+  evaluation = evaluate.evaluate(test, scores, args.rule, dev)
+  for comparison in evaluation.comparisons:
     (system_a, subset_a), (system_b, subset_b) = (
       name.split(': ') for name in (comparison.a, comparison.b)
     )
     if (system_a, system_b, subset_a) == (a, b, subset_b):
       row = {'test': test, 'subset': subset_a, 'a': a, 'b': b}
-      row['acer_a'] = judged.found[comparison.a]['acer']
-      row['acer_b'] = judged.found[comparison.b]['acer']
+      row['acer_a'] = evaluation.metrics[comparison.a]['acer']
+      row['acer_b'] = evaluation.metrics[comparison.b]['acer']
       pairs.append((row, comparison))
   return pairs
 
@@ -143,7 +143,7 @@ def _row(question: str, row: dict, comparison: comparisons.Comparison) -> dict:
     'low': acer.interval.low,
     'high': acer.interval.high,
     'p_holm': comparison.p_holm,
-    'attacks_only_a_right': comparison.attacks.only_a_right,
-    'attacks_only_b_right': comparison.attacks.only_b_right,
+    'attacks_only_a_right': comparison.attacks.only_a_correct,
+    'attacks_only_b_right': comparison.attacks.only_b_correct,
     'verdict': comparison.verdict,
   }

@@ -24,7 +24,7 @@ RULES = {
 }
 
 
-def by_video(scores: Scores, rule: str = 'mean') -> Scores:
+def aggregate_by_video(scores: Scores, rule: str = 'mean') -> Scores:
   """Scores of videos.
 
   Args:
@@ -47,7 +47,7 @@ def by_video(scores: Scores, rule: str = 'mean') -> Scores:
   name = str(scores.path or 'the scores')
   if not (scores.video != '').any():
     raise DataError(f'{name} cannot be judged by video: the column video is missing or empty')
-  of = videos_of(scores)
+  of = identify_videos(scores)
   half = {n for n, without in zip(of.alone, of.without_subject, strict=True) if n and without}
   half &= {n for n, without in zip(of.alone, of.without_subject, strict=True) if not without}
   if half:
@@ -90,20 +90,20 @@ def by_video(scores: Scores, rule: str = 'mean') -> Scores:
   )
 
 
-def videos_of(scores: Scores) -> identity.Videos:
+def identify_videos(scores: Scores) -> identity.Videos:
   """The videos of a score file's samples."""
   columns = (scores.dataset, scores.subject, scores.video, scores.ids)
   return identity.videos(*(column.tolist() for column in columns))
 
 
-def clusters(scores: Scores) -> tuple[Sequence[str], Sequence[str]]:
-  """(subjects, videos), [N] each, as `bootstrap.people` clusters a score file's samples."""
+def cluster_columns(scores: Scores) -> tuple[Sequence[str], Sequence[str]]:
+  """(subjects, videos), [N] each, as `bootstrap.bootstrap` clusters a score file's samples."""
   subject = scores.subject
   if not identity.has_one_spelling(subject.tolist()):
     subject = np.array(identity.subjects(scores.dataset.tolist(), subject.tolist()))
   if (subject != '').all() or (scores.video == '').any():
     return subject, scores.video  # videos are not needed, or cannot be the units
-  return subject, videos_of(scores).names
+  return subject, identify_videos(scores).names
 
 
 def video_notes(scores: Scores, by_name: bool = True) -> list[str]:
@@ -115,7 +115,7 @@ def video_notes(scores: Scores, by_name: bool = True) -> list[str]:
   """
   if not ((scores.subject == '') & (scores.video != '')).any():
     return []  # at little cost
-  of, name = videos_of(scores), str(scores.path or 'the scores')
+  of, name = identify_videos(scores), str(scores.path or 'the scores')
   found = []
   if of.by_id:
     n = len(set(of.names) - {''})
@@ -132,7 +132,7 @@ def video_notes(scores: Scores, by_name: bool = True) -> list[str]:
   return found
 
 
-def distinct(scores: Scores) -> tuple[Scores, int]:
+def drop_redundant(scores: Scores) -> tuple[Scores, int]:
   """Without redundant rows, as published lists name the same triplet twice.
 
   A row is redundant if its id is another row's with '#2', '#3', ... behind it, as builders call
@@ -177,7 +177,7 @@ def _joined(score: np.ndarray, index: np.ndarray, n: int, rule: str) -> np.ndarr
   ok = ~np.isnan(score)
   score, index = score[ok], index[ok]
   if rule == 'mean':
-    return exact_mean.of_groups(score, index, n)
+    return exact_mean.group_means(score, index, n)
   count = np.bincount(index, minlength=n)
   order = np.lexsort((score, index))
   score, found = score[order], np.full(n, np.nan)
@@ -188,7 +188,7 @@ def _joined(score: np.ndarray, index: np.ndarray, n: int, rule: str) -> np.ndarr
     'max': (count - 1, count - 1),
     'median': ((count - 1) // 2, count // 2),
   }[rule]
-  found[here] = exact_mean.of_columns(
+  found[here] = exact_mean.column_means(
     np.stack([score[(start + low)[here]], score[(start + high)[here]]])
   )
   return found

@@ -13,7 +13,9 @@ from flexfas_jax.errors import DataError
 from flexfas_jax.evaluation import scales, score_files
 
 
-def read_list(path, dialect: score_files.Dialect = score_files.OURS) -> score_files.Scores:
+def read_list(
+  path, dialect: score_files.Dialect = score_files.DEFAULT_DIALECT
+) -> score_files.Scores:
   """The samples of a list, in its order; their only scores are empty ones.
 
   Args:
@@ -29,7 +31,7 @@ def read_list(path, dialect: score_files.Dialect = score_files.OURS) -> score_fi
   if 'label' not in layout.names:
     raise DataError(f'{path}, row {layout.line}: no column label in {list(layout.names)}')
   column = dict(zip(layout.names, zip(*rows, strict=True), strict=True))
-  meaning, label = label_mapping.Meaning(dialect.labels), []
+  meaning, label = label_mapping.LabelMapping(dialect.labels), []
   for line, cell in zip(lines, column['label'], strict=True):
     try:
       label.append(schema.LABELS.index(meaning[cell]))
@@ -51,7 +53,7 @@ def read_list(path, dialect: score_files.Dialect = score_files.OURS) -> score_fi
 
 
 def read(
-  path, samples: score_files.Scores, dialect: score_files.Dialect = score_files.OURS
+  path, samples: score_files.Scores, dialect: score_files.Dialect = score_files.DEFAULT_DIALECT
 ) -> score_files.Scores:
   """The scores of a list's samples, in its order.
 
@@ -78,7 +80,7 @@ def read(
     if not name:
       continue
     try:
-      scores[name], nan = csv_dialect.numbers(cells, layout.delimiter, {})
+      scores[name], nan = csv_dialect.parse_numbers(cells, layout.delimiter, {})
     except csv_dialect.CellError as error:
       raise DataError(
         f'{path}, row {lines[error.at]}: {name} is {cells[error.at]!r}, {error}; every column must '
@@ -88,7 +90,7 @@ def read(
       faults[name] = np.flatnonzero(nan)
   header = score_files.read_header(score_files.header_path(path))
   scale, turn = score_files.scale_of(path, header, dialect)
-  scores = {name: scales.kept(score, turn) for name, score in scores.items()}
+  scores = {name: scales.orient(score, turn) for name, score in scores.items()}
   parts = {'scores': scores, 'header': header, 'path': path, 'scale': scale, 'nan_samples': faults}
   try:
     found = score_files.Scores(
@@ -108,7 +110,7 @@ def _rows(path: Path) -> tuple[csv_dialect.Layout, list[int], list[list[str]]]:
   """(how the file is written, the line of every row, its cells)."""
   layout = csv_dialect.sniff(path, {'id', 'label', *schema.METADATA})
   lines, rows = [], []
-  for line, cells in csv_dialect.records(path, layout):
+  for line, cells in csv_dialect.read_records(path, layout):
     lines.append(line)
     rows.append(cells)
   if not rows:

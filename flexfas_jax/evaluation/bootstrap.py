@@ -29,14 +29,14 @@ import numpy as np
 from flexfas_jax.evaluation import metrics
 from flexfas_jax.evaluation.intervals import CONFIDENCE, UNDEFINED, Interval, clopper_pearson
 
-DRAWS = 1000
+N_REPLICATES = 1000
 _GROUPS = 200  # that the jackknife leaves out, one after the other, at most
 _AT_ONCE = 1 << 17  # numbers worked on, of one kind: few enough to stay in the cache
 _SEEDED = 20  # draws
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Draws:
+class Replicates:
   """One figure of the test itself, and of all that was drawn."""
 
   value: float
@@ -47,10 +47,10 @@ class Draws:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class People:
+class Clusters:
   """Who the N samples are of, and how often each is drawn."""
 
-  unit: str  # 'people', 'videos' or 'samples': what is drawn
+  unit: str  # 'subjects', 'videos' or 'samples': what is drawn
   of: np.ndarray  # [N] int, whose a sample is
   stratum: np.ndarray  # [C] int, by person
   draws: int
@@ -61,16 +61,16 @@ class People:
     return self.stratum.size
 
 
-def people(
+def make_clusters(
   label,
   dataset,
   subject,
   video,
-  draws: int = DRAWS,
+  draws: int = N_REPLICATES,
   seed: int = 0,
   unit: str | None = None,
   ids=None,
-) -> People:
+) -> Clusters:
   """Who is drawn.
 
   Args:
@@ -78,16 +78,16 @@ def people(
     dataset, subject, video: [N] str, '' = not known.
     draws: how many.
     seed: equal seeds give equal intervals.
-    unit: 'people', 'videos' or 'samples'; None: people if they are known of all samples, else
+    unit: 'subjects', 'videos' or 'samples'; None: people if they are known of all samples, else
       videos, else samples.
     ids: [N] str, of the samples: where they are drawn, in the order of their ids, so that the order
       of rows changes nothing; in the order of rows if None.
 
   Returns:
-    `People`.
+    `Clusters`.
   """
   label = np.asarray(label)
-  known = {'people': np.asarray(subject, np.str_), 'videos': np.asarray(video, np.str_)}
+  known = {'subjects': np.asarray(subject, np.str_), 'videos': np.asarray(video, np.str_)}
   if unit is None:
     unit = next((u for u, names in known.items() if names.size and (names != '').all()), 'samples')
   set_ = metrics.groups(dataset)
@@ -105,10 +105,10 @@ def people(
   home = np.zeros(n, np.int64)
   home[of] = set_.index
   _, stratum = np.unique(home * 4 + kind.sum(0), return_inverse=True)
-  return People(unit, of, stratum, draws, seed)
+  return Clusters(unit, of, stratum, draws, seed)
 
 
-def _weights(who: People, each: int) -> Iterator[np.ndarray]:
+def _weights(who: Clusters, each: int) -> Iterator[np.ndarray]:
   """How often everybody was drawn, [r, C] int32 at a time, of `who.draws` in all."""
   members = [np.flatnonzero(who.stratum == s) for s in range(who.stratum.max(initial=-1) + 1)]
   at_once = max(1, _AT_ONCE // max(each, who.n, 1))
@@ -125,7 +125,7 @@ def _weights(who: People, each: int) -> Iterator[np.ndarray]:
       yield weights[row : row + at_once]
 
 
-def _left_out(who: People, each: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _left_out(who: Clusters, each: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """(everybody once but for a group, [g, C] int32; the group's stratum, [g]), some at a time."""
   group, part = np.empty(who.n, np.int64), []
   for s in range(who.stratum.max(initial=-1) + 1):
@@ -141,7 +141,7 @@ def _left_out(who: People, each: int) -> Iterator[tuple[np.ndarray, np.ndarray]]
     yield (group[None] != some[:, None]).astype(np.int32), part[some]
 
 
-class Figures:
+class WeightedMetrics:
   """Figures of one set of scores as functions of how often everybody is drawn.
 
   Args:
@@ -157,7 +157,7 @@ class Figures:
 
   def __init__(
     self,
-    who: People,
+    who: Clusters,
     label,
     score,
     shares: Mapping[str, tuple[np.ndarray, np.ndarray]],
@@ -242,7 +242,9 @@ def _columns(columns: list[np.ndarray], n: int) -> np.ndarray:
   return np.stack(columns, 1).astype(np.float64) if columns else np.zeros((n, 0))
 
 
-def draw(who: People, figures: Mapping[str, Figures]) -> dict[str, dict[str, Draws]]:
+def resample(
+  who: Clusters, figures: Mapping[str, WeightedMetrics]
+) -> dict[str, dict[str, Replicates]]:
   """Draws people, and computes all figures from each draw.
 
   Args:
@@ -250,7 +252,7 @@ def draw(who: People, figures: Mapping[str, Figures]) -> dict[str, dict[str, Dra
     figures: by subset or system; all see the same draws.
 
   Returns:
-    {subset: {figure: `Draws`}}.
+    {subset: {figure: `Replicates`}}.
   """
   each = max((f.size for f in figures.values()), default=0)
   once = {name: f(np.ones((1, who.n), np.int32)) for name, f in figures.items()}
@@ -260,7 +262,7 @@ def draw(who: People, figures: Mapping[str, Figures]) -> dict[str, dict[str, Dra
   part = np.concatenate([p for _, p in groups]) if groups else np.zeros(0, np.int64)
   return {
     name: {
-      figure: Draws(
+      figure: Replicates(
         float(value[0]),
         drawn[name].get(figure, np.zeros(0)),
         left_out[name].get(figure, np.zeros(0)),
@@ -282,7 +284,7 @@ def _gathered(figures, some_weights) -> dict[str, dict[str, np.ndarray]]:
   return {name: {f: np.concatenate(v) for f, v in found.items()} for name, found in parts.items()}
 
 
-def interval(draws: Draws, confidence: float = CONFIDENCE) -> Interval:
+def interval(draws: Replicates, confidence: float = CONFIDENCE) -> Interval:
   """The BCa interval of a figure, its tails as wide as few people need.
 
   Args:
@@ -303,7 +305,9 @@ def interval(draws: Draws, confidence: float = CONFIDENCE) -> Interval:
   return Interval(min(low, draws.value), max(high, draws.value))
 
 
-def difference(a: Draws, b: Draws, confidence: float = CONFIDENCE) -> tuple[float, Interval, float]:
+def difference(
+  a: Replicates, b: Replicates, confidence: float = CONFIDENCE
+) -> tuple[float, Interval, float]:
   """b - a, over the same draws: Student's t on the spread of the drawn differences.
 
   Differences of paired rates lean to neither side, and there BCa only adds noise.
@@ -314,7 +318,7 @@ def difference(a: Draws, b: Draws, confidence: float = CONFIDENCE) -> tuple[floa
   from scipy.special import stdtr, stdtrit
 
   n = min(a.n, b.n)
-  both = Draws(b.value - a.value, b.drawn - a.drawn, b.left_out - a.left_out, a.part, n)
+  both = Replicates(b.value - a.value, b.drawn - a.drawn, b.left_out - a.left_out, a.part, n)
   drawn = both.drawn[np.isfinite(both.drawn)]
   if math.isnan(both.value) or n < 2 or drawn.size < 2:
     return both.value, UNDEFINED, math.nan
@@ -328,7 +332,7 @@ def difference(a: Draws, b: Draws, confidence: float = CONFIDENCE) -> tuple[floa
   return both.value, Interval(max(both.value - away, -1.0), min(both.value + away, 1.0)), p
 
 
-def _quantiles(draws: Draws, drawn: np.ndarray, confidence: float) -> tuple[float, float]:
+def _quantiles(draws: Replicates, drawn: np.ndarray, confidence: float) -> tuple[float, float]:
   from scipy.special import ndtr, ndtri, stdtrit
 
   n, tail = draws.n, (1 - confidence) / 2
@@ -341,7 +345,7 @@ def _quantiles(draws: Draws, drawn: np.ndarray, confidence: float) -> tuple[floa
   return float(low), float(high)
 
 
-def _shape(draws: Draws) -> tuple[float, float]:
+def _shape(draws: Replicates) -> tuple[float, float]:
   """(acceleration, degrees of freedom), from leaving out groups of people.
 
   The first is how the figure's spread grows with it [E]. The second is how well the spread itself

@@ -19,9 +19,9 @@ from 1). What changes is what a score says, and what a threshold of 0.5 does.
          (Annals of Mathematical Statistics, 1955).
   [G]    Guo et al., On calibration of modern neural networks (ICML 2017): the calibration error.
 
-The maps are of probabilities of bona fide in [0, 1]; scores of attacks (`scales.of_attack`) are
-mapped as probabilities of attack, so that the small ones are not rounded away. NaN, a failure to
-acquire, stays NaN and teaches nothing.
+The maps take probabilities of bona fide in [0, 1]. Scores on an attack scale
+(`scales.is_attack_scale`) are mapped as probabilities of attack, so that small ones are not rounded
+away. NaN, a failure to acquire, stays NaN and is not fitted on.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ class Calibration:
   def result_scale(self) -> str:
     if self.method == 'platt' and self.scale == 'logit':
       return 'logit'
-    if scales.of_attack(self.scale):
+    if scales.is_attack_scale(self.scale):
       return 'attack_probability'
     return 'probability' if self.scale else ''
 
@@ -77,7 +77,7 @@ class Calibration:
       found = expit(of['slope'] * logit(np.clip(share, *_ENDS)) + of['offset'])
     else:
       found = np.where(np.isnan(share), np.nan, np.interp(share, of['from'], of['to']))
-    return scales.kept(found, scales.of_attack(self.scale))
+    return scales.orient(found, scales.is_attack_scale(self.scale))
 
 
 def piecewise(threshold: float, scale: str = '') -> Calibration:
@@ -127,7 +127,7 @@ def fit(method: str, label, score, rule: str = 'dev_eer', scale: str = '') -> Ca
     )
   if method == 'piecewise':
     return piecewise(thresholds.fit(rule, label, score, scale), scale)
-  if scales.of_attack(scale):  # the same from the other end: how probable an attack is
+  if scales.is_attack_scale(scale):  # the same from the other end: how probable an attack is
     label = 1 - label
   parameters = (_platt if method == 'platt' else _isotonic)(label, scales.share(score, scale))
   return Calibration(method, parameters, scale)
@@ -212,7 +212,7 @@ def calibration_error(label, score, bins: int = BINS) -> float:
   return math.fsum(gaps) / label.size
 
 
-def told(label, score, scale: str = '') -> dict[str, float]:
+def assess(label, score, scale: str = '') -> dict[str, float]:
   """What calibration changes, and what it does not.
 
   Args:
@@ -224,7 +224,7 @@ def told(label, score, scale: str = '') -> dict[str, float]:
     brier, log_loss, calibration_error, acer, apcer and bpcer at 0.5; eer, auc.
   """
   points = metrics.curve(label, score)
-  rates = metrics.error_rates(label, score, scales.threshold('0.5', scale))
+  rates = metrics.error_rates(label, score, scales.fixed_threshold('0.5', scale))
   probability = scales.probability(np.asarray(score, np.float64), scale)
   return {
     'brier': brier(label, probability),

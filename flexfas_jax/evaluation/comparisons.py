@@ -31,8 +31,8 @@ HIGHER_IS_BETTER = ('auc', 'tpr@')
 class Discordant(NamedTuple):
   """Samples that one of two systems decides rightly and the other wrongly."""
 
-  only_a_right: int
-  only_b_right: int
+  only_a_correct: int
+  only_b_correct: int
   p: float  # two-sided, exact; NaN where there is none
 
 
@@ -54,18 +54,21 @@ class Comparison:
   attacks: Discordant
   rates: Mapping[str, Difference]
   p_holm: float = math.nan  # of the ACER, for all comparisons that were made
-  too_few: bool = False  # samples or subjects for an ACER, see `sufficiency`
+  insufficient_samples: bool = False  # samples or subjects for an ACER, see `sufficiency`
 
   @property
   def verdict(self) -> str:
-    """'better', 'worse' or 'not told apart': b against a, by its ACER's interval and Holm's p."""
-    if 'acer' not in self.rates or self.too_few:
-      return 'not told apart'
+    """'better', 'worse' or 'no significant difference': b against a.
+
+    By the interval of the difference in ACER and its p value after Holm's correction.
+    """
+    if 'acer' not in self.rates or self.insufficient_samples:
+      return 'no significant difference'
     low, high = self.rates['acer'].interval
     sure = not math.isnan(self.p_holm) and self.p_holm <= 0.05
     if sure and high < 0:
       return 'better'
-    return 'worse' if sure and low > 0 else 'not told apart'
+    return 'worse' if sure and low > 0 else 'no significant difference'
 
 
 def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> Discordant:
@@ -86,7 +89,7 @@ def compare(
   b: str,
   label: np.ndarray,
   accepted: Mapping[str, np.ndarray],
-  drawn: Mapping[str, Mapping[str, bootstrap.Draws]] | None,
+  drawn: Mapping[str, Mapping[str, bootstrap.Replicates]] | None,
 ) -> Comparison:
   """One system against another.
 
@@ -94,7 +97,7 @@ def compare(
     a, b: their names.
     label: [N] integer, 1 = bona fide.
     accepted: by system: [N] bool.
-    drawn: by system and figure, from one `bootstrap.draw`; None without one.
+    drawn: by system and figure, from one `bootstrap.resample`; None without one.
   """
   bona_fide = np.asarray(label) == 1
   right = [accepted[name] == bona_fide for name in (a, b)]
@@ -111,7 +114,7 @@ def compare(
   )
 
 
-def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+def apply_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
   """The same, their p of the ACER corrected for how many they are [Holm]."""
   ps = [c.rates['acer'].p if 'acer' in c.rates else math.nan for c in comparisons]
   corrected, most = list(ps), 0.0
@@ -153,14 +156,14 @@ class Gain(NamedTuple):
 
   kind: str  # a category or species; 'bona fide'
   n: int
-  wrong_before: int
-  mended: int  # of those
-  broken: int  # of the others
-  too_few: bool = False  # samples or subjects, see `sufficiency`
+  errors_before: int
+  fixed: int  # of these errors
+  regressed: int  # new errors
+  insufficient_samples: bool = False  # samples or subjects, see `sufficiency`
 
 
 @dataclasses.dataclass(frozen=True)
-class Sensor:
+class SensorEffect:
   """What is gained when a subset gets one more sensor."""
 
   before: str
@@ -173,13 +176,15 @@ class Sensor:
     return '+'.join(sorted(after - before))
 
 
-def sensors(
+def sensor_effects(
   names: Sequence[str],
   label: np.ndarray,
   accepted: Mapping[str, np.ndarray],
   kinds: metrics.Groups | None,
-  too_few: Callable[[np.ndarray], bool] = lambda among: intervals.too_few(int(among.sum())),
-) -> list[Sensor]:
+  insufficient_samples: Callable[[np.ndarray], bool] = lambda among: intervals.insufficient_samples(
+    int(among.sum())
+  ),
+) -> list[SensorEffect]:
   """What each added sensor stops, by kind of attack.
 
   Args:
@@ -187,7 +192,8 @@ def sensors(
     label: [N] integer, 1 = bona fide.
     accepted: by subset: [N] bool.
     kinds: of the attacks; None where none is known.
-    too_few: whether samples, [N] bool, are too few for a rate, as `sufficiency.Units` has it.
+    insufficient_samples: whether a rate over some samples, [N] bool, has insufficient samples, see
+      `sufficiency.Units`.
   """
   bona_fide = np.asarray(label) == 1
   members = {'bona fide': bona_fide}
@@ -198,7 +204,7 @@ def sensors(
         members[name or metrics.UNKNOWN] = of
   else:
     members['attacks'] = ~bona_fide
-  few = {kind: too_few(of) for kind, of in members.items()}
+  few = {kind: insufficient_samples(of) for kind, of in members.items()}
   found = []
   for a, b in pairs(names):
     (system, before), (other, after) = _system_and_sensors(a), _system_and_sensors(b)
@@ -216,5 +222,5 @@ def sensors(
       )
       for kind, of in members.items()
     )
-    found.append(Sensor(a, b, gains))
+    found.append(SensorEffect(a, b, gains))
   return found

@@ -28,19 +28,19 @@ def check(dev: Scores, test: Scores, accept: Collection[str] = ()) -> list[str]:
     DataError: anything else is shared.
   """
   train = {'id': (), 'video': (), 'subject': ()}
-  sides = train, columns_of(dev), {str(test.path): columns_of(test)}
+  sides = train, identity_columns(dev), {str(test.path): identity_columns(test)}
   leaks = leakage.check(*sides, accept, val_name=str(dev.path), way_out=_WAY_OUT)
   return [*leakage.describe_accepted(leaks), *leakage.find_similar_subjects(*sides, str(dev.path))]
 
 
-def columns_of(scores: Scores) -> leakage.Columns:
+def identity_columns(scores: Scores) -> leakage.Columns:
   """What identifies the samples of a score file; ids are their own.
 
   Besides 'id', 'video' and 'subject', `leakage.VIDEO_NAME` has the names of videos without their
   subjects (see `identity.Videos`), and `leakage.VIDEO_WITHOUT_SUBJECT` the same where nothing else
   is known of them.
   """
-  videos = aggregation.videos_of(scores)
+  videos = aggregation.identify_videos(scores)
   return {
     'id': scores.ids.tolist(),
     'video': videos.names,

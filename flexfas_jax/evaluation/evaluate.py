@@ -1,7 +1,7 @@
 """Everything that is said of one test: rates with intervals, comparisons, groups, worst mistakes.
 
 `results` gives the figures; here they get their intervals and their company. The report, the tables
-and the JSON of `flexfas_jax.score` are made of a `Judgement`.
+and the JSON of `flexfas_jax.score` are made of a `EvaluationResult`.
 """
 
 import dataclasses
@@ -46,9 +46,9 @@ class Estimate(NamedTuple):
   value: float
   count: Count | None  # None where it is no share of samples
   exact: Interval  # Clopper-Pearson, or made of such; over samples
-  people: Interval  # bootstrap; over people
-  n_people: int  # who have a say in it
-  too_few: bool  # samples or subjects, by `sufficiency`: the figure is not stated
+  bootstrap: Interval  # over subjects; over videos or samples if subjects are unknown
+  n_subjects: int  # subjects (videos, samples) that contribute
+  insufficient_samples: bool  # samples or subjects, by `sufficiency`: the figure is not stated
 
 
 class Mistake(NamedTuple):
@@ -61,7 +61,7 @@ class Mistake(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Judgement:
+class EvaluationResult:
   """One test, judged."""
 
   name: str
@@ -69,14 +69,14 @@ class Judgement:
   dev: score_files.Scores | None
   rule: str
   oracle: bool
-  found: results.Results
+  metrics: results.Results
   estimates: Mapping[str, Mapping[str, Estimate]]  # by subset that is served, by figure
-  people: bootstrap.People | None  # None: no bootstrap
+  clusters: bootstrap.Clusters | None  # None: no bootstrap
   comparisons: tuple[comparisons.Comparison, ...]
-  sensors: tuple[comparisons.Sensor, ...]
+  sensors: tuple[comparisons.SensorEffect, ...]
   gaps: Mapping[str, tuple[groups.Gap, ...]]  # by 'SUBSET, COLUMN'
   mistakes: Mapping[str, tuple[list[Mistake], list[Mistake]]]  # accepted attacks, rejected others
-  remarks: tuple[str, ...]
+  notes: tuple[str, ...]
 
   @property
   def served(self) -> list[str]:
@@ -86,20 +86,20 @@ class Judgement:
   def insufficient(self) -> dict[str, frozenset[str]]:
     """The metrics with too few samples or subjects, by subset."""
     return {
-      subset: frozenset(name for name, estimate in of.items() if estimate.too_few)
+      subset: frozenset(name for name, estimate in of.items() if estimate.insufficient_samples)
       for subset, of in self.estimates.items()
     }
 
   def species_of_max(self, subset: str) -> str:
     """The species, or category, whose APCER is the largest."""
-    found = self.found[subset]
+    found = self.metrics[subset]
     names = [n for n in found if n.startswith('apcer_species/')]
     names = names or [n for n in found if n.startswith('apcer/')]
     worst = max(names, key=lambda name: found[name], default='')
     return worst.partition('/')[2]
 
 
-def judge(
+def evaluate(
   name: str,
   scores: score_files.Scores,
   rule: str | None = None,
@@ -108,39 +108,40 @@ def judge(
   draws: int | None = None,
   seed: int = 0,
   group_by: Sequence[str] = (),
-  remarks: Sequence[str] = (),
+  notes: Sequence[str] = (),
   progress: Callable[[str], None] = lambda what: None,
-) -> Judgement:
+) -> EvaluationResult:
   """Judges scores under every subset, with intervals.
 
   Args:
     name: of the test.
-    scores, rule, dev, oracle: as `results.results` has them.
+    scores, rule, dev, oracle: as `results.compute` has them.
     draws: of the bootstrap; 0: none; None: 1000, none above `MOST_SAMPLES` samples.
     seed: of the bootstrap.
     group_by: columns of the scores that rates are told by.
-    remarks: what is to be told besides.
+    notes: what is to be told besides.
     progress: told what is being done.
 
   Raises:
-    ConfigError, StateError: as `results.results`.
+    ConfigError, StateError: as `results.compute`.
     DataError: likewise; a column to group by that is not there, or empty.
   """
-  rule = results.rule_of(scores, rule, dev, oracle)
-  found = results.results(scores, rule, dev, oracle)
+  rule = results.resolve_rule(scores, rule, dev, oracle)
+  found = results.compute(scores, rule, dev, oracle)
   units = sufficiency.Units(scores)
-  few = sufficiency.insufficient(scores, found, units)
-  remarks = [*remarks, *results.remarks(found, few)]
-  remarks += results.scale_remarks(scores, found, rule)
+  few = sufficiency.insufficient_metrics(scores, found, units)
+  notes = [*notes, *results.notes(found, few)]
+  notes += results.scale_notes(scores, found, rule)
   if draws is None:
-    draws = bootstrap.DRAWS if scores.label.size <= MOST_SAMPLES else 0
+    draws = bootstrap.N_REPLICATES if scores.label.size <= MOST_SAMPLES else 0
     if not draws:
-      remarks.append(
-        f'no bootstrap: {scores.label.size} samples take minutes (--bootstrap={bootstrap.DRAWS})'
+      notes.append(
+        f'no bootstrap: {scores.label.size} samples take minutes; to compute it anyway: '
+        f'--bootstrap={bootstrap.N_REPLICATES}'
       )
   columns = {column: _column(scores, column) for column in group_by}
   served = [s for s, values in found.items() if not math.isnan(values['threshold'])]
-  of_kinds = results.kinds(scores)
+  of_kinds = results.attack_kinds(scores)
   with np.errstate(invalid='ignore'):
     accepted = {s: scores.scores[s] >= found[s]['threshold'] for s in served}
   shares = {s: _shares(scores, accepted[s], s, of_kinds) for s in served}
@@ -153,9 +154,9 @@ def judge(
   who, drawn = None, dict.fromkeys(served)
   if draws and served:
     progress(f'drawing people {draws} times')
-    known = scores.label, scores.dataset, *aggregation.clusters(scores)
-    who = bootstrap.people(*known, draws, seed, ids=scores.ids)
-    drawn = bootstrap.draw(
+    known = scores.label, scores.dataset, *aggregation.cluster_columns(scores)
+    who = bootstrap.make_clusters(*known, draws, seed, ids=scores.ids)
+    drawn = bootstrap.resample(
       who,
       {
         s: _figures(
@@ -173,29 +174,31 @@ def judge(
   for a, b in comparisons.pairs(served):
     both = {a: drawn[a], b: drawn[b]} if who else None
     of = comparisons.compare(a, b, scores.label, accepted, both)
-    compared.append(dataclasses.replace(of, too_few='acer' in few[a] | few[b]))
-  return Judgement(
+    compared.append(dataclasses.replace(of, insufficient_samples='acer' in few[a] | few[b]))
+  return EvaluationResult(
     name=name,
     scores=scores,
     dev=dev,
     rule=rule,
     oracle=oracle,
-    found=found,
+    metrics=found,
     estimates={s: _estimates(found[s], shares[s], drawn[s], few[s]) for s in served},
-    people=who,
-    comparisons=tuple(comparisons.with_holm(compared)),
+    clusters=who,
+    comparisons=tuple(comparisons.apply_holm(compared)),
     sensors=tuple(
-      comparisons.sensors(served, scores.label, accepted, of_kinds[0] or of_kinds[1], units.too_few)
+      comparisons.sensor_effects(
+        served, scores.label, accepted, of_kinds[0] or of_kinds[1], units.insufficient_samples
+      )
     ),
     gaps={
       f'{s}, {column}': tuple(
-        groups.gap(rate, column, by_group[s, column], drawn[s], units.too_few)
+        groups.gap(rate, column, by_group[s, column], drawn[s], units.insufficient_samples)
         for rate in groups.RATES
       )
       for s, column in by_group
     },
     mistakes={s: _mistakes(scores, s, accepted[s], of_kinds) for s in served},
-    remarks=tuple(remarks),
+    notes=tuple(notes),
   )
 
 
@@ -240,8 +243,8 @@ def _of_max(shares) -> str:
   return 'apcer_species/' if any(n.startswith('apcer_species/') for n in shares) else 'apcer/'
 
 
-def _figures(who, scores, subset, shares, parts) -> bootstrap.Figures:
-  return bootstrap.Figures(
+def _figures(who, scores, subset, shares, parts) -> bootstrap.WeightedMetrics:
+  return bootstrap.WeightedMetrics(
     who,
     scores.label,
     scores.scores[subset],
@@ -262,12 +265,12 @@ def _estimates(found, shares, drawn, few) -> dict[str, Estimate]:
   }
   of_max = [c for name, c in counts.items() if name.startswith(_of_max(shares))]
   exact = {name: intervals.clopper_pearson(count) for name, count in counts.items()}
-  exact['apcer_max'] = intervals.of_max(of_max)
+  exact['apcer_max'] = intervals.max_interval(of_max)
   means = {name: parts for name, parts in _MEANS.items() if name in found}
   for name, parts in means.items():
     rates = [found[part] for part in parts]
     if not any(map(math.isnan, rates)):
-      exact[name] = intervals.of_mean(rates, [exact[part] for part in parts])
+      exact[name] = intervals.mean_interval(rates, [exact[part] for part in parts])
   n = found['n_bona_fide']
   for name, value in found.items():  # at a threshold that is taken as given
     if name.startswith(('tpr@', 'bpcer@')) and not math.isnan(value):
@@ -278,7 +281,7 @@ def _estimates(found, shares, drawn, few) -> dict[str, Estimate]:
     # Where one of the two rates is the same in every draw (no error was seen), the draws of the
     # mean know nothing of it: its interval is made of theirs.
     if name in people and any(np.ptp(drawn[x].drawn) == 0 for x in parts):
-      people[name] = intervals.of_mean([found[x] for x in parts], [people[x] for x in parts])
+      people[name] = intervals.mean_interval([found[x] for x in parts], [people[x] for x in parts])
   named = [n for n in found if n not in ('threshold', 'ORACLE') and not n.startswith('n_')]
   return {
     name: Estimate(
@@ -319,11 +322,11 @@ def _lowest(height: np.ndarray, ids: np.ndarray) -> np.ndarray:
   return some[np.lexsort((ids[some], height[some]))[:WORST]]
 
 
-def as_json(judged: Judgement) -> dict[str, dict]:
-  """`Judgement.found`, and by subset besides: `scale`, where it is stated, `intervals`
+def to_json(judged: EvaluationResult) -> dict[str, dict]:
+  """`EvaluationResult.metrics`, and by subset besides: `scale`, where it is stated, `intervals`
   {metric: its counts and limits}, `against` {the subset it is compared with: ...}, `groups`
   {column: {rate: ...}}."""
-  found = {subset: dict(values) for subset, values in judged.found.items()}
+  found = {subset: dict(values) for subset, values in judged.metrics.items()}
   for subset, values in found.items():
     if scale := judged.scores.scale_under(subset):
       values['scale'] = scale
@@ -333,10 +336,10 @@ def as_json(judged: Judgement) -> dict[str, dict]:
       name: {
         'errors': e.count.errors if e.count else None,
         'n': e.count.n if e.count else None,
-        'people': e.n_people or None,
+        'subjects': e.n_subjects or None,
         'clopper_pearson': span(e.exact),
-        'bootstrap': span(e.people),
-        'too_few': e.too_few,
+        'bootstrap': span(e.bootstrap),
+        'insufficient_samples': e.insufficient_samples,
       }
       for name, e in of.items()
     }
@@ -362,7 +365,7 @@ def as_json(judged: Judgement) -> dict[str, dict]:
             'errors': g.count.errors,
             'n': g.count.n,
             'clopper_pearson': span(g.exact),
-            'bootstrap': span(g.people),
+            'bootstrap': span(g.bootstrap),
           }
           for g in gap.groups
         },
@@ -372,7 +375,7 @@ def as_json(judged: Judgement) -> dict[str, dict]:
   return found
 
 
-def merged(systems: Mapping[str, score_files.Scores]) -> score_files.Scores:
+def merge_systems(systems: Mapping[str, score_files.Scores]) -> score_files.Scores:
   """Several systems' scores of the same samples as one, its subsets called 'SYSTEM: SUBSET'.
 
   Args:

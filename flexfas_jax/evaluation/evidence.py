@@ -42,7 +42,7 @@ def count(scores: Scores, subset: str, complete: np.ndarray | None = None) -> di
   return found
 
 
-def lacking(
+def describe_shortage(
   counts: Mapping[str, Mapping[str, int]],
   min_scores: int = MIN_SCORES,
   min_subjects: int = MIN_SUBJECTS,
@@ -65,7 +65,7 @@ def notes(scores: Scores) -> list[str]:
   """One line for each subset of a development set that is too small to fit a threshold on."""
   lines = []
   for subset in scores.scores:
-    few = lacking(count(scores, subset))
+    few = describe_shortage(count(scores, subset))
     if few and not np.isnan(scores.scores[subset]).all():  # a subset that is served
       lines.append(
         f'val, {subset}: {few}; a threshold needs {MIN_SCORES} of {MIN_SUBJECTS} of each class. '

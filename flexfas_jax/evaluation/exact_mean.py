@@ -15,7 +15,7 @@ import numpy as np
 _EXACT = decimal.Context(prec=1400, traps=[decimal.Inexact, decimal.InvalidOperation])
 
 
-def of_groups(score: np.ndarray, group: np.ndarray, n: int) -> np.ndarray:
+def group_means(score: np.ndarray, group: np.ndarray, n: int) -> np.ndarray:
   """The mean of each group.
 
   Args:
@@ -40,7 +40,7 @@ def of_groups(score: np.ndarray, group: np.ndarray, n: int) -> np.ndarray:
   return found
 
 
-def of_columns(values: np.ndarray, weights: Sequence[float] | None = None) -> np.ndarray:
+def column_means(values: np.ndarray, weights: Sequence[float] | None = None) -> np.ndarray:
   """The mean over the first axis, weighted or not.
 
   Args:

@@ -42,7 +42,7 @@ class Pairs(NamedTuple):
   same: np.ndarray  # [P] bool
 
 
-def draw(subject: Sequence[str], video: Sequence[str], limit: int, seed: int = 0) -> Pairs:
+def sample_pairs(subject: Sequence[str], video: Sequence[str], limit: int, seed: int = 0) -> Pairs:
   """Pairs of the same person and pairs of others, up to `limit` of each kind.
 
   Two pictures of one video are no pair: they are nearly one picture. All pairs of a kind are taken
@@ -117,7 +117,7 @@ def cosines(embedding: np.ndarray, pairs: Pairs) -> np.ndarray:
   return np.einsum('pd,pd->p', unit[pairs.a], unit[pairs.b])
 
 
-def figures(pairs: Pairs, score: np.ndarray, subject: Sequence[str]) -> dict[str, float]:
+def compute_metrics(pairs: Pairs, score: np.ndarray, subject: Sequence[str]) -> dict[str, float]:
   """{metric: value}; the module's docstring defines each.
 
   Args:
@@ -135,7 +135,7 @@ def figures(pairs: Pairs, score: np.ndarray, subject: Sequence[str]) -> dict[str
     'n_same': points.n_bona_fide,
     'n_other': points.n_attack,
     'n_fta': points.n_fta,
-    'n_people': len(set(subject[np.concatenate([pairs.a, pairs.b])].tolist())),
+    'n_subjects': len(set(subject[np.concatenate([pairs.a, pairs.b])].tolist())),
   }
 
 
@@ -179,9 +179,9 @@ def text(found: Mapping[str, Mapping[str, float]], title: str) -> str:
   """A table, a row per set, in percent."""
   names = [('accuracy', 'accuracy'), ('EER', 'eer'), ('AUC', 'auc')]
   names += [(f'TPR@FAR={far}', f'tpr@far={far}') for far in FARS]
-  rows = [['', 'people', 'same', 'other', *(heading for heading, _ in names)]]
+  rows = [['', 'subjects', 'same', 'other', *(heading for heading, _ in names)]]
   for name, values in found.items():
-    counts = [str(values[f'n_{what}']) for what in ('people', 'same', 'other')]
+    counts = [str(values[f'n_{what}']) for what in ('subjects', 'same', 'other')]
     rows.append([name, *counts, *(f'{100 * values[key]:.1f}' for _, key in names)])
   return title + '\n' + columns(rows)
 

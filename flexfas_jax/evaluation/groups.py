@@ -20,8 +20,8 @@ class Group:
   name: str
   count: Count
   exact: Interval  # Clopper-Pearson
-  people: Interval  # bootstrap
-  too_few: bool  # samples or subjects, see `sufficiency`
+  bootstrap: Interval
+  insufficient_samples: bool  # samples or subjects, see `sufficiency`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Gap:
 def shares(
   column: str, values: np.ndarray, label: np.ndarray, accepted: np.ndarray
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """What `bootstrap.Figures` needs for the rates of each group.
+  """What `bootstrap.WeightedMetrics` needs for the rates of each group.
 
   Args:
     column: what the samples are grouped by.
@@ -61,8 +61,10 @@ def gap(
   rate: str,
   column: str,
   counts: Mapping[str, tuple[np.ndarray, np.ndarray]],
-  drawn: Mapping[str, bootstrap.Draws] | None,
-  too_few: Callable[[np.ndarray], bool] = lambda among: intervals.too_few(int(among.sum())),
+  drawn: Mapping[str, bootstrap.Replicates] | None,
+  insufficient_samples: Callable[[np.ndarray], bool] = lambda among: intervals.insufficient_samples(
+    int(among.sum())
+  ),
 ) -> Gap:
   """One rate, by group.
 
@@ -72,11 +74,12 @@ def gap(
     counts: from `shares`.
     drawn: the figures of these names; None without a bootstrap, and then intervals are over
       samples.
-    too_few: whether samples, [N] bool, are too few for a rate, as `sufficiency.Units` has it.
+    insufficient_samples: whether a rate over some samples, [N] bool, has insufficient samples, see
+      `sufficiency.Units`.
   """
   prefix = _key(rate, column, '')[:-1]
   names = [key for key in counts if key.startswith(prefix)]
-  judged = [key for key in names if not too_few(counts[key][1])]
+  judged = [key for key in names if not insufficient_samples(counts[key][1])]
   each = 1 - (1 - intervals.CONFIDENCE) / max(len(judged), 1)
   groups, spans = [], {}
   for key in names:
@@ -96,7 +99,7 @@ def gap(
       by_people = bootstrap.interval(drawn[key], each) if drawn else intervals.UNDEFINED
       exact = intervals.clopper_pearson(count, each)
       spans[key] = exact if math.isnan(by_people.low) else by_people
-  rates = [g.count.rate for g in groups if not g.too_few]
+  rates = [g.count.rate for g in groups if not g.insufficient_samples]
   if len(rates) < 2:
     return Gap(rate, tuple(groups), math.nan, intervals.UNDEFINED)
   low = max(s.low for s in spans.values()) - min(s.high for s in spans.values())

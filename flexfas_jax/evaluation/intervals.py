@@ -19,8 +19,8 @@ CONFIDENCE = 0.95
 # Fewer samples cannot show a rate of at most 10 %, even if no error is seen among them. Samples of
 # one subject are not independent: an interval over fewer subjects depends on each single one, and
 # says little however many samples they gave. These are the least that a figure is stated of.
-TOO_FEW = 29
-TOO_FEW_SUBJECTS = 10
+MIN_SAMPLES = 29
+MIN_SUBJECTS = 10
 
 
 class Interval(NamedTuple):
@@ -58,7 +58,7 @@ def upper_bound(count: Count, confidence: float = CONFIDENCE) -> float:
   return clopper_pearson(count, 2 * confidence - 1).high
 
 
-def of_mean(rates: tuple[float, float], parts: tuple[Interval, Interval]) -> Interval:
+def mean_interval(rates: tuple[float, float], parts: tuple[Interval, Interval]) -> Interval:
   """The interval of the mean of two independent rates, from theirs [ZD]."""
   mean = sum(rates) / 2
   below = math.hypot(*(rate - part.low for rate, part in zip(rates, parts, strict=True))) / 2
@@ -66,7 +66,7 @@ def of_mean(rates: tuple[float, float], parts: tuple[Interval, Interval]) -> Int
   return Interval(max(mean - below, 0.0), min(mean + above, 1.0))
 
 
-def of_max(counts: Iterable[Count], confidence: float = CONFIDENCE) -> Interval:
+def max_interval(counts: Iterable[Count], confidence: float = CONFIDENCE) -> Interval:
   """The interval of the largest of several shares, exact however they depend on each other.
 
   The truth of the largest is below the highest of the shares' upper limits whenever its own share's
@@ -86,12 +86,12 @@ def of_max(counts: Iterable[Count], confidence: float = CONFIDENCE) -> Interval:
   )
 
 
-def too_few(n: int, n_subjects: int | None = None) -> bool:
-  """Whether a rate is of too little evidence to be stated: see `TOO_FEW`.
+def insufficient_samples(n: int, n_subjects: int | None = None) -> bool:
+  """Whether a rate is of too little evidence to be stated: see `MIN_SAMPLES`.
 
   Args:
     n: samples.
     n_subjects: that they are of; of videos, where subjects are not known; None: neither is known,
       and the samples are taken to be independent.
   """
-  return 0 < n < TOO_FEW or (n > 0 and n_subjects is not None and n_subjects < TOO_FEW_SUBJECTS)
+  return 0 < n < MIN_SAMPLES or (n > 0 and n_subjects is not None and n_subjects < MIN_SUBJECTS)

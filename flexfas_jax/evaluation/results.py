@@ -19,7 +19,7 @@ FPRS = ('1e-2', '1e-3', '1e-4')
 APCERS = ('10%', '5%', '1%')
 
 
-def results(
+def compute(
   scores: score_files.Scores,
   rule: str | None = None,
   dev: score_files.Scores | None = None,
@@ -30,7 +30,7 @@ def results(
 
   Args:
     scores: what is judged.
-    rule: how the thresholds are found, as in `thresholds.RULES`; None: as `rule_of`.
+    rule: how the thresholds are found, as in `thresholds.RULES`; None: as `resolve_rule`.
     dev: the scores of the development set, under the same subsets; a `fixed` rule needs none.
     oracle: fit on the judged scores if `dev` is them or missing. Every subset's results then have
       the key `ORACLE`, and everything made of them says so.
@@ -50,15 +50,15 @@ def results(
     StateError: no dev for a rule that needs it; dev of the same list of samples, or of other
       weights, or on another scale, or without such a subset; a threshold that its scores cannot
       give.
-    DataError: as `rule_of`.
+    DataError: as `resolve_rule`.
   """
-  rule = rule_of(scores, rule, dev, oracle)
+  rule = resolve_rule(scores, rule, dev, oracle)
   if unknown := set(subsets or ()) - scores.scores.keys():
     raise ConfigError(f'no subset {sorted(unknown)} in the scores; they have {list(scores.scores)}')
   # A fixed rule looks at nothing, and any scores will do.
-  dev = fitted_on(scores, rule, dev, oracle) if thresholds.needs_dev(rule) else scores
+  dev = development_scores(scores, rule, dev, oracle) if thresholds.needs_dev(rule) else scores
 
-  found, of_kinds = {}, kinds(scores)
+  found, of_kinds = {}, attack_kinds(scores)
   for subset in scores.scores if subsets is None else subsets:
     if np.isnan(scores.scores[subset]).all():
       found[subset] = _not_served(scores, subset, of_kinds)
@@ -69,7 +69,7 @@ def results(
   return found
 
 
-def rule_of(
+def resolve_rule(
   scores: score_files.Scores,
   rule: str | None,
   dev: score_files.Scores | None = None,
@@ -78,7 +78,7 @@ def rule_of(
   """The rule of the thresholds, and whether scores and a fixed threshold are on one scale.
 
   Args:
-    scores, dev, oracle: as in `results`.
+    scores, dev, oracle: as in `compute`.
     rule: None: `dev_eer` with dev or oracle, otherwise `thresholds.DEFAULT`, which is refused for
       scores outside [0, 1]: percentages, logits and cosines are on no scale that it is of.
 
@@ -96,7 +96,7 @@ def rule_of(
     score_files.require_scale(scores, f'--threshold={rule}', if_stated=True)
     value = float(rule.partition('=')[2])
     unstated = [score for s, score in scores.scores.items() if not scores.scale_under(s)]
-    beyond = any(scales.outside(score, '').size for score in unstated)
+    beyond = any(scales.out_of_range(score, '').size for score in unstated)
     if unstated and not 0 <= value <= 1 and not beyond:
       raise ConfigError(
         f'--threshold={rule}: all scores of {scores.path or "the test"} are in [0, 1], so that a '
@@ -114,7 +114,7 @@ def json_safe(found):
   return None if isinstance(found, float) and math.isnan(found) else found
 
 
-def remarks(found: Results, insufficient: Mapping[str, Collection[str]] | None = None) -> list[str]:
+def notes(found: Results, insufficient: Mapping[str, Collection[str]] | None = None) -> list[str]:
   """Notes that a reader of the figures needs, one line each.
 
   Args:
@@ -149,7 +149,7 @@ def remarks(found: Results, insufficient: Mapping[str, Collection[str]] | None =
   return lines
 
 
-def scale_remarks(scores: score_files.Scores, found: Results, rule: str) -> list[str]:
+def scale_notes(scores: score_files.Scores, found: Results, rule: str) -> list[str]:
   """The scale of scores and thresholds, where it is stated; a fixed threshold beyond all scores."""
   of = {subset: scales.NOTES.get(scores.scale_under(subset), '') for subset in found}
   lines = sorted(set(of.values()) - {''})
@@ -168,10 +168,10 @@ def scale_remarks(scores: score_files.Scores, found: Results, rule: str) -> list
   return lines
 
 
-def fitted_on(
+def development_scores(
   scores: score_files.Scores, rule: str, dev: score_files.Scores | None, oracle: bool
 ) -> score_files.Scores:
-  """The scores that thresholds may be fitted on; see `results`."""
+  """The scores that thresholds may be fitted on; see `compute`."""
   if dev is None and oracle:
     return scores
   if dev is None:
@@ -184,7 +184,7 @@ def fitted_on(
     )
   for subset in scores.scores:
     pair = [x.scale_under(subset) for x in (dev, scores)]
-    if not scales.same(*pair):
+    if not scales.compatible(*pair):
       said = ' and '.join(scale or 'not stated' for scale in pair)
       raise StateError(
         f'{names[0]} and {names[1]} are on different scales ({said}): a threshold holds on its own '
@@ -222,7 +222,7 @@ def _threshold(rule, dev, subset) -> float:
     raise StateError(f'{dev.path or "dev"}, {subset}: {error}') from error
 
 
-def kinds(scores: score_files.Scores) -> tuple[metrics.Groups | None, metrics.Groups | None]:
+def attack_kinds(scores: score_files.Scores) -> tuple[metrics.Groups | None, metrics.Groups | None]:
   """The attacks' (categories, PAI species); None where no attack has one.
 
   A species is called DATASET:NAME where attacks of that name are in several data sets: each data
@@ -263,7 +263,7 @@ def _judged(scores, subset, threshold, of_kinds) -> dict[str, float]:
   category, species = of_kinds
   rates = metrics.error_rates(scores.label, score, threshold, category, species)
   points = metrics.curve(scores.label, score)
-  by_name = {f'apcer/{name}': count.rate for name, count in by_kind(rates).items()}
+  by_name = {f'apcer/{name}': count.rate for name, count in accepted_by_kind(rates).items()}
   if category and species:
     by_name |= {f'apcer_species/{n}': c.rate for n, c in rates.accepted_of_species.items()}
   return {
@@ -287,12 +287,12 @@ def _judged(scores, subset, threshold, of_kinds) -> dict[str, float]:
     'n_attack': rates.n_attack,
     'n_fta': rates.n_fta,
     **by_name,
-    **{f'n_attack/{name}': count.n for name, count in by_kind(rates).items()},
-    **unusable.figures(scores, subset, threshold),
+    **{f'n_attack/{name}': count.n for name, count in accepted_by_kind(rates).items()},
+    **unusable.fta_metrics(scores, subset, threshold),
   }
 
 
-def by_kind(rates: metrics.ErrorRates) -> dict[str, metrics.Count]:
+def accepted_by_kind(rates: metrics.ErrorRates) -> dict[str, metrics.Count]:
   """Accepted attacks by category, or by species where no category is known."""
   return rates.accepted_of or rates.accepted_of_species
 

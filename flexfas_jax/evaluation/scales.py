@@ -42,7 +42,7 @@ _RANGES = {
 _EXACT = decimal.Context(prec=1000)  # of any float64's decimal
 
 
-def scale_of(option: str, high_is_attack: bool) -> str:
+def kept_scale(option: str, high_is_attack: bool) -> str:
   """The scale that scores are kept on.
 
   Args:
@@ -56,38 +56,38 @@ def scale_of(option: str, high_is_attack: bool) -> str:
   return option
 
 
-def kept(score: np.ndarray, high_is_attack: bool) -> np.ndarray:
+def orient(score: np.ndarray, high_is_attack: bool) -> np.ndarray:
   """Scores as they are kept; a difference from 0, and no minus, so that 0 does not become -0."""
   return 0 - score if high_is_attack else score
 
 
-def is_known(scale) -> bool:
+def is_valid(scale) -> bool:
   """Whether a header's scale is one that scores can be on."""
   return isinstance(scale, str) and scale in _RANGES
 
 
-def outside(score: np.ndarray, scale: str) -> np.ndarray:
+def out_of_range(score: np.ndarray, scale: str) -> np.ndarray:
   """Places of the scores that their scale cannot have, [n] int."""
   low, high = _RANGES[scale]
   return np.flatnonzero((score < low) | (score > high))
 
 
-def same(scale: str, other: str) -> bool:
+def compatible(scale: str, other: str) -> bool:
   """Whether a threshold of one scale holds on the other; what is not stated is taken as it is."""
   return {scale, other} <= {'', 'probability'} or scale == other
 
 
-def of_attack(scale: str) -> bool:
+def is_attack_scale(scale: str) -> bool:
   """Whether scores are negated ones of attacks."""
   return scale.startswith('attack_')
 
 
 def as_stated(score, scale: str):
   """A kept score as its file states it (a logit of bona fide stays one)."""
-  return 0 - score if of_attack(scale) else score
+  return 0 - score if is_attack_scale(scale) else score
 
 
-def threshold(text: str, scale: str) -> float:
+def fixed_threshold(text: str, scale: str) -> float:
   """A fixed threshold on the scores' scale, computed from its decimal and rounded once.
 
   It is never rounded to below its decimal: a score that is less probable would be accepted, such as
@@ -110,7 +110,7 @@ def threshold(text: str, scale: str) -> float:
     )
   if scale == 'logit':
     return math.log(float(value)) - math.log1p(-float(value))
-  value = _EXACT.subtract(value, 1) if of_attack(scale) else value
+  value = _EXACT.subtract(value, 1) if is_attack_scale(scale) else value
   return _at_least(value.scaleb(2, _EXACT) if scale.endswith('percent') else value)
 
 
@@ -133,24 +133,24 @@ def share(score, scale: str):
 
 def probability(score: np.ndarray, scale: str) -> np.ndarray:
   """Kept scores as probabilities of bona fide; distinct scores may become one near 1."""
-  return 1 - share(score, scale) if of_attack(scale) else share(score, scale)
+  return 1 - share(score, scale) if is_attack_scale(scale) else share(score, scale)
 
 
-def logits(score: np.ndarray, scale: str, epsilon: float) -> np.ndarray:
+def to_logits(score: np.ndarray, scale: str, epsilon: float) -> np.ndarray:
   """Kept scores as logits of bona fide; probabilities are first kept `epsilon` from 0 and 1."""
   if scale == 'logit':
     return score
   from scipy.special import logit
 
   found = logit(np.clip(share(score, scale), epsilon, 1 - epsilon))
-  return 0 - found if of_attack(scale) else found
+  return 0 - found if is_attack_scale(scale) else found
 
 
-def of_logits(logit: np.ndarray, scale: str) -> np.ndarray:
-  """The reverse of `logits`."""
+def from_logits(logit: np.ndarray, scale: str) -> np.ndarray:
+  """The reverse of `to_logits`."""
   if scale == 'logit':
     return logit
   from scipy.special import expit
 
   percent = 100 if scale.endswith('percent') else 1
-  return -percent * expit(0 - logit) if of_attack(scale) else percent * expit(logit)
+  return -percent * expit(0 - logit) if is_attack_scale(scale) else percent * expit(logit)

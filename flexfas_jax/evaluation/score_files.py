@@ -160,10 +160,10 @@ class Dialect:
   views: tuple[str, ...] = ()  # columns that hold scores, whatever they are called
 
 
-OURS = Dialect()
+DEFAULT_DIALECT = Dialect()
 
 
-def read(path, dialect: Dialect = OURS) -> Scores:
+def read(path, dialect: Dialect = DEFAULT_DIALECT) -> Scores:
   """Reads a score file and the header beside it, where there is one.
 
   Args:
@@ -184,10 +184,10 @@ def read(path, dialect: Dialect = OURS) -> Scores:
   text = [name for name in layout.names if name in text]
   subsets = _subsets(path, layout, text, dialect)
   styles = {name: {} for name in subsets}
-  chunks = list(_chunks(path, layout, styles, text, label_mapping.Meaning(dialect.labels)))
+  chunks = list(_chunks(path, layout, styles, text, label_mapping.LabelMapping(dialect.labels)))
   for name, of in styles.items():
     if 'percent' in of and dialect.scale:
-      at = csv_dialect.line_of(path, layout, of['percent'])
+      at = csv_dialect.line_number(path, layout, of['percent'])
       raise DataError(
         f'{path}, row {at}: {name} has percent signs, and is read as a probability; leave out '
         f'--scale={dialect.scale}'
@@ -197,7 +197,7 @@ def read(path, dialect: Dialect = OURS) -> Scores:
 
   column = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
   ids, label = column['id'], column['label']
-  _check_ids(path, ids, lambda sample: csv_dialect.line_of(path, layout, sample))
+  _check_ids(path, ids, lambda sample: csv_dialect.line_number(path, layout, sample))
   if header and (found := list_hash(ids, label)) != header['list_hash']:
     raise DataError(
       f'{path}: its ids and labels are not those that {header_path(path)} was written for '
@@ -213,7 +213,7 @@ def read(path, dialect: Dialect = OURS) -> Scores:
     ids=ids,
     label=label,
     scores={
-      'score' if name == dialect.score_column else name: scales.kept(column[name], turn)
+      'score' if name == dialect.score_column else name: scales.orient(column[name], turn)
       for name in subsets
     },
     **{name: column.get(name) for name in METADATA},
@@ -244,15 +244,15 @@ def scale_of(path: Path, header: Mapping, dialect: Dialect) -> tuple[str, bool]:
   """
   if 'scale' not in header:
     turn = dialect.high_is_attack and 'polarity' not in header
-    return scales.scale_of(dialect.scale, turn), turn
-  if not scales.is_known(header['scale']):
+    return scales.kept_scale(dialect.scale, turn), turn
+  if not scales.is_valid(header['scale']):
     raise DataError(f'{header_path(path)}: unknown scale {header["scale"]!r}')
   return header['scale'], False
 
 
-def row_of(path: Path, sample: int) -> int:
+def row_number(path: Path, sample: int) -> int:
   """The row of a file that a sample stands in; reading again costs only those who made an error."""
-  return csv_dialect.line_of(path, csv_dialect.sniff(path, _KNOWN), sample)
+  return csv_dialect.line_number(path, csv_dialect.sniff(path, _KNOWN), sample)
 
 
 def require_scale(
@@ -270,10 +270,10 @@ def require_scale(
     scale = scores.scale_under(subset)
     if if_stated and not scale:
       continue
-    if not (at := scales.outside(values, scale)).size:
+    if not (at := scales.out_of_range(values, scale)).size:
       continue
     first = int(at[0])
-    row = f', row {row_of(scores.path, first)}' if scores.path else ''
+    row = f', row {row_number(scores.path, first)}' if scores.path else ''
     stated = scales.as_stated(float(values[first]), scale)
     limits = '[0, 100]' if scale.endswith('percent') else '[0, 1]'
     raise DataError(
@@ -294,7 +294,7 @@ def read_columns(paths: Sequence[Path]) -> dict[str, dict[str, str]]:
     if 'id' not in layout.names:
       raise DataError(f'{path}, row {layout.line}: no column id in {list(layout.names)}')
     line = 0
-    for line, row in csv_dialect.records(path, layout):
+    for line, row in csv_dialect.read_records(path, layout):
       cells = dict(zip(layout.names, row, strict=True))
       cells.pop('', None)
       id_ = cells.pop('id')
@@ -305,7 +305,7 @@ def read_columns(paths: Sequence[Path]) -> dict[str, dict[str, str]]:
   return found
 
 
-def joined(scores: Scores, columns: Mapping[str, Mapping[str, str]]) -> Scores:
+def join_columns(scores: Scores, columns: Mapping[str, Mapping[str, str]]) -> Scores:
   """Scores with further columns of text; metadata that is not known is filled in from them.
 
   Args:
@@ -452,7 +452,7 @@ def _chunks(path: Path, layout: csv_dialect.Layout, styles: dict[str, dict], tex
   metadata = [name for name in layout.names if name in METADATA or name in text]
   number = {label: LABELS.index(label) for label in LABELS}
   n_before = 0
-  for rows in csv_dialect.batches(path, layout):
+  for rows in csv_dialect.read_batches(path, layout):
     if not rows:
       continue
     column = dict(zip(layout.names, zip(*rows, strict=True), strict=True))
@@ -461,13 +461,13 @@ def _chunks(path: Path, layout: csv_dialect.Layout, styles: dict[str, dict], tex
       chunk['label'] = np.array([number[meaning[cell]] for cell in column['label']], np.int8)
     except KeyError as error:
       cell = error.args[0]
-      at = csv_dialect.line_of(path, layout, n_before + column['label'].index(cell))
+      at = csv_dialect.line_number(path, layout, n_before + column['label'].index(cell))
       raise DataError(f'{path}, row {at}: {meaning.unknown(cell)}') from None
     for name in styles:
       try:
-        numbers = csv_dialect.numbers(column[name], layout.delimiter, styles[name], n_before)
+        numbers = csv_dialect.parse_numbers(column[name], layout.delimiter, styles[name], n_before)
       except csv_dialect.CellError as error:
-        at = csv_dialect.line_of(path, layout, n_before + error.at)
+        at = csv_dialect.line_number(path, layout, n_before + error.at)
         raise DataError(
           f'{path}, row {at}: {name} is {column[name][error.at]!r}, {error} (an empty cell is a '
           'failure to acquire)'
@@ -477,16 +477,17 @@ def _chunks(path: Path, layout: csv_dialect.Layout, styles: dict[str, dict], tex
     n_before += len(rows)
 
 
-def _check_ids(path: Path, ids: np.ndarray, row_of: Callable[[int], int]) -> None:
-  """Raises DataError where an id is empty or there twice; `row_of` gives a sample's row."""
+def _check_ids(path: Path, ids: np.ndarray, row_number: Callable[[int], int]) -> None:
+  """Raises DataError where an id is empty or there twice; `row_number` gives a sample's row."""
   if (empty := ids == '').any():
-    raise DataError(f'{path}, row {row_of(int(np.argmax(empty)))}: the id is empty')
+    raise DataError(f'{path}, row {row_number(int(np.argmax(empty)))}: the id is empty')
   if len(set(ids.tolist())) == len(ids):
     return
   _, first, index = np.unique(ids, return_index=True, return_inverse=True)
   again = np.flatnonzero(first[index] != np.arange(len(ids)))
   shown = [
-    f'{ids[i]} in rows {row_of(int(first[index[i]]))} and {row_of(int(i))}' for i in again[:_SHOWN]
+    f'{ids[i]} in rows {row_number(int(first[index[i]]))} and {row_number(int(i))}'
+    for i in again[:_SHOWN]
   ]
   if again.size > _SHOWN:
     shown.append(f'and {again.size - _SHOWN} more')

@@ -1,7 +1,7 @@
 """Which figures rest on too few samples or subjects to be stated: one rule for every table.
 
-The rule itself is `intervals.too_few`. A figure made of several rates has too few if one of them
-does; a maximum over species, if the species that attain it do.
+The rule for one rate is `intervals.insufficient_samples`. A metric computed from several rates has
+insufficient samples if one of them has; a maximum over species, if all species that attain it have.
 """
 
 import numpy as np
@@ -20,19 +20,21 @@ class Units:
   """
 
   def __init__(self, scores: Scores):
-    who = bootstrap.people(scores.label, scores.dataset, *aggregation.clusters(scores), 0)
+    who = bootstrap.make_clusters(
+      scores.label, scores.dataset, *aggregation.cluster_columns(scores), 0
+    )
     self._of, self._n = who.of, who.n
     self._independent = who.unit == 'samples'
 
-  def too_few(self, among: np.ndarray) -> bool:
+  def insufficient_samples(self, among: np.ndarray) -> bool:
     """Whether the samples `among` [N] bool are too few for a rate."""
     n = int(np.count_nonzero(among))
     if self._independent:
-      return intervals.too_few(n)
-    return intervals.too_few(n, int(np.count_nonzero(np.bincount(self._of[among]))))
+      return intervals.insufficient_samples(n)
+    return intervals.insufficient_samples(n, int(np.count_nonzero(np.bincount(self._of[among]))))
 
 
-def insufficient(
+def insufficient_metrics(
   scores: Scores, found: results.Results, units: Units | None = None
 ) -> dict[str, frozenset[str]]:
   """The metrics that have too few samples or subjects, by subset.
@@ -44,17 +46,19 @@ def insufficient(
   """
   units, bona_fide = units or Units(scores), scores.label == 1
   few = _of_classes(units, bona_fide)
-  category, species = results.kinds(scores)
+  category, species = results.attack_kinds(scores)
   for prefix, kinds in (('apcer/', category or species), ('apcer_species/', species)):
     for i, name in enumerate(kinds.names if kinds else ()):
-      few[f'{prefix}{name or metrics.UNKNOWN}'] = units.too_few(~bona_fide & (kinds.index == i))
+      few[f'{prefix}{name or metrics.UNKNOWN}'] = units.insufficient_samples(
+        ~bona_fide & (kinds.index == i)
+      )
   return {
     subset: frozenset(name for name in values if _is_few(name, values, few))
     for subset, values in found.items()
   }
 
 
-def rates_of_classes(scores: Scores) -> frozenset[str]:
+def insufficient_class_metrics(scores: Scores) -> frozenset[str]:
   """The metrics of whole classes that have too few samples or subjects, under any subset."""
   few = _of_classes(Units(scores), scores.label == 1)
   return frozenset(
@@ -62,22 +66,22 @@ def rates_of_classes(scores: Scores) -> frozenset[str]:
   )
 
 
-def by_counts(found: results.Results) -> dict[str, frozenset[str]]:
+def insufficient_by_counts(found: results.Results) -> dict[str, frozenset[str]]:
   """The same by the numbers of samples, where nothing else is known."""
   of = {}
   for subset, values in found.items():
-    few = dict.fromkeys(_BONA_FIDE, intervals.too_few(values['n_bona_fide']))
-    few |= dict.fromkeys(_ATTACK, intervals.too_few(values['n_attack']))
+    few = dict.fromkeys(_BONA_FIDE, intervals.insufficient_samples(values['n_bona_fide']))
+    few |= dict.fromkeys(_ATTACK, intervals.insufficient_samples(values['n_attack']))
     for name, n in values.items():
       if name.startswith('n_attack/'):
-        few[f'apcer/{name.removeprefix("n_attack/")}'] = intervals.too_few(n)
+        few[f'apcer/{name.removeprefix("n_attack/")}'] = intervals.insufficient_samples(n)
     of[subset] = frozenset(name for name in values if _is_few(name, values, few))
   return of
 
 
 def _of_classes(units: Units, bona_fide: np.ndarray) -> dict[str, bool]:
-  few = dict.fromkeys(_BONA_FIDE, units.too_few(bona_fide))
-  return few | dict.fromkeys(_ATTACK, units.too_few(~bona_fide))
+  few = dict.fromkeys(_BONA_FIDE, units.insufficient_samples(bona_fide))
+  return few | dict.fromkeys(_ATTACK, units.insufficient_samples(~bona_fide))
 
 
 def _is_few(name: str, values: dict[str, float], few: dict[str, bool]) -> bool:

@@ -75,7 +75,7 @@ def fit(rule: str, label, score, scale: str = '') -> float:
   """
   name, value = _parse(rule)
   if name == 'fixed':
-    return scales.threshold(value, scale)
+    return scales.fixed_threshold(value, scale)
   points = metrics.curve(label, score)
   if name == 'dev_eer':
     _, threshold = metrics.eer(points)

@@ -17,7 +17,7 @@ from flexfas_jax.schema import subset_name
 COLUMN = 'unusable'
 
 
-def named(scores: Scores, modalities: Sequence[str], unusable: np.ndarray) -> Scores:
+def add_column(scores: Scores, modalities: Sequence[str], unusable: np.ndarray) -> Scores:
   """Scores with the column `unusable`; unchanged where no sample has such a modality.
 
   Args:
@@ -46,7 +46,7 @@ def affected(scores: Scores, subset: str) -> np.ndarray:
   return np.array([not of_subset.isdisjoint(name.split('+')) for name in names], bool)[index]
 
 
-def figures(scores: Scores, subset: str, threshold: float) -> dict[str, float]:
+def fta_metrics(scores: Scores, subset: str, threshold: float) -> dict[str, float]:
   """The rates that count unusable as a failure to acquire; {} where no sample is affected.
 
   Args:

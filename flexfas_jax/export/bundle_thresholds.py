@@ -116,7 +116,7 @@ def fit(
       continue
     complete = present[:, [trained.model.modalities.index(m) for m in subset]].all(1)
     counts = evidence.count(scores, name, complete)
-    if lacking := evidence.lacking(counts, min_scores, min_subjects):
+    if lacking := evidence.describe_shortage(counts, min_scores, min_subjects):
       refused.append(f'{name} ({lacking})')
       continue
     incomplete = ~complete & np.isfinite(score)

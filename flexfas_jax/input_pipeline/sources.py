@@ -209,7 +209,7 @@ def _read_manifest(path: pathlib.Path, changed: float) -> dict[str, list[str]]:
       raise ValueError('its SHA-256 is not the one that card.json beside it has')
   layout = csv_dialect.sniff(path, ('split', *FIELDS))
   names = layout.names
-  rows = [row for some in csv_dialect.batches(path, layout) for row in some]
+  rows = [row for some in csv_dialect.read_batches(path, layout) for row in some]
   # Interned: a million rows repeat few values.
   return {
     name: list(map(sys.intern, column))

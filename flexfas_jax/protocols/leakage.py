@@ -251,9 +251,9 @@ def find_similar_subjects(
   names = {key: set(identity.canonical(columns['subject'])) for key, columns in sets.items()}
   lines = []
   for first, second in itertools.product(('train', val_name), (val_name, *tests)):
-    by_loose_name = {identity.resembling(name): name for name in names[first] - {''}}
+    by_loose_name = {identity.similarity_key(name): name for name in names[first] - {''}}
     for name in sorted(names[second] - names[first] - {''}):
-      similar = by_loose_name.get(identity.resembling(name))
+      similar = by_loose_name.get(identity.similarity_key(name))
       if similar and similar not in names[second]:
         lines.append(
           f'the subjects {similar} in {first} and {name} in {second} may be the same subject'

@@ -74,7 +74,7 @@ def detect(path: str | Path) -> ListFormat:
     raise DataError(f'{path} cannot be read: {error.strerror}') from error
   if not sample:
     raise DataError(f'{path} is empty: it has no rows')
-  separator = csv_dialect.separator(path, sample[0])
+  separator = csv_dialect.declared_delimiter(path, sample[0])
   if separator:
     sample = sample[1:] or ['']
   if header := _parse_header(path, sample[0], separator):

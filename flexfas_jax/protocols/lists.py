@@ -166,7 +166,7 @@ class _RowMaker:
     self._attack_category = at.get('attack_category', -1)
     self._extra = [(name, i) for name, i in at.items() if name not in COLUMNS]
     self._split = split_of(path)
-    self._labels = label_mapping.Meaning(labels)
+    self._labels = label_mapping.LabelMapping(labels)
     if not form.header and len(form.names) == 2 and labels is None:
       self._label = None
       report(

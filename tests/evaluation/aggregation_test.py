@@ -27,7 +27,7 @@ def frames(**changes):
 
 @pytest.mark.parametrize('rule,of_v', [('mean', 0.6), ('median', 0.5), ('min', 0.4), ('max', 0.9)])
 def test_by_hand(rule, of_v):
-  found = aggregation.by_video(frames(), rule)
+  found = aggregation.aggregate_by_video(frames(), rule)
   assert found.ids.tolist() == ['v', 'w', 'alone', 'h']
   assert found.label.tolist() == [1, 0, 0, 1]
   np.testing.assert_allclose(found.scores['rgb'], [of_v, 0.2, 0.7, NAN])
@@ -36,20 +36,22 @@ def test_by_hand(rule, of_v):
 
 
 def test_the_median_of_two_is_between():
-  found = aggregation.by_video(frames(scores={'rgb': [0.9, 0.5, 0.2, NAN, 0.6, 0, 0]}), 'median')
+  found = aggregation.aggregate_by_video(
+    frames(scores={'rgb': [0.9, 0.5, 0.2, NAN, 0.6, 0, 0]}), 'median'
+  )
   np.testing.assert_allclose(found.scores['rgb'], [0.7, 0.4, 0, 0])
 
 
 def test_frames_that_agree_are_not_parted_by_rounding():
   for values in ([0.7, 0.7, 0.7], [0.6, 0.7, 0.8], [0.8, 0.6, 0.7]):
     scores = Scores(['a', 'b', 'c'], [1, 1, 1], {'s': values}, video=['v', 'v', 'v'])
-    assert aggregation.by_video(scores).scores['s'] == [0.7]
+    assert aggregation.aggregate_by_video(scores).scores['s'] == [0.7]
   scores = Scores(['a', 'b'], [1, 1], {'s': [0.1, 0.2]}, video=['v', 'v'])
-  assert aggregation.by_video(scores, 'median').scores['s'] == [0.15]
+  assert aggregation.aggregate_by_video(scores, 'median').scores['s'] == [0.15]
 
 
 def test_two_data_sets_may_call_a_video_alike():
-  found = aggregation.by_video(
+  found = aggregation.aggregate_by_video(
     frames(video=['v'] * 7, label=[1] * 7, attack_type=[''] * 7, subject=[''] * 7,
            dataset=['a', 'a', 'b', 'a', 'b', 'b', 'a'])
   )  # fmt: skip
@@ -58,22 +60,22 @@ def test_two_data_sets_may_call_a_video_alike():
 
 
 def test_a_fault_of_the_model_stains_its_video():
-  found = aggregation.by_video(frames(nan_samples={'rgb': [4]}))
+  found = aggregation.aggregate_by_video(frames(nan_samples={'rgb': [4]}))
   assert {k: v.tolist() for k, v in found.nan_samples.items()} == {'rgb': [1]}
 
 
 def test_a_video_is_of_one_kind():
   with pytest.raises(DataError, match='video v has label 1 in f1 and 0 in f2'):
-    aggregation.by_video(frames(label=[1, 0, 0, 1, 0, 0, 1]))
+    aggregation.aggregate_by_video(frames(label=[1, 0, 0, 1, 0, 0, 1]))
   with pytest.raises(DataError, match='video w has attack_type print in g1 and mask in g2'):
-    aggregation.by_video(frames(attack_type=['', '', 'print', '', 'mask', '', '']))
+    aggregation.aggregate_by_video(frames(attack_type=['', '', 'print', '', 'mask', '', '']))
 
 
 def test_what_cannot_be():
   with pytest.raises(ConfigError, match='mean, median, min, max'):
-    aggregation.by_video(frames(), 'mode')
+    aggregation.aggregate_by_video(frames(), 'mode')
   with pytest.raises(DataError, match='column video is missing or empty'):
-    aggregation.by_video(frames(video=[''] * 7))
+    aggregation.aggregate_by_video(frames(video=[''] * 7))
 
 
 def test_redundant_rows_are_like_the_first():
@@ -83,12 +85,12 @@ def test_redundant_rows_are_like_the_first():
     scores={'rgb': [0.5, 0.5, 0.9, 0.1, 0.2, 0.2, 0.3, 0.3]},
     nan_samples={'rgb': [1, 4]},
   )
-  kept, n = aggregation.distinct(scores)
+  kept, n = aggregation.drop_redundant(scores)
   # 'a#3' has another score, 'b' is not there, 'c#2' another label, 'x' is no number.
   assert n == 1
   assert kept.ids.tolist() == ['a', 'a#3', 'b#2', 'c', 'c#2', 'd', 'd#x']
   assert kept.nan_samples['rgb'].tolist() == [3]
-  assert aggregation.distinct(kept) == (kept, 0)
+  assert aggregation.drop_redundant(kept) == (kept, 0)
 
 
 def test_attacks_that_are_nearly_equal_are_not_one():
@@ -96,10 +98,10 @@ def test_attacks_that_are_nearly_equal_are_not_one():
   ids = ['live', 'a', *(f'a#{i}' for i in range(2, 62))]
   score = [0.9, *(0.8 + i * 1e-8 for i in range(61))]
   scores = Scores(ids, [1] + [0] * 61, {'rgb': score})
-  assert aggregation.distinct(scores) == (scores, 0)
+  assert aggregation.drop_redundant(scores) == (scores, 0)
   # In a file with a header the ids are the builders' own, and batches round.
   own = dataclasses.replace(scores, header={'code_version': '1'})
-  assert aggregation.distinct(own)[1] == 60
+  assert aggregation.drop_redundant(own)[1] == 60
 
 
 @pytest.mark.parametrize('changes', [{'attack_type': ['a', 'b']}, {'subject': ['a', 'b']},
@@ -109,8 +111,8 @@ def test_attacks_that_are_nearly_equal_are_not_one():
                                      {'extra': {'lamp': ['on', 'off']}}])  # fmt: skip
 def test_rows_that_differ_in_anything_are_two(changes):
   fields = {'ids': ['a', 'a#2'], 'label': [0, 0], 'scores': {'rgb': [0.5, 0.5], 'ir': [NAN, NAN]}}
-  assert aggregation.distinct(Scores(**fields))[1] == 1
-  assert aggregation.distinct(Scores(**{**fields, **changes}))[1] == 0
+  assert aggregation.drop_redundant(Scores(**fields))[1] == 1
+  assert aggregation.drop_redundant(Scores(**{**fields, **changes}))[1] == 0
 
 
 def test_notes_on_videos_without_subjects():

@@ -23,12 +23,12 @@ def made(seed=0, people=40, frames=5):
 
 def people_of(label, subject, **fields):
   nothing = np.full(len(label), '')
-  return bootstrap.people(label, nothing, subject, nothing, **fields)
+  return bootstrap.make_clusters(label, nothing, subject, nothing, **fields)
 
 
 def figures_of(who, label, score, threshold=0.8):
   accepted = score >= threshold
-  return bootstrap.Figures(
+  return bootstrap.WeightedMetrics(
     who,
     label,
     score,
@@ -42,13 +42,13 @@ def figures_of(who, label, score, threshold=0.8):
 def test_what_is_drawn_is_the_narrowest_that_is_known_of_all():
   label = np.array([1, 1, 0, 0])
   subject, video = np.array(['a', 'a', 'b', 'b']), np.array(['1', '2', '3', '3'])
-  one = bootstrap.people(label, [''] * 4, subject, video)
-  assert (one.unit, one.n, one.of.tolist()) == ('people', 2, [0, 0, 1, 1])
+  one = bootstrap.make_clusters(label, [''] * 4, subject, video)
+  assert (one.unit, one.n, one.of.tolist()) == ('subjects', 2, [0, 0, 1, 1])
   some = np.where(video == '1', '', subject)
-  assert bootstrap.people(label, [''] * 4, some, video).unit == 'videos'
-  assert bootstrap.people(label, [''] * 4, some, some).unit == 'samples'
+  assert bootstrap.make_clusters(label, [''] * 4, some, video).unit == 'videos'
+  assert bootstrap.make_clusters(label, [''] * 4, some, some).unit == 'samples'
   # A name is a data set's own.
-  two = bootstrap.people(label, ['x', 'y', 'x', 'y'], subject, video)
+  two = bootstrap.make_clusters(label, ['x', 'y', 'x', 'y'], subject, video)
   assert two.n == 4
 
 
@@ -66,14 +66,14 @@ def test_people_of_one_kind_are_drawn_among_themselves():
 def test_a_draw_does_not_depend_on_what_memory_holds(monkeypatch):
   label, subject, score = made()
   who = people_of(label, subject, draws=70)
-  all_ = bootstrap.draw(who, {'x': figures_of(who, label, score)})['x']
+  all_ = bootstrap.resample(who, {'x': figures_of(who, label, score)})['x']
   monkeypatch.setattr(bootstrap, '_AT_ONCE', 7 * label.size)
-  few = bootstrap.draw(who, {'x': figures_of(who, label, score)})['x']
+  few = bootstrap.resample(who, {'x': figures_of(who, label, score)})['x']
   for name, draws in all_.items():
     np.testing.assert_array_equal(draws.drawn, few[name].drawn)
     np.testing.assert_array_equal(draws.left_out, few[name].left_out)
     assert draws.drawn.shape == (70,)
-  other = bootstrap.draw(
+  other = bootstrap.resample(
     people_of(label, subject, draws=70, seed=1), {'x': figures_of(who, label, score)}
   )
   assert (other['x']['acer'].drawn != all_['acer'].drawn).any()
@@ -117,7 +117,9 @@ def test_nobody_is_left_out_twice():
 
 def interval_of(label, subject, score, name='apcer', **fields):
   who = people_of(label, subject, **fields)
-  return bootstrap.interval(bootstrap.draw(who, {'x': figures_of(who, label, score)})['x'][name])
+  return bootstrap.interval(
+    bootstrap.resample(who, {'x': figures_of(who, label, score)})['x'][name]
+  )
 
 
 def test_frames_that_are_wrong_together_make_it_wider():
@@ -148,7 +150,9 @@ def test_the_interval_is_about_students_t_where_that_is_right():
   x = rng.normal(size=n)
   drawn = x[rng.integers(0, n, (R, n))].mean(1)
   left = (x.sum() - x) / (n - 1)
-  low, high = bootstrap.interval(bootstrap.Draws(float(x.mean()), drawn, left, np.zeros(n, int), n))
+  low, high = bootstrap.interval(
+    bootstrap.Replicates(float(x.mean()), drawn, left, np.zeros(n, int), n)
+  )
   t = 2.0639  # of 24 degrees of freedom
   half = t * x.std(ddof=1) / math.sqrt(n)
   assert low == pytest.approx(x.mean() - half, abs=0.12 * half)
@@ -168,7 +172,7 @@ def test_a_difference_is_paired():
   label, subject, score = made(people=60)
   who = people_of(label, subject)
   better = score + 0.3 * (label == 1)  # the same mistakes, but fewer
-  drawn = bootstrap.draw(
+  drawn = bootstrap.resample(
     who, {'a': figures_of(who, label, score), 'b': figures_of(who, label, better)}
   )
   value, span, p = bootstrap.difference(drawn['a']['bpcer'], drawn['b']['bpcer'])
@@ -183,8 +187,8 @@ def test_a_difference_is_paired():
 def test_a_difference_of_rates_is_within_100_points(sign):
   part, n = np.zeros(4, int), 4
   left_out, drawn = np.array([0.1, 0.0, 0.1, 0.0]), np.array([0.3, 0.0, 0.2, 0.1] * 50)
-  zero = bootstrap.Draws(0.02, drawn, left_out, part, n)
-  one = bootstrap.Draws(0.98, 1 - drawn, 1 - left_out, part, n)
+  zero = bootstrap.Replicates(0.02, drawn, left_out, part, n)
+  one = bootstrap.Replicates(0.98, 1 - drawn, 1 - left_out, part, n)
   value, span, _ = bootstrap.difference(*((zero, one) if sign > 0 else (one, zero)))
   assert value == pytest.approx(sign * 0.96)
   assert -1 <= span.low <= value <= span.high <= 1
@@ -207,7 +211,7 @@ def test_intervals_hold_the_truth():
 
 def draws_of(value, drawn, left_out, n, part=None):
   part = np.zeros(len(left_out), int) if part is None else part
-  return bootstrap.Draws(value, np.asarray(drawn), np.asarray(left_out), part, n)
+  return bootstrap.Replicates(value, np.asarray(drawn), np.asarray(left_out), part, n)
 
 
 def test_acceleration_is_that_of_a_mean():
@@ -303,7 +307,7 @@ def test_how_many_subjects_a_figure_is_of():
   who = people_of(label, subject, draws=5)
   score = np.linspace(1, 0, 10)
   masks = np.arange(10) >= 8  # of one subject
-  figures = bootstrap.Figures(
+  figures = bootstrap.WeightedMetrics(
     who,
     label,
     score,
@@ -312,7 +316,7 @@ def test_how_many_subjects_a_figure_is_of():
     maxima={'worst': ('apcer', 'apcer/mask')},
     means={'acer': ('apcer', 'bpcer')},
   )  # fmt: skip
-  found = bootstrap.draw(who, {'x': figures})['x']
+  found = bootstrap.resample(who, {'x': figures})['x']
   assert {name: one.n for name, one in found.items()} == {
     'apcer': 5, 'bpcer': 3, 'apcer/mask': 1, 'worst': 1, 'acer': 3, 'eer': 3, 'auc': 3,
   }  # fmt: skip
@@ -325,7 +329,7 @@ def test_the_largest_rate_of_a_draw_is_of_the_species_that_were_drawn():
   accepted = np.array([True, False, True, False])
   kinds = {'apcer/print': [0, 1, 1, 0], 'apcer/mask': [0, 0, 0, 1]}
   shares = {name: (accepted, np.array(which, bool)) for name, which in kinds.items()}
-  figures = bootstrap.Figures(
+  figures = bootstrap.WeightedMetrics(
     who, label, np.arange(4.0), shares, maxima={'worst': tuple(kinds)}, curves=False
   )
   # Everybody; twice who was accepted; no mask; a mask alone, which was rejected.
@@ -339,7 +343,7 @@ def test_the_largest_rate_of_a_draw_is_of_the_species_that_were_drawn():
 def test_an_attack_above_all_others_loses_to_nobody():
   label, score = np.array([1, 0, 1, 0]), np.array([0.1, 0.9, 0.5, 0.3])
   who = people_of(label, np.array(['a', 'b', 'c', 'd']))
-  figures = bootstrap.Figures(who, label, score, {})
+  figures = bootstrap.WeightedMetrics(who, label, score, {})
   # Of the pairs of a bona fide sample and an attack one is in order; with c twice and d thrice, 6.
   found = figures(np.array([[1, 1, 1, 1], [1, 1, 2, 3], [2, 1, 1, 0]], np.int32))
   np.testing.assert_allclose(found['auc'], [1 / 4, 6 / 12, 0])
@@ -348,8 +352,8 @@ def test_an_attack_above_all_others_loses_to_nobody():
 def test_samples_are_drawn_in_the_order_of_their_ids():
   label, ids = np.array([1, 0, 1, 0]), np.array(['d', 'b', 'a', 'c'])
   blank, order = np.full(4, ''), np.array([2, 0, 3, 1])
-  who = bootstrap.people(label, blank, blank, blank, ids=ids)
-  other = bootstrap.people(label[order], blank, blank, blank, ids=ids[order])
+  who = bootstrap.make_clusters(label, blank, blank, blank, ids=ids)
+  other = bootstrap.make_clusters(label[order], blank, blank, blank, ids=ids[order])
   assert who.unit == 'samples' and who.of.tolist() == [3, 1, 0, 2]
   assert other.of.tolist() == who.of[order].tolist()
   assert other.stratum.tolist() == who.stratum.tolist()

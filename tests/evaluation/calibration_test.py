@@ -133,7 +133,7 @@ def test_calibration_mends_what_it_is_meant_to():
   for method in calibration.METHODS:
     found = calibration.fit(method, *drawn(4000))
     label, score = drawn(4000, seed=1)
-    before, after = calibration.told(label, score), calibration.told(label, found(score))
+    before, after = calibration.assess(label, score), calibration.assess(label, found(score))
     assert after['acer'] < before['acer'], method
     if method != 'piecewise':  # which moves the threshold, and promises no more
       for name in ('brier', 'log_loss', 'calibration_error'):
@@ -180,13 +180,13 @@ def test_the_order_of_rows_does_not_matter(method):
   order = rng.permutation(300)
   maps = [calibration.fit(method, label[at], score[at]) for at in (np.arange(300), order)]
   assert maps[0] == maps[1]
-  measures = [calibration.told(label[at], score[at]) for at in (np.arange(300), order)]
+  measures = [calibration.assess(label[at], score[at]) for at in (np.arange(300), order)]
   assert measures[0] == measures[1]
 
 
 def test_what_calibration_changes_is_told_by_name():
   label, score = [1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1]
-  told = calibration.told(label, score)
+  told = calibration.assess(label, score)
   assert {n: told[n] for n in ('acer', 'apcer', 'bpcer', 'eer', 'auc')} == {
     'acer': 0.5, 'apcer': 0.5, 'bpcer': 0.5, 'eer': 0.5, 'auc': 0.75
   }  # fmt: skip
@@ -213,10 +213,10 @@ def test_on_any_scale_the_map_is_the_same(method, scale):
   np.testing.assert_allclose(
     scales.probability(after, found.result_scale), expected, rtol=1e-6, atol=1e-9
   )
-  told = calibration.told(label, after, found.result_scale)
+  told = calibration.assess(label, after, found.result_scale)
   assert (told['acer'], told['auc']) == (
-    pytest.approx(calibration.told(label, expected)['acer']),
-    pytest.approx(calibration.told(label, expected)['auc'], abs=1e-4),
+    pytest.approx(calibration.assess(label, expected)['acer']),
+    pytest.approx(calibration.assess(label, expected)['auc'], abs=1e-4),
   )
 
 

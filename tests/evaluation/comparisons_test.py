@@ -55,19 +55,27 @@ def compared(p, low=-0.2, high=-0.1):
 
 
 def test_holm_by_hand():
-  found = comparisons.with_holm([compared(p) for p in (0.03, 0.01, math.nan, 0.02, 0.6)])
+  found = comparisons.apply_holm([compared(p) for p in (0.03, 0.01, math.nan, 0.02, 0.6)])
   # Sorted .01 .02 .03 .6 times 4 3 2 1, never falling.
   assert [c.p_holm for c in found] == pytest.approx([0.06, 0.04, math.nan, 0.06, 0.6], nan_ok=True)
-  assert [c.verdict for c in found] == ['not told apart', 'better', *['not told apart'] * 3]
+  assert [c.verdict for c in found] == [
+    'no significant difference',
+    'better',
+    *['no significant difference'] * 3,
+  ]
 
 
 def test_a_verdict_needs_interval_and_p():
-  [better] = comparisons.with_holm([compared(0.001)])
-  [worse] = comparisons.with_holm([compared(0.001, 0.1, 0.2)])
-  [neither] = comparisons.with_holm([compared(0.001, -0.2, 0.01)])
-  assert [c.verdict for c in (better, worse, neither)] == ['better', 'worse', 'not told apart']
-  assert compared(0.001).verdict == 'not told apart'  # not corrected yet
-  assert Comparison('a', 'b', NONE, NONE, {}).verdict == 'not told apart'
+  [better] = comparisons.apply_holm([compared(0.001)])
+  [worse] = comparisons.apply_holm([compared(0.001, 0.1, 0.2)])
+  [neither] = comparisons.apply_holm([compared(0.001, -0.2, 0.01)])
+  assert [c.verdict for c in (better, worse, neither)] == [
+    'better',
+    'worse',
+    'no significant difference',
+  ]
+  assert compared(0.001).verdict == 'no significant difference'  # not corrected yet
+  assert Comparison('a', 'b', NONE, NONE, {}).verdict == 'no significant difference'
 
 
 def test_what_a_sensor_stops_by_hand():
@@ -78,7 +86,7 @@ def test_what_a_sensor_stops_by_hand():
     'rgb+ir': np.array([1, 1, 0, 0, 1, 1, 1], bool),
     'rgb+depth+ir': np.ones(7, bool),
   }
-  [ir, depth] = comparisons.sensors(list(accepted), label, accepted, kinds)
+  [ir, depth] = comparisons.sensor_effects(list(accepted), label, accepted, kinds)
   assert (ir.before, ir.after, ir.added) == ('rgb', 'rgb+ir', 'ir')
   assert depth.added == 'depth'
   assert [tuple(gain) for gain in ir.gains] == [
@@ -86,7 +94,7 @@ def test_what_a_sensor_stops_by_hand():
     ('mask', 2, 1, 0, 1, True),
     ('print', 2, 2, 1, 0, True),
   ]
-  [ir, _] = comparisons.sensors(list(accepted), label, accepted, None)
+  [ir, _] = comparisons.sensor_effects(list(accepted), label, accepted, None)
   assert [gain.kind for gain in ir.gains] == ['bona fide', 'attacks']
 
 
@@ -96,14 +104,16 @@ def test_a_verdict_at_five_percent_is_one_and_at_an_end_of_0_is_none():
   )
   assert at.verdict == 'better'
   for low, high in ((-0.2, 0.0), (0.0, 0.2)):
-    [touches] = comparisons.with_holm([compared(0.001, low, high)])
-    assert touches.verdict == 'not told apart'
+    [touches] = comparisons.apply_holm([compared(0.001, low, high)])
+    assert touches.verdict == 'no significant difference'
 
 
 def test_a_rate_that_one_system_has_not_is_not_compared():
   label = np.array([1, 0])
   accepted = {'a': np.array([True, False]), 'b': np.array([True, True])}
-  one = bootstrap.Draws(0.5, np.array([0.4, 0.6] * 5), np.array([0.4, 0.6]), np.zeros(2, int), 9)
+  one = bootstrap.Replicates(
+    0.5, np.array([0.4, 0.6] * 5), np.array([0.4, 0.6]), np.zeros(2, int), 9
+  )
   for both in (
     {'a': {'acer': one, 'eer': one}, 'b': {'acer': one}},
     {'a': {'acer': one}, 'b': {'acer': one, 'eer': one}},

@@ -9,7 +9,7 @@ def test_names_of_a_score_file_are_of_their_data_set():
     ['a', 'b', 'c', 'd'], [1, 1, 0, 0], {'rgb': [0.1] * 4}, dataset=['x', 'y', 'x', ''],
     subject=['p1', 'p1', 'x/p1', 'p1'], video=['v', '', 'x/p1/v', 'v'],
   )  # fmt: skip
-  assert disjoint.columns_of(scores) == {
+  assert disjoint.identity_columns(scores) == {
     'id': ['a', 'b', 'c', 'd'],
     'subject': ['x/p1', 'y/p1', 'x/p1', 'p1'],
     'video': ['x/p1/v', '', 'x/p1/v', 'p1/v'],

@@ -1,4 +1,4 @@
-"""A judgement: every figure with intervals that hold it, mistakes, systems, and what is refused."""
+"""A result: every figure with intervals that hold it, mistakes, systems, and what is refused."""
 
 import dataclasses
 import json
@@ -45,19 +45,19 @@ TEST, DEV = made('t'), made('d', seed=1)
 
 @pytest.fixture(scope='module')
 def judged():
-  return evaluate.judge('intra', TEST, 'dev_eer', DEV, draws=300, group_by=['ethnicity'])
+  return evaluate.evaluate('intra', TEST, 'dev_eer', DEV, draws=300, group_by=['ethnicity'])
 
 
 def test_every_figure_is_there_and_in_its_intervals(judged):
-  found = results.results(TEST, 'dev_eer', DEV)
-  assert judged.found == found
-  assert judged.people.unit == 'people' and judged.people.n == 30
+  found = results.compute(TEST, 'dev_eer', DEV)
+  assert judged.metrics == found
+  assert judged.clusters.unit == 'subjects' and judged.clusters.n == 30
   no_share = {'eer', 'auc'}
   for subset, of in judged.estimates.items():
     assert set(of) == {n for n in found[subset] if n != 'threshold' and not n.startswith('n_')}
     for name, estimate in of.items():
       assert estimate.value == found[subset][name]
-      spans = [estimate.people] if name in no_share else [estimate.people, estimate.exact]
+      spans = [estimate.bootstrap] if name in no_share else [estimate.bootstrap, estimate.exact]
       for low, high in spans:
         assert 0 <= low <= estimate.value <= high <= 1, (subset, name)
       assert math.isnan(estimate.exact.low) == (name in no_share)
@@ -68,14 +68,18 @@ def test_every_figure_is_there_and_in_its_intervals(judged):
 def test_what_is_drawn_computes_the_same_figures(judged):
   """The bootstrap's own way to a figure, everybody being drawn once."""
   subset = 'rgb+ir'
-  accepted = TEST.scores[subset] >= judged.found[subset]['threshold']
-  shares = evaluate._shares(TEST, accepted, subset, results.kinds(TEST))
+  accepted = TEST.scores[subset] >= judged.metrics[subset]['threshold']
+  shares = evaluate._shares(TEST, accepted, subset, results.attack_kinds(TEST))
   figures = evaluate._figures(
-    judged.people, TEST, subset, shares, tuple(n for n in shares if n.startswith('apcer_species/'))
+    judged.clusters,
+    TEST,
+    subset,
+    shares,
+    tuple(n for n in shares if n.startswith('apcer_species/')),
   )
-  once = figures(np.ones((1, judged.people.n), np.int32))
+  once = figures(np.ones((1, judged.clusters.n), np.int32))
   for name, value in once.items():
-    assert value[0] == pytest.approx(judged.found[subset][name], abs=1e-12), name
+    assert value[0] == pytest.approx(judged.metrics[subset][name], abs=1e-12), name
   assert {'apcer_max', 'acer_max', 'hter', 'tpr@fpr=1e-4', 'bpcer@apcer=1%', 'apnrr'} <= set(once)
 
 
@@ -83,11 +87,11 @@ def test_intervals_are_those_of_the_counts(judged):
   of = judged.estimates['rgb']
   assert of['apcer'].exact == intervals.clopper_pearson(of['apcer'].count)
   species = [of[f'apcer_species/{name}'].count for name in ('mask_a', 'print_a')]
-  assert of['apcer_max'].exact == intervals.of_max(species)
+  assert of['apcer_max'].exact == intervals.max_interval(species)
   assert judged.species_of_max('rgb') == max(
-    ('mask_a', 'print_a'), key=lambda name: judged.found['rgb'][f'apcer_species/{name}']
+    ('mask_a', 'print_a'), key=lambda name: judged.metrics['rgb'][f'apcer_species/{name}']
   )
-  assert of['acer'].exact == intervals.of_mean(
+  assert of['acer'].exact == intervals.mean_interval(
     (of['apcer'].value, of['bpcer'].value), (of['apcer'].exact, of['bpcer'].exact)
   )
 
@@ -96,13 +100,13 @@ def test_a_rate_without_errors_leaves_the_mean_unsure():
   """No draw has an error, and yet the mean's upper limit is not that of the other rate alone."""
   score = np.where(TEST.label == 1, 0.9, 0.1)
   score[np.flatnonzero(TEST.label == 1)[:3]] = 0.2
-  found = evaluate.judge(
+  found = evaluate.evaluate(
     'x', dataclasses.replace(TEST, scores={'rgb': score}), 'fixed=0.5', draws=200
   )
   of = found.estimates['rgb']
-  assert of['apcer'].value == 0 < of['apcer'].people.high
-  assert of['acer'].people == intervals.of_mean(
-    (0.0, of['bpcer'].value), (of['apcer'].people, of['bpcer'].people)
+  assert of['apcer'].value == 0 < of['apcer'].bootstrap.high
+  assert of['acer'].bootstrap == intervals.mean_interval(
+    (0.0, of['bpcer'].value), (of['apcer'].bootstrap, of['bpcer'].bootstrap)
   )
 
 
@@ -110,13 +114,13 @@ def test_subsets_are_compared_and_the_better_one_is_told(judged):
   [one] = judged.comparisons
   assert (one.a, one.b, one.verdict) == ('rgb', 'rgb+ir', 'better')
   right = {
-    s: (TEST.scores[s] >= judged.found[s]['threshold']) == (TEST.label == 1)
+    s: (TEST.scores[s] >= judged.metrics[s]['threshold']) == (TEST.label == 1)
     for s in ('rgb', 'rgb+ir')
   }
   attack = TEST.label == 0
-  assert one.attacks.only_b_right == (attack & right['rgb+ir'] & ~right['rgb']).sum()
+  assert one.attacks.only_b_correct == (attack & right['rgb+ir'] & ~right['rgb']).sum()
   assert one.rates['acer'].value == pytest.approx(
-    judged.found['rgb+ir']['acer'] - judged.found['rgb']['acer']
+    judged.metrics['rgb+ir']['acer'] - judged.metrics['rgb']['acer']
   )
   [ir] = judged.sensors
   assert ir.added == 'ir'
@@ -125,7 +129,7 @@ def test_subsets_are_compared_and_the_better_one_is_told(judged):
 
 def test_the_surest_mistakes_come_first(judged):
   attacks, others = judged.mistakes['rgb']
-  threshold = judged.found['rgb']['threshold']
+  threshold = judged.metrics['rgb']['threshold']
   assert len(attacks) == evaluate.WORST
   scores = [m.score for m in attacks]
   assert scores == sorted(scores, reverse=True) and scores[-1] >= threshold
@@ -138,7 +142,9 @@ def test_equally_sure_mistakes_are_told_by_id_whatever_the_order_of_rows():
   n = 40
   scores = Scores([f'{i:02}' for i in range(n)], [0, 1] * 20, {'rgb': [0.9, 0.1] * 20})
   turned = Scores(scores.ids[::-1], scores.label[::-1], {'rgb': scores.scores['rgb'][::-1]})
-  found = [evaluate.judge('t', s, 'fixed=0.5', draws=0).mistakes['rgb'] for s in (scores, turned)]
+  found = [
+    evaluate.evaluate('t', s, 'fixed=0.5', draws=0).mistakes['rgb'] for s in (scores, turned)
+  ]
   assert found[0] == found[1]
   assert [m.id for m in found[0][0]] == [f'{2 * i:02}' for i in range(evaluate.WORST)]
 
@@ -147,42 +153,42 @@ def test_a_failure_to_acquire_is_the_first_mistake():
   score = TEST.scores['rgb'].copy()
   score[0] = NAN
   scores = dataclasses.replace(TEST, scores={'rgb': score})
-  found = evaluate.judge('x', scores, 'fixed=0.5', draws=0)
+  found = evaluate.evaluate('x', scores, 'fixed=0.5', draws=0)
   assert math.isnan(found.mistakes['rgb'][1][0].score)
-  assert any('failure to acquire' in remark for remark in found.remarks)
+  assert any('failure to acquire' in note for note in found.notes)
 
 
 def test_without_a_bootstrap_there_are_intervals_over_samples():
-  found = evaluate.judge('x', TEST, 'fixed=0.5', draws=0, group_by=['ethnicity'])
-  assert found.people is None
-  assert math.isnan(found.estimates['rgb']['apcer'].people.low)
+  found = evaluate.evaluate('x', TEST, 'fixed=0.5', draws=0, group_by=['ethnicity'])
+  assert found.clusters is None
+  assert math.isnan(found.estimates['rgb']['apcer'].bootstrap.low)
   assert found.estimates['rgb']['apcer'].exact.low > 0
   assert found.comparisons[0].rates == {}
-  assert found.comparisons[0].verdict == 'not told apart'
+  assert found.comparisons[0].verdict == 'no significant difference'
 
 
 def test_above_a_million_samples_the_bootstrap_has_to_be_asked_for(monkeypatch):
   monkeypatch.setattr(evaluate, 'MOST_SAMPLES', 100)
-  found = evaluate.judge('x', TEST, 'fixed=0.5')
-  assert found.people is None
-  assert any('--bootstrap=1000' in remark for remark in found.remarks)
+  found = evaluate.evaluate('x', TEST, 'fixed=0.5')
+  assert found.clusters is None
+  assert any('--bootstrap=1000' in note for note in found.notes)
 
 
 def test_a_subset_that_is_not_served_is_not_judged():
   scores = dataclasses.replace(TEST, scores={**TEST.scores, 'ir': np.full(TEST.label.size, NAN)})
-  found = evaluate.judge('x', scores, 'fixed=0.5', draws=50)
-  assert found.served == ['rgb', 'rgb+ir'] and 'ir' in found.found
+  found = evaluate.evaluate('x', scores, 'fixed=0.5', draws=50)
+  assert found.served == ['rgb', 'rgb+ir'] and 'ir' in found.metrics
 
 
 def test_one_class_is_undefined_and_not_an_error():
   some = TEST.only(TEST.label == 1)
-  of = evaluate.judge('x', some, 'fixed=0.5', draws=50).estimates['rgb']
-  assert of['bpcer'].people.low >= 0
+  of = evaluate.evaluate('x', some, 'fixed=0.5', draws=50).estimates['rgb']
+  assert of['bpcer'].bootstrap.low >= 0
   for name in ('apcer', 'acer', 'eer', 'auc', 'apcer_max', 'tpr@fpr=1e-2'):
     assert math.isnan(of[name].value)
-    assert math.isnan(of[name].people.low) and math.isnan(of[name].exact.low), name
-  one = evaluate.judge('x', TEST.only(np.arange(TEST.label.size) == 0), 'fixed=0.5', draws=50)
-  assert math.isnan(one.estimates['rgb']['bpcer'].people.low)
+    assert math.isnan(of[name].bootstrap.low) and math.isnan(of[name].exact.low), name
+  one = evaluate.evaluate('x', TEST.only(np.arange(TEST.label.size) == 0), 'fixed=0.5', draws=50)
+  assert math.isnan(one.estimates['rgb']['bpcer'].bootstrap.low)
 
 
 def test_groups(judged):
@@ -190,18 +196,18 @@ def test_groups(judged):
   assert [gap.rate for gap in gaps] == ['bpcer', 'apcer']
   assert sum(g.count.n for g in gaps[0].groups) == (TEST.label == 1).sum()
   with pytest.raises(ConfigError, match='--group_by=lamp: no such column'):
-    evaluate.judge('x', TEST, 'fixed=0.5', draws=0, group_by=['lamp'])
+    evaluate.evaluate('x', TEST, 'fixed=0.5', draws=0, group_by=['lamp'])
   with pytest.raises(DataError, match='have nothing there'):
-    evaluate.judge('x', TEST, 'fixed=0.5', draws=0, group_by=['video'])
+    evaluate.evaluate('x', TEST, 'fixed=0.5', draws=0, group_by=['video'])
 
 
 def test_the_json_holds_it_all(judged):
-  found = json.loads(json.dumps(results.json_safe(evaluate.as_json(judged)), allow_nan=False))
+  found = json.loads(json.dumps(results.json_safe(evaluate.to_json(judged)), allow_nan=False))
   assert list(found) == ['rgb', 'rgb+ir']
-  assert found['rgb']['acer'] == judged.found['rgb']['acer']
+  assert found['rgb']['acer'] == judged.metrics['rgb']['acer']
   apcer = found['rgb']['intervals']['apcer']
   assert apcer['errors'] == judged.estimates['rgb']['apcer'].count.errors
-  assert apcer['bootstrap'] == list(judged.estimates['rgb']['apcer'].people)
+  assert apcer['bootstrap'] == list(judged.estimates['rgb']['apcer'].bootstrap)
   assert found['rgb']['intervals']['auc']['clopper_pearson'] is None
   assert found['rgb+ir']['against']['rgb']['verdict'] == 'better'
   assert set(found['rgb']['groups']['ethnicity']['bpcer']) >= {'gap', 'ethnicity=A'}
@@ -215,9 +221,9 @@ def test_species_of_several_data_sets_are_each_its_own():
     dataset=['x', 'x', 'y', 'x', 'y', 'y'],
     attack_type=['', 'print', 'print', 'mask', '', ''],
   )
-  _, species = results.kinds(scores)
+  _, species = results.attack_kinds(scores)
   assert [species.names[i] for i in species.index] == ['', 'x:print', 'y:print', 'mask', '', '']
-  found = results.results(scores, 'fixed=0.5')['rgb']
+  found = results.compute(scores, 'fixed=0.5')['rgb']
   assert found['apcer/x:print'] == 1 and found['apcer/y:print'] == 0
   assert found['apcer_max'] == 1 and found[f'apcer/{metrics.UNKNOWN}'] == 0
 
@@ -230,7 +236,7 @@ def test_systems_are_merged_by_id():
     scores={'rgb': 1 - TEST.scores['rgb'][::-1]},
     nan_samples={'rgb': [0]},
   )
-  found = evaluate.merged({'ours': TEST, 'theirs': other})
+  found = evaluate.merge_systems({'ours': TEST, 'theirs': other})
   assert list(found.scores) == ['ours: rgb', 'ours: rgb+ir', 'theirs: rgb']
   np.testing.assert_array_equal(found.ids, TEST.ids)
   np.testing.assert_array_equal(found.scores['theirs: rgb'], 1 - TEST.scores['rgb'])
@@ -240,18 +246,18 @@ def test_systems_are_merged_by_id():
 def test_systems_must_have_judged_the_same():
   some = TEST.only(np.arange(TEST.label.size) != 7)
   with pytest.raises(DataError, match=rf'b lacks 1 ids that .*{TEST.ids[7]}'):
-    evaluate.merged({'a': TEST, 'b': some})
+    evaluate.merge_systems({'a': TEST, 'b': some})
   with pytest.raises(DataError, match='the first lacks 1 ids that b has'):
-    evaluate.merged({'a': some, 'b': TEST})
+    evaluate.merge_systems({'a': some, 'b': TEST})
   label = TEST.label.copy()
   label[3] = 1 - label[3]
   with pytest.raises(DataError, match=f'{TEST.ids[3]} is .* in b and .* in the first'):
-    evaluate.merged({'a': TEST, 'b': dataclasses.replace(TEST, label=label)})
+    evaluate.merge_systems({'a': TEST, 'b': dataclasses.replace(TEST, label=label)})
 
 
 def test_equal_seeds_give_equal_intervals():
-  one, two = (evaluate.judge('x', TEST, 'fixed=0.5', draws=60) for _ in range(2))
+  one, two = (evaluate.evaluate('x', TEST, 'fixed=0.5', draws=60) for _ in range(2))
   assert one.estimates == two.estimates
-  other = evaluate.judge('x', TEST, 'fixed=0.5', draws=60, seed=1)
-  assert other.estimates['rgb']['acer'].people != one.estimates['rgb']['acer'].people
-  assert bootstrap.DRAWS >= 1000
+  other = evaluate.evaluate('x', TEST, 'fixed=0.5', draws=60, seed=1)
+  assert other.estimates['rgb']['acer'].bootstrap != one.estimates['rgb']['acer'].bootstrap
+  assert bootstrap.N_REPLICATES >= 1000

@@ -32,12 +32,14 @@ def test_one_subject_in_two_spellings_is_one():
 
 def test_what_is_lacking():
   enough = {'attack': {'scores': 30, 'subjects': 10}, 'bona_fide': {'scores': 30, 'subjects': 10}}
-  assert evidence.lacking(enough) == ''
+  assert evidence.describe_shortage(enough) == ''
   few = enough | {'bona_fide': {'scores': 29, 'subjects': 10}}
-  assert evidence.lacking(few) == '29 bona_fide scores of 10 subjects'
-  assert evidence.lacking(few, 29) == ''
+  assert evidence.describe_shortage(few) == '29 bona_fide scores of 10 subjects'
+  assert evidence.describe_shortage(few, 29) == ''
   few = {name: {'scores': 30, 'subjects': 9} for name in enough}
-  assert evidence.lacking(few).count('30') == 2 and ' and ' in evidence.lacking(few)
+  assert evidence.describe_shortage(few).count('30') == 2 and ' and ' in evidence.describe_shortage(
+    few
+  )
 
 
 def test_notes_are_of_subsets_that_are_served():

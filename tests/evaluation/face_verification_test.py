@@ -25,14 +25,14 @@ def listed(found):
 
 def test_all_pairs_of_few_pictures():
   """Pictures 0 and 2 are of one video: no pair."""
-  of = listed(face_verification.draw(SUBJECT, VIDEO, limit=100))
+  of = listed(face_verification.sample_pairs(SUBJECT, VIDEO, limit=100))
   assert of[True] == {frozenset(p) for p in ((0, 3), (2, 3), (1, 4))}
   everyone = {frozenset((i, j)) for i in range(6) for j in range(i)}
   assert of[False] == {p for p in everyone if len({SUBJECT[i] for i in p}) == 2}
 
 
 def test_pictures_without_a_video_are_of_one_each():
-  of = listed(face_verification.draw(['a', 'a', 'a', 'b'], ['', '', 'a/1', ''], limit=100))
+  of = listed(face_verification.sample_pairs(['a', 'a', 'a', 'b'], ['', '', 'a/1', ''], limit=100))
   assert of[True] == {frozenset(p) for p in ((0, 1), (0, 2), (1, 2))}
 
 
@@ -42,7 +42,9 @@ def test_a_limit_draws_the_same_pairs_again(few, monkeypatch):
   monkeypatch.setattr(face_verification, '_FEW', few)
   subject = [f's{i % 7}' for i in range(70)]
   video = [f'v{i}' for i in range(70)]
-  first, again, other = (face_verification.draw(subject, video, 40, seed) for seed in (0, 0, 1))
+  first, again, other = (
+    face_verification.sample_pairs(subject, video, 40, seed) for seed in (0, 0, 1)
+  )
   assert all(np.array_equal(x, y) for x, y in zip(first, again, strict=True))
   assert not np.array_equal(first.a, other.a)
   of = listed(first)
@@ -53,7 +55,7 @@ def test_a_limit_draws_the_same_pairs_again(few, monkeypatch):
 
 def test_drawing_stops_where_there_are_no_more(monkeypatch):
   monkeypatch.setattr(face_verification, '_FEW', 0)
-  assert len(listed(face_verification.draw(SUBJECT, VIDEO, limit=1000))[False]) == 11
+  assert len(listed(face_verification.sample_pairs(SUBJECT, VIDEO, limit=1000))[False]) == 11
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_drawing_stops_where_there_are_no_more(monkeypatch):
 )
 def test_no_pairs(subject, video, said):
   with pytest.raises(DataError, match=said):
-    face_verification.draw(subject, video, 10)
+    face_verification.sample_pairs(subject, video, 10)
 
 
 def test_cosines():
@@ -84,10 +86,10 @@ def by_hand():
 
 def test_figures_of_scores_that_part_all():
   found, subject = by_hand()
-  values = face_verification.figures(found, np.where(found.same, 0.9, 0.1), subject)
+  values = face_verification.compute_metrics(found, np.where(found.same, 0.9, 0.1), subject)
   assert values['eer'] == 0 and values['auc'] == values['accuracy'] == 1
   assert values['tpr@far=1e-2'] == values['tpr@far=1e-3'] == 1
-  assert [values[f'n_{n}'] for n in ('same', 'other', 'people', 'fta')] == [10, 10, 10, 0]
+  assert [values[f'n_{n}'] for n in ('same', 'other', 'subjects', 'fta')] == [10, 10, 10, 0]
 
 
 def test_a_threshold_is_not_fitted_on_the_fold_that_it_judges():
@@ -96,7 +98,7 @@ def test_a_threshold_is_not_fitted_on_the_fold_that_it_judges():
   found, subject = by_hand()
   score = np.where(found.same, 0.9, 0.1)
   score[:2] = 0.2, 0.05
-  values = face_verification.figures(found, score, subject)
+  values = face_verification.compute_metrics(found, score, subject)
   assert values['auc'] == 1
   assert values['accuracy'] == pytest.approx((9 / 10 + 1) / 2)
 
@@ -105,7 +107,7 @@ def test_a_picture_without_an_embedding_is_never_the_same():
   found, subject = by_hand()
   score = np.where(found.same, 0.9, 0.1)
   score[:2] = np.nan
-  values = face_verification.figures(found, score, subject)
+  values = face_verification.compute_metrics(found, score, subject)
   assert values['n_fta'] == 2
   assert values['tpr@far=1e-2'] == 0.9
   assert values['accuracy'] == pytest.approx((9 / 10 + 1) / 2)
@@ -130,15 +132,15 @@ def test_what_is_written_is_judged_alike_by_the_score_command(tmp_path, capsys):
   assert score([str(file), labels, '--threshold=fixed=0', f'--json={out}']) == 0
   assert '1 of 20 samples have no score' in capsys.readouterr().err
   judged = next(iter(json.loads(out.read_text()).values()))
-  values = face_verification.figures(found, value, subject)
+  values = face_verification.compute_metrics(found, value, subject)
   assert judged['eer'] == values['eer'] and judged['auc'] == values['auc']
 
 
 def test_the_table():
   found, subject = by_hand()
-  values = face_verification.figures(found, np.where(found.same, 0.9, 0.1), subject)
+  values = face_verification.compute_metrics(found, np.where(found.same, 0.9, 0.1), subject)
   title, heading, row = face_verification.text({'intra': values}, 'Title').splitlines()
   assert title == 'Title'
-  assert heading.split() == ['people', 'same', 'other', 'accuracy', 'EER', 'AUC',
+  assert heading.split() == ['subjects', 'same', 'other', 'accuracy', 'EER', 'AUC',
                              'TPR@FAR=1e-2', 'TPR@FAR=1e-3']  # fmt: skip
   assert row.split() == ['intra', '10', '10', '10', '100.0', '0.0', *['100.0'] * 3]

@@ -43,7 +43,7 @@ def test_groups_that_do_not_differ_have_a_gap_of_perhaps_nothing():
 def test_groups_that_are_too_small_have_no_rate_and_no_gap():
   label, accepted, values = made({'AF': 10, 'CA': 12})
   gap = groups.gap('apcer', 'e', groups.shares('e', values, label, accepted), None)
-  assert [g.too_few for g in gap.groups] == [True, True]
+  assert [g.insufficient_samples for g in gap.groups] == [True, True]
   assert math.isnan(gap.value) and math.isnan(gap.interval.low)
 
 
@@ -52,12 +52,12 @@ def test_intervals_are_over_people_where_they_are_known():
   counts = groups.shares('e', values, label, accepted)
   subject = np.char.add(values, (np.arange(values.size) // 10).astype(str))  # ten samples each
   nothing = np.full(values.size, '')
-  who = bootstrap.people(label, nothing, subject, nothing)
-  figures = bootstrap.Figures(who, label, accepted.astype(float), counts, curves=False)
-  drawn = bootstrap.draw(who, {'x': figures})['x']
+  who = bootstrap.make_clusters(label, nothing, subject, nothing)
+  figures = bootstrap.WeightedMetrics(who, label, accepted.astype(float), counts, curves=False)
+  drawn = bootstrap.resample(who, {'x': figures})['x']
   gap = groups.gap('bpcer', 'e', counts, drawn)
   alone = groups.gap('bpcer', 'e', counts, None)
   assert gap.value == alone.value
   width = lambda span: span.high - span.low  # noqa: E731
-  assert width(gap.groups[0].people) > 1.5 * width(gap.groups[0].exact)
+  assert width(gap.groups[0].bootstrap) > 1.5 * width(gap.groups[0].exact)
   assert width(gap.interval) > width(alone.interval)

@@ -39,7 +39,7 @@ DEV = make('d', rgb=[0.9, 0.8, 0.65, 0.3, 0.2, 0.1], depth=[0.9, 0.9, 0.97, 0.5,
 
 
 def test_names_and_figures_by_hand():
-  found = results.results(TEST, 'dev_eer', DEV)
+  found = results.compute(TEST, 'dev_eer', DEV)
   assert list(found) == ['rgb', 'rgb+depth']
   by_name = ['apcer/print', 'apcer/replay', 'n_attack/print', 'n_attack/replay']
   assert list(found['rgb']) == [*METRICS, *by_name]
@@ -56,43 +56,43 @@ def test_names_and_figures_by_hand():
   # A threshold of its own: .9 under rgb+depth.
   assert found['rgb+depth']['threshold'] == 0.9
   assert found['rgb+depth']['apcer'] == pytest.approx(1 / 3)
-  assert results.results(TEST, 'dev_eer', DEV, subsets=['rgb']) == {'rgb': rgb}
+  assert results.compute(TEST, 'dev_eer', DEV, subsets=['rgb']) == {'rgb': rgb}
 
 
 def test_a_fixed_threshold_needs_no_dev():
-  found = results.results(TEST, 'fixed=0.5')
+  found = results.compute(TEST, 'fixed=0.5')
   assert {values['threshold'] for values in found.values()} == {0.5}
-  assert found == results.results(TEST, 'fixed=0.5', DEV)
+  assert found == results.compute(TEST, 'fixed=0.5', DEV)
 
 
 def test_attack_types_stand_in_for_unknown_categories():
   test = make('t', TEST.scores['rgb'], attack_type=['', '', '', 'a4', 'tablet', 'tablet'])
-  found = results.results(test, 'fixed=0.5')['rgb']
+  found = results.compute(test, 'fixed=0.5')['rgb']
   assert (found['apcer/a4'], found['apcer/tablet'], found['apcer_max']) == (1, 0, 1)
-  bare = results.results(make('t', TEST.scores['rgb']), 'fixed=0.5')['rgb']
+  bare = results.compute(make('t', TEST.scores['rgb']), 'fixed=0.5')['rgb']
   assert list(bare) == METRICS
   assert math.isnan(bare['apcer_max'])
 
 
 def test_a_threshold_is_never_fitted_on_what_it_judges():
   with pytest.raises(StateError, match='there are none'):
-    results.results(TEST, 'dev_eer')
+    results.compute(TEST, 'dev_eer')
   # The same list, though its scores and its order are others.
   twin = score_files.Scores(TEST.ids[::-1], TEST.label[::-1], DEV.scores)
   for dev in (TEST, twin):
     with pytest.raises(StateError, match='same list of samples'):
-      results.results(TEST, 'dev_eer', dev)
+      results.compute(TEST, 'dev_eer', dev)
 
 
 @pytest.mark.parametrize('dev', [None, TEST])
 def test_an_oracle_says_so_everywhere(dev):
-  found = results.results(TEST, 'dev_eer', dev, oracle=True)
+  found = results.compute(TEST, 'dev_eer', dev, oracle=True)
   assert all(values['ORACLE'] is True for values in found.values())
   assert tables.text(found).startswith('ORACLE')
   assert 'ORACLE' in tables.text(found, 'mine').splitlines()[0]
   assert all('ORACLE' in str(table.title) for table in tables.drawn(found, 'mine'))
   assert json.loads(json.dumps(results.json_safe(found)))['rgb']['ORACLE'] is True
-  assert 'ORACLE' not in tables.text(results.results(TEST, 'dev_eer', DEV), 'mine')
+  assert 'ORACLE' not in tables.text(results.compute(TEST, 'dev_eer', DEV), 'mine')
 
 
 def test_dev_of_other_weights_is_refused():
@@ -101,59 +101,59 @@ def test_dev_of_other_weights_is_refused():
     return score_files.Scores(scores.ids, scores.label, scores.scores, header=header)
 
   with pytest.raises(StateError, match='weights one.*two'):
-    results.results(of(TEST, 'two'), 'dev_eer', of(DEV, 'one'))
+    results.compute(of(TEST, 'two'), 'dev_eer', of(DEV, 'one'))
   for dev, test in (('one', 'one'), (None, 'one'), ('one', None)):
-    results.results(of(TEST, test), 'dev_eer', of(DEV, dev))
+    results.compute(of(TEST, test), 'dev_eer', of(DEV, dev))
 
 
 def test_dev_without_the_subset_is_refused():
   with pytest.raises(StateError, match=r'no scores under rgb\+depth'):
-    results.results(TEST, 'dev_eer', make('d', DEV.scores['rgb']))
+    results.compute(TEST, 'dev_eer', make('d', DEV.scores['rgb']))
   with pytest.raises(StateError, match=r'dev, rgb\+depth: dev_eer needs'):
-    results.results(TEST, 'dev_eer', make('d', DEV.scores['rgb'], [NAN] * 6))
-  found = results.results(TEST, 'dev_eer', make('d', DEV.scores['rgb']), subsets=['rgb'])
+    results.compute(TEST, 'dev_eer', make('d', DEV.scores['rgb'], [NAN] * 6))
+  found = results.compute(TEST, 'dev_eer', make('d', DEV.scores['rgb']), subsets=['rgb'])
   assert list(found) == ['rgb']
 
 
 def test_an_unknown_subset_or_rule():
   with pytest.raises(ConfigError, match=r"\['ir'\].*\['rgb', 'rgb\+depth'\]"):
-    results.results(TEST, 'fixed=0.5', subsets=['rgb', 'ir'])
+    results.compute(TEST, 'fixed=0.5', subsets=['rgb', 'ir'])
   with pytest.raises(ConfigError, match='not a threshold rule'):
-    results.results(TEST, 'best')
+    results.compute(TEST, 'best')
 
 
 def test_a_subset_that_is_not_served_has_no_figures():
   test = make('t', TEST.scores['rgb'], [NAN] * 6, attack_category=TEST.attack_category)
   # Nor does dev: no threshold is asked of it.
   dev = make('d', DEV.scores['rgb'], [NAN] * 6)
-  found = results.results(test, 'dev_eer', dev)
+  found = results.compute(test, 'dev_eer', dev)
   values = found['rgb+depth']
   assert list(values) == list(found['rgb'])
   assert (values['n_bona_fide'], values['n_attack'], values['n_fta']) == (3, 3, 6)
   assert all(math.isnan(x) for name, x in values.items() if not name.startswith('n_'))
   row = tables.text(found).splitlines()[2]
   assert row.split() == ['rgb+depth', '(not', 'served)'] + ['-'] * 10 + ['3', '3', '6']
-  assert results.remarks(found) == []
+  assert results.notes(found) == []
 
 
 def test_failures_to_acquire_are_said():
-  found = results.results(make('t', [0.9, NAN, 0.9, NAN, 0.1, 0.1]), 'fixed=0.5')
+  found = results.compute(make('t', [0.9, NAN, 0.9, NAN, 0.1, 0.1]), 'fixed=0.5')
   assert found['rgb']['bpcer'] == pytest.approx(1 / 3)
   assert found['rgb']['apcer'] == 0
   assert found['rgb']['n_fta'] == 2
-  [remark] = results.remarks(found)
+  [remark] = results.notes(found)
   assert remark.startswith('rgb: 2 of 6 samples have no score')
 
 
 def test_swapped_polarity_is_asked_about():
   swapped = make('t', 1 - TEST.scores['rgb'], TEST.scores['rgb+depth'])
-  [remark] = results.remarks(results.results(swapped, 'fixed=0.5'))
+  [remark] = results.notes(results.compute(swapped, 'fixed=0.5'))
   assert remark.startswith('rgb: polarity?')
 
 
 def test_one_class_is_undefined_never_zero():
   test = score_files.Scores(['a', 'b'], [1, 1], {'rgb': [0.9, 0.1]})
-  found = results.results(test, 'fixed=0.5')
+  found = results.compute(test, 'fixed=0.5')
   values = found['rgb']
   assert values['bpcer'] == 0.5
   defined = {'bpcer', 'bpnrr', 'threshold', 'n_bona_fide', 'n_attack', 'n_fta'}
@@ -166,7 +166,7 @@ def test_one_class_is_undefined_never_zero():
   ]
   as_json = json.loads(json.dumps(results.json_safe(found), allow_nan=False))
   assert as_json['rgb']['acer'] is None and as_json['rgb']['bpcer'] == 0.5
-  assert results.remarks(found) == []
+  assert results.notes(found) == []
 
 
 def test_json_safe_turns_numbers_of_numpy_into_pythons():

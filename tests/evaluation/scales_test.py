@@ -27,21 +27,21 @@ SCALES = ('', 'probability', 'percent', 'logit', 'attack_probability', 'attack_p
   ],
 )
 def test_the_scale_of_what_a_user_states(option, high_is_attack, scale):
-  assert scales.scale_of(option, high_is_attack) == scale
-  assert scales.is_known(scale)
+  assert scales.kept_scale(option, high_is_attack) == scale
+  assert scales.is_valid(scale)
 
 
 def test_headers_may_state_no_other_scale():
-  assert not any(map(scales.is_known, ('mixed', 'x', None, 1, ['percent'])))
+  assert not any(map(scales.is_valid, ('mixed', 'x', None, 1, ['percent'])))
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, unique=True))
 @settings(max_examples=50, derandomize=True, deadline=None)
 def test_no_score_changes_its_rank(values):
-  kept = scales.kept(np.array(values), True)
+  kept = scales.orient(np.array(values), True)
   assert np.argsort(kept).tolist() == np.argsort(values)[::-1].tolist()
   assert not np.signbit(kept[np.array(values) == 0]).any()
-  assert scales.kept(np.array(values), False).tolist() == values
+  assert scales.orient(np.array(values), False).tolist() == values
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,9 @@ def test_no_score_changes_its_rank(values):
   ],
 )
 def test_a_fixed_threshold_by_hand(text, scale, value):
-  assert scales.threshold(text, scale) == pytest.approx(value, rel=0 if scale != 'logit' else 1e-15)
+  assert scales.fixed_threshold(text, scale) == pytest.approx(
+    value, rel=0 if scale != 'logit' else 1e-15
+  )
 
 
 @pytest.mark.parametrize(
@@ -80,13 +82,13 @@ def test_a_fixed_threshold_by_hand(text, scale, value):
 )
 def test_thresholds_that_no_score_can_have(text, scale):
   with pytest.raises(ConfigError, match=f'fixed={text}: '):
-    scales.threshold(text, scale)
+    scales.fixed_threshold(text, scale)
 
 
 @pytest.mark.parametrize('text', ['0', '1'])
 def test_the_ends_are_thresholds(text):
-  assert scales.threshold(text, 'percent') == 100 * float(text)
-  assert scales.threshold(text, 'attack_percent') == 100 * float(text) - 100
+  assert scales.fixed_threshold(text, 'percent') == 100 * float(text)
+  assert scales.fixed_threshold(text, 'attack_percent') == 100 * float(text) - 100
 
 
 @pytest.mark.parametrize(
@@ -101,18 +103,18 @@ def test_the_ends_are_thresholds(text):
 )
 def test_what_a_scale_cannot_have(scale, inside, outside):
   score = np.array([*inside, math.nan, *outside])
-  assert scales.outside(score, scale).tolist() == list(range(len(inside) + 1, score.size))
+  assert scales.out_of_range(score, scale).tolist() == list(range(len(inside) + 1, score.size))
 
 
 @pytest.mark.parametrize('scale', SCALES)
 def test_there_and_back(scale):
   share = np.array([0.001, 0.25, 0.5, 0.9])
-  kept = scales.of_logits(np.log(share / (1 - share)), scale)
+  kept = scales.from_logits(np.log(share / (1 - share)), scale)
   np.testing.assert_allclose(scales.probability(kept, scale), share, rtol=1e-12)
   np.testing.assert_allclose(
-    scales.logits(kept, scale, 2.0**-24), np.log(share / (1 - share)), rtol=1e-9
+    scales.to_logits(kept, scale, 2.0**-24), np.log(share / (1 - share)), rtol=1e-9
   )
-  attack = scales.of_attack(scale)
+  attack = scales.is_attack_scale(scale)
   np.testing.assert_allclose(scales.share(kept, scale), 1 - share if attack else share, rtol=1e-12)
   assert attack == scale.startswith('attack')
   assert scales.as_stated(-0.5, scale) == (0.5 if attack else -0.5)
@@ -120,19 +122,19 @@ def test_there_and_back(scale):
 
 def test_logits_are_bounded_where_they_are_made_of_probabilities():
   at_ends = np.array([0.0, 1.0])
-  np.testing.assert_allclose(scales.logits(at_ends, '', 0.25), [-math.log(3), math.log(3)])
+  np.testing.assert_allclose(scales.to_logits(at_ends, '', 0.25), [-math.log(3), math.log(3)])
   kept = np.array([-1.0, 0.0])
   np.testing.assert_allclose(
-    scales.logits(kept, 'attack_probability', 0.25), [-math.log(3), math.log(3)]
+    scales.to_logits(kept, 'attack_probability', 0.25), [-math.log(3), math.log(3)]
   )
-  assert scales.logits(np.array([-50.0, 50.0]), 'logit', 0.25).tolist() == [-50, 50]
+  assert scales.to_logits(np.array([-50.0, 50.0]), 'logit', 0.25).tolist() == [-50, 50]
 
 
 def test_what_is_not_stated_is_compared_as_a_probability():
   pairs = [('', ''), ('', 'probability'), ('probability', ''), ('percent', 'percent')]
-  assert all(scales.same(*pair) for pair in pairs)
+  assert all(scales.compatible(*pair) for pair in pairs)
   pairs = [('', 'percent'), ('logit', 'probability'), ('percent', 'attack_percent'), ('', 'mixed')]
-  assert not any(scales.same(*pair) for pair in pairs)
+  assert not any(scales.compatible(*pair) for pair in pairs)
 
 
 @pytest.mark.parametrize(
@@ -149,5 +151,5 @@ def test_what_is_not_stated_is_compared_as_a_probability():
   ],
 )
 def test_a_threshold_is_never_below_its_decimal(text, scale, expected):
-  found = scales.threshold(text, scale)
+  found = scales.fixed_threshold(text, scale)
   assert (found, math.copysign(1, found)) == (expected, math.copysign(1, expected))

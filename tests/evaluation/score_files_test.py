@@ -205,7 +205,7 @@ def test_many_duplicates_are_counted(tmp_path):
 
 def test_columns_of_other_samples_are_refused():
   with pytest.raises(DataError, match='none of its ids .the first is s1. is in the files of'):
-    score_files.joined(make(), {'other': {'lamp': 'on'}})
+    score_files.join_columns(make(), {'other': {'lamp': 'on'}})
 
 
 def test_no_such_file_a_folder_and_a_picture(tmp_path):

@@ -24,8 +24,8 @@ def made(bona_fide, species, score=None):
 
 
 def few(scores):
-  found = results.results(scores, 'fixed=0.5')
-  return set(sufficiency.insufficient(scores, found)['rgb'])
+  found = results.compute(scores, 'fixed=0.5')
+  return set(sufficiency.insufficient_metrics(scores, found)['rgb'])
 
 
 def test_a_figure_has_too_few_if_a_part_of_it_has():
@@ -68,12 +68,14 @@ def test_subjects_of_two_data_sets_are_two():
 
 def test_by_counts_alone():
   scores = made(29, {'mask': 28, 'print': 29})
-  found = results.results(scores, 'fixed=0.5')
-  assert sufficiency.by_counts(found)['rgb'] == {'apcer/mask'}
+  found = results.compute(scores, 'fixed=0.5')
+  assert sufficiency.insufficient_by_counts(found)['rgb'] == {'apcer/mask'}
   scores = made(28, {'mask': 28})
-  found = results.results(scores, 'fixed=0.5')
-  assert 'threshold' not in sufficiency.by_counts(found)['rgb']
-  assert sufficiency.by_counts(found) == sufficiency.insufficient(scores, found)
+  found = results.compute(scores, 'fixed=0.5')
+  assert 'threshold' not in sufficiency.insufficient_by_counts(found)['rgb']
+  assert sufficiency.insufficient_by_counts(found) == sufficiency.insufficient_metrics(
+    scores, found
+  )
 
 
 def test_categories_are_kinds_as_well():
@@ -89,5 +91,5 @@ def test_categories_are_kinds_as_well():
 def test_metrics_of_whole_classes():
   of_both = {'acer', 'eer', 'auc', 'tpr@fpr=1e-4'}
   for n, expected in ((28, BONA_FIDE | of_both), (29, set())):
-    assert sufficiency.rates_of_classes(made(n, {'mask': 29})) == expected
-  assert sufficiency.rates_of_classes(made(29, {'mask': 28})) == ATTACK | of_both
+    assert sufficiency.insufficient_class_metrics(made(n, {'mask': 29})) == expected
+  assert sufficiency.insufficient_class_metrics(made(29, {'mask': 28})) == ATTACK | of_both

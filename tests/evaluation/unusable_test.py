@@ -33,12 +33,12 @@ NONE = np.zeros((8, 3), bool)
 def scores():
   which = NONE.copy()
   which[[0, 5], 1] = which[[1, 4], 2] = True
-  return unusable.named(SCORES, MODALITIES, which)
+  return unusable.add_column(SCORES, MODALITIES, which)
 
 
 def test_figures_both_ways(scores):
-  found = results.results(scores, 'fixed=0.5')
-  plain = results.results(SCORES, 'fixed=0.5')
+  found = results.compute(scores, 'fixed=0.5')
+  plain = results.compute(SCORES, 'fixed=0.5')
   for subset, values in found.items():  # the figures that count it as absent are what they were
     own = {n: x for n, x in values.items() if not n.endswith('_fta') and n != 'n_unusable'}
     own |= {'n_fta': values['n_fta']}
@@ -49,7 +49,7 @@ def test_figures_both_ways(scores):
   assert pick('rgb+depth+ir') == [4, 0, 0.5, 0.25]  # as absent: APCER 0.5, BPCER 0
   assert pick('depth') == [2, 0, 0.25, 0.125]  # without a score by either rule
   assert found['depth']['bpcer'] == 0.25
-  (line,) = (r for r in results.remarks(found) if r.startswith('rgb+depth:'))
+  (line,) = (r for r in results.notes(found) if r.startswith('rgb+depth:'))
   assert line == (
     'rgb+depth: 2 of 8 samples were given an unusable modality; ACER, APCER, BPCER at 0.5: 12.50, '
     "25.00, 0.00 as scored, 12.50, 0.00, 25.00 as failures to acquire (prediction's default)"
@@ -57,21 +57,21 @@ def test_figures_both_ways(scores):
 
 
 def test_both_have_counts_and_intervals(scores):
-  judged = evaluate.judge('test', scores, 'fixed=0.5', draws=50)
-  found = evaluate.as_json(judged)['rgb+depth+ir']['intervals']
+  judged = evaluate.evaluate('test', scores, 'fixed=0.5', draws=50)
+  found = evaluate.to_json(judged)['rgb+depth+ir']['intervals']
   assert (found['bpcer_fta']['errors'], found['bpcer_fta']['n']) == (2, 4)
   assert (found['apcer_fta']['errors'], found['apcer_fta']['n']) == (0, 4)
   for name in ('acer_fta', 'apcer_fta', 'bpcer_fta'):
-    value = judged.found['rgb+depth+ir'][name]
+    value = judged.metrics['rgb+depth+ir'][name]
     for low, high in (found[name]['clopper_pearson'], found[name]['bootstrap']):
       assert low <= value <= high
-  alone = evaluate.judge('test', SCORES, 'fixed=0.5', draws=50)
-  np.testing.assert_equal(evaluate.as_json(alone)['rgb'], evaluate.as_json(judged)['rgb'])
+  alone = evaluate.evaluate('test', SCORES, 'fixed=0.5', draws=50)
+  np.testing.assert_equal(evaluate.to_json(alone)['rgb'], evaluate.to_json(judged)['rgb'])
 
 
 def test_a_file_keeps_them_and_one_without_is_as_before(scores, tmp_path, capsys):
   score_files.write(tmp_path / 'plain.csv', SCORES)
-  score_files.write(tmp_path / 'none.csv', unusable.named(SCORES, MODALITIES, NONE))
+  score_files.write(tmp_path / 'none.csv', unusable.add_column(SCORES, MODALITIES, NONE))
   for suffix in ('csv', 'json'):
     texts = [(tmp_path / f'{name}.{suffix}').read_bytes() for name in ('plain', 'none')]
     assert texts[0] == texts[1] and b'unusable' not in texts[0]
@@ -97,7 +97,7 @@ def test_systems_and_views_are_of_their_subset(scores):
 
 def test_a_video_is_affected_by_any_of_its_frames(scores):
   videos = dataclasses.replace(scores, subject=None)
-  found = aggregation.by_video(videos)
+  found = aggregation.aggregate_by_video(videos)
   assert dict(zip(found.ids.tolist(), found.extra['unusable'].tolist(), strict=True)) == {
     'v': 'depth+ir', 'w': '', 'x': '', 'y': 'depth+ir', 'z': ''
   }  # fmt: skip

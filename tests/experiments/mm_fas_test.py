@@ -259,6 +259,6 @@ def test_one_network_and_no_dev_set(scored, tmp_path, monkeypatch, capsys):
   bpcer, apcer = (~accepted[score[0].label == 1]).mean(), accepted[score[0].label == 0].mean()
   np.testing.assert_allclose(float(rows['faces']['acer']), (apcer + bpcer) / 2, atol=1e-5)
   vals = {run.name: score_files.read(run.folder / 'scores' / 'val.csv') for run in members}
-  eer = {name: results.results(val, 'fixed=0.5')['rgb']['eer'] for name, val in vals.items()}
+  eer = {name: results.compute(val, 'fixed=0.5')['rgb']['eer'] for name, val in vals.items()}
   assert set(found) == {('ensemble', 'faces')}
   assert found['ensemble', 'faces']['a'] == min(eer, key=eer.get)

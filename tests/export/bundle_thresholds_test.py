@@ -144,7 +144,7 @@ def test_where_all_modalities_are_there_thresholds_are_those_of_evaluation(tmp_p
   found = bundle_thresholds.fit(source_of_three(tmp_path), scores, present, 'dev_bpcer=5%')
   assert found.notes == []
   assert found.evidence == {'min_scores': 30, 'min_subjects': 10}
-  judged = results.results(scores.only(np.arange(2 * N) % 2 == 0), 'dev_bpcer=5%', scores)
+  judged = results.compute(scores.only(np.arange(2 * N) % 2 == 0), 'dev_bpcer=5%', scores)
   for name, one in found.thresholds.items():
     assert one['fitted'] == judged[name]['threshold']
     assert one['counts'] == {label: {'scores': N, 'subjects': N // 2} for label in LABELS}

@@ -79,7 +79,7 @@ def test_earlier_score_files_give_the_same_results():
   intra = score_files.read(GOLDEN / 'scores' / 'intra.csv')
   card = json.loads((BUNDLE / 'card.json').read_text())
   assert intra.header['weights_hash'] == val.header['weights_hash'] == card['weights_hash']
-  evaluated = results.results(intra, 'dev_eer', val)
+  evaluated = results.compute(intra, 'dev_eer', val)
   assert evaluated.keys() == set(card['subsets'])
   for subset, metrics in evaluated.items():
     assert metrics['threshold'] == card['thresholds'][subset]['fitted']

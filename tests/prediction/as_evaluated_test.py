@@ -84,7 +84,7 @@ def test_it_is_as_evaluated(bundle, prepared, tmp_path, monkeypatch, capsys, cov
     assert of.header['unusable']['rule'] == 'absent, as in evaluation'
     n = sum(i % 5 == 0 for i in range(of.ids.size)) if covered else 0
     assert (of.extra.get('unusable', np.array([])) == 'ir').sum() == n
-  by = [results.results(s['test'], 'dev_eer', s['val']) for s in (evaluated, predicted)]
+  by = [results.compute(s['test'], 'dev_eer', s['val']) for s in (evaluated, predicted)]
   for subset, values in by[0].items():
     for metric, value in values.items():
       np.testing.assert_allclose(by[1][subset][metric], value, atol=1e-5, err_msg=metric)

@@ -26,7 +26,7 @@ def test_a_protocol_can_be_read(name):
   scores = Scores(
     ids=['a', 'b'], label=[1, 0], scores={'rgb': [0.9, 0.1]}, attack_category=['', 'print']
   )
-  known = results.results(scores, 'fixed=0.5')['rgb']
+  known = results.compute(scores, 'fixed=0.5')['rgb']
   for protocol in filled(name):
     for names in (protocol.train, protocol.val, *protocol.test.values()):
       assert [selection.parse(one) for one in selection.split_selections(names)]

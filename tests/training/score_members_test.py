@@ -60,7 +60,9 @@ def test_a_run_leaves_each_view_and_judges_their_mean(runs):
       == list(json.loads((workdir / 'results.json').read_text())['intra'])
     )
     for subset in SUBSETS:
-      np.testing.assert_allclose(mean.scores[subset], looks.mean(by_view).scores[subset], rtol=1e-9)
+      np.testing.assert_allclose(
+        mean.scores[subset], looks.average_views(by_view).scores[subset], rtol=1e-9
+      )
     assert (by_view.scores['rgb@whole'] != by_view.scores['rgb@flip']).any()
     for scores in (mean, by_view):
       assert scores.header['member'] == {'network': 'mu', 'seed': seed, 'fold': 'a'}

@@ -38,7 +38,7 @@ WEIGHING = (
 )
 
 
-def over(key: Key) -> str:
+def mean_axis(key: Key) -> str:
   """What the mean called `key` is over: () 'network', ..., (network, seed, fold) 'view'."""
   return COORDINATES[len(key)]
 
@@ -98,7 +98,7 @@ def means(
       continue
     values = np.stack([found[part] for part in parts])  # [P, N]
     weights = None
-    if weigh is not None and over(key) != 'view':
+    if weigh is not None and mean_axis(key) != 'view':
       weights = _normalised([weigh(part, found[part]) for part in parts])
     found[key] = _mean(values, weights, space, scale)
   return {key: score for key, score in found.items() if key not in scores}
@@ -107,18 +107,18 @@ def means(
 def _mean(values: np.ndarray, weights: np.ndarray | None, space: str, scale: str) -> np.ndarray:
   """[P, N] to [N], on the scale of the values."""
   if space == 'logit':
-    mean = exact_mean.of_columns(scales.logits(values, scale, EPSILON), weights)
-    mean = scales.of_logits(mean, scale)
+    mean = exact_mean.column_means(scales.to_logits(values, scale, EPSILON), weights)
+    mean = scales.from_logits(mean, scale)
     if scale != 'logit':
       percent = 100 if scale.endswith('percent') else 1
       near, far = percent * EPSILON, percent * (1 - EPSILON)
-      values = np.clip(values, *((-far, -near) if scales.of_attack(scale) else (near, far)))
+      values = np.clip(values, *((-far, -near) if scales.is_attack_scale(scale) else (near, far)))
   elif scale == 'logit':
     # The mean of the probabilities as a logit, from either end: near 1 they would become one.
-    sides = [exact_mean.of_columns(expit(x), weights) for x in (values, -values)]
+    sides = [exact_mean.column_means(expit(x), weights) for x in (values, -values)]
     mean = np.subtract(*(np.log(np.maximum(side, np.finfo(np.float64).tiny)) for side in sides))
   else:
-    return exact_mean.of_columns(values, weights)  # a mean is of no scale
+    return exact_mean.column_means(values, weights)  # a mean is of no scale
   # Where all parts agree, rounding must not change what they agree on.
   return np.clip(mean, values.min(0), values.max(0))
 
@@ -154,7 +154,7 @@ def val_weights(
   means(scores, space, weigh, scale)
   weights = {}
   for key, parts in tree(scores).items():
-    if over(key) != 'view':
+    if mean_axis(key) != 'view':
       of = [found.get(part, 1.0) for part in parts]  # an only part was not weighed
       weights |= dict(zip(parts, _normalised(of).tolist(), strict=True))
   return weights

@@ -13,7 +13,7 @@ from flexfas_jax.evaluation import score_files
 from flexfas_jax.evaluation.calibration import Calibration
 from flexfas_jax.evaluation.ensemble import averaging, validation
 from flexfas_jax.evaluation.ensemble.averaging import Key
-from flexfas_jax.evaluation.ensemble.members import COORDINATES, Member, named
+from flexfas_jax.evaluation.ensemble.members import COORDINATES, Member, file_stem
 
 
 def header(
@@ -44,7 +44,7 @@ def header(
     'weights': 'equal'
     if weights is None
     else {
-      subset: {named(key) or key[-1]: w for key, w in of.items() if key[-1]}
+      subset: {file_stem(key) or key[-1]: w for key, w in of.items() if key[-1]}
       for subset, of in weights.items()
     },
     'calibration': {
@@ -103,7 +103,7 @@ def write(
     ConfigError: the file cannot be written.
   """
   base = dataclasses.replace(
-    validation.samples(members),
+    validation.merge_samples(members),
     scores=dict(scores),
     header=dict(header),
     nan_samples={},
@@ -122,7 +122,7 @@ def names(tree: Mapping[Key, Sequence[Key]]) -> dict[Key, str]:
     ConfigError: two of the same name.
   """
   keys = [key for key in tree if key and key[-1]]
-  found = {key: named(key) for key in keys}
+  found = {key: file_stem(key) for key in keys}
   if len(set(found.values())) < len(found):
     twice = sorted(n for n in found.values() if list(found.values()).count(n) > 1)
     raise ConfigError(f'--intermediate: two means would be called {twice[0]}; rename a network')

@@ -54,7 +54,7 @@ class Member:
     return {'/'.join(filter(None, (self.at[3], view))): score for view, score in found.items()}
 
 
-def pattern(text: str) -> re.Pattern:
+def compile_pattern(text: str) -> re.Pattern:
   """What finds coordinates in the end of a path without its `.csv`.
 
   Args:
@@ -90,8 +90,8 @@ def read(
   Args:
     paths: of score files.
     reader: reads one.
-    name: from `pattern`; without it the header tells, or else names like NETWORK_seedN_foldN, of
-      the file or of the run whose scores/ it lies in.
+    name: from `compile_pattern`; None: the header of the file, or names like NETWORK_seedN_foldN of
+      the file or of the run that contains scores/.
     views: columns that are views of one subset, which is then called score; others are left out.
 
   Returns:
@@ -186,14 +186,14 @@ def _each_once(members: Sequence[Member]) -> None:
       if (other := of.setdefault(member.at[:length], (lacks, member)))[0] != lacks:
         pair = [member, other[1]][:: 1 if lacks else -1]
         raise ConfigError(
-          f'{pair[0].path} ({shown(pair[0].at)}) has no {COORDINATES[length]}, and {pair[1].path} '
-          f'({shown(pair[1].at)}) has one; say how names are made (--name)'
+          f'{pair[0].path} ({describe(pair[0].at)}) has no {COORDINATES[length]}, but '
+          f'{pair[1].path} ({describe(pair[1].at)}) has one; give the pattern of the names (--name)'
         )
   for member in members:
     weights = member.scores.header.get('weights_hash')
     if (other := places.setdefault(member.at, member)) is not member:
       raise ConfigError(
-        f'{other.path} and {member.path} are both {shown(member.at)}; say how names are made '
+        f'{other.path} and {member.path} are both {describe(member.at)}; say how names are made '
         '(--name), or give one of them'
       )
     if (other := digests.setdefault(_content(member), member)) is not member:
@@ -215,13 +215,13 @@ def _content(member: Member) -> bytes:
   return digest.digest()
 
 
-def shown(at: averaging.Key) -> str:
+def describe(at: averaging.Key) -> str:
   """'exp2, seed 1, fold 3'."""
   parts = [f'{c} {x}' if c != 'network' else x for c, x in zip(COORDINATES, at, strict=False) if x]
   return ', '.join(parts) or 'of no known network'
 
 
-def named(at: averaging.Key) -> str:
+def file_stem(at: averaging.Key) -> str:
   """'exp2_seed1_fold3', as a file or a row is called; '' for the ensemble."""
   parts = [x if c == 'network' else f'{c}{x}' for c, x in zip(COORDINATES, at, strict=False) if x]
   return '_'.join(parts).replace('/', '_')

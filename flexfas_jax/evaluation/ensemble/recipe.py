@@ -90,12 +90,12 @@ def average(
     ConfigError: a view that is there twice.
     StateError: development scores that give no weights, or no calibration.
   """
-  scores = validation.keyed(members, subset)
+  scores = validation.scores_by_key(members, subset)
   scale = members[0].scores.scale
   found = Averaged(averaging.tree(scores), {}, members[0].scores.label, scale=scale)
   weigh, served = None, not np.isnan([*scores.values()]).all()
   if devs:
-    dev_scores, label = validation.keyed(devs, subset), devs[0].scores.label
+    dev_scores, label = validation.scores_by_key(devs, subset), devs[0].scores.label
     if recipe.weights == 'val' and served:
       try:
         weights = averaging.val_weights(label, dev_scores, recipe.space, scale)
@@ -116,7 +116,7 @@ def average(
 def _calibration(recipe: Recipe, found: Averaged) -> Calibration:
   method, known, value = recipe.calibrate.partition('=')
   if known:
-    return calibration.piecewise(scales.threshold(value, found.scale), found.scale)
+    return calibration.piecewise(scales.fixed_threshold(value, found.scale), found.scale)
   return calibration.fit(method, found.dev_label, found.dev_means[()], recipe.rule, found.scale)
 
 

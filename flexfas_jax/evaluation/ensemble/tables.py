@@ -7,7 +7,7 @@ import numpy as np
 from flexfas_jax.evaluation import calibration, metrics, thresholds
 from flexfas_jax.evaluation.ensemble import averaging
 from flexfas_jax.evaluation.ensemble.averaging import Key
-from flexfas_jax.evaluation.ensemble.members import named
+from flexfas_jax.evaluation.ensemble.members import file_stem
 from flexfas_jax.evaluation.ensemble.recipe import Averaged
 from flexfas_jax.evaluation.report import tables
 
@@ -19,7 +19,7 @@ _COLUMNS = {
   'AUC': 'auc',
   'TPR@FPR=1e-4': 'tpr@fpr=1e-4',
 }
-_TOLD = {  # of `calibration.told`: heading
+_TOLD = {  # of `calibration.assess`: heading
   'brier': 'Brier',
   'log_loss': 'log loss',
   'calibration_error': 'ECE',
@@ -32,7 +32,7 @@ _TOLD = {  # of `calibration.told`: heading
 _AS_THEY_ARE = ('brier', 'log_loss', 'calibration_error', 'auc')  # the others in percent
 
 
-def best(made: Averaged) -> Key:
+def best_member(made: Averaged) -> Key:
   """The member, (network, seed, fold), of the least EER, of equals the one of the largest AUC: on
   dev, or without one on the scores that are judged, which then is an ORACLE's choice."""
   means, label = made.means, made.label
@@ -56,7 +56,7 @@ def text(made: Averaged, rule: str, insufficient: Collection[str] = ()) -> str:
     insufficient: metrics that are not stated, from `sufficiency`.
   """
   head = ['mean', 'of', *(['weight'] if made.weights else []), *_COLUMNS, 'threshold']
-  rows, winner = [head], known(best(made))
+  rows, winner = [head], strip_unknown(best_member(made))
   if made.calibration:
     dev = made.final(dev=True) if made.dev_means is not None else None
     own = ['ensemble, calibrated', '', *([''] if made.weights else [])]
@@ -65,7 +65,7 @@ def text(made: Averaged, rule: str, insufficient: Collection[str] = ()) -> str:
     if key and not key[-1]:
       continue  # a coordinate that is not known is no level
     depth = sum(map(bool, key))
-    name = '  ' * depth + (named(key) or 'ensemble') + (' *' if key == winner else '')
+    name = '  ' * depth + (file_stem(key) or 'ensemble') + (' *' if key == winner else '')
     weight = [f'{_weight(made, key):.3f}' if key else ''] if made.weights else []
     dev = made.dev_means[key] if made.dev_means is not None else None
     rows.append([name, _parts(made.tree, key), *weight])
@@ -76,8 +76,8 @@ def text(made: Averaged, rule: str, insufficient: Collection[str] = ()) -> str:
   return tables.aligned(rows)
 
 
-def effect_text(made: Averaged, fitted: bool, insufficient: Collection[str] = ()) -> str:
-  """What calibration did to a subset: `calibration.told` before and after.
+def calibration_text(made: Averaged, fitted: bool, insufficient: Collection[str] = ()) -> str:
+  """What calibration did to a subset: `calibration.assess` before and after.
 
   Args:
     made: of a subset that was calibrated.
@@ -94,7 +94,7 @@ def effect_text(made: Averaged, fitted: bool, insufficient: Collection[str] = ()
   for name, (label, score) in of.items():
     after = made.calibration(score)
     for when, values, scale in (('before', score, made.scale), ('after', after, made.final_scale)):
-      told = calibration.told(label, values, scale)
+      told = calibration.assess(label, values, scale)
       cells = [f'{told[n]:.6f}' if n in _AS_THEY_ARE else _percent(told[n]) for n in _TOLD]
       if name == 'ensemble':
         few = [n in insufficient for n in _TOLD]
@@ -126,7 +126,7 @@ def _walk(tree, key: Key):
     yield from _walk(tree, part)
 
 
-def known(key: Key) -> Key:
+def strip_unknown(key: Key) -> Key:
   """A key without the coordinates at its end that are not known: the same scores."""
   while key and not key[-1]:
     key = key[:-1]
@@ -138,7 +138,7 @@ def _parts(tree, key: Key) -> str:
   while key in tree:
     parts = tree[key]
     if len(parts) > 1 or parts[0][-1]:
-      what = averaging.over(key)
+      what = averaging.mean_axis(key)
       return f'{len(parts)} {what}{"s" if len(parts) > 1 else ""}'
     key = parts[0]
   return ''

@@ -8,12 +8,12 @@ import numpy as np
 from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import metrics, scales, score_files
-from flexfas_jax.evaluation.ensemble.members import COORDINATES, Member, shown
+from flexfas_jax.evaluation.ensemble.members import COORDINATES, Member, describe
 
 _SHOWN = 5  # complaints of a kind that are listed
 
 
-def agreed(members: Sequence[Member], subsets: Sequence[str] = ()) -> list[Member]:
+def align(members: Sequence[Member], subsets: Sequence[str] = ()) -> list[Member]:
   """The members with their samples in the first one's order.
 
   Args:
@@ -33,7 +33,7 @@ def agreed(members: Sequence[Member], subsets: Sequence[str] = ()) -> list[Membe
   for member in members:
     member = _only(member, subsets)
     _check_scores(member)
-    if not scales.same(member.scores.scale, first.scores.scale):
+    if not scales.compatible(member.scores.scale, first.scores.scale):
       raise DataError(
         f'{member.path} and {first.path} are on different scales '
         f'({member.scores.scale or "not stated"} and {first.scores.scale or "not stated"}): no '
@@ -55,7 +55,7 @@ def agreed(members: Sequence[Member], subsets: Sequence[str] = ()) -> list[Membe
   return found
 
 
-def samples(members: Sequence[Member]) -> score_files.Scores:
+def merge_samples(members: Sequence[Member]) -> score_files.Scores:
   """The first member's samples; metadata that it does not know, from the next that does."""
   base = members[0].scores
   for field in schema.METADATA:
@@ -144,7 +144,7 @@ def _check_subsets(first: Member, member: Member) -> None:
         )
 
 
-def incomplete(members: Sequence[Member]) -> list[str]:
+def find_missing(members: Sequence[Member]) -> list[str]:
   """What is missing from the grid of the members, or not trained to the end; a line each.
 
   Every seed must have the folds that any other has, every member the views that any other has, of
@@ -159,7 +159,7 @@ def incomplete(members: Sequence[Member]) -> list[str]:
   for seed, own in sorted(of_seed.items()):
     # A network without folds beside others with some: it lacks all of theirs.
     for fold in sorted(folds - own - {''}):
-      complaints.append(f'{shown((*seed, fold))} is missing; other seeds have it')
+      complaints.append(f'{describe((*seed, fold))} is missing; other seeds have it')
   for subset in members[0].subsets:
     of_fold = {}
     for member in members:
@@ -168,7 +168,7 @@ def incomplete(members: Sequence[Member]) -> list[str]:
     for fold, own in sorted(of_fold.items()):
       for view in sorted(views - own):
         name = f'view {view}' if view else 'the view without a name'
-        complaints.append(f'{shown(fold)} lacks {name} of {subset}; others have it')
+        complaints.append(f'{describe(fold)} lacks {name} of {subset}; others have it')
   return complaints + _half_trained(members)
 
 
@@ -194,8 +194,8 @@ def _half_trained(members: Sequence[Member]) -> list[str]:
 
 
 def require_complete(members: Sequence[Member]) -> None:
-  """Raises StateError where `incomplete` has something to say."""
-  if complaints := incomplete(members):
+  """Raises StateError where `find_missing` has something to say."""
+  if complaints := find_missing(members):
     more = [f'... and {len(complaints) - _SHOWN} more'] if len(complaints) > _SHOWN else []
     raise StateError(
       '\n'.join(
@@ -205,11 +205,11 @@ def require_complete(members: Sequence[Member]) -> None:
     )
 
 
-def matched(members: Sequence[Member], devs: Sequence[Member], known: bool) -> list[Member]:
+def match_dev(members: Sequence[Member], devs: Sequence[Member], known: bool) -> list[Member]:
   """Development scores in the members' order, under their coordinates.
 
   Args:
-    members, devs: each from `agreed`.
+    members, devs: each from `align`.
     known: whether both sides' coordinates are; otherwise the files are taken in the order given.
 
   Raises:
@@ -227,11 +227,11 @@ def matched(members: Sequence[Member], devs: Sequence[Member], known: bool) -> l
     of, mine = {m.at: m for m in devs}, {m.at for m in members}
     if lacking := [m for m in members if m.at not in of]:
       raise ConfigError(
-        f'--dev: none of its files is of {shown(lacking[0].at)} ({lacking[0].path}); they are of '
-        + '; '.join(shown(m.at) for m in devs[:_SHOWN])
+        f'--dev: no file of {describe(lacking[0].at)} ({lacking[0].path}); the files are of '
+        + '; '.join(describe(m.at) for m in devs[:_SHOWN])
       )
     if extra := [m for m in devs if m.at not in mine]:
-      raise ConfigError(f'--dev: {extra[0].path} is of {shown(extra[0].at)}, which is no member')
+      raise ConfigError(f'--dev: {extra[0].path} is of {describe(extra[0].at)}, which is no member')
     devs = [of[m.at] for m in members]
   elif len(members) != len(devs):
     raise ConfigError(
@@ -244,7 +244,7 @@ def matched(members: Sequence[Member], devs: Sequence[Member], known: bool) -> l
         f'{dev.path} was scored by weights {hashes[0]}, {member.path} by {hashes[1]}: what is '
         'fitted on one says nothing of the other'
       )
-    if not scales.same(dev.scores.scale, member.scores.scale):
+    if not scales.compatible(dev.scores.scale, member.scores.scale):
       raise DataError(f'{dev.path} and {member.path} are on different scales')
     if set(dev.scores.scores) != set(member.scores.scores):
       raise DataError(
@@ -254,7 +254,7 @@ def matched(members: Sequence[Member], devs: Sequence[Member], known: bool) -> l
   return [dataclasses.replace(dev, at=member.at) for dev, member in zip(devs, members, strict=True)]
 
 
-def remarks(members: Sequence[Member]) -> list[str]:
+def notes(members: Sequence[Member]) -> list[str]:
   """What a reader must be told of members that are averaged all the same."""
   lines = []
   for member in members:
@@ -285,13 +285,13 @@ def remarks(members: Sequence[Member]) -> list[str]:
   return lines
 
 
-def keyed(members: Sequence[Member], subset: str) -> dict[tuple[str, ...], np.ndarray]:
+def scores_by_key(members: Sequence[Member], subset: str) -> dict[tuple[str, ...], np.ndarray]:
   """{(network, seed, fold, view): [N]} of a subset, as `ensembles.means` takes it."""
   found = {}
   for member in members:
     for view, score in member.views(subset).items():
       key = (*member.at[: len(COORDINATES) - 1], view)
       if key in found:
-        raise ConfigError(f'{member.path}: the view {view} of {shown(key[:3])} is given twice')
+        raise ConfigError(f'{member.path}: the view {view} of {describe(key[:3])} is given twice')
       found[key] = score
   return found

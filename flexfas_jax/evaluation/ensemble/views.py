@@ -8,7 +8,7 @@ from flexfas_jax.evaluation import exact_mean
 from flexfas_jax.evaluation.score_files import Scores
 
 
-def mean(scores: Scores) -> Scores:
+def average_views(scores: Scores) -> Scores:
   """The mean of each subset's views, in columns called SUBSET; without views, what is given.
 
   Args:
@@ -26,7 +26,7 @@ def mean(scores: Scores) -> Scores:
   return dataclasses.replace(
     scores,
     scores={
-      subset: exact_mean.of_columns(np.stack([scores.scores[c] for c in columns]))
+      subset: exact_mean.column_means(np.stack([scores.scores[c] for c in columns]))
       for subset, columns in of.items()
     },
     nan_samples={subset: at for subset, at in faults.items() if at.size},

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from flexfas_jax.evaluation import intervals, score_files, thresholds
 from flexfas_jax.evaluation.comparisons import HIGHER_IS_BETTER, RATES, Comparison
-from flexfas_jax.evaluation.evaluate import Judgement
-from flexfas_jax.evaluation.report import checks, formatting, thumbnails
+from flexfas_jax.evaluation.evaluate import EvaluationResult
+from flexfas_jax.evaluation.report import checklist, formatting, thumbnails
 from flexfas_jax.evaluation.report.figures import Figures, figures
 from flexfas_jax.evaluation.report.formatting import Cell
 
@@ -56,9 +56,9 @@ class Chapter:
   table: list[Row]  # by subset
   sentences: list[str]
   n_sentences_left: int
-  checks: list[checks.Check]
+  checklist: list[checklist.Check]
   judged: list[Judged]
-  remarks: list[str]
+  notes: list[str]
   subsets: list[tuple[str, bool, list[Row]]]  # name, open, by metric
   figures: Figures
   compared: list[str]  # rates
@@ -69,79 +69,77 @@ class Chapter:
   has_pictures: bool
 
 
-def chapter(judgement: Judgement, number: int, find_pictures=None) -> Chapter:
+def chapter(result: EvaluationResult, number: int, find_pictures=None) -> Chapter:
   """One test's chapter.
 
   Args:
-    judgement: the test's.
+    result: the test's.
     number: of the chapter, from 1: its anchors and ids have it in them.
     find_pictures: as `page.write` has it.
   """
-  best = best_informed(judgement)
-  anchor, who = f'test-{number}', judgement.people
-  told = [sentence(c, formatting.digits_of(judgement)) for c in judgement.comparisons]
+  best = best_informed(result)
+  anchor, who = f'test-{number}', result.clusters
+  told = [sentence(c, formatting.digits_of(result)) for c in result.comparisons]
   first = told
   if len(told) > _SENTENCES:
-    of = [c for c in judgement.comparisons if c.b in best or c.a in best][:_SENTENCES]
-    first = [sentence(c, formatting.digits_of(judgement)) for c in of]
-  shown = _pictures(judgement, find_pictures)
+    of = [c for c in result.comparisons if c.b in best or c.a in best][:_SENTENCES]
+    first = [sentence(c, formatting.digits_of(result)) for c in of]
+  shown = _pictures(result, find_pictures)
   return Chapter(
     anchor=anchor,
-    name=judgement.name,
-    oracle=judgement.oracle,
-    rule=judgement.rule,
+    name=result.name,
+    oracle=result.oracle,
+    rule=result.rule,
     unit=who.unit if who else '',
     draws=who.draws if who else 0,
-    headlines=[_headline(judgement, subset) for subset in best],
+    headlines=[_headline(result, subset) for subset in best],
     columns=[formatting.metric(name) for name in TABLE],
-    table=[_row(judgement, subset) for subset in judgement.found],
+    table=[_row(result, subset) for subset in result.metrics],
     sentences=first,
     n_sentences_left=len(told) - len(first),
-    checks=checks.checks(judgement),
-    judged=_judged(judgement),
-    remarks=list(judgement.remarks),
-    subsets=[(formatting.shown(s), s in best, _metrics(judgement, s)) for s in judgement.found],
-    figures=figures(judgement, anchor),
+    checklist=checklist.answer_all(result),
+    judged=_judged(result),
+    notes=list(result.notes),
+    subsets=[(formatting.shown(s), s in best, _metrics(result, s)) for s in result.metrics],
+    figures=figures(result, anchor),
     compared=[formatting.metric(name) for name in RATES],
-    comparisons=[_comparison(c, formatting.digits_of(judgement)) for c in judgement.comparisons],
+    comparisons=[_comparison(c, formatting.digits_of(result)) for c in result.comparisons],
     sensors=[
-      (formatting.shown(s.before), formatting.shown(s.after), s.gains) for s in judgement.sensors
+      (formatting.shown(s.before), formatting.shown(s.after), s.gains) for s in result.sensors
     ],
-    groups=_groups(judgement),
+    groups=_groups(result),
     mistakes=[
       (formatting.shown(s), s in best, *([(m, shown.get(m.id, ())) for m in some] for some in both))
-      for s, both in judgement.mistakes.items()
+      for s, both in result.mistakes.items()
     ],
     has_pictures=bool(shown),
   )
 
 
-def best_informed(judgement: Judgement) -> list[str]:
+def best_informed(result: EvaluationResult) -> list[str]:
   """Of every system, the served subset of the most sensors: the first, where several are.
 
   Not the one whose figures are best: that would be chosen on what is judged.
   """
   found = {}
-  for subset in judgement.served:
+  for subset in result.served:
     system, _, sensors = subset.rpartition(': ')
     if system not in found or sensors.count('+') > found[system].rpartition(': ')[2].count('+'):
       found[system] = subset
   return list(found.values())
 
 
-def _headline(judgement: Judgement, subset: str) -> Headline:
-  found, digits = judgement.estimates[subset], formatting.digits_of(judgement)
-  by_species = formatting.counts_of_species(judgement, subset)
-  worst = judgement.species_of_max(subset)
-  cells = {
-    name: formatting.cell(judgement, subset, name) for name in ('apcer_max', 'bpcer', 'acer')
-  }
+def _headline(result: EvaluationResult, subset: str) -> Headline:
+  found, digits = result.estimates[subset], formatting.digits_of(result)
+  by_species = formatting.counts_of_species(result, subset)
+  worst = result.species_of_max(subset)
+  cells = {name: formatting.cell(result, subset, name) for name in ('apcer_max', 'bpcer', 'acer')}
 
-  unit = judgement.people.unit if judgement.people else ''
+  unit = result.clusters.unit if result.clusters else ''
   limits = {name: _limits(cell, unit) for name, cell in cells.items()}
   one_sided = {}
   if by_species:
-    one_sided['apcer_max'] = intervals.of_max(
+    one_sided['apcer_max'] = intervals.max_interval(
       by_species.values(), 2 * intervals.CONFIDENCE - 1
     ).high
   if found['bpcer'].count and found['bpcer'].count.n:
@@ -154,18 +152,18 @@ def _headline(judgement: Judgement, subset: str) -> Headline:
     if not any(c.errors for c in by_species.values()):
       of = f'no attack of {len(by_species)} species accepted'
     if not cells['apcer_max'].plain:
-      large = formatting.counts_of_species(judgement, subset, enough=True)
+      large = formatting.counts_of_species(result, subset, enough=True)
       if large:
         name = max(large, key=lambda k: large[k].rate)
         rate = formatting.percent(large[name].rate, digits)
         limits['apcer_max'].insert(0, f'{rate} % of {name}, the largest of those with enough')
   else:
-    of = 'no PAI species is known' if formatting.class_sizes(judgement)[1] else 'no attack'
+    of = 'no PAI species is known' if formatting.class_sizes(result)[1] else 'no attack'
   rejected = cells['bpcer'].count
   rejected = f'{rejected} rejected' if rejected else 'no bona fide sample'
   return Headline(
     formatting.shown(subset),
-    f'{judgement.found[subset]["threshold"]:.6g}',
+    f'{result.metrics[subset]["threshold"]:.6g}',
     [
       ('APCER, max over PAI species', cells['apcer_max'], of, limits['apcer_max']),
       ('BPCER', cells['bpcer'], rejected, limits['bpcer']),
@@ -176,19 +174,19 @@ def _headline(judgement: Judgement, subset: str) -> Headline:
 
 def _limits(cell: Cell, unit: str) -> list[str]:
   found = []
-  if cell.people:
-    found.append(f'{cell.people} over {unit}')
+  if cell.bootstrap:
+    found.append(f'{cell.bootstrap} over {unit}')
   if cell.exact:
     found.append(f'{cell.exact} over samples')
   return found
 
 
-def _row(judgement: Judgement, subset: str) -> Row:
-  values = judgement.found[subset]
-  served = subset in judgement.estimates
+def _row(result: EvaluationResult, subset: str) -> Row:
+  values = result.metrics[subset]
+  served = subset in result.estimates
   return Row(
     formatting.shown(subset),
-    [formatting.cell(judgement, subset, name) for name in TABLE],
+    [formatting.cell(result, subset, name) for name in TABLE],
     (
       values['n_bona_fide'],
       values['n_attack'],
@@ -198,13 +196,13 @@ def _row(judgement: Judgement, subset: str) -> Row:
   )
 
 
-def _metrics(judgement: Judgement, subset: str) -> list[Row]:
-  found = judgement.estimates.get(subset, {})
+def _metrics(result: EvaluationResult, subset: str) -> list[Row]:
+  found = result.estimates.get(subset, {})
   both = any(name.startswith('apcer_species/') for name in found)
   return [
     Row(
       formatting.metric(name) + (' (category)' if both and name.startswith('apcer/') else ''),
-      [formatting.cell(judgement, subset, name)],
+      [formatting.cell(result, subset, name)],
     )
     for name in found
   ]
@@ -213,11 +211,11 @@ def _metrics(judgement: Judgement, subset: str) -> list[Row]:
 def sentence(comparison: Comparison, digits: int = 1) -> str:
   """A comparison in words."""
   a, b = formatting.shown(comparison.a), formatting.shown(comparison.b)
-  if comparison.too_few:
+  if comparison.insufficient_samples:
     return f'{b} and {a} are not compared: {formatting.TOO_SMALL}'
   if 'acer' not in comparison.rates:
     parts = [
-      f'{what}: {of.only_b_right} right under {b} alone, {of.only_a_right} under {a} alone '
+      f'{what}: {of.only_b_correct} right under {b} alone, {of.only_a_correct} under {a} alone '
       f'(p {formatting.p_value(of.p)})'
       for what, of in (('attacks', comparison.attacks), ('bona fide', comparison.bona_fide))
     ]
@@ -230,9 +228,9 @@ def sentence(comparison: Comparison, digits: int = 1) -> str:
     return f'{b} and {a}: undefined'
   low, high = difference.interval
   holm = f'Holm p {formatting.p_value(comparison.p_holm)}'
-  if (verdict := comparison.verdict) == 'not told apart':
+  if (verdict := comparison.verdict) == 'no significant difference':
     of = f'{formatting.points(difference.value, digits)} points {_ends(low, high, digits)}'
-    return f'{b} and {a} are not told apart: ACER {of}, {holm}'
+    return f'{b} and {a} do not differ significantly: ACER {of}, {holm}'
   if verdict == 'better':
     low, high = -high, -low
   of = f'{formatting.percent(abs(difference.value), digits)} points {_ends(low, high, digits, "")}'
@@ -254,7 +252,7 @@ def _comparison(comparison: Comparison, digits: int) -> Row:
   cells = []
   for name in RATES:
     of = comparison.rates.get(name)
-    if comparison.too_few:
+    if comparison.insufficient_samples:
       cells.append(Cell(formatting.TOO_SMALL, False))
       continue
     if of is None or math.isnan(of.value):
@@ -272,25 +270,25 @@ def _comparison(comparison: Comparison, digits: int) -> Row:
   verdict = comparison.verdict if 'acer' in comparison.rates else 'no bootstrap'
   pair = f'{formatting.shown(comparison.b)} against {formatting.shown(comparison.a)}'
   tests = [
-    (of.only_b_right, of.only_a_right, formatting.p_value(of.p))
+    (of.only_b_correct, of.only_a_correct, formatting.p_value(of.p))
     for of in (comparison.attacks, comparison.bona_fide)
   ]
   return Row(pair, cells, (verdict, formatting.p_value(comparison.p_holm), tests))
 
 
-def _judged(judgement: Judgement) -> list[Judged]:
-  found = [_of_list('Test', judgement.scores)]
-  if judgement.oracle and judgement.dev is None:
+def _judged(result: EvaluationResult) -> list[Judged]:
+  found = [_of_list('Test', result.scores)]
+  if result.oracle and result.dev is None:
     return found
-  if judgement.dev is not None and thresholds.needs_dev(judgement.rule):
-    found.append(_of_list('Development, for thresholds', judgement.dev))
+  if result.dev is not None and thresholds.needs_dev(result.rule):
+    found.append(_of_list('Development, for thresholds', result.dev))
   return found
 
 
 def _of_list(role: str, scores: score_files.Scores) -> Judged:
   unknown = 'not known'
   header = scores.header
-  people = checks.people_of(scores)
+  people = checklist.subjects_of(scores)
   videos = set(zip(scores.dataset.tolist(), scores.video.tolist(), strict=True))
   n_bona_fide = int((scores.label == 1).sum())
   config = header.get('config') or ''
@@ -315,21 +313,21 @@ def _of_list(role: str, scores: score_files.Scores) -> Judged:
   )
 
 
-def _groups(judgement: Judgement) -> list:
+def _groups(result: EvaluationResult) -> list:
   """(column, [(subset, rate, gap, interval, [(group, Cell)])]) of each column."""
-  digits, found = formatting.digits_of(judgement), {}
-  for key, gaps in judgement.gaps.items():
+  digits, found = formatting.digits_of(result), {}
+  for key, gaps in result.gaps.items():
     subset, _, column = key.rpartition(', ')
     for gap in gaps:
       cells = [
         (
           group.name,
           Cell(formatting.too_small(group.count), False)
-          if group.too_few
+          if group.insufficient_samples
           else Cell(
             formatting.percent(group.count.rate, digits),
             True,
-            formatting.span(group.people, digits),
+            formatting.span(group.bootstrap, digits),
             formatting.span(group.exact, digits),
             formatting.fraction(group.count),
           ),
@@ -341,10 +339,10 @@ def _groups(judgement: Judgement) -> list:
   return list(found.items())
 
 
-def _pictures(judgement: Judgement, find) -> Mapping[str, Sequence[thumbnails.Thumbnail]]:
+def _pictures(result: EvaluationResult, find) -> Mapping[str, Sequence[thumbnails.Thumbnail]]:
   if find is None:
     return {}
-  ids = [m.id for both in judgement.mistakes.values() for some in both for m in some]
+  ids = [m.id for both in result.mistakes.values() for some in both for m in some]
   ids = list(dict.fromkeys(ids))
-  found = find(judgement.name, ids) if ids else {}
+  found = find(result.name, ids) if ids else {}
   return {id_: thumbnails.thumbnails(found[id_]) for id_ in ids if id_ in found}

@@ -4,8 +4,8 @@ import math
 from typing import NamedTuple
 
 from flexfas_jax.evaluation import intervals
-from flexfas_jax.evaluation.comparisons import Sensor
-from flexfas_jax.evaluation.evaluate import Estimate, Judgement
+from flexfas_jax.evaluation.comparisons import SensorEffect
+from flexfas_jax.evaluation.evaluate import Estimate, EvaluationResult
 from flexfas_jax.evaluation.intervals import Interval
 from flexfas_jax.evaluation.metrics import Count
 from flexfas_jax.evaluation.report import formatting, svg
@@ -19,26 +19,26 @@ class Dot(NamedTuple):
 
   count: Count
   exact: Interval
-  people: Interval
-  too_few: bool  # samples or subjects
+  bootstrap: Interval
+  insufficient_samples: bool  # samples or subjects
 
 
-def species_dots(judgement: Judgement, salt: str) -> svg.Drawing | None:
+def species_dots(result: EvaluationResult, salt: str) -> svg.Drawing | None:
   """APCER by PAI species (by category where none is known), all subsets; None without attacks."""
   rows = {}
-  for subset in judgement.served:
-    prefix = kind_prefix(judgement, subset)
-    for name, estimate in judgement.estimates[subset].items():
+  for subset in result.served:
+    prefix = kind_prefix(result, subset)
+    for name, estimate in result.estimates[subset].items():
       if prefix and name.startswith(prefix):
-        dot = Dot(estimate.count, estimate.exact, estimate.people, estimate.too_few)
+        dot = Dot(estimate.count, estimate.exact, estimate.bootstrap, estimate.insufficient_samples)
         rows.setdefault(name.removeprefix(prefix), {})[subset] = dot
-  what = 'PAI species' if kind_prefix(judgement) == 'apcer_species/' else 'attack'
-  return dots(judgement, 'species', salt, f'APCER by {what}', 'APCER (%)', rows)
+  what = 'PAI species' if kind_prefix(result) == 'apcer_species/' else 'attack'
+  return dots(result, 'species', salt, f'APCER by {what}', 'APCER (%)', rows)
 
 
-def kind_prefix(judgement: Judgement, subset: str | None = None) -> str:
+def kind_prefix(result: EvaluationResult, subset: str | None = None) -> str:
   """Of the metrics that tell attacks apart most finely; '' where nothing does."""
-  found = judgement.estimates[subset or judgement.served[0]] if judgement.served else ()
+  found = result.estimates[subset or result.served[0]] if result.served else ()
   for prefix in ('apcer_species/', 'apcer/'):
     if any(name.startswith(prefix) for name in found):
       return prefix
@@ -46,7 +46,7 @@ def kind_prefix(judgement: Judgement, subset: str | None = None) -> str:
 
 
 def dots(
-  judgement: Judgement,
+  result: EvaluationResult,
   name: str,
   salt: str,
   title: str,
@@ -56,14 +56,14 @@ def dots(
   """Rates as dots with intervals: thin over samples, thick over people.
 
   Args:
-    judgement: whose subsets are drawn.
+    result: whose subsets are drawn.
     name, salt, title: as `svg.draw` has them.
     axis: what is along it.
     rows: by what is beside it, by subset.
   """
   if not rows:
     return None
-  subsets, digits = judgement.served, formatting.digits_of(judgement)
+  subsets, digits = result.served, formatting.digits_of(result)
   each = 15 if len(subsets) > 1 else 22
   row_height = each * len(subsets) + 16
   labels = {row: svg.short(row) for row in rows}
@@ -71,10 +71,10 @@ def dots(
   legend = svg.height_of_legend(len(subsets), 4)
   height = legend + row_height * len(rows) + 46
   ends = [
-    max(d.exact.high, 0 if math.isnan(d.people.high) else d.people.high)
+    max(d.exact.high, 0 if math.isnan(d.bootstrap.high) else d.bootstrap.high)
     for of in rows.values()
     for d in of.values()
-    if not d.too_few
+    if not d.insufficient_samples
   ]
   high = max(ends, default=0.1)
   high = min(1.0, max(0.02, 1.05 * high))
@@ -117,7 +117,7 @@ def dots(
 
 def _dot(axes, y: float, i: int, dot: Dot, name: str) -> None:
   look = svg.style(i)
-  if dot.too_few:
+  if dot.insufficient_samples:
     axes.annotate(
       f'{svg.short(name)}: {formatting.too_small(dot.count)}',
       (0, y),
@@ -130,7 +130,7 @@ def _dot(axes, y: float, i: int, dot: Dot, name: str) -> None:
       annotation_clip=False,
     )
     return
-  for interval, width in ((dot.exact, 1.2), (dot.people, 4.5)):
+  for interval, width in ((dot.exact, 1.2), (dot.bootstrap, 4.5)):
     if not math.isnan(interval.low):
       alpha = 1 if width < 2 else 0.45
       ends = [100 * x for x in interval]
@@ -142,17 +142,17 @@ def _dot(axes, y: float, i: int, dot: Dot, name: str) -> None:
 
 
 def _rate(dot: Dot, digits: int) -> str:
-  if dot.too_few:
+  if dot.insufficient_samples:
     return formatting.too_small(dot.count)
-  interval = dot.exact if math.isnan(dot.people.low) else dot.people
+  interval = dot.exact if math.isnan(dot.bootstrap.low) else dot.bootstrap
   return f'{formatting.percent(dot.count.rate, digits)} % {formatting.span(interval, digits)}'
 
 
-def matrix(judgement: Judgement, salt: str) -> svg.Drawing | None:
+def matrix(result: EvaluationResult, salt: str) -> svg.Drawing | None:
   """APCER of each attack under each subset, and BPCER, as shades with numbers."""
-  subsets, digits = judgement.served, formatting.digits_of(judgement)
-  prefix = kind_prefix(judgement)
-  names = [n for n in judgement.estimates[subsets[0]] if n.startswith(prefix)] if prefix else []
+  subsets, digits = result.served, formatting.digits_of(result)
+  prefix = kind_prefix(result)
+  names = [n for n in result.estimates[subsets[0]] if n.startswith(prefix)] if prefix else []
   rows = ['bpcer', *(names or ['apcer'])]
   heads = {'bpcer': 'bona fide (BPCER)', 'apcer': 'attacks (APCER)'}
   labels = {row: heads.get(row) or svg.short(row.removeprefix(prefix)) for row in rows}
@@ -173,16 +173,16 @@ def matrix(judgement: Judgement, salt: str) -> svg.Drawing | None:
       axes.text((j + 0.5) * wide, -8, column, ha='center', va='bottom', fontsize=11)
     for i, row in enumerate(rows):
       y = i * tall + (8 if i else 0)
-      n = judgement.estimates[subsets[0]][row].count.n
+      n = result.estimates[subsets[0]][row].count.n
       axes.text(-8, y + tall / 2, f'n {n}', ha='right', va='center', color=svg.MUTED, fontsize=11)
       axes.text(-left + 4, y + tall / 2, labels[row], ha='left', va='center')
       for j, subset in enumerate(subsets):
-        _shade(axes, j * wide, y, wide, tall, judgement.estimates[subset][row], digits)
+        _shade(axes, j * wide, y, wide, tall, result.estimates[subset][row], digits)
 
   told = '; '.join(
     f'{labels[row]}: '
     + ', '.join(
-      f'{formatting.shown(s)} {_short_rate(judgement.estimates[s][row], digits)}' for s in subsets
+      f'{formatting.shown(s)} {_short_rate(result.estimates[s][row], digits)}' for s in subsets
     )
     for row in rows
   )
@@ -194,7 +194,7 @@ def _shade(axes, x, y, wide, tall, estimate: Estimate, digits: int) -> None:
   from matplotlib.patches import Rectangle
 
   count = estimate.count
-  small = estimate.too_few or not count.n
+  small = estimate.insufficient_samples or not count.n
   shade = 0 if small else sum(count.rate > limit for limit in _HEAT)
   axes.add_patch(
     Rectangle(
@@ -208,7 +208,7 @@ def _shade(axes, x, y, wide, tall, estimate: Estimate, digits: int) -> None:
     )  # fmt: skip
   )
   colour = svg.MUTED if small else svg.PAPER if shade >= _DARK_FROM else svg.INK
-  few = f'n<{intervals.TOO_FEW}' if count.n < intervals.TOO_FEW else 'few'
+  few = f'n<{intervals.MIN_SAMPLES}' if count.n < intervals.MIN_SAMPLES else 'few'
   text = f'{few}: {formatting.fraction(count)}' if small else None
   axes.text(
     x + wide / 2, y + tall / 2, text or formatting.percent(count.rate, digits), ha='center',
@@ -217,20 +217,20 @@ def _shade(axes, x, y, wide, tall, estimate: Estimate, digits: int) -> None:
 
 
 def _short_rate(estimate: Estimate, digits: int) -> str:
-  if estimate.too_few:
+  if estimate.insufficient_samples:
     return formatting.too_small(estimate.count)
   return formatting.percent(estimate.count.rate, digits)
 
 
-def sensor(judgement: Judgement, added: Sensor, salt: str) -> svg.Drawing:
+def sensor(result: EvaluationResult, added: SensorEffect, salt: str) -> svg.Drawing:
   """What one more sensor mends and breaks, by attack."""
   before, after = formatting.shown(added.before), formatting.shown(added.after)
   title = f'{before} \N{RIGHTWARDS ARROW} {after}'
   gains = [gain for gain in added.gains if gain.n]
   labels = [svg.short(gain.kind, 18) for gain in gains]
   left = max(svg.width_of(text) for text in labels) + 12
-  most = max([g.wrong_before / g.n for g in gains if not g.too_few] + [0.01])
-  least = max([g.broken / g.n for g in gains if not g.too_few] + [0])
+  most = max([g.errors_before / g.n for g in gains if not g.insufficient_samples] + [0.01])
+  least = max([g.regressed / g.n for g in gains if not g.insufficient_samples] + [0])
   right = 150
 
   def paint(figure):
@@ -249,30 +249,30 @@ def sensor(judgement: Judgement, added: Sensor, salt: str) -> svg.Drawing:
         annotation_clip=False, xytext=(8 if x else -8, 0), textcoords='offset points', **how,
       )  # fmt: skip
       beside(label, 0, 'right')
-      if gain.too_few:
-        small = Count(gain.wrong_before, gain.n)
+      if gain.insufficient_samples:
+        small = Count(gain.errors_before, gain.n)
         beside(formatting.too_small(small), 1, 'left', color=svg.MUTED, fontsize=11, style='italic')
         continue
       rate = 100 / gain.n
-      still = gain.wrong_before - gain.mended
+      still = gain.errors_before - gain.fixed
       svg.boxes(axes, (0, y - 0.28, still * rate, y + 0.28), facecolor=svg.ATTACK, edgecolor='none')
       svg.boxes(
-        axes, (still * rate, y - 0.28, gain.wrong_before * rate, y + 0.28), facecolor='none',
+        axes, (still * rate, y - 0.28, gain.errors_before * rate, y + 0.28), facecolor='none',
         edgecolor=svg.GOOD, hatch='///', linewidth=1,
       )  # fmt: skip
       svg.boxes(
-        axes, (-gain.broken * rate, y - 0.28, 0, y + 0.28), facecolor=svg.INK, edgecolor='none'
+        axes, (-gain.regressed * rate, y - 0.28, 0, y + 0.28), facecolor=svg.INK, edgecolor='none'
       )
       beside(
-        f'\N{MINUS SIGN}{gain.mended}  +{gain.broken}  of {gain.n}', 1, 'left',
+        f'\N{MINUS SIGN}{gain.fixed}  +{gain.regressed}  of {gain.n}', 1, 'left',
         color=svg.MUTED, fontsize=11,
       )  # fmt: skip
 
   told = '; '.join(
-    f'{g.kind}: {g.wrong_before} of {g.n} wrong under {before}, of which {g.mended} are mended, '
-    f'and {g.broken} new errors'
-    if not g.too_few
-    else f'{g.kind}: {formatting.too_small(Count(g.wrong_before, g.n))}'
+    f'{g.kind}: {g.errors_before} of {g.n} wrong under {before}, of which {g.fixed} are mended, '
+    f'and {g.regressed} new errors'
+    if not g.insufficient_samples
+    else f'{g.kind}: {formatting.too_small(Count(g.errors_before, g.n))}'
     for g in gains
   )
   size = (500, 26 + 42 + 27 * len(labels))

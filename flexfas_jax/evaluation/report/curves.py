@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from flexfas_jax.evaluation import metrics
-from flexfas_jax.evaluation.evaluate import Judgement
+from flexfas_jax.evaluation.evaluate import EvaluationResult
 from flexfas_jax.evaluation.report import formatting, svg
 
 _TICKS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95,
@@ -15,10 +15,10 @@ _CELLS = 300  # a curve has two points in each of so many steps of an axis, at m
 _BINS = 48
 
 
-def curves(judgement: Judgement) -> dict[str, metrics.Curve]:
+def curves(result: EvaluationResult) -> dict[str, metrics.Curve]:
   """The operating points of every subset that is served and has both classes."""
-  label, scores = judgement.scores.label, judgement.scores.scores
-  found = {subset: metrics.curve(label, scores[subset]) for subset in judgement.served}
+  label, scores = result.scores.label, result.scores.scores
+  found = {subset: metrics.curve(label, scores[subset]) for subset in result.served}
   return {subset: points for subset, points in found.items() if not points.one_class}
 
 
@@ -38,11 +38,11 @@ def thinned(x: np.ndarray, y: np.ndarray, cells: int = _CELLS) -> np.ndarray:
   return np.append(True, moves) | np.append(moves, True)
 
 
-def det(judgement: Judgement, points: Mapping[str, metrics.Curve], salt: str) -> svg.Drawing:
+def det(result: EvaluationResult, points: Mapping[str, metrics.Curve], salt: str) -> svg.Drawing:
   """BPCER over APCER, both on probit axes."""
   from scipy.special import ndtri
 
-  found, digits = judgement.found, formatting.digits_of(judgement)
+  found, digits = result.metrics, formatting.digits_of(result)
   limits = []
   for rate, n in (('apcer', 'n_attack'), ('bpcer', 'n_bona_fide')):
     most = max(found[s][rate] for s in points)
@@ -73,10 +73,10 @@ def det(judgement: Judgement, points: Mapping[str, metrics.Curve], salt: str) ->
       look = svg.style(i)
       marker = look.pop('marker')
       axes.step(x[keep], y[keep], where='post', **look)
-      estimates = judgement.estimates[subset]
+      estimates = result.estimates[subset]
       at = {rate: found[subset][rate] for rate in ('apcer', 'bpcer')}
       for axis, rate in enumerate(at):
-        low, high = estimates[rate].people
+        low, high = estimates[rate].bootstrap
         if not math.isnan(low):
           both = [[on_axis(at['apcer'], 0)] * 2, [on_axis(at['bpcer'], 1)] * 2]
           both[axis] = [on_axis(low, axis), on_axis(high, axis)]
@@ -89,7 +89,7 @@ def det(judgement: Judgement, points: Mapping[str, metrics.Curve], salt: str) ->
     axes.set_xlabel('APCER, all attacks pooled (%)')
     axes.set_ylabel('BPCER (%)')
 
-  rate = lambda s, name: formatting.rate(judgement, s, name, digits)  # noqa: E731
+  rate = lambda s, name: formatting.rate(result, s, name, digits)  # noqa: E731
   told = '; '.join(
     f'{formatting.shown(s)}: BPCER {rate(s, "bpcer@apcer=1%")} at APCER 1 %, '
     f'{rate(s, "bpcer@apcer=10%")} at APCER 10 %, EER {rate(s, "eer")}; at its threshold APCER '
@@ -100,9 +100,9 @@ def det(judgement: Judgement, points: Mapping[str, metrics.Curve], salt: str) ->
   return svg.draw('det', salt, 'DET curves', text, (500, 450 + top), paint)
 
 
-def roc(judgement: Judgement, points: Mapping[str, metrics.Curve], salt: str) -> svg.Drawing:
+def roc(result: EvaluationResult, points: Mapping[str, metrics.Curve], salt: str) -> svg.Drawing:
   """TPR over FPR, whose axis is logarithmic down to one attack."""
-  found, digits = judgement.found, formatting.digits_of(judgement)
+  found, digits = result.metrics, formatting.digits_of(result)
   n = next(iter(points.values())).n_attack
   least = 0.5 / n  # no attack is drawn there, at the edge
   # [K] TPR where the FPR is above 0, and the best at 0.
@@ -137,7 +137,7 @@ def roc(judgement: Judgement, points: Mapping[str, metrics.Curve], salt: str) ->
     axes.set_xlabel(f'FPR: pooled APCER, down to one attack in {n}')
     axes.set_ylabel('TPR: 1 \N{MINUS SIGN} BPCER')
 
-  rate = lambda s, name: formatting.rate(judgement, s, name, digits)  # noqa: E731
+  rate = lambda s, name: formatting.rate(result, s, name, digits)  # noqa: E731
   told = '; '.join(
     f'{formatting.shown(s)}: TPR '
     + ', '.join(f'{rate(s, f"tpr@fpr={fpr}")} at FPR {fpr}' for fpr in ('1e-2', '1e-3'))
@@ -148,14 +148,14 @@ def roc(judgement: Judgement, points: Mapping[str, metrics.Curve], salt: str) ->
   return svg.draw('roc', salt, 'ROC curves', text, (500, 450 + top), paint)
 
 
-def histogram(judgement: Judgement, subset: str, salt: str) -> svg.Drawing:
+def histogram(result: EvaluationResult, subset: str, salt: str) -> svg.Drawing:
   """The scores of one subset: bona fide samples upwards, attacks downwards, errors in full colour.
 
   The axis of scores within 0 and 1 is that of their logits where most of them are near its ends.
   Counts are on a logarithmic scale, so that single errors are seen.
   """
-  score, bona_fide = judgement.scores.scores[subset], judgement.scores.label == 1
-  threshold = judgement.found[subset]['threshold']
+  score, bona_fide = result.scores.scores[subset], result.scores.label == 1
+  threshold = result.metrics[subset]['threshold']
   scored = ~np.isnan(score)
   known = score[scored]
   shares = known.min() >= 0 and known.max() <= 1

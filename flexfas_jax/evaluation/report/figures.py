@@ -5,7 +5,7 @@
 
 import dataclasses
 
-from flexfas_jax.evaluation.evaluate import Judgement
+from flexfas_jax.evaluation.evaluate import EvaluationResult
 from flexfas_jax.evaluation.report import charts, curves
 from flexfas_jax.evaluation.report.svg import Drawing
 
@@ -23,49 +23,48 @@ class Figures:
   groups: tuple[Drawing, ...] = ()
 
 
-def figures(judgement: Judgement, salt: str) -> Figures:
+def figures(result: EvaluationResult, salt: str) -> Figures:
   """Draws a test.
 
   Args:
-    judgement: the test's.
+    result: the test's.
     salt: distinct for every test of a page; letters, digits and hyphens.
 
   Returns:
     `Figures`.
   """
-  if not judgement.served:
+  if not result.served:
     return Figures()
-  points = curves.curves(judgement)
+  points = curves.curves(result)
   return Figures(
-    det=curves.det(judgement, points, f'{salt}-det') if points else None,
-    roc=curves.roc(judgement, points, f'{salt}-roc') if points else None,
+    det=curves.det(result, points, f'{salt}-det') if points else None,
+    roc=curves.roc(result, points, f'{salt}-roc') if points else None,
     histograms=tuple(
-      curves.histogram(judgement, subset, f'{salt}-histogram-{i}')
-      for i, subset in enumerate(judgement.served)
+      curves.histogram(result, subset, f'{salt}-histogram-{i}')
+      for i, subset in enumerate(result.served)
     ),
-    species=charts.species_dots(judgement, f'{salt}-species'),
-    matrix=charts.matrix(judgement, f'{salt}-matrix'),
+    species=charts.species_dots(result, f'{salt}-species'),
+    matrix=charts.matrix(result, f'{salt}-matrix'),
     sensors=tuple(
-      charts.sensor(judgement, sensor, f'{salt}-sensor-{i}')
-      for i, sensor in enumerate(judgement.sensors)
+      charts.sensor(result, sensor, f'{salt}-sensor-{i}') for i, sensor in enumerate(result.sensors)
     ),
-    groups=_groups(judgement, salt),
+    groups=_groups(result, salt),
   )
 
 
-def _groups(judgement: Judgement, salt: str) -> tuple[Drawing, ...]:
+def _groups(result: EvaluationResult, salt: str) -> tuple[Drawing, ...]:
   """A figure for each column that people are grouped by, and each rate."""
   found = {}  # rows by (column, rate)
-  for key, gaps in judgement.gaps.items():
+  for key, gaps in result.gaps.items():
     subset, _, column = key.rpartition(', ')
     for gap in gaps:
       rows = found.setdefault((column, gap.rate), {})
       for group in gap.groups:
-        dot = charts.Dot(group.count, group.exact, group.people, group.too_few)
+        dot = charts.Dot(group.count, group.exact, group.bootstrap, group.insufficient_samples)
         rows.setdefault(group.name, {})[subset] = dot
   drawn = []
   for i, ((column, rate), rows) in enumerate(found.items()):
     title = f'{rate.upper()} by {column}'
     axis = f'{rate.upper()} (%)'
-    drawn.append(charts.dots(judgement, 'group', f'{salt}-group-{i}', title, axis, rows))
+    drawn.append(charts.dots(result, 'group', f'{salt}-group-{i}', title, axis, rows))
   return tuple(drawing for drawing in drawn if drawing)

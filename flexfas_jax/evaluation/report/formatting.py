@@ -4,7 +4,7 @@ import math
 import unicodedata
 from typing import NamedTuple
 
-from flexfas_jax.evaluation.evaluate import Judgement
+from flexfas_jax.evaluation.evaluate import EvaluationResult
 from flexfas_jax.evaluation.intervals import Interval
 from flexfas_jax.evaluation.metrics import Count
 from flexfas_jax.evaluation.report import tables
@@ -37,10 +37,10 @@ class Cell(NamedTuple):
 
   text: str  # '3.2', or why there is none
   plain: bool  # whether the text is a number
-  people: str = ''  # '[1.1, 5.4]': the bootstrap's interval
+  bootstrap: str = ''  # '[1.1, 5.4]': the bootstrap's interval
   exact: str = ''  # Clopper and Pearson's, or made of such
   count: str = ''  # '7/240'
-  n_people: str = ''
+  n_subjects: str = ''
 
 
 def printable(text) -> str:
@@ -70,16 +70,16 @@ def metric(name: str) -> str:
   return f'{head.upper()} at {of.upper()} {target.replace("%", " %")}'
 
 
-def digits_of(judgement: Judgement) -> int:
+def digits_of(result: EvaluationResult) -> int:
   """Decimals of a percentage: no more than the samples of the smaller class can tell apart."""
-  n = min((n for n in class_sizes(judgement) if n), default=1)
+  n = min((n for n in class_sizes(result) if n), default=1)
   return 1 if n < 1000 else 2 if n < 100_000 else 3
 
 
-def class_sizes(judgement: Judgement) -> tuple[int, int]:
+def class_sizes(result: EvaluationResult) -> tuple[int, int]:
   """(bona fide samples, attacks)."""
-  n = int((judgement.scores.label == 1).sum())
-  return n, judgement.scores.label.size - n
+  n = int((result.scores.label == 1).sum())
+  return n, result.scores.label.size - n
 
 
 def percent(value: float, digits: int = 1) -> str:
@@ -121,52 +121,54 @@ def too_small(count: Count) -> str:
   return f'{TOO_SMALL} ({fraction(count)})'
 
 
-def counts_of_species(judgement: Judgement, subset: str, enough: bool = False) -> dict[str, Count]:
+def counts_of_species(
+  result: EvaluationResult, subset: str, enough: bool = False
+) -> dict[str, Count]:
   """Accepted attacks by PAI species, by category where no species is known; with `enough`, of those
   with enough samples and subjects alone."""
-  found = judgement.estimates[subset]
+  found = result.estimates[subset]
   for prefix in ('apcer_species/', 'apcer/'):
     if of := {n.removeprefix(prefix): e for n, e in found.items() if n.startswith(prefix)}:
-      return {n: e.count for n, e in of.items() if not (enough and e.too_few)}
+      return {n: e.count for n, e in of.items() if not (enough and e.insufficient_samples)}
   return {}
 
 
-def is_small(judgement: Judgement, subset: str, name: str) -> bool:
+def is_small(result: EvaluationResult, subset: str, name: str) -> bool:
   """Whether too few samples were judged for a figure to say anything."""
-  return judgement.estimates[subset][name].too_few
+  return result.estimates[subset][name].insufficient_samples
 
 
-def rate(judgement: Judgement, subset: str, name: str, digits: int) -> str:
+def rate(result: EvaluationResult, subset: str, name: str, digits: int) -> str:
   """'3.2 %', or why there is no figure."""
-  one = cell(judgement, subset, name, digits)
+  one = cell(result, subset, name, digits)
   return f'{one.text} %' if one.plain else one.text
 
 
-def cell(judgement: Judgement, subset: str, name: str, digits: int | None = None) -> Cell:
+def cell(result: EvaluationResult, subset: str, name: str, digits: int | None = None) -> Cell:
   """One figure of one subset, as it is written.
 
   Args:
-    judgement: the test's.
+    result: the test's.
     subset: served or not.
     name: of the metric.
     digits: decimals; None: `digits_of`.
   """
-  if subset not in judgement.estimates:
+  if subset not in result.estimates:
     return Cell(NOT_SERVED, False)
-  estimate = judgement.estimates[subset].get(name)
+  estimate = result.estimates[subset].get(name)
   if estimate is None:
     return Cell(NOTHING, False)
   if math.isnan(estimate.value):
     return Cell(UNDEFINED, False)
   count = fraction(estimate.count) if estimate.count else ''
-  if is_small(judgement, subset, name):
+  if is_small(result, subset, name):
     return Cell(f'{TOO_SMALL} ({count})' if count else TOO_SMALL, False, count=count)
-  digits = digits_of(judgement) if digits is None else digits
+  digits = digits_of(result) if digits is None else digits
   return Cell(
     percent(estimate.value, digits),
     True,
-    span(estimate.people, digits),
+    span(estimate.bootstrap, digits),
     span(estimate.exact, digits),
     count,
-    str(estimate.n_people) if estimate.n_people else '',
+    str(estimate.n_subjects) if estimate.n_subjects else '',
   )

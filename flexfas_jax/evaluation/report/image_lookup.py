@@ -8,10 +8,10 @@ from flexfas_jax.protocols import relative_paths
 from flexfas_jax.schema import MODALITIES
 
 _ENDINGS = ('', '.jpg', '.jpeg', '.png', '.bmp')
-Pictures = Callable[[str, Sequence[str]], dict[str, dict[str, bytes]]]
+ImageFinder = Callable[[str, Sequence[str]], dict[str, dict[str, bytes]]]
 
 
-def below(root: Path, columns: Mapping[str, Mapping[str, str]]) -> Pictures:
+def make_image_finder(root: Path, columns: Mapping[str, Mapping[str, str]]) -> ImageFinder:
   """A function that reads pictures: (name of the test, ids) -> {id: {modality: encoded bytes}}.
 
   Args:

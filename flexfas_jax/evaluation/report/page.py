@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 import flexfas_jax
 from flexfas_jax.evaluation import intervals
-from flexfas_jax.evaluation.evaluate import Judgement
+from flexfas_jax.evaluation.evaluate import EvaluationResult
 from flexfas_jax.evaluation.report import formatting
 from flexfas_jax.evaluation.report.chapter import chapter
 from flexfas_jax.files import write_text
@@ -25,7 +25,7 @@ _FOLDER = Path(__file__).parent
 
 def write(
   path,
-  judgements: Sequence[Judgement],
+  evaluations: Sequence[EvaluationResult],
   title: str,
   pictures: Pictures | None = None,
   notes: Sequence[str] = (),
@@ -34,22 +34,22 @@ def write(
 
   Args:
     path: of the HTML file, in a folder that exists.
-    judgements: of each test, a chapter each, in this order.
+    evaluations: of each test, a chapter each, in this order.
     title: of the report.
     pictures: gives pictures of the worst mistakes: called with a test's name and ids, it returns
       {id: {modality: encoded JPEG or PNG}} of those that it has.
     notes: what the reader is to be told of all tests.
   """
-  write_text(Path(path), html(judgements, title, pictures, notes))
+  write_text(Path(path), html(evaluations, title, pictures, notes))
 
 
 def html(
-  judgements: Sequence[Judgement],
+  evaluations: Sequence[EvaluationResult],
   title: str,
   pictures: Pictures | None = None,
   notes: Sequence[str] = (),
 ) -> str:
-  """The report as text; equal judgements give equal text. Arguments as in `write`."""
+  """The report as text; equal evaluations give equal text. Arguments as in `write`."""
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(_FOLDER),
     autoescape=True,
@@ -66,9 +66,9 @@ def html(
   return environment.get_template('page.html.jinja').render(
     title=title,
     notes=notes,
-    chapters=[chapter(judgement, i, pictures) for i, judgement in enumerate(judgements, 1)],
+    chapters=[chapter(result, i, pictures) for i, result in enumerate(evaluations, 1)],
     style=Markup((_FOLDER / 'style.css').read_text(encoding='utf-8')),
     version=flexfas_jax.__version__,
-    too_few=intervals.TOO_FEW,
-    too_few_subjects=intervals.TOO_FEW_SUBJECTS,
+    min_samples=intervals.MIN_SAMPLES,
+    min_subjects=intervals.MIN_SUBJECTS,
   )

@@ -1,10 +1,10 @@
-"""Results and judgements as tables: for a terminal, as plain text, Markdown and LaTeX."""
+"""Results and evaluations as tables: for a terminal, as plain text, Markdown and LaTeX."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
 
 from flexfas_jax.evaluation import comparisons, results, sufficiency
-from flexfas_jax.evaluation.evaluate import Judgement
+from flexfas_jax.evaluation.evaluate import EvaluationResult
 
 COLUMNS = {  # heading: metric, in percent
   'ACER': 'acer',
@@ -35,7 +35,7 @@ def text(
   """The benchmark's table, and APCER by category, as plain lines of text, in percent.
 
   Args:
-    found: as `results.results` gives them.
+    found: as `results.compute` gives them.
     title: what was judged, and how.
     metrics: names of the columns, in place of the usual ones.
     insufficient: by subset, the metrics that are not stated, from `sufficiency`; None: by the
@@ -43,7 +43,7 @@ def text(
   """
   columns = {_HEADINGS.get(name, name.upper()): name for name in metrics} or COLUMNS
   if insufficient is None:
-    insufficient = sufficiency.by_counts(found)
+    insufficient = sufficiency.insufficient_by_counts(found)
   blocks = [_title(found, title), aligned(_rows(found, columns, insufficient))]
   if rows := _category_rows(found, insufficient):
     blocks += ['', 'APCER by attack category', aligned(rows)]
@@ -57,32 +57,30 @@ def drawn(
 ) -> list:
   """The same as a list of `rich.table.Table`, for a terminal."""
   if insufficient is None:
-    insufficient = sufficiency.by_counts(found)
+    insufficient = sufficiency.insufficient_by_counts(found)
   tables = [_rich_table(_rows(found, COLUMNS, insufficient), _title(found, title))]
   if rows := _category_rows(found, insufficient):
     tables.append(_rich_table(rows, _title(found, 'APCER by attack category')))
   return tables
 
 
-def interval_text(judgement: Judgement) -> str:
+def interval_text(result: EvaluationResult) -> str:
   """The main rates with their 95 % intervals, and the comparisons, as plain lines of text."""
-  lines = ['', _whose(judgement), aligned(_interval_rows(judgement))]
-  if judgement.comparisons:
-    lines += ['', 'compared on the same samples', *map(sentence, judgement.comparisons)]
-  for place, gaps in judgement.gaps.items():
+  lines = ['', _whose(result), aligned(_interval_rows(result))]
+  if result.comparisons:
+    lines += ['', 'compared on the same samples', *map(sentence, result.comparisons)]
+  for place, gaps in result.gaps.items():
     subset, _, column = place.rpartition(', ')
     lines += ['', f'by {column}, {shown(subset)}', aligned(_gap_rows(gaps))]
   return '\n'.join(lines)
 
 
-def interval_tables(judgement: Judgement) -> list:
+def interval_tables(result: EvaluationResult) -> list:
   """The same as `rich` tables and lines of text, for a terminal."""
-  tables = [_rich_table(_interval_rows(judgement), _whose(judgement))]
-  if judgement.comparisons:
-    tables.append(
-      '\n'.join(['compared on the same samples', *map(sentence, judgement.comparisons)])
-    )
-  for place, gaps in judgement.gaps.items():
+  tables = [_rich_table(_interval_rows(result), _whose(result))]
+  if result.comparisons:
+    tables.append('\n'.join(['compared on the same samples', *map(sentence, result.comparisons)]))
+  for place, gaps in result.gaps.items():
     subset, _, column = place.rpartition(', ')
     tables.append(_rich_table(_gap_rows(gaps), f'by {column}, {shown(subset)}'))
   return tables
@@ -111,12 +109,12 @@ def reference_text(
 def sentence(one: comparisons.Comparison) -> str:
   """What a comparison says, in a line."""
   a, b = shown(one.a), shown(one.b)
-  if one.too_few:
+  if one.insufficient_samples:
     return f'{b} and {a} are not compared: {TOO_SMALL}'
   said = {
     'better': f'{b} is better than {a}',
     'worse': f'{b} is worse than {a}',
-    'not told apart': f'{b} and {a} are not told apart',
+    'no significant difference': f'{b} and {a} do not differ significantly',
   }[one.verdict]
   parts = []
   if 'acer' in one.rates and not math.isnan(one.rates['acer'].value):
@@ -127,7 +125,9 @@ def sentence(one: comparisons.Comparison) -> str:
     )
   for name, d in (('bona fide', one.bona_fide), ('attacks', one.attacks)):
     if not math.isnan(d.p):
-      parts.append(f'{name} mended {d.only_b_right}, broken {d.only_a_right} (McNemar {_p(d.p)})')
+      parts.append(
+        f'{name} mended {d.only_b_correct}, broken {d.only_a_correct} (McNemar {_p(d.p)})'
+      )
   return f'{said}: ' + '; '.join(parts or ['they decide alike'])
 
 
@@ -135,10 +135,10 @@ def _p(p: float) -> str:
   return 'undefined' if math.isnan(p) else '< 0.001' if p < 0.001 else f'{p:.3f}'
 
 
-def markdown(judgements: Sequence[Judgement]) -> str:
+def markdown(evaluations: Sequence[EvaluationResult]) -> str:
   """Tables for a paper or an issue, as GitHub reads them, intervals in brackets."""
   blocks = []
-  for one in judgements:
+  for one in evaluations:
     blocks.append(f'**{_escaped_md(_caption(one))}**')
     for rows in _paper_rows(one):
       cells = [[_escaped_md(cell) for cell in row] for row in _printable(rows)]
@@ -148,10 +148,10 @@ def markdown(judgements: Sequence[Judgement]) -> str:
   return '\n\n'.join(blocks) + '\n'
 
 
-def latex(judgements: Sequence[Judgement]) -> str:
+def latex(evaluations: Sequence[EvaluationResult]) -> str:
   """The same for a LaTeX paper that loads booktabs."""
   blocks = []
-  for one in judgements:
+  for one in evaluations:
     for rows in _paper_rows(one):
       head, *body = [[_escaped_tex(cell) for cell in row] for row in _printable(rows)]
       lines = [' & '.join(row) + r' \\' for row in (head, *body)]
@@ -175,7 +175,7 @@ def latex(judgements: Sequence[Judgement]) -> str:
   return '\n\n'.join(blocks) + '\n'
 
 
-def _caption(one: Judgement) -> str:
+def _caption(one: EvaluationResult) -> str:
   n = (
     f'{int((one.scores.label == 1).sum())} bona fide, {int((one.scores.label == 0).sum())} attacks'
   )
@@ -184,13 +184,13 @@ def _caption(one: Judgement) -> str:
   return f'{said} {ORACLE}.' if one.oracle else said
 
 
-def _whose(one: Judgement) -> str:
-  if one.people is None:
+def _whose(one: EvaluationResult) -> str:
+  if one.clusters is None:
     return '95 % intervals: Clopper-Pearson over samples'
-  return f'95 % intervals: bootstrap over {one.people.n} {one.people.unit}'
+  return f'95 % intervals: bootstrap over {one.clusters.n} {one.clusters.unit}'
 
 
-def _paper_rows(one: Judgement) -> list[list[list[str]]]:
+def _paper_rows(one: EvaluationResult) -> list[list[list[str]]]:
   """Tables as rows: the main rates, and APCER by kind of attack."""
   tables = [_interval_rows(one)]
   for prefix in ('apcer/', 'apcer_species/'):
@@ -206,9 +206,9 @@ def _paper_rows(one: Judgement) -> list[list[list[str]]]:
   return tables
 
 
-def _interval_rows(one: Judgement) -> list[list[str]]:
+def _interval_rows(one: EvaluationResult) -> list[list[str]]:
   rows = [['subset', *(_HEADINGS[name] for name in _WITH_INTERVALS)]]
-  for subset in one.found:
+  for subset in one.metrics:
     if subset not in one.estimates:
       rows.append([f'{shown(subset)} (not served)', *['-'] * len(_WITH_INTERVALS)])
       continue
@@ -221,10 +221,10 @@ def _with_interval(estimate) -> str:
   """'1.10 [0.62, 1.80]'; the interval over people where there is one, else over samples."""
   if estimate is None or math.isnan(estimate.value):
     return 'undefined'
-  if estimate.too_few:
+  if estimate.insufficient_samples:
     count = f' ({estimate.count.errors}/{estimate.count.n})' if estimate.count else ''
     return TOO_SMALL + count
-  span = estimate.exact if math.isnan(estimate.people.low) else estimate.people
+  span = estimate.exact if math.isnan(estimate.bootstrap.low) else estimate.bootstrap
   low, high = (100 * x for x in span)
   value = f'{100 * estimate.value:.2f}'
   return value if math.isnan(low) else f'{value} [{low:.2f}, {high:.2f}]'
@@ -239,10 +239,10 @@ def _gap_rows(gaps) -> list[list[str]]:
     for name in names:
       if name not in of:
         cells.append('-')
-      elif of[name].too_few:
+      elif of[name].insufficient_samples:
         cells.append(f'{TOO_SMALL} ({of[name].count.errors}/{of[name].count.n})')
       else:
-        span = of[name].exact if math.isnan(of[name].people.low) else of[name].people
+        span = of[name].exact if math.isnan(of[name].bootstrap.low) else of[name].bootstrap
         low, high = (100 * x for x in span)
         cells.append(f'{100 * of[name].count.rate:.2f} [{low:.2f}, {high:.2f}]')
     low, high = (100 * x for x in gap.interval)

@@ -92,7 +92,7 @@ class HashedList:
       split: its number, of `SplitCodes`.
     """
     parsed = row.parsed_path
-    files = tuple(hash(identity.path(row.paths.get(m, ''))) for m in schema.MODALITIES)
+    files = tuple(hash(identity.normalize_path(row.paths.get(m, ''))) for m in schema.MODALITIES)
     id_, video, subject = identity.canonical((row.id, row.video, row.subject))
     triplet = hash(files)
     device = row.extra.get('device') or (path_layouts.device_of(parsed) if parsed else '')
@@ -112,7 +112,7 @@ class HashedList:
         # The part of the id above a video whose subject is unknown.
         hash(identity.folder_of(id_, row.dataset, video)) if without_subject else 0,
         hash(subject),
-        hash(identity.resembling(subject)),
+        hash(identity.similarity_key(subject)),
         hash(row.dataset),
         hash(device),
         *files,

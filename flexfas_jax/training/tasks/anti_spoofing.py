@@ -46,7 +46,7 @@ class AntiSpoofing:
     scores = dataset_scoring.run_interruptibly(scorer, variables, experiment, source, interrupted)
     if scores is None:
       return None
-    by_subset = results.results(scores, 'fixed=0.5')
+    by_subset = results.compute(scores, 'fixed=0.5')
     means = {}
     for metric in (self.metric, 'auc'):
       # The mean skips subsets that no validation sample has.
@@ -115,7 +115,7 @@ def _write_scores(experiment, folder: pathlib.Path, scores: Mapping) -> None:
   shutil.rmtree(by_view, ignore_errors=True)  # from an earlier evaluation
   (by_view if several_views else folder / 'scores').mkdir(exist_ok=True, parents=True)
   for name, of_set in scores.items():
-    score_files.write(folder / 'scores' / f'{name}.csv', looks.mean(of_set))
+    score_files.write(folder / 'scores' / f'{name}.csv', looks.average_views(of_set))
     if several_views:
       score_files.write(by_view / f'{name}.csv', of_set)
 
@@ -126,7 +126,7 @@ def _write_results(
   """Evaluates the score files that were just written, so that anyone can reproduce the results."""
   scores = {name: score_files.read(folder / 'scores' / f'{name}.csv') for name in names}
   val, report = scores['val'], experiment.config.get('report', True)
-  for note in results.remarks(results.results(val, 'fixed=0.5')):
+  for note in results.notes(results.compute(val, 'fixed=0.5')):
     print(f'val, {note}', file=sys.stderr)
   fits_threshold = {
     name: thresholds.needs_dev(experiment.config.threshold[name]) for name in data.test
@@ -139,17 +139,17 @@ def _write_results(
     rule = experiment.config.threshold[name]
     if report:
       notes = [*data.notes, *(val_notes if fits_threshold[name] else ())]
-      evaluation = evaluate_scores.judge(
-        name, scores[name], rule, val, group_by=_groups(scores[name]), remarks=notes
+      evaluation = evaluate_scores.evaluate(
+        name, scores[name], rule, val, group_by=_groups(scores[name]), notes=notes
       )
       evaluations.append(evaluation)
-      metrics[name] = evaluate_scores.as_json(evaluation)
+      metrics[name] = evaluate_scores.to_json(evaluation)
     else:
-      metrics[name] = results.results(scores[name], rule, val)
+      metrics[name] = results.compute(scores[name], rule, val)
     title = f'{name}: {experiment.config.test[name]}, step {step}, threshold {rule}'
-    insufficient = sufficiency.insufficient(scores[name], metrics[name])
+    insufficient = sufficiency.insufficient_metrics(scores[name], metrics[name])
     print(tables.text(metrics[name], title, experiment.metrics, insufficient) + '\n')
-    for note in results.remarks(metrics[name]):
+    for note in results.notes(metrics[name]):
       print(note, file=sys.stderr)
   for note in data.notes:
     print(note + '\n')

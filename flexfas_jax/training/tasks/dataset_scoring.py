@@ -106,7 +106,7 @@ def score_dataset(
     raise AssertionError(f'{name}: not every sample was scored exactly once')
   # Several processes may hold the same row.
   without_signal = distributed.sum_over_processes(no_signal)[: len(source)] > 0
-  members = [unusable.named(member, modalities, without_signal) for member in members]
+  members = [unusable.add_column(member, modalities, without_signal) for member in members]
   notes = [
     f'{name}: {n} images of {modality} carry no signal; treated as absent'
     for modality, n in zip(modalities, without_signal.sum(0), strict=True)

@@ -39,7 +39,9 @@ class FaceVerification:
     if embedding is None:
       return None
     pairs = make_pairs(experiment, source, 'val')
-    metrics = pairing.figures(pairs, pairing.cosines(embedding, pairs), source.columns['subject'])
+    metrics = pairing.compute_metrics(
+      pairs, pairing.cosines(embedding, pairs), source.columns['subject']
+    )
     return {f'val/{name}': value for name, value in metrics.items() if not name.startswith('n_')}
 
   def evaluate(
@@ -59,7 +61,7 @@ class FaceVerification:
       pairs = make_pairs(experiment, source, name)
       score = pairing.cosines(embedding, pairs)
       subject = source.columns['subject']
-      metrics[name] = pairing.figures(pairs, score, subject)
+      metrics[name] = pairing.compute_metrics(pairs, score, subject)
       if distributed.is_first():
         (folder / 'scores').mkdir(exist_ok=True)
         file = folder / 'scores' / f'{name}_pairs.csv'
@@ -88,7 +90,7 @@ def make_pairs(experiment: setup.Experiment, source: sources.Source, name: str) 
   """
   columns = source.columns
   try:
-    return pairing.draw(
+    return pairing.sample_pairs(
       columns['subject'], columns['video'], experiment.config.get('pairs', 20_000)
     )
   except DataError as error:

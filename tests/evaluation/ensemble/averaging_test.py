@@ -37,7 +37,7 @@ def test_views_then_folds_then_seeds_then_networks():
   assert found['a', '1'] == pytest.approx(0.4)
   assert found['a',] == pytest.approx(0.7)
   assert found[()] == pytest.approx(0.35)
-  assert [averaging.over(k) for k in [('a', '1', '1'), ('a', '1'), ('a',), ()]] == [
+  assert [averaging.mean_axis(k) for k in [('a', '1', '1'), ('a', '1'), ('a',), ()]] == [
     *averaging.ORDER
   ]
 

@@ -11,7 +11,7 @@ def test_by_id_by_column_and_never_outside(tmp_path):
   (root / 'a/ir.png').write_bytes(b'infrared')
   (tmp_path / 'secret.jpg').write_bytes(b'secret')
   columns = {'x': {'rgb': 'a/1.jpg', 'ir': 'a/ir.png', 'depth': '', 'label': 'attack'}}
-  find = image_lookup.below(root, columns)
+  find = image_lookup.make_image_finder(root, columns)
   found = find(
     'intra', ['a/1.jpg', 'a/2', 'x', 'no', '../secret', str(tmp_path / 'secret.jpg'), 'a']
   )

@@ -17,7 +17,7 @@ import pytest
 from flexfas_jax.evaluation import evaluate, intervals, score_files
 from flexfas_jax.evaluation.report import (
   chapter,
-  checks,
+  checklist,
   curves,
   figures,
   formatting,
@@ -60,12 +60,12 @@ def make(seed, people=24, subsets=SUBSETS, **fields):
 @pytest.fixture
 def no_figures(monkeypatch):
   """Drawing takes the time of all else together."""
-  monkeypatch.setattr(chapter, 'figures', lambda judgement, salt: figures.Figures())
+  monkeypatch.setattr(chapter, 'figures', lambda result, salt: figures.Figures())
 
 
 def judged(scores=None, name='intra', **how):
   how = {'rule': 'fixed=0.5', 'draws': 60} | how
-  return evaluate.judge(name, make(1) if scores is None else scores, **how)
+  return evaluate.evaluate(name, make(1) if scores is None else scores, **how)
 
 
 @pytest.fixture(scope='module')
@@ -116,8 +116,8 @@ def seen(text):
   return ' '.join(' '.join(Tree(text).text).split())
 
 
-def checked(judgement_):
-  return {check.question: check for check in checks.checks(judgement_)}
+def checked(result):
+  return {check.question: check for check in checklist.answer_all(result)}
 
 
 def test_says_in_this_order_what_is_asked(text):
@@ -160,7 +160,7 @@ def test_every_figure_says_what_is_seen(text, full):
     assert all(id_ in tree.ids for id_ in svg['aria-labelledby'].split())
   told = re.findall('<desc[^>]*>(.*?)</desc>', text)
   assert len(told) == len(drawn) and all(re.search(r'\d', one) for one in told)
-  bpcer = formatting.percent(full.found['rgb']['bpcer@apcer=1%'])
+  bpcer = formatting.percent(full.metrics['rgb']['bpcer@apcer=1%'])
   assert any(one.startswith('DET') and f'rgb: BPCER {bpcer} % at APCER 1 %' in one for one in told)
   assert not re.search('#000[123]', text.partition('</style>')[2])  # colours are the page's
 
@@ -179,7 +179,7 @@ def test_numbers_are_the_judgements(text, full, no_figures):
     for name, cell in zip(chapter.TABLE, row.cells, strict=True):
       of = full.estimates[subset][name]
       assert float(cell.text) == pytest.approx(100 * of.value, abs=0.05)
-      assert f'{cell.text} [{100 * of.people.low:.1f}, {100 * of.people.high:.1f}]' in words_
+      assert f'{cell.text} [{100 * of.bootstrap.low:.1f}, {100 * of.bootstrap.high:.1f}]' in words_
   best = full.estimates['rgb+depth+ir']
   assert f'{formatting.fraction(best["bpcer"].count)} rejected' in words_
   worst = full.species_of_max('rgb+depth+ir')
@@ -200,7 +200,7 @@ def test_sentences():
     f'rgb+depth+ir is better than rgb: ACER lower by {-100 * difference.value:.1f} points ['
   )
   turned = dataclasses.replace(full.comparisons[1], a='rgb+depth+ir', b='ensemble: score', p_holm=1)
-  assert 'ensemble and rgb+depth+ir are not told apart: ACER ' in chapter.sentence(turned)
+  assert 'ensemble and rgb+depth+ir do not differ significantly: ACER ' in chapter.sentence(turned)
   assert 'McNemar' in chapter.sentence(dataclasses.replace(turned, rates={}))
 
 
@@ -220,7 +220,7 @@ def test_several_tests_and_oracle(tmp_path, full, no_figures):
   assert text.index('class="oracle"') > text.index('verdict-2-h')
   assert list(tmp_path.iterdir()) == [path]
   found = checked(other)['Threshold fitted on other samples than it judges']
-  assert found.sign == checks.FAIL and 'ORACLE' in found.answer
+  assert found.sign == checklist.FAIL and 'ORACLE' in found.answer
 
 
 def test_one_class_is_undefined():
@@ -233,9 +233,9 @@ def test_one_class_is_undefined():
   text = page.html([one], 'One class')
   row = chapter.chapter(one, 1).table[0]
   assert [cell.text for cell in row.cells][:3] == ['undefined'] * 3
-  assert row.cells[3].text == formatting.percent(one.found['rgb']['bpcer'])
+  assert row.cells[3].text == formatting.percent(one.metrics['rgb']['bpcer'])
   assert 'one class only' in seen(text)
-  assert checked(one)['Enough samples of both classes'].sign == checks.FAIL
+  assert checked(one)['Enough samples of both classes'].sign == checklist.FAIL
   Tree(text)
 
 
@@ -247,7 +247,7 @@ def test_a_subset_that_is_not_served(no_figures):
   assert {cell.text for cell in found.table[1].cells} == {'not served'}
   assert 'rgb+depth: not served' in seen(page.html([judged(made)], 'Without depth'))
   check = checked(judged(made))['Every sample has a score']
-  assert check.sign == checks.WARN and 'rgb: 1 without' in check.answer
+  assert check.sign == checklist.WARN and 'rgb: 1 without' in check.answer
   for scores in made.scores.values():
     scores[:] = math.nan
   assert 'nothing was decided' in seen(page.html([judged(made)], 'Nothing'))
@@ -257,7 +257,7 @@ def test_too_few_samples_show_no_rate(monkeypatch):
   few = judged(make(1, people=8), group_by=['ethnicity'])
   words_ = seen(page.html([few], 'Few'))
   assert 'n too small' in words_ and 'n<29: ' in words_
-  monkeypatch.setattr(chapter, 'figures', lambda judgement, salt: figures.Figures())
+  monkeypatch.setattr(chapter, 'figures', lambda result, salt: figures.Figures())
   found = chapter.chapter(few, 1)
   assert found.headlines[0].figures[1][1].text.startswith('n too small (')
   plain = dict(zip(chapter.TABLE, (cell.plain for cell in found.table[0].cells), strict=True))
@@ -274,7 +274,7 @@ def test_names_from_files_do_nothing():
   made = dataclasses.replace(
     made, ids=ids, attack_type=species, ethnicity=np.full(ids.size, '面具' + bad), header=header
   )
-  hostile = judged(made, name=SCRIPT, group_by=['ethnicity'], remarks=[SCRIPT])
+  hostile = judged(made, name=SCRIPT, group_by=['ethnicity'], notes=[SCRIPT])
   text = page.html([hostile], SCRIPT, lambda name, ids: {i: {bad: b'x'} for i in ids}, [SCRIPT])
   tree = Tree(text)
   assert {'script', 'b'}.isdisjoint(tag for tag, _, _ in tree.elements)
@@ -310,24 +310,24 @@ def test_pictures_are_small_and_in_the_page(full, no_figures):
 def test_checks_see_what_is_wrong():
   made, dev = make(1), make(2, 16)
   found = checked(judged(made, rule='dev_eer', dev=dev))
-  assert found['People of development and test apart'].sign == checks.OK
-  assert found['Development and test scored by the same weights'].sign == checks.WARN
+  assert found['People of development and test apart'].sign == checklist.OK
+  assert found['Development and test scored by the same weights'].sign == checklist.WARN
   leak = dataclasses.replace(dev, subject=np.where(dev.subject == '2-0', '1-0', dev.subject))
   known = {'weights_hash': 'abc'}
   made = dataclasses.replace(made, header=known)
   found = checked(judged(made, rule='dev_eer', dev=dataclasses.replace(leak, header=known)))
   assert found['People of development and test apart'] == (
-    checks.FAIL, 'People of development and test apart', '1 people are in both: made/1-0'
+    checklist.FAIL, 'People of development and test apart', '1 people are in both: made/1-0'
   )  # fmt: skip
-  assert found['Development and test scored by the same weights'].sign == checks.OK
+  assert found['Development and test scored by the same weights'].sign == checklist.OK
   nobody = dataclasses.replace(
     made, subject=None, video=None, attack_type=None, attack_category=None
   )
   turned = dataclasses.replace(nobody, scores={'rgb+depth+ir': 1 - made.scores['rgb+depth+ir']})
   found = checked(judged(turned))
-  assert found['A high score means bona fide'].sign == checks.FAIL
-  assert found['Intervals heed who the samples are of'].sign == checks.WARN
-  assert found['Enough samples of every PAI species'].sign == checks.WARN
+  assert found['A high score means bona fide'].sign == checklist.FAIL
+  assert found['Intervals heed who the samples are of'].sign == checklist.WARN
+  assert found['Enough samples of every PAI species'].sign == checklist.WARN
 
 
 def test_a_file_of_another_framework(monkeypatch):
@@ -340,10 +340,12 @@ def test_a_file_of_another_framework(monkeypatch):
     figures.figures(judged(scores, **how), 'logits-separated')
   flat = dataclasses.replace(scores, scores={'score': np.zeros(90)})
   Tree(page.html([judged(flat)], 'All alike'))
-  monkeypatch.setattr(chapter, 'figures', lambda judgement, salt: figures.Figures())
-  both = evaluate.merged({'one': scores, 'ensemble': scores})
+  monkeypatch.setattr(chapter, 'figures', lambda result, salt: figures.Figures())
+  both = evaluate.merge_systems({'one': scores, 'ensemble': scores})
   words_ = seen(page.html([judged(both, draws=50)], 'Two systems'))
-  assert 'ensemble and one are not told apart' in words_ and 'ensemble: score' not in words_
+  assert (
+    'ensemble and one do not differ significantly' in words_ and 'ensemble: score' not in words_
+  )
 
 
 def test_a_long_curve_becomes_short_and_stays_where_it_is():

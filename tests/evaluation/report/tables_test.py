@@ -15,7 +15,7 @@ from tests.evaluation.results_test import DEV, TEST, make
 
 
 def test_text_is_in_percent():
-  lines = tables.text(results.results(TEST, 'dev_eer', DEV), 'WMCA').splitlines()
+  lines = tables.text(results.compute(TEST, 'dev_eer', DEV), 'WMCA').splitlines()
   assert lines[0] == 'WMCA'
   assert lines[1].split()[:7] == ['subset', 'ACER', 'APCER', 'APCER', 'max', 'BPCER', 'EER']
   # Three samples of each class say nothing, whatever the column.
@@ -27,7 +27,7 @@ def test_text_is_in_percent():
     'print 2 n too small n too small',
     'replay 1 n too small n too small',
   ]
-  bare = results.results(make('t', TEST.scores['rgb']), 'fixed=0.5')
+  bare = results.compute(make('t', TEST.scores['rgb']), 'fixed=0.5')
   assert 'category' not in tables.text(bare) and len(tables.drawn(bare)) == 1
 
 
@@ -39,7 +39,7 @@ def test_a_kind_with_enough_samples_has_its_rate():
     scores={'rgb': [0.9] * 3 + [0.1] * (n - 3) + [0.9]},
     attack_category=['print'] * n + [''],
   )
-  text = tables.text(results.results(scores, 'fixed=0.5'))
+  text = tables.text(results.compute(scores, 'fixed=0.5'))
   assert text.splitlines()[-1].split() == ['print', '40', '7.50']
 
 
@@ -57,11 +57,11 @@ def of_subjects(n):
 
 @pytest.mark.parametrize(('n', 'stated'), [(9, False), (10, True)])
 def test_frames_of_few_subjects_have_no_rate_in_any_table(n, stated):
-  judged = evaluate.judge('t', of_subjects(n), 'fixed=0.5', draws=50)
-  main = tables.text(judged.found, insufficient=judged.insufficient)
+  judged = evaluate.evaluate('t', of_subjects(n), 'fixed=0.5', draws=50)
+  main = tables.text(judged.metrics, insufficient=judged.insufficient)
   texts = [main, tables.interval_text(judged), tables.markdown([judged]), tables.latex([judged])]
   for drawn in (
-    tables.drawn(judged.found, '', judged.insufficient),
+    tables.drawn(judged.metrics, '', judged.insufficient),
     tables.interval_tables(judged),
   ):
     console = Console(file=io.StringIO(), width=300)
@@ -70,14 +70,17 @@ def test_frames_of_few_subjects_have_no_rate_in_any_table(n, stated):
   for text in texts:
     assert ('25.00' in text, '12.50' in text) == (stated, stated)
     assert ('n too small' in text) != stated
-  flags = {name: of['too_few'] for name, of in evaluate.as_json(judged)['rgb']['intervals'].items()}
+  flags = {
+    name: of['insufficient_samples']
+    for name, of in evaluate.to_json(judged)['rgb']['intervals'].items()
+  }
   assert set(flags.values()) == {not stated}
-  assert tables.text(judged.found) != main or stated  # by the samples alone, 36 are enough
+  assert tables.text(judged.metrics) != main or stated  # by the samples alone, 36 are enough
 
 
 @pytest.mark.parametrize('width', [40, 200])
 def test_the_rich_table_shows_the_same_and_breaks_no_number(width):
-  found = results.results(TEST, 'dev_eer', DEV)
+  found = results.compute(TEST, 'dev_eer', DEV)
   console = Console(file=io.StringIO(), width=width)
   for table in tables.drawn(found, 'a [b] title'):
     console.print(table, crop=False)
@@ -90,22 +93,22 @@ def test_the_rich_table_shows_the_same_and_breaks_no_number(width):
 
 def test_a_name_from_a_file_cannot_steer_the_terminal():
   scores = Scores(['a', 'b'], [1, 0], {'r\x1b[31m': [0.9, 0.1]})
-  found = evaluate.judge('x', scores, 'fixed=0.5', draws=20)
-  assert '\x1b' not in tables.text(found.found)
+  found = evaluate.evaluate('x', scores, 'fixed=0.5', draws=20)
+  assert '\x1b' not in tables.text(found.metrics)
   assert '\x1b' not in tables.interval_text(found)
   assert '\x1b' not in tables.markdown([found]) and '\x1b' not in tables.latex([found])
 
 
 @pytest.fixture(scope='module')
 def judged():
-  return evaluate.judge('intra', MADE, 'dev_eer', MADE_DEV, draws=200, group_by=['ethnicity'])
+  return evaluate.evaluate('intra', MADE, 'dev_eer', MADE_DEV, draws=200, group_by=['ethnicity'])
 
 
 def test_intervals_and_comparisons_as_text(judged):
   text = tables.interval_text(judged)
-  low, high = judged.estimates['rgb']['acer'].people
-  assert 'bootstrap over 30 people' in text
-  value = judged.found['rgb']['acer']
+  low, high = judged.estimates['rgb']['acer'].bootstrap
+  assert 'bootstrap over 30 subjects' in text
+  value = judged.metrics['rgb']['acer']
   assert f'{100 * value:.2f} [{100 * low:.2f}, {100 * high:.2f}]' in text
   assert 'rgb+ir is better than rgb: ACER -' in text
   assert 'by ethnicity, rgb+ir' in text
@@ -121,8 +124,8 @@ def test_a_comparison_that_tells_nothing_apart_says_so():
     label=[0, 1] * 30,
     scores={'a: score': [0.1, 0.9] * 30, 'b: score': [0.1, 0.9] * 30},
   )
-  [one] = evaluate.judge('x', scores, 'fixed=0.5', draws=50).comparisons
-  assert tables.sentence(one).startswith('b and a are not told apart')
+  [one] = evaluate.evaluate('x', scores, 'fixed=0.5', draws=50).comparisons
+  assert tables.sentence(one).startswith('b and a do not differ significantly')
 
 
 def test_markdown_has_a_table_of_equal_rows(judged):
@@ -145,8 +148,8 @@ def test_latex_is_escaped(judged):
 
 
 def test_an_oracle_and_one_class_say_so():
-  found = evaluate.judge('x', MADE, 'dev_eer', oracle=True, draws=0)
+  found = evaluate.evaluate('x', MADE, 'dev_eer', oracle=True, draws=0)
   assert 'ORACLE' in tables.markdown([found]) and 'ORACLE' in tables.latex([found])
   assert 'Clopper-Pearson over samples' in tables.markdown([found])
   some = MADE.only(np.asarray(MADE.label) == 1)
-  assert 'undefined' in tables.markdown([evaluate.judge('x', some, 'fixed=0.5', draws=20)])
+  assert 'undefined' in tables.markdown([evaluate.evaluate('x', some, 'fixed=0.5', draws=20)])
