@@ -1,13 +1,12 @@
-"""Images with the same bytes under other names.
+"""Exact duplicates: images with the same bytes under other names.
 
-Names prove nothing where a test is made of copies of the training images, or where two releases of
-a data set call one image differently. Two exposures of one sensor never have the same bytes, as
-their noise differs: equal bytes are the same exposure. One modality suffices, since the others may
-have been encoded again. Images without signal are no evidence: all black images of one size are
-equal, and so are placeholders of a sensor that was not used.
+A test set may consist of copies of training images, and two releases of a data set may name one
+image differently. Sensor noise makes every exposure unique, so equal bytes are the same exposure.
+One modality is enough, since the others may have been encoded again. Images without signal prove
+nothing: all black images of one size are equal, and so are placeholders of an unused sensor.
 
-Digests are compared by their first 64 bits: among a million images, two that differ have equal
-ones with a probability of 3e-8.
+Digests are compared by their first 64 bits. Among a million images, the probability that two
+different ones agree in these is 3e-8.
 """
 
 import hashlib
@@ -19,16 +18,17 @@ import numpy as np
 from flexfas_jax.schema import MODALITIES
 
 Digests = Mapping[str, np.ndarray]  # by modality: [N] uint64, 0 where there is no image
-_ENOUGH = 1000  # images
+_MAX_TESTED = 1000  # images tested for signal; placeholders are few
+_HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplication loses nothing
 
-Evidence = Callable[[str, int], bool]  # whether the image of a modality and a row carries signal
+CarriesSignal = Callable[[str, int], bool]  # of a modality and a row
 
 
 class SharedImage(NamedTuple):
-  """A row of one side that has an image of the other."""
+  """A row of the second set that has an image of the first."""
 
   row: int
-  other: int  # the first row of the other side that has it
+  other: int  # the first row of the first set that has it
   modalities: tuple[str, ...]
 
 
@@ -42,7 +42,7 @@ def digest_prefixes(digests: Sequence[str]) -> np.ndarray:
     [N] uint64, 0 for no image.
 
   Raises:
-    ValueError: a digest is anything else.
+    ValueError: an invalid digest.
   """
   if any(len(digest) not in (0, 64) for digest in digests):
     raise ValueError('a SHA-256 has 64 hexadecimal digits')
@@ -50,15 +50,15 @@ def digest_prefixes(digests: Sequence[str]) -> np.ndarray:
   return np.frombuffer(joined, '>u8').astype(np.uint64)
 
 
-def digest_prefix(image: bytes) -> int:
-  """The same of an encoded image; 0 for b''."""
-  return int.from_bytes(hashlib.sha256(image).digest()[:8]) if image else 0
+def digest_prefix(encoded: bytes) -> int:
+  """The first 64 bits of the digest of an encoded image; 0 for b''."""
+  return int.from_bytes(hashlib.sha256(encoded).digest()[:8]) if encoded else 0
 
 
 def carries_signal(encoded: bytes, modality: str) -> bool:
-  """Whether an encoded image is evidence; one that cannot be decoded is, as no sensor sends it."""
+  """Whether an image carries signal; True for damaged images, whose bytes are unique too."""
   from flexfas_jax.images import checks as image_checks
-  from flexfas_jax.images import signal  # OpenCV: only who has images pays
+  from flexfas_jax.images import signal  # imports OpenCV, for images only
 
   try:
     return not signal.no_signal(image_checks.decode(encoded), modality, frame=True)
@@ -66,77 +66,87 @@ def carries_signal(encoded: bytes, modality: str) -> bool:
     return True
 
 
-def find_shared(one: Digests, other: Digests, evidence: Evidence) -> list[SharedImage]:
-  """The rows of `other` that have an image of `one`, in order.
+def find_shared(
+  first: Digests, second: Digests, carries_signal: CarriesSignal
+) -> list[SharedImage]:
+  """The rows of the second set that have an image of the first, in order.
 
   Args:
-    one, other: the digests of two sides.
-    evidence: asked of a row of `one`, once for each image that both sides have, up to `_ENOUGH`;
-      placeholders are few, so that what is left then is taken for evidence.
+    first, second: digests of two sets.
+    carries_signal: called with rows of the first set, once for each shared image, up to
+      `_MAX_TESTED`; further images count as evidence.
   """
-  found: dict[int, tuple[int, list[str]]] = {}
+  shared: dict[int, tuple[int, list[str]]] = {}
   for modality in MODALITIES:
-    common, first, _ = np.intersect1d(one[modality], other[modality], return_indices=True)
-    good = common != 0
-    for i in np.flatnonzero(good)[:_ENOUGH].tolist():  # so many show whether it is a copy
-      good[i] = evidence(modality, int(first[i]))
-    common, first = common[good], first[good]
-    rows = np.flatnonzero(np.isin(other[modality], common))
-    of = first[np.searchsorted(common, other[modality][rows])] if rows.size else rows
-    for row, place in zip(rows.tolist(), of.tolist(), strict=True):
-      found.setdefault(row, (place, []))[1].append(modality)
-  return [SharedImage(row, place, tuple(of)) for row, (place, of) in sorted(found.items())]
+    common, rows_of_first, _ = np.intersect1d(
+      first[modality], second[modality], return_indices=True
+    )
+    evidence = common != 0
+    for i in np.flatnonzero(evidence)[:_MAX_TESTED].tolist():
+      evidence[i] = carries_signal(modality, int(rows_of_first[i]))
+    common, rows_of_first = common[evidence], rows_of_first[evidence]
+    rows = np.flatnonzero(np.isin(second[modality], common))
+    if rows.size:
+      others = rows_of_first[np.searchsorted(common, second[modality][rows])]
+      for row, other in zip(rows.tolist(), others.tolist(), strict=True):
+        shared.setdefault(row, (other, []))[1].append(modality)
+  return [
+    SharedImage(row, other, tuple(modalities))
+    for row, (other, modalities) in sorted(shared.items())
+  ]
 
 
-def group_equal_rows(digests: Digests, evidence: Evidence) -> list[list[int]]:
-  """Rows of one side all of whose images are equal, two or more in each group.
+def group_equal_rows(digests: Digests, carries_signal: CarriesSignal) -> list[list[int]]:
+  """Groups of two or more rows of one set whose images are all equal.
 
   Args:
-    digests: of the side.
-    evidence: asked of the first row of a group; one image that carries signal suffices.
+    digests: of the set.
+    carries_signal: called with the first row of a group; one image with signal is enough.
   """
   key = np.zeros(len(digests[MODALITIES[0]]), np.uint64)
-  for modality in MODALITIES:  # wraps around; the factor is odd, so nothing is lost
-    key = key * np.uint64(0x9E3779B97F4A7C15) + digests[modality]
+  for modality in MODALITIES:  # wraps around
+    key = key * _HASH_FACTOR + digests[modality]
   order = np.argsort(key, kind='stable')
   key = key[order]
   start = np.flatnonzero(np.r_[True, key[1:] != key[:-1]][: len(key)])
   end = np.r_[start[1:], len(key)]
-  several = np.flatnonzero(end - start > 1)
-  found = [order[start[i] : end[i]].tolist() for i in several]
-  present = lambda row: [m for m in MODALITIES if digests[m][row]]  # noqa: E731
-  return [some for some in found if any(evidence(m, some[0]) for m in present(some[0]))]
+  groups = [order[start[i] : end[i]].tolist() for i in np.flatnonzero(end - start > 1)]
+  return [
+    group
+    for group in groups
+    if any(digests[m][group[0]] and carries_signal(m, group[0]) for m in MODALITIES)
+  ]
 
 
 def find_frozen(
-  digests: Digests, videos: Sequence[str | int], evidence: Evidence
+  digests: Digests, videos: Sequence[str | int], carries_signal: CarriesSignal
 ) -> list[tuple[int, int, str]]:
-  """Rows of one side whose sensor repeats an image of another video, while another sensor does not.
+  """Rows whose sensor repeats an image of another video, while another sensor does not.
 
-  Within a video that is usual: a slow sensor's image is paired with several of a fast one.
+  Within a video this is usual: an image of a slow sensor is paired with several of a fast one.
 
   Args:
-    digests: of the side.
+    digests: of one set.
     videos: [N], of the rows; rows with '' or 0 are not compared.
-    evidence: asked of the first row that has an image; without signal it is not compared.
+    carries_signal: called with the first row that has an image; without signal it is ignored.
 
   Returns:
     (row, the first row that has the image, modality), in order.
   """
   columns = {m: digests[m].tolist() for m in MODALITIES}
-  found = []
+  frozen = []
   for modality, column in columns.items():
-    first: dict[int, int] = {}
-    carries: dict[int, bool] = {}
+    first_row: dict[int, int] = {}
+    evidence: dict[int, bool] = {}
     for row, digest in enumerate(column):
       if not digest or not videos[row]:
         continue
-      before = first.setdefault(digest, row)
-      others = [c for m, c in columns.items() if m != modality and c[row] and c[before]]
-      if videos[before] == videos[row] or all(c[row] == c[before] for c in others):
+      first = first_row.setdefault(digest, row)
+      others = [c for m, c in columns.items() if m != modality and c[row] and c[first]]
+      if videos[first] == videos[row] or all(c[row] == c[first] for c in others):
         continue
-      if digest not in carries:
-        carries[digest] = evidence(modality, before)
-      if carries[digest]:
-        found.append((row, before, modality))
-  return sorted(found)
+      if digest not in evidence:
+        evidence[digest] = carries_signal(modality, first)
+      if evidence[digest]:
+        frozen.append((row, first, modality))
+  return sorted(frozen)

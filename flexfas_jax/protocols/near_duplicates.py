@@ -17,15 +17,13 @@ import numpy as np
 
 from flexfas_jax.images import files as image_files
 
-SIDE = 32  # pixels along a side of what is kept of an image
-MIN_CORRELATION = (
-  0.94  # correlation of the detail of two images above which they are near duplicates
-)
-_BLUR = 1.5  # standard deviation, of `SIDE`: what it leaves is no detail
-_CONTRAST = 1.0  # standard deviation of the detail, at least, in grey levels: less is rounding
+SIDE = 32  # pixels along a side of a fingerprint
+MIN_CORRELATION = 0.94  # of the detail of two images, above which they are near duplicates
+_BLUR = 1.5  # standard deviation in pixels of a fingerprint; detail is what the blur removes
+_MIN_CONTRAST = 1.0  # standard deviation of the detail in grey levels; less is rounding
 _COARSE = 8  # frequencies along a side that are compared first
-_AT_ONCE = 512, 2048  # rows of the two sides in a matrix product
-# JPEG is decoded smaller at a fraction of the cost. (Shorter side of the image at least, how.)
+_CHUNK_ROWS = 512, 2048  # rows of the two sets in a matrix product
+# (Minimum of the shorter side, decoder flag.) JPEG is decoded smaller at a fraction of the cost.
 _REDUCED = (
   (16 * SIDE, cv2.IMREAD_REDUCED_GRAYSCALE_8),
   (8 * SIDE, cv2.IMREAD_REDUCED_GRAYSCALE_4),
@@ -35,7 +33,7 @@ _REDUCED = (
 
 
 class NearDuplicate(NamedTuple):
-  """A row of one side that looks like one of the other."""
+  """A row of the second set that looks like a row of the first."""
 
   row: int
   other: int
@@ -43,71 +41,76 @@ class NearDuplicate(NamedTuple):
 
 
 def fingerprint(encoded: bytes) -> bytes:
-  """What is kept of a whole encoded image, upright: `SIDE` x `SIDE` grey levels, or b''.
+  """Reduces a complete encoded image, upright, to `SIDE` x `SIDE` grey levels.
 
-  b'' is of images without detail and of what OpenCV does not decode: neither is compared.
+  Returns:
+    The grey levels, or b'' for images without detail and formats that OpenCV does not decode:
+    these are not compared.
   """
   header = image_files.header(encoded)
-  least = min(header.width, header.height)
-  how = next(flag for side, flag in _REDUCED if least >= side)
-  grey = cv2.imdecode(np.frombuffer(encoded, np.uint8), how)
+  shorter = min(header.width, header.height)
+  flag = next(flag for side, flag in _REDUCED if shorter >= side)
+  grey = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag)
   if grey is None:
     return b''
   small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-  return small.tobytes() if _detail(small).std() >= _CONTRAST else b''
+  return small.tobytes() if _detail(small).std() >= _MIN_CONTRAST else b''
 
 
-def find(one: np.ndarray, other: np.ndarray) -> list[NearDuplicate]:
-  """The rows of `other` that look like a row of `one`, in order, each with the most similar one.
+def find(first: np.ndarray, second: np.ndarray) -> list[NearDuplicate]:
+  """Finds the rows of the second set that look like a row of the first, with the most similar one.
 
   Args:
-    one, other: the looks of two sides, each [N, SIDE * SIDE] uint8.
+    first, second: fingerprints of two sets, each [N, SIDE * SIDE] uint8.
+
+  Returns:
+    In the order of the second set.
   """
-  one, other = (side.reshape(-1, SIDE, SIDE) for side in (one, other))
-  if not len(one) or not len(other):
+  first, second = (images.reshape(-1, SIDE, SIDE) for images in (first, second))
+  if not len(first) or not len(second):
     return []
-  nearest = _nearest(_coarse(one), _coarse(other)).tolist()
-  found = []
-  for row, place in enumerate(nearest):
-    alike = float((_unit(_detail(other[row])) * _unit(_detail(one[place]))).sum())
-    if alike > MIN_CORRELATION:
-      found.append(NearDuplicate(row, place, alike))
-  return found
+  duplicates = []
+  for row, other in enumerate(_nearest(_coarse(first), _coarse(second)).tolist()):
+    correlation = float((_unit(_detail(second[row])) * _unit(_detail(first[other]))).sum())
+    if correlation > MIN_CORRELATION:
+      duplicates.append(NearDuplicate(row, other, correlation))
+  return duplicates
 
 
-def _nearest(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-  """Of each row of `other` [M, K], the row of `one` [N, K] with the largest product; [M] int."""
-  place = np.zeros(len(other), np.int64)
-  for i in range(0, len(other), _AT_ONCE[0]):
-    some = other[i : i + _AT_ONCE[0]]
-    best = np.full(len(some), -np.inf, np.float32)
-    for k in range(0, len(one), _AT_ONCE[1]):
-      product = some @ one[k : k + _AT_ONCE[1]].T
+def _nearest(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+  """The row of `first` [N, K] with the largest product, of each row of `second` [M, K]."""
+  nearest = np.zeros(len(second), np.int64)
+  n_second, n_first = _CHUNK_ROWS
+  for i in range(0, len(second), n_second):
+    chunk = second[i : i + n_second]
+    best = np.full(len(chunk), -np.inf, np.float32)
+    for k in range(0, len(first), n_first):
+      product = chunk @ first[k : k + n_first].T
       at = product.argmax(1)
-      largest = product[np.arange(len(some)), at]
+      largest = product[np.arange(len(chunk)), at]
       better = largest > best
-      place[i : i + len(some)][better] = k + at[better]
+      nearest[i : i + len(chunk)][better] = k + at[better]
       best = np.maximum(best, largest)
-  return place
+  return nearest
 
 
-def _coarse(looks: np.ndarray) -> np.ndarray:
+def _coarse(images: np.ndarray) -> np.ndarray:
   """The low frequencies of the detail of [N, SIDE, SIDE]: [N, 64] float32 of length 1."""
-  found = np.empty((len(looks), _COARSE**2), np.float32)
-  for i, one in enumerate(looks):
-    low = cv2.dct(_detail(one))[:_COARSE, :_COARSE]
+  coarse = np.empty((len(images), _COARSE**2), np.float32)
+  for i, image in enumerate(images):
+    low = cv2.dct(_detail(image))[:_COARSE, :_COARSE]
     low[0, 0] = 0
-    found[i] = _unit(low).ravel()
-  return found
+    coarse[i] = _unit(low).ravel()
+  return coarse
 
 
-def _detail(look: np.ndarray) -> np.ndarray:
-  """What a blur takes away of [SIDE, SIDE] uint8, float32."""
-  look = look.astype(np.float32)
-  return look - cv2.GaussianBlur(look, (0, 0), _BLUR)
+def _detail(image: np.ndarray) -> np.ndarray:
+  """The difference of [SIDE, SIDE] uint8 from its blurred copy, float32."""
+  image = image.astype(np.float32)
+  return image - cv2.GaussianBlur(image, (0, 0), _BLUR)
 
 
 def _unit(values: np.ndarray) -> np.ndarray:
-  """Values less their mean, of length 1; 0 where all are equal."""
+  """Values less their mean, of length 1; 0 if all are equal."""
   values = values - values.mean()
   return values / max(float(np.linalg.norm(values)), 1e-6)

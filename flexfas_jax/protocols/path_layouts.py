@@ -16,7 +16,7 @@ from typing import NamedTuple
 from flexfas_jax import schema
 from flexfas_jax.errors import DataError
 
-UNKNOWN = 'unknown'  # species of an attack that a source does not tell
+UNKNOWN = 'unknown'  # species of an attack whose source names none
 
 _MODALITY = {'color': 'rgb', 'profile': 'rgb', 'rgb': 'rgb', 'depth': 'depth', 'ir': 'ir'}
 _PART = {'training': 'train', 'testing': 'test', 'dev': 'val', 'train': 'train', 'val': 'val'}
@@ -24,7 +24,7 @@ _PART |= {'test': 'test'}
 
 
 class ParsedPath(NamedTuple):
-  """What a path says; '' is what it does not say."""
+  """The contents of a path; '' where it has none."""
 
   dataset: str
   modality: str  # one of `schema.MODALITIES`
@@ -63,56 +63,60 @@ class ParsedPath(NamedTuple):
 
 
 def parse(path: str) -> ParsedPath | None:
-  """What a path says, or None where its layout is not known.
+  """Parses a path; None for an unknown layout or an unknown attack instrument.
 
   Args:
-    path: with forward slashes, relative or not; only its end is looked at.
+    path: with forward slashes, relative or absolute; only its end is parsed.
   """
-  # The pictures of a folder differ in the frame alone: what the folder says is read once.
-  folder, slash, name = path.rpartition('/')
-  if not (found := _NUMBERED.fullmatch(name)):
-    said = _parse(path)
-    return None if isinstance(said, str) else said
-  frame, rest = found.groups()
-  said = _parse(f'{folder}{slash}0{rest}')
-  return said and not isinstance(said, str) and ParsedPath(*said[:4], frame, *said[5:]) or None
+  parsed = _parse(path)
+  return parsed if isinstance(parsed, ParsedPath) else None
 
 
 def find_unknown_instrument(path: str) -> str:
-  """What a path of a known layout names that its data set does not have; '' where it does not.
+  """A message if a path names an attack instrument that its data set lacks, or ''.
 
-  `parse` gives None for such a path: its species and category would be made up.
+  `parse` returns None for such a path, since its species and category would be invented.
 
   Args:
-    path: as in `parse`.
+    path: as of `parse`.
   """
-  folder, slash, name = path.rpartition('/')
-  found = _NUMBERED.fullmatch(name)
-  said = _parse(f'{folder}{slash}0{found[2]}' if found else path)
-  return said if isinstance(said, str) else ''
+  parsed = _parse(path)
+  return parsed if isinstance(parsed, str) else ''
 
 
 _NUMBERED = re.compile(r'([0-9]+)((?:_resized)?\.\w+)')
 
 
-@functools.lru_cache(65536)
 def _parse(path: str) -> ParsedPath | str | None:
-  """What a path says; a text where it names an instrument that its data set does not have."""
+  """A parsed path, None for an unknown layout, or a message for an unknown instrument."""
+  # Images of a folder differ only in the frame: the rest is parsed once.
+  folder, slash, name = path.rpartition('/')
+  if not (numbered := _NUMBERED.fullmatch(name)):
+    return _parse_cached(path)
+  frame, rest = numbered.groups()
+  parsed = _parse_cached(f'{folder}{slash}0{rest}')
+  if not isinstance(parsed, ParsedPath):
+    return parsed
+  return ParsedPath(*parsed[:4], frame, *parsed[5:])  # faster than _replace, in millions of rows
+
+
+@functools.lru_cache(65536)
+def _parse_cached(path: str) -> ParsedPath | str | None:
   for marks, pattern, make in _LAYOUTS:
-    if any(mark in path for mark in marks) and (found := pattern.search(path)):
+    if any(mark in path for mark in marks) and (match := pattern.search(path)):
       try:
-        return make(found)
+        return make(match)
       except DataError as error:
         return str(error)
   return None
 
 
-def device_of(said: ParsedPath) -> str:
-  """The device that a path names, '' where its layout names none: CeFA's names have one."""
-  parts = said.video.split('_')
-  if said.dataset != 'casia_cefa' or len(parts) < 5:
+def device_of(parsed: ParsedPath) -> str:
+  """The device of a CeFA path, which names it; '' for other layouts."""
+  parts = parsed.video.split('_')
+  if parsed.dataset != 'casia_cefa' or len(parts) < 5:
     return ''
-  mask = said.subject.startswith(tuple(_CEFA_3D))
+  mask = parsed.subject.startswith(tuple(_CEFA_3D))
   number = parts[4] if mask else parts[2]
   return (_CEFA_MASK_DEVICE if mask else _CEFA_DEVICE).get(number, number)
 
@@ -123,16 +127,16 @@ _WORD = re.compile(rf'(?:^|[/_.-])({"|".join(MODALITY_WORDS)})(?=[/_.-]|$)', re.
 
 
 def modality_of(path: str) -> str:
-  """The modality that a path of any layout names last, '' where it names none."""
-  found = _WORD.findall(_stem(path))
-  return MODALITY_WORDS[found[-1].lower()] if found else ''
+  """The last modality that a path in any layout names, or ''."""
+  words = _WORD.findall(_stem(path))
+  return MODALITY_WORDS[words[-1].lower()] if words else ''
 
 
 def without_modality(path: str) -> str:
-  """A path of any layout without its extension and the words that name a modality.
+  """A path in any layout without its extension and the words that name a modality.
 
-  The same for the files of a triplet, where their names are the same but for the modality:
-  'a/depth/0012.png' and 'a/color/0012.jpg' are 'a/0012'.
+  It is the same for the files of a triplet whose names differ only in the modality:
+  'a/0012' for 'a/depth/0012.png' and 'a/color/0012.jpg'.
   """
   return _WORD.sub('', _stem(path)).lstrip('/')
 
@@ -149,14 +153,14 @@ _SURF = re.compile(
   r'(CLKJ_[A-Z]+\d+)/(real|\d\d(?:_[a-z]+_[a-z])?)\.rssdk/(color|depth|ir)/'
   r'(\d+)(?:_resized)?\.\w+$'
 )
-# The challenge's later phases: nothing but a number; the label stands in a list.
+# The challenge's later phases: only a number; lists have the labels.
 _SURF_PHASES = re.compile(r'(Val|Testing)/(\d+)/(\d+)-(color|depth|ir)\.\w+$')
 
 
-def _surf(found: re.Match) -> ParsedPath:
-  folder, part, subfolder, subject, clip, kind, frame = found.groups()
+def _surf(match: re.Match) -> ParsedPath:
+  folder, part, subfolder, subject, clip, kind, frame = match.groups()
   live = part == 'real'
-  # What number live clips have in the later release is not stated.
+  # The number of live clips in the later release is not documented.
   species = '' if live else next((s for s in SURF_SPECIES if s.startswith(clip[:2])), '')
   if clip in SURF_SPECIES if live else not species:
     raise DataError(f'{subject}: CASIA-SURF has no clip {clip} in {part}_part')
@@ -173,15 +177,15 @@ def _surf(found: re.Match) -> ParsedPath:
   )
 
 
-def _surf_phase(found: re.Match) -> ParsedPath:
-  folder, _, number, kind = found.groups()
+def _surf_phase(match: re.Match) -> ParsedPath:
+  folder, _, number, kind = match.groups()
   return ParsedPath(
     'casia_surf', _MODALITY[kind], '', folder, number, '', '', '', part=_PART[folder.lower()]
   )
 
 
 # CeFA: Race_ID_AcqDevice_Session_PAI, below AF-000 (or AF-000-CARD in the raw release, CARD being
-# an identity card's number, which goes no further), or below train/ in the challenge's phases.
+# an identity card's number, which is dropped), or below train/ in the challenge's phases.
 _CEFA = re.compile(
   r'(?:(AF|CA|EA)-(\d+)(?:-\w+)?/|^|/)([123])_(\d+)_(\d)_(\d)_(\d)/'
   r'(color|profile|depth|ir)/(\d+)\.\w+$'
@@ -200,8 +204,8 @@ _CEFA_2D = {
   ('4', '1'): ('replay', 'replay'),
   ('4', '2'): ('replay_outdoor', 'replay'),
 }
-# The first number of their names is the kind of mask, not a race: no ethnicity is stated. That a
-# mask printed in 3D is rigid, and one of silicone flexible, is inferred.
+# The first number of their names is the kind of mask, not a race: the ethnicity is unknown. It is
+# inferred that a mask printed in 3D is rigid, and one of silicone flexible.
 _CEFA_3D = {
   '3D-Mask': ('3d_mask', 'rigidmask'),
   'Silicone-Mask': ('silicone_mask', 'flexiblemask'),
@@ -209,7 +213,7 @@ _CEFA_3D = {
 
 
 def without_cards(text: str) -> str:
-  """Text with the numbers of identity cards taken out of the names of CeFA's folders."""
+  """Text without the numbers of identity cards in the names of CeFA's folders."""
   return re.sub(r'\b((?:AF|CA|EA)-\d{3})-\w+', r'\1', text)
 
 
@@ -218,8 +222,8 @@ def cefa_part(subject: int) -> str:
   return 'train' if subject < 200 else 'val' if subject < 300 else 'test'
 
 
-def _cefa(found: re.Match) -> ParsedPath | None:
-  folder, same, first, number, device, session, pai, kind, frame = found.groups()
+def _cefa(match: re.Match) -> ParsedPath | None:
+  folder, same, first, number, device, session, pai, kind, frame = match.groups()
   race = _CEFA_RACE[first]
   if folder and (folder, same) != (race, number):
     return None  # two subjects in one path
@@ -243,8 +247,8 @@ def _cefa(found: re.Match) -> ParsedPath | None:
   )
 
 
-def _cefa_mask(found: re.Match) -> ParsedPath:
-  folder, clip, _, number, kind, frame = found.groups()
+def _cefa_mask(match: re.Match) -> ParsedPath:
+  folder, clip, _, number, kind, frame = match.groups()
   return ParsedPath(
     'casia_cefa',
     _MODALITY[kind],
@@ -267,7 +271,7 @@ _WMCA = re.compile(
 def wmca_category(kind: int, pai: int) -> str | None:
   """WMCA's category of a pair of type and instrument: '' for bona fide, None for no known pair.
 
-  Not by type alone: masks and heads share type 2, glasses and masks type 1.
+  The type alone is not enough: masks and heads share type 2, glasses and masks type 1.
   """
   return _WMCA_CATEGORY.get((kind, pai))
 
@@ -291,24 +295,24 @@ _WMCA_CATEGORY = {
 
 
 def wmca_id(name: str) -> str:
-  """The name of a WMCA video among all data sets, whatever it is: '001_01_000_2_08'."""
+  """The unique name of a WMCA video such as '001_01_000_2_08' among all data sets."""
   return f'wmca/{name.partition("_")[0]}/{name}'
 
 
 def wmca_video(name: str, modality: str = 'rgb', frame: str = '0') -> ParsedPath:
-  """What the name of a WMCA video says.
+  """Parses the name of a WMCA video.
 
   Args:
     name: client_session_presenter_type_pai, e.g. '001_01_000_2_08'.
-    modality, frame: passed on.
+    modality, frame: of the result.
 
   Raises:
-    DataError: another name, or a pair of type and instrument that the data set does not have.
+    DataError: an invalid name, or a pair of type and instrument that the data set lacks.
   """
-  found = _WMCA_NAME.fullmatch(name)
-  if not found:
+  match = _WMCA_NAME.fullmatch(name)
+  if not match:
     raise DataError(f'{name!r} is not a WMCA video: client_session_presenter_type_pai')
-  client, _, _, kind, pai = found.groups()
+  client, _, _, kind, pai = match.groups()
   category = wmca_category(int(kind), int(pai))
   if category is None:
     raise DataError(f'{name}: WMCA has no type {kind} with instrument {pai}')
@@ -325,12 +329,12 @@ def wmca_video(name: str, modality: str = 'rgb', frame: str = '0') -> ParsedPath
   )
 
 
-def _wmca(found: re.Match) -> ParsedPath:
-  name, kind, frame = found.groups()
+def _wmca(match: re.Match) -> ParsedPath:
+  name, kind, frame = match.groups()
   return wmca_video(name, _MODALITY[kind], frame)
 
 
-# What a path must hold to be tried, the pattern, and what is made of a match.
+# (Texts of which a path must contain one, for speed; pattern; function of a match.)
 _LAYOUTS: tuple[tuple[tuple[str, ...], re.Pattern, Callable], ...] = (
   (('.rssdk',), _SURF, _surf),
   (('_1_', '_2_', '_3_'), _CEFA, _cefa),
