@@ -1,14 +1,14 @@
-"""Which data a paper trains on, tests on, and how it judges: data, no code.
+"""Protocols: the data on which a paper trains and tests, its thresholds and metrics. Data, no code.
 
-A protocol is named by `config.protocol`, with fields in brackets where it has some:
+A protocol is named by `config.protocol`, with its fields in parentheses:
 
   --config.protocol=flexmodal
   --config.protocol='cefa_1(ethnicity=CA)'
   --config.protocol='leave_one_attack_out(set=rendered_faces/surf_like, attack=eyes_flat)'
 
-`lookup.make_protocol` fills the fields in. Selections are lines of `protocols/selection.py`,
-over sets that `prepare` made; lists that are licensed stay with their users, whose builders turn
-them into columns (`grandtest`, `mm_fas_fold1`, ...).
+`lookup.make_protocol` fills in the fields. Selections (`protocols/selection.py`) are of sets that
+`prepare` made. Users keep licensed lists; builders turn them into columns (`grandtest`,
+`mm_fas_fold1`, ...).
 """
 
 from collections.abc import Mapping
@@ -18,21 +18,20 @@ FLEXMODAL_SUBSETS = ('rgb', 'rgb+depth', 'rgb+ir', 'rgb+depth+ir')
 
 
 class Protocol(NamedTuple):
-  """A way to train and to judge; `{field}` in a text is filled in.
+  """Data, thresholds and metrics of an experiment. `{field}` in a selection is filled in.
 
   Attributes:
-    source: the paper or document, and what of this is inferred or ours.
-    train, val: selections, several separated by commas. Checkpoints are chosen, and thresholds
-      fitted, on val alone.
+    source: the paper or document, and which parts are inferred or our own.
+    train, val: selections, several separated by commas. Checkpoints are selected and thresholds
+      fitted on val only.
     test: {name: selections}.
     threshold: {name of the test: rule of `thresholds.RULES`}.
-    subsets: of modalities that are reported; empty: all that the model serves.
-    metrics: of `results.json`, those that the papers report, for the printed table; the file has
+    subsets: of modalities that are reported; empty: all that the model supports.
+    metrics: of `results.json`, those of the printed table, as reported by the paper; the file has
       all.
-    fields: {field: values it may have}, the first its default; no values: it must be given, and
-      may be anything.
-    leaks: known leaks that this protocol has, as published or by its construction.
-    left_out: 'val' or tests none of whose attacks may be trained on.
+    fields: {field: its values}, the default first; without values, any value must be given.
+    leaks: known leaks of this protocol, as published or by construction.
+    left_out: 'val' or tests whose attacks must not be trained on.
   """
 
   source: str
@@ -49,7 +48,7 @@ class Protocol(NamedTuple):
 
 PROTOCOLS: dict[str, Protocol] = {}
 
-# FlexModal, and the same in miniature on the embedded set.
+# FlexModal, and the same on small rendered sets.
 _FLEXMODAL_METRICS = ('acer', 'apcer', 'bpcer', 'tpr@fpr=1e-2', 'tpr@fpr=1e-3')
 PROTOCOLS['flexmodal'] = Protocol(
   source='Yu et al., Flexible-Modal Face Anti-Spoofing: A Benchmark, CVPRW 2023, with redundant '
@@ -65,7 +64,7 @@ PROTOCOLS['flexmodal'] = Protocol(
   metrics=_FLEXMODAL_METRICS,
 )
 PROTOCOLS['flexmodal_published'] = Protocol(
-  source='The same, every row of the published lists counted, also redundant and leaked ones.',
+  source='The same with every row of the published lists, also redundant and leaked ones.',
   train='casia_surf/flexmodal_published:train, casia_cefa/flexmodal_published:train',
   val='casia_surf/flexmodal_published:val, casia_cefa/flexmodal_published:val',
   test={
@@ -78,7 +77,7 @@ PROTOCOLS['flexmodal_published'] = Protocol(
   leaks=('flexmodal_v1',),
 )
 PROTOCOLS['rendered_flexmodal'] = Protocol(
-  source='Ours: the structure of FlexModal on RENDERED faces; masks are a test of their own.',
+  source='Our own: the structure of FlexModal on RENDERED faces; masks are a separate test.',
   train='rendered_faces/surf_like{size}:train, rendered_faces/cefa_like{size}:train',
   val='rendered_faces/surf_like{size}:val, rendered_faces/cefa_like{size}:val',
   test={
@@ -92,10 +91,10 @@ PROTOCOLS['rendered_flexmodal'] = Protocol(
   fields={'size': ('', '_tiny')},
 )
 
-# CASIA-SURF: train on three ways of cutting a photo, be tested on three others.
+# CASIA-SURF: three kinds of cut photos are trained on, three others tested.
 _SURF_METRICS = ('tpr@fpr=1e-2', 'tpr@fpr=1e-3', 'tpr@fpr=1e-4', 'apcer', 'bpcer', 'acer')
 PROTOCOLS['casia_surf_official'] = Protocol(
-  source='Zhang et al., CASIA-SURF, CVPR 2019 and TBIOM 2020. The splits as handed out hold live '
+  source='Zhang et al., CASIA-SURF, CVPR 2019 and TBIOM 2020. The published splits hold live '
   'faces with attacks 4 to 6 (train) and 1 to 3 (val, test). The rule for the threshold is '
   'inferred; TPR@FPR has none.',
   train='{set}:train',
@@ -106,7 +105,7 @@ PROTOCOLS['casia_surf_official'] = Protocol(
   fields={'set': ('casia_surf/challenge', 'casia_surf/release')},
 )
 PROTOCOLS['casia_surf_official_crops'] = Protocol(
-  source='The same attacks left out, on the crops of FlexModal, whose lists mix all six.',
+  source='The same left-out attacks on the crops of FlexModal, whose lists mix all six.',
   train='casia_surf/flexmodal:train[species=bona_fide,04_en_b,05_enm_s,06_enm_b]',
   val='casia_surf/flexmodal:val[species=bona_fide,01_e_s,02_e_b,03_en_s]',
   test={'test': 'casia_surf/flexmodal:test[species=bona_fide,01_e_s,02_e_b,03_en_s]'},
@@ -114,15 +113,15 @@ PROTOCOLS['casia_surf_official_crops'] = Protocol(
   metrics=_SURF_METRICS,
 )
 
-# CeFA. Tests always include the masks, all of which the data set holds: the official lists name
-# 1,079 of its videos of 3D masks and 44 of silicone ones.
+# CeFA. Tests include all masks of the data set; the official lists name 1,079 of its videos of 3D
+# masks and 44 of silicone ones.
 _CEFA = {'set': ('casia_cefa/release',)}
 _CEFA_SOURCE = (
-  'Liu et al., CASIA-SURF CeFA, WACV 2021. The rule for the threshold is inferred; all masks are '
-  'in the test, where the official lists name a part. '
+  'Liu et al., CASIA-SURF CeFA, WACV 2021. The rule for the threshold is inferred; the '
+  'test has all masks, the official lists a part. '
 )
 PROTOCOLS['cefa_1'] = Protocol(
-  source=_CEFA_SOURCE + 'Protocol 1: an ethnicity that was not trained on.',
+  source=_CEFA_SOURCE + 'Protocol 1: an unseen ethnicity.',
   train='{set}:train[ethnicity={ethnicity}]',
   val='{set}:val[ethnicity={ethnicity}]',
   test={'test': '{set}:test[ethnicity!={ethnicity}], {set}:masks'},
@@ -131,7 +130,7 @@ PROTOCOLS['cefa_1'] = Protocol(
   fields={'ethnicity': ('AF', 'CA', 'EA'), **_CEFA},
 )
 PROTOCOLS['cefa_2'] = Protocol(
-  source=_CEFA_SOURCE + 'Protocol 2: an attack that was not trained on.',
+  source=_CEFA_SOURCE + 'Protocol 2: an unseen attack.',
   train='{set}:train[category=bona_fide,{attack}]',
   val='{set}:val[category=bona_fide,{attack}]',
   test={'test': '{set}:test[category!={attack}], {set}:masks'},
@@ -140,9 +139,8 @@ PROTOCOLS['cefa_2'] = Protocol(
   fields={'attack': ('print', 'replay'), **_CEFA},
 )
 PROTOCOLS['cefa_3'] = Protocol(
-  source=_CEFA_SOURCE + 'Protocol 3: a modality that was not trained on. Thresholds are fitted on '
-  'val under the modality that is tested, which the lists that we know of do not settle; the row '
-  'of the trained modality is the comparison.',
+  source=_CEFA_SOURCE + 'Protocol 3: an unseen modality. Thresholds are fitted on val under the '
+  'tested modality, which the lists do not specify; the trained modality is the comparison.',
   train='{set}:train[modalities={modality}]',
   val='{set}:val',
   test={'test': '{set}:test, {set}:masks'},
@@ -152,8 +150,8 @@ PROTOCOLS['cefa_3'] = Protocol(
   fields={'modality': ('rgb', 'depth', 'ir'), **_CEFA},
 )
 PROTOCOLS['cefa_4'] = Protocol(
-  source=_CEFA_SOURCE + 'Protocol 4: neither the ethnicity nor the attack was trained on. Which '
-  'attack is trained on (replay) follows from the counts of its lists.',
+  source=_CEFA_SOURCE + 'Protocol 4: an unseen ethnicity and an unseen attack. The attack that is '
+  'trained on (replay) follows from the counts of its lists.',
   train='{set}:train[ethnicity={ethnicity} & category=bona_fide,replay]',
   val='{set}:val[ethnicity={ethnicity} & category=bona_fide,replay]',
   test={'test': '{set}:test[ethnicity!={ethnicity} & category!=replay], {set}:masks'},
@@ -162,8 +160,8 @@ PROTOCOLS['cefa_4'] = Protocol(
   fields={'ethnicity': ('AF', 'CA', 'EA'), **_CEFA},
 )
 PROTOCOLS['cefa_5'] = Protocol(
-  source=_CEFA_SOURCE + 'Protocol 5: bias; trained on all, judged for each ethnicity. That it is '
-  'trained on all is inferred from its figures.',
+  source=_CEFA_SOURCE + 'Protocol 5: bias; trained on all, evaluated for each ethnicity. Training '
+  'on all is inferred from its figures.',
   train='{set}:train',
   val='{set}:val',
   test={
@@ -176,11 +174,11 @@ PROTOCOLS['cefa_5'] = Protocol(
   fields=_CEFA,
 )
 
-# WMCA. `set` has its split: the columns come from the protocol files of the data set.
+# WMCA. `set` includes the split; the columns come from the data set's protocol files.
 _WMCA = {'set': ('wmca/preprocessed:whole', 'wmca/flexmodal:test')}
 _WMCA_SOURCE = 'George et al., WMCA, TIFS 2019: the threshold where BPCER is 1 % on dev. '
 PROTOCOLS['wmca_grandtest'] = Protocol(
-  source=_WMCA_SOURCE + 'All attacks in every split, clients apart.',
+  source=_WMCA_SOURCE + 'All attacks in every split, clients disjoint.',
   train='{set}[grandtest=train]',
   val='{set}[grandtest=dev]',
   test={'eval': '{set}[grandtest=eval]'},
@@ -189,7 +187,7 @@ PROTOCOLS['wmca_grandtest'] = Protocol(
   fields=_WMCA,
 )
 PROTOCOLS['wmca_leave_one_out'] = Protocol(
-  source=_WMCA_SOURCE + 'One category is not trained on, and alone in the test.',
+  source=_WMCA_SOURCE + 'One category is not trained on, and is the only attack of the test.',
   train='{set}[LOO_{attack}=train]',
   val='{set}[LOO_{attack}=dev]',
   test={'eval': '{set}[LOO_{attack}=eval]'},
@@ -203,7 +201,7 @@ PROTOCOLS['wmca_leave_one_out'] = Protocol(
   },
 )
 
-# MMDG: train on some of CeFA (c), PADISI (p), CASIA-SURF (s), WMCA (w), be tested on another.
+# MMDG: trains on some of CeFA (c), PADISI (p), CASIA-SURF (s), WMCA (w), tests on others.
 _MMDG = {
   'c': tuple(f'casia_cefa/flexmodal:{split}' for split in ('train', 'val', 'test')),
   'p': tuple(f'padisi/face:whole[part0={split}]' for split in ('train', 'val', 'test')),
@@ -212,9 +210,9 @@ _MMDG = {
 }
 _MMDG_SOURCE = (
   'Lin et al., MMDG, CVPR 2024. Its list files are those of FlexModal (c, s), of WMCA (w) and of '
-  "PADISI's first fold (p). That training takes the train parts, and the test the target's test "
-  'part, is inferred; thresholds are fitted on the val parts of the sources, where later papers '
-  'of this line fit them on the test. '
+  "PADISI's first fold (p). Training on the train parts and testing on the target's test part is "
+  'inferred. Thresholds are fitted on the val parts of the sources; later papers of this line fit '
+  'them on the test. '
 )
 for _sources, _target, _numbers in (
   ('cps', 'w', '12'),
@@ -228,8 +226,8 @@ for _sources, _target, _numbers in (
     PROTOCOLS[f'mmdg_{_number}_{_sources}_{_target}'] = Protocol(
       source=_MMDG_SOURCE
       + {
-        '1': 'Protocol 1: all sensors, a data set that was not trained on.',
-        '2': 'Protocol 2: the same, with sensors missing at the test.',
+        '1': 'Protocol 1: all sensors, an unseen data set.',
+        '2': 'Protocol 2: the same, with sensors missing in the test.',
         '3': 'Protocol 3: two data sets to train on.',
       }[_number],
       train=', '.join(_MMDG[name][0] for name in _sources),
@@ -243,8 +241,8 @@ for _sources, _target, _numbers in (
 # MM-FAS: three folds, each without one of the three attacks of CASIA-SURF's training.
 PROTOCOLS['mm_fas_fold'] = Protocol(
   source='Parkin & Grinchuk, Recognizing Multi-Modal Face Spoofing with Face Recognition Networks, '
-  'CVPRW 2019: their fold lists, which `prepare` finds with --lists. The left-out attack is val, '
-  'where the source watched the official val, which is the test here. A person whose left-out '
+  'CVPRW 2019: their fold lists, which `prepare` reads with --lists. The left-out attack is val; '
+  'the source monitored the official val, which is the test here. A subject whose left-out '
   'attack is in val has other attacks in train, as in the source.',
   train='casia_surf/challenge:train[mm_fas_fold{fold}=train]',
   val='casia_surf/challenge:train[mm_fas_fold{fold}=val]',
@@ -256,7 +254,7 @@ PROTOCOLS['mm_fas_fold'] = Protocol(
   left_out=('val',),
 )
 PROTOCOLS['mm_fas_like'] = Protocol(
-  source='The same on any set, without lists: a third of the live people, and one attack, are val.',
+  source='The same on any set, without lists: a third of the live subjects and one attack are val.',
   train='{set}:{train}[species!=bona_fide,{attack}], '
   '{set}:{train}[species=bona_fide & subject%3!={part}]',
   val='{set}:{train}[species={attack}], {set}:{train}[species=bona_fide & subject%3={part}]',
@@ -276,9 +274,8 @@ PROTOCOLS['mm_fas_like'] = Protocol(
 
 _CUT = 'eyes_nose_curved,eyes_nose_mouth_flat,eyes_nose_mouth_curved'  # 4 to 6 of CASIA-SURF
 PROTOCOLS['rendered_mm_fas'] = Protocol(
-  source="MM-FAS's folds on RENDERED faces: CASIA-SURF's attacks 4 to 6 are trained on but for the "
-  'one that is left out, 1 to 3 never; `dev` is what members of all folds are compared and '
-  'averaged by.',
+  source="MM-FAS's folds on RENDERED faces: CASIA-SURF's attacks 4 to 6 are trained on except the "
+  'left-out one, 1 to 3 never; members of all folds are compared and averaged on `dev`.',
   train='rendered_faces/surf_like{size}:train[species=' + _CUT + ' & species!={attack}], '
   'rendered_faces/surf_like{size}:train[species=bona_fide & subject%3!={part}]',
   val='rendered_faces/surf_like{size}:train[species={attack}], '
@@ -297,7 +294,7 @@ PROTOCOLS['rendered_mm_fas'] = Protocol(
   left_out=('val',),
 )
 
-# Any set that has splits, and any of its species.
+# Any set with splits, and any of its species.
 PROTOCOLS['splits'] = Protocol(
   source="Common practice: the set's own splits.",
   train='{set}:{train}',
@@ -307,7 +304,7 @@ PROTOCOLS['splits'] = Protocol(
   fields={'set': (), 'train': ('train',), 'val': ('val',), 'test': ('test',)},
 )
 PROTOCOLS['leave_one_attack_out'] = Protocol(
-  source='Common practice: one species is neither trained on nor in val, and tested by itself.',
+  source='Common practice: one species is in neither train nor val, and has its own test.',
   train='{set}:{train}[species!={attack}]',
   val='{set}:{val}[species!={attack}]',
   test={

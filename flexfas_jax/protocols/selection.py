@@ -1,7 +1,7 @@
-"""Which examples of a prepared set: `set/config:split[field=a,b & other!=c]`.
+"""Selects examples of a prepared set: `set/config:split[field=a,b & other!=c]`.
 
-A selection is one line of text, so that protocols are data, and a config or a command line can
-name any part of any set:
+A selection is one line of text: protocols are data, and a config or a command line can name any
+part of any set:
 
   casia_cefa/release:train[ethnicity=AF]
   casia_surf/flexmodal:train[species!=04_en_b]
@@ -11,9 +11,9 @@ name any part of any set:
 A field is a column of the set's `manifest.csv`, or one of these:
 
 - `species`, `category`: `attack_type`, `attack_category`, or `bona_fide`;
-- `subject%N`: a person's place among N parts, the same on every machine;
-- `in`: a protocol list file that names the triplets;
-- `modalities`: keeps these sensors alone, in every example.
+- `subject%N`: the part, 0 to N - 1, of a subject, the same on every machine;
+- `in`: a protocol list that names the triplets;
+- `modalities`: keeps only these sensors, in every example.
 """
 
 import hashlib
@@ -26,8 +26,10 @@ import numpy as np
 from flexfas_jax import identity
 from flexfas_jax.errors import ConfigError
 
-_SHOWN = 12  # values that an error lists
-_FORM = 'write set/config:split, or set/config:split[field=a,b & other!=c]'
+_MAX_LISTED = 12  # values that an error lists
+_SYNTAX = 'write set/config:split, or set/config:split[field=a,b & other!=c]'
+
+Columns = Mapping[str, Sequence[str]]
 
 
 class Condition(NamedTuple):
@@ -35,42 +37,42 @@ class Condition(NamedTuple):
 
   field: str
   parts: int  # N of `subject%N`, else 0
-  wanted: bool  # = or !=
+  equal: bool  # = or !=
   values: tuple[str, ...]
 
 
 class Selection(NamedTuple):
-  """A part of a prepared set."""
+  """A parsed selection."""
 
   text: str
   dataset: str  # set/config
   split: str
   conditions: tuple[Condition, ...]
-  modalities: tuple[str, ...] | None  # None: as they are
+  modalities: tuple[str, ...] | None  # None: all
 
 
 def split_selections(names: str | Sequence[str]) -> list[str]:
-  """Several selections in one text, at its commas outside brackets; a list is as it is."""
+  """Splits a text at its commas outside brackets; a sequence is returned as a list."""
   if not isinstance(names, str):
     return list(names)
   return [name.strip() for name in re.split(r',(?![^\[]*\])', names) if name.strip()]
 
 
 def parse(text: str) -> Selection:
-  """One selection.
+  """Parses one selection.
 
   Raises:
-    ConfigError: another form.
+    ConfigError: invalid syntax.
   """
-  found = re.fullmatch(r'([^\s:\[\]]+):([\w-]+)(?:\[(.*)\])?', text.strip())
-  if not found:
-    raise ConfigError(f'{text!r} names no split; {_FORM}')
-  dataset, split, inside = found.groups()
+  match = re.fullmatch(r'([^\s:\[\]]+):([\w-]+)(?:\[(.*)\])?', text.strip())
+  if not match:
+    raise ConfigError(f'{text!r} names no split; {_SYNTAX}')
+  dataset, split, terms = match.groups()
   conditions, modalities = [], None
-  for term in inside.split('&') if inside is not None else ():
+  for term in terms.split('&') if terms is not None else ():
     match = re.fullmatch(r'\s*([\w@.-]+)(?:%(\d+))?\s*(!?=)\s*([^=&]*?)\s*', term)
     if not match:
-      raise ConfigError(f'{text!r}: {term.strip()!r} is no condition; {_FORM}')
+      raise ConfigError(f'{text!r}: {term.strip()!r} is no condition; {_SYNTAX}')
     field, parts, sign, values = match.groups()
     values = tuple(value.strip() for value in values.split(','))
     if field == 'modalities':
@@ -79,31 +81,31 @@ def parse(text: str) -> Selection:
       modalities = values
       continue
     if parts is not None and (field != 'subject' or int(parts) < 2):
-      raise ConfigError(f'{text!r}: only subject%N is known, N at least 2')
+      raise ConfigError(f'{text!r}: write subject%N, with N at least 2; no other field has parts')
     conditions.append(Condition(field, int(parts or 0), sign == '=', values))
   return Selection(text.strip(), dataset, split, tuple(conditions), modalities)
 
 
 def part_of(subject: str, parts: int) -> int:
-  """The part, 0 to parts - 1, that a person is in; depends on nothing but the name."""
-  (subject,) = identity.canonical([subject])  # two spellings of a name are in one part
+  """The part, 0 to parts - 1, of a subject; it depends only on the name."""
+  (subject,) = identity.canonical([subject])  # spellings of a name are in one part
   return int.from_bytes(hashlib.sha256(subject.encode()).digest()[:8], 'big') % parts
 
 
 def select(
   selection: Selection,
-  columns: Mapping[str, Sequence[str]],
-  known: Mapping[str, Sequence[str]],
+  columns: Columns,
+  all_columns: Columns,
   read_ids: Callable[[str], set[str]],
 ) -> np.ndarray:
-  """The places of the examples that a selection names.
+  """The indices of the selected examples.
 
   Args:
     selection: its conditions.
     columns: {field: value of each example of the split}, of the manifest.
-    known: the same of all splits of the set. A value that none has is a slip of the pen, which
-      with != would quietly leave nothing out.
-    read_ids: gives the ids that a list file names.
+    all_columns: the same of all splits of the set. A value that occurs in none is refused: with
+      !=, a typing error would silently leave nothing out.
+    read_ids: returns the ids that a list file names.
 
   Returns:
     [n] int64, ascending.
@@ -111,48 +113,65 @@ def select(
   Raises:
     ConfigError: an unknown field or value.
   """
-  length = len(columns['id'])
-  keep = np.ones(length, bool)
+  selected = np.ones(len(columns['id']), bool)
   for condition in selection.conditions:
-    keep &= _meets(selection, condition, columns, known, read_ids) == condition.wanted
-  return np.flatnonzero(keep)
+    if condition.field == 'in':
+      matches = _match_ids(condition, columns, read_ids)
+    elif condition.parts:
+      matches = _match_parts(selection, condition, columns)
+    else:
+      matches = _match_values(selection, condition, columns, all_columns)
+    selected &= matches == condition.equal
+  return np.flatnonzero(selected)
 
 
-def _meets(selection, condition: Condition, columns, known, read_ids) -> np.ndarray:
-  if condition.field == 'in':
-    ids = set(identity.canonical([*set().union(*map(read_ids, condition.values))]))
-    # Whoever writes a list of one's own need not put the data set's name before the ids.
-    own = zip(*map(identity.canonical, (columns['id'], columns['dataset'])), strict=True)
-    return np.array([one in ids or one.removeprefix(f'{of}/') in ids for one, of in own], bool)
-  if condition.parts:
-    if wrong := [v for v in condition.values if not v.isdigit() or int(v) >= condition.parts]:
-      raise ConfigError(
-        f'{selection.text}: {wrong[0]!r} is no part of {condition.parts}; they are 0 to '
-        f'{condition.parts - 1}'
-      )
-    wanted = set(map(int, condition.values))
-    of = {s: part_of(s, condition.parts) in wanted for s in set(columns['subject'])}
-    return np.array([of[s] for s in columns['subject']], bool)
-  everywhere = set(identity.canonical(_values(selection, condition.field, known)))
-  wanted = set(identity.canonical(condition.values))
-  if wrong := sorted(wanted - everywhere):
-    has = sorted(everywhere)
-    more = f' and {len(has) - _SHOWN} more' if len(has) > _SHOWN else ''
+def _match_ids(
+  condition: Condition, columns: Columns, read_ids: Callable[[str], set[str]]
+) -> np.ndarray:
+  listed = set(identity.canonical([*set().union(*map(read_ids, condition.values))]))
+  ids, datasets = identity.canonical(columns['id']), identity.canonical(columns['dataset'])
+  # Lists may omit the data set's name before the ids.
+  return np.array(
+    [
+      id_ in listed or id_.removeprefix(f'{dataset}/') in listed
+      for id_, dataset in zip(ids, datasets, strict=True)
+    ],
+    bool,
+  )
+
+
+def _match_parts(selection: Selection, condition: Condition, columns: Columns) -> np.ndarray:
+  n = condition.parts
+  if invalid := [v for v in condition.values if not v.isdigit() or int(v) >= n]:
+    raise ConfigError(f'{selection.text}: {invalid[0]!r} is no part of {n}; they are 0 to {n - 1}')
+  parts = set(map(int, condition.values))
+  matches = {s: part_of(s, n) in parts for s in set(columns['subject'])}
+  return np.array([matches[subject] for subject in columns['subject']], bool)
+
+
+def _match_values(
+  selection: Selection, condition: Condition, columns: Columns, all_columns: Columns
+) -> np.ndarray:
+  field = condition.field
+  existing = set(identity.canonical(_values(selection, field, all_columns)))
+  values = set(identity.canonical(condition.values))
+  if unknown := sorted(values - existing):
+    names = [value or '(empty)' for value in sorted(existing)]
+    more = f' and {len(names) - _MAX_LISTED} more' if len(names) > _MAX_LISTED else ''
     raise ConfigError(
-      f'{selection.text}: {selection.dataset} has no {condition.field} {wrong[0]!r}; it has: '
-      f'{", ".join(v or "(empty)" for v in has[:_SHOWN])}{more}'
+      f'{selection.text}: {selection.dataset} has no {field} {unknown[0]!r}; it has: '
+      f'{", ".join(names[:_MAX_LISTED])}{more}'
     )
-  values = identity.canonical(_values(selection, condition.field, columns))
-  return np.array([value in wanted for value in values], bool)
+  column = identity.canonical(_values(selection, field, columns))
+  return np.array([value in values for value in column], bool)
 
 
-def _values(selection, field: str, columns) -> list[str]:
-  of = {'species': 'attack_type', 'category': 'attack_category'}.get(field)
-  if of:
-    labels, kinds = columns['label'], columns[of]
+def _values(selection: Selection, field: str, columns: Columns) -> list[str]:
+  attack_field = {'species': 'attack_type', 'category': 'attack_category'}.get(field)
+  if attack_field:
     return [
-      'bona_fide' if label == 'bona_fide' else kind or 'unknown'
-      for label, kind in zip(labels, kinds, strict=True)
+      'bona_fide' if label == 'bona_fide' else attack or 'unknown'
+      for label, attack in zip(columns['label'], columns[attack_field], strict=True)
     ]
   if field not in columns:
     raise ConfigError(

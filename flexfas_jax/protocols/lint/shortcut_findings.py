@@ -1,4 +1,4 @@
-"""Findings of the rule 'shortcut': properties of rows and files that predict the label."""
+"""Findings of the rule 'shortcut': facts about rows and files that predict the label."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
