@@ -219,20 +219,40 @@ def scan(
   Raises:
     DataError: a file that cannot be read, or is not text in UTF-8.
   """
+
+  def report(first: int, last: int, error: csv.Error) -> None:
+    found(layout.line + last, f'a quoted cell that is not ended or malformed ({error})')
+
   with _opened(Path(path)) as file:
     reader = _reader(file, layout)
-    while True:
-      try:
-        for row in filter(any, reader):
-          line = layout.line + reader.line_num
-          if text := _misfit(layout, row):
-            found(line, text)
-          else:
-            yield line, [cell.strip() for cell in row[: len(layout.names)]]
-        return
-      except csv.Error as error:
-        line = layout.line + reader.line_num
-        found(line, f'a quoted cell that is not ended or goes wrong ({error})')
+    for _, row in read_well_formed(reader, report):
+      line = layout.line + reader.line_num
+      if text := _misfit(layout, row):
+        found(line, text)
+      else:
+        yield line, [cell.strip() for cell in row[: len(layout.names)]]
+
+
+def read_well_formed(
+  reader, report: Callable[[int, int, csv.Error], None]
+) -> Iterator[tuple[int, list[str]]]:
+  """Yields (first line, cells) of every row that is not blank; continues behind malformed rows.
+
+  Args:
+    reader: a `csv.reader`; its lines are counted from 1.
+    report: called with (first line, last line, error) of a malformed row.
+  """
+  line = 1
+  while True:
+    try:
+      for cells in reader:
+        if any(map(str.strip, cells)):
+          yield line, cells
+        line = reader.line_num + 1
+      return
+    except csv.Error as error:
+      report(line, reader.line_num, error)
+      line = reader.line_num + 1
 
 
 def line_number(path: str | os.PathLike, layout: Layout, row: int) -> int:

@@ -220,16 +220,9 @@ def _split_lines(file) -> Iterator[tuple[int, list[str]]]:
 
 
 def _parse_csv(file, delimiter: str, report: ReportFault) -> Iterator[tuple[int, list[str]]]:
+  def report_malformed(first: int, last: int, error: csv.Error) -> None:
+    lines = f'{first} to {last}' if last > first else first
+    report('row', first, f'lines {lines} have a quoted cell that is not ended ({error})')
+
   reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
-  line = 1  # where a row starts: a quoted cell may have several lines
-  while True:
-    try:
-      for cells in reader:
-        if any(map(str.strip, cells)):
-          yield line, cells
-        line = reader.line_num + 1
-      return
-    except csv.Error as error:
-      until = f' to {reader.line_num}' if reader.line_num > line else ''
-      report('row', line, f'lines {line}{until} have a quoted cell that is not ended ({error})')
-      line = reader.line_num + 1
+  return csv_dialect.read_well_formed(reader, report_malformed)

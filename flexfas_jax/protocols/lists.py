@@ -1,4 +1,4 @@
-"""Rows of protocol lists and manifests, completed by what their paths say.
+"""Rows of protocol lists and manifests, completed from their paths.
 
 Each row names the files of one triplet. Dataset, subject, video, split and attack come from its
 columns, or else from the path if `path_layouts` knows its layout. `list_format` describes the

@@ -150,7 +150,7 @@ def _describe_alternative(root: str | os.PathLike, path: str) -> str:
   try:
     with os.scandir(folder) as entries:
       same_stem = (e.name for e in entries if os.path.splitext(e.name)[0] == stem)
-      other = next((found for found in same_stem if found != name), '')
+      other = next((entry for entry in same_stem if entry != name), '')
   except OSError:
     other = ''
   if other:
