@@ -51,11 +51,11 @@ def test_every_file_has_a_recipe_for_a_laptop_and_a_papers():
 def test_a_config_fits_together(file, recipe):
   module = load(file)
   config = module.get_config(recipe)
-  config, protocol = setup.with_protocol(config)
+  config, protocol = setup.apply_protocol(config)
   target = subjects.target_column(config)
   assert (protocol is None) == (recipe == 'embedded' or bool(target))
   fields = config.to_dict()
-  model = flexmodal.build(**setup.with_classes(fields['model'], 3 if target else None))
+  model = flexmodal.build(**setup.fill_class_count(fields['model'], 3 if target else None))
   assert setup.scored_subsets(model, protocol)
   tx, schedule = optimizers.build(
     fields['optimizer'], fields['schedule'], config.steps, config.clip_norm

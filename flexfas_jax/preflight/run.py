@@ -232,7 +232,7 @@ def compile_step(experiment: setup.Experiment, text: str) -> tuple[int | None, A
   Returns:
     (bytes that a chip needs, compiled); None for the latter if they exceed the memory.
   """
-  lowered = setup.step_fn(experiment).lower(
+  lowered = setup.make_step(experiment).lower(
     experiment.abstract, setup.abstract_batch(experiment), setup.abstract_key(experiment)
   )
   try:
@@ -329,7 +329,7 @@ def step_flops(experiment: setup.Experiment) -> float:
     setup.abstract_batch(experiment),
     setup.abstract_key(experiment),
   )
-  return float(count_flops(setup.step_fn(experiment), *arguments))
+  return float(count_flops(setup.make_step(experiment), *arguments))
 
 
 def cuda_row(experiment: setup.Experiment) -> dict[str, Any]:
@@ -337,7 +337,7 @@ def cuda_row(experiment: setup.Experiment) -> dict[str, Any]:
   row = _row('cuda', 'cuda', experiment)
   start = time.perf_counter()
   with _progress('lowering for cuda'):
-    jax.export.export(setup.step_fn(experiment), platforms=['cuda'])(
+    jax.export.export(setup.make_step(experiment), platforms=['cuda'])(
       experiment.abstract, setup.abstract_batch(experiment), setup.abstract_key(experiment)
     )
   return row | {

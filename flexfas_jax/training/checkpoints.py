@@ -56,11 +56,11 @@ class Checkpoints:
 
   def _open(self) -> ocp.CheckpointManager:
     try:
-      return self._opened()
+      return self._make_manager()
     except Exception as error:  # of the file system, or a parser's
       raise StateError(f'{self._folder} cannot be opened ({_first_line(error)})') from error
 
-  def _opened(self) -> ocp.CheckpointManager:
+  def _make_manager(self) -> ocp.CheckpointManager:
     policies = ocp.checkpoint_managers
     # Reversed, the lowest value comes last; of equal ones the newest.
     best = policies.BestN(
@@ -224,7 +224,7 @@ class Checkpoints:
 
   def verify(self, step: int) -> None:
     """Raises a StateError if a step differs from what was written; the first process reads it."""
-    why = digests.damage(self._folder / str(step)) if distributed.is_first() else ''
+    why = digests.find_damage(self._folder / str(step)) if distributed.is_first() else ''
     if why := distributed.broadcast_str(why):
       raise StateError(
         f'the checkpoint {self._folder / str(step)} is damaged ({why}); delete it to continue '
@@ -384,7 +384,7 @@ def _quarantine_corrupt(folder: pathlib.Path, strict: bool, warn) -> None:
   _unstash(folder)
   steps = sorted((f for f in folder.glob('*') if f.name.isdigit()), key=lambda f: int(f.name))
   damaged = []
-  while steps and (why := digests.damage(steps[-1])):
+  while steps and (why := digests.find_damage(steps[-1])):
     damaged.append(steps.pop())
     if strict:
       raise StateError(

@@ -56,12 +56,12 @@ def inspect(config: ConfigDict, train: bool = True, test: bool = True) -> Inspec
     train, test: whether these sets are needed.
   """
   try:
-    config, _ = setup.with_protocol(config)
+    config, _ = setup.apply_protocol(config)
     target = subjects.target_column(config)
   except ConfigError:
     return Inspection([])  # `setup.build` reports it
   sides = {'val': config.val} | ({'train': config.train} if train else {})
-  sides |= {f'test.{name}': names for name, names in tests_of(config)} if test else {}
+  sides |= {f'test.{name}': names for name, names in sorted_tests(config)} if test else {}
   opened, fields_of = {}, {}  # fields_of: {message: (kind, fields)}, each problem once
   for side, names in sides.items():
     opened[side], found = _try_open(names, config.data_dir, target)
@@ -165,7 +165,7 @@ def open_all(
   if not target:
     _check_both_classes(val)
   train_source = open_set('train', config.train, train)
-  tests = {name: open_set(name, names, test) for name, names in tests_of(config)}
+  tests = {name: open_set(name, names, test) for name, names in sorted_tests(config)}
   opened = {'train': train_source, 'val': val, **tests}
   opened = {name: source for name, source in opened.items() if source}
   notes += _check_leakage(config, opened, pretraining, compare_images=not target)
@@ -258,7 +258,7 @@ def _images(source: sources.Source, columns: Mapping[str, Sequence[str]]) -> lea
   return leakage.ImageSet(columns, source.digests, lambda row, m: source[row][m])
 
 
-def tests_of(config: ConfigDict) -> list[tuple[str, str]]:
+def sorted_tests(config: ConfigDict) -> list[tuple[str, str]]:
   """(name, selections) of the test sets, 'intra' first; a ConfigDict loses their order."""
   return sorted(config.test.items(), key=lambda test: test[0] != 'intra')
 

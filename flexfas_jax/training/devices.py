@@ -12,7 +12,7 @@ from flexfas_jax.errors import ConfigError
 ACCELERATORS = ('/dev/nvidia0', '/dev/accel0', '/dev/vfio/0')
 
 
-def find(accelerators: Sequence[str] = ACCELERATORS) -> list[jax.Device]:
+def find_devices(accelerators: Sequence[str] = ACCELERATORS) -> list[jax.Device]:
   """All devices of all processes.
 
   Args:

@@ -11,22 +11,22 @@ from flexfas_jax.files import write_text
 from flexfas_jax.models.weights import hashing
 from flexfas_jax.training import distributed
 
-NAME = 'digests.json'
+FILE = 'digests.json'
 
 
 def write(folder: pathlib.Path) -> None:
   """Writes the SHA-256 of every file into a checkpoint's folder."""
   digests = {name: _digest(folder / name) for name in _files(folder)}
-  write_text(folder / NAME, json.dumps(digests, indent=1) + '\n')
+  write_text(folder / FILE, json.dumps(digests, indent=1) + '\n')
 
 
-def damage(folder: pathlib.Path) -> str:
+def find_damage(folder: pathlib.Path) -> str:
   """Describes the first file that differs from what was written; '' if none does."""
   try:
-    digests = json.loads((folder / NAME).read_text(encoding='utf-8'))
+    digests = json.loads((folder / FILE).read_text(encoding='utf-8'))
     assert digests and isinstance(digests, dict)
   except (OSError, ValueError, AssertionError):
-    return f'{NAME} is missing or damaged'
+    return f'{FILE} is missing or damaged'
   if missing := sorted(digests.keys() - set(_files(folder))):
     return f'{missing[0]} is missing'
   for name, digest in digests.items():
@@ -38,7 +38,7 @@ def damage(folder: pathlib.Path) -> str:
   return ''
 
 
-def of_weights(variables) -> str:
+def hash_weights(variables) -> str:
   """SHA-256 of a model's parameter names and values."""
   return hashing.hash_weights(variables, distributed.gather_to_host)
 

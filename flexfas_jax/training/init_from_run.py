@@ -30,7 +30,7 @@ class PretrainedInit(NamedTuple):
   record: dict
 
 
-def none() -> PretrainedInit:
+def no_pretraining() -> PretrainedInit:
   """For a run that starts from random values or resumes."""
   return PretrainedInit({}, '', {})
 
@@ -97,13 +97,13 @@ def load(experiment: setup.Experiment, folder: pathlib.Path) -> PretrainedInit:
     raise StateError(f'{source_folder} holds no checkpoint; train it first')
   checkpoints.verify(step)
   variables = checkpoints.restore_variables(step, sharding.replicated(experiment.mesh))
-  digest = digests.of_weights(variables)
+  digest = digests.hash_weights(variables)
   if source.sha256 not in (None, digest):
     raise StateError(
       f'the weights of {source_folder}, step {step}, have the hash {digest}, but '
       f'config.pretrained.sha256 is {source.sha256}'
     )
-  own = setup.variables_of(experiment.abstract)
+  own = setup.model_variables(experiment.abstract)
   if source.into == 'all':
     matched = transfer.match_all(own, variables)
   else:

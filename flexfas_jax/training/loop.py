@@ -289,12 +289,12 @@ def _load_pretrained(run: _Run) -> init_from_run.PretrainedInit:
   """The initial weights that the config names; a resumed run needs none."""
   experiment, checkpoints = run.experiment, run.folder / 'checkpoints'
   if experiment.pretrained is None:
-    return init_from_run.none()
+    return init_from_run.no_pretraining()
   if checkpoints.is_dir() and Checkpoints(checkpoints, run.task.metric, read_only=True).latest():
-    return init_from_run.none()
+    return init_from_run.no_pretraining()
   if experiment.pretrained.architecture == transfer.OWN_RUN:
     return init_from_run.load(experiment, run.folder)
-  variables = setup.variables_of(experiment.abstract)
+  variables = setup.model_variables(experiment.abstract)
   arrays, summary = transfer.load(experiment.pretrained, variables)
   return init_from_run.PretrainedInit(arrays, summary, record={})
 
@@ -311,7 +311,7 @@ def _make_batches(experiment: setup.Experiment, source: sources.Source):
     experiment.map_size,
     resize=experiment.preprocess.resize,
   )
-  rows = sharding.rows(experiment.mesh, config.batch_size)
+  rows = sharding.local_rows(experiment.mesh, config.batch_size)
   return pipeline.train_batches(source, preprocess, config.batch_size, config.seed, rows)
 
 
@@ -360,7 +360,7 @@ def _initial_state(
       experiment.init, out_shardings=setup.shardings(experiment), compiler_options=options
     )
     state = init(named_key(root_key, 'init'))
-  state = state.replace(**transfer.assign(setup.variables_of(state), pretrained.arrays))
+  state = state.replace(**transfer.assign(setup.model_variables(state), pretrained.arrays))
   pretrained.arrays.clear()  # ViT-L's take more than a gigabyte
   return state
 
@@ -420,7 +420,7 @@ def _run_steps(training: _Training, state, batches, start: int) -> None:
 
 def _compile_step(experiment: setup.Experiment) -> Callable:
   batch, key = setup.abstract_batch(experiment), setup.abstract_key(experiment)
-  return setup.step_fn(experiment).lower(experiment.abstract, batch, key).compile()
+  return setup.make_step(experiment).lower(experiment.abstract, batch, key).compile()
 
 
 def _is_running(metrics: dict[str, jax.Array]) -> bool:
@@ -444,7 +444,7 @@ def _evaluate_val(training: _Training, step: int, state, batches) -> None:
     metrics = run.task.val_metrics(
       run.experiment,
       run.scorer,
-      setup.variables_of(state),
+      setup.model_variables(state),
       run.data.val,
       training.preemption.reached,
     )

@@ -129,9 +129,9 @@ def build(
 
   Args:
     optimizer: {'name': a key of `OPTIMIZERS`, **its arguments}; for all of them also 'freeze':
-      patterns of parameter names (`paths_of`) that get no update, no decay, no optimizer state and
-      no part in the clipped norm (batch statistics still follow the data); and 'rates': {pattern:
-      factor} of the learning rate, decay included; several that match are multiplied.
+      patterns of names (`parameter_paths`) whose parameters get no update, no decay, no optimizer
+      state and no part in the clipped norm (batch statistics still follow the data); and 'rates':
+      {pattern: factor} of the learning rate, decay included; several that match are multiplied.
     schedule: {'name': a key of `SCHEDULES`, 'peak': learning rate, **its arguments}.
     steps: of the whole training.
     clip_norm: a larger global gradient norm is scaled down to this one; None: never.
@@ -159,7 +159,7 @@ def build(
   return tx, rate
 
 
-def paths_of(params) -> list[str]:
+def parameter_paths(params) -> list[str]:
   """The names of all parameters, e.g. 'streams_rgb/stage_1/conv/kernel'."""
   return [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
 
@@ -174,7 +174,7 @@ def check_names(optimizer: Mapping, params) -> None:
   Raises:
     ConfigError: a pattern matches nothing, or all parameters are frozen.
   """
-  paths = paths_of(params)
+  paths = parameter_paths(params)
   parts = {'/'.join(p.split('/')[: n + 1]) for p in paths for n in range(p.count('/') + 1)}
   for field in ('freeze', 'rates'):
     patterns = optimizer.get(field, ())

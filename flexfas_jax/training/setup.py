@@ -23,7 +23,7 @@ from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import transfer
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training import sharding, subjects
-from flexfas_jax.training.devices import find as find_devices
+from flexfas_jax.training.devices import find_devices
 from flexfas_jax.training.step import init_state, train_step
 
 
@@ -86,7 +86,7 @@ def build(
   found: list[FlexfasError] = []
   attempt = functools.partial(errors.attempt, found)
   target = attempt('config.task', subjects.target_column, config) or ''
-  config, protocol = attempt('config.protocol', with_protocol, config) or (config, None)
+  config, protocol = attempt('config.protocol', apply_protocol, config) or (config, None)
   if target and protocol:
     found.append(
       ConfigError(f'config.protocol = {config.protocol!r} is for attacks, not for identities')
@@ -120,7 +120,7 @@ def build(
   map_size = pretrained = None
   if abstract is not None:
     attempt('config.optimizer', optimizers.check_names, fields['optimizer'], abstract.params)
-    variables = variables_of(abstract)
+    variables = model_variables(abstract)
     if loss:
       map_size = attempt('config.loss', check_shapes, model, loss, variables, target)
     source = fields.get('pretrained')
@@ -171,13 +171,13 @@ def _check_plain_fields(
   attempt('', _check_arguments, 'config.view', geometry.draw_view, fields['view'], 'rng')
   for modality, changes in fields['photometric'].items():
     attempt('', _check_photometric, modality, changes)
-  attempt('config.member', member_of, config)
+  attempt('config.member', member_fields, config)
   for name in config.test if not target else ():
     attempt(f'config.threshold.{name}', _check_rule, config, name)
 
 
 def _model(fields: dict, classes: int | None) -> flexmodal.Model:
-  return flexmodal.build(**with_classes(fields, classes))
+  return flexmodal.build(**fill_class_count(fields, classes))
 
 
 def _mesh(fields: dict, devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
@@ -213,7 +213,7 @@ def _check_arguments(where: str, function, fields: dict, *others: str) -> None:
     raise ConfigError(f'{where} has no field {unknown[0]!r}; it has: {", ".join(parameters)}')
 
 
-def member_of(config: ConfigDict) -> dict[str, str | int]:
+def member_fields(config: ConfigDict) -> dict[str, str | int]:
   """Network, seed and fold of an ensemble's member, for score file headers; {} if it is none.
 
   Raises:
@@ -233,7 +233,7 @@ def member_of(config: ConfigDict) -> dict[str, str | int]:
   return {'network': fields['network'], 'seed': config.seed} | ({'fold': fold} if fold else {})
 
 
-def with_classes(model: dict, classes: int | None) -> dict:
+def fill_class_count(model: dict, classes: int | None) -> dict:
   """The fields of a model; a head with `identities` = 0 gets the number of classes.
 
   Raises:
@@ -250,7 +250,7 @@ def with_classes(model: dict, classes: int | None) -> dict:
   return {**model, 'head': {**head, 'identities': classes}}
 
 
-def step_fn(experiment: Experiment):
+def make_step(experiment: Experiment):
   """The training step under `jit`: (state, batch, root key) -> (state, metrics); donates state."""
   return jax.jit(
     functools.partial(
@@ -274,7 +274,7 @@ def shardings(experiment: Experiment):
 def abstract_batch(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes and shardings of the global training batch."""
   B, place = experiment.config.batch_size, sharding.batch_sharding(experiment.mesh)
-  batch = _batch_of(experiment.model, experiment.map_size, B, experiment.target)
+  batch = _abstract_batch(experiment.model, experiment.map_size, B, experiment.target)
   return {
     name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
     for name, leaf in batch.items()
@@ -287,12 +287,12 @@ def abstract_key(experiment: Experiment) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.replicated(experiment.mesh))
 
 
-def variables_of(state) -> dict:
+def model_variables(state) -> dict:
   """The model's variables in a state."""
   return {'params': state.params, 'batch_stats': state.batch_stats}
 
 
-def with_protocol(config: ConfigDict):
+def apply_protocol(config: ConfigDict):
   """(the config with its protocol's selections and threshold rules, the protocol or None)."""
   if not config.get('protocol'):
     return config, None
@@ -337,7 +337,7 @@ def check_shapes(model: flexmodal.Model, loss, variables, target: str = '') -> i
   Raises:
     ConfigError: they do not fit.
   """
-  batch = _batch_of(model, None, 2, target)
+  batch = _abstract_batch(model, None, 2, target)
   outputs, _ = jax.eval_shape(model.apply, variables, batch, jax.random.key(0))
   if target and outputs.get('cosine') is None:
     raise ConfigError(
@@ -355,11 +355,11 @@ def check_shapes(model: flexmodal.Model, loss, variables, target: str = '') -> i
     _, side, width = outputs['map'].shape
     if side != width:
       raise ConfigError(f"the head's map is {side} x {width}, but target maps are square")
-  jax.eval_shape(loss, outputs, _batch_of(model, side, 2, target))
+  jax.eval_shape(loss, outputs, _abstract_batch(model, side, 2, target))
   return side
 
 
-def _batch_of(model: flexmodal.Model, map_size: int | None, B: int, target: str) -> dict:
+def _abstract_batch(model: flexmodal.Model, map_size: int | None, B: int, target: str) -> dict:
   """Shapes of a batch of B samples."""
   size = model.image_size
   shapes = {m: (B, size, size, schema.channels(m)) for m in model.modalities}

@@ -76,7 +76,7 @@ def check_batch(batch_size: int, mesh: Mesh, field: str, accumulate: int = 1) ->
     )
 
 
-def rows(mesh: Mesh, batch_size: int, process: int | None = None) -> np.ndarray:
+def local_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> np.ndarray:
   """The rows of the global batch that a process's devices hold, ascending: [b] int.
 
   On a torus, the devices of a host need not be adjacent in the mesh.
@@ -92,5 +92,5 @@ def rows(mesh: Mesh, batch_size: int, process: int | None = None) -> np.ndarray:
 
 
 def place_batch(batch, mesh: Mesh):
-  """A global array from each process's part of the batch: the rows of `rows`."""
+  """A global array from each process's part of the batch: the rows of `local_rows`."""
   return jax.make_array_from_process_local_data(batch_sharding(mesh), batch)

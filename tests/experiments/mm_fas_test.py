@@ -61,8 +61,8 @@ def test_every_command_is_a_config_that_fits(monkeypatch, tmp_path):
   seen = set()
   for run in members:
     config = config_of(run.command[2:], monkeypatch)
-    protocol = setup.with_protocol(config)[1]
-    assert setup.member_of(config) == {
+    protocol = setup.apply_protocol(config)[1]
+    assert setup.member_fields(config) == {
       'network': run.name.partition('_seed')[0],
       'seed': config.seed,
       'fold': protocol.fields['attack'],

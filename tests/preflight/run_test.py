@@ -172,7 +172,7 @@ def test_a_slice_is_compiled_for_and_written_down(devices, tmp_path, monkeypatch
 def test_what_does_not_fit_is_told_with_its_bytes(devices, monkeypatch):
   """A step that only reads its batch, 51.5 GB of RGB on each chip."""
   step = jax.jit(lambda state, batch, key: batch['rgb'].sum())
-  monkeypatch.setattr(setup, 'step_fn', lambda experiment: step)
+  monkeypatch.setattr(setup, 'make_step', lambda experiment: step)
   experiment = preflight._experiment(make_config(), 2**24, devices('v5e:2x2'))
   row = preflight.slice_row(experiment, 'v5e:2x2', 1.0)
   assert row['fits'] is False

@@ -73,7 +73,7 @@ def files(step):
 def test_every_flipped_bit_and_every_lost_byte_is_noticed(folder):
   step = folder / '6'
   assert len(files(step)) > 5
-  assert digests.damage(step) == ''
+  assert digests.find_damage(step) == ''
   for file in files(step):
     whole = file.read_bytes()
     name = file.relative_to(step).as_posix()
@@ -81,14 +81,14 @@ def test_every_flipped_bit_and_every_lost_byte_is_noticed(folder):
       flipped = bytearray(whole)
       flipped[position] ^= 0x10
       file.write_bytes(flipped)
-      assert digests.damage(step) == f'{name} was changed'
+      assert digests.find_damage(step) == f'{name} was changed'
     file.write_bytes(whole[:-1])
-    assert digests.damage(step) == f'{name} was changed'
+    assert digests.find_damage(step) == f'{name} was changed'
     file.unlink()
-    assert digests.damage(step) == f'{name} is missing'
+    assert digests.find_damage(step) == f'{name} is missing'
     file.write_bytes(whole)
-  (step / digests.NAME).write_text('{"a": ')
-  assert digests.damage(step) == 'digests.json is missing or damaged'
+  (step / digests.FILE).write_text('{"a": ')
+  assert digests.find_damage(step) == 'digests.json is missing or damaged'
 
 
 def largest(step):
@@ -112,7 +112,7 @@ def test_a_damaged_newest_falls_back_loudly(folder):
   checkpoints = Checkpoints(folder, 'eer')
   assert checkpoints.latest() == 4
   jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(4, abstract()), make_state(4))
-  assert (folder.parent / 'damaged_checkpoints' / '6' / digests.NAME).exists()  # nothing is lost
+  assert (folder.parent / 'damaged_checkpoints' / '6' / digests.FILE).exists()  # nothing is lost
 
 
 def test_a_damaged_newest_is_an_error_where_one_asks_for_it(folder):
@@ -131,7 +131,7 @@ def test_when_all_are_damaged_nothing_is_begun_anew(folder):
 
 
 def test_a_checkpoint_without_digests_is_damaged(folder):
-  (folder / '6' / digests.NAME).unlink()
+  (folder / '6' / digests.FILE).unlink()
   said = []
   quarantine_corrupt(folder, warn=said.append)
   assert 'digests.json is missing or damaged' in said[0]

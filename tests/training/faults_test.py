@@ -270,11 +270,11 @@ def test_what_a_step_hides_was_not_waited_for():
 
 def test_an_accelerator_that_is_not_used_is_told(tmp_path, monkeypatch):
   (tmp_path / 'nvidia0').touch()
-  assert devices.find()
+  assert devices.find_devices()
   monkeypatch.delenv('JAX_PLATFORMS')
-  assert devices.find([str(tmp_path / 'nothing')])
+  assert devices.find_devices([str(tmp_path / 'nothing')])
   with pytest.raises(ConfigError, match='accelerator .*nvidia0.*JAX sees only the CPU'):
-    devices.find([str(tmp_path / 'nvidia0')])
+    devices.find_devices([str(tmp_path / 'nvidia0')])
 
 
 def test_an_accelerator_that_is_not_there_is_told(config, tmp_path):

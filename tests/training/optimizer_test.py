@@ -164,7 +164,7 @@ def updated(fields, slope=3.0, clip_norm=None):
   tx, _ = optimizer.build(sgd, {'name': 'constant', 'peak': 0.1}, 10, clip_norm)
   grads = jax.tree.map(lambda p: jnp.full_like(p, slope), PARAMS)
   updates, state = tx.update(grads, tx.init(PARAMS), PARAMS)
-  moved = zip(optimizer.paths_of(PARAMS), jax.tree.leaves(updates), strict=True)
+  moved = zip(optimizer.parameter_paths(PARAMS), jax.tree.leaves(updates), strict=True)
   return {name: float(update[0]) for name, update in moved}, state
 
 

@@ -32,7 +32,7 @@ def test_the_step_is_given_what_the_config_says(monkeypatch):
 
   monkeypatch.setattr(setup, 'train_step', step)
   jax.eval_shape(
-    setup.step_fn(experiment),
+    setup.make_step(experiment),
     experiment.abstract,
     setup.abstract_batch(experiment),
     setup.abstract_key(experiment),

@@ -228,7 +228,9 @@ def test_a_step_does_not_depend_on_how_the_classifier_is_cut(monkeypatch):
     experiment = setup.build(faces('nowhere', **{'mesh.fsdp': fsdp, 'model.head.identities': 40}))
     key = jax.device_put(jax.random.key(0), sharding.replicated(experiment.mesh))
     state = jax.jit(experiment.init, out_shardings=setup.shardings(experiment))(key)
-    _, metrics = setup.step_fn(experiment)(state, sharding.place_batch(batch, experiment.mesh), key)
+    _, metrics = setup.make_step(experiment)(
+      state, sharding.place_batch(batch, experiment.mesh), key
+    )
     found.append({name: float(value) for name, value in metrics.items()})
   assert found[0] == pytest.approx(found[1], rel=1e-4)
 
@@ -320,7 +322,7 @@ def started(config, folder, monkeypatch):
   seen = []
   monkeypatch.setattr(loop, '_run_steps', lambda run, state, *_: seen.append(state))
   loop.train(config, str(folder))
-  return flat(setup.variables_of(seen[0]))
+  return flat(setup.model_variables(seen[0]))
 
 
 def test_streams_and_joint_stages_start_from_a_run(donor, prepared, tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ def batches_of(experiment: setup.Experiment, source: sources.Source, preprocess=
     preprocess: None: the experiment's, with the first view only.
   """
   B = experiment.config.eval_batch_size
-  rows = sharding.rows(experiment.mesh, B)
+  rows = sharding.local_rows(experiment.mesh, B)
   return pipeline.eval_batches(source, preprocess or experiment.preprocess, B, rows)
 
 
@@ -86,7 +86,7 @@ def score_dataset(
     (what `score` returns, notes on the images)
   """
   B, modalities = experiment.config.eval_batch_size, experiment.model.modalities
-  rows = sharding.rows(experiment.mesh, B)
+  rows = sharding.local_rows(experiment.mesh, B)
   padded = -(-len(source) // B) * B
   no_signal = np.zeros((padded, len(modalities)), int)  # 1: given, but without signal
 
@@ -137,15 +137,15 @@ def restore_best(
   if step is None:
     raise StateError(f'{folder} holds no checkpoint; run with --mode=train first')
   checkpoints.verify(step)
-  variables = setup.variables_of(checkpoints.restore(step, experiment.abstract))
+  variables = setup.model_variables(checkpoints.restore(step, experiment.abstract))
   header = {
     'step': step,
     'trained_steps': checkpoints.latest(),  # an ensemble refuses unfinished members
-    'weights_hash': digests.of_weights(variables),
+    'weights_hash': digests.hash_weights(variables),
     'config': json.loads(json.dumps(experiment.config.to_dict())),
     'version': flexfas_jax.__version__,
   }
-  if member := setup.member_of(experiment.config):
+  if member := setup.member_fields(experiment.config):
     header['member'] = member
   if len(experiment.views) > 1:
     header['views'] = list(experiment.views)

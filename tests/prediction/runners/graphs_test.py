@@ -87,7 +87,7 @@ def test_weights_are_those_of_their_hash(tmp_path):
   """It is computed again from the tensors: of trained blocks as they are, the checkpoint's."""
   source = source_of()
   source = source._replace(
-    weights_hash=digests.of_weights(jax.tree.map(jnp.asarray, source.variables))
+    weights_hash=digests.hash_weights(jax.tree.map(jnp.asarray, source.variables))
   )
   graph = Graph('model', source.model.modalities, True, 16, None)
   (entry,) = weights_writer.write(graph, source, tmp_path)

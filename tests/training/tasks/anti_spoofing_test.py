@@ -51,7 +51,7 @@ def score(batches, about, progress):
 
 @pytest.fixture
 def experiment(monkeypatch):
-  monkeypatch.setattr(dataset_scoring.sharding, 'rows', lambda mesh, B: np.arange(B))
+  monkeypatch.setattr(dataset_scoring.sharding, 'local_rows', lambda mesh, B: np.arange(B))
   return types.SimpleNamespace(
     config=types.SimpleNamespace(eval_batch_size=BATCH),
     model=types.SimpleNamespace(modalities=MODALITIES),
@@ -78,7 +78,9 @@ def test_each_process_has_a_part_of_a_batch(experiment, source, monkeypatch):
     dataset_scoring.distributed, 'sum_over_processes', lambda found: parts.append(found) or found
   )
   for rows in ([0, 3], [1, 2], [3, 2]):
-    monkeypatch.setattr(dataset_scoring.sharding, 'rows', lambda mesh, B, own=rows: np.array(own))
+    monkeypatch.setattr(
+      dataset_scoring.sharding, 'local_rows', lambda mesh, B, own=rows: np.array(own)
+    )
     dataset_scoring.score_dataset(experiment, score, 'val', source, {})
   whole = sum(parts)
   monkeypatch.setattr(dataset_scoring.distributed, 'sum_over_processes', lambda found: whole)
