@@ -69,7 +69,7 @@ class Stopped(FlexfasError):
 
 
 def attempt(
-  found: list[FlexfasError], where: str, function: Callable[..., Any], *args: Any, **fields: Any
+  problems: list[FlexfasError], where: str, function: Callable[..., Any], *args: Any, **fields: Any
 ) -> Any:
   """Calls a function and collects its FlexfasError, so that one run reports all problems.
 
@@ -85,23 +85,23 @@ def attempt(
     return function(*args, **fields)
   except FlexfasError as error:
     text = str(error)
-    found.append(error if 'config.' in text else type(error)(f'{where}: {text}'))
+    problems.append(error if 'config.' in text else type(error)(f'{where}: {text}'))
     return None
 
 
-def raise_all(found: Sequence[FlexfasError]) -> None:
+def raise_all(problems: Sequence[FlexfasError]) -> None:
   """Raises the errors that `attempt` collected, if any: a single error, or one that lists all.
 
   Raises:
     FlexfasError: of the errors' kind; a ConfigError if their kinds differ.
   """
-  if not found:
+  if not problems:
     return
-  if len(found) == 1:
-    raise found[0]
-  kinds = {type(error) for error in found}
+  if len(problems) == 1:
+    raise problems[0]
+  kinds = {type(error) for error in problems}
   kind = kinds.pop() if len(kinds) == 1 else ConfigError
-  raise kind(f'{len(found)} problems:\n' + '\n'.join(f'- {error}' for error in found))
+  raise kind(f'{len(problems)} problems:\n' + '\n'.join(f'- {error}' for error in problems))
 
 
 @contextlib.contextmanager

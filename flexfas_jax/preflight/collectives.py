@@ -93,8 +93,8 @@ def parse_program(text: str, chips: int) -> Program:
   def walk(name: str, times: int, caller: str = '') -> None:
     nonlocal cycles, unknown
     for i in computations[name].values():
-      if caller != 'fusion' and (found := _CYCLES.search(i.rest)):
-        cycles += times * int(found[1])
+      if caller != 'fusion' and (match := _CYCLES.search(i.rest)):
+        cycles += times * int(match[1])
       operation = i.operation.removesuffix('-start')
       if operation in OPERATIONS:
         if chain := _CHAIN.search(i.rest):  # listed by each fusion that overlaps it
@@ -124,31 +124,31 @@ def _computations(text: str) -> tuple[str, dict[str, dict[str, _Instruction]]]:
   entry, computations, current = '', {}, None
   for line in text.splitlines():
     if current is None:
-      if found := _HEADER.match(line):
-        current = computations[found[1]] = {}
-        entry = found[1] if line.startswith('ENTRY') else entry
+      if match := _HEADER.match(line):
+        current = computations[match[1]] = {}
+        entry = match[1] if line.startswith('ENTRY') else entry
     elif line.startswith('}'):
       current = None
-    elif found := _INSTRUCTION.match(line):
-      current[found[1]] = _Instruction(*found.groups())
+    elif match := _INSTRUCTION.match(line):
+      current[match[1]] = _Instruction(*match.groups())
   return entry, computations
 
 
 def _attribute(rest: str, name: str) -> str:
-  found = re.search(rf'\b{name}=%?([\w.\-]+)', rest)
-  return found[1] if found else ''
+  match = re.search(rf'\b{name}=%?([\w.\-]+)', rest)
+  return match[1] if match else ''
 
 
 def _branches(rest: str) -> list[str]:
-  if found := re.search(r'branch_computations=\{(.*?)\}', rest):
-    return [name.strip().lstrip('%') for name in found[1].split(',')]
+  if match := re.search(r'branch_computations=\{(.*?)\}', rest):
+    return [name.strip().lstrip('%') for name in match[1].split(',')]
   return [_attribute(rest, 'true_computation'), _attribute(rest, 'false_computation')]
 
 
 def _trip_count(loop: _Instruction, outer: dict, condition: dict) -> int | None:
   """Length of a loop that counts up by 1, such as `lax.scan`'s; None: unknown."""
-  if found := _TRIPS.search(loop.rest):
-    return int(found[1])
+  if match := _TRIPS.search(loop.rest):
+    return int(match[1])
   compare = [i for i in condition.values() if i.operation == 'compare']
   if len(compare) != 1 or 'direction=LT' not in compare[0].rest:
     return None
@@ -162,8 +162,8 @@ def _constant(name: str, computation: dict, loop: _Instruction | None, outer: di
   if i is None:
     return None
   if i.operation == 'constant':
-    found = re.match(r'(-?\d+)\)', i.rest)
-    return int(found[1]) if found else None
+    match = re.match(r'(-?\d+)\)', i.rest)
+    return int(match[1]) if match else None
   if i.operation in ('copy', 'bitcast', 'copy-start', 'copy-done'):
     return _constant(_operands(i.rest)[0], computation, loop, outer)
   if i.operation == 'get-tuple-element' and loop is not None:
@@ -202,16 +202,16 @@ def _bits(dtype: str) -> int:
 
 def _groups(rest: str, chips: int) -> tuple[tuple[int, ...], ...]:
   """The groups of chips, from one of three notations of `replica_groups`, or a permute's pairs."""
-  if found := re.search(r'(?:replica_groups|source_target_pairs)=\{(\{.*?\})\}', rest):
+  if match := re.search(r'(?:replica_groups|source_target_pairs)=\{(\{.*?\})\}', rest):
     return tuple(
-      tuple(map(int, group.split(','))) for group in re.findall(r'\{([\d,]+)\}', found[1])
+      tuple(map(int, group.split(','))) for group in re.findall(r'\{([\d,]+)\}', match[1])
     )
-  if found := re.search(r'replica_groups=(\[[\d,]+\]<=\S+?)(?:, |$)', rest):
-    return tuple(map(tuple, _iota(found[1]).tolist()))
-  if found := re.search(
+  if match := re.search(r'replica_groups=(\[[\d,]+\]<=\S+?)(?:, |$)', rest):
+    return tuple(map(tuple, _iota(match[1]).tolist()))
+  if match := re.search(
     r'replica_groups=mesh\[(.*?)\](?:, device_ids=\((.*?\]?(?:T\([\d,]+\))?)\))? \{(.*?)\}', rest
   ):
-    return _mesh_groups(*found.groups())
+    return _mesh_groups(*match.groups())
   if re.search(r'replica_groups=\{\}', rest):
     return (tuple(range(chips)),)
   raise ValueError(f'unknown notation of replica groups: {rest[:500]}')

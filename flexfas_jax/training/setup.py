@@ -83,16 +83,16 @@ def build(
   Raises:
     ConfigError: fields that are unknown, or do not fit each other or the devices: all of them.
   """
-  found: list[FlexfasError] = []
-  attempt = functools.partial(errors.attempt, found)
+  config_problems: list[FlexfasError] = []
+  attempt = functools.partial(errors.attempt, config_problems)
   target = attempt('config.task', subjects.target_column, config) or ''
   config, protocol = attempt('config.protocol', apply_protocol, config) or (config, None)
   if target and protocol:
-    found.append(
+    config_problems.append(
       ConfigError(f'config.protocol = {config.protocol!r} is for attacks, not for identities')
     )
   fields = config.to_dict()
-  _check_plain_fields(config, fields, target, found)
+  _check_plain_fields(config, fields, target, config_problems)
   loss = attempt('config.loss', lookup.make_loss, fields['loss'])
   schedule = attempt('config.schedule', optimizers.make_schedule, fields['schedule'], config.steps)
   # Without a valid schedule, the optimizer is checked with a constant one.
@@ -109,9 +109,9 @@ def build(
       attempt(name, sharding.check_batch, config[field], mesh, name, parts)
   model = attempt('config.model', _model, fields['model'], classes)
   if model is None:
-    errors.raise_all([*found, *problems])
+    errors.raise_all([*config_problems, *problems])
   if unknown := set(fields['modality_dropout']) - set(model.modalities):
-    found.append(
+    config_problems.append(
       ConfigError(f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}')
     )
   scored = attempt('config.protocol', scored_subsets, model, protocol)
@@ -125,8 +125,8 @@ def build(
       map_size = attempt('config.loss', check_shapes, model, loss, variables, target)
     source = fields.get('pretrained')
     pretrained = attempt('config.pretrained', transfer.parse_config, source, variables)
-  if found:
-    errors.raise_all([*found, *problems])
+  if config_problems:
+    errors.raise_all([*config_problems, *problems])
   abstract = jax.tree.map(
     lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
     abstract,
@@ -157,16 +157,20 @@ def build(
 
 
 def _check_plain_fields(
-  config: ConfigDict, fields: dict, target: str, found: list[FlexfasError]
+  config: ConfigDict, fields: dict, target: str, config_problems: list[FlexfasError]
 ) -> None:
   """Checks the fields that can be checked one by one; appends their problems."""
-  attempt = functools.partial(errors.attempt, found)
+  attempt = functools.partial(errors.attempt, config_problems)
   for name in ('steps', 'accumulate', 'eval_every', 'checkpoint_every', 'log_every', 'save_tries'):
     value = config.get(name, 1)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-      found.append(ConfigError(f'config.{name} is {value!r}; give a whole number from 1 on'))
+      config_problems.append(
+        ConfigError(f'config.{name} is {value!r}; give a whole number from 1 on')
+      )
   if config.clip_norm is not None and not config.clip_norm > 0:
-    found.append(ConfigError(f'config.clip_norm is {config.clip_norm}; give a norm, or None'))
+    config_problems.append(
+      ConfigError(f'config.clip_norm is {config.clip_norm}; give a norm, or None')
+    )
   attempt('config.resize', geometry.check_resize, config.get('resize', 'area'))
   attempt('', _check_arguments, 'config.view', geometry.draw_view, fields['view'], 'rng')
   for modality, changes in fields['photometric'].items():

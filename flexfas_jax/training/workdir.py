@@ -55,7 +55,9 @@ def changed_fields(workdir: pathlib.Path, fields: dict, but: tuple[str, ...] = (
     for key in sorted(old.keys() | new.keys())
     if old.get(key) != new.get(key) and key.split('.')[0] not in (*FREE, *but)
   ]
-  return [f'{k}: {old.get(k, "(nothing)")} there, {new.get(k, "(nothing)")} now' for k in changed]
+  return [
+    f'{k}: {old.get(k, "(nothing)")} in the workdir, {new.get(k, "(nothing)")} now' for k in changed
+  ]
 
 
 def data_order_changed(old: dict, new: dict) -> bool:

@@ -249,7 +249,7 @@ def test_the_resizing_of_a_run_is_in_its_bundle(config, run, card, tmp_path):
   """A device resizes as the training did, and the card says how."""
   config, workdir = config.copy_and_resolve_references(), tmp_path / 'run'
   config.resize = 'bilinear'
-  with pytest.raises(StateError, match='resize: area there, bilinear now'):
+  with pytest.raises(StateError, match='resize: area in the workdir, bilinear now'):
     bundle.export(config, str(run), str(tmp_path / 'other'), formats='weights', **TINY)
   shutil.copytree(run, workdir)
   fields = json.loads((workdir / 'config.json').read_text())

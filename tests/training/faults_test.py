@@ -174,7 +174,7 @@ def test_another_config_is_refused_unless_one_says_so(config, unbroken, tmp_path
   workdir = pathlib.Path(shutil.copytree(unbroken, tmp_path / 'run'))
   changed = in_process(config, steps=STEPS + 2, **{'schedule.peak': 0.01})
   with pytest.raises(
-    StateError, match='(?s)by --allow_config_change:.*peak: 0.001 there, 0.01 now'
+    StateError, match='(?s)by --allow_config_change:.*peak: 0.001 in the workdir, 0.01 now'
   ):
     loop.train(changed, str(workdir))
   # Where and how it runs is nobody's business; this one ends at once.
@@ -186,7 +186,7 @@ def test_another_config_is_refused_unless_one_says_so(config, unbroken, tmp_path
   loop.train(changed, str(workdir), options)
   said = capsys.readouterr().err
   assert f'WARNING: from step {STEPS} on, training continues with another config:' in said
-  assert 'schedule.peak: 0.001 there, 0.01 now' in said
+  assert 'schedule.peak: 0.001 in the workdir, 0.01 now' in said
   assert 'data order reset' not in said
   assert json.loads((workdir / 'config.before_step_8.json').read_text())['steps'] == STEPS
   assert json.loads((workdir / 'config.json').read_text())['steps'] == STEPS + 2

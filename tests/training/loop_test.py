@@ -164,7 +164,9 @@ def test_other_tests_may_be_evaluated_but_nothing_else_is_other(unbroken, prepar
   config = make_config(str(tmp_path), **{'threshold.cross': 'dev_eer', 'eval_batch_size': 8})
   config.test = {'mine': 'manifest/mine:test'}
   config.threshold = {'mine': 'dev_eer'}
-  with pytest.raises(StateError, match='test.mine: .nothing. there, manifest/mine:test now'):
+  with pytest.raises(
+    StateError, match='test.mine: .nothing. in the workdir, manifest/mine:test now'
+  ):
     loop.train(config, str(workdir))
   with pytest.raises(DataError, match='manifest/mine is not prepared'):  # it went further
     loop.evaluate(make_config(prepared, **{'test.cross': 'manifest/mine:test'}), str(workdir))
@@ -178,7 +180,9 @@ def test_a_workdir_of_another_config_is_refused(unbroken, prepared):
   before = {f: f.stat().st_mtime_ns for f in sorted(workdir.rglob('*'))}
   config = make_config(prepared, batch_size=16, **{'schedule.peak': 0.5})
   for experiment in (loop.train, loop.evaluate):
-    with pytest.raises(StateError, match='(?s)batch_size: 8 there, 16 now.*peak: 0.001 there, 0.5'):
+    with pytest.raises(
+      StateError, match='(?s)batch_size: 8 in the workdir, 16 now.*peak: 0.001 in the workdir, 0.5'
+    ):
       experiment(config, str(workdir))
   assert before == {f: f.stat().st_mtime_ns for f in sorted(workdir.rglob('*'))}
 
@@ -199,7 +203,7 @@ def test_a_config_of_an_earlier_version_lacks_what_was_always_so(tmp_path):
   (tmp_path / 'config.json').write_text('{"seed": 0}')
   assert workdir.changed_fields(tmp_path, {'seed': 0, 'resize': 'area'}) == []
   changed = workdir.changed_fields(tmp_path, {'seed': 0, 'resize': 'bilinear'})
-  assert changed == ['resize: area there, bilinear now']
+  assert changed == ['resize: area in the workdir, bilinear now']
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_name(unbroken, prepared):

@@ -13,7 +13,7 @@ import numpy as np
 from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import evaluate as evaluate_scores
 from flexfas_jax.evaluation import evidence, results, score_files, sufficiency, thresholds
-from flexfas_jax.evaluation.ensemble import views as looks
+from flexfas_jax.evaluation.ensemble import views as score_views
 from flexfas_jax.evaluation.report import tables
 from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import sources
@@ -99,11 +99,11 @@ def write_evaluation(
       print(line, file=sys.stderr)
     _write_scores(experiment, folder, scores)
     _write_results(experiment, folder, data, step, tuple(scores))
-  for name, of_set in scores.items():
-    for subset, samples in of_set.nan_samples.items():
+  for name, set_scores in scores.items():
+    for subset, samples in set_scores.nan_samples.items():
       raise StateError(
         f'{name}: {subset} is nan for {samples.size} samples (the first is id '
-        f'{of_set.ids[samples[0]]}), counted as failures to acquire: the model of step {step} '
+        f'{set_scores.ids[samples[0]]}), counted as failures to acquire: the model of step {step} '
         'computed it. Inspect those samples, or evaluate another step'
       )
 
@@ -114,10 +114,10 @@ def _write_scores(experiment, folder: pathlib.Path, scores: Mapping) -> None:
   by_view = folder / 'scores' / 'views'
   shutil.rmtree(by_view, ignore_errors=True)  # from an earlier evaluation
   (by_view if several_views else folder / 'scores').mkdir(exist_ok=True, parents=True)
-  for name, of_set in scores.items():
-    score_files.write(folder / 'scores' / f'{name}.csv', looks.average_views(of_set))
+  for name, set_scores in scores.items():
+    score_files.write(folder / 'scores' / f'{name}.csv', score_views.average_views(set_scores))
     if several_views:
-      score_files.write(by_view / f'{name}.csv', of_set)
+      score_files.write(by_view / f'{name}.csv', set_scores)
 
 
 def _write_results(
