@@ -55,7 +55,7 @@ def test_errors_are_collected_and_raised_together():
 def test_done_is_0_and_ctrl_c_130(capsys):
   assert errors.exit_code_of(lambda: None) == 0
   assert errors.exit_code_of(raising(KeyboardInterrupt())) == 130
-  assert 'goes on' in capsys.readouterr().err
+  assert 'to resume' in capsys.readouterr().err
 
 
 def test_a_defect_of_ours_is_not_hidden():
