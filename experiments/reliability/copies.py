@@ -1,8 +1,8 @@
-"""What detects changed copies of RGB: python -m experiments.reliability.copies --data_dir=prepared
+"""Detectors of altered copies of RGB: python -m experiments.reliability.copies --data_dir=prepared
 
-For each change, the share of copies that each detector finds, as infrared or depth of the size that
-the set has; and of all genuine rendered triplets, the false alarms and the largest statistics.
-`before` is the correlation of whole grey images above 0.999 alone.
+For each alteration, the share of copies that each detector finds, as infrared or depth in the size
+of the set; and for all genuine rendered triplets, the false alarms and the largest statistics.
+`before` is a correlation of whole grey images above 0.999 alone.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from experiments.reliability import rendered
 from flexfas_jax.images import copies
 from flexfas_jax.schema import LABELS
 
-EVERY = 6  # of the samples, one is copied; all are looked at for false alarms
+EVERY = 6  # one of so many samples is copied; all are tested for false alarms
 
 DETECTORS = {
   'before: correlation': lambda a, b, s, d: _grey(a, b) > copies.EXACT,

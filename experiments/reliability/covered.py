@@ -1,4 +1,4 @@
-"""Attacks in front of covered sensors: what passes by default, and where absence is allowed.
+"""Attacks with covered sensors: acceptance by default, and where absence is allowed.
 
   python -m experiments.reliability.covered runs/vit_fusion/bundle --data_dir=prepared
 
@@ -17,11 +17,10 @@ allowed):
   ir dark noise            0/0/60     4/56/0      0/0/60     3/57/0
   rgb constant             0/0/60     0/60/0      0/0/60     3/55/2
 
-Before, a constant image was absent without being asked for: 9 of 60 (surf_like) and 32 of 60
-(cefa_like) were accepted with depth and infrared constant, 4 and 3 with infrared constant, 0 and 3
-with depth or RGB constant. Dark noise counted as signal: 0 and 1 of 60 were accepted with it as
-infrared. The two failures to acquire where nothing is replaced are replays, whose infrared image is
-dark.
+Earlier, a constant image counted as absent by default: 9 of 60 (surf_like) and 32 of 60 (cefa_like)
+were accepted with depth and infrared constant, 4 and 3 with infrared constant, 0 and 3 with depth
+or RGB constant. Dark noise counted as signal: 0 and 1 of 60 were accepted with it as infrared. The
+two failures to acquire where nothing is replaced are replays, whose infrared image is dark.
 """
 
 import argparse
@@ -49,21 +48,21 @@ CASES = {  # name: the modalities that are replaced, and whether by noise
 }
 
 
-def chosen(columns: Mapping[str, Sequence[str]]) -> list[int]:
-  """Places of `N` attacks: as many of each attack type, evenly spread over its samples."""
-  of = collections.defaultdict(list)
+def choose(columns: Mapping[str, Sequence[str]]) -> list[int]:
+  """Indices of `N` attacks: as many of each attack type, evenly spread over its samples."""
+  by_type = collections.defaultdict(list)
   for i, (label, kind) in enumerate(zip(columns['label'], columns['attack_type'], strict=True)):
     if label == 'attack':
-      of[kind].append(i)
-  shares = np.diff(np.linspace(0, N, len(of) + 1).round().astype(int))  # of each type, N in all
-  places = []
-  for n, (_, own) in zip(shares, sorted(of.items()), strict=True):
-    places += [own[k] for k in np.linspace(0, len(own) - 1, n).round().astype(int)]
-  return places
+      by_type[kind].append(i)
+  counts = np.diff(np.linspace(0, N, len(by_type) + 1).round().astype(int))  # N in all
+  indices = []
+  for n, (_, own) in zip(counts, sorted(by_type.items()), strict=True):
+    indices += [own[k] for k in np.linspace(0, len(own) - 1, n).round().astype(int)]
+  return indices
 
 
-def replaced(example: Mapping, which: Sequence[str], noise: bool, seed: int) -> dict:
-  """{modality: bytes} of a sample, some images replaced by others of their size and dtype."""
+def replace(example: Mapping, which: Sequence[str], noise: bool, seed: int) -> dict:
+  """{modality: bytes} of a sample; images of `which` are replaced in their size and dtype."""
   rng = np.random.default_rng(seed)
   given = {m: example[m] for m in MODALITIES if example[m]}
   for m in set(which) & set(given):
@@ -82,13 +81,13 @@ def main() -> None:
   args = parser.parse_args()
   predictor = Predictor.load(args.bundle)
   source = sources.open_source(args.data, args.data_dir)
-  examples = [source[i] for i in chosen(source.columns)]
+  examples = [source[i] for i in choose(source.columns)]
   print(f'{len(examples)} attacks; {"/".join(OUTCOMES)} by default, and with allow_absent')
   for name, (which, noise) in CASES.items():
     counts = []
     for allow_absent in ((), which):
       found = collections.Counter(
-        predictor(**replaced(one, which, noise, i), allow_absent=allow_absent).outcome
+        predictor(**replace(one, which, noise, i), allow_absent=allow_absent).outcome
         for i, one in enumerate(examples)
       )
       counts.append('/'.join(str(found[outcome]) for outcome in OUTCOMES))

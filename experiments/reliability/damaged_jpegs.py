@@ -1,16 +1,16 @@
-"""Damages JPEGs in many ways and counts how many are reported; intact ones must not be.
+"""Damages JPEGs in many ways and counts how many are reported; intact ones must be accepted.
 
   python -m experiments.reliability.damaged_jpegs -n 10500 --damaged 1000
 
 Intact files come from Pillow, OpenCV and simplejpeg, and from the programs cjpeg and jpegtran and
-the package mozjpeg_lossless_optimization where they are installed: baseline and progressive, with
-and without restart markers and optimised codes, 64 to 1280 pixels a side, qualities 5 to 100, with
-every usual subsampling, grey, and with bytes behind the end. Each must be accepted with
-bit for bit the pixels of Pillow and OpenCV. The run fails (exit code 1) where one is not, or where
-less than 95 % of the files with damaged blocks and more than 1 % wrong pixels are reported.
+the package mozjpeg_lossless_optimization if they are installed: baseline and progressive, with and
+without restart markers and optimised codes, 64 to 1280 pixels a side, qualities 5 to 100, with
+every usual subsampling, grey, and with bytes after the end. Each must be accepted, with pixels
+bit-identical to those of Pillow and OpenCV. The run fails (exit code 1) if one is not, or if less
+than 95 % of the files with damaged blocks and more than 1 % wrong pixels are reported.
 
-Reported of those with more than 1 % wrong pixels (simplejpeg 1.9.0, all six encoders, 400 files of
-each kind with --seed=1):
+Reported among files with more than 1 % wrong pixels (simplejpeg 1.9.0, all six encoders, 400 files
+of each kind with --seed=1):
 
   damage            reported
   zeros               99.5 %   512 bytes
@@ -22,7 +22,7 @@ each kind with --seed=1):
   all of these        97.8 %
   one_byte            64.8 %
 
-The others hold valid codes of exactly as many blocks as before; a digest is what detects those.
+The others hold valid codes of exactly as many blocks as before; only a digest detects them.
 """
 
 import argparse

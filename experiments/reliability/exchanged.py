@@ -1,12 +1,11 @@
-"""Whether depth and infrared that are exchanged can be told apart by what they look like.
+"""Whether exchanged depth and infrared images can be detected by image statistics.
 
     python -m experiments.reliability.exchanged --data_dir=prepared
 
-Statistics of the face windows of all rendered samples, depth of 16 bits both as it is and as the
-8-bit picture that data sets hand out, of the same with holes filled or smoothed, as processed
-releases have them, and of the miniatures' faces: the area under the ROC curve of each statistic,
-image by image, and the medians over a set. Then the rule for whole sets: false alarms and detection
-of sets drawn at random.
+It computes statistics of the face windows of all rendered samples (16-bit depth, also as the 8-bit
+image of published data sets, and with holes filled or smoothed as in processed releases) and of the
+miniatures' faces: the area under the ROC curve of each statistic, image by image, and the medians
+over a set. Then it measures the rule for whole sets: false alarms and detection on random sets.
 """
 
 import argparse

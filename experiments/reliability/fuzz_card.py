@@ -1,13 +1,13 @@
-"""Damages a bundle's card in many ways, and loads each: refused in words, or as sound as before.
+"""Damages a bundle's card in many ways, and loads each: it must be refused, or remain valid.
 
   python -m experiments.reliability.fuzz_card BUNDLE -n 2000
 
-Half of the mutants are of the bytes of card.json, half of its structure: values of another type,
-hostile numbers, names and paths, keys that are missing, renamed or there twice. Each is loaded as
-the demo loads a bundle, every threshold is asked for, and one sample is decided; the bytes of the
-model are verified and its inputs checked, and the graph does not run. The run fails (exit code 1)
-where an exception is none of flexfas_jax's, a threshold outside (0, 1) is accepted,
-or memory grows by more than 200 MB. The same seed makes the same mutants.
+Half of the mutants change the bytes of card.json, half its structure: values of another type,
+hostile numbers, names and paths, keys that are missing, renamed or duplicate. Each is loaded as the
+demo loads a bundle; every threshold is read, and one decision made. The model's bytes are verified
+and its inputs checked; the graph does not run. The run fails (exit code 1) if an exception is not
+one of flexfas_jax, if a threshold outside (0, 1) is accepted, or if memory grows by more than
+200 MB. The same seed makes the same mutants.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from flexfas_jax.errors import FlexfasError, StateError
 from flexfas_jax.prediction import Predictor, formats, runner_inputs
 from flexfas_jax.prediction.page import answers
 
-DOCUMENTED = (0, 2, 3, 4)  # 2: the bundle has no model of the format that is asked for
+DOCUMENTED = (0, 2, 3, 4)  # 2: the bundle has no model of the requested format
 MOST_GROWTH = 200 << 20  # bytes
 _RAW, _TWICE = '@raw@', '@twice@'
 _VALUES = (

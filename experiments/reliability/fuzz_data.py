@@ -1,17 +1,17 @@
-"""Mutates images, lists, manifests and prepared data, and counts how reading them ends.
+"""Mutates images, lists, manifests and prepared data, and counts the results of reading them.
 
   python -m experiments.reliability.fuzz_data --mutations=2000
   python -m experiments.reliability.fuzz_data --mutations=500 --only=png,shard --seed=1
 
-  jpeg, png   of several encoders, through the check that lint, prepare and predict call
+  jpeg, png   of several encoders, through the check of lint, prepare and predict
   list        three paths and a label, or a header: through lint
   manifest    a CSV of data/manifest and its images: through lint, the builder's plan, and builds
   shard       a prepared set: ArrayRecord and the files beside it, opened and read whole
 
-Each mutation must be refused in words, or be read as it stands. The run fails (exit code 1) where
-another exception ends one, where something wrong is accepted, or where memory grows by 200 MB.
-A JPEG has no check sums: what is accepted with more than 1 % wrong pixels is counted by the kind
-of mutation, beside the rates of damaged_jpegs. The same seed makes the same mutations.
+Each mutation must be refused with a message, or be read as it is. The run fails (exit code 1) if
+another exception is raised, if wrong data is accepted, or if memory grows by 200 MB. A JPEG has no
+checksums: files that are accepted with more than 1 % wrong pixels are counted by kind of mutation,
+next to the rates of damaged_jpegs. The same seed makes the same mutations.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def fuzz(kind: str, n: int, seed: int = 0, data_dir: str | None = None) -> Outco
     kind: of `KINDS`.
     n: mutations.
     seed: of the mutations.
-    data_dir: where rendered_faces/surf_like_tiny is prepared; None: it is prepared anew.
+    data_dir: of the prepared rendered_faces/surf_like_tiny; None: prepare it first.
   """
   rng = random.Random(f'{seed} {kind}')
   with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:

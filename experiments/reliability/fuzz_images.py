@@ -1,4 +1,4 @@
-"""JPEGs and PNGs of several encoders, damaged; which are accepted, and with which pixels."""
+"""Damaged JPEGs and PNGs of several encoders: which are accepted, and with which pixels."""
 
 import collections
 import io
@@ -218,7 +218,7 @@ class Pngs:
     return ('another', kind) if forged else ('wrong', kind)
 
   def lines(self) -> list[str]:
-    """Nothing more to say."""
+    """Lines to report: none."""
     return []
 
   def bad(self) -> list[str]:

@@ -1,7 +1,7 @@
-"""Lists and manifests, mutated: what lint and the builder read of them, beside a strict oracle.
+"""Mutated lists and manifests: compares the rows that lint and the builder read with an oracle's.
 
-The oracle knows the form that a file had before, and reads it with nothing but the csv module. A
-row is read as the oracle reads it, or a finding names its line: no row is lost without a word.
+The oracle has the form of the file before the mutation, and reads it with the csv module alone. A
+row must be read as the oracle reads it, or a finding must name its line: no row is lost silently.
 """
 
 import csv
@@ -23,7 +23,7 @@ from flexfas_jax.protocols.findings import severity
 from flexfas_jax.schema import LABELS, MODALITIES
 
 _WHOLE_BUILD = 0.02  # of the manifests are built
-_LOOKED_AT = 0.1  # of the manifests have their images looked at by lint
+_WITH_IMAGES = 0.1  # of the manifests are linted with their images
 _ROWS_OF_A_SPLIT = 14  # few enough to be read without worker processes
 _CELLS = (
   '', ' ', '\xa0', '\u3000', '\u200b', '0', '1', '1.0', '+1', '01', '2', '-1', 'true', 'False',
@@ -47,10 +47,10 @@ class Lists:
     form = rng.choice(FORMS)
     self._path.write_bytes(_mutated(form, rng))
     labels = {'0': 'bona_fide', '1': 'attack'} if len(form.names) == 2 else None
-    return judge(self._path, form, labels, self._json)
+    return compare_with_oracle(self._path, form, labels, self._json)
 
   def lines(self) -> list[str]:
-    """Nothing more to say."""
+    """Lines to report: none."""
     return []
 
   def bad(self) -> list[str]:
@@ -64,20 +64,20 @@ class Manifests(Lists):
   def __init__(self, data_dir: str, scratch: pathlib.Path):
     super().__init__(scratch)
     self._path, self._n, self._scratch = scratch / 'manifest.csv', 0, scratch
-    self._root = scratch / 'pictures'
+    self._root = scratch / 'images'
     self._form = Form(*_pictures(data_dir, self._root), ',')
 
   def __call__(self, rng: random.Random) -> tuple[str, str]:
     self._path.write_bytes(_mutated(self._form, rng))
-    look, whole = rng.random() < _LOOKED_AT, rng.random() < _WHOLE_BUILD
-    how, what = judge(
+    look, whole = rng.random() < _WITH_IMAGES, rng.random() < _WHOLE_BUILD
+    how, what = compare_with_oracle(
       self._path, self._form, None, self._json, self._root if look or whole else None
     )
     if how == 'wrong':
       return how, what
-    planned, said = self._plan()
+    planned, reason = self._plan()
     if how == 'refused' or planned != 'accepted':
-      return (planned, said) if planned != 'accepted' else (how, what)
+      return (planned, reason) if planned != 'accepted' else (how, what)
     return self._build() if whole else (how, what)
 
   def _plan(self) -> tuple[str, str]:
@@ -100,7 +100,7 @@ class Manifests(Lists):
         if line not in rows or cells is None:
           return (
             'wrong',
-            'plan: a row is lost without a word' if cells else 'plan: a bad row is read',
+            'plan: a row is lost silently' if cells else 'plan: a bad row is read',
           )
         row, split = rows[line]
         expected = (_label(cells['label'], None), _below('fuzz', cells['subject']), _paths(cells))
@@ -153,21 +153,21 @@ class Read:
     self.names, self.rows, self.until = set(names), rows, until
 
 
-def judge(
+def compare_with_oracle(
   path: pathlib.Path,
   form: Form,
   labels: Mapping[str, str] | None,
   report: pathlib.Path,
   root: pathlib.Path | None = None,
 ) -> tuple[str, str]:
-  """How lint and the reader of lists end, beside the oracle.
+  """The results of lint and of the reader of lists, compared with the oracle's.
 
   Args:
     path: the mutated file.
-    form: of the file before.
-    labels: what labels mean.
+    form: of the file before the mutation.
+    labels: the label mapping.
     report: a file for lint's JSON.
-    root: where pictures are looked at; None: they are not.
+    root: of the images; None: images are not read.
   """
   options = [f'--json={report}'] + [f'--root={root}'] * bool(root)
   if labels:
@@ -181,10 +181,13 @@ def judge(
     return 'wrong', f'lint ends with {code} and has {len(errors)} errors'
   named, rows = {f['row'] for f in errors}, {}
   try:
-    found = []
-    tell = lambda rule, line, text: found.append((rule, line))  # noqa: E731
-    rows = {row.line: row for row in lists.scan(path, labels, tell)}
-    named |= {line for rule, line in found if severity(rule) == 'error'}
+    findings = []
+
+    def report_finding(rule, line, _):
+      findings.append((rule, line))
+
+    rows = {row.line: row for row in lists.scan(path, labels, report_finding)}
+    named |= {line for rule, line in findings if severity(rule) == 'error'}
   except DataError:
     return ('refused', 'row') if errors else ('wrong', 'lint accepts what cannot be read')
   oracle = read(path.read_bytes(), form)
@@ -203,13 +206,13 @@ def judge(
 
 
 def _differ(rows, oracle: Read, named: set[int], labels, path: pathlib.Path) -> str:
-  """What the reader of lists reads otherwise than the oracle; '' for nothing."""
+  """The first difference between the reader of lists and the oracle; empty if there is none."""
   for line in sorted({*rows, *oracle.rows}):
     if line >= oracle.until or line in named:
       continue
     row, cells = rows.get(line), oracle.rows.get(line)
     if row is None:
-      return '' if 0 in named else 'a row is lost without a word'
+      return '' if 0 in named else 'a row is lost silently'
     if cells is None:
       return 'a row is read that is not of the form'
     if _paths(row.paths) != _paths(cells):

@@ -1,4 +1,4 @@
-"""A prepared set whose files are damaged: opened and read whole in a process of its own."""
+"""A prepared set with damaged files, opened and read completely in a separate process."""
 
 import csv
 import hashlib
@@ -69,7 +69,7 @@ class Shards:
     self._child = None
 
   def lines(self) -> list[str]:
-    """Nothing more to say."""
+    """Lines to report: none."""
     return []
 
   def bad(self) -> list[str]:
@@ -176,7 +176,7 @@ class Shards:
     if rng.random() < 0.3:
       rows[one], rows[other] = rows[other], rows[one]
     else:
-      at = rng.randrange(rows[0].index('rgb_file'))  # nothing in a record says what follows
+      at = rng.randrange(rows[0].index('rgb_file'))  # a record does not describe what follows
       rows[one][at] = rng.choice((rows[other][at], '', 'x', rows[one][at] + ' ', '0', 'attack'))
     text = io.StringIO(newline='')
     csv.writer(text, lineterminator='\n').writerows(rows)
@@ -208,7 +208,7 @@ def digest_of(examples: list[dict]) -> str:
 
 
 def _serve(connection, data_dir: str) -> None:
-  """Reads the set whenever it is asked; says how that ended, and how far memory has grown."""
+  """Reads the set at each request; sends the result and the growth of memory."""
   start = None
   while True:
     connection.recv()

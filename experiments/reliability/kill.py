@@ -1,10 +1,10 @@
-"""Kills a training with SIGKILL at ten random moments, some within a save, and compares its end.
+"""Kills a training with SIGKILL at ten random moments, some during a save, and compares its result.
 
   python -m experiments.reliability.kill --workdir=runs/kill --data_dir=prepared
 
-Trains twice by the main command: once unbroken, once killed and started again ten times. Then the
-losses of every step and all of the state must be equal, bit for bit. On two CPU cores about ten
-minutes; what it prints is the log.
+Trains twice with the main command: once uninterrupted, once killed and restarted ten times. The
+losses of every step and the whole state must be bit-identical. It takes about ten minutes on two
+CPU cores.
 """
 
 import argparse
@@ -36,7 +36,7 @@ CHANGED = {
 
 
 def command(workdir: pathlib.Path, data_dir: str) -> list[str]:
-  """The main command of one of the two runs."""
+  """The main command of a run."""
   changed = {**CHANGED, 'data_dir': data_dir}
   return [
     *(sys.executable, '-m', 'flexfas_jax.main', '--config=configs/vit_fusion.py', '--mode=train'),
@@ -46,7 +46,7 @@ def command(workdir: pathlib.Path, data_dir: str) -> list[str]:
 
 
 def losses(workdir: pathlib.Path) -> dict[int, float]:
-  """By step; a line that is being written is not yet one."""
+  """{step: loss}, without a line that is still being written."""
   file = workdir / 'metrics.jsonl'
   lines = file.read_text().splitlines(keepends=True) if file.exists() else []
   rows = [json.loads(line) for line in lines if line.endswith('\n')]
@@ -54,15 +54,15 @@ def losses(workdir: pathlib.Path) -> dict[int, float]:
 
 
 def saving(workdir: pathlib.Path) -> bool:
-  """Whether a checkpoint is half written."""
+  """Whether a checkpoint is being written."""
   return any((workdir / 'checkpoints').glob('*tmp*'))
 
 
-def killed_once(workdir, data_dir, rng, within_a_save: bool) -> str:
-  """Starts or goes on, kills, and says when that was."""
+def kill_once(workdir, data_dir, rng, within_a_save: bool) -> str:
+  """Starts or resumes the run, kills it, and describes the moment."""
   before = max(losses(workdir), default=0)
   process = subprocess.Popen(command(workdir, data_dir), stderr=subprocess.DEVNULL)
-  # So that ten kills fit in: a few steps after it went on.
+  # A few steps after it resumes, so that ten kills fit in.
   target = before + rng.randint(1, STEPS // 10 - 1)
   while process.poll() is None and max(losses(workdir), default=0) < target:
     time.sleep(0.01)
@@ -71,15 +71,15 @@ def killed_once(workdir, data_dir, rng, within_a_save: bool) -> str:
       time.sleep(0.0005)
   else:
     time.sleep(rng.uniform(0, 0.2))
-  half = saving(workdir)
+  was_saving = saving(workdir)
   process.send_signal(signal.SIGKILL)
   code = process.wait()
   reached = max(losses(workdir), default=0)
-  return f'killed ({code}) after step {reached}' + (', within a save' if half else '')
+  return f'killed ({code}) after step {reached}' + (', during a save' if was_saving else '')
 
 
 def state_of(workdir: pathlib.Path, data_dir: str):
-  """The last checkpoint's state."""
+  """The state of the last checkpoint."""
   config = vit_fusion.get_config()
   config.update_from_flattened_dict({**CHANGED, 'data_dir': data_dir})
   experiment = setup.build(config)
@@ -89,25 +89,25 @@ def state_of(workdir: pathlib.Path, data_dir: str):
 
 
 def main() -> int:
-  """0 if nothing differs."""
+  """Returns 0 if nothing differs."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--workdir', type=pathlib.Path, required=True)
   parser.add_argument('--data_dir', default='prepared')
   parser.add_argument('--seed', type=int, default=0)
   arguments = parser.parse_args()
   shutil.rmtree(arguments.workdir, ignore_errors=True)
-  unbroken, killed = arguments.workdir / 'unbroken', arguments.workdir / 'killed'
-  subprocess.run(command(unbroken, arguments.data_dir), check=True, stderr=subprocess.DEVNULL)
-  print(f'unbroken: {len(losses(unbroken))} steps', flush=True)
+  uninterrupted, killed = arguments.workdir / 'uninterrupted', arguments.workdir / 'killed'
+  subprocess.run(command(uninterrupted, arguments.data_dir), check=True, stderr=subprocess.DEVNULL)
+  print(f'uninterrupted: {len(losses(uninterrupted))} steps', flush=True)
   rng = random.Random(arguments.seed)
   for i in range(10):
-    said = killed_once(killed, arguments.data_dir, rng, within_a_save=i % 3 == 1)
-    print(f'{i + 1}: {said}', flush=True)
+    line = kill_once(killed, arguments.data_dir, rng, within_a_save=i % 3 == 1)
+    print(f'{i + 1}: {line}', flush=True)
   subprocess.run(command(killed, arguments.data_dir), check=True, stderr=subprocess.DEVNULL)
-  one, other = losses(unbroken), losses(killed)
+  one, other = losses(uninterrupted), losses(killed)
   differ = [step for step in sorted(one | other) if one.get(step) != other.get(step)]
   print(f'losses: {len(one)} and {len(other)} steps, different at {differ or "none"}')
-  states = [state_of(d, arguments.data_dir) for d in (unbroken, killed)]
+  states = [state_of(d, arguments.data_dir) for d in (uninterrupted, killed)]
   unequal = [
     jax.tree_util.keystr(path)
     for (path, a), b in zip(

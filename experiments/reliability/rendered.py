@@ -1,4 +1,4 @@
-"""All samples of the rendered data sets, decoded: the limits of image rules are chosen on them."""
+"""All samples of the rendered data sets, decoded; the limits of image rules are chosen on them."""
 
 from collections.abc import Iterator
 

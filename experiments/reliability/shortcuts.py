@@ -1,9 +1,9 @@
-"""How often the check for shortcuts is wrong, on facts drawn at random: python -m this file.
+"""Error rates of the check for shortcuts: python -m experiments.reliability.shortcuts
 
 Subjects have one bona fide video and three attacks, or videos of one class alone, with ten frames
-each; a fact has 2, 6 or 100 values and is drawn by frame, by video or by subject, independently of
-the label. What is reported of these is a false alarm. Then a fact that agrees with the label in a
-share of the videos: what is reported of these is right.
+each. First, properties with 2, 6 or 100 values, drawn by frame, video or subject, independently of
+the label: every report is a false alarm. Then a property that agrees with the label in a share of
+the videos: every report is right.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ def design(n: int, crossed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   return tuple(np.repeat(column, FRAMES) for column in (attack, subject, video))
 
 
-def reported(rng, n: int, crossed: bool, draw) -> tuple[float, float]:
+def report_rate(rng, n: int, crossed: bool, draw) -> tuple[float, float]:
   """(share of draws that are reported, largest balanced accuracy)."""
   attack, subject, video = design(n, crossed)
   limit, accuracies = shortcuts._limit(attack, subject, video), []
@@ -44,10 +44,10 @@ def main():
         for unit, k in units.items():
 
           def draw(rng, *columns, k=k, values=values):
-            of = np.arange(len(columns[0])) if k is None else columns[k]
-            return rng.integers(0, values, of.max() + 1)[of]
+            unit_of_frame = np.arange(len(columns[0])) if k is None else columns[k]
+            return rng.integers(0, values, unit_of_frame.max() + 1)[unit_of_frame]
 
-          rate, largest = reported(rng, n, crossed, draw)
+          rate, largest = report_rate(rng, n, crossed, draw)
           kind = 'both' if crossed else 'one'
           print(f'| {n} | {kind} | {values} | {unit} | {rate:.2%} | {largest:.2f} |')
   print('\n| subjects | agrees in | reported |\n|---|---|---|')
@@ -57,7 +57,7 @@ def main():
       def agree(rng, attack, subject, video, share=share):
         return attack ^ (rng.uniform(size=video.max() + 1) >= share)[video]
 
-      print(f'| {n} | {share:.0%} | {reported(rng, n, True, agree)[0]:.0%} |')
+      print(f'| {n} | {share:.0%} | {report_rate(rng, n, True, agree)[0]:.0%} |')
 
 
 if __name__ == '__main__':

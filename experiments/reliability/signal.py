@@ -1,7 +1,7 @@
-"""What the rule of signal finds: python -m experiments.reliability.signal --data_dir=prepared
+"""Results of the rule for signal: python -m experiments.reliability.signal --data_dir=prepared
 
-Shares of images that are found to carry no signal, of models of covered sensors, of changes that
-must pass, and of all rendered samples; the statistics that the limits lie between; what it costs.
+Shares of images without signal among models of covered sensors, among changes that must pass, and
+among all rendered samples; the statistics on both sides of the limits; the time that it takes.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
   parser.add_argument('--data_dir', default='prepared')
   data_dir = parser.parse_args().data_dir
-  print(f'Covered and broken sensors, {N} images of each size {SHAPES}:')
+  print(f'Covered and defective sensors, {N} images of each size {SHAPES}:')
   print(f'{"":44}no signal, %   largest contrast   contrast / spread')
   rng = np.random.default_rng(0)
   for name, (modality, make) in NOISE.items():

@@ -2,14 +2,14 @@
 
   python -m experiments.reliability.threads runs/vit_fusion/bundle --data_dir=prepared
 
-Decides about the samples of a prepared set one after the other, then again in four threads that
-share the predictor, 2,000 decisions for each model of the bundle whose library is installed. A
-decision is wrong where its outcome differs, or its score by more than `TOLERANCE`; the scores of
-two samples differ by more. One to five minutes on two CPU cores, which print
+Makes decisions for the samples of a prepared set one by one, then again in four threads that share
+the predictor, 2,000 decisions for each model of the bundle whose library is installed. A decision
+is wrong if its outcome differs, or its score by more than `TOLERANCE`, which is less than the
+difference between two samples. It takes one to five minutes on two CPU cores, and prints
 
   model.stablehlo | 0 wrong of 2000, of these 0 accepted; 0 raised
 
-and so on for every model. Before the TFLite runner had a lock, 1,721 of 2,000 were wrong for
+for every model. Before the TFLite runner had a lock, 1,721 of 2,000 were wrong for
 model_float32.tflite (27 samples accepted in place of another), 1,698 for float16, 1,566 for int8,
 and 996 to 1,149 for those of RGB alone; ONNX, StableHLO and weights never had one.
 
@@ -33,11 +33,11 @@ from flexfas_jax.input_pipeline import sources
 from flexfas_jax.prediction import Decision, Predictor, card, formats, samples
 
 THREADS, DECISIONS, SAMPLES = 4, 2000, 200
-TOLERANCE = 1e-6  # a runtime may add up in another order when its cores are busy
+TOLERANCE = 1e-6  # a runtime may sum in another order when its cores are busy
 
 
 class Outcome(NamedTuple):
-  """What threads did with one model."""
+  """Counts for one model."""
 
   wrong: int  # decisions that are not those of their samples
   accepted: int  # of the wrong ones, bona fide where one thread alone decides otherwise
@@ -53,12 +53,12 @@ def share(
   """Compares decisions of threads that share a predictor with those of one thread.
 
   Args:
-    predictor: what decides.
+    predictor: shared by the threads.
     given: {modality: bytes of an image} of samples whose scores differ by more than `TOLERANCE`.
-    decisions: calls in all.
-    threads: that make them.
+    decisions: number of calls in all.
+    threads: number of threads.
   """
-  due = [predictor(**one) for one in given]
+  expected = [predictor(**images) for images in given]
   order = [i % len(given) for i in range(decisions)]
   random.Random(0).shuffle(order)
 
@@ -69,16 +69,16 @@ def share(
       return None
 
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-    found = list(pool.map(decide, order))
+    results = list(pool.map(decide, order))
   wrong = accepted = 0
-  for i, one in zip(order, found, strict=True):
-    if one is None:
+  for i, decision in zip(order, results, strict=True):
+    if decision is None:
       continue
-    apart = abs(one.score - due[i].score) if one.outcome != 'fta' else 0.0
-    if one.outcome != due[i].outcome or not apart <= TOLERANCE:
+    difference = abs(decision.score - expected[i].score) if decision.outcome != 'fta' else 0.0
+    if decision.outcome != expected[i].outcome or not difference <= TOLERANCE:
       wrong += 1
-      accepted += one.accepted and not due[i].accepted
-  return Outcome(wrong, accepted, found.count(None))
+      accepted += decision.accepted and not expected[i].accepted
+  return Outcome(wrong, accepted, results.count(None))
 
 
 def load(bundle: Path, entry: Mapping) -> Predictor:
@@ -88,7 +88,7 @@ def load(bundle: Path, entry: Mapping) -> Predictor:
 
 
 def main() -> int:
-  """Prints a row for each model; the exit code is 1 where a decision is wrong."""
+  """Prints a row for each model; the exit code is 1 if a decision is wrong."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('bundle', type=Path)
   parser.add_argument('--data', default='rendered_faces/surf_like:test')
