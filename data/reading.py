@@ -79,14 +79,14 @@ class Reader:
     read = self.read(row)
     if _errors(read.problems):
       return read
-    others = {m: one for m, one in read.images.items() if not image_files.is_stored(one)}
+    others = {m: one for m, one in read.images.items() if not image_files.is_jpeg_or_png(one)}
     columns = {f'source_{m}_sha256': image_checks.digest(one) for m, one in others.items()}
     columns |= {f'source_{m}_file': encodings.describe(one) for m, one in others.items()}
     made = self.stored(read._replace(row=row._replace(extra={**row.extra, **columns})))
     if not self.pinned or _errors(made.problems):
       return made
     changed = {m: one for m, one in made.images.items() if one is not read.images[m]}
-    found = image_checks.other_bytes(changed, row.sha256)
+    found = image_checks.check_digests(changed, row.sha256)
     return made._replace(
       problems=made.problems + [(rule, _where(row, text)) for rule, text in found]
     )
@@ -95,15 +95,17 @@ class Reader:
     """The images as they are stored: as they are, and other formats than JPEG and PNG as PNG."""
     images = dict(read.images)
     for modality, encoded in images.items():
-      if not image_files.is_stored(encoded):
-        image = image_checks.pixels(encoded, modality, read.row.files[modality], self.max_pixels)
+      if not image_files.is_jpeg_or_png(encoded):
+        image = image_checks.decode_for_modality(
+          encoded, modality, read.row.files[modality], self.max_pixels
+        )
         # Without a ValueError: the image was checked by the same units.
         images[modality] = encode(units.convert(image, modality, self.rules.units))
     return read._replace(images=images)
 
   def keeps(self, encoded: bytes) -> bool:
     """Whether an image is stored as the bytes that it is."""
-    return image_files.is_stored(encoded)
+    return image_files.is_jpeg_or_png(encoded)
 
   def read(self, row: Row) -> Outcome:
     """Reads and checks one row, as the source has it."""
@@ -121,10 +123,10 @@ class Reader:
     except OSError as error:
       return Outcome(row, {}, [('unreadable', f'{error.filename}: {error.strerror}')])
     compared = {m: one for m, one in images.items() if not self.pinned or self.keeps(one)}
-    found = image_checks.other_bytes(compared, row.sha256)
+    found = image_checks.check_digests(compared, row.sha256)
     found += image_checks.inspect(images, self.rules, self.max_pixels)
     if not self.rules.frame:  # frames are turned, then cropped
-      found += image_checks.rotated(images)
+      found += image_checks.check_orientations(images)
     return Outcome(row, images, [(rule, _where(row, text)) for rule, text in found])
 
   def exists(self, path: str) -> bool:
@@ -189,7 +191,7 @@ def _form_and_file(encoded: bytes) -> tuple[tuple[str, int, int, int, int], str]
   except image_files.Unreadable:  # a builder that checks nothing wrote it
     return ('unreadable', 0, 0, 0, 0), ''
   form = found.kind, found.width, found.height, found.channels, max(8, found.bits)
-  return form, encodings.with_header(encoded, found)
+  return form, encodings.describe_with_header(encoded, found)
 
 
 def read_all(reader: Reader, rows: list[Row]) -> list[Outcome]:

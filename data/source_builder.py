@@ -110,7 +110,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     self.on_bad, self.manifest = on_bad, manifest
     self.accept_known_leaks = tuple(accept_known_leaks)
     self.options = {**self.OPTIONS, **(options or {})}
-    self.max_pixels = image_files.pixel_limit(max_pixels)
+    self.max_pixels = image_files.check_pixel_limit(max_pixels)
     self._workers = workers
     super().__init__(**kwargs)
 

@@ -16,6 +16,9 @@ CLEAN = (
   *('README.md', 'CHANGELOG.md', 'docs'),
   'data/*/README.md',
   'data/rendered_faces',
+  'flexfas_jax/images',
+  'flexfas_jax/prepare.py',
+  'flexfas_jax/schema.py',
 )
 SUFFIXES = {'.py', '.md', '.toml', '.yaml', '.yml', '.sh', '.sbatch', '.jinja', '.html', '.js'}
 # Words of identifiers, comments, messages and documents, with what to write in their place.

@@ -141,7 +141,8 @@ class Reader(reading.Reader):
   ) -> tuple[dict[str, bytes], list[image_checks.Problem]]:
     """The pictures as they are stored, or what is wrong."""
     decoded = {
-      m: image_checks.pixels(e, m, row.files[m], self.max_pixels) for m, e in encoded.items()
+      m: image_checks.decode_for_modality(e, m, row.files[m], self.max_pixels)
+      for m, e in encoded.items()
     }
     # Without a ValueError: the image was checked by the same units.
     images = {m: units.convert(one, m, self.rules.units) for m, one in decoded.items()}
@@ -149,28 +150,30 @@ class Reader(reading.Reader):
       same = {
         m
         for m, one in images.items()
-        if image_files.is_stored(encoded[m]) and np.array_equal(one, decoded[m])
+        if image_files.is_jpeg_or_png(encoded[m]) and np.array_equal(one, decoded[m])
       }
       return {m: encoded[m] if m in same else encode(one) for m, one in images.items()}, []
     images = {
-      m: face_crop.upright(image, image_files.orientation(encoded[m]))
+      m: face_crop.turn_upright(image, image_files.orientation(encoded[m]))
       for m, image in images.items()
     }
-    if found := image_checks.disagree(images):
+    if found := image_checks.find_size_mismatch(images):
       return {}, [('size', f'{row.facts["id"]}: {found}: one crop requires registered images')]
     try:
       images = face_crop.crop(images, self._face(row, images), self.recipe)
     except face_crop.NoFace as error:
-      return {}, [('no-face', f'{row.files[face_crop.reference(images)]}: {error}')]
+      return {}, [('no-face', f'{row.files[face_crop.reference_modality(images)]}: {error}')]
     return {
       m: encode(image, 0 if schema.is_distance(m) else self.quality) for m, image in images.items()
     }, []
 
   def _face(self, row: Row, images: face_crop.Images) -> face_crop.Face:
     if self.recipe.method != 'yunet':
-      size = face_crop.size_of(images)
-      return face_crop.choose([face_crop.named(row.extra, size, self.recipe)], size, self.recipe)
-    seen = face_crop.to_detect_in(images)
+      size = face_crop.reference_size(images)
+      return face_crop.choose(
+        [face_crop.face_from_columns(row.extra, size, self.recipe)], size, self.recipe
+      )
+    seen = face_crop.detection_image(images)
     model = face_crop.load_yunet(self.yunet, self.recipe.model_sha256)
     found = face_crop.detect_yunet(model, seen, self.recipe.min_score)
     return face_crop.choose(found, (seen.shape[1], seen.shape[0]), self.recipe)

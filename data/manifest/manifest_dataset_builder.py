@@ -198,7 +198,7 @@ class Builder(SourceBuilder):
       yield 'row', text
     if self._recipe and self._recipe.method != 'yunet':
       try:
-        face_crop.named(row.extra, (1, 1), self._recipe)
+        face_crop.face_from_columns(row.extra, (1, 1), self._recipe)
       except face_crop.NoFace as error:
         yield 'no-face', f'{row.id}: {error}'
       except ValueError as error:
@@ -291,7 +291,7 @@ class Builder(SourceBuilder):
     self.RULES = image_checks.Rules(
       {modality: n for modality, n in bits.items() if n},
       sizes='any' if self._recipe else self.options['sizes'],
-      units=units.converted(self._units),
+      units=units.after_conversion(self._units),
     )
 
   def _stated_bits(self, modality: str) -> int:
@@ -348,7 +348,7 @@ def _bits(source: pathlib.Path, paths: Sequence[str]) -> collections.Counter:
     try:
       with image_files.open_regular(relative_paths.locate(source, path)) as file:
         header = file.read(_PNG_HEADER)
-      if not image_files.is_stored(header):
+      if not image_files.is_jpeg_or_png(header):
         found[16 if image_files.header(image_files.read(source / path)).bits > 8 else 8] += 1
         continue
     except (OSError, image_files.Unreadable):

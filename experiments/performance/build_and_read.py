@@ -17,7 +17,7 @@ import time
 
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import geometry
-from flexfas_jax.images.worker_pool import Workers, cores
+from flexfas_jax.images.worker_pool import Workers, count_cores
 from flexfas_jax.input_pipeline import sources
 
 DISTINCT = 60  # triplets; the tree repeats them under other names
@@ -73,7 +73,7 @@ def measure(root: pathlib.Path, data_dir: str, n: int) -> dict[str, float]:
   with Workers() as workers:
     list(workers.map(len, [[1]] * 8))  # processes have started
     seconds = timed(lambda: list(workers.map(decode_alone, tasks)))
-  rates[f'decoding alone (with its checks, {cores()} processes)'] = n / seconds
+  rates[f'decoding alone (with its checks, {count_cores()} processes)'] = n / seconds
 
   command = [sys.executable, '-m', 'flexfas_jax.prepare', '--dataset=casia_surf/challenge']
   command += [f'--source={root}/source', f'--data_dir={data_dir}']

@@ -38,7 +38,7 @@ def main() -> None:
   for name in rendered.SETS:
     for example, images in rendered.samples(data_dir, name):
       start = time.perf_counter()
-      looks = {m: copies.look(image) for m, image in images.items()}
+      looks = {m: copies.fingerprint(image) for m, image in images.items()}
       for one, other in itertools.combinations(looks, 2):
         copies.describe(looks[one], looks[other])
       seconds += time.perf_counter() - start
@@ -55,7 +55,7 @@ def main() -> None:
         for modality, (change, make) in itertools.product(('ir', 'depth'), CHANGES.items()):
           size = images[modality].shape[1::-1]
           copy = cv2.resize(make(images['rgb']), size, interpolation=cv2.INTER_AREA)
-          b = copies.look(copy)
+          b = copies.fingerprint(copy)
           structure, detail = copies.similarity(looks['rgb'], b)
           for detector, finds in DETECTORS.items():
             detected[detector, change] += finds(looks['rgb'], b, structure, detail)
@@ -71,11 +71,11 @@ def main() -> None:
   print(f'\n{1000 * seconds / n:.2f} ms for a triplet')
 
 
-def _grey(a: copies.Look, b: copies.Look) -> float:
+def _grey(a: copies.Fingerprint, b: copies.Fingerprint) -> float:
   return copies.correlation(a.whole, b.whole)
 
 
-def _either(a: copies.Look, b: copies.Look) -> float:
+def _either(a: copies.Fingerprint, b: copies.Fingerprint) -> float:
   mirrored = b._replace(whole=b.whole[:, ::-1])
   return max(abs(_grey(a, b)), abs(_grey(a, mirrored)))
 

@@ -26,7 +26,7 @@ class TrainedModel(NamedTuple):
     weights_hash: of the checkpoint, as in the score files.
     step: of the checkpoint.
     header: of the run's score files, see `dataset_scoring.restore_best`.
-    view: the first of the run's views, see `geometry.named_views`.
+    view: the first of the run's views, see `geometry.parse_views`.
     resize: how images are resized, see `geometry.RESIZES`.
     preprocess: encoded images to arrays, with this view.
     config: of the run, with the protocol's selections filled in.
@@ -106,7 +106,7 @@ def create(fields: dict[str, Any], variables, **attributes) -> TrainedModel:
     'folder': pathlib.Path(),
   }
   attributes = defaults | attributes
-  views = tuple(geometry.named_views([attributes['view']]).values())
+  views = tuple(geometry.parse_views([attributes['view']]).values())
   size = fields.get('image_size', 224)
   preprocess = Preprocess(size, model.modalities, test_views=views, resize=attributes['resize'])
   return TrainedModel(fields, model, variables, model.subsets, preprocess=preprocess, **attributes)

@@ -1,8 +1,8 @@
-"""Is this a whole picture, of the kind that its column promises? Asked before anything is stored.
+"""Checks that images are whole and of the kind that their column states, before they are stored.
 
 OpenCV and Pillow decode a JPEG with a hole in it without an error: libjpeg reports damage as a
-warning and guesses the rest. OpenCV also cuts 16 bits to 8. Here a library that turns each warning
-into an error decodes every JPEG, and bit depths and ranges are checked.
+warning and guesses the rest. OpenCV also cuts 16 bits to 8. So every JPEG is decoded here by a
+library that turns each warning into an error, and bit depths and ranges are checked.
 
 A JPEG has no check sums. Damage that leaves valid codes for exactly as many blocks as before cannot
 be detected in the file: about a third of single wrong bytes that change more than 1 % of the pixels
@@ -41,13 +41,13 @@ Problem = tuple[str, str]  # (a rule of `findings.RULES`, what is wrong)
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-  """What a data set's pictures are; None and 'any' ask for nothing.
+  """Requirements on the images of a data set; None and 'any' require nothing.
 
   Attributes:
-    bits: {modality: 8 or 16}; depth and infrared that are not named may have either, RGB has 8.
-    units: of 16-bit depth and infrared; images are converted by them before they are checked. None:
-      not known, and not checked.
-    sizes: of the modalities of one triplet, of `SIZES`: 'any', 'aspect' (within 5 %), or 'equal'.
+    bits: {modality: 8 or 16}. RGB has 8 if it is not listed, other modalities may have either.
+    units: of 16-bit depth and infrared. Images are converted before they are checked. None: unknown
+      units, no conversion and no check.
+    sizes: agreement within a triplet, one of `SIZES`: 'any', 'aspect' (within 5 %), or 'equal'.
     frame: images are whole frames whose faces are cropped later, see `signal.no_signal`.
   """
 
@@ -58,16 +58,16 @@ class Rules:
 
 
 def decode(encoded: bytes, max_pixels: int = image_files.MAX_PIXELS) -> np.ndarray:
-  """An encoded image, whole, as [h, w] or [h, w, C] uint8 or uint16, red first.
+  """Decodes a whole image to [h, w] or [h, w, C] uint8 or uint16, red first.
 
   Depth may be floating point, which `units.convert` converts to millimetres.
 
   Args:
     encoded: JPEG, PNG, or of `converted_formats`.
-    max_pixels: limit of the width times the height, taken from the header before decoding.
+    max_pixels: limit of width times height, read from the header before decoding.
 
   Raises:
-    Unreadable: anything but a whole image of these formats within the limits of `image_files`.
+    Unreadable: not a whole image of these formats within the limits of `image_files`.
   """
   header = image_files.check(encoded, max_pixels)
   try:
@@ -78,11 +78,11 @@ def decode(encoded: bytes, max_pixels: int = image_files.MAX_PIXELS) -> np.ndarr
     raise Unreadable(f'cannot be decoded whole ({error})') from None
 
 
-def _jpeg(encoded: bytes, header: image_files.Header) -> np.ndarray:
+def _decode_jpeg(encoded: bytes, header: image_files.Header) -> np.ndarray:
   """A JPEG as [h, w] or [h, w, 3] uint8: bit for bit the pixels of OpenCV and Pillow."""
   if header.channels not in (1, 3):
     raise Unreadable(
-      f'has {header.channels} channels (CMYK inks?), and 1 or 3 are due; convert it: magick FILE '
+      f'has {header.channels} channels (CMYK inks?), expected 1 or 3; convert it: magick FILE '
       '-colorspace sRGB FILE.png'
     )
   colours = 'GRAY' if header.channels == 1 else 'RGB'
@@ -91,7 +91,7 @@ def _jpeg(encoded: bytes, header: image_files.Header) -> np.ndarray:
   return array[..., 0] if header.channels == 1 else array
 
 
-def _png(encoded: bytes, header: image_files.Header) -> np.ndarray:
+def _decode_png(encoded: bytes, header: image_files.Header) -> np.ndarray:
   """A PNG as [h, w] or [h, w, 3] uint8 or uint16."""
   # Not Image.open: its limit of pixels is global, and a warning of the whole process.
   with PngImagePlugin.PngImageFile(io.BytesIO(encoded)) as image:
@@ -107,34 +107,34 @@ def _png(encoded: bytes, header: image_files.Header) -> np.ndarray:
       raise Unreadable(f'has the colour mode {mode}, which is not read')
     array = np.asarray(image)
   if header.bits == 16 and array.dtype == np.uint8:
-    array = _deep(encoded)  # Pillow makes 8 bits of 16 where there are several channels
+    array = _decode_deep_png(encoded)  # Pillow makes 8 bits of 16 where there are several channels
   return array if array.dtype == np.uint8 else array.astype(np.uint16)
 
 
-def _deep(encoded: bytes) -> np.ndarray:
+def _decode_deep_png(encoded: bytes) -> np.ndarray:
   """A whole PNG of 16 bits and several channels, as [h, w] or [h, w, 3] uint16, red first."""
   array = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
   grey = encoded[25] in (0, 4)  # the colour type; the rest of the channels is transparency
   return np.ascontiguousarray(array[..., 0] if grey else array[..., 2::-1])
 
 
-_DECODERS = {'JPEG': _jpeg, 'PNG': _png}
+_DECODERS = {'JPEG': _decode_jpeg, 'PNG': _decode_png}
 
 
-def pixels(
+def decode_for_modality(
   encoded: bytes, modality: str, where: str, max_pixels: int = image_files.MAX_PIXELS
 ) -> np.ndarray:
-  """An image that `decode` reads, as `geometry.decode` gives it: [H, W, 3] of RGB, else [H, W, 1].
+  """Decodes an image to the channels of its modality, [H, W, 3] or [H, W, 1].
 
   Args:
-    encoded: was checked by `decode`.
+    encoded: a file that `decode` accepts.
     modality: one of `schema.MODALITIES`.
     where: named in the error.
     max_pixels: as of `decode`.
   """
-  if image_files.is_stored(encoded):  # by the decoder of training, pixel for pixel
+  if image_files.is_jpeg_or_png(encoded):  # with the decoder of training: identical pixels
     return geometry.decode(encoded, modality, where)
-  return geometry.of_modality(decode(encoded, max_pixels), modality)
+  return geometry.set_channels(decode(encoded, max_pixels), modality)
 
 
 def inspect(
@@ -142,21 +142,21 @@ def inspect(
   rules: Rules = Rules(),  # noqa: B008
   max_pixels: int = image_files.MAX_PIXELS,
 ) -> list[Problem]:
-  """What is wrong with the images of one triplet, each and together, turned upright.
+  """Checks the images of one triplet, each and together, after turning them upright.
 
   Args:
-    images: encoded, by modality; what is absent is left out.
+    images: encoded, by modality; without absent ones.
     rules: of the data set.
     max_pixels: of each image, see `decode`.
 
   Returns:
-    (rule, text) of everything found; empty where nothing was.
+    (rule, text) of each problem.
   """
   problems, arrays = [], {}
   for modality, encoded in images.items():
     try:
       array = units.convert(decode(encoded, max_pixels), modality, rules.units)
-      arrays[modality] = face_crop.upright(array, image_files.orientation(encoded))
+      arrays[modality] = face_crop.turn_upright(array, image_files.orientation(encoded))
     except Unreadable as error:
       problems.append(('unreadable', f'{modality} {error}'))
     except ValueError as error:  # of `units.convert`
@@ -169,45 +169,48 @@ def inspect_arrays(
   rules: Rules = Rules(),  # noqa: B008
   files: Mapping[str, bytes] | None = None,
 ) -> list[Problem]:
-  """What is wrong with pictures that are decoded.
+  """Checks decoded images of one triplet.
 
   Args:
-    arrays: as `decode` gives them, converted by `units.convert`, by modality.
+    arrays: by modality, as `decode` returns them, converted by `units.convert`.
     rules: of the data set.
-    files: what they were decoded from, to tell equal files from copies; None: not known.
+    files: the encoded images, to distinguish equal files from copies; None: unknown.
 
   Returns:
-    (rule, text) of everything found; empty where nothing was.
+    (rule, text) of each problem.
   """
-  # A copy is said of the later one, whatever order they are given in.
+  # In one order: of two copies, the later modality is reported.
   arrays = {m: arrays[m] for m in (*schema.MODALITIES, *arrays) if m in arrays}
   problems = []
   for modality, array in arrays.items():
-    problems += [(rule, f'{modality} {text}') for rule, text in _one(modality, array, rules)]
-  return problems + _together(files or {}, arrays, rules)
+    found = _check_image(modality, array, rules)
+    problems += [(rule, f'{modality} {text}') for rule, text in found]
+  return problems + _check_triplet(files or {}, arrays, rules)
 
 
-def _one(modality: str, array: np.ndarray, rules: Rules) -> list[Problem]:
+def _check_image(modality: str, array: np.ndarray, rules: Rules) -> list[Problem]:
+  is_color = schema.is_color(modality)
   bits = 8 * array.itemsize
-  wanted = rules.bits.get(modality, 8 if schema.is_color(modality) else 0)
-  if wanted and bits != wanted:
-    way_out = '; convert it: magick FILE -depth 8 FILE.png' if schema.is_color(modality) else ''
-    return [('bit-depth', f'has {bits} bits, and {wanted} are due{way_out}')]
+  expected = rules.bits.get(modality, 8 if is_color else 0)
+  if expected and bits != expected:
+    way_out = '; convert it: magick FILE -depth 8 FILE.png' if is_color else ''
+    return [('bit-depth', f'has {bits} bits, and {expected} are due{way_out}')]
   problems = []
-  # First: one channel of a colour map may well be saturated or even.
-  has_channels = array.ndim == 3 and not signal.constant(array)
-  if has_channels and not schema.is_color(modality) and (apart := _apart(array)) > GREY:
-    problems.append(('colour', f'has channels up to {apart} grey levels apart'))
+  # Before the signal: one channel of a colour map may be saturated or constant.
+  if not is_color and not signal.is_constant(array):
+    difference = _channel_difference(array)
+    if difference > GREY:
+      problems.append(('colour', f'has channels up to {difference} grey levels apart'))
   reason = signal.no_signal(array, modality, frame=rules.frame)
-  if reason and not _dim(modality, array, rules):
+  if reason and not _is_dim(modality, array, rules):
     return problems or [('black', reason)]
-  if text := units.problem(array, modality, rules.units, rules.frame):
+  if text := units.find_problem(array, modality, rules.units, rules.frame):
     problems.append(('range', text))
   return problems
 
 
-def _dim(modality: str, array: np.ndarray, rules: Rules) -> bool:
-  """Whether infrared carries signal that only its lowest bits have, which no rule states."""
+def _is_dim(modality: str, array: np.ndarray, rules: Rules) -> bool:
+  """Whether infrared carries signal in its lowest bits only, and no rule states its bits."""
   if (
     not schema.is_intensity(modality)
     or array.dtype != np.uint16
@@ -215,46 +218,54 @@ def _dim(modality: str, array: np.ndarray, rules: Rules) -> bool:
     or rules.units.ir_bits
   ):
     return False
-  if not units.fewer_bits(array):
+  if not units.guess_bits(array):
     return False
   cells = signal.CELLS_FRAME if rules.frame else signal.CELLS
   contrast, spread = signal.contrast_and_spread(array, modality, cells)
   return contrast >= signal.CONTRAST and contrast > _NOISE * spread
 
 
-def _apart(array: np.ndarray) -> int:
-  """How far the channels of most pixels are from each other, in grey levels."""
+def _channel_difference(array: np.ndarray) -> int:
+  """The difference between the channels of 95 % of the pixels, at most, in grey levels."""
+  if array.ndim == 2:
+    return 0
   red, green, blue = cv2.split(array)  # channel by channel: NumPy is slow along a short axis
-  apart = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)  # [h, w]
-  return int(np.quantile(apart, 0.95))
+  difference = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)  # [h, w]
+  return int(np.quantile(difference, 0.95))
 
 
-def _together(files: Mapping, arrays: Mapping[str, np.ndarray], rules: Rules) -> list[Problem]:
+def _check_triplet(files: Mapping, arrays: Mapping[str, np.ndarray], rules: Rules) -> list[Problem]:
   problems = []
   # Without constant images: reported above, and equal to any other constant one.
-  varied = {m: array for m, array in arrays.items() if not signal.constant(array)}
-  looks = dict(zip(varied, copies.look_at(varied.values()), strict=True))
-  for one, other in itertools.combinations(looks, 2):
+  varied = {m: array for m, array in arrays.items() if not signal.is_constant(array)}
+  fingerprints = dict(zip(varied, copies.fingerprints(varied.values()), strict=True))
+  for one, other in itertools.combinations(fingerprints, 2):
     if one in files and files[one] == files.get(other):  # an array has no file
       problems.append(('same-image', f'{other} is the same file as {one}'))
-    elif how := copies.describe(looks[one], looks[other]):
-      problems.append(('same-image', f'{other} is a copy of {one} ({how})'))
-  apart = {m: _apart(array) if array.ndim == 3 else 0 for m, array in arrays.items()}
-  coloured = [m for m in apart if not schema.is_color(m) and apart[m] > GREY]
-  grey = [m for m in apart if schema.is_color(m) and apart[m] == 0]
-  problems += [
-    ('swapped', f'{color} has no colour, and {other} has') for color in grey for other in coloured
-  ]
-  if found := disagree(arrays, rules.sizes):
-    problems.append(('size', found))
+    elif similarity := copies.describe(fingerprints[one], fingerprints[other]):
+      problems.append(('same-image', f'{other} is a copy of {one} ({similarity})'))
+  problems += _check_exchange(arrays)
+  if mismatch := find_size_mismatch(arrays, rules.sizes):
+    problems.append(('size', mismatch))
   return problems
 
 
-def disagree(images: Mapping[str, np.ndarray], sizes: str = 'aspect') -> str:
-  """The sizes of images that cannot be registered; '' where they can be.
+def _check_exchange(arrays: Mapping[str, np.ndarray]) -> list[Problem]:
+  """RGB that is grey beside another modality that has colours."""
+  others = [m for m in arrays if not schema.is_color(m) and _channel_difference(arrays[m]) > GREY]
+  if not others:
+    return []
+  grey = [m for m in arrays if schema.is_color(m) and _channel_difference(arrays[m]) == 0]
+  return [
+    ('swapped', f'{color} has no colour, and {other} has') for color in grey for other in others
+  ]
+
+
+def find_size_mismatch(images: Mapping[str, np.ndarray], sizes: str = 'aspect') -> str:
+  """Returns the sizes of images that cannot be registered, or ''.
 
   Images are registered where the same fraction of their sides is the same place of the scene.
-  Sensors may differ in resolution, so it is the aspect ratios that must agree.
+  Sensors may differ in resolution, so only the aspect ratios must agree.
 
   Args:
     images: {modality: [h, w] or [h, w, C]}, upright.
@@ -263,25 +274,28 @@ def disagree(images: Mapping[str, np.ndarray], sizes: str = 'aspect') -> str:
   shapes = {modality: image.shape[:2] for modality, image in images.items()}
   ratios = [width / height for height, width in shapes.values()]
   if sizes == 'equal':
-    wrong = len(set(shapes.values())) > 1
+    agree = len(set(shapes.values())) <= 1
+  elif sizes == 'aspect':
+    agree = not ratios or max(ratios) <= ASPECT * min(ratios)
   else:
-    wrong = sizes == 'aspect' and bool(ratios) and max(ratios) > ASPECT * min(ratios)
-  found = ', '.join(f'{m} {width} x {height}' for m, (height, width) in shapes.items())
-  return found if wrong else ''
+    agree = True
+  if agree:
+    return ''
+  return ', '.join(f'{m} {width} x {height}' for m, (height, width) in shapes.items())
 
 
-def rotated(images: Mapping[str, bytes]) -> list[Problem]:
-  """Encoded images that EXIF requires to be turned: training reads the pixels as stored."""
-  found = {m: image_files.orientation(encoded) for m, encoded in images.items()}
-  return [('rotated', f'{m} has EXIF orientation {n}') for m, n in found.items() if n > 1]
+def check_orientations(images: Mapping[str, bytes]) -> list[Problem]:
+  """Reports encoded images with an EXIF rotation: training reads the pixels as stored."""
+  orientations = {m: image_files.orientation(encoded) for m, encoded in images.items()}
+  return [('rotated', f'{m} has EXIF orientation {n}') for m, n in orientations.items() if n > 1]
 
 
-def other_bytes(images: Mapping[str, bytes], sha256: Mapping[str, str]) -> list[Problem]:
-  """Encoded images whose digest is not the one given, by modality; '' is not known."""
+def check_digests(images: Mapping[str, bytes], sha256: Mapping[str, str]) -> list[Problem]:
+  """Reports encoded images whose SHA-256 differs from the expected one; '' is not checked."""
   return [
     ('sha256', f'{modality} does not have the bytes whose digest is given')
-    for modality, wanted in sha256.items()
-    if wanted and modality in images and digest(images[modality]) != wanted.lower()
+    for modality, expected in sha256.items()
+    if expected and modality in images and digest(images[modality]) != expected.lower()
   ]
 
 

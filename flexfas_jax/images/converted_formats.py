@@ -1,11 +1,11 @@
-"""Formats that are read beside JPEG and PNG: NumPy arrays, TIFF, WebP and, with an extra, HEIC.
+"""Formats besides JPEG and PNG: NumPy arrays, TIFF, WebP and, with an extra, HEIC.
 
-Training reads JPEG and PNG alone, so `prepare` stores what is read here as a PNG, which loses
-nothing; `lint` and prediction decode by the same functions. A header is checked before a decoder
-sees the file: one image, whole, of the kinds that cameras and depth SDKs write. What lies outside
-of that is refused with the command that converts it.
+Training reads JPEG and PNG only, so `prepare` converts these formats to PNG without loss; `lint`
+and prediction use the same decoders. The header is checked before decoding: one whole image, of the
+kinds that cameras and depth SDKs write. Other kinds are refused with the command that converts
+them.
 
-No format here has check sums, except TIFF with deflate: damage that leaves a decodable file is not
+Except TIFF with deflate, no format here has check sums: damage that leaves a decodable file is not
 detected. The digests of a manifest detect it.
 """
 
@@ -23,7 +23,7 @@ _HEIF = (b'heic', b'heix', b'heim', b'heis')
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLOURS = 256, 257, 258, 259, 262
 _OFFSETS, _CHANNELS, _ROWS, _COUNTS, _PLANES = 273, 277, 278, 279, 284
 _PREDICTOR, _TILE, _EXTRA, _NUMBERS = 317, 322, 338, 339
-# What a decoder is told of a TIFF; the rest (EXIF, profiles, private tags) changes no pixel.
+# The tags of a TIFF that a decoder gets; the others (EXIF, profiles, private) change no pixel.
 _TAGS = (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLOURS, _OFFSETS, _CHANNELS, _ROWS, _COUNTS,
          _PLANES, _PREDICTOR, _EXTRA, _NUMBERS)  # fmt: skip
 _TYPES = {1: 1, 3: 2, 4: 4}  # bytes of TIFF's whole numbers, by type
@@ -39,17 +39,17 @@ class _Format(NamedTuple):
   matches: Callable[[bytes], bool]
   header: Callable[[bytes], Header]
   decode: Callable[[bytes], np.ndarray]
-  exif: Callable[[bytes], bytes]  # a TIFF structure with the orientation; b'' where it has none
+  exif: Callable[[bytes], bytes]  # a TIFF structure with the orientation, or b''
 
 
 def header(encoded: bytes) -> Header | None:
-  """What a file claims to be; None where it is of no format that is read here.
+  """Parses the header of a file; None for a format that is not in this module.
 
   Args:
     encoded: the whole file.
 
   Raises:
-    Unreadable: of such a format, and not whole, not one image, or of a kind that is not read.
+    Unreadable: truncated, several images, or an unsupported kind of the format.
   """
   kind = _kind(encoded)
   if not kind:
@@ -63,15 +63,15 @@ def header(encoded: bytes) -> Header | None:
 
 
 def decode(encoded: bytes, claimed: Header) -> np.ndarray:
-  """A file as [h, w] or [h, w, 3], red first, uint8, uint16 or (depth) float32 or float64.
+  """Decodes to [h, w] or [h, w, 3], red first, uint8, uint16 or (depth) float32 or float64.
 
   Args:
-    encoded: as `header` takes it.
-    claimed: what `header` returned, whose size is within the limits.
+    encoded: the whole file.
+    claimed: from `header`, with a size within the limits.
 
   Raises:
-    Unreadable: its pixels are not what its header claims.
-    Exception: of the decoder.
+    Unreadable: the pixels do not match the header.
+    Exception: any error of the decoder.
   """
   image = _FORMATS[claimed.kind].decode(encoded)
   if image.ndim == 3:
@@ -82,16 +82,16 @@ def decode(encoded: bytes, claimed: Header) -> np.ndarray:
 
 
 def exif(encoded: bytes) -> bytes:
-  """The TIFF structure that has a file's EXIF orientation; b'' where it has none."""
+  """The TIFF structure with the EXIF orientation of a file, or b''."""
   kind = _kind(encoded)
   try:
     return _FORMATS[kind].exif(encoded) if kind else b''
-  except Unreadable:  # `header` says what is wrong
+  except Unreadable:  # `header` reports the reason
     return b''
 
 
 def _kind(encoded: bytes) -> str:
-  return next((kind for kind, of in _FORMATS.items() if of.matches(encoded)), '')
+  return next((kind for kind, form in _FORMATS.items() if form.matches(encoded)), '')
 
 
 def _no_exif(encoded: bytes) -> bytes:
@@ -140,7 +140,7 @@ def _npy(encoded: bytes) -> np.ndarray:
 
 
 def _tiff_entries(encoded: bytes) -> tuple[dict[int, bytes], str, int]:
-  """The entries of the first directory (12 bytes each) by tag, byte order, and the next page."""
+  """({tag: 12 bytes} of the first directory, byte order, offset of the next page or 0)."""
   order = 'little' if encoded[:2] == b'II' else 'big'
   place = int.from_bytes(encoded[4:8], order)
   n = int.from_bytes(encoded[place : place + 2], order)
@@ -148,14 +148,14 @@ def _tiff_entries(encoded: bytes) -> tuple[dict[int, bytes], str, int]:
   if place < 8 or not n or end + 4 > len(encoded):
     raise Unreadable('is truncated: the directory of the TIFF lies behind its end')
   entries = [encoded[at : at + 12] for at in range(place + 2, end, 12)]
-  found = {int.from_bytes(entry[:2], order): entry for entry in entries}
-  if len(found) < n:
+  by_tag = {int.from_bytes(entry[:2], order): entry for entry in entries}
+  if len(by_tag) < n:
     raise Unreadable('is a TIFF that names a tag twice')
-  return found, order, int.from_bytes(encoded[end : end + 4], order)
+  return by_tag, order, int.from_bytes(encoded[end : end + 4], order)
 
 
 def _tiff_numbers(encoded: bytes, entry: bytes | None, order: str, default: int) -> list[int]:
-  """The whole numbers of an entry; the default where there is none."""
+  """The whole numbers of an entry, or the default."""
   if entry is None:
     return [default]
   size, n = _TYPES.get(int.from_bytes(entry[2:4], order), 0), int.from_bytes(entry[4:8], order)
@@ -170,11 +170,11 @@ def _tiff_numbers(encoded: bytes, entry: bytes | None, order: str, default: int)
 
 
 class _Tiff(NamedTuple):
-  """What the directory of a TIFF says."""
+  """The parsed directory of a TIFF."""
 
   header: Header
   compression: int
-  strips: list[tuple[int, int, int]]  # start, bytes, and bytes when they are decoded
+  strips: list[tuple[int, int, int]]  # (start, stored bytes, decoded bytes)
 
 
 def _tiff_header(encoded: bytes) -> Header:
@@ -184,11 +184,11 @@ def _tiff_header(encoded: bytes) -> Header:
 def _tiff_parsed(encoded: bytes) -> _Tiff:
   entries, order, more = _tiff_entries(encoded)
 
-  def all_of(tag, default=0):
+  def values_of(tag, default=0):
     return _tiff_numbers(encoded, entries.get(tag), order, default)
 
   def one(tag, default=0):
-    values = all_of(tag, default)
+    values = values_of(tag, default)
     if len(set(values)) > 1:
       raise Unreadable(f'is a TIFF whose tag {tag} has the values {values[:4]}')
     return values[0]
@@ -217,7 +217,7 @@ def _tiff_parsed(encoded: bytes) -> _Tiff:
       'magick FILE FILE.png'
     )
   rows, size = min(one(_ROWS, height), height), width * channels * bits // 8
-  offsets, counts = all_of(_OFFSETS), all_of(_COUNTS)
+  offsets, counts = values_of(_OFFSETS), values_of(_COUNTS)
   whole = width and rows and len(offsets) == len(counts) == -(-height // rows)
   strips = [
     (at, n, size * min(rows, height - rows * i))
@@ -234,7 +234,7 @@ def _tiff_parsed(encoded: bytes) -> _Tiff:
 
 
 def _inflates(data: bytes, due: int) -> bool:
-  """Whether data inflate to as many bytes as are due, with the right check sum."""
+  """Whether data inflate to `due` bytes with the right check sum."""
   inflate = zlib.decompressobj()
   try:
     return len(inflate.decompress(data, due + 1)) == due and inflate.eof
@@ -243,10 +243,10 @@ def _inflates(data: bytes, due: int) -> bool:
 
 
 def _tiff(encoded: bytes) -> np.ndarray:
-  """Decodes a copy whose directory has nothing but `_TAGS`: no page, EXIF or turn beside it."""
-  found = _tiff_parsed(encoded)
-  if found.compression in _DEFLATE and not all(
-    _inflates(encoded[at : at + n], due) for at, n, due in found.strips
+  """Decodes a copy whose directory has `_TAGS` only: no further page, EXIF or rotation."""
+  parsed = _tiff_parsed(encoded)
+  if parsed.compression in _DEFLATE and not all(
+    _inflates(encoded[at : at + n], due) for at, n, due in parsed.strips
   ):
     raise Unreadable('is damaged: the data of the TIFF do not inflate to its pixels')
   entries, order, _ = _tiff_entries(encoded)
@@ -256,7 +256,9 @@ def _tiff(encoded: bytes) -> np.ndarray:
     encoded[:4], place.to_bytes(4, order), encoded[8:], bytes(len(encoded) % 2),
     len(kept).to_bytes(2, order), *kept, bytes(4),
   ])  # fmt: skip
-  from PIL import TiffImagePlugin  # not needed where no image is decoded: lists, score files
+  from PIL import (
+    TiffImagePlugin,
+  )  # only where images are decoded: lists and score files do not need it
 
   with TiffImagePlugin.TiffImageFile(io.BytesIO(checked)) as image:
     image.load()
@@ -274,18 +276,18 @@ def _webp_chunks(encoded: bytes) -> dict[bytes, bytes]:
   """The first chunk of every name.
 
   Raises:
-    Unreadable: the file is not as long as it says, or ends within a chunk.
+    Unreadable: the file has another length than its header states, or ends within a chunk.
   """
   end = 8 + int.from_bytes(encoded[4:8], 'little')
-  found, place = {}, 12
+  chunks, place = {}, 12
   while place + 8 <= end == len(encoded):
     start = place + 8
     n = int.from_bytes(encoded[place + 4 : start], 'little')
-    found.setdefault(encoded[place : place + 4], encoded[start : start + n])
+    chunks.setdefault(encoded[place : place + 4], encoded[start : start + n])
     place = start + n + n % 2
   if place != end or end != len(encoded):
-    raise Unreadable('is truncated or damaged: the WebP has another length than it says')
-  return found
+    raise Unreadable('is truncated or damaged: the WebP has another length than its header')
+  return chunks
 
 
 def _webp_header(encoded: bytes) -> Header:
@@ -352,7 +354,7 @@ def _heic_header(encoded: bytes) -> Header:
 
 
 def _heic(encoded: bytes) -> np.ndarray:
-  """Turned as the container says, which decoders must do: its EXIF orientation says the same."""
+  """Decodes an image; the decoder applies the rotation of the container, so EXIF is ignored."""
   (image,) = _open_heic(encoded)
   return np.asarray(image)
 

@@ -28,7 +28,7 @@ STRUCTURE = 0.985  # correlation of ranks of the face windows: rendered triplets
 DETAIL = 0.85  # the same of their detail: smooth gradients alone have 0.2
 _WHOLE = 64  # pixels along a side of a whole image when it is compared
 _WINDOW = 48  # of the face window
-_LEAST = 24  # of the face window as it is stored: with fewer pixels chance makes equals
+_LEAST = 24  # of the stored face window: below this, different windows correlate by chance
 _SHIFT = 3  # of `_WINDOW`
 _BLUR, _BASE = 1.0, 3.0  # standard deviations between which the detail lies, of `_WINDOW`
 _INNER = _WINDOW - 2 * _SHIFT  # of a window that is shifted
@@ -40,8 +40,8 @@ _ROWS = np.arange(_WINDOW) - np.arange(2 * _SHIFT + 1)[:, None, None]
 _ROWS = (np.arange(_SIDE)[:, None] == _ROWS // (_INNER // _SIDE)).astype(np.float64)
 
 
-class Look(NamedTuple):
-  """What of an image is compared.
+class Fingerprint(NamedTuple):
+  """The parts of an image that are compared.
 
   Attributes:
     whole: [64, 64] float64, grey, of mean 0 and norm 1; zeros where it is constant.
@@ -58,22 +58,22 @@ class Look(NamedTuple):
   blocks: np.ndarray
 
 
-def look(image: np.ndarray) -> Look:
-  """What of an image [h, w] or [h, w, C], uint8 or uint16, is compared."""
-  return look_at([image])[0]
+def fingerprint(image: np.ndarray) -> Fingerprint:
+  """The fingerprint of an image [h, w] or [h, w, C], uint8 or uint16."""
+  return fingerprints([image])[0]
 
 
-def look_at(images: Iterable[np.ndarray]) -> list[Look]:
-  """`look` of several images, at less cost."""
+def fingerprints(images: Iterable[np.ndarray]) -> list[Fingerprint]:
+  """The fingerprints of several images; faster than one at a time."""
   parts = [_whole_and_windows(image) for image in images]
   blocks = _blocks([window for _, windows in parts for window in windows])
   ends = np.cumsum([len(windows) for _, windows in parts])
   blocks = np.split(blocks, ends[:-1]) if parts else []
-  return [Look(*part, of) for part, of in zip(parts, blocks, strict=True)]
+  return [Fingerprint(*part, own) for part, own in zip(parts, blocks, strict=True)]
 
 
 def _whole_and_windows(image: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-  """`Look.whole` and `Look.windows`."""
+  """`Fingerprint.whole` and `Fingerprint.windows`."""
   whole = cv2.resize(image, (_WHOLE, _WHOLE), interpolation=cv2.INTER_AREA)
   whole = _normalised(_grey(whole.astype(np.float32)))
   h, w = image.shape[:2]
@@ -87,26 +87,26 @@ def _whole_and_windows(image: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray,
   return whole, tuple(cv2.GaussianBlur(plane, (0, 0), _BLUR) for plane in ranks)
 
 
-def describe(one: Look, other: Look) -> str:
-  """How `other` is a copy of `one`, to follow 'is a copy of ...'; '' where it is none."""
-  if (alike := float(np.vdot(one.whole, other.whole))) > EXACT:
-    return f'correlation {alike:.5f}'
+def describe(one: Fingerprint, other: Fingerprint) -> str:
+  """The similarity by which `other` is a copy of `one`; '' if it is none."""
+  if (whole := float(np.vdot(one.whole, other.whole))) > EXACT:
+    return f'correlation {whole:.5f}'
   structure, detail = similarity(one, other, STRUCTURE)
   if structure > STRUCTURE and detail > DETAIL:
     return f'mirrored, shifted or in other tones: structure {structure:.3f}, detail {detail:.3f}'
   return ''
 
 
-def similarity(one: Look, other: Look, least: float = 0.0) -> tuple[float, float]:
-  """(structure, detail) of the face windows of two images, each in [0, 1]; 0 where there is none.
+def similarity(one: Fingerprint, other: Fingerprint, least: float = 0.0) -> tuple[float, float]:
+  """(structure, detail) of the face windows of two images, each in [0, 1]; 0 without a window.
 
   Both are absolute correlations, of all ranks and of their detail, where the structure is largest:
   of any channel of `one` with the grey of `other`, mirrored or not, shifted by `_SHIFT` or less.
 
   Args:
     one, other: two images.
-    least: a structure of this or less is of no interest, and may be given as (0, 0): coarse blocks
-      prove it of nearly all genuine pairs, at a tenth of the cost.
+    least: the result may be (0, 0) if the structure is not above this. Coarse blocks prove that for
+      nearly all genuine pairs at a tenth of the cost.
   """
   best, parts = 0.0, None
   if not (one.windows and other.windows):
@@ -119,10 +119,10 @@ def similarity(one: Look, other: Look, least: float = 0.0) -> tuple[float, float
     inner = np.ascontiguousarray(window[_SHIFT:-_SHIFT, _SHIFT:-_SHIFT])
     for number in np.flatnonzero(possible):
       plane = one.windows[number]
-      found = np.abs(cv2.matchTemplate(plane, inner, cv2.TM_CCOEFF_NORMED))  # [7, 7]
-      y, x = np.unravel_index(np.argmax(found), found.shape)
-      if found[y, x] > best:
-        best = float(found[y, x])
+      correlations = np.abs(cv2.matchTemplate(plane, inner, cv2.TM_CCOEFF_NORMED))  # [7, 7]
+      y, x = np.unravel_index(np.argmax(correlations), correlations.shape)
+      if correlations[y, x] > best:
+        best = float(correlations[y, x])
         parts = plane[y : y + _INNER, x : x + _INNER], inner
   if parts is None:
     return 0.0, 0.0
@@ -142,7 +142,7 @@ def _normalised(array: np.ndarray) -> np.ndarray:
 
 
 def _blocks(windows: list[np.ndarray]) -> np.ndarray:
-  """`Look.blocks`."""
+  """`Fingerprint.blocks`."""
   n, shifts = len(windows), len(_ROWS)
   if not n:
     return np.empty((0, shifts**2, _SIDE**2 + 1))
@@ -160,18 +160,18 @@ def _blocks(windows: list[np.ndarray]) -> np.ndarray:
 
 
 def _bounds(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-  """What correlations cannot exceed, whatever is within blocks.
+  """Upper bounds of correlations, from the means of blocks.
 
   A window of mean 0 and norm 1 is a part that is constant in each block, and a rest; correlations
   add up from both, and that of the rests is at most the product of their norms.
 
   Args:
-    one: [windows, 49, 10], see `Look.blocks`.
+    one: [windows, 49, 10], see `Fingerprint.blocks`.
     other: [49, 10], of grey.
 
   Returns:
-    [2, windows] of the largest absolute correlation of any shift of `one` with the middle of
-    `other`, as it is and mirrored; NaN where that is not known.
+    [2, windows], upper bounds of the absolute correlation of any shift of `one` with the middle of
+    `other`, as it is and mirrored; NaN if unknown.
   """
   *middle, rest = other[len(other) // 2]
   mirrored = np.reshape(middle, (_SIDE, _SIDE))[:, ::-1].ravel()
@@ -180,7 +180,7 @@ def _bounds(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _detail(window: np.ndarray) -> np.ndarray:
-  """What a blur takes away, without the border, where the blur of a gradient is off."""
+  """The image minus its blur, without the border, where the blur of a gradient is inexact."""
   border = int(2 * _BASE)
   return (window - cv2.GaussianBlur(window, (0, 0), _BASE))[border:-border, border:-border]
 

@@ -1,7 +1,7 @@
 """How an image file was written, from its header: the traces that an encoder leaves in every file.
 
-A model can learn them in place of a face: the data set's attacks may all be progressive JPEGs, and
-what it is used on later is not (`protocols/shortcuts.py`).
+A model can learn them instead of the face: all attacks of a data set may be progressive JPEGs,
+unlike the images in use (`protocols/shortcuts.py`).
 """
 
 import struct
@@ -15,7 +15,7 @@ _TABLES, _SCAN, _END = 0xDB, 0xDA, 0xD9
 
 
 def describe(encoded: bytes) -> str:
-  """Format, size, bits and encoder of an image, in four words; '' for what is none that is read.
+  """Format, size, bits and encoder of an image, in four words; '' if the header is unreadable.
 
   >>> describe(open('face.jpg', 'rb').read())  # doctest: +SKIP
   'JPEG 128x96 8 baseline/2x2,1x1,1x1/1f0c3a55'
@@ -28,13 +28,13 @@ def describe(encoded: bytes) -> str:
     encoded: the file; only its header is read.
   """
   try:
-    return with_header(encoded, image_files.header(encoded))
+    return describe_with_header(encoded, image_files.header(encoded))
   except image_files.Unreadable:
     return ''
 
 
-def with_header(encoded: bytes, header: image_files.Header) -> str:
-  """`describe`, of a file whose header has been read."""
+def describe_with_header(encoded: bytes, header: image_files.Header) -> str:
+  """`describe` of a file whose header is already parsed."""
   try:
     encoder = _ENCODERS.get(header.kind, lambda encoded: '-')(encoded)
   except (IndexError, struct.error):
@@ -42,12 +42,12 @@ def with_header(encoded: bytes, header: image_files.Header) -> str:
   return f'{header.kind} {header.width}x{header.height} {header.bits} {encoder}'
 
 
-def _png(encoded: bytes) -> str:
+def _describe_png_encoder(encoded: bytes) -> str:
   colour = _COLOURS.get(encoded[25], str(encoded[25]))
   return f'{colour}{"/interlaced" if encoded[28] else ""}'
 
 
-def _jpeg(encoded: bytes) -> str:
+def _describe_jpeg_encoder(encoded: bytes) -> str:
   process, sampling, tables = '', '', 0
   at = 2
   while True:
@@ -67,4 +67,4 @@ def _jpeg(encoded: bytes) -> str:
     at += 2 + max(2, length)
 
 
-_ENCODERS = {'JPEG': _jpeg, 'PNG': _png}
+_ENCODERS = {'JPEG': _describe_jpeg_encoder, 'PNG': _describe_png_encoder}

@@ -1,17 +1,15 @@
 """One face, cut out of all modalities at once: where it is, which one it is, and the crop.
 
-Preparing a data set and predicting on a device call the same functions, so that a model sees the
-same crops in both:
+Data preparation and prediction call the same functions, so that a model gets the same crops:
 
   recipe = Recipe('yunet', margin=0.3, align='eyes', size=224, model_sha256='...')
   model = load_yunet('face_detection_yunet_2023mar.onnx', recipe.model_sha256)
   face = choose(detect_yunet(model, images['rgb'], recipe.min_score), size_of(images), recipe)
   cropped = crop(images, face, recipe)
 
-Images are {modality: [H, W, C]} as `geometry.decode` gives them, turned upright by `upright`. They
-may differ in size and are taken to be registered: the same fraction of their sides is the same
-place of the scene. Where that is not so, no crop is right; `image_checks.disagree` detects it by
-their sizes.
+Images are {modality: [H, W, C]} as `geometry.decode` returns them, turned by `turn_upright`. They
+may differ in size and must be registered: the same fraction of their sides is the same place of the
+scene. `image_checks.find_size_mismatch` detects different aspect ratios.
 """
 
 import contextlib
@@ -31,33 +29,31 @@ from flexfas_jax.images import files as image_files
 
 METHODS = ('box', 'landmarks', 'yunet')
 ALIGNMENTS = ('none', 'eyes')
-BOX = ('left', 'top', 'right', 'bottom')  # columns, in pixels of the first modality
+BOX = ('left', 'top', 'right', 'bottom')  # columns, in pixels of the reference modality
 EYES = ('left_eye_x', 'left_eye_y', 'right_eye_x', 'right_eye_y')
 MOUTH = ('mouth_left_x', 'mouth_left_y', 'mouth_right_x', 'mouth_right_y')
 
-INSIDE = 0.75  # share of a face's box that must lie in the picture
-EQUAL = 0.95  # faces whose sides are so near to the largest one's are as large
-LONGEST = (
-  640  # pixels: larger pictures are made smaller for the detector, which they are too much for
-)
-# A face by its landmarks, brow to chin: sides in distances between the eyes, or from eyes to mouth
-# (where the head is turned, the eyes come near to each other, and the mouth stays where it is).
+INSIDE = 0.75  # share of a face's box that must lie in the image
+EQUAL = 0.95  # faces with this share of the largest one's side are equally large
+LONGEST = 640  # pixels along the longer side: larger images are resized for the detector
+# The side of a face's box, brow to chin, in distances between the eyes or from eyes to mouth. In
+# profile the eyes are near to each other, but not to the mouth.
 _BY_EYES, _BY_MOUTH, _DOWN = 2.4, 2.07, 0.58
-_OVERLAP, _MOST = 0.3, 500  # of the detector's boxes: as OpenCV's own examples have it
+_OVERLAP, _MOST = 0.3, 500  # non-maximum suppression of boxes, as in OpenCV's examples
 
 Point = tuple[float, float]
 Images = Mapping[str, np.ndarray]
 
 
 class NoFace(Exception):
-  """There is no face that can be cropped; the text says why."""
+  """There is no face that can be cropped; the message states why."""
 
 
 class Face(NamedTuple):
-  """A face in a picture, in fractions of the picture's sides."""
+  """A face in an image, in fractions of the sides of the image."""
 
   box: tuple[float, float, float, float]  # left, top, right, bottom; brow to chin
-  eyes: tuple[Point, Point] | None = None  # from left to right in the picture
+  eyes: tuple[Point, Point] | None = None  # from left to right in the image
   score: float = 1.0
 
 
@@ -66,16 +62,16 @@ class Recipe:
   """How faces are cropped; equal recipes give equal crops with one version of OpenCV.
 
   Attributes:
-    method: where the face is from: 'box', 'landmarks' (given with the picture) or 'yunet'.
+    method: source of the face: 'box', 'landmarks' (given with the image) or 'yunet'.
     margin: share of the box's longer side that is added on each side.
     align: 'eyes' turns the crop so that the eyes are level; 'none' leaves all pixels as they are.
     size: pixels along a side of all modalities; 0 leaves each its own.
     min_size: pixels along the longer side of the box; smaller faces are refused.
-    min_score: of the detector; what is less sure is not taken for a face.
+    min_score: of the detector; detections with lower scores are ignored.
     model_sha256: of the detector's file.
 
   Raises:
-    ConfigError: a value that cannot be.
+    ConfigError: an invalid value.
   """
 
   method: str
@@ -97,15 +93,15 @@ class Recipe:
       if not low <= getattr(self, name) <= high:
         raise ConfigError(f'{name} is {getattr(self, name)}; it goes from {low} to {high}')
     if self.method == 'yunet' and not self.model_sha256:
-      raise ConfigError('crop=yunet needs the SHA-256 of the model that is meant')
+      raise ConfigError('crop=yunet requires the SHA-256 of the model file')
 
   def record(self) -> dict[str, Any]:
-    """All that decides how a crop looks, as JSON can hold it."""
+    """Everything that determines a crop, as JSON."""
     record = dataclasses.asdict(self) | {
       'opencv': cv2.__version__,
       'several_faces': 'the largest; of equal ones the most central',
-      'cut_faces': f'refused where less than {INSIDE:.0%} of the box is in the picture',
-      'outside_the_picture': 0,
+      'cut_faces': f'refused where less than {INSIDE:.0%} of the box is in the image',
+      'outside_the_image': 0,
       'exif_orientation': 'applied',
     }
     if self.method != 'yunet':
@@ -113,12 +109,12 @@ class Recipe:
     return record
 
 
-def reference(images: Images) -> str:
+def reference_modality(images: Images) -> str:
   """The modality whose pixels boxes and sizes are in: the one with colours, or else the first."""
   return next(filter(schema.is_color, images), next(iter(images)))
 
 
-def to_detect_in(images: Images) -> np.ndarray:
+def detection_image(images: Images) -> np.ndarray:
   """The image that a detector searches: the first with colours or intensities, in schema order.
 
   Raises:
@@ -127,17 +123,17 @@ def to_detect_in(images: Images) -> np.ndarray:
   for modality in schema.MODALITIES:
     if modality in images and not schema.is_distance(modality):
       return images[modality]
-  raise NoFace('there is no RGB and no infrared to look for one in')
+  raise NoFace('there is no RGB and no infrared image to detect one in')
 
 
-def size_of(images: Images) -> tuple[int, int]:
-  """Width and height of the reference."""
-  height, width = images[reference(images)].shape[:2]
+def reference_size(images: Images) -> tuple[int, int]:
+  """Width and height of the reference modality."""
+  height, width = images[reference_modality(images)].shape[:2]
   return width, height
 
 
-def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-  """An image [H, W, C] as its EXIF orientation (1 to 8) wants it shown."""
+def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
+  """Turns an image [H, W, C] as its EXIF orientation (1 to 8) requires."""
   if orientation in (5, 6, 7, 8):
     image = image.swapaxes(0, 1)
   if orientation in (2, 3, 6, 7):
@@ -147,13 +143,13 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
   return np.ascontiguousarray(image)
 
 
-def named(columns: Mapping[str, str], size: tuple[int, int], recipe: Recipe) -> Face:
-  """The face that the columns of a list name, of the method 'box' or 'landmarks'.
+def face_from_columns(columns: Mapping[str, str], size: tuple[int, int], recipe: Recipe) -> Face:
+  """The face in the columns of a list, with the method 'box' or 'landmarks'.
 
   Args:
     columns: {name: text} with those of `BOX`, or of `EYES` and perhaps `MOUTH`, in pixels.
-    size: width and height of the picture that they are in.
-    recipe: its method and alignment say which columns are due.
+    size: width and height of the reference image.
+    recipe: its method and alignment determine the required columns.
 
   Raises:
     NoFace: the cells are empty.
@@ -162,7 +158,7 @@ def named(columns: Mapping[str, str], size: tuple[int, int], recipe: Recipe) -> 
   eyes = None
   if recipe.method == 'landmarks' or recipe.align == 'eyes':
     eyes = _points(_numbers(columns, EYES))
-    # Sorted: whether "left" is the picture's or the person's, lists do not agree.
+    # Sorted: lists differ on whether "left" is that of the image or of the subject.
     eyes = min(eyes), max(eyes)
     if math.dist(*eyes) < 1:
       raise ValueError(f'the eyes are at one place: {eyes[0]}')
@@ -173,8 +169,8 @@ def named(columns: Mapping[str, str], size: tuple[int, int], recipe: Recipe) -> 
     box = left, top, right, bottom
   else:
     with_mouth = any(columns.get(name) for name in MOUTH)
-    box = _around(eyes, _points(_numbers(columns, MOUTH)) if with_mouth else None)
-  return _in_fractions(box, eyes, 1.0, size)
+    box = _box_around(eyes, _points(_numbers(columns, MOUTH)) if with_mouth else None)
+  return _in_shares(box, eyes, 1.0, size)
 
 
 def _numbers(columns: Mapping[str, str], names: Sequence[str]) -> list[float]:
@@ -196,7 +192,7 @@ def _points(numbers: list[float]) -> tuple[Point, Point]:
   return (numbers[0], numbers[1]), (numbers[2], numbers[3])
 
 
-def _around(eyes: tuple[Point, Point], mouth: tuple[Point, Point] | None) -> tuple:
+def _box_around(eyes: tuple[Point, Point], mouth: tuple[Point, Point] | None) -> tuple:
   """The square about a face with these landmarks, in pixels."""
   (x0, y0), (x1, y1) = eyes
   apart, x, y = math.dist(*eyes), (x0 + x1) / 2, (y0 + y1) / 2
@@ -210,7 +206,7 @@ def _around(eyes: tuple[Point, Point], mouth: tuple[Point, Point] | None) -> tup
   return x - side / 2, y - side / 2, x + side / 2, y + side / 2
 
 
-def _in_fractions(box, eyes, score: float, size: tuple[int, int]) -> Face:
+def _in_shares(box, eyes, score: float, size: tuple[int, int]) -> Face:
   width, height = size
   left, top, right, bottom = box
   eyes = eyes and tuple((x / width, y / height) for x, y in eyes)
@@ -223,10 +219,10 @@ def load_yunet(path: str, sha256: str) -> cv2.FaceDetectorYN:
 
   Args:
     path: `face_detection_yunet_*.onnx`.
-    sha256: what its bytes must be.
+    sha256: the expected digest of the file.
 
   Raises:
-    DataError: no such file, other bytes, or not YuNet.
+    DataError: no such file, another digest, or not YuNet.
   """
   try:
     content = image_files.read(path)
@@ -234,12 +230,10 @@ def load_yunet(path: str, sha256: str) -> cv2.FaceDetectorYN:
     raise DataError(f'{path} cannot be read: {error.strerror}') from None
   found = hashlib.sha256(content).hexdigest()
   if found != sha256.lower():
-    raise DataError(
-      f'{path} is not the model that is meant: its SHA-256 is {found}, and {sha256.lower()} is due'
-    )
+    raise DataError(f'{path} has the SHA-256 {found}, expected {sha256.lower()}')
   content = np.frombuffer(content, np.uint8)
   try:
-    with _quiet():
+    with _opencv_warnings_off():
       model = cv2.FaceDetectorYN.create(
         'onnx', content, content[:0], (64, 64), 0.5, _OVERLAP, _MOST
       )
@@ -252,8 +246,8 @@ def load_yunet(path: str, sha256: str) -> cv2.FaceDetectorYN:
 
 
 @contextlib.contextmanager
-def _quiet():
-  """OpenCV 5 warns of every detector that it has no choice of target for it; 4 does not."""
+def _opencv_warnings_off():
+  """Hides a warning of OpenCV 5 about the target of every detector; OpenCV 4 has none."""
   log = getattr(cv2.utils, 'logging', None)
   level = log and log.getLogLevel()
   if log:
@@ -268,14 +262,14 @@ def _quiet():
 def detect_yunet(
   model: cv2.FaceDetectorYN, image: np.ndarray, min_score: float = 0.6
 ) -> list[Face]:
-  """The faces in a picture, the surest first.
+  """Detects faces, in the order of decreasing score.
 
   Args:
     model: of `load_yunet`.
     image: [H, W, 3] RGB, or [H, W, 1] infrared; uint8 or uint16.
-    min_score: what is less sure is left out.
+    min_score: detections with lower scores are left out.
   """
-  if image.dtype != np.uint8:  # sensors use a part of 16 bits, each another
+  if image.dtype != np.uint8:  # sensors use different parts of 16 bits
     image = np.rint(image.astype(np.float32) * (255 / max(1, int(image.max())))).astype(np.uint8)
   H, W, _ = image.shape
   bgr = np.ascontiguousarray(np.broadcast_to(image, (H, W, 3))[..., ::-1])
@@ -289,19 +283,18 @@ def detect_yunet(
   faces = []
   for x, y, w, h, *points, score in np.asarray([] if found is None else found, float).tolist():
     eyes = _points(points)
-    faces.append(_in_fractions((x, y, x + w, y + h), (min(eyes), max(eyes)), score, size))
+    faces.append(_in_shares((x, y, x + w, y + h), (min(eyes), max(eyes)), score, size))
   return sorted(faces, key=lambda face: -face.score)
 
 
 def choose(faces: Sequence[Face], size: tuple[int, int], recipe: Recipe) -> Face:
-  """The face that a picture is about: the largest; of equal ones the most central.
+  """The face of the subject: the largest; of equal ones the most central.
 
-  The largest is chosen first and judged then: where it cannot be used, a bystander's is not taken
-  in its place.
+  If the largest cannot be used, there is none: a bystander's face is never chosen instead.
 
   Args:
     faces: any number.
-    size: width and height of the picture, in pixels.
+    size: width and height of the image, in pixels.
     recipe: its `min_size`.
 
   Raises:
@@ -325,33 +318,33 @@ def choose(faces: Sequence[Face], size: tuple[int, int], recipe: Recipe) -> Face
     raise NoFace(
       f'it has {side(face):.0f} pixels along its longer side, and {recipe.min_size} are due'
     )
-  if (seen := _seen(face.box)) < INSIDE:
-    raise NoFace(f'{seen:.0%} of its box is in the picture of {width} x {height} pixels')
+  if (seen := _visible_share(face.box)) < INSIDE:
+    raise NoFace(f'{seen:.0%} of its box is in the image of {width} x {height} pixels')
   return face
 
 
-def _seen(box: tuple[float, float, float, float]) -> float:
-  """The share of a box that lies in the picture."""
+def _visible_share(box: tuple[float, float, float, float]) -> float:
+  """The share of a box that lies in the image."""
   left, top, right, bottom = box
   across = max(0.0, min(1.0, right) - max(0.0, left)) / (right - left)
   return across * max(0.0, min(1.0, bottom) - max(0.0, top)) / (bottom - top)
 
 
 def crop(images: Images, face: Face, recipe: Recipe) -> dict[str, np.ndarray]:
-  """Cuts the square about a face out of every modality.
+  """Crops the square about a face from every modality.
 
-  Without alignment and size all pixels are copied; else depth takes the nearest one, so that no
-  distance is made up between two. What lies outside the picture is 0: black, nothing measured.
+  Without alignment and size, pixels are copied. Otherwise depth takes the nearest pixel, since a
+  mean of two distances is none. Pixels outside the image are 0: black, not measured.
 
   Args:
     images: {modality: [H, W, C]}, registered.
-    face: of the reference.
+    face: in the reference modality.
     recipe: margin, alignment and size.
 
   Returns:
-    {modality: [S, S, C]} of the same dtypes. S is `recipe.size`, or the pixels that there are.
+    {modality: [S, S, C]} of the same dtypes. S is `recipe.size`, or the stored pixels.
   """
-  width, height = size_of(images)
+  width, height = reference_size(images)
   left, top, right, bottom = face.box
   side = max((right - left) * width, (bottom - top) * height) * (1 + 2 * recipe.margin)
   angle = 0.0
@@ -367,14 +360,14 @@ def crop(images: Images, face: Face, recipe: Recipe) -> dict[str, np.ndarray]:
     pixels = max(1, round(side * math.sqrt(W / width * H / height)))
     nearest = schema.is_distance(modality)
     if recipe.align == 'eyes':
-      image = _turned(image, centre, pixels, angle, nearest)
+      image = _cut_rotated(image, centre, pixels, angle, nearest)
     else:
-      image = _window(image, centre, pixels)
-    cut[modality] = _resized(image, recipe.size, nearest) if recipe.size else image
+      image = _cut_window(image, centre, pixels)
+    cut[modality] = _resize(image, recipe.size, nearest) if recipe.size else image
   return cut
 
 
-def _window(image: np.ndarray, centre: Point, pixels: int) -> np.ndarray:
+def _cut_window(image: np.ndarray, centre: Point, pixels: int) -> np.ndarray:
   """The square of pixels about a place, zeros where it leaves the image."""
   H, W, C = image.shape
   left, top = (math.floor(c - pixels / 2 + 0.5) for c in centre)
@@ -384,7 +377,7 @@ def _window(image: np.ndarray, centre: Point, pixels: int) -> np.ndarray:
   return square
 
 
-def _turned(
+def _cut_rotated(
   image: np.ndarray, centre: Point, pixels: int, angle: float, nearest: bool
 ) -> np.ndarray:
   """The square about a place whose upper side runs at an angle (radians, clockwise)."""
@@ -397,7 +390,7 @@ def _turned(
   return square.reshape(pixels, pixels, -1)
 
 
-def _resized(square: np.ndarray, size: int, nearest: bool) -> np.ndarray:
+def _resize(square: np.ndarray, size: int, nearest: bool) -> np.ndarray:
   # Averaging where it shrinks: bilinear would alias halftones and moire, which are evidence here.
   smooth = cv2.INTER_AREA if square.shape[0] > size else cv2.INTER_LINEAR
   # EXACT: the plain one takes the first pixel of a step, half a step beside the other modalities.

@@ -1,8 +1,8 @@
-"""Image files before they are decoded: their bytes, and what their headers claim.
+"""Image files before decoding: their bytes and headers, within limits.
 
-A decoder takes the memory that a header asks for, and as long as the structure of the file asks
-for; an attacker chooses both. So everything is limited here first: what is opened
-is a regular file, and what is decoded has no more bytes, pixels, scans and parts than real images.
+The header determines the memory of a decoder, and the structure of the file its time; an attacker
+chooses both. So only regular files are opened, and only files with as many bytes, pixels, scans and
+parts as real images are decoded.
 """
 
 import errno
@@ -25,11 +25,11 @@ MIN_SIDE = 16  # pixels of the shorter side; the smallest face crops of real set
 _MAX_PARTS = 65_536  # PNG chunks or JPEG segments: both are walked through in Python
 _MAX_TABLES = 160  # of a JPEG's codes: eight for each scan
 _MAX_SCANS = 20  # of a progressive JPEG, each of which costs a pass over all pixels; usual are 10
-_SHORT = 2**16  # bytes of compressed data that inflate to little, whatever they are
+_SHORT = 2**16  # bytes of data: an allowance for small images
 
 # FF and the code of a marker; FF00 is data, and FFD0 to FFD7 lie within a scan.
 _MARKER = re.compile(rb'\xff([^\x00\xff\xd0-\xd7])')
-_METADATA = re.compile(rb'\xff[\xe1-\xed\xef]')  # none of these: no segment to leave out
+_METADATA = re.compile(rb'\xff[\xe1-\xed\xef]')  # application segments that no decoder needs
 _ALONE = (0x01, 0xD8, 0xD9)  # markers without a length
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _HUFFMAN = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive; cameras write no others
@@ -38,7 +38,7 @@ _ZEROS = bytes(64)  # of compressed data: more than a hundred codes 00..0
 _MANY = 40  # coefficients of a scan; no block of an image has the same value in all of them
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by PNG's colour type
 _ORIENTATION = 0x0112
-# Should a path become a pipe between looking and opening, opening must not wait for a writer.
+# If the path becomes a pipe between stat and open, open must not wait for a writer.
 _FLAGS = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_BINARY', 0)
 _KINDS = (
   (stat.S_ISDIR, 'a directory'),
@@ -56,45 +56,45 @@ class _Scan(NamedTuple):
   tables: bytes  # of each component's codes: DC's number in the upper half, AC's in the lower
   low: int  # first and last of the 64 coefficients
   high: int
-  approximation: int  # how many bits lacked before (upper half), and lack after it (lower half)
+  approximation: int  # missing bits before the scan (upper half) and after it (lower half)
 
 
 def open_regular(path: str | os.PathLike) -> BinaryIO:
   """Opens a regular file for reading; symbolic links are followed.
 
   Raises:
-    OSError: there is no such file, it may not be read, or it is a pipe, a device, a directory or a
-      socket. `strerror` says which.
+    OSError: the file does not exist, may not be read, or is a pipe, a device, a directory or a
+      socket. `strerror` states which.
   """
   try:
-    check_regular(os.stat(path), path)  # before opening, which may rewind a tape
+    check_regular(os.stat(path), path)  # before open, which may have side effects on a device
     descriptor = os.open(path, _FLAGS)
   except ValueError as error:  # a NUL in the path
     raise OSError(errno.EINVAL, str(error), os.fspath(path)) from None
   try:
-    check_regular(os.fstat(descriptor), path)  # the path may lead elsewhere by now
+    check_regular(os.fstat(descriptor), path)  # the path may be another file now
     return open(descriptor, 'rb')
   except OSError:
     os.close(descriptor)
     raise
 
 
-def check_regular(found: os.stat_result, path: str | os.PathLike) -> None:
-  """Refuses what is not a regular file.
+def check_regular(status: os.stat_result, path: str | os.PathLike) -> None:
+  """Refuses everything but a regular file.
 
   Raises:
-    OSError: `strerror` says what it is.
+    OSError: `strerror` states what it is.
   """
-  if not stat.S_ISREG(found.st_mode):
-    kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), 'something else')
+  if not stat.S_ISREG(status.st_mode):
+    kind = next((name for is_kind, name in _KINDS if is_kind(status.st_mode)), 'something else')
     raise OSError(errno.EINVAL, f'it is {kind}, not a regular file', os.fspath(path))
 
 
 def read(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
-  """The bytes of a regular file.
+  """Reads a regular file.
 
   Raises:
-    OSError: as of `open_regular`; the file has more bytes than `max_bytes`, or grows.
+    OSError: see `open_regular`; or the file has more bytes than `max_bytes`, or grows.
   """
   with open_regular(path) as file:
     size = os.fstat(file.fileno()).st_size
@@ -108,11 +108,11 @@ def read(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> bytes:
   return content
 
 
-def pixel_limit(value: int) -> int:
-  """A limit of an image's pixels, as a caller or a command line has it.
+def check_pixel_limit(value: int) -> int:
+  """Checks and returns a limit of the pixels of an image.
 
   Raises:
-    ConfigError: not a whole number, or so small that no image passes.
+    ConfigError: not a whole number, or smaller than the smallest image.
   """
   if not isinstance(value, numbers.Integral) or value < MIN_SIDE**2:
     raise ConfigError(f'max_pixels is {value!r}; it is a whole number of at least {MIN_SIDE**2}')
@@ -123,7 +123,7 @@ def check_bytes(n: int) -> None:
   """Refuses an encoded image of more than `MAX_BYTES`.
 
   Raises:
-    Unreadable: it has more.
+    Unreadable: `n` is larger.
   """
   if n > MAX_BYTES:
     raise Unreadable(f'has {n:,} bytes, and at most {MAX_BYTES:,} are read')
@@ -133,7 +133,7 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
   """Refuses an image that is too large to decode, or too small to show a face.
 
   Raises:
-    Unreadable: it has more than `max_pixels`, or a side of less than `MIN_SIDE`.
+    Unreadable: more than `max_pixels`, or a side shorter than `MIN_SIDE`.
   """
   if min(width, height) < MIN_SIDE:
     raise Unreadable(f'is {width} x {height} pixels; each side must have at least {MIN_SIDE}')
@@ -144,27 +144,26 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
 
 
 def check(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Header:
-  """Refuses what would take a decoder more memory or time than an image of `max_pixels`.
+  """Refuses files that need more memory or time than an image of `max_pixels`, and damaged ones.
 
   Raises:
-    Unreadable: as of `header` and `check_size`; a PNG that holds more than its pixels, or less, or
-      others than its check sum is of; a JPEG in whose data a block was lost and filled with zeros.
+    Unreadable: see `header` and `check_size`; or a PNG with more or fewer data than its pixels, or
+      with a wrong check sum; or a JPEG in which zeros replace lost data.
   """
-  found = header(encoded)
-  check_size(found.width, found.height, max_pixels)
-  if found.kind == 'PNG':
-    _check_data(encoded, found)
-  elif found.kind == 'JPEG' and _ZEROS in encoded and _zeros_are_damage(encoded):
+  claimed = header(encoded)
+  check_size(claimed.width, claimed.height, max_pixels)
+  if claimed.kind == 'PNG':
+    _check_data(encoded, claimed)
+  elif claimed.kind == 'JPEG' and _ZEROS in encoded and _zeros_are_damage(encoded):
     raise Unreadable('is damaged: zeros replace part of its data')
-  return found
+  return claimed
 
 
 def header(encoded: bytes) -> Header:
-  """What an image file claims to be, after a look at all its parts; no pixel is decoded.
+  """Parses the structure of an image file without decoding pixels.
 
   Raises:
-    Unreadable: of no format that is read, not whole, animated, or with more parts than real images
-      have.
+    Unreadable: an unsupported format, truncated, animated, or more parts than real images have.
   """
   if not encoded:
     raise Unreadable('is empty (0 bytes)')
@@ -179,8 +178,8 @@ def header(encoded: bytes) -> Header:
   raise Unreadable(f'is {image_formats.describe(encoded)}')
 
 
-def is_stored(encoded: bytes) -> bool:
-  """Whether a file has a format that prepared sets have, JPEG or PNG; others are converted."""
+def is_jpeg_or_png(encoded: bytes) -> bool:
+  """Whether a file is a JPEG or PNG, the formats of prepared sets, by its first bytes."""
   return bool(_kind(encoded))
 
 
@@ -200,9 +199,9 @@ def _jpeg_header(encoded: bytes) -> Header:
     if n > _MAX_PARTS:
       raise Unreadable(f'is a JPEG of more than {_MAX_PARTS:,} segments')
     if marker in _FRAME_HEADERS:
-      if found:  # which of them a decoder goes by is its own choice
+      if found:  # decoders differ in which one they use
         raise Unreadable('is a JPEG with two frame headers')
-      if marker not in _HUFFMAN:  # damage to arithmetic codes cannot be detected
+      if marker not in _HUFFMAN:  # damage in arithmetic coding cannot be detected
         raise Unreadable(
           'is an arithmetic-coded or lossless JPEG; save it as a baseline JPEG or PNG'
         )
@@ -214,38 +213,38 @@ def _jpeg_header(encoded: bytes) -> Header:
       due = dict.fromkeys(body[6 : 6 + 3 * body[5] : 3], 2**64 - 1)
     elif marker == _SCAN:
       scans += 1
-      scan = _scan(encoded[start + 4 : end])
+      scan = _parse_scan(encoded[start + 4 : end])
       if scan.approximation & 0x0F == 0:  # no bits are left for later scans
         done = (2 << scan.high) - (1 << scan.low)
         due |= {one: due[one] & ~done for one in scan.components if one in due}
       if scans > _MAX_SCANS:
         raise Unreadable(f'is a JPEG of more than {_MAX_SCANS} scans')
     elif marker == _END and found and scans:
-      if any(due.values()):  # a decoder takes what is missing for zeros
+      if any(due.values()):  # a decoder takes missing coefficients as zeros
         raise Unreadable('is truncated: the JPEG ends before its last scan')
       return found
   raise Unreadable('is truncated: the JPEG has no end')
 
 
-def _scan(body: bytes) -> _Scan:
-  """What a scan header announces."""
+def _parse_scan(body: bytes) -> _Scan:
+  """Parses a scan header."""
   if not body or len(body) != 4 + 2 * body[0] or not body[-3] <= body[-2] < 64:
     raise Unreadable('is a JPEG with a damaged scan header')
   return _Scan(body[1:-3:2], body[2:-3:2], *body[-3:])
 
 
 def _zeros_are_damage(encoded: bytes) -> bool:
-  """Whether zeros in a scan's data of a JPEG stand for coefficients that no image has.
+  """Whether zeros in the scan data of a JPEG encode coefficients that no image has.
 
-  The code 00..0 is the most frequent symbol of its table. In an area of one colour that is "no
-  change", and its data may well be zeros. Where it is the coefficient -1, which is usual in images
-  of more texture, zeros are one and the same coefficient over a hundred times, and all of these are
-  valid: a decoder reports them only if they amount to another number of blocks than was there.
+  The code 00..0 is the most frequent symbol of its table. If this is "no change", as in areas of
+  one colour, zeros are plausible. If it is the coefficient -1, as in textured images, zeros are the
+  same coefficient over a hundred times. A decoder accepts them, unless they amount to another
+  number of blocks than were lost.
 
-  Scans of few coefficients, or of bits that refine them, may hold zeros wherever tiles repeat.
+  Scans of few coefficients, or of refining bits, may contain zeros where tiles repeat.
   """
   n_tables = 0
-  first, tables, data = {}, [], 0  # {table: symbol of 00..0}; those of the scan before; its data
+  first, tables, data = {}, [], 0  # {table: symbol of 00..0}; tables and data of the scan before
   for marker, start, end in _segments(encoded):
     zeros = tables and encoded.find(_ZEROS, data, start) >= 0
     # A table of AC coefficients has the length of a run in the upper half of a symbol.
@@ -260,7 +259,7 @@ def _zeros_are_damage(encoded: bytes) -> bool:
         first[body[0]] = body[17]
         body = body[17 + sum(body[1:17]) :]
     elif marker == _SCAN:
-      scan = _scan(body)
+      scan = _parse_scan(body)
       if scan.high - scan.low > _MANY and scan.approximation < 0x10:
         tables += [one >> 4 for one in scan.tables if scan.low == 0]
         tables += [0x10 | one & 0x0F for one in scan.tables]
@@ -268,13 +267,13 @@ def _zeros_are_damage(encoded: bytes) -> bool:
 
 
 def _segments(encoded: bytes) -> Iterator[tuple[int, int, int]]:
-  """Yields (marker, start, end) of a JPEG's segments up to its end; a scan's data is in none."""
+  """Yields (marker, start, end) of a JPEG's segments up to its end, without the data of scans."""
   place = 2
-  while found := _MARKER.search(encoded, place):
-    marker, place = found[1][0], found.end()
+  while match := _MARKER.search(encoded, place):
+    marker, place = match[1][0], match.end()
     if marker not in _ALONE:
       place += max(2, int.from_bytes(encoded[place : place + 2]))
-    yield marker, found.start(), place
+    yield marker, match.start(), place
     if marker == _END:
       return
 
@@ -286,7 +285,7 @@ def _png_header(encoded: bytes) -> Header:
       raise Unreadable(f'is a PNG of more than {_MAX_PARTS:,} chunks')
     if (name == b'IHDR') != (n == 0):
       raise Unreadable('is a PNG whose header is not its first chunk alone')
-    # Pillow does not compare the check sums of pixels.
+    # Pillow does not check the sums of pixel data.
     if zlib.crc32(memoryview(encoded)[start - 4 : end]) != int.from_bytes(encoded[end : end + 4]):
       raise Unreadable(f'is damaged: the check sum of the PNG chunk {name!r} differs')
     if name == b'IHDR':
@@ -295,7 +294,7 @@ def _png_header(encoded: bytes) -> Header:
         break
       width, height = int.from_bytes(body[:4]), int.from_bytes(body[4:8])
       found = Header('PNG', width, height, _CHANNELS.get(body[9], 0), body[8])
-    elif name == b'acTL':  # which of the images a decoder gives is its own choice
+    elif name == b'acTL':  # decoders differ in which image they return
       raise Unreadable('is an animated PNG, not one image')
     elif name == b'IEND':
       _check_order(names, indexed=encoded[25] == 3)
@@ -305,7 +304,7 @@ def _png_header(encoded: bytes) -> Header:
 
 
 def _check_order(names: list[bytes], indexed: bool) -> None:
-  """Refuses a PNG in which a decoder would take a palette of its own, or stop half-way."""
+  """Refuses a PNG whose palette or data a decoder would replace or leave out."""
   data = [n for n, name in enumerate(names) if name == b'IDAT']
   if data and data[-1] - data[0] >= len(data):
     raise Unreadable('is damaged: the pixels of the PNG are not in consecutive chunks')
@@ -314,11 +313,11 @@ def _check_order(names: list[bytes], indexed: bool) -> None:
 
 
 def _check_data(encoded: bytes, claimed: Header) -> None:
-  """Refuses a PNG whose pixels are not as many, or not those, that its header and end claim.
+  """Refuses a PNG whose data do not match the size in its header or their check sum.
 
-  libpng inflates all of it to see whether check sums agree: 3 MB of file can be 3 GB of zeros.
-  Pillow stops when it has as many pixels as it needs; then it has not compared their check sum,
-  which alone tells that a chunk is missing, there twice, or in another place.
+  libpng inflates all data to verify the check sum: a file of 3 MB can hold 3 GB of zeros. Pillow
+  stops after the last pixel and does not verify it, and only this sum shows that a chunk is
+  missing, repeated or moved.
   """
   bits = claimed.width * claimed.channels * claimed.bits
   least = bits * claimed.height // 8
@@ -351,16 +350,15 @@ def _chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def without_metadata(encoded: bytes) -> bytes:
-  """A JPEG without the application segments that no decoder needs; anything else as it is.
+  """Removes the application segments of a JPEG that no decoder needs; other files are unchanged.
 
-  libjpeg-turbo collects the colour profile and reports a damaged one as a damaged image, though no
-  pixel depends on it.
+  libjpeg-turbo reports a damaged colour profile as a damaged image, though no pixel depends on it.
   """
   if _kind(encoded) != 'JPEG' or not _METADATA.search(encoded):
     return encoded
   kept, place = [], 0
   for marker, start, end in _segments(encoded):
-    if _APP1 <= marker <= 0xEF and marker != 0xEE:  # Adobe's says which colours are stored
+    if _APP1 <= marker <= 0xEF and marker != 0xEE:  # Adobe's states which colours are stored
       kept.append(encoded[place:start])
       place = end
   return b''.join([*kept, encoded[place:]]) if kept else encoded
@@ -374,15 +372,15 @@ def orientation(encoded: bytes) -> int:
       if marker == _SCAN:
         return 1
       if marker == _APP1 and encoded[start + 4 : start + 8] == b'Exif':
-        return _of_exif(encoded[start + 10 : end])
+        return _read_orientation(encoded[start + 10 : end])
   if kind == 'PNG':
     for name, start, end in _chunks(encoded):
       if name == b'eXIf':
-        return _of_exif(encoded[start:end].removeprefix(b'Exif\0\0'))
-  return 1 if kind else _of_exif(converted_formats.exif(encoded))
+        return _read_orientation(encoded[start:end].removeprefix(b'Exif\0\0'))
+  return 1 if kind else _read_orientation(converted_formats.exif(encoded))
 
 
-def _of_exif(exif: bytes) -> int:
+def _read_orientation(exif: bytes) -> int:
   """The orientation in the first directory of a TIFF structure."""
   order = {b'II*\0': 'little', b'MM\0*': 'big'}.get(exif[:4])
   if not order:

@@ -1,24 +1,24 @@
-"""Files that are not read: what they are, by their first bytes, and what converts them.
+"""Unsupported files: their formats, by their first bytes, and the commands that convert them.
 
-JPEG and PNG are read, and what `converted_formats` reads. Decoders of the other formats differ in
-what they make of colour profiles, bit depths and several images in one file, so the conversion is
-the user's and happens once. `data/manifest/README.md` has the same table.
+JPEG, PNG and the formats of `converted_formats` are supported. Decoders of other formats differ in
+their treatment of colour profiles, bit depths and several images in one file, so the user converts
+such files once. `data/manifest/README.md` has the same table.
 """
 
 import posixpath
 from typing import NamedTuple
 
-HEAD = 512  # bytes by which a format is recognised
+HEAD = 512  # bytes that identify a format
 
 CONVERT_ARRAY = 'numpy.save it as [H, W] of uint8, uint16 or (depth with depth_unit=m) float32'
 
 
 class Unreadable(Exception):
-  """The bytes are no image that is decoded here; the text says what they are."""
+  """The bytes are not a supported image; the message states what they are."""
 
 
 class Header(NamedTuple):
-  """What a file claims to be."""
+  """The properties in the header of an image file."""
 
   kind: str  # 'JPEG', 'PNG', or one of `converted_formats`
   width: int
@@ -55,7 +55,7 @@ _BRANDS = {  # of files that start with 'ftyp'
   **dict.fromkeys((b'avif', b'avis'), ('an AVIF image', 'avifdec FILE FILE.png')),
   b'crx ': ('a Canon raw image', 'develop it to PNG or JPEG'),
 }
-# How files of these names start, so that the tables above say what they are.
+# {suffix: first bytes of such files}, to look up the tables above by name.
 _STARTS = {
   **dict.fromkeys(('.npz', '.zip'), b'PK\x03\x04'),
   '.exr': b'v/1\x01',
@@ -77,7 +77,7 @@ _PAGES = (b'<!doctype html', b'<html', b'<head')
 
 
 def describe(encoded: bytes) -> str:
-  """What bytes are that are no JPEG or PNG, and what converts them, as 'a ...; convert it: ...'.
+  """The format of an unsupported file and what converts it, as 'a ...; convert it: ...'.
 
   Args:
     encoded: at least the first `HEAD` bytes of a file.
@@ -87,23 +87,23 @@ def describe(encoded: bytes) -> str:
     return 'an HTML page (a login or error page that was saved?), not a JPEG or PNG'
   if start.startswith(b'version https://git-lfs'):
     return 'a Git LFS pointer (git lfs pull fetches the file), not a JPEG or PNG'
-  for name, command in _found(encoded):
+  if identified := _identify(encoded):
+    name, command = identified
     return f'{name}, not a JPEG or PNG; convert it: {command}'
   return f'something else, starting {encoded[:8]!r}, not a JPEG or PNG'
 
 
 def describe_name(path: str) -> str:
-  """What a file is by its suffix, as `describe` has it; '' where that is not known, or is read."""
+  """`describe` of a file by its suffix; '' if the suffix is unknown or supported."""
   start = _STARTS.get(posixpath.splitext(path)[1].lower(), b'')
-  return describe(start) if _found(start) else ''
+  return describe(start) if _identify(start) else ''
 
 
-def _found(encoded: bytes) -> list[tuple[str, str]]:
-  """(what it is, what converts it), or nothing."""
+def _identify(encoded: bytes) -> tuple[str, str] | None:
+  """(format, what converts it), or None."""
   if encoded[4:8] == b'ftyp':
-    return [_BRANDS.get(encoded[8:12], _VIDEO)]
-  return [
-    (name, command)
-    for offset, magic, name, command in _FORMATS
-    if encoded[offset : offset + len(magic)] == magic
-  ][:1]
+    return _BRANDS.get(encoded[8:12], _VIDEO)
+  for offset, magic, name, command in _FORMATS:
+    if encoded.startswith(magic, offset):
+      return name, command
+  return None

@@ -1,8 +1,7 @@
-"""Where pixels come from and go to: decoding, crop, resize, flip, rotation.
+"""Geometry of images: decoding, crop, resize, flip, rotation.
 
-Drawn once per sample and applied to all three modalities, so that a pixel's neighbours in depth and
-infrared stay the same place on the face. Coordinates are fractions of a picture's sides: the
-modalities may differ in size.
+A view is drawn once per sample and applied to all modalities, so that they stay registered.
+Coordinates are fractions of the sides of an image: the modalities may differ in size.
 """
 
 from collections.abc import Sequence
@@ -16,16 +15,16 @@ from flexfas_jax.errors import ConfigError, DataError
 
 cv2.setNumThreads(0)  # Grain's threads are the parallelism; OpenCV's own would fight them
 
-# How an image becomes `image_size` pixels: 'area' averages where it shrinks and never mixes depth;
-# 'bilinear' is OpenCV's default, which the references use for every modality.
+# How images are resized: 'area' averages where they shrink and never mixes depth; 'bilinear' is
+# OpenCV's default, which the references use for every modality.
 RESIZES = ('area', 'bilinear')
 
-# Times the size that is wanted: where a picture is larger, sampling it bilinearly would show.
+# Images larger than this multiple of the target size are resized before they are rotated.
 _LARGER = 1.15
 
 
 class View(NamedTuple):
-  """A way to look at a sample, the same for all its modalities."""
+  """A region and an orientation of a sample, the same for all its modalities."""
 
   box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)  # left, top, right, bottom
   angle: float = 0.0  # degrees, counter-clockwise, about the crop's centre
@@ -62,7 +61,7 @@ def draw_view(
   return View(box, (2 * turn - 1) * rotate, bool(mirror < flip), rotate_first)
 
 
-_PLACES = {  # of a crop, share of the room that is left and above it
+_PLACES = {  # of a crop: shares of the remaining width and height that are left of and above it
   'centre': (0.5, 0.5),
   'top_left': (0.0, 0.0),
   'top_right': (1.0, 0.0),
@@ -71,17 +70,17 @@ _PLACES = {  # of a crop, share of the room that is left and above it
 }
 
 
-def named_views(names: Sequence[str]) -> dict[str, View]:
-  """{name: view} of what val and tests are looked at by; `five_crops` becomes its five.
+def parse_views(names: Sequence[str]) -> dict[str, View]:
+  """The views {name: view} by which val and tests are scored; `five_crops` becomes five views.
 
   Args:
     names: 'whole', or some of these, each once, joined by +: 'flip'; 'turn=A', A degrees
       counter-clockwise; 'centre=F', 'top_left=F', 'top_right=F', 'bottom_left=F', 'bottom_right=F',
-      F of the picture's sides; 'five_crops=F', all of these. MM-FAS looks at the middle and at its
-      mirror image: ('centre=0.896', 'centre=0.896+flip'), 112 of 125 pixels.
+      a crop of F of the sides; 'five_crops=F', these five. MM-FAS uses the centre and its mirror
+      image: ('centre=0.896', 'centre=0.896+flip'), 112 of 125 pixels.
 
   Raises:
-    ConfigError: another name, one that is there twice, or none.
+    ConfigError: an unknown or repeated name, or no name.
   """
   views = {}
   for name in names:
@@ -91,16 +90,16 @@ def named_views(names: Sequence[str]) -> dict[str, View]:
       '+'.join(part.replace('five_crops', place) if part in crops else part for part in parts)
       for place in (_PLACES if crops else [''])
     ]
-    for own in every:
-      if own in views:
-        raise ConfigError(f'config.views has {own!r} twice')
-      views[own] = _test_view(own)
+    for expanded in every:
+      if expanded in views:
+        raise ConfigError(f'config.views has {expanded!r} twice')
+      views[expanded] = _parse_view(expanded)
   if not views:
-    raise ConfigError("config.views is empty; ('whole',) looks at pictures as they are")
+    raise ConfigError("config.views is empty; ('whole',) is the whole image")
   return views
 
 
-def _test_view(name: str) -> View:
+def _parse_view(name: str) -> View:
   fields = {}
   for part in name.split('+') if name != 'whole' else ():
     what, _, value = part.partition('=')
@@ -109,20 +108,20 @@ def _test_view(name: str) -> View:
     except ValueError:
       number = float('nan')
     if what == 'flip' and not value:
-      field, found = 'flip', True
+      field, parsed = 'flip', True
     elif what == 'turn' and number is not None and -180 <= number <= 180:
-      field, found = 'angle', number
+      field, parsed = 'angle', number
     elif what in _PLACES and number is not None and 0 < number <= 1:
       left, top = (room * (1 - number) for room in _PLACES[what])
-      field, found = 'box', (left, top, left + number, top + number)
+      field, parsed = 'box', (left, top, left + number, top + number)
     else:
       raise ConfigError(
         f"config.views: {name!r} is no view; write 'whole', or some of 'flip', 'turn=10', "
         f"'five_crops=0.9' and {', '.join(f'{place}=0.9' for place in _PLACES)}, joined by +"
       )
     if field in fields:
-      raise ConfigError(f'config.views: {name!r} says twice what it looks at')
-    fields[field] = found
+      raise ConfigError(f'config.views: {name!r} sets its {field} twice')
+    fields[field] = parsed
   return View(**fields)
 
 
@@ -133,7 +132,7 @@ def check_resize(name: str) -> None:
 
 
 def decode(encoded: bytes, modality: str, where: str) -> np.ndarray:
-  """An encoded image as [H, W, 3] RGB, or [H, W, 1] for the other modalities; uint8 or uint16.
+  """Decodes an image to [H, W, 3] RGB, or [H, W, 1] for other modalities; uint8 or uint16.
 
   Args:
     encoded: JPEG or PNG.
@@ -143,7 +142,7 @@ def decode(encoded: bytes, modality: str, where: str) -> np.ndarray:
   Raises:
     DataError: not an image.
   """
-  # Unchanged: IMREAD_COLOR cuts 16-bit depth to 8 bits without a word.
+  # Unchanged: IMREAD_COLOR silently cuts 16-bit depth to 8 bits.
   image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
   if image is None:
     raise DataError(
@@ -156,11 +155,11 @@ def decode(encoded: bytes, modality: str, where: str) -> np.ndarray:
     image = image[..., :3]
   if schema.is_color(modality):
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[-1] == 3 else cv2.COLOR_GRAY2RGB)
-  return image if image.shape[-1] == 1 else image[..., :1]  # a grey picture saved with 3 channels
+  return image if image.shape[-1] == 1 else image[..., :1]  # a grey image stored with 3 channels
 
 
-def of_modality(image: np.ndarray, modality: str) -> np.ndarray:
-  """[H, W], [H, W, 1] or [H, W, 3] (red first) in the channels that `decode` gives a modality."""
+def set_channels(image: np.ndarray, modality: str) -> np.ndarray:
+  """Gives [H, W], [H, W, 1] or [H, W, 3] (red first) the channels of a modality."""
   image = image[..., None] if image.ndim == 2 else image
   if not schema.is_color(modality):
     image = image[..., :1]
@@ -172,11 +171,11 @@ def of_modality(image: np.ndarray, modality: str) -> np.ndarray:
 def apply_view(
   image: np.ndarray, view: View, size: int, nearest: bool = False, bilinear: bool = False
 ) -> np.ndarray:
-  """Looks at an image [H, W, C] through a view: [size, size, C] of the same dtype.
+  """Applies a view to an image [H, W, C]: [size, size, C] of the same dtype.
 
   Args:
     image: uint8 or uint16.
-    view: from `draw_view`, or `View()` for the whole picture.
+    view: from `draw_view`, or `View()` for the whole image.
     size: pixels.
     nearest: never mix pixels: for depth, whose holes (0) would become distances.
     bilinear: sample bilinearly also where the image shrinks, as OpenCV does by default.
@@ -189,39 +188,39 @@ def apply_view(
   x1, y1 = max(x0 + 1, int(round(right * W))), max(y0 + 1, int(round(bottom * H)))
   image = image[y0:y1, x0:x1]
   h, w = y1 - y0, x1 - x0
-  # Turning looks at every pixel of a picture that is not much larger: it resizes on the way.
+  # The rotation resizes images that are not much larger: it samples nearly every pixel.
   if not view.angle or (max(h, w) > _LARGER * size and not (nearest or bilinear)):
     # Averaging where it shrinks: bilinear would alias halftones and moire, which are evidence here.
     smooth = cv2.INTER_AREA if min(h, w) > size and not bilinear else cv2.INTER_LINEAR
     how = cv2.INTER_NEAREST if nearest else smooth
     image = cv2.resize(np.ascontiguousarray(image), (size, size), interpolation=how)
   if view.angle:
-    image = _turn(image.reshape(*image.shape[:2], C), view, size, nearest)
+    image = _rotate_and_resize(image.reshape(*image.shape[:2], C), view, size, nearest)
   elif view.flip:
     image = cv2.flip(image, 1)
   return image.reshape(size, size, C)
 
 
-def _turn(image: np.ndarray, view: View, size: int, nearest: bool) -> np.ndarray:
-  """[h, w, C] turned about its middle, flipped where the view is, to [size, size, C]."""
+def _rotate_and_resize(image: np.ndarray, view: View, size: int, nearest: bool) -> np.ndarray:
+  """[h, w, C] rotated about its centre, flipped if the view is, to [size, size, C]."""
   h, w, _ = image.shape
   back = _rotation(view.angle)
   if view.flip:
-    back[:, 0] *= -1  # it was flipped last
+    back[:, 0] *= -1  # the flip is the last step
   back *= np.array([[w], [h]]) / size
   place = np.array([[w - 1], [h - 1]]) / 2 - back.sum(1, keepdims=True) * (size - 1) / 2
   return _warp(image, np.hstack([back, place]), (size, size), nearest)
 
 
 def _rotate(image: np.ndarray, angle: float, nearest: bool) -> np.ndarray:
-  """[H, W, C] rotated about its centre, of the same shape; what comes from outside is black."""
+  """[H, W, C] rotated about its centre, of the same shape; black outside the image."""
   H, W, _ = image.shape
   back, centre = _rotation(angle), np.array([[W - 1], [H - 1]]) / 2
   return _warp(image, np.hstack([back, centre - back @ centre]), (W, H), nearest)
 
 
 def _rotation(angle: float) -> np.ndarray:
-  """[2, 2] from where a pixel is to where it was."""
+  """[2, 2], from target to source positions."""
   cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
   return np.array([[cos, -sin], [sin, cos]])
 
@@ -229,7 +228,7 @@ def _rotation(angle: float) -> np.ndarray:
 def _warp(image: np.ndarray, back: np.ndarray, shape: tuple[int, int], nearest: bool) -> np.ndarray:
   """[h, w, C] to [*, *, C] of `shape` = (width, height); `back` [2, 3] is the inverse map."""
   C = image.shape[-1]
-  if C == 3:  # OpenCV turns four channels in a third of three channels' time
+  if C == 3:  # OpenCV warps four channels in a third of the time of three
     image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
   how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
   image = cv2.warpAffine(image, back, shape, flags=how | cv2.WARP_INVERSE_MAP)

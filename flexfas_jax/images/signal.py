@@ -1,8 +1,8 @@
-"""Whether an image carries signal: the one rule by which a modality counts as absent.
+"""Whether an image carries signal: the rule by which a modality counts as absent.
 
-Training, evaluation, lint, `prepare`, export and prediction all ask here. The rule compares parts
-of an image, not pixels, so that hot pixels, dark noise and narrow stripes at the border count for
-nothing. A sensor that repeats an old image has signal: one image cannot show that.
+Training, evaluation, lint, `prepare`, export and prediction use this rule. It compares parts of an
+image, not pixels, so that hot pixels, dark noise and narrow stripes at the border have no effect.
+A sensor that repeats an old image has signal: a single image cannot show that.
 
 The limits lie between noise and the 3,332 rendered samples (experiments/reliability/signal.py):
 
@@ -11,12 +11,12 @@ The limits lie between noise and the 3,332 rendered samples (experiments/reliabi
   contrast, 8 bits          5 (sigma 4 grey levels)      33 (attacks), 47 (bona fide)
   contrast / spread         1.0 (sigma of 8 and more)    2.1 (attacks), 4.2 (bona fide)
 
-At the maximum are at most 80 % of the face window of a rendered attack (infrared, glossy and near
-the lamp) and 0.04 % of a bona fide one; a sensor that is dazzled has nearly all there.
+At most 80 % of the infrared face window of a rendered attack (glossy, near the lamp) is at the
+maximum, and 0.04 % of a bona fide one; of a dazzled sensor nearly all is.
 
-Six attacks are left out of that and have no signal: infrared of a screen, which is dark but for
-noise (contrast 3 to 5, no lamp's reflection). Bona fide images at an eighth of their exposure with
-noise of 3 grey levels, and depth of which half is taken away, keep signal.
+Six attacks are excluded and have no signal: infrared of a screen, which is dark except for noise
+(contrast 3 to 5, no reflection of the lamp). Bona fide images at an eighth of their exposure with
+noise of 3 grey levels, and depth with half of the measurements removed, have signal.
 """
 
 from collections.abc import Sequence
@@ -37,11 +37,11 @@ NOISE = 8  # below this part of the range, which is 32 levels of 8 bits, 8192 of
 CELLS, CELLS_FRAME = 8, 16  # along a side, of a crop and of a whole frame
 SAMPLES = 8  # along the side of a cell
 CLIFFS, CLIFFS_TIMES = 0.01, 3.0  # infrared's median, at least, and as a multiple of depth's
-FEWEST = 20  # samples that a median is of
+FEWEST = 20  # samples of a median, at least
 
 
 def no_signal(image: np.ndarray, modality: str, *, frame: bool = False) -> str:
-  """Why an image carries no signal; '' where it carries one.
+  """Returns why an image carries no signal, or '' if it carries signal.
 
   Depth carries signal where enough of the face window (the central half of its rows and columns) is
   measured and the image is not one value: little range is no fault, since a flat print is a
@@ -55,19 +55,19 @@ def no_signal(image: np.ndarray, modality: str, *, frame: bool = False) -> str:
       counts.
     modality: one of `schema.MODALITIES`.
     frame: the image is a whole frame whose face is not cropped yet. The face may be small and
-      anywhere, so less is required; ask again about the crop.
+      anywhere, so less is required; check the crop as well.
   """
-  if constant(image):
+  if is_constant(image):
     return 'is one colour throughout'
   if schema.is_distance(modality):
     return _no_depth(image, frame)
   return _no_contrast(image, modality, frame)
 
 
-def constant(image: np.ndarray) -> bool:
-  """Whether all pixels of [h, w] or [h, w, C] are the same."""
+def is_constant(image: np.ndarray) -> bool:
+  """Whether all pixels of [h, w] or [h, w, C] are equal."""
   corner = image[0, 0]
-  # A few pixels show of nearly every image that it is not.
+  # A few pixels decide this for nearly every image.
   return bool((image[::16, ::16] == corner).all() and (image == corner).all())
 
 
@@ -79,16 +79,16 @@ def _no_depth(image: np.ndarray, frame: bool) -> str:
   if share < least:
     where = 'the frame' if frame else 'its central half'
     return f'has {share:.1%} of {where} measured, and {least:.1%} are required'
-  # The value that nearly all pixels have, if there is one, is the median of any thousand of them.
-  some = image[:: 1 + h // 64, :: 1 + w // 64].ravel()
-  odd = np.count_nonzero(image != np.partition(some, some.size // 2)[some.size // 2])
+  # If nearly all pixels have one value, it is the median of any thousand of them.
+  sample = image[:: 1 + h // 64, :: 1 + w // 64].ravel()
+  odd = np.count_nonzero(image != np.partition(sample, sample.size // 2)[sample.size // 2])
   if odd <= max(1, int(ODD_SHARE * image.size)):
     return f'is one value throughout, but for {odd} of {image.size} pixels'
   return ''
 
 
 def measured_share(depth: np.ndarray) -> float:
-  """The share of the pixels of depth, of any shape, that are measured."""
+  """The share of measured pixels of depth of any shape."""
   return np.count_nonzero(depth >= MEASURED) / depth.size
 
 
@@ -114,11 +114,10 @@ def saturated_share(infrared: np.ndarray) -> float:
 
 
 def cliffs(image: np.ndarray) -> float:
-  """How often depth ends at a hole: of the horizontal neighbours in the face window, the share of
-  which one is not measured and the other is above the 10 % quantile of what is.
+  """The share of horizontal neighbours in the face window that are a hole and a high value.
 
-  Depth has holes beside its nearest values, at noses, glasses and ears. Infrared is dark where its
-  surroundings are: what is above its 10 % quantile is seldom next to black.
+  A hole is not measured; a high value is above the 10 % quantile of measured ones. Depth has holes
+  beside near values, at noses, glasses and ears. In infrared, dark pixels have dark neighbours.
 
   Args:
     image: [h, w] or [h, w, C] uint8 or uint16; the first channel counts.
@@ -130,27 +129,27 @@ def cliffs(image: np.ndarray) -> float:
   if not measured.any():
     return 0.0
   bright = window >= np.quantile(window[measured], 0.1)
-  found = (~measured[:, 1:] & bright[:, :-1]) | (bright[:, 1:] & ~measured[:, :-1])
-  return float(found.mean())
+  edges = (~measured[:, 1:] & bright[:, :-1]) | (bright[:, 1:] & ~measured[:, :-1])
+  return float(edges.mean())
 
 
 def seem_exchanged(depth: Sequence[float], ir: Sequence[float]) -> bool:
-  """Whether depth and infrared of a set look exchanged, by the `cliffs` of some of its samples.
+  """Whether depth and infrared of a set are probably exchanged, by `cliffs` of some samples.
 
-  Of rendered sets, 200 samples each, all that are exchanged are found and none that is not; where
-  holes have been filled, none is found (experiments/reliability/exchanged.py).
+  In rendered sets of 200 samples, every exchange is detected without a false alarm; none is
+  detected if holes were filled (experiments/reliability/exchanged.py).
   """
   if min(len(depth), len(ir)) < FEWEST:
     return False
-  of_depth, of_ir = np.median(depth), np.median(ir)
-  return bool(of_ir >= CLIFFS and of_ir >= CLIFFS_TIMES * of_depth)
+  depth_median, ir_median = np.median(depth), np.median(ir)
+  return bool(ir_median >= CLIFFS and ir_median >= CLIFFS_TIMES * depth_median)
 
 
 def contrast_and_spread(image: np.ndarray, modality: str, most: int = CELLS) -> tuple[int, int]:
-  """How much an RGB or infrared image differs between the cells of a grid, and within them.
+  """The contrast between the cells of a grid over an image, and the spread within cells.
 
-  Each cell is sampled at `SAMPLES` x `SAMPLES` pixels, so that the cost does not depend on the
-  size of the image. A side too short for `most` cells has fewer, at least two.
+  Each cell is sampled at `SAMPLES` x `SAMPLES` pixels: the cost does not depend on the image size.
+  A side too short for `most` cells has fewer, at least two.
 
   Args:
     image: as in `no_signal`.
@@ -162,14 +161,14 @@ def contrast_and_spread(image: np.ndarray, modality: str, most: int = CELLS) -> 
   """
   down, across = (max(2, min(most, side // SAMPLES)) for side in image.shape[:2])
   size = (across * SAMPLES, down * SAMPLES)
-  some = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
-  if schema.is_color(modality) and some.ndim == 3 and some.shape[-1] == 3:
-    some = cv2.cvtColor(some, cv2.COLOR_RGB2GRAY)
-  some = _one_channel(some).reshape(down, SAMPLES, across, SAMPLES)
-  some = some.swapaxes(1, 2).reshape(-1, SAMPLES**2)  # [cells, samples]
-  some = np.sort(some.astype(np.uint16), axis=1)  # NumPy sorts 16 bits ten times as fast as 8
-  low, median, high = (some[:, i * SAMPLES**2 // 4] for i in (1, 2, 3))
-  return int(median.max()) - int(median.min()), int(np.sort(high - low)[len(some) // 2])
+  samples = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
+  if schema.is_color(modality) and samples.ndim == 3 and samples.shape[-1] == 3:
+    samples = cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY)
+  samples = _one_channel(samples).reshape(down, SAMPLES, across, SAMPLES)
+  samples = samples.swapaxes(1, 2).reshape(-1, SAMPLES**2)  # [cells, samples]
+  samples = np.sort(samples.astype(np.uint16), axis=1)  # NumPy sorts 16 bits ten times as fast as 8
+  low, median, high = (samples[:, i * SAMPLES**2 // 4] for i in (1, 2, 3))
+  return int(median.max()) - int(median.min()), int(np.sort(high - low)[len(samples) // 2])
 
 
 def _one_channel(image: np.ndarray) -> np.ndarray:

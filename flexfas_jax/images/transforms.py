@@ -1,4 +1,4 @@
-"""What pixels say: to float, and photometric changes, each modality on its own."""
+"""Pixel values: conversion to float, photometric changes, masks; each modality on its own."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 
 from flexfas_jax import schema
 
-DEPTH_WINDOW = 400.0  # mm around the face that become the whole range
+DEPTH_WINDOW = 400.0  # mm about the face that become the range [0, 1]
 
 Pointwise = Callable[[np.ndarray], np.ndarray]  # [..., C] float32 to the same
 
@@ -15,16 +15,16 @@ _UNIT = np.linspace(0, 1, 256, dtype=np.float32)[:, None]  # of 8 bits, [256, 1]
 
 
 def to_unit(image: np.ndarray, modality: str, *changes: Pointwise) -> np.ndarray:
-  """[H, W, C] uint8 or uint16 to float32 in [0, 1], and on to what `changes` make of it.
+  """Converts [H, W, C] uint8 or uint16 to float32 in [0, 1] and applies changes.
 
-  16-bit depth is distance in mm and becomes what 8-bit visualisations show: the middle of the
-  picture's face at 0.5, nearer brighter, no measurement 0. The median over the central half is the
-  face's distance whether or not the background was cut away.
+  16-bit depth is distance in mm and becomes what 8-bit visualisations show: the face at 0.5, nearer
+  is brighter, 0 is not measured. The distance of the face is the median over the central half,
+  with or without background.
 
   Args:
     image: see above.
     modality: distances have millimetres in 16 bits.
-    changes: one after the other, as from `draw_photometric`.
+    changes: applied in order, as from `draw_photometric`.
   """
   H, W, C = image.shape
   if image.dtype == np.uint8:  # by table: 256 values to change instead of H W
@@ -44,7 +44,7 @@ def _changed(unit: np.ndarray, changes: Sequence[Pointwise]) -> np.ndarray:
 
 
 def _distance_to_unit(image: np.ndarray) -> np.ndarray:
-  """Millimetres [H, W, 1] uint16 to the window about the face, [H, W, 1] float32."""
+  """Millimetres [H, W, 1] uint16 to shares of the window about the face, [H, W, 1] float32."""
   H, W, _ = image.shape
   centre = image[H // 4 : H - H // 4, W // 4 : W - W // 4]
   measured = centre[centre > 0]
@@ -56,12 +56,12 @@ def _distance_to_unit(image: np.ndarray) -> np.ndarray:
 
 
 def live_mask(image: np.ndarray, size: int) -> np.ndarray:
-  """Where a bona fide picture is not black: the target of pixel-wise losses, [size, size] float32.
+  """Where a bona fide image is not black: the target of pixel-wise losses, [size, size] float32.
 
-  The references' mask: the grey picture, made smaller, > 0 (Flex-Modal-FAS:
+  The references' mask: the resized grey image > 0 (Flex-Modal-FAS:
   Load_FAS_MultiModal_DropModal.py, `get_single_image_x_RGB`, 28 for 224 pixels; ZitongYu/CDCN:
-  Loadtemporal_BinaryMask_train_3modality.py, 32 for 256). They mean data whose background was cut
-  away: with one, all is live.
+  Loadtemporal_BinaryMask_train_3modality.py, 32 for 256). It requires data
+  without background: with one, everything is live.
 
   Args:
     image: [H, W, C] uint8 or uint16, C = 3 (RGB) or 1.
@@ -82,7 +82,7 @@ def draw_photometric(
   integers: bool = False,
   add_first: bool = False,
 ) -> Pointwise:
-  """Draws a change of gamma, contrast and brightness, in this order; what it gives is in [0, 1].
+  """Draws a change of gamma, contrast and brightness, in this order, with results in [0, 1].
 
   Args:
     rng: this sample's generator.
@@ -129,7 +129,7 @@ def draw_photometric(
 def cutout(
   images: Mapping[str, np.ndarray], rng: np.random.Generator, largest: int, black: float = 0.0
 ) -> dict:
-  """Blackens one square, at the same place in all modalities; what leaves the image is cut off.
+  """Blackens one square at the same place in all modalities, clipped to the image.
 
   As in the references, its side is 2 (L // 2) pixels, L drawn evenly from 1 to `largest`: even, and
   0, which changes nothing, once in `largest` draws.

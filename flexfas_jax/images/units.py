@@ -1,9 +1,9 @@
-"""Units of depth and 16-bit infrared: what pixel values mean, how they are converted and checked.
+"""Units of depth and 16-bit infrared: statement, conversion and checks.
 
-Everywhere in this package 16-bit depth is distance in millimetres, 0 being "not measured", and
-16-bit infrared uses the full scale. A sensor that writes tenths of a millimetre, or 10 bits in a
-16-bit file, gives an image of another kind: a face ten times as deep, or black. So the unit is
-stated (`Units`) and converted when an image is read, or the image is refused with the numbers.
+In this package 16-bit depth is distance in millimetres, 0 is "not measured", and 16-bit infrared
+uses the full scale. A sensor that writes tenths of a millimetre, or 10 bits in a 16-bit file, would
+show a face ten times as deep, or black. So the unit is stated (`Units`) and converted when an image
+is read, or the image is refused with its numbers.
 
 The limits come from 3,224 rendered triplets (1,656 with depth in mm), face crops:
 
@@ -15,9 +15,9 @@ The limits come from 3,224 rendered triplets (1,656 with depth in mm), face crop
   depth, relief of attacks                      0 mm         39 mm
 
 Tenths of a millimetre make these distances 2,300 to 8,590 and the relief 90 to 280, quarters 920 to
-3,436 and 36 to 112. Relief alone is no error: in a crop 1.4 times as wide 41 % of 720 bona fide
-faces exceed 50 mm, for the window has their background. Both together are one where no unit is
-stated: 0 of 1,656 images, and 719 of the 720 faces were they in quarters.
+3,436 and 36 to 112. Relief alone is no error: in a crop 1.4 times as wide the window of 41 % of 720
+bona fide faces includes background and exceeds 50 mm. Both together are an error if no unit is
+stated: 0 of 1,656 images in mm, and 719 of the 720 faces in quarters of a mm.
 """
 
 import re
@@ -42,13 +42,13 @@ _METRE = 1000  # mm
 
 
 class Units(NamedTuple):
-  """What 16-bit values mean, as a user states it.
+  """The units of 16-bit values, as stated by the user.
 
   Attributes:
-    depth: millimetres of one step, or of 1.0 in floating point; 0: not stated, which is read as 1
-      and checked, and which floating point may not be.
-    ir_bits: significant bits of infrared and other intensities, of `IR_BITS`; 0: not stated, which
-      is read as 16 and checked. 16 states that dark images are dark.
+    depth: millimetres of one step, or of 1.0 in floating point; 0: not stated. Then 16 bits
+      are read as mm and checked, and floating point is refused.
+    ir_bits: significant bits of infrared and other intensities, of `IR_BITS`; 0: not stated.
+      Then they are read as 16 and checked. 16 states that dark images are dark.
   """
 
   depth: float = 0.0
@@ -56,7 +56,7 @@ class Units(NamedTuple):
 
 
 def parse(depth_unit: str = '', ir_bits: str = '') -> Units:
-  """Units as a command line has them.
+  """Parses units of a command line.
 
   Args:
     depth_unit: 'm' of floating point, 'mm', or the millimetres of one step and mm: '0.1mm',
@@ -64,9 +64,9 @@ def parse(depth_unit: str = '', ir_bits: str = '') -> Units:
     ir_bits: one of `IR_BITS`; '': not stated.
 
   Raises:
-    ConfigError: something else.
+    ConfigError: another text.
   """
-  step = float(_METRE * (depth_unit == 'm'))
+  step = float(_METRE) if depth_unit == 'm' else 0.0
   if depth_unit and not step:
     found = re.fullmatch(r'([0-9]{0,4}(\.[0-9]{1,6})?)mm', depth_unit, re.ASCII)
     step = float(found[1] or 1) if found and found[1] != '.' else 0.0
@@ -81,27 +81,27 @@ def parse(depth_unit: str = '', ir_bits: str = '') -> Units:
   return Units(step, int(ir_bits or 0))
 
 
-def converted(units: Units) -> Units:
-  """The units of images that were converted by `units`: stated where those were."""
-  return Units(1.0 * bool(units.depth), 16 * bool(units.ir_bits))
+def after_conversion(units: Units) -> Units:
+  """The units of images after conversion: stated where `units` are stated."""
+  return Units(1.0 if units.depth else 0.0, 16 if units.ir_bits else 0)
 
 
 def convert(image: np.ndarray, modality: str, units: Units | None) -> np.ndarray:
-  """16-bit depth in millimetres, 16-bit infrared in full scale; all else as it is.
+  """Converts 16-bit depth to millimetres and 16-bit infrared to full scale; else no change.
 
-  Where a depth unit is stated, 65535 becomes 0, "not measured"; so do floating point values that
-  are NaN, infinite, 0 or negative.
+  If a depth unit is stated, 65535 becomes 0, "not measured"; so do floating point values that are
+  NaN, infinite, 0 or negative.
 
   Args:
     image: [h, w] or [h, w, C] uint8, uint16 or, of depth, floating point.
     modality: one of `schema.MODALITIES`.
-    units: of the image; None: not known, nothing is converted.
+    units: of the image; None: unknown, no conversion.
 
   Raises:
     ValueError: values that the stated unit cannot have; floating point without a unit.
   """
   if image.dtype.kind == 'f':
-    return _of_floats(image, modality, units)
+    return _convert_floats(image, modality, units)
   if image.dtype != np.uint16 or units is None:
     return image
   if schema.is_distance(modality) and units.depth:
@@ -124,8 +124,8 @@ def convert(image: np.ndarray, modality: str, units: Units | None) -> np.ndarray
   return image
 
 
-def _of_floats(image: np.ndarray, modality: str, units: Units | None) -> np.ndarray:
-  """Depth of floating point in millimetres, uint16."""
+def _convert_floats(image: np.ndarray, modality: str, units: Units | None) -> np.ndarray:
+  """Converts floating point depth to millimetres, uint16."""
   if not schema.is_distance(modality):
     raise ValueError('is floating point, which only depth may be')
   measured = image[np.isfinite(image) & (image > 0)]
@@ -133,25 +133,28 @@ def _of_floats(image: np.ndarray, modality: str, units: Units | None) -> np.ndar
     middle = f' (median {np.median(measured):.3g})' if measured.size else ''
     raise ValueError(f'is floating point{middle}, and its unit is not stated: depth_unit=m or mm')
   # In float64: of float32, large values would overflow.
-  scaled = np.rint(np.where(np.isfinite(image) & (image > 0), image, 0).astype(float) * units.depth)
+  measured = np.where(np.isfinite(image) & (image > 0), image, 0).astype(float)
+  scaled = np.rint(measured * units.depth)
   if scaled.max() > _LARGEST:
-    raise ValueError(f'has up to {scaled.max():g} mm with depth_unit={_named(units)}, more than 16 '
-                     f'bits hold ({_LARGEST})')  # fmt: skip
+    unit = _unit_name(units)
+    raise ValueError(
+      f'has up to {scaled.max():g} mm with depth_unit={unit}, more than 16 bits hold ({_LARGEST})'
+    )
   return np.where(scaled == UNMEASURED, 0, scaled).astype(np.uint16)
 
 
-def _named(units: Units) -> str:
+def _unit_name(units: Units) -> str:
   return {1: 'mm', _METRE: 'm'}.get(units.depth, f'{units.depth:g}mm')
 
 
-def problem(image: np.ndarray, modality: str, units: Units | None, frame: bool = False) -> str:
-  """What no image of its modality can be, with the numbers and the way out; '' where it can be.
+def find_problem(image: np.ndarray, modality: str, units: Units | None, frame: bool = False) -> str:
+  """Describes values that are implausible for a modality, with numbers and the way out; or ''.
 
   Args:
-    image: [h, w] or [h, w, C] uint8 or uint16, carries signal, converted.
+    image: [h, w] or [h, w, C] uint8 or uint16, converted, with signal.
     modality: one of `schema.MODALITIES`.
-    units: that it was converted by; None: not known, nothing is checked.
-    frame: it is a whole frame, not a face crop.
+    units: with which it was converted; None: unknown, no check.
+    frame: whether it is a whole frame, not a face crop.
   """
   if image.dtype != np.uint16 or units is None:
     return ''
@@ -163,7 +166,7 @@ def problem(image: np.ndarray, modality: str, units: Units | None, frame: bool =
 
 
 def _depth_problem(image: np.ndarray, units: Units, frame: bool) -> str:
-  """16-bit depth that is no mm."""
+  """Describes 16-bit depth that is not in mm; or ''."""
   if not units.depth and (n := np.count_nonzero(image == UNMEASURED)) > _ODD_SHARE * image.size:
     return (
       f'has {n / image.size:.1%} of its pixels at {UNMEASURED}, which is no distance, and 0 is due '
@@ -188,8 +191,8 @@ def _depth_problem(image: np.ndarray, units: Units, frame: bool) -> str:
 
 
 def _ir_problem(image: np.ndarray) -> str:
-  """16-bit infrared that uses the lowest bits alone."""
-  bits = fewer_bits(image)
+  """Describes 16-bit infrared that uses its lowest bits only; or ''."""
+  bits = guess_bits(image)
   if not bits:
     return ''
   bright = _bright(image)
@@ -200,8 +203,8 @@ def _ir_problem(image: np.ndarray) -> str:
   )
 
 
-def fewer_bits(image: np.ndarray) -> int:
-  """The bits, of `IR_BITS`, that a 16-bit infrared image seems to have; 0 where it has 16."""
+def guess_bits(image: np.ndarray) -> int:
+  """The significant bits, of `IR_BITS`, of a dark 16-bit infrared image; 0 if it is not dark."""
   bright = _bright(image)
   if bright >= DARKEST * _LARGEST:
     return 0
@@ -214,15 +217,15 @@ def _bright(image: np.ndarray) -> int:
 
 
 def distance_and_relief(image: np.ndarray, frame: bool = False) -> tuple[float, float]:
-  """Median and interquartile range of the measured depth, of the image's values.
+  """Median and interquartile range of measured depth, in the units of the image.
 
   Args:
     image: [h, w] or [h, w, 1] depth, 0 not measured.
-    frame: of the whole image; else of the face window, its central half, or of the whole image
-      where nothing is measured there.
+    frame: use the whole image; else the face window (the central half), or the whole image if
+      nothing is measured in the window.
 
   Returns:
-    Both 0 where nothing is measured.
+    Both; (0, 0) if nothing is measured.
   """
   h, w = image.shape[:2]
   window = image if frame else image[h // 4 : h - h // 4, w // 4 : w - w // 4]

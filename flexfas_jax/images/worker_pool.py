@@ -1,4 +1,4 @@
-"""The same function over many tasks, on all cores, in order: rendering, reading, checking files."""
+"""Maps a function over tasks on all cores, in order: rendering, reading, checking files."""
 
 import collections
 import concurrent.futures
@@ -13,24 +13,24 @@ from collections.abc import Callable, Iterable, Iterator
 
 import cv2
 
-_AHEAD = 4  # tasks per worker that are begun before their results are wanted
+_AHEAD = 4  # tasks per worker that are started before their results are requested
 
 
-def cores() -> int:
-  """How many this process may use."""
+def count_cores() -> int:
+  """The number of cores that this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 class Workers:
-  """Processes that end with the `with` block that they are used in.
+  """Worker processes of a `with` block; they end with it.
 
   Args:
-    count: how many; None takes one per core, 1 does the work in this process. Results do not
-      depend on it.
+    count: number of processes; None: one per core; 1: work in this process. Results do not depend
+      on it.
   """
 
   def __init__(self, count: int | None = None):
-    self.count = count or cores()
+    self.count = count or count_cores()
     self._pool = None
 
   def __enter__(self):
@@ -42,12 +42,12 @@ class Workers:
       self._pool = None
 
   def map(self, function: Callable, tasks: Iterable, few: int = 2) -> Iterator:
-    """Results in the order of the tasks; both may be more than memory holds.
+    """Yields results in the order of the tasks; neither is held in memory at once.
 
     Args:
-      function: picklable, as tasks and results are.
-      tasks: an argument each.
-      few: so many tasks are done here, before a process would have started.
+      function: picklable, as are tasks and results.
+      tasks: one argument each.
+      few: fewer tasks than this run in this process: starting others takes longer.
     """
     tasks = iter(tasks)
     first = [task for _, task in zip(range(few), tasks, strict=False)]
@@ -72,9 +72,9 @@ class Workers:
 
 @contextlib.contextmanager
 def _without_main():
-  """Processes that start meanwhile do not import the main program again.
+  """Keeps processes that start in this context from importing the main program.
 
-  They need nothing of it, and it may be large (a training job imports JAX) or unguarded.
+  They do not need it, and it may be large (a training job imports JAX) or unguarded.
   """
   main = sys.modules['__main__']
   sys.modules['__main__'] = types.ModuleType('__main__')
@@ -85,7 +85,7 @@ def _without_main():
 
 
 def _start():
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets the signal and ends its workers
   cv2.setNumThreads(1)
 
   def end_with_parent():

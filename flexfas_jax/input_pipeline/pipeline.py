@@ -13,7 +13,7 @@ import numpy as np
 
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.images.preprocess import Preprocess
-from flexfas_jax.images.worker_pool import cores
+from flexfas_jax.images.worker_pool import count_cores
 from flexfas_jax.input_pipeline.sources import Source
 from flexfas_jax.schema import LABELS
 
@@ -31,7 +31,7 @@ class _Augment(grain.transforms.RandomMap):
 def threads_here() -> int:
   """Threads that read where no number is given: one per core, up to 4. More wait for Python's lock
   (experiments/performance/README.md)."""
-  return min(cores(), 4)
+  return min(count_cores(), 4)
 
 
 def order(n: int, seed: int) -> grain.MapDataset:

@@ -62,7 +62,7 @@ class Card:
 
   @property
   def view(self) -> str:
-    """What pictures are looked at by, see `geometry.named_views`."""
+    """What pictures are looked at by, see `geometry.parse_views`."""
     return self.contents.get('view', 'whole')
 
   @property

@@ -86,7 +86,7 @@ def check_samples(samples: Any, card: Mapping[str, Any]) -> None:
 
 def _check_view(view: str) -> None:
   try:
-    views = geometry.named_views([view])
+    views = geometry.parse_views([view])
   except ConfigError as error:
     raise ValueError(f'view is {view!r}: {error}') from None
   if len(views) > 1:

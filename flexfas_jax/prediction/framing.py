@@ -43,18 +43,18 @@ class Framing:
       faces.NoFace: there is none that could be judged.
       DataError: the box or landmarks are no such thing; the pictures cannot be registered.
     """
-    if found := image_checks.disagree(images):
+    if found := image_checks.find_size_mismatch(images):
       raise DataError(f'{found}: one crop requires registered images')
     if self.recipe.method == 'yunet':
-      seen = face_crop.to_detect_in(images)
+      seen = face_crop.detection_image(images)
       model = face_crop.load_yunet(self.yunet, self.recipe.model_sha256)
       with _DETECTING:
         found = face_crop.detect_yunet(model, seen, self.recipe.min_score)
       size = seen.shape[1], seen.shape[0]
     else:
-      size = face_crop.size_of(images)
+      size = face_crop.reference_size(images)
       try:
-        found = [face_crop.named(columns, size, self.recipe)]
+        found = [face_crop.face_from_columns(columns, size, self.recipe)]
       except ValueError as error:
         raise DataError(f'{self.recipe.method}: {error}') from None
     face = face_crop.choose(found, size, self.recipe)

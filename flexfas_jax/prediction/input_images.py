@@ -64,9 +64,9 @@ def read_all(
       raise DataError(f'{where} {error}') from None
     turn = image_files.orientation(encoded)
     files[modality] = encoded
-    raw[modality] = face_crop.upright(array, turn)
-    pixels[modality] = face_crop.upright(
-      image_checks.pixels(encoded, modality, where, max_pixels), turn
+    raw[modality] = face_crop.turn_upright(array, turn)
+    pixels[modality] = face_crop.turn_upright(
+      image_checks.decode_for_modality(encoded, modality, where, max_pixels), turn
     )
   problems = []
   for modality in list(raw):
@@ -127,7 +127,7 @@ def _of_array(array: np.ndarray, modality: str, max_pixels: int) -> tuple[np.nda
   # A copy: a camera may write the next frame to the same memory while this one is evaluated.
   image = np.array(array, order='C', subok=False)
   raw = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
-  return raw, geometry.of_modality(image, modality)
+  return raw, geometry.set_channels(image, modality)
 
 
 def _bits(card: Card, modality: str, array: np.ndarray) -> str:

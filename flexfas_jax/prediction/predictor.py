@@ -75,10 +75,10 @@ class Predictor:
     self.allow_absent = self._allowed(() if allow_absent is None else allow_absent)
     if sizes not in image_checks.SIZES:
       raise ConfigError(f'sizes is {sizes!r}; choose one of {", ".join(image_checks.SIZES)}')
-    self.sizes, self.max_pixels = sizes, image_files.pixel_limit(max_pixels)
+    self.sizes, self.max_pixels = sizes, image_files.check_pixel_limit(max_pixels)
     self.units = units.parse(depth_unit, str(ir_bits or ''))
     self._run = run
-    looks = tuple(geometry.named_views([card.view]).values())
+    looks = tuple(geometry.parse_views([card.view]).values())
     self._preprocess = Preprocess(
       card.image_size, self.modalities, test_views=looks, resize=card.resize
     )
@@ -247,7 +247,7 @@ class Predictor:
       except face_crop.NoFace as error:
         images = {}
         reasons.append(f'no face: {error}')
-    arrays = self._preprocess.of_images(images)
+    arrays = self._preprocess.preprocess_images(images)
     present = arrays.pop('present')
     for modality, there in zip(self.modalities, present, strict=True):
       if modality in images and not there:

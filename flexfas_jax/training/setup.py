@@ -190,7 +190,7 @@ def _mesh(fields: dict, devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
 
 
 def _views(config: ConfigDict, target: str) -> dict[str, geometry.View]:
-  views = geometry.named_views(config.get('views', ('whole',)))
+  views = geometry.parse_views(config.get('views', ('whole',)))
   if target and len(views) > 1:
     raise ConfigError('config.views has several views; an identity task takes one')
   return views

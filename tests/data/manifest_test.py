@@ -812,7 +812,7 @@ def test_without_rgb_and_infrared_there_is_nothing_to_detect_in(squares, tmp_pat
   named = ('swapped', 3, 'ir is 1/rgb.png, which is named as rgb')
   assert found == [
     named,
-    ('no-face', 2, '0/depth.png: there is no RGB and no infrared to look for one in'),
+    ('no-face', 2, '0/depth.png: there is no RGB and no infrared image to detect one in'),
   ]
 
 

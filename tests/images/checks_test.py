@@ -312,12 +312,14 @@ def test_a_copied_modality():
     assert rules_of(SOUND | {'ir': copy}) == ['same-image']
   assert rules_of(SOUND | {'ir': encode(DEPTH)}) == ['same-image']
   smaller = cv2.resize(grey, (90, 75), interpolation=cv2.INTER_AREA)
-  assert copies.correlation(*(copies.look(x).whole for x in (RGB, smaller))) > 0.99
+  assert copies.correlation(*(copies.fingerprint(x).whole for x in (RGB, smaller))) > 0.99
 
 
 def test_different_modalities_are_no_copies():
   related = (0.8 * cv2.cvtColor(RGB, cv2.COLOR_RGB2GRAY) + 0.2 * IR).astype(np.uint8)
-  assert 0.9 < copies.correlation(*(copies.look(x).whole for x in (RGB, related))) < copies.EXACT
+  assert (
+    0.9 < copies.correlation(*(copies.fingerprint(x).whole for x in (RGB, related))) < copies.EXACT
+  )
   assert rules_of(SOUND | {'ir': encode(related)}) == []
 
 
@@ -373,14 +375,16 @@ def test_sizes_are_compared_upright():
 
 def test_sizes_that_cannot_be_registered():
   rgb, ir = np.zeros((100, 200, 3)), np.zeros((50, 100))
-  assert not image_checks.disagree({})
-  assert not image_checks.disagree({'rgb': rgb})
-  assert not image_checks.disagree({'rgb': rgb, 'ir': ir})
-  assert not image_checks.disagree({'rgb': rgb, 'ir': np.zeros((104, 200))})
+  assert not image_checks.find_size_mismatch({})
+  assert not image_checks.find_size_mismatch({'rgb': rgb})
+  assert not image_checks.find_size_mismatch({'rgb': rgb, 'ir': ir})
+  assert not image_checks.find_size_mismatch({'rgb': rgb, 'ir': np.zeros((104, 200))})
   wrong = {'rgb': rgb, 'ir': np.zeros((50, 50))}
-  assert image_checks.disagree(wrong) == 'rgb 200 x 100, ir 50 x 50'
-  assert image_checks.disagree({'rgb': rgb, 'ir': ir}, 'equal') == 'rgb 200 x 100, ir 100 x 50'
-  assert not image_checks.disagree(wrong, 'any')
+  assert image_checks.find_size_mismatch(wrong) == 'rgb 200 x 100, ir 50 x 50'
+  assert (
+    image_checks.find_size_mismatch({'rgb': rgb, 'ir': ir}, 'equal') == 'rgb 200 x 100, ir 100 x 50'
+  )
+  assert not image_checks.find_size_mismatch(wrong, 'any')
 
 
 def test_lint_offers_the_rules_of_sizes():

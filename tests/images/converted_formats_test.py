@@ -84,7 +84,7 @@ def test_every_pixel_is_read(name):
   np.testing.assert_array_equal(got, want)
   header = image_files.header(encoded)
   assert (header.kind, header.width, header.height) == (name.split()[0], 64, 64)
-  assert not image_files.is_stored(encoded) and image_files.orientation(encoded) == 1
+  assert not image_files.is_jpeg_or_png(encoded) and image_files.orientation(encoded) == 1
 
 
 def test_lossy_images():

@@ -85,36 +85,42 @@ def test_smooth_gradients_are_no_copies():
   a, b = (
     (60 + 120 * slope**power + n).astype(np.uint8) for power, n in zip((1, 2), noise, strict=True)
   )
-  structure, detail = copies.similarity(copies.look(a), copies.look(b))
+  structure, detail = copies.similarity(copies.fingerprint(a), copies.fingerprint(b))
   assert structure > copies.STRUCTURE and detail < 0.6
-  assert copies.describe(copies.look(a), copies.look(b)) == ''
+  assert copies.describe(copies.fingerprint(a), copies.fingerprint(b)) == ''
 
 
 def test_the_similarity_of_an_image_with_itself_and_with_noise():
   rng = np.random.default_rng(0)
   one, other = (rng.integers(0, 256, (SIZE, SIZE), np.uint8) for _ in range(2))
-  assert copies.similarity(copies.look(one), copies.look(one)) == pytest.approx((1, 1))
-  assert max(copies.similarity(copies.look(one), copies.look(other))) < 0.5
+  assert copies.similarity(copies.fingerprint(one), copies.fingerprint(one)) == pytest.approx(
+    (1, 1)
+  )
+  assert max(copies.similarity(copies.fingerprint(one), copies.fingerprint(other))) < 0.5
 
 
 def test_what_has_no_window_is_compared_as_a_whole():
   """Small images, and images whose face window has one value."""
   small = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
-  assert copies.look(small).windows == ()
-  assert copies.similarity(copies.look(small), copies.look(small)) == (0, 0)
-  assert copies.describe(copies.look(small), copies.look(small)) == 'correlation 1.00000'
+  assert copies.fingerprint(small).windows == ()
+  assert copies.similarity(copies.fingerprint(small), copies.fingerprint(small)) == (0, 0)
+  assert (
+    copies.describe(copies.fingerprint(small), copies.fingerprint(small)) == 'correlation 1.00000'
+  )
   framed = np.full((SIZE, SIZE), 90, np.uint8)
   framed[:20] = 200
-  assert copies.look(framed).windows == ()
-  assert copies.describe(copies.look(framed), copies.look(framed)) == 'correlation 1.00000'
-  assert copies.describe(copies.look(framed), copies.look(small)) == ''
+  assert copies.fingerprint(framed).windows == ()
+  assert (
+    copies.describe(copies.fingerprint(framed), copies.fingerprint(framed)) == 'correlation 1.00000'
+  )
+  assert copies.describe(copies.fingerprint(framed), copies.fingerprint(small)) == ''
 
 
 @pytest.mark.parametrize('category', ['', 'cut_photo', 'print'])
 def test_blocks_bound_every_correlation(category):
   """What is not compared because of its bound cannot be a copy; most genuine pairs are not."""
-  looks = [copies.look(image) for image in faces.triplet(category, size=SIZE).values()]
-  looks.append(copies.look(shift(faces.triplet(category, size=SIZE)['rgb'])[:, ::-1]))
+  looks = [copies.fingerprint(image) for image in faces.triplet(category, size=SIZE).values()]
+  looks.append(copies.fingerprint(shift(faces.triplet(category, size=SIZE)['rgb'])[:, ::-1]))
   below = 0
   for one, other in itertools.product(looks, looks):
     bounds = copies._bounds(one.blocks, other.blocks[0])
@@ -133,7 +139,7 @@ def test_a_window_of_which_a_part_is_constant_has_no_bound():
   """There OpenCV decides what a correlation is, and only it."""
   image = np.full((SIZE, SIZE), 90, np.uint8)
   image[30:33, 30:33] = 200
-  one = copies.look(image)
+  one = copies.fingerprint(image)
   assert np.isnan(one.blocks).any()
   assert np.isnan(copies._bounds(one.blocks, one.blocks[0])).all()
   assert copies.describe(one, one) == 'correlation 1.00000'

@@ -80,27 +80,27 @@ def eyes_at(x0, y0, x1, y1, **more):
 
 def test_a_box_in_pixels_becomes_fractions():
   box = columns(left=20, top=10.5, right=60, bottom=50)
-  assert face_crop.named(box, SIZE, BOX) == Face((0.1, 0.105, 0.3, 0.5))
+  assert face_crop.face_from_columns(box, SIZE, BOX) == Face((0.1, 0.105, 0.3, 0.5))
   with_eyes = box | eyes_at(50, 20, 30, 22)
   # Left and right as the picture has them, whatever the columns mean.
-  assert face_crop.named(with_eyes, SIZE, EYES).eyes == ((0.15, 0.22), (0.25, 0.2))
+  assert face_crop.face_from_columns(with_eyes, SIZE, EYES).eyes == ((0.15, 0.22), (0.25, 0.2))
 
 
 def test_a_box_about_landmarks():
   recipe = Recipe('landmarks')
   # Eyes 40 apart about (100, 40): a side of 96, its middle 0.58 * 40 below.
-  found = face_crop.named(eyes_at(80, 40, 120, 40), SIZE, recipe)
+  found = face_crop.face_from_columns(eyes_at(80, 40, 120, 40), SIZE, recipe)
   assert found.box == pytest.approx((52 / 200, 15.2 / 100, 148 / 200, 111.2 / 100))
   # On its side: below is to the left of eyes that go downwards.
-  found = face_crop.named(eyes_at(100, 30, 100, 70), SIZE, recipe)
+  found = face_crop.face_from_columns(eyes_at(100, 30, 100, 70), SIZE, recipe)
   assert found.box == pytest.approx((28.8 / 200, 2 / 100, 124.8 / 200, 98 / 100))
   # Turned away, the eyes 10 apart: the mouth, 40 below, gives the side 82.8, its middle 20 below.
   mouth = {'mouth_left_x': 97, 'mouth_left_y': 80, 'mouth_right_x': 103, 'mouth_right_y': 80}
-  found = face_crop.named(eyes_at(95, 40, 105, 40, **mouth), SIZE, recipe)
+  found = face_crop.face_from_columns(eyes_at(95, 40, 105, 40, **mouth), SIZE, recipe)
   assert found.box == pytest.approx((58.6 / 200, 18.6 / 100, 141.4 / 200, 101.4 / 100))
   # Columns of mouths that are empty are as none.
   empty = eyes_at(80, 40, 120, 40) | columns(*face_crop.MOUTH)
-  assert face_crop.named(empty, SIZE, recipe) == face_crop.named(
+  assert face_crop.face_from_columns(empty, SIZE, recipe) == face_crop.face_from_columns(
     eyes_at(80, 40, 120, 40), SIZE, recipe
   )
 
@@ -127,7 +127,7 @@ def test_a_box_about_landmarks():
 )
 def test_a_face_that_is_not_named_well(cells, recipe, error, words):
   with pytest.raises(error, match=words):
-    face_crop.named(cells, SIZE, recipe)
+    face_crop.face_from_columns(cells, SIZE, recipe)
 
 
 # Which face.
@@ -146,7 +146,7 @@ def test_the_largest_face_is_chosen_and_the_most_central_of_equals():
   [
     ([], 'none was found'),
     ([face(50, 50, 70, 80)], '30 pixels along its longer side, and 32 are due'),
-    ([face(-30, 0, 70, 80)], '70% of its box is in the picture'),
+    ([face(-30, 0, 70, 80)], '70% of its box is in the image'),
     ([face(300, 0, 370, 80)], '0% of its box'),
     # Nor is a bystander taken in the place of who is too near.
     ([face(50, 50, 90, 90), face(100, -60, 200, 70)], '54% of its box'),
@@ -197,7 +197,10 @@ def test_outside_the_picture_nothing_is_measured():
 def test_without_rgb_the_first_modality_is_the_measure():
   images = triplet()
   del images['rgb']
-  assert face_crop.reference(images) == 'depth' and face_crop.size_of(images) == (100, 50)
+  assert face_crop.reference_modality(images) == 'depth' and face_crop.reference_size(images) == (
+    100,
+    50,
+  )
   cut = face_crop.crop(images, face(10, 10, 30, 30, size=(100, 50)), BOX)
   np.testing.assert_array_equal(cut['ir'], images['ir'][10:30, 10:30])
 

@@ -172,10 +172,10 @@ def test_the_limit_of_pixels_is_exact():
   with pytest.raises(Unreadable, match='50 x 20 pixels, more than the limit of 999'):
     image_checks.decode(edge, 999)
   assert image_checks.decode(png(width=16, height=16)).shape == (16, 16)
-  assert image_files.pixel_limit(256) == 256
+  assert image_files.check_pixel_limit(256) == 256
   for value in (255, 0, -1, 1e6, None):
     with pytest.raises(ConfigError, match='max_pixels'):
-      image_files.pixel_limit(value)
+      image_files.check_pixel_limit(value)
 
 
 def test_the_limit_may_be_higher_than_pillows(monkeypatch):
@@ -306,7 +306,7 @@ def test_images_are_turned_as_exif_says(number, form):
   exif[0x0112] = number
   encoded = encode(source, form, exif=exif, **({'quality': 95} if form == 'JPEG' else {}))
   assert orientation(encoded) == number
-  image = face_crop.upright(geometry.decode(encoded, 'rgb', ''), number)
+  image = face_crop.turn_upright(geometry.decode(encoded, 'rgb', ''), number)
   wanted = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))
   assert image.shape == wanted.shape
   assert np.abs(image.astype(int) - wanted).max() < 20  # two JPEG decoders

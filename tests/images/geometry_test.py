@@ -152,7 +152,7 @@ def test_one_field_does_not_disturb_the_others_draws():
 
 
 def test_views_of_a_test_by_hand():
-  views = geometry.named_views(['whole', 'flip', 'turn=-10', 'five_crops=0.8+flip'])
+  views = geometry.parse_views(['whole', 'flip', 'turn=-10', 'five_crops=0.8+flip'])
   assert list(views) == ['whole', 'flip', 'turn=-10'] + [
     f'{place}=0.8+flip'
     for place in ('centre', 'top_left', 'top_right', 'bottom_left', 'bottom_right')
@@ -177,13 +177,13 @@ def test_views_of_a_test_by_hand():
     (['turn'], "'turn' is no view"),
     (['centre=1.5'], "'centre=1.5' is no view"),
     (['flip=1'], "'flip=1' is no view"),
-    (['flip+flip'], 'says twice'),
+    (['flip+flip'], 'sets its flip twice'),
     (['whole+flip'], 'is no view'),
   ],
 )
 def test_what_is_no_view(names, said):
   with pytest.raises(ConfigError, match=said):
-    geometry.named_views(names)
+    geometry.parse_views(names)
 
 
 def test_the_draws_by_hand():
@@ -232,7 +232,7 @@ def test_which_way_is_counter_clockwise(angle, nearest):
 
 
 def test_every_place_of_a_crop():
-  views = geometry.named_views(['five_crops=0.6'])
+  views = geometry.parse_views(['five_crops=0.6'])
   boxes = {
     'centre': (0.2, 0.2, 0.8, 0.8),
     'top_left': (0.0, 0.0, 0.6, 0.6),
@@ -251,7 +251,7 @@ def test_every_place_of_a_crop():
 )  # fmt: skip
 def test_limits_of_a_view(name):
   with pytest.raises(ConfigError, match='is no view'):
-    geometry.named_views([name])
+    geometry.parse_views([name])
 
 
 def test_views_at_the_limits():
@@ -261,7 +261,7 @@ def test_views_at_the_limits():
     ('turn=-180', View(angle=-180.0)),
     ('turn=0', View()),
   ):
-    assert geometry.named_views([name]) == {name: view}
+    assert geometry.parse_views([name]) == {name: view}
 
 
 def test_what_shrinks_is_averaged_and_what_grows_is_not():

@@ -6,7 +6,7 @@ import pytest
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import units
-from flexfas_jax.images.units import Units, convert, parse, problem
+from flexfas_jax.images.units import Units, convert, find_problem, parse
 from tests.miniatures import faces
 
 DEPTH = faces.triplet('', 1, 1, 64, depth_bits=16)['depth']  # mm, [64, 64]
@@ -91,7 +91,9 @@ def test_floating_point_that_cannot_be():
     convert(metres * 1000, 'depth', parse('m'))
   with pytest.raises(ValueError, match='more than 16 bits hold'):
     convert(np.full((4, 4), 3e38, np.float32), 'depth', parse('m'))
-  assert 'in mm is no face' in problem(convert(metres, 'depth', parse('mm')), 'depth', Units(1.0))
+  assert 'in mm is no face' in find_problem(
+    convert(metres, 'depth', parse('mm')), 'depth', Units(1.0)
+  )
   with pytest.raises(ValueError, match='whole numbers, which in metres are no face'):
     convert(np.ones((4, 4), np.uint16), 'depth', parse('m'))
 
@@ -107,21 +109,23 @@ def test_smaller_steps_are_recognised(step):
   rng = np.random.default_rng(0)
   for distance in (400, 500, 800):
     face = distance + rng.normal(0, 15, (64, 64))  # interquartile range 20 mm
-    assert problem(np.rint(face).astype(np.uint16), 'depth', Units()) == ''
-    found = problem(np.rint(face / step).astype(np.uint16), 'depth', Units())
+    assert find_problem(np.rint(face).astype(np.uint16), 'depth', Units()) == ''
+    found = find_problem(np.rint(face / step).astype(np.uint16), 'depth', Units())
     assert 'which in mm is no face' in found and 'depth_unit=mm' in found
     stated = Units(1.0)
     if distance / step < 5_000:
-      assert problem(np.rint(face / step).astype(np.uint16), 'depth', stated) == ''
-      assert problem(np.rint(face / step).astype(np.uint16), 'depth', Units(), frame=True) == ''
+      assert find_problem(np.rint(face / step).astype(np.uint16), 'depth', stated) == ''
+      assert (
+        find_problem(np.rint(face / step).astype(np.uint16), 'depth', Units(), frame=True) == ''
+      )
 
 
 def test_relief_alone_is_no_error():
   """A crop with much background, or a flat image far away."""
   face = np.full((64, 64), 700, np.uint16)
   face[:, 40:] = 1_400
-  assert problem(face, 'depth', Units()) == problem(face // 2, 'depth', Units()) == ''
-  assert problem(np.full((64, 64), 3_000, np.uint16), 'depth', Units()) == ''
+  assert find_problem(face, 'depth', Units()) == find_problem(face // 2, 'depth', Units()) == ''
+  assert find_problem(np.full((64, 64), 3_000, np.uint16), 'depth', Units()) == ''
 
 
 def test_what_has_no_unit_is_left_alone():
@@ -135,14 +139,14 @@ def test_what_has_no_unit_is_left_alone():
 
 @pytest.mark.parametrize('bits', [8, 10, 12])
 def test_fewer_bits_are_recognised(bits):
-  found = problem(of_bits(bits), 'ir', Units())
+  found = find_problem(of_bits(bits), 'ir', Units())
   assert f'ir_bits={bits},' in found and 'full scale' in found
   hot = of_bits(bits)
   hot[5, 5] = 65535  # one pixel
-  assert f'ir_bits={bits},' in problem(hot, 'ir', Units())
-  assert problem(of_bits(bits), 'ir', Units(0, 16)) == ''  # stated
-  assert problem(of_bits(bits), 'ir', None) == ''
-  assert problem(convert(of_bits(bits), 'ir', Units(0, bits)), 'ir', Units(0, bits)) == ''
+  assert f'ir_bits={bits},' in find_problem(hot, 'ir', Units())
+  assert find_problem(of_bits(bits), 'ir', Units(0, 16)) == ''  # stated
+  assert find_problem(of_bits(bits), 'ir', None) == ''
+  assert find_problem(convert(of_bits(bits), 'ir', Units(0, bits)), 'ir', Units(0, bits)) == ''
 
 
 def test_fewer_bits_are_no_darkness_and_darkness_is_no_fewer_bits():
@@ -158,40 +162,40 @@ def test_fewer_bits_are_no_darkness_and_darkness_is_no_fewer_bits():
 
 
 def test_infrared_of_full_scale_is_accepted():
-  assert problem(IR, 'ir', Units()) == problem(IR8, 'ir', Units()) == ''
+  assert find_problem(IR, 'ir', Units()) == find_problem(IR8, 'ir', Units()) == ''
   for dark in (2, 4, 8):  # bona fide at an eighth of its exposure
-    assert problem((IR // dark).astype(np.uint16), 'ir', Units()) == ''
+    assert find_problem((IR // dark).astype(np.uint16), 'ir', Units()) == ''
 
 
 def test_depth_in_tenths_is_no_face():
-  assert problem(DEPTH, 'depth', Units()) == ''
-  found = problem(DEPTH * 10, 'depth', Units())
+  assert find_problem(DEPTH, 'depth', Units()) == ''
+  found = find_problem(DEPTH * 10, 'depth', Units())
   middle, relief = units.distance_and_relief(DEPTH * 10)
   assert f'a median of {middle:g} and a relief of {relief:g}' in found
   assert 'depth_unit=0.1mm' in found
-  assert problem(DEPTH * 10, 'depth', Units(), frame=True) == ''  # a room of 10 m
-  assert problem(convert(DEPTH * 10, 'depth', Units(0.1)), 'depth', Units(0.1)) == ''
+  assert find_problem(DEPTH * 10, 'depth', Units(), frame=True) == ''  # a room of 10 m
+  assert find_problem(convert(DEPTH * 10, 'depth', Units(0.1)), 'depth', Units(0.1)) == ''
   # Stated as mm: a face that far away. But not at any distance.
-  assert problem(DEPTH * 10, 'depth', Units(1.0)) == ''
-  assert 'no face (50 to 20000)' in problem(DEPTH * 40, 'depth', Units(1.0))
+  assert find_problem(DEPTH * 10, 'depth', Units(1.0)) == ''
+  assert 'no face (50 to 20000)' in find_problem(DEPTH * 40, 'depth', Units(1.0))
 
 
 def test_65535_is_no_distance():
   holes = DEPTH.copy()
   holes[:8] = 65535
-  found = problem(holes, 'depth', Units())
+  found = find_problem(holes, 'depth', Units())
   assert 'has 12.5% of its pixels at 65535' in found and 'depth_unit=mm' in found
-  assert problem(convert(holes, 'depth', Units(1.0)), 'depth', Units(1.0)) == ''
+  assert find_problem(convert(holes, 'depth', Units(1.0)), 'depth', Units(1.0)) == ''
   few = DEPTH.copy()
   few.flat[:4] = 65535  # of 4096
-  assert problem(few, 'depth', Units()) == ''
+  assert find_problem(few, 'depth', Units()) == ''
   few.flat[:5] = 65535
-  assert '65535' in problem(few, 'depth', Units())
+  assert '65535' in find_problem(few, 'depth', Units())
 
 
 def test_metres_and_grey_levels_in_16_bits():
   for image in ((DEPTH // 1000).astype(np.uint16), IR8.astype(np.uint16)):
-    assert '8-bit values' in problem(image, 'depth', Units())
+    assert '8-bit values' in find_problem(image, 'depth', Units())
 
 
 def test_distance_and_relief_are_of_the_face_window():

@@ -141,7 +141,7 @@ def test_an_absent_modality_is_marked_absent(source):
   arrays = PLAIN(example)
   assert arrays['present'].tolist() == [True, False, True]
   assert arrays['depth'].shape == (16, 16, 1)
-  with pytest.raises(DataError, match='none of rgb, depth, ir is there'):
+  with pytest.raises(DataError, match='it has none of rgb, depth, ir'):
     PLAIN({**example, 'rgb': b'', 'ir': b''})
 
 
@@ -297,11 +297,11 @@ def test_noise_and_empty_depth_are_absent():
 def test_decoded_pictures_become_what_examples_become():
   example = make_example()
   images = {m: geometry.decode(example[m], m, 'x') for m in MODALITIES}
-  expected, found = PLAIN(example), PLAIN.of_images(images)
+  expected, found = PLAIN(example), PLAIN.preprocess_images(images)
   assert set(found) == {*MODALITIES, 'present'}
   for name, value in found.items():
     np.testing.assert_array_equal(value, expected[name])
-  assert PLAIN.of_images({})['present'].tolist() == [False] * 3
+  assert PLAIN.preprocess_images({})['present'].tolist() == [False] * 3
 
 
 def test_nothing_but_constant_pictures():
@@ -311,7 +311,7 @@ def test_nothing_but_constant_pictures():
   assert PLAIN(make_example(**black), np.random.default_rng(0))['present'].tolist() == [True] * 3
   mapped = Preprocess(16, MODALITIES, map_size=4)(make_example(**black))
   assert not mapped['map'].any()
-  with pytest.raises(DataError, match='x: none of rgb, depth, ir is there'):
+  with pytest.raises(DataError, match='x: it has none of rgb, depth, ir'):
     PLAIN(make_example(rgb=None, depth=None, ir=None))
 
 

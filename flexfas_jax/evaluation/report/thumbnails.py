@@ -60,7 +60,7 @@ def _within_limits(encoded: bytes) -> bool:
   if encoded[:2] == b'BM':  # a bitmap, which only reports show
     width, height = (int.from_bytes(encoded[i : i + 4], 'little', signed=True) for i in (18, 22))
     return abs(width * height) <= image_files.MAX_PIXELS
-  if not image_files.is_stored(encoded):
+  if not image_files.is_jpeg_or_png(encoded):
     return False
   try:
     image_files.check(encoded)

@@ -150,9 +150,9 @@ def inspect_triplet(
   rules = image_checks.Rules(sizes=sizes, units=stated)
   image_problems = image_checks.inspect(images, rules, max_pixels)
   if not any(cells.keys() >= set(columns) for columns in (face_crop.BOX, face_crop.EYES)):
-    image_problems += image_checks.rotated(images)
+    image_problems += image_checks.check_orientations(images)
   if not lists.invalid_digests(cells):
-    image_problems += image_checks.other_bytes(images, lists.digests(cells))
+    image_problems += image_checks.check_digests(images, lists.digests(cells))
   for rule, text in image_problems:
     modality = text.partition(' ')[0]
     if rule == 'black':

@@ -62,7 +62,7 @@ def check(
       invalid `max_pixels`.
   """
   _check_known(accept)
-  image_files.pixel_limit(max_pixels)
+  image_files.check_pixel_limit(max_pixels)
   if root is not None and not Path(root).is_dir():
     raise ConfigError(f'the root {root} is no folder')
   report = Report(accepted=tuple(accept), root=None if root is None else str(root))
