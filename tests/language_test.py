@@ -51,6 +51,7 @@ EXCEPTIONS = (
   ('', 'BrokenPipeError', "Python's name"),
   ('', 'broken_pipe', "named as Python's BrokenPipeError"),
   ('', 'broken pipe', 'the term of POSIX'),
+  ('', '.tell()', "Python's method of files"),
   ('^data/manifest/README', '`picture`', 'a value of --option video'),
   ('^data/manifest/README', 'video=picture', 'a value of --option video'),
 )

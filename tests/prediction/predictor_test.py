@@ -433,7 +433,7 @@ def test_faces(bundle):
   for box, says in (
     (None, 'no face: none is named'),
     ((0, 0, 20, 20), 'pixels along its longer side, and 32 are due'),
-    ((-80, 0, 60, 140), 'of its box is in the picture'),
+    ((-80, 0, 60, 140), 'of its box is in the image'),
   ):
     found = predictor(rgb=rgb, box=box)
     assert found.outcome == 'fta' and says in found.reasons[0], box
