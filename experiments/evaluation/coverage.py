@@ -114,12 +114,12 @@ def hits(setting: Setting, first: int, last: int, draws: int) -> dict[str, list]
     label, subject, scores = simulate(setting, rng)
     subject = subject.astype(str)
     nothing = np.full(label.size, '')
-    people = bootstrap.make_clusters(label, nothing, subject, nothing, draws, seed=test)
+    clusters = bootstrap.make_clusters(label, nothing, subject, nothing, draws, seed=test)
     figures = {}
     for k, score in enumerate(scores):
       accepted = score >= setting.threshold
       figures[str(k)] = bootstrap.WeightedMetrics(
-        people,
+        clusters,
         label,
         score,
         {'apcer': (accepted, label == 0), 'bpcer': (~accepted, label == 1)},
@@ -128,7 +128,7 @@ def hits(setting: Setting, first: int, last: int, draws: int) -> dict[str, list]
         apcers={'bpcer@apcer=5%': 5e-2} if k == 0 else {},
         curves=k == 0,
       )
-    drawn = bootstrap.resample(people, figures)
+    drawn = bootstrap.resample(clusters, figures)
     for figure in list(true)[:-1]:
       note('bootstrap', figure, bootstrap.interval(drawn['0'][figure]))
     note(

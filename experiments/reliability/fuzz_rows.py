@@ -320,22 +320,22 @@ def _mutated(form: Form, rng: random.Random) -> bytes:
 
 def _surf(row: int) -> tuple[list[str], str]:
   """The paths of a row in the layout of CASIA-SURF, and its label."""
-  live, person, frame = row % 2, 100 + row // 4, 1 + row % 7
+  live, subject, frame = row % 2, 100 + row // 4, 1 + row % 7
   kind = 'real_part' if live else 'fake_part'
   clip = 'real' if live else '04_en_b'
-  below = f'Training/{kind}/CLKJ_AS{person:04d}/{clip}.rssdk'
+  below = f'Training/{kind}/CLKJ_AS{subject:04d}/{clip}.rssdk'
   return [f'{below}/{m}/{frame}.jpg' for m in ('color', 'depth', 'ir')], str(live)
 
 
 def _cefa(row: int) -> tuple[list[str], str]:
-  live, person, frame = row % 2, row // 4, 1 + row % 7
-  below = f'train/1_{person:03d}_1_1_{1 if live else 4}'
+  live, subject, frame = row % 2, row // 4, 1 + row % 7
+  below = f'train/1_{subject:03d}_1_1_{1 if live else 4}'
   return [f'{below}/{m}/{frame:04d}.jpg' for m in ('profile', 'depth', 'ir')], str(live)
 
 
 def _own(row: int) -> tuple[list[str], str]:
-  live, person, frame = row % 2, row // 4, row % 7
-  below = f'Zo\xeb {person}' if row % 8 == 3 else f'person {person}, a'
+  live, subject, frame = row % 2, row // 4, row % 7
+  below = f'Zo\xeb {subject}' if row % 8 == 3 else f'person {subject}, a'
   return [f'{below}/{m}/{row}_{frame}.png' for m in MODALITIES], ('attack', 'bona_fide')[live]
 
 
