@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -76,6 +77,16 @@ def test_help(module):
   assert found.returncode == 0
   assert f'flexfas_jax.{module}' in found.stdout
   assert '--debug' in found.stdout or '--[no]debug' in found.stdout
+
+
+def test_help_groups_every_flag_by_job():
+  names = re.findall(r"DEFINE_\w+\(\s*'(\w+)'", (ROOT / 'flexfas_jax' / 'main.py').read_text())
+  shown = run('main', '--help').stdout
+  titles = ['experiment', 'training', 'several processes', 'export (', 'preflight (']
+  places = [shown.index(f'\n{title}') for title in [*titles, 'examples:', 'exit codes:']]
+  assert places == sorted(places)
+  assert len(names) > 15 and all(f'\n  --{name}' in shown for name in names)
+  assert all(f'\n  {code} ' in shown for code in (0, 2, 3, 4, 5, 143))
 
 
 @pytest.mark.parametrize('off', ['pretrained=None', 'pretrained.weights=', "pretrained.weights=''"])

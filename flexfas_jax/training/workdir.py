@@ -104,6 +104,8 @@ def read_pretraining(workdir: pathlib.Path) -> dict:
   for old, new in (('people', 'subjects'), ('remark', 'note')):  # keys of earlier versions
     if old in record:
       record[new] = record.pop(old)
+  if 'subjects' not in record:
+    raise StateError(f'{file} is damaged (it lists no subjects)')
   return record
 
 

@@ -283,6 +283,37 @@ def test_other_people_than_it_began_with_are_refused(donor, prepared, tmp_path):
     subjects.check_same_vocabulary(donor, more)
 
 
+def test_an_experiment_is_built_once_with_the_classes_of_the_data(prepared, tmp_path, monkeypatch):
+  counts, build = [], setup.build
+
+  def count(*args, **fields):
+    counts.append(fields['classes'])
+    return build(*args, **fields)
+
+  monkeypatch.setattr(setup, 'build', count)
+  loop._prepare(faces(prepared), str(tmp_path / 'run'), loop.DEFAULTS)
+  assert counts == [6]
+
+
+def test_a_wrong_config_generates_no_data_to_count_its_classes(tmp_path):
+  with pytest.raises(ConfigError, match="unknown loss 'hinge'"):
+    loop.train(faces(tmp_path / 'data', loss='hinge'), str(tmp_path / 'run'))
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_an_earlier_version_are_read(tmp_path):
+  old = {'target': 'subject', 'classes': [], 'people': ['a', 'b']}
+  (tmp_path / 'people.json').write_text(json.dumps(old))
+  assert subjects.read(tmp_path) == ('subject', ('a', 'b'), ('a', 'b'))
+  old = {'weights': 'w', 'people': ['a'], 'remark': 'x'}
+  (tmp_path / 'pretraining.json').write_text(json.dumps(old))
+  record = workdir.read_pretraining(tmp_path)
+  assert record == {'weights': 'w', 'subjects': ['a'], 'note': 'x'}
+  (tmp_path / 'pretraining.json').write_text('{"weights": "w"}')
+  with pytest.raises(StateError, match='pretraining.json is damaged'):
+    workdir.read_pretraining(tmp_path)
+
+
 def test_an_attribute_in_the_place_of_people(prepared, tmp_path, capsys):
   """Another head, accuracy by class, and a checkpoint chosen by its error."""
   cefa = {split: PEOPLE.format(f'cefa_like_tiny:{split}') for split in ('train', 'val', 'test')}
