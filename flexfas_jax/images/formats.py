@@ -5,6 +5,7 @@ their treatment of colour profiles, bit depths and several images in one file, s
 such files once. `data/manifest/README.md` has the same table.
 """
 
+import functools
 import posixpath
 from typing import NamedTuple
 
@@ -95,7 +96,12 @@ def describe(encoded: bytes) -> str:
 
 def describe_name(path: str) -> str:
   """`describe` of a file by its suffix; '' if the suffix is unknown or supported."""
-  start = _STARTS.get(posixpath.splitext(path)[1].lower(), b'')
+  return _describe_suffix(posixpath.splitext(path)[1].lower())
+
+
+@functools.lru_cache(1024)  # lists name millions of files, of few suffixes
+def _describe_suffix(suffix: str) -> str:
+  start = _STARTS.get(suffix, b'')
   return describe(start) if _identify(start) else ''
 
 
