@@ -13,20 +13,20 @@ from flexfas_jax.export import bundle_thresholds
 from flexfas_jax.schema import LABELS
 
 
-def test_steadied_is_a_hair_below():
+def test_a_nudged_threshold_is_slightly_lower():
   score = np.array([0.1, 0.5, 0.9, np.nan])
   found = bundle_thresholds.nudge_threshold(0.5, score)
   assert logit(found) == pytest.approx(-bundle_thresholds.LOGIT_TOLERANCE, rel=1e-6)
 
 
-def test_steadied_is_halfway_where_scores_are_close():
+def test_a_nudged_threshold_is_halfway_where_scores_are_close():
   near = expit(-1e-5)
   assert logit(bundle_thresholds.nudge_threshold(0.5, [near, 0.5, 0.9])) == pytest.approx(
     -5e-6, rel=1e-4
   )
 
 
-def test_steadied_of_the_lowest_score_and_of_certainty():
+def test_a_nudged_threshold_of_the_lowest_score_and_of_certainty():
   assert logit(bundle_thresholds.nudge_threshold(0.5, [0.5, 0.9])) == pytest.approx(
     -bundle_thresholds.LOGIT_TOLERANCE, rel=1e-6
   )
@@ -101,7 +101,7 @@ def test_without_stored_scores_val_is_scored(tmp_path, monkeypatch, folder):
   assert found == ({'weights_hash': 'w'}, 'scored by the export')
 
 
-def test_a_fitted_threshold_is_steadied_and_a_given_one_is_not(tmp_path):
+def test_a_fitted_threshold_is_nudged_and_a_given_one_is_not(tmp_path):
   scores = score_files.Scores(['a', 'b'], [1, 0], {'rgb': [0.9, 0.1], 'rgb+ir': [np.nan] * 2})
   source = source_in(tmp_path)
   present = dict.fromkeys('ab', np.array([True, True]))
