@@ -11,7 +11,7 @@ from flexfas_jax.models import convolution
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
   """As with one device; these tests have eight."""
-  monkeypatch.setattr(convolution, '_alone', lambda: True)
+  monkeypatch.setattr(convolution, '_single_device', lambda: True)
 
 
 def arrays(B, H, k, C, D):
@@ -33,8 +33,8 @@ def test_gradients_are_those_of_the_convolution(k, stride, padding, most, monkey
   """However many parts the patches are taken in."""
   if k == 1 and not padding and most:
     pytest.skip('a 1 x 1 kernel has no patches')
-  parts = convolution._parts
-  monkeypatch.setattr(convolution, '_parts', lambda B, h, row, _: parts(B, h, row, most))
+  parts = convolution._part_size
+  monkeypatch.setattr(convolution, '_part_size', lambda B, h, row, _: parts(B, h, row, most))
   args = arrays(4, 9, k, 3, 5)
   found = jax.jit(gradients(convolution.convolve, stride, padding))(*args)
   expected = jax.jit(gradients(convolution._plain, stride, padding))(*args)
@@ -53,7 +53,7 @@ def test_gradients_are_those_of_the_convolution(k, stride, padding, most, monkey
   ],
 )
 def test_parts_are_equal_and_small_enough(shape, most, expected):
-  assert convolution._parts(*shape, most) == expected
+  assert convolution._part_size(*shape, most) == expected
 
 
 @pytest.mark.parametrize('k', [1, 3])
@@ -81,7 +81,7 @@ def test_other_platforms_compile_the_plain_convolution(k):
 def test_several_devices_compile_the_plain_convolution(monkeypatch):
   """Loops with sums over devices in them may wait for each other for ever."""
   monkeypatch.undo()
-  assert not convolution._alone()
+  assert not convolution._single_device()
   text = jax.jit(gradients(convolution.convolve, 1, 1)).lower(*arrays(4, 9, 3, 3, 5)).as_text()
   assert text.count('stablehlo.convolution') == 3
   assert 'stablehlo.while' not in text and 'stablehlo.dot_general' not in text
