@@ -65,7 +65,7 @@ def test_a_central_difference_by_hand():
 
 @pytest.mark.parametrize('fields', [{'kernel_size': 2}, {'kernel_size': 3, 'padding': 0}])
 def test_a_central_difference_without_a_centre_is_refused(fields):
-  with pytest.raises(ValueError, match='odd kernel padded by its half'):
+  with pytest.raises(ValueError, match='odd kernel_size and its half as padding'):
     jax.eval_shape(
       layers.Conv(1, theta=0.5, **fields).init, jax.random.key(0), jnp.zeros((1, 4, 4, 1))
     )
