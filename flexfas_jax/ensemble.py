@@ -10,11 +10,11 @@ from flexfas_jax import command_line, label_mapping, schema
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.evaluation import (
   aggregation,
-  bare_scores,
   calibration,
   disjoint,
   scales,
   score_files,
+  scores_without_ids,
   sufficiency,
   thresholds,
 )
@@ -233,8 +233,8 @@ def _read(args, paths: Sequence[Path], labels_from: Path | None):
   )
   reader = functools.partial(score_files.read, dialect=dialect)
   if labels_from:
-    samples = bare_scores.read_list(labels_from, dialect)
-    reader = functools.partial(bare_scores.read, samples=samples, dialect=dialect)
+    samples = scores_without_ids.read_list(labels_from, dialect)
+    reader = functools.partial(scores_without_ids.read, samples=samples, dialect=dialect)
   name = members.compile_pattern(args.name) if args.name else None
   return members.read(paths, reader, name, command_line.split_names(args.views))
 

@@ -20,7 +20,7 @@ from flexfas_jax.evaluation import (
   sufficiency,
   thresholds,
 )
-from flexfas_jax.evaluation.report import image_lookup, tables
+from flexfas_jax.evaluation.report import formatting, image_lookup, tables
 from flexfas_jax.files import write_text
 from flexfas_jax.protocols import leakage
 
@@ -333,10 +333,12 @@ def _without_redundant(scores, dev, rule, oracle):
   few = sufficiency.insufficient_metrics(scores, found)
   for subset, values in found.items():
     said = ', '.join(
-      f'{name.upper()} {tables.stated(values[name], True, name in few[subset])}'
+      f'{name.upper()} {formatting.rate_or_reason(values[name], True, name in few[subset])}'
       for name in ('acer', 'apcer', 'bpcer')
     )
-    notes_on_redundancy.append(f'{tables.shown(subset)}, counting them as published: {said}')
+    notes_on_redundancy.append(
+      f'{formatting.display_name(subset)}, counting them as published: {said}'
+    )
   return kept, aggregation.drop_redundant(dev)[0] if dev else None, notes_on_redundancy
 
 

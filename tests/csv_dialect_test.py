@@ -7,7 +7,7 @@ import pytest
 
 from flexfas_jax import csv_dialect, score
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import bare_scores, score_files
+from flexfas_jax.evaluation import score_files, scores_without_ids
 from flexfas_jax.protocols import lists
 
 FORMATS = pathlib.Path(__file__).parent / 'cases' / 'scores' / 'formats'
@@ -217,19 +217,19 @@ def test_ids_stay_text(tmp_path):
   assert score_files.read(save(tmp_path / 'a.csv', text)).ids.tolist() == ['007', '1,50', '1e3']
 
 
-def test_further_columns_and_bare_scores(tmp_path):
+def test_further_columns_and_scores_without_ids(tmp_path):
   table = save(tmp_path / 'c.csv', 'sep=;\nID;lamp;\nx;a,b;\n;;\n')
   assert score_files.read_columns([table]) == {'x': {'lamp': 'a,b'}}
   labels = save(tmp_path / 'l.csv', 'ID;Label\nx;True\ny;0.0\n')
-  samples = bare_scores.read_list(labels)
+  samples = scores_without_ids.read_list(labels)
   assert (samples.ids.tolist(), samples.label.tolist()) == (['x', 'y'], [1, 0])
-  read = bare_scores.read(save(tmp_path / 's.csv', 'crop0;rgb\n0,25;\n1;nan\n;;\n'), samples)
+  read = scores_without_ids.read(save(tmp_path / 's.csv', 'crop0;rgb\n0,25;\n1;nan\n;;\n'), samples)
   assert read.scores['crop0'].tolist() == [0.25, 1.0] and np.isnan(read.scores['rgb']).all()
   assert {name: at.tolist() for name, at in read.nan_samples.items()} == {'rgb': [1]}
   with pytest.raises(DataError, match="s.csv, row 3: rgb is '1_0', not a number"):
-    bare_scores.read(save(tmp_path / 's.csv', 'rgb\n1\n1_0\n'), samples)
+    scores_without_ids.read(save(tmp_path / 's.csv', 'rgb\n1\n1_0\n'), samples)
   with pytest.raises(DataError, match='l.csv, row 3: the id is empty'):
-    bare_scores.read_list(save(tmp_path / 'l.csv', 'id,label\nx,1\n,0\n'))
+    scores_without_ids.read_list(save(tmp_path / 'l.csv', 'id,label\nx,1\n,0\n'))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flexfas_jax import ensemble, score
-from flexfas_jax.evaluation import bare_scores, metrics, scales, score_files
+from flexfas_jax.evaluation import metrics, scales, score_files, scores_without_ids
 from flexfas_jax.evaluation.score_files import Scores
 
 ROOT = Path(__file__).parents[1]
@@ -618,8 +618,8 @@ def test_files_without_ids(files, capsys):
     ('id,label\na,1\nb,live\n', "row 3: unknown label 'live'"),
   ):
     Path('list.csv').write_text(text)
-    with pytest.raises(bare_scores.DataError, match=says):
-      bare_scores.read_list('list.csv')
+    with pytest.raises(scores_without_ids.DataError, match=says):
+      scores_without_ids.read_list('list.csv')
 
 
 # Published for CASIA-SURF's validation set (Parkin and Grinchuk, CVPRW 2019): TPR at FPR 1e-4.

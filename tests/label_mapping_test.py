@@ -7,7 +7,7 @@ import pytest
 
 from flexfas_jax import label_mapping, lint, score
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import bare_scores, score_files
+from flexfas_jax.evaluation import score_files, scores_without_ids
 from flexfas_jax.prediction import samples
 from flexfas_jax.protocols import lists
 
@@ -95,7 +95,7 @@ def test_lists_manifests_and_bare_lists_refuse_alike(tmp_path, capsys):
   with pytest.raises(DataError, match="row 3: unknown label '1'"):
     samples.of_manifest(CASES / 'list.csv', labels=half)
   with pytest.raises(DataError, match="row 3: unknown label '1'"):
-    bare_scores.read_list(CASES / 'list.csv', score_files.Dialect(labels=half))
+    scores_without_ids.read_list(CASES / 'list.csv', score_files.Dialect(labels=half))
   assert lint.main([str(CASES / 'list.csv'), '--labels=0=bona_fide']) == 3
   said = capsys.readouterr().out
   assert "unknown label '1'" in said

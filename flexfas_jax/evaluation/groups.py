@@ -23,6 +23,10 @@ class Group:
   bootstrap: Interval
   insufficient_samples: bool  # samples or subjects, see `sufficiency`
 
+  @property
+  def value(self) -> float:
+    return self.count.rate
+
 
 @dataclasses.dataclass(frozen=True)
 class Gap:

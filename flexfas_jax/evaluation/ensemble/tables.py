@@ -9,7 +9,7 @@ from flexfas_jax.evaluation.ensemble import averaging
 from flexfas_jax.evaluation.ensemble.averaging import Key
 from flexfas_jax.evaluation.ensemble.members import file_stem
 from flexfas_jax.evaluation.ensemble.recipe import Averaged
-from flexfas_jax.evaluation.report import tables
+from flexfas_jax.evaluation.report import formatting, tables
 
 _COLUMNS = {
   'ACER': 'acer',
@@ -19,7 +19,7 @@ _COLUMNS = {
   'AUC': 'auc',
   'TPR@FPR=1e-4': 'tpr@fpr=1e-4',
 }
-_TOLD = {  # of `calibration.assess`: heading
+_CALIBRATION_METRICS = {  # of `calibration.assess`: heading
   'brier': 'Brier',
   'log_loss': 'log loss',
   'calibration_error': 'ECE',
@@ -29,7 +29,7 @@ _TOLD = {  # of `calibration.assess`: heading
   'eer': 'EER',
   'auc': 'AUC',
 }
-_AS_THEY_ARE = ('brier', 'log_loss', 'calibration_error', 'auc')  # the others in percent
+_FRACTIONS = ('brier', 'log_loss', 'calibration_error', 'auc')  # the others are in percent
 
 
 def best_member(made: Averaged) -> Key:
@@ -72,40 +72,44 @@ def text(made: Averaged, rule: str, insufficient: Collection[str] = ()) -> str:
     rows[-1] += _figures(made, made.means[key], dev, rule, made.scale)
   for row in rows[1:]:
     for i, metric in enumerate(_COLUMNS.values(), len(head) - len(_COLUMNS) - 1):
-      row[i] = tables.TOO_SMALL if metric in insufficient else row[i]
+      row[i] = formatting.TOO_SMALL if metric in insufficient else row[i]
   return tables.aligned(rows)
 
 
 def calibration_text(made: Averaged, fitted: bool, insufficient: Collection[str] = ()) -> str:
-  """What calibration did to a subset: `calibration.assess` before and after.
+  """The metrics of `calibration.assess` before and after calibration.
 
   Args:
     made: of a subset that was calibrated.
     fitted: whether on its dev scores.
-    insufficient: metrics of the test that are not stated, from `sufficiency`.
+    insufficient: metrics of the test with insufficient samples, from `sufficiency`.
   """
   method, parameters = made.calibration.method, made.calibration.parameters
-  said = [f'{name} {x:.6g}' for name, x in parameters.items() if isinstance(x, float)]
-  of = {'ensemble': (made.label, made.means[()])}
+  header = [f'calibration: {method}']
+  header += [f'{name} {x:.6g}' for name, x in parameters.items() if isinstance(x, float)]
+  header.append(f'ECE of {calibration.BINS} equal bins')
+  sets = {'ensemble': (made.label, made.means[()])}
   if made.dev_means is not None:
     name = 'dev (fitted on it)' if fitted else 'dev'
-    of = {name: (made.dev_label, made.dev_means[()]), **of}
-  rows = [['', *_TOLD.values()]]
-  for name, (label, score) in of.items():
-    after = made.calibration(score)
-    for when, values, scale in (('before', score, made.scale), ('after', after, made.final_scale)):
-      told = calibration.assess(label, values, scale)
-      cells = [f'{told[n]:.6f}' if n in _AS_THEY_ARE else _percent(told[n]) for n in _TOLD]
-      if name == 'ensemble':
-        few = [n in insufficient for n in _TOLD]
-        cells = [tables.TOO_SMALL if f else c for f, c in zip(few, cells, strict=True)]
-      rows.append([f'{name}, {when}', *cells])
-  first = ', '.join([f'calibration: {method}', *said, f'ECE of {calibration.BINS} equal bins'])
-  return first + '\n' + tables.aligned(rows)
-
-
-def _percent(value: float) -> str:
-  return 'undefined' if np.isnan(value) else f'{100 * value:.2f}'
+    sets = {name: (made.dev_label, made.dev_means[()]), **sets}
+  rows = [['', *_CALIBRATION_METRICS.values()]]
+  for name, (label, score) in sets.items():
+    stages = (
+      ('before', score, made.scale),
+      ('after', made.calibration(score), made.final_scale),
+    )
+    for stage, values, scale in stages:
+      metrics_ = calibration.assess(label, values, scale)
+      cells = []
+      for metric in _CALIBRATION_METRICS:
+        if name == 'ensemble' and metric in insufficient:
+          cells.append(formatting.TOO_SMALL)
+        elif metric in _FRACTIONS:
+          cells.append(f'{metrics_[metric]:.6f}')
+        else:
+          cells.append(formatting.percent(metrics_[metric], formatting.TABLE_DIGITS))
+      rows.append([f'{name}, {stage}', *cells])
+  return ', '.join(header) + '\n' + tables.aligned(rows)
 
 
 def _figures(made: Averaged, score, dev, rule: str, scale: str) -> list[str]:
@@ -114,7 +118,7 @@ def _figures(made: Averaged, score, dev, rule: str, scale: str) -> list[str]:
   points = metrics.curve(made.label, score)
   values = (rates.acer, rates.apcer, rates.bpcer, metrics.eer(points)[0], metrics.auc(points))
   values = (*values, metrics.tpr_at_fpr(points, 1e-4))
-  return [*map(_percent, values), f'{threshold:.6g}']
+  return [*(formatting.percent(x, formatting.TABLE_DIGITS) for x in values), f'{threshold:.6g}']
 
 
 def _walk(tree, key: Key):

@@ -100,16 +100,21 @@ def chapter(result: EvaluationResult, number: int, find_pictures=None) -> Chapte
     checklist=checklist.answer_all(result),
     judged=_judged(result),
     notes=list(result.notes),
-    subsets=[(formatting.shown(s), s in best, _metrics(result, s)) for s in result.metrics],
+    subsets=[(formatting.display_name(s), s in best, _metrics(result, s)) for s in result.metrics],
     figures=figures(result, anchor),
     compared=[formatting.metric(name) for name in RATES],
     comparisons=[_comparison(c, formatting.digits_of(result)) for c in result.comparisons],
     sensors=[
-      (formatting.shown(s.before), formatting.shown(s.after), s.gains) for s in result.sensors
+      (formatting.display_name(s.before), formatting.display_name(s.after), s.gains)
+      for s in result.sensors
     ],
     groups=_groups(result),
     mistakes=[
-      (formatting.shown(s), s in best, *([(m, shown.get(m.id, ())) for m in some] for some in both))
+      (
+        formatting.display_name(s),
+        s in best,
+        *([(m, shown.get(m.id, ())) for m in some] for some in both),
+      )
       for s, both in result.mistakes.items()
     ],
     has_pictures=bool(shown),
@@ -162,7 +167,7 @@ def _headline(result: EvaluationResult, subset: str) -> Headline:
   rejected = cells['bpcer'].count
   rejected = f'{rejected} rejected' if rejected else 'no bona fide sample'
   return Headline(
-    formatting.shown(subset),
+    formatting.display_name(subset),
     f'{result.metrics[subset]["threshold"]:.6g}',
     [
       ('APCER, max over PAI species', cells['apcer_max'], of, limits['apcer_max']),
@@ -185,7 +190,7 @@ def _row(result: EvaluationResult, subset: str) -> Row:
   values = result.metrics[subset]
   served = subset in result.estimates
   return Row(
-    formatting.shown(subset),
+    formatting.display_name(subset),
     [formatting.cell(result, subset, name) for name in TABLE],
     (
       values['n_bona_fide'],
@@ -210,7 +215,7 @@ def _metrics(result: EvaluationResult, subset: str) -> list[Row]:
 
 def sentence(comparison: Comparison, digits: int = 1) -> str:
   """A comparison in words."""
-  a, b = formatting.shown(comparison.a), formatting.shown(comparison.b)
+  a, b = formatting.display_name(comparison.a), formatting.display_name(comparison.b)
   if comparison.insufficient_samples:
     return f'{b} and {a} are not compared: {formatting.TOO_SMALL}'
   if 'acer' not in comparison.rates:
@@ -229,8 +234,9 @@ def sentence(comparison: Comparison, digits: int = 1) -> str:
   low, high = difference.interval
   holm = f'Holm p {formatting.p_value(comparison.p_holm)}'
   if (verdict := comparison.verdict) == 'no significant difference':
-    of = f'{formatting.points(difference.value, digits)} points {_ends(low, high, digits)}'
-    return f'{b} and {a} do not differ significantly: ACER {of}, {holm}'
+    value = formatting.typographic(formatting.points(difference.value, digits))
+    ends = _ends(low, high, digits)
+    return f'{b} and {a} do not differ significantly: ACER {value} points {ends}, {holm}'
   if verdict == 'better':
     low, high = -high, -low
   of = f'{formatting.percent(abs(difference.value), digits)} points {_ends(low, high, digits, "")}'
@@ -244,7 +250,7 @@ def _ends(low: float, high: float, digits: int, plus: str = '+') -> str:
   ends = (
     formatting.points(x, digits) if plus else formatting.percent(x, digits) for x in (low, high)
   )
-  return f'[{", ".join(ends)}]'
+  return formatting.typographic(f'[{", ".join(ends)}]')
 
 
 def _comparison(comparison: Comparison, digits: int) -> Row:
@@ -261,14 +267,14 @@ def _comparison(comparison: Comparison, digits: int) -> Row:
     better = of.value > 0 if name.startswith(HIGHER_IS_BETTER) else of.value < 0
     cells.append(
       Cell(
-        formatting.points(of.value, digits),
+        formatting.typographic(formatting.points(of.value, digits)),
         better and not math.isnan(of.p),
         _ends(*of.interval, digits),
         f'p {formatting.p_value(of.p)}',
       )
     )
   verdict = comparison.verdict if 'acer' in comparison.rates else 'no bootstrap'
-  pair = f'{formatting.shown(comparison.b)} against {formatting.shown(comparison.a)}'
+  pair = f'{formatting.display_name(comparison.b)} against {formatting.display_name(comparison.a)}'
   tests = [
     (of.only_b_correct, of.only_a_correct, formatting.p_value(of.p))
     for of in (comparison.attacks, comparison.bona_fide)
@@ -334,7 +340,11 @@ def _groups(result: EvaluationResult) -> list:
         )
         for group in gap.groups
       ]
-      of = (formatting.shown(subset), gap.rate.upper(), formatting.percent(gap.value, digits))
+      of = (
+        formatting.display_name(subset),
+        gap.rate.upper(),
+        formatting.percent(gap.value, digits),
+      )
       found.setdefault(column, []).append((*of, formatting.span(gap.interval, digits), cells))
   return list(found.items())
 

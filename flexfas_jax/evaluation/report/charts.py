@@ -104,12 +104,13 @@ def dots(
             k + 0.5 + (i - (len(subsets) - 1) / 2) * each / row_height,
             i,
             of[subset],
-            formatting.shown(subset),
+            formatting.display_name(subset),
           )
-    svg.legend(figure, list(map(formatting.shown, subsets)), 4, False)
+    svg.legend(figure, list(map(formatting.display_name, subsets)), 4, False)
 
   told = '; '.join(
-    f'{row}: ' + ', '.join(f'{formatting.shown(s)} {_rate(dot, digits)}' for s, dot in of.items())
+    f'{row}: '
+    + ', '.join(f'{formatting.display_name(s)} {_rate(dot, digits)}' for s, dot in of.items())
     for row, of in rows.items()
   )
   return svg.draw(name, salt, title, f'{title}. {told}.', (1000, height), paint)
@@ -158,7 +159,8 @@ def matrix(result: EvaluationResult, salt: str) -> svg.Drawing | None:
   labels = {row: heads.get(row) or svg.short(row.removeprefix(prefix)) for row in rows}
   left = max(svg.width_of(f'{text}  n 00000') for text in labels.values()) + 8
   columns = [
-    svg.short(formatting.shown(s).replace(': ', ':|'), 40).replace('|', '\n') for s in subsets
+    svg.short(formatting.display_name(s).replace(': ', ':|'), 40).replace('|', '\n')
+    for s in subsets
   ]
   longest = max(len(line) for text in columns for line in text.split('\n'))
   wide, tall, top = max(96, 7.6 * longest), 32, 40
@@ -182,7 +184,8 @@ def matrix(result: EvaluationResult, salt: str) -> svg.Drawing | None:
   told = '; '.join(
     f'{labels[row]}: '
     + ', '.join(
-      f'{formatting.shown(s)} {_short_rate(result.estimates[s][row], digits)}' for s in subsets
+      f'{formatting.display_name(s)} {_short_rate(result.estimates[s][row], digits)}'
+      for s in subsets
     )
     for row in rows
   )
@@ -224,7 +227,7 @@ def _short_rate(estimate: Estimate, digits: int) -> str:
 
 def sensor(result: EvaluationResult, added: SensorEffect, salt: str) -> svg.Drawing:
   """What one more sensor mends and breaks, by attack."""
-  before, after = formatting.shown(added.before), formatting.shown(added.after)
+  before, after = formatting.display_name(added.before), formatting.display_name(added.after)
   title = f'{before} \N{RIGHTWARDS ARROW} {after}'
   gains = [gain for gain in added.gains if gain.n]
   labels = [svg.short(gain.kind, 18) for gain in gains]

@@ -87,13 +87,13 @@ def _scored(result) -> Check:
   parts, sign = [], OK
   for subset, values in result.metrics.items():
     if subset not in result.estimates:
-      parts.append(f'{formatting.shown(subset)}: not served')
+      parts.append(f'{formatting.display_name(subset)}: not served')
       sign = WARN if sign == OK else sign
     elif values['n_fta']:
       bad = len(result.scores.nan_samples.get(subset, ()))
       sign = FAIL if bad or sign == FAIL else WARN
       parts.append(
-        f'{formatting.shown(subset)}: {values["n_fta"]} without (APNRR '
+        f'{formatting.display_name(subset)}: {values["n_fta"]} without (APNRR '
         f'{formatting.percent(values["apnrr"], 2)} %, '
         f'BPNRR {formatting.percent(values["bpnrr"], 2)} %)'
         + (f', of which {bad} are nan, a fault of the model' if bad else '')
@@ -159,7 +159,7 @@ def _weights(result) -> Check:
 
 def _polarity(result) -> Check:
   question = 'A high score means bona fide'
-  found = {formatting.shown(s): result.metrics[s]['auc'] for s in result.served}
+  found = {formatting.display_name(s): result.metrics[s]['auc'] for s in result.served}
   found = {name: auc for name, auc in found.items() if not math.isnan(auc)}
   if not found:
     return Check(WARN, question, 'not known: the AUC is undefined')
@@ -187,7 +187,7 @@ def _people_known(result) -> Check:
     for rate, of in (('APCER', label == 0), ('BPCER', label == 1)):
       n = np.unique(who.of[wrong & of]).size
       if 0 < n < _FEW:
-        few.append(f'{rate} of {formatting.shown(subset)} ({n})')
+        few.append(f'{rate} of {formatting.display_name(subset)} ({n})')
   if few:
     return Check(
       WARN, question, f'{answer}; too sure where fewer than {_FEW} have an error: {_some(few)}'

@@ -85,13 +85,13 @@ def det(result: EvaluationResult, points: Mapping[str, metrics.Curve], salt: str
         [on_axis(at['apcer'], 0)], [on_axis(at['bpcer'], 1)], marker=marker, markersize=8,
         markeredgecolor=svg.PAPER, color=look['color'], clip_on=False, zorder=5,
       )  # fmt: skip
-    svg.legend(figure, list(map(formatting.shown, points)), 2, True)
+    svg.legend(figure, list(map(formatting.display_name, points)), 2, True)
     axes.set_xlabel('APCER, all attacks pooled (%)')
     axes.set_ylabel('BPCER (%)')
 
   rate = lambda s, name: formatting.rate(result, s, name, digits)  # noqa: E731
   told = '; '.join(
-    f'{formatting.shown(s)}: BPCER {rate(s, "bpcer@apcer=1%")} at APCER 1 %, '
+    f'{formatting.display_name(s)}: BPCER {rate(s, "bpcer@apcer=1%")} at APCER 1 %, '
     f'{rate(s, "bpcer@apcer=10%")} at APCER 10 %, EER {rate(s, "eer")}; at its threshold APCER '
     f'{rate(s, "apcer")}, BPCER {rate(s, "bpcer")}'
     for s in points
@@ -133,13 +133,13 @@ def roc(result: EvaluationResult, points: Mapping[str, metrics.Curve], salt: str
         [max(found[subset]['apcer'], least)], [1 - found[subset]['bpcer']], marker=marker,
         markersize=8, markeredgecolor=svg.PAPER, color=look['color'], clip_on=False, zorder=5,
       )  # fmt: skip
-    svg.legend(figure, list(map(formatting.shown, points)), 2, True)
+    svg.legend(figure, list(map(formatting.display_name, points)), 2, True)
     axes.set_xlabel(f'FPR: pooled APCER, down to one attack in {n}')
     axes.set_ylabel('TPR: 1 \N{MINUS SIGN} BPCER')
 
   rate = lambda s, name: formatting.rate(result, s, name, digits)  # noqa: E731
   told = '; '.join(
-    f'{formatting.shown(s)}: TPR '
+    f'{formatting.display_name(s)}: TPR '
     + ', '.join(f'{rate(s, f"tpr@fpr={fpr}")} at FPR {fpr}' for fpr in ('1e-2', '1e-3'))
     + f', AUC {rate(s, "auc")}'
     for s in points
@@ -200,10 +200,10 @@ def histogram(result: EvaluationResult, subset: str, salt: str) -> svg.Drawing:
       axes.set_xticks(_logit(np.array(shown)), [f'{p:.6g}' for p in shown])
     axes.set_xlabel('score (logit scale)' if logits else 'score')
     axes.set_ylabel('samples')
-    figure.text(0, 1, svg.short(formatting.shown(subset), 32), va='top', weight='bold')
+    figure.text(0, 1, svg.short(formatting.display_name(subset), 32), va='top', weight='bold')
 
   quartiles = lambda of: ' to '.join(f'{q:.3g}' for q in np.quantile(of, (0.25, 0.75)))  # noqa: E731
-  told = [f'Scores under {formatting.shown(subset)}, divided at {threshold:.4g}.']
+  told = [f'Scores under {formatting.display_name(subset)}, divided at {threshold:.4g}.']
   for what, of, wrong in (('bona fide samples', real, 'rejected'), ('attacks', ~real, 'accepted')):
     if of.any():
       n = int((of & (accepted != real)).sum())
@@ -213,7 +213,12 @@ def histogram(result: EvaluationResult, subset: str, salt: str) -> svg.Drawing:
   if not scored.all():
     told.append(f'{int((~scored).sum())} samples have no score.')
   return svg.draw(
-    'histogram', salt, f'Scores under {formatting.shown(subset)}', ' '.join(told), (500, 270), paint
+    'histogram',
+    salt,
+    f'Scores under {formatting.display_name(subset)}',
+    ' '.join(told),
+    (500, 270),
+    paint,
   )
 
 

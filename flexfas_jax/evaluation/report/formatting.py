@@ -1,4 +1,4 @@
-"""How figures and names are written in the report, and what has no figure."""
+"""How metrics, names and p values are printed: in the report, in tables and on the terminal."""
 
 import math
 import unicodedata
@@ -7,13 +7,13 @@ from typing import NamedTuple
 from flexfas_jax.evaluation.evaluate import EvaluationResult
 from flexfas_jax.evaluation.intervals import Interval
 from flexfas_jax.evaluation.metrics import Count
-from flexfas_jax.evaluation.report import tables
 
 MINUS = '\N{MINUS SIGN}'
 NOTHING = '\N{EN DASH}'
 NOT_SERVED = 'not served'
 UNDEFINED = 'undefined'
-TOO_SMALL = tables.TOO_SMALL
+TABLE_DIGITS = 2  # decimals of a percentage in tables of text; the report uses `digits_of`
+TOO_SMALL = 'n too small'
 
 NAMES = {
   'acer': 'ACER',
@@ -48,12 +48,16 @@ def printable(text) -> str:
   text = str(text)
   if text.isprintable():
     return text
-  acts = lambda c: unicodedata.category(c)[0] == 'C' or unicodedata.category(c) in ('Zl', 'Zp')  # noqa: E731
-  return ''.join('?' if acts(c) and c != '\n' else c for c in text)
+  return ''.join('?' if _is_control(c) and c != '\n' else c for c in text)
 
 
-def shown(subset: str) -> str:
-  """A subset's name for readers: 'ensemble: score' is the ensemble's only one."""
+def _is_control(character: str) -> bool:
+  category = unicodedata.category(character)
+  return category[0] == 'C' or category in ('Zl', 'Zp')
+
+
+def display_name(subset: str) -> str:
+  """The name of a subset for readers; a system with the single column `score` has its own name."""
   system, colon, sensors = subset.rpartition(': ')
   return system if colon and sensors == 'score' else subset
 
@@ -83,12 +87,12 @@ def class_sizes(result: EvaluationResult) -> tuple[int, int]:
 
 
 def percent(value: float, digits: int = 1) -> str:
-  """A fraction in percent, without the sign. What is neither 0 nor 100 is not written so."""
+  """A fraction in percent without the sign; with more digits where 0 or 100 would be printed."""
   if math.isnan(value):
     return UNDEFINED
   while digits < 4 and 0 < abs(value) < 1 and float(f'{100 * abs(value):.{digits}f}') in (0, 100):
     digits += 1
-  return f'{100 * value:.{digits}f}'.replace('-', MINUS)
+  return f'{100 * value:.{digits}f}'
 
 
 def span(interval: Interval, digits: int = 1) -> str:
@@ -105,9 +109,9 @@ def points(value: float, digits: int = 1) -> str:
 
 
 def p_value(p: float) -> str:
-  """A probability to two digits that count."""
+  """A p value with two significant digits."""
   if math.isnan(p):
-    return NOTHING
+    return UNDEFINED
   return '< 0.0001' if p < 1e-4 else f'{p:.2g}' if p < 0.1 else f'{p:.2f}'
 
 
@@ -116,9 +120,39 @@ def fraction(count: Count) -> str:
   return f'{count.errors}/{count.n}'
 
 
-def too_small(count: Count) -> str:
+def too_small(count: Count | None) -> str:
   """'n too small (1/12)'."""
-  return f'{TOO_SMALL} ({fraction(count)})'
+  return f'{TOO_SMALL} ({fraction(count)})' if count else TOO_SMALL
+
+
+def rate_or_reason(
+  value: float, served: bool, insufficient: bool, digits: int = TABLE_DIGITS
+) -> str:
+  """A rate in percent, or why it is not printed: not served, undefined, n too small."""
+  if not served:
+    return '-'
+  return TOO_SMALL if insufficient and not math.isnan(value) else percent(value, digits)
+
+
+def with_interval(estimate, digits: int = TABLE_DIGITS) -> str:
+  """'1.10 [0.62, 1.80]', or why there is no rate.
+
+  Args:
+    estimate: an `evaluate.Estimate` or a `groups.Group`; None is undefined. The interval is the
+      bootstrap's; without one, the exact one over samples.
+    digits: decimals.
+  """
+  if estimate is None or math.isnan(estimate.value):
+    return UNDEFINED
+  if estimate.insufficient_samples:
+    return too_small(estimate.count)
+  interval = estimate.exact if math.isnan(estimate.bootstrap.low) else estimate.bootstrap
+  return f'{percent(estimate.value, digits)} {span(interval, digits)}'.rstrip()
+
+
+def typographic(text: str) -> str:
+  """A number with the minus sign of typography, for the report."""
+  return text.replace('-', MINUS)
 
 
 def counts_of_species(
@@ -148,7 +182,7 @@ def cell(result: EvaluationResult, subset: str, name: str, digits: int | None = 
   """One figure of one subset, as it is written.
 
   Args:
-    result: the test's.
+    result: of the test.
     subset: served or not.
     name: of the metric.
     digits: decimals; None: `digits_of`.
@@ -162,7 +196,7 @@ def cell(result: EvaluationResult, subset: str, name: str, digits: int | None = 
     return Cell(UNDEFINED, False)
   count = fraction(estimate.count) if estimate.count else ''
   if is_small(result, subset, name):
-    return Cell(f'{TOO_SMALL} ({count})' if count else TOO_SMALL, False, count=count)
+    return Cell(too_small(estimate.count), False, count=count)
   digits = digits_of(result) if digits is None else digits
   return Cell(
     percent(estimate.value, digits),

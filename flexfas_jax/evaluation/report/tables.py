@@ -3,8 +3,9 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-from flexfas_jax.evaluation import comparisons, results, sufficiency
+from flexfas_jax.evaluation import comparisons, groups, results, sufficiency
 from flexfas_jax.evaluation.evaluate import EvaluationResult
+from flexfas_jax.evaluation.report import formatting
 
 COLUMNS = {  # heading: metric, in percent
   'ACER': 'acer',
@@ -16,14 +17,8 @@ COLUMNS = {  # heading: metric, in percent
   **{f'TPR@ FPR={fpr}': f'tpr@fpr={fpr}' for fpr in results.FPRS},
 }
 _HEADINGS = {metric: heading for heading, metric in COLUMNS.items()}
-TOO_SMALL = 'n too small'
 _WITH_INTERVALS = ('acer', 'apcer', 'apcer_max', 'bpcer', 'eer', 'auc')
 ORACLE = 'ORACLE: the thresholds were fitted on the scores that they judge'
-
-
-def shown(subset: str) -> str:
-  """A subset's name; a system with one column of scores is called by its own."""
-  return subset.removesuffix(': score')
 
 
 def text(
@@ -71,7 +66,7 @@ def interval_text(result: EvaluationResult) -> str:
     lines += ['', 'compared on the same samples', *map(sentence, result.comparisons)]
   for place, gaps in result.gaps.items():
     subset, _, column = place.rpartition(', ')
-    lines += ['', f'by {column}, {shown(subset)}', aligned(_gap_rows(gaps))]
+    lines += ['', f'by {column}, {formatting.display_name(subset)}', aligned(_gap_rows(gaps))]
   return '\n'.join(lines)
 
 
@@ -82,7 +77,7 @@ def interval_tables(result: EvaluationResult) -> list:
     tables.append('\n'.join(['compared on the same samples', *map(sentence, result.comparisons)]))
   for place, gaps in result.gaps.items():
     subset, _, column = place.rpartition(', ')
-    tables.append(_rich_table(_gap_rows(gaps), f'by {column}, {shown(subset)}'))
+    tables.append(_rich_table(_gap_rows(gaps), f'by {column}, {formatting.display_name(subset)}'))
   return tables
 
 
@@ -96,43 +91,43 @@ def reference_text(
     insufficient: by subset, the metrics that are not stated, see `sufficiency`.
   """
   names = list(next(iter(references.values())))
-  rows = [['as the references count', *map(shown, references)]]
+  rows = [['as the references count', *map(formatting.display_name, references)]]
   for name in names:
     raw = 'threshold' in name
     own = name.rpartition('/')[2]
     metric = own if own in ('apcer', 'bpcer') else 'acer'  # which needs both classes, as others do
     values = [(of[name], metric in insufficient.get(s, ())) for s, of in references.items()]
-    rows.append([name, *(f'{x:.6g}' if raw else stated(x, True, few) for x, few in values)])
+    rows.append(
+      [name, *(f'{x:.6g}' if raw else formatting.rate_or_reason(x, True, few) for x, few in values)]
+    )
   return aligned(rows)
 
 
-def sentence(one: comparisons.Comparison) -> str:
-  """What a comparison says, in a line."""
-  a, b = shown(one.a), shown(one.b)
-  if one.insufficient_samples:
-    return f'{b} and {a} are not compared: {TOO_SMALL}'
-  said = {
+def sentence(comparison: comparisons.Comparison) -> str:
+  """A comparison as one line of text."""
+  a, b = formatting.display_name(comparison.a), formatting.display_name(comparison.b)
+  if comparison.insufficient_samples:
+    return f'{b} and {a} are not compared: {formatting.TOO_SMALL}'
+  verdict = {
     'better': f'{b} is better than {a}',
     'worse': f'{b} is worse than {a}',
     'no significant difference': f'{b} and {a} do not differ significantly',
-  }[one.verdict]
+  }[comparison.verdict]
   parts = []
-  if 'acer' in one.rates and not math.isnan(one.rates['acer'].value):
-    value, span, p = one.rates['acer']
+  if 'acer' in comparison.rates and not math.isnan(comparison.rates['acer'].value):
+    value, interval, p = comparison.rates['acer']
+    value, low, high = (formatting.points(x, formatting.TABLE_DIGITS) for x in (value, *interval))
     parts.append(
-      f'ACER {100 * value:+.2f} points [{100 * span.low:+.2f}, {100 * span.high:+.2f}], '
-      f'p {_p(p)}, Holm {_p(one.p_holm)}'
+      f'ACER {value} points [{low}, {high}], p {formatting.p_value(p)}, '
+      f'Holm {formatting.p_value(comparison.p_holm)}'
     )
-  for name, d in (('bona fide', one.bona_fide), ('attacks', one.attacks)):
-    if not math.isnan(d.p):
+  for name, samples in (('bona fide', comparison.bona_fide), ('attacks', comparison.attacks)):
+    if not math.isnan(samples.p):
       parts.append(
-        f'{name} mended {d.only_b_correct}, broken {d.only_a_correct} (McNemar {_p(d.p)})'
+        f'{name}: {samples.only_b_correct} fixed, {samples.only_a_correct} regressed '
+        f'(McNemar {formatting.p_value(samples.p)})'
       )
-  return f'{said}: ' + '; '.join(parts or ['they decide alike'])
-
-
-def _p(p: float) -> str:
-  return 'undefined' if math.isnan(p) else '< 0.001' if p < 0.001 else f'{p:.3f}'
+  return f'{verdict}: ' + '; '.join(parts or ['all decisions are equal'])
 
 
 def markdown(evaluations: Sequence[EvaluationResult]) -> str:
@@ -197,11 +192,17 @@ def _paper_rows(one: EvaluationResult) -> list[list[list[str]]]:
     names = sorted({n for of in one.estimates.values() for n in of if n.startswith(prefix)})
     if not names:
       continue
-    rows = [['attack' if prefix == 'apcer/' else 'PAI species', 'n', *map(shown, one.served)]]
+    rows = [
+      [
+        'attack' if prefix == 'apcer/' else 'PAI species',
+        'n',
+        *map(formatting.display_name, one.served),
+      ]
+    ]
     for name in names:
       of = [one.estimates[s].get(name) for s in one.served]
       n = next(e.count.n for e in of if e)
-      rows.append([name.removeprefix(prefix), str(n), *map(_with_interval, of)])
+      rows.append([name.removeprefix(prefix), str(n), *map(formatting.with_interval, of)])
     tables.append(rows)
   return tables
 
@@ -210,44 +211,30 @@ def _interval_rows(one: EvaluationResult) -> list[list[str]]:
   rows = [['subset', *(_HEADINGS[name] for name in _WITH_INTERVALS)]]
   for subset in one.metrics:
     if subset not in one.estimates:
-      rows.append([f'{shown(subset)} (not served)', *['-'] * len(_WITH_INTERVALS)])
+      rows.append(
+        [f'{formatting.display_name(subset)} (not served)', *['-'] * len(_WITH_INTERVALS)]
+      )
       continue
     of = one.estimates[subset]
-    rows.append([shown(subset), *(_with_interval(of[name]) for name in _WITH_INTERVALS)])
+    rows.append(
+      [
+        formatting.display_name(subset),
+        *(formatting.with_interval(of[name]) for name in _WITH_INTERVALS),
+      ]
+    )
   return rows
 
 
-def _with_interval(estimate) -> str:
-  """'1.10 [0.62, 1.80]'; the interval over people where there is one, else over samples."""
-  if estimate is None or math.isnan(estimate.value):
-    return 'undefined'
-  if estimate.insufficient_samples:
-    count = f' ({estimate.count.errors}/{estimate.count.n})' if estimate.count else ''
-    return TOO_SMALL + count
-  span = estimate.exact if math.isnan(estimate.bootstrap.low) else estimate.bootstrap
-  low, high = (100 * x for x in span)
-  value = f'{100 * estimate.value:.2f}'
-  return value if math.isnan(low) else f'{value} [{low:.2f}, {high:.2f}]'
-
-
-def _gap_rows(gaps) -> list[list[str]]:
+def _gap_rows(gaps: Sequence[groups.Gap]) -> list[list[str]]:
   names = [group.name for group in max(gaps, key=lambda gap: len(gap.groups)).groups]
   rows = [['rate', *names, 'gap']]
   for gap in gaps:
-    of = {group.name: group for group in gap.groups}
-    cells = []
-    for name in names:
-      if name not in of:
-        cells.append('-')
-      elif of[name].insufficient_samples:
-        cells.append(f'{TOO_SMALL} ({of[name].count.errors}/{of[name].count.n})')
-      else:
-        span = of[name].exact if math.isnan(of[name].bootstrap.low) else of[name].bootstrap
-        low, high = (100 * x for x in span)
-        cells.append(f'{100 * of[name].count.rate:.2f} [{low:.2f}, {high:.2f}]')
-    low, high = (100 * x for x in gap.interval)
-    known = not math.isnan(gap.value)
-    cells.append(f'{100 * gap.value:.2f} [{low:.2f}, {high:.2f}]' if known else 'undefined')
+    group_of = {group.name: group for group in gap.groups}
+    cells = [
+      formatting.with_interval(group_of[name]) if name in group_of else '-' for name in names
+    ]
+    span = formatting.span(gap.interval, formatting.TABLE_DIGITS)
+    cells.append(f'{formatting.percent(gap.value, formatting.TABLE_DIGITS)} {span}'.rstrip())
     rows.append([gap.rate.upper(), *cells])
   return rows
 
@@ -264,10 +251,17 @@ def _rows(found: results.Results, columns: Mapping[str, str], insufficient) -> l
   for subset, values in found.items():
     served = results.is_served(values)
     few = insufficient.get(subset, ())
-    rates = [stated(values[metric], served, metric in few) for metric in columns.values()]
+    rates = [
+      formatting.rate_or_reason(values[metric], served, metric in few)
+      for metric in columns.values()
+    ]
     threshold = f'{values["threshold"]:.6g}' if served else '-'
     counts = [str(values[name]) for name in ('n_bona_fide', 'n_attack', 'n_fta')]
-    name = shown(subset) if served else f'{shown(subset)} (not served)'
+    name = (
+      formatting.display_name(subset)
+      if served
+      else f'{formatting.display_name(subset)} (not served)'
+    )
     rows.append([name, *rates, threshold, *counts])
   return rows
 
@@ -280,31 +274,18 @@ def _category_rows(found: results.Results, insufficient) -> list[list[str]]:
   for name in names:
     kind = name.removeprefix(prefix)
     n = max(values.get(f'n_attack/{kind}', 0) for values in found.values())
-    rows.append([
-      kind,
-      str(n),
-      *(
-        stated(v.get(name, math.nan), results.is_served(v), name in insufficient.get(s, ()))
-        for s, v in found.items()
-      ),
-    ])  # fmt: skip
-  return [['attack', 'n', *map(shown, found)], *rows] if rows else []
-
-
-def stated(value: float, served: bool, few: bool) -> str:
-  """A rate in percent, or why there is none."""
-  return TOO_SMALL if served and few and not math.isnan(value) else _percent(value, served)
-
-
-def _percent(value: float, served: bool) -> str:
-  if not served:
-    return '-'
-  return 'undefined' if math.isnan(value) else f'{100 * value:.2f}'
+    cells = []
+    for subset, values in found.items():
+      few = name in insufficient.get(subset, ())
+      rate = values.get(name, math.nan)
+      cells.append(formatting.rate_or_reason(rate, results.is_served(values), few))
+    rows.append([kind, str(n), *cells])
+  return [['attack', 'n', *map(formatting.display_name, found)], *rows] if rows else []
 
 
 def _printable(rows: list[list[str]]) -> list[list[str]]:
   """Names come from files: a terminal must not obey them."""
-  return [[''.join(c if c.isprintable() else '?' for c in cell) for cell in row] for row in rows]
+  return [[formatting.printable(cell).replace('\n', '?') for cell in row] for row in rows]
 
 
 def _escaped_md(cell: str) -> str:
