@@ -1,4 +1,4 @@
-"""Protocols are data: each can be read, filled in, and judged by what exists."""
+"""Protocols are data: each can be read and filled in, and names only what exists."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Equal bytes are one exposure, whatever it is called; images without signal are no evidence."""
+"""Equal bytes are one exposure under any name; images without signal prove nothing."""
 
 import hashlib
 

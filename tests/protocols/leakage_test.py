@@ -1,4 +1,4 @@
-"""Nobody is on both sides of a line, unless a published list has it so and the user said yes."""
+"""No subject is in two sets, unless a published list has the leak and the user accepts it."""
 
 import pytest
 

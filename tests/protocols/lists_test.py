@@ -1,4 +1,4 @@
-"""Lists of every form, as they lie about: what is read, and what is refused and where."""
+"""Lists in every format: what is read, what is refused, and where."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Paths of every layout, what they say, and that all three files of a triplet say one id."""
+"""Paths in every layout, and one id for the three files of a triplet."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A line of text says which examples; what it cannot mean is refused."""
+"""Selections choose examples; invalid ones are refused."""
 
 import numpy as np
 import pytest

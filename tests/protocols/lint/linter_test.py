@@ -1,4 +1,4 @@
-"""Every fault that lists have had, put into small ones; and what stands in the published ones."""
+"""Every fault that published lists have had, in small lists; and the published lists."""
 
 import collections
 import io
