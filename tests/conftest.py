@@ -1,17 +1,24 @@
-"""Harsh settings for every test: eight virtual CPU devices, and ranks never promoted silently.
+"""Strict settings for every test, the markers, and what keeps the suite short.
 
-And what keeps the suite short: how programs are compiled, and which files come first.
+Eight virtual CPU devices, no silent rank promotion, cheap compilation, the longest files first.
 """
 
 import atexit
+import collections
+import fcntl
 import gc
+import hashlib
 import importlib.metadata
 import os
 import pathlib
+import re
 import shutil
+import sys
 import tempfile
 
 import pytest
+
+from tests import markers
 
 # Before jax is imported anywhere.
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -24,53 +31,102 @@ os.environ['XLA_FLAGS'] = ' '.join(
     '--xla_llvm_disable_expensive_passes=true',
   ]
 )
-if importlib.metadata.version('jaxlib').startswith('0.10.'):  # a flag that is not known aborts
+if importlib.metadata.version('jaxlib').startswith('0.10.'):  # an unknown flag aborts
   # Nor each fusion by way of MLIR, nor a program in modules for many cores (again 2.5 times).
   os.environ['XLA_FLAGS'] += (
     ' --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
   )
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
-# Tracing makes many small objects, none of them garbage in circles: looking for it takes its time.
+# Tracing makes many small objects and no cyclic garbage: collecting rarely saves time.
 gc.set_threshold(50_000, 20, 50)
-# What one process has compiled, none compiles again: the workers, and the jobs that tests start.
-# In a folder of this session alone; the workers inherit its name.
+# Compiled programs are shared by the workers and the processes that tests start, in this session.
 if 'PYTEST_XDIST_WORKER' not in os.environ:
   os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='compiled_')
   atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 
-# The files that take longest: first, so that no core is left waiting for one of them at the end.
-LONG = (
-  'flexmodal',
-  'step',
-  'distributed',
-  'faults',
-  'loop',
-  'identities',
-  'protocols_on_miniatures',
-  'pretrained',
-  'preflight',
-  'bundle',
-  'members',
-  'remat',
-  'parity',
-  'scan',
-  'scoring',
-)
+SECONDS = 'flexfas_jax/seconds'  # in pytest's cache: {file: seconds of its tests}
+_seconds = collections.Counter()
 
 
-def pytest_collection_modifyitems(items):
-  place = {f'{name}_test': i for i, name in enumerate(LONG)}
-  items.sort(key=lambda item: place.get(pathlib.Path(item.path).stem, len(LONG)))
+def pytest_ignore_collect(collection_path, config):
+  """Spares `-m unit` and `-m 'unit or smoke'` the import of files that have no such test."""
+  names = set(re.findall(r'\w+', config.option.markexpr)) - {'or'}
+  if not names or not names <= {'unit', 'smoke'} or not collection_path.name.endswith('_test.py'):
+    return None
+  smoke = 'smoke' in names and 'mark.smoke' in collection_path.read_text()
+  return True if markers.of_file(collection_path) and not smoke else None
+
+
+def pytest_collection_modifyitems(config, items):
+  # The longest files first, so that no core waits for one of them at the end.
+  seconds = config.cache.get(SECONDS, {})
+  items.sort(key=lambda item: -seconds.get(item.nodeid.partition('::')[0], 0))
+  for item in items:
+    if not any(map(item.get_closest_marker, markers.KINDS)):
+      for kind in sorted(markers.of_test(item)):
+        item.add_marker(kind)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+  if not item.get_closest_marker('unit'):
+    return (yield)
+  # In a worker that has run other tests, JAX is there already; `-m unit` has none.
+  had_jax = 'jax' in sys.modules
+  with markers.no_process():
+    result = yield
+  assert had_jax or 'jax' not in sys.modules, 'a unit test imports JAX: mark it jax'
+  return result
+
+
+def pytest_runtest_logreport(report):
+  _seconds[report.nodeid.partition('::')[0]] += report.duration
+
+
+def pytest_sessionfinish(session):
+  option = session.config.option
+  # A worker's reports reach the main process; a selection of tests is not the time of a file.
+  if not (hasattr(session.config, 'workerinput') or option.markexpr or option.keyword):
+    rounded = {file: round(seconds, 1) for file, seconds in _seconds.items()}
+    cache = session.config.cache
+    cache.set(SECONDS, cache.get(SECONDS, {}) | rounded)
 
 
 @pytest.fixture(scope='session')
-def prepared(tmp_path_factory):
-  """A data_dir with the embedded sets, a handful of subjects each."""
+def prepared(pytestconfig):
+  """A data_dir with the rendered sets, a handful of subjects each; tests only read it.
+
+  It is kept in pytest's cache, named by the digest of what makes it.
+  """
   from flexfas_jax.input_pipeline import sources
 
-  data_dir = str(tmp_path_factory.mktemp('prepared'))
-  for config in ('surf_like_tiny', 'cefa_like_tiny', 'wmca_like_tiny'):
-    sources.prepare(f'rendered_faces/{config}', data_dir)
-  return data_dir
+  root = pytestconfig.cache.mkdir('prepared')
+  data_dir = root / _digest_of_rendered_sets()
+  with open(root / 'lock', 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)  # one worker builds, the others wait
+    if not data_dir.exists():
+      for old in root.glob('*/'):
+        shutil.rmtree(old)
+      for config in ('surf_like_tiny', 'cefa_like_tiny', 'wmca_like_tiny'):
+        sources.prepare(f'rendered_faces/{config}', str(root / 'unfinished'))
+      (root / 'unfinished').rename(data_dir)
+  return str(data_dir)
+
+
+def _digest_of_rendered_sets() -> str:
+  modules = markers.reach(
+    [
+      'flexfas_jax.data.rendered_faces.rendered_faces_dataset_builder',
+      'flexfas_jax.input_pipeline.sources',
+    ]
+  )
+  paths = {path for module in modules if (path := markers.path_of(module))}
+  paths.update((pathlib.Path(__file__).parents[1] / 'data' / 'rendered_faces').glob('*.py'))
+  digest = hashlib.sha256()
+  for path in sorted(paths):
+    digest.update(path.read_bytes())
+  for library in ('tensorflow-datasets', 'array-record', 'numpy', 'opencv-python-headless'):
+    digest.update(importlib.metadata.version(library).encode())
+  return digest.hexdigest()[:16]

@@ -58,6 +58,7 @@ def values(path):
   return score_files.read(path).scores['score']
 
 
+@pytest.mark.smoke
 def test_the_command(files):
   command = [sys.executable, '-m', 'flexfas_jax.ensemble', *given(), '--out=e.csv']
   done = subprocess.run(

@@ -41,6 +41,7 @@ def run(*args):
   return lint.main([str(arg) for arg in args])
 
 
+@pytest.mark.smoke
 def test_nothing_found(files):
   done = python('-m', 'flexfas_jax.lint', 'train.txt', 'val.txt', cwd=files)
   assert (done.returncode, done.stderr) == (0, '')

@@ -41,6 +41,7 @@ def run(capsys, *args):
   return code, said.out, said.err
 
 
+@pytest.mark.smoke
 def test_the_command(bundle, files):
   done = subprocess.run(
     [sys.executable, '-m', 'flexfas_jax.predict', bundle, f'--rgb={files}/rgb.png', '--json'],

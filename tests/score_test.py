@@ -39,6 +39,7 @@ def files(tmp_path):
   return tmp_path
 
 
+@pytest.mark.smoke
 def test_the_command(files):
   args = [files / 'test.csv', f'--dev={files}/dev.csv', f'--json={files}/o.json']
   done = python('-m', 'flexfas_jax.score', *args)

@@ -16,7 +16,10 @@ pytest.importorskip(
 )
 
 # Beam holds protobuf at a version that TFDS, which asks it for what it has renamed, is warned by.
-pytestmark = pytest.mark.filterwarnings(r'ignore:label\(\) is deprecated:DeprecationWarning')
+pytestmark = [
+  pytest.mark.filterwarnings(r'ignore:label\(\) is deprecated:DeprecationWarning'),
+  pytest.mark.process,  # Beam's runner may start workers
+]
 
 DIRECT = ('DirectRunner', '')
 THREADS = ('DirectRunner', '--direct_num_workers=2 --direct_running_mode=multi_threading')

@@ -288,6 +288,7 @@ def test_flexmodal(trees, tmp_path):
   assert any(f'{leak}, which is of another split, kept: the known' in note for note in notes)
 
 
+@pytest.mark.process
 def test_lint_finds_nothing_wrong_with_sound_triplets(trees, tmp_path, capsys):
   """Crops were made for each modality: their sizes need not agree."""
   source = tmp_path / 'source'

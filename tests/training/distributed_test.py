@@ -44,6 +44,13 @@ def alone(config, tmp_path_factory):
   return workdir
 
 
+@pytest.mark.smoke
+def test_one_process_trains_and_evaluates(alone):
+  assert len(losses(alone)) == STEPS
+  results = json.loads((alone / 'results.json').read_text())
+  assert results['intra'].keys() == {'rgb', 'ir', 'rgb+ir'}
+
+
 def test_four_processes_equal_one(config, alone, tmp_path):
   found = finish(start(config, tmp_path / 'four', 4, 2))
   assert [code for code, _, _ in found] == [0] * 4, found[0][2]

@@ -459,6 +459,7 @@ def test_damaged_jpegs_and_bytes_behind_the_end(write, tmp_path):
   assert all(f.text.startswith(said) for f in report.findings)
 
 
+@pytest.mark.process
 def test_pictures_on_all_cores(write, tmp_path, monkeypatch, capfd):
   root = tmp_path / 'root'
   for i in range(1, 9):
