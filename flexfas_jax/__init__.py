@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-  from flexfas_jax.evaluation.evaluate import judge as evaluate
+  from flexfas_jax.evaluation.evaluate import evaluate
   from flexfas_jax.models.flexmodal import build as build_model
   from flexfas_jax.models.weights.conversion import load as load_pretrained
   from flexfas_jax.prediction import Predictor
@@ -19,7 +19,7 @@ __all__ = ['Predictor', '__version__', 'build_model', 'evaluate', 'load_pretrain
 _SOURCES = {  # public name: (module, attribute)
   'Predictor': ('flexfas_jax.prediction', 'Predictor'),
   'build_model': ('flexfas_jax.models.flexmodal', 'build'),
-  'evaluate': ('flexfas_jax.evaluation.evaluate', 'judge'),
+  'evaluate': ('flexfas_jax.evaluation.evaluate', 'evaluate'),
   'load_pretrained': ('flexfas_jax.models.weights.conversion', 'load'),
 }
 

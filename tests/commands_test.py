@@ -1,5 +1,6 @@
 """`flexfas COMMAND`: every command is there, and imports no more than it needs."""
 
+import inspect
 import os
 import pathlib
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 
+import flexfas_jax
 from flexfas_jax import __main__ as commands
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -89,6 +91,18 @@ def test_help_of_a_command_is_its_own(capsys, name):
     commands.main([name, '--help'])
   assert end.value.code == 0
   assert f'flexfas_jax.{name}' in capsys.readouterr().out
+
+
+@pytest.mark.jax
+@pytest.mark.parametrize('name', sorted({*flexfas_jax.__all__} - {'__version__'}))
+def test_the_public_api_is_there_and_typed(name):
+  public = getattr(flexfas_jax, name)
+  methods = [value for key, value in vars(public).items() if not key.startswith('_')]
+  for function in (public, *(methods if inspect.isclass(public) else ())):
+    signature = inspect.signature(getattr(function, '__func__', function))
+    untyped = {key for key, one in signature.parameters.items() if one.annotation is one.empty}
+    assert untyped <= {'self', 'cls'}
+    assert inspect.isclass(function) or signature.return_annotation is not signature.empty
 
 
 def python(code, *arguments, cwd):

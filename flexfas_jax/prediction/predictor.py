@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
@@ -54,10 +54,10 @@ class Predictor:
 
   def __init__(
     self,
-    card,
-    entry,
+    card: cards.Card,
+    entry: Mapping[str, Any],
     run: formats.Run,
-    framing=None,
+    framing: framing.Framing | None = None,
     require: Sequence[str] = (),
     allow_absent: Sequence[str] = (),
     sizes: str = 'aspect',
@@ -86,7 +86,7 @@ class Predictor:
   @classmethod
   def load(
     cls,
-    bundle: str | os.PathLike,
+    bundle: str | os.PathLike[str],
     format: str | None = None,
     *,
     precision: str = 'float32',
@@ -100,7 +100,7 @@ class Predictor:
     depth_unit: str = '',
     ir_bits: int | str = '',
     sha256: str | None = None,
-    public_key: str | os.PathLike | None = None,
+    public_key: str | os.PathLike[str] | None = None,
     require_signature: bool = False,
     min_sequence: int | None = None,
     margin: float = 0.3,
@@ -219,18 +219,18 @@ class Predictor:
 
     `prepared`: the images are of a prepared set, whose builder has checked sizes, units and ranges.
     """
-    given = {m: one for m, one in given.items() if one is not None}
-    if unknown := [m for m in given if m not in self.modalities]:
+    sensors = {m: image for m, image in given.items() if image is not None}
+    if unknown := [m for m in sensors if m not in self.modalities]:
       raise ConfigError(f'there is no modality {unknown[0]!r} in this model; it has {self._has()}')
     if box is not None and self.framing is None:
       raise ConfigError("a box does nothing without crop='box'")
-    named = [m for m in self.modalities if m in given]
+    named = [m for m in self.modalities if m in sensors]
     late = freshness.stale(named, times, max_skew, max_age)
     reasons = list(late.values())
     whole = self.framing is not None  # frames, whose faces are cropped below
     images = input_images.read_all(
       self.card,
-      {m: given[m] for m in named if m not in late},
+      {m: sensors[m] for m in named if m not in late},
       'any' if prepared else self.sizes,
       self.max_pixels,
       None if prepared else self.units,

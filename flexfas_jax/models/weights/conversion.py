@@ -137,7 +137,9 @@ def to_torch(variables, architecture: str, stream: str | None = None) -> dict[st
   return tensors
 
 
-def load(path: str, architecture: str, sha256: str | None = None):
+def load(
+  path: str, architecture: str, sha256: str | None = None
+) -> tuple[flexmodal.Model, dict[str, Any]]:
   """`from_torch` of a file: safetensors, Google's ViT .npz, or 'hub:OWNER/NAME' (extra `hub`).
 
   Raises:
