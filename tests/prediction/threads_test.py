@@ -36,7 +36,7 @@ def bundle(tmp_path_factory):
       except ImportError:
         continue
     writer = importlib.import_module(f'flexfas_jax.export.formats.{format}')
-    for one in (whole, rgb) if writer.SUBSETS else (whole,):
+    for one in (whole, rgb) if writer.FIXED_SUBSETS else (whole,):
       entries += writer.write(one, source, folder)
   for entry in entries:
     entry |= bundles.about((folder / entry['file']).read_bytes())

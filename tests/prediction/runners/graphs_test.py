@@ -58,7 +58,7 @@ def test_onnx():
     opset_imports=[helper.make_opsetid('', 13)],
     ir_version=8,
   )
-  entry = GRAPH._replace(present=False).about('onnx', 'model.onnx', B=1)
+  entry = GRAPH._replace(present=False).card_entry('onnx', 'model.onnx', B=1)
   run = onnx.load(model.SerializeToString(), entry, threads=1)
   np.testing.assert_allclose(run(IMAGES), [23.5, 71.5, 119.5])
 
