@@ -241,7 +241,7 @@ def test_nothing_to_evaluate(prepared, tmp_path):
     ({'model.head': {'name': 'embedding'}}, ConfigError, 'head gives no logit'),
     ({'model.fusion.name': 'mean'}, ConfigError, "unknown fusion 'mean'"),
     ({'threshold.cross': 'best'}, ConfigError, 'best'),
-    ({'train': 'casia/x:train'}, ConfigError, "no builder called 'casia'"),
+    ({'train': 'casia/x:train'}, ConfigError, "no builder is called 'casia'"),
     ({'train': ''}, ConfigError, 'config.train: no data set is named'),
     ({'eval_every': 0}, ConfigError, 'config.eval_every is 0; give a whole number from 1 on'),
     ({'val': 'rendered_faces/surf_like_tiny:dev'}, DataError, "no split 'dev'"),
@@ -487,7 +487,7 @@ def test_a_pickle_of_weights_is_not_opened_and_ends_with_4(prepared, tmp_path):
 
 
 def donor_of(experiment):
-  """Another's weights for the streams, as `fetch` gives them: {path: array}, all 0.25."""
+  """Another's weights for the streams, as `transfer.load` returns them: {path: array}, all 0.25."""
   stream = experiment.abstract.params['streams_shared']
   return {
     ('params', 'streams_shared', *(k.key for k in path)): np.full(leaf.shape, 0.25, np.float32)
@@ -496,10 +496,10 @@ def donor_of(experiment):
 
 
 def test_streams_start_from_a_file_and_a_resumed_run_needs_none(prepared, tmp_path, monkeypatch):
-  """`fetch` is tested with real names in models/weights/conversion_test.py; here, the loop."""
+  """`transfer.load` has its own tests with real names; here, the loop."""
   asked, seen = [], []
 
-  def fetch(source, variables):
+  def load(source, variables):
     asked.append(source)
     return donor_of(setup.build(config)), 'streams from FILE'
 
@@ -508,7 +508,7 @@ def test_streams_start_from_a_file_and_a_resumed_run_needs_none(prepared, tmp_pa
 
   config = make_config(prepared)
   config.pretrained = {'weights': 'FILE', 'architecture': 'timm/vit_tiny_patch16_224'}
-  monkeypatch.setattr(loop.conversion, 'fetch', fetch)
+  monkeypatch.setattr(loop.transfer, 'load', load)
   monkeypatch.setattr(loop, '_run_steps', steps)
   loop.train(config, str(tmp_path / 'run'))
   (state,) = seen
@@ -538,7 +538,7 @@ def test_evaluation_reads_no_file_of_weights(prepared, tmp_path):
   config.pretrained = {'weights': 'gone', 'architecture': 'timm/vit_tiny_patch16_224'}
   with pytest.raises(StateError, match='run with --mode=train first'):
     loop.evaluate(config, str(tmp_path / 'run'))
-  with pytest.raises(StateError, match='weights gone: this is not there'):
+  with pytest.raises(StateError, match='weights gone: no such file'):
     loop.train(config, str(tmp_path / 'run'))
   config.pretrained.architecture = 'timm/vit'
   with pytest.raises(ConfigError, match='config.pretrained.architecture'):
