@@ -235,7 +235,7 @@ def _score(args: argparse.Namespace) -> None:
   if args.by_video:
     scores = aggregation.aggregate_by_video(scores, args.by_video)
     dev = aggregation.aggregate_by_video(dev, args.by_video) if dev else None
-  judged = evaluate.evaluate(
+  result = evaluate.evaluate(
     args.title or args.scores.stem,
     scores,
     rule,
@@ -251,16 +251,16 @@ def _score(args: argparse.Namespace) -> None:
     title += f' on {args.dev}'
   references = _references(scores, dev, rule) if args.reference_metrics else {}
   try:
-    _show(judged, title, references)
-  finally:  # also where nobody reads what is printed any more: `... | head`
-    for line in judged.notes:
+    _show(result, title, references)
+  finally:  # also after the reader of a pipe has left: `... | head`
+    for line in result.notes:
       print(line, file=sys.stderr)
-    _write(args, judged, references)
+    _write(args, result, references)
     _require_no_nan([*systems.values(), *filter(None, devs.values())])
 
 
 def _require_no_nan(files) -> None:
-  """At the end: the other figures stand, and yet nobody may take such a file for a sound one."""
+  """Raises DataError for nan, after all output: the metrics are complete, the file is not valid."""
   for file in files:
     for subset, samples in file.nan_samples.items():
       raise DataError(
@@ -359,8 +359,8 @@ def _references(scores, dev, rule) -> dict[str, dict[str, float]]:
   return found
 
 
-def _write(args: argparse.Namespace, judged: evaluate.EvaluationResult, references: dict) -> None:
-  found = evaluate.to_json(judged)
+def _write(args: argparse.Namespace, result: evaluate.EvaluationResult, references: dict) -> None:
+  found = evaluate.to_json(result)
   for subset, values in references.items():
     found[subset] |= values
 
@@ -370,12 +370,12 @@ def _write(args: argparse.Namespace, judged: evaluate.EvaluationResult, referenc
     find = None
     if args.data_root:
       find = image_lookup.make_image_finder(args.data_root, score_files.read_columns(args.columns))
-    return page.html([judged], args.title or args.scores.stem, find)
+    return page.html([result], args.title or args.scores.stem, find)
 
   texts = {
     'json': lambda: json.dumps(results.json_safe(found), indent=2, allow_nan=False) + '\n',
-    'markdown': lambda: tables.markdown([judged]),
-    'latex': lambda: tables.latex([judged]),
+    'markdown': lambda: tables.markdown([result]),
+    'latex': lambda: tables.latex([result]),
     'report': page,
   }
   for name, text in texts.items():
@@ -385,24 +385,24 @@ def _write(args: argparse.Namespace, judged: evaluate.EvaluationResult, referenc
       write_text(path, text())
 
 
-def _show(judged: evaluate.EvaluationResult, title: str, references: dict) -> None:
+def _show(result: evaluate.EvaluationResult, title: str, references: dict) -> None:
   if not sys.stdout.isatty():
-    print(tables.text(judged.metrics, title, insufficient=judged.insufficient))
-    print(tables.interval_text(judged))
+    print(tables.text(result.metrics, title, insufficient=result.insufficient))
+    print(tables.interval_text(result))
     if references:
-      print('\n' + tables.reference_text(references, judged.insufficient))
+      print('\n' + tables.reference_text(references, result.insufficient))
     sys.stdout.flush()
     return
   from rich.console import Console  # only a terminal pays for it
 
   console = Console()
   # A terminal that is too narrow wraps the lines itself; nothing is left out.
-  table = tables.drawn(judged.metrics, title, judged.insufficient)
-  for part in (*table, *tables.interval_tables(judged)):
+  table = tables.drawn(result.metrics, title, result.insufficient)
+  for part in (*table, *tables.interval_tables(result)):
     console.print(part, crop=False, markup=False, highlight=False)
   if references:
     console.print(
-      tables.reference_text(references, judged.insufficient), markup=False, highlight=False
+      tables.reference_text(references, result.insufficient), markup=False, highlight=False
     )
 
 

@@ -1,6 +1,6 @@
 """Samples that are one: frames of a video, and rows that a published list has twice.
 
-FlexModal and MM-FAS judge frames; WMCA, CeFA and ISO/IEC 30107-3 presentations, which a video is.
+FlexModal and MM-FAS evaluate frames; WMCA, CeFA and ISO/IEC 30107-3 presentations (videos).
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ def aggregate_by_video(scores: Scores, rule: str = 'mean') -> Scores:
     raise ConfigError(f'no rule {rule!r} for frames; choose one of {", ".join(RULES)}')
   name = str(scores.path or 'the scores')
   if not (scores.video != '').any():
-    raise DataError(f'{name} cannot be judged by video: the column video is missing or empty')
+    raise DataError(f'{name} cannot be evaluated by video: the column video is missing or empty')
   of = identify_videos(scores)
   half = {n for n, without in zip(of.alone, of.without_subject, strict=True) if n and without}
   half &= {n for n, without in zip(of.alone, of.without_subject, strict=True) if not without}
@@ -120,14 +120,14 @@ def video_notes(scores: Scores, by_name: bool = True) -> list[str]:
   if of.by_id:
     n = len(set(of.names) - {''})
     found.append(
-      f'{name}: subjects are unknown and names of videos repeat; the folders in the ids tell {n} '
-      'videos apart, here and between files. A column subject makes this certain'
+      f'{name}: subjects are unknown and names of videos repeat; the folders in the ids '
+      f'identify {n} videos, within and between files. A column subject makes this certain'
     )
   if by_name and (without := sum(of.without_subject)):
     n = len({v for v, w in zip(of.names, of.without_subject, strict=True) if w})
     found.append(
-      f'{name}: the subjects of {without} samples are unknown, so that their {n} videos are told '
-      'apart by name alone; where subjects have videos of one name, add a column subject'
+      f'{name}: the subjects of {without} samples are unknown, so their {n} videos are '
+      'identified by name alone; where subjects have videos of one name, add a column subject'
     )
   return found
 

@@ -1,16 +1,17 @@
-"""Intervals that heed who the samples are of: people are drawn again, with all that they gave.
+"""Cluster bootstrap: confidence intervals that account for several samples of one subject.
 
-Frames of one video and videos of one person are wrong together, so an interval over samples is too
-narrow. Here people are drawn with replacement (videos where no person is known, samples where
-neither is), as many as there are, and everything is computed anew from each draw. People of whom
-there are bona fide samples alone, attacks alone, or both are drawn among themselves, by data set,
-so that a draw has about what the test had. All subsets and systems see the same draws: differences
-are paired. Thresholds stay as they are: their own uncertainty is not in the interval.
+Errors on frames of one video, and on videos of one subject, are correlated, so an interval over
+samples is too narrow. Here subjects are resampled with replacement together with all their samples
+(videos if subjects are unknown, samples if neither is known), and every metric is recomputed for
+each replicate. Strata are the data sets, and within them the subjects with bona fide samples only,
+attacks only, or both, so that a replicate resembles the test in composition. All subsets and
+systems share the same replicates: differences are paired. Thresholds stay fixed; their uncertainty
+is not included.
 
-An interval is BCa [E], its tails those of Student's t and as wide as few people need [H], or few
-who err [S]: the percentiles alone held the truth in 86 to 95 % of simulated tests where 95 % was
-asked for. How often these do is measured in `experiments/evaluation`. Where no draw differs (no
-error was seen), it is Clopper and Pearson's over people.
+An interval is BCa [E] with quantiles of Student's t, widened for few subjects [H] or few subjects
+with an error [S]: plain percentile intervals covered the truth in 86 to 95 % of simulated tests at
+a nominal 95 %. `experiments/evaluation` measures the coverage. If all replicates are equal (no
+error was observed), the interval is Clopper-Pearson over subjects.
 
   [E]  Efron, Better bootstrap confidence intervals (JASA, 1987); for strata: Davison and Hinkley,
        Bootstrap methods and their application (1997), section 5.3.
@@ -37,22 +38,22 @@ _SEEDED = 20  # draws
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Replicates:
-  """One figure of the test itself, and of all that was drawn."""
+  """The bootstrap replicates of one metric."""
 
   value: float
   drawn: np.ndarray  # [R] float64
-  left_out: np.ndarray  # [G] float64: the figure without each of some groups of people
+  left_out: np.ndarray  # [G] float64: the metric without each of G groups of subjects (jackknife)
   part: np.ndarray  # [G] int, the stratum of each group
-  n: int  # people who have a say in it
+  n: int  # clusters that contribute to the metric
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clusters:
-  """Who the N samples are of, and how often each is drawn."""
+  """The resampling units of N samples: C clusters in strata."""
 
-  unit: str  # 'subjects', 'videos' or 'samples': what is drawn
-  of: np.ndarray  # [N] int, whose a sample is
-  stratum: np.ndarray  # [C] int, by person
+  unit: str  # 'subjects', 'videos' or 'samples'
+  of: np.ndarray  # [N] int, the cluster of each sample
+  stratum: np.ndarray  # [C] int, the stratum of each cluster
   draws: int
   seed: int
 
@@ -71,12 +72,12 @@ def make_clusters(
   unit: str | None = None,
   ids=None,
 ) -> Clusters:
-  """Who is drawn.
+  """Groups samples into clusters.
 
   Args:
     label: [N] integer, 1 = bona fide.
     dataset, subject, video: [N] str, '' = not known.
-    draws: how many.
+    draws: number of replicates.
     seed: equal seeds give equal intervals.
     unit: 'subjects', 'videos' or 'samples'; None: people if they are known of all samples, else
       videos, else samples.
@@ -99,7 +100,7 @@ def make_clusters(
     name = metrics.groups(known[unit])
     _, of = np.unique(set_.index * len(name.names) + name.index, return_inverse=True)
     n = int(of.max(initial=-1)) + 1
-  kind = np.zeros((2, n), np.int64)  # whether a person has bona fide samples, and attacks
+  kind = np.zeros((2, n), np.int64)  # whether a cluster has bona fide samples, and attacks
   kind[0, of[label == 1]] = 1
   kind[1, of[label == 0]] = 2
   home = np.zeros(n, np.int64)
@@ -109,10 +110,10 @@ def make_clusters(
 
 
 def _weights(who: Clusters, each: int) -> Iterator[np.ndarray]:
-  """How often everybody was drawn, [r, C] int32 at a time, of `who.draws` in all."""
+  """Yields multiplicities of the clusters, [r, C] int32, for some replicates at a time."""
   members = [np.flatnonzero(who.stratum == s) for s in range(who.stratum.max(initial=-1) + 1)]
   at_once = max(1, _AT_ONCE // max(each, who.n, 1))
-  for start in range(0, who.draws, _SEEDED):  # seeded apart from what memory holds
+  for start in range(0, who.draws, _SEEDED):  # the seeds do not depend on the size of the chunks
     rng = np.random.default_rng([who.seed, start])
     rows = min(_SEEDED, who.draws - start)
     weights = np.empty((rows, who.n), np.int32)
@@ -126,7 +127,7 @@ def _weights(who: Clusters, each: int) -> Iterator[np.ndarray]:
 
 
 def _left_out(who: Clusters, each: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """(everybody once but for a group, [g, C] int32; the group's stratum, [g]), some at a time."""
+  """Yields (multiplicities without one group, [g, C] int32; stratum of the group, [g])."""
   group, part = np.empty(who.n, np.int64), []
   for s in range(who.stratum.max(initial=-1) + 1):
     among = np.flatnonzero(who.stratum == s)
@@ -142,17 +143,17 @@ def _left_out(who: Clusters, each: int) -> Iterator[tuple[np.ndarray, np.ndarray
 
 
 class WeightedMetrics:
-  """Figures of one set of scores as functions of how often everybody is drawn.
+  """Metrics of one set of scores as functions of the multiplicities of the clusters.
 
   Args:
-    who: the people.
+    who: the clusters.
     label: [N] integer, 1 = bona fide.
     score: [N] float, NaN = failure to acquire.
     shares: {name: (which [N] bool, among [N] bool)}: a rate each.
     maxima, means: {name: the names that it is the largest, or the mean, of}; a mean may be of
       maxima.
     fprs, apcers: targets of tpr_at_fpr and bpcer_at_apcer, by the figure's name.
-    curves: whether EER and AUC are wanted as well.
+    curves: whether to compute EER and AUC.
   """
 
   def __init__(
@@ -192,7 +193,7 @@ class WeightedMetrics:
     found = {name: rate[:, k] for k, name in enumerate(self._names)}
     found |= self._of_curve(weights, (as_float @ self._of_class).T)
     for name, parts in self._maxima.items():
-      # A species of which nobody was drawn has no rate: the largest is of the others.
+      # A species without resampled samples has no rate: the maximum is over the others.
       rates = np.stack([found[part] for part in parts])
       found[name] = np.where(np.isnan(rates), -1, rates).max(0)
     for name, parts in self._means.items():
@@ -228,13 +229,13 @@ class WeightedMetrics:
         found[name] = tpr if name in self._fprs else 1 - tpr
     return found
 
-  def people_of(self, name: str) -> int:
-    """How many people have a say in a figure: of the part of it that has the fewest."""
+  def count_clusters(self, name: str) -> int:
+    """The number of clusters that contribute to a metric; of its parts, the smallest number."""
     if name in self._names:
       return int(np.count_nonzero(self._n[:, self._names.index(name)]))
     parts = self._means.get(name) or self._maxima.get(name)
     if parts:
-      return min(map(self.people_of, parts))
+      return min(map(self.count_clusters, parts))
     return int(np.count_nonzero(self._of_class, axis=0).min())
 
 
@@ -245,11 +246,11 @@ def _columns(columns: list[np.ndarray], n: int) -> np.ndarray:
 def resample(
   who: Clusters, figures: Mapping[str, WeightedMetrics]
 ) -> dict[str, dict[str, Replicates]]:
-  """Draws people, and computes all figures from each draw.
+  """Resamples clusters and computes all metrics for each replicate.
 
   Args:
-    who: the people.
-    figures: by subset or system; all see the same draws.
+    who: the clusters.
+    figures: by subset or system; all share the same replicates.
 
   Returns:
     {subset: {figure: `Replicates`}}.
@@ -267,7 +268,7 @@ def resample(
         drawn[name].get(figure, np.zeros(0)),
         left_out[name].get(figure, np.zeros(0)),
         part,
-        figures[name].people_of(figure),
+        figures[name].count_clusters(figure),
       )
       for figure, value in found.items()
     }
@@ -285,14 +286,14 @@ def _gathered(figures, some_weights) -> dict[str, dict[str, np.ndarray]]:
 
 
 def interval(draws: Replicates, confidence: float = CONFIDENCE) -> Interval:
-  """The BCa interval of a figure, its tails as wide as few people need.
+  """The BCa interval of a metric, widened for few clusters.
 
   Args:
-    draws: of the figure.
-    confidence: asked for.
+    draws: of the metric.
+    confidence: nominal coverage.
 
   Returns:
-    `Interval`; undefined where the figure is, or fewer than two people have a say in it.
+    `Interval`; undefined if the metric is, or fewer than two clusters contribute to it.
   """
   drawn = draws.drawn[np.isfinite(draws.drawn)]
   if math.isnan(draws.value) or draws.n < 2 or not drawn.size:
@@ -308,9 +309,9 @@ def interval(draws: Replicates, confidence: float = CONFIDENCE) -> Interval:
 def difference(
   a: Replicates, b: Replicates, confidence: float = CONFIDENCE
 ) -> tuple[float, Interval, float]:
-  """b - a, over the same draws: Student's t on the spread of the drawn differences.
+  """b - a, over the same replicates: Student's t on the spread of the differences.
 
-  Differences of paired rates lean to neither side, and there BCa only adds noise.
+  Paired differences are nearly symmetric, where BCa only adds noise.
 
   Returns:
     The difference, its interval, and the two-sided p of the hypothesis that there is none.
@@ -346,10 +347,10 @@ def _quantiles(draws: Replicates, drawn: np.ndarray, confidence: float) -> tuple
 
 
 def _shape(draws: Replicates) -> tuple[float, float]:
-  """(acceleration, degrees of freedom), from leaving out groups of people.
+  """(acceleration, degrees of freedom), from leaving out groups of clusters.
 
   The first is how the figure's spread grows with it [E]. The second is how well the spread itself
-  is known: where it hangs on few people, their fourth power says that it is on few [S].
+  is known: if it depends on few clusters, their fourth power shows it [S].
   """
   ok = np.isfinite(draws.left_out)
   value, part = draws.left_out[ok], draws.part[ok]

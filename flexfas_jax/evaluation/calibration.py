@@ -138,7 +138,7 @@ def _logit(score: np.ndarray, nearest: float) -> np.ndarray:
 
 
 def _platt(label: np.ndarray, score: np.ndarray) -> dict[str, float]:
-  # A score of 1 in float32 pulls no harder than float32 can tell it from 1.
+  # A score of 1 in float32 has no more influence than the float32 next to 1.
   x = _logit(score, EPSILON)
   n = (label == 1).sum(), (label == 0).sum()
   target = np.where(label == 1, (n[0] + 1) / (n[0] + 2), 1 / (n[1] + 2))

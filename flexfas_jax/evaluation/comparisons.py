@@ -1,8 +1,8 @@
-"""Is one system better than another, one subset of sensors than another: on the same samples.
+"""Paired comparisons of systems, and of subsets of sensors, on the same samples.
 
-Both are judged on the same presentations, so differences are paired: decisions by McNemar's exact
-test, rates by the bootstrap over people, which both see the same draws of. McNemar takes samples
-for independent; where there are several frames of a person, the bootstrap is the one to believe.
+Decisions are compared by McNemar's exact test, rates by the bootstrap over subjects with shared
+replicates. McNemar's test assumes independent samples; with several frames per subject, use the
+bootstrap.
 
   [McN]   McNemar, Note on the sampling error of the difference between correlated proportions or
           percentages (Psychometrika, 1947); exact: the binomial test of the discordant samples.

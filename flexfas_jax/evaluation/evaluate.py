@@ -1,7 +1,7 @@
-"""Everything that is said of one test: rates with intervals, comparisons, groups, worst mistakes.
+"""Evaluates one test: rates with intervals, comparisons, groups, worst errors.
 
-`results` gives the figures; here they get their intervals and their company. The report, the tables
-and the JSON of `flexfas_jax.score` are made of a `EvaluationResult`.
+`results` computes the metrics; this module adds intervals, comparisons and groups. The report, the
+tables and the JSON output of `flexfas_jax.score` are made from an `EvaluationResult`.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from flexfas_jax.evaluation import (
 from flexfas_jax.evaluation.intervals import Interval
 from flexfas_jax.evaluation.metrics import Count
 
-# Above so many samples the bootstrap takes minutes: then it has to be asked for.
+# Above so many samples the bootstrap takes minutes and must be requested.
 MOST_SAMPLES = 1_000_000
 WORST = 12  # mistakes that are shown, of each kind
 _MEANS = {
@@ -62,7 +62,7 @@ class Mistake(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EvaluationResult:
-  """One test, judged."""
+  """The evaluation of one test."""
 
   name: str
   scores: score_files.Scores
@@ -111,16 +111,16 @@ def evaluate(
   notes: Sequence[str] = (),
   progress: Callable[[str], None] = lambda what: None,
 ) -> EvaluationResult:
-  """Judges scores under every subset, with intervals.
+  """Evaluates scores under every subset, with intervals.
 
   Args:
     name: of the test.
     scores, rule, dev, oracle: as `results.compute` has them.
     draws: of the bootstrap; 0: none; None: 1000, none above `MOST_SAMPLES` samples.
     seed: of the bootstrap.
-    group_by: columns of the scores that rates are told by.
-    notes: what is to be told besides.
-    progress: told what is being done.
+    group_by: columns of the scores that define groups.
+    notes: further notes for the result.
+    progress: called with a description of each step.
 
   Raises:
     ConfigError, StateError: as `results.compute`.
@@ -153,7 +153,7 @@ def evaluate(
 
   who, drawn = None, dict.fromkeys(served)
   if draws and served:
-    progress(f'drawing people {draws} times')
+    progress(f'bootstrap, {draws} replicates')
     known = scores.label, scores.dataset, *aggregation.cluster_columns(scores)
     who = bootstrap.make_clusters(*known, draws, seed, ids=scores.ids)
     drawn = bootstrap.resample(
@@ -301,7 +301,7 @@ def _mistakes(scores, subset, accepted, of_kinds) -> tuple[list[Mistake], list[M
   score, bona_fide = scores.scores[subset], scores.label == 1
   kinds = of_kinds[1] or of_kinds[0]
 
-  def told(i):
+  def mistake(i):
     kind = kinds.names[kinds.index[i]] if kinds and not bona_fide[i] else ''
     return Mistake(str(scores.ids[i]), int(scores.label[i]), kind, float(score[i]))
 
@@ -310,7 +310,7 @@ def _mistakes(scores, subset, accepted, of_kinds) -> tuple[list[Mistake], list[M
   wrong = np.flatnonzero(~accepted & bona_fide)
   height = np.where(np.isnan(score[wrong]), -np.inf, score[wrong])  # without one, lowest
   others = wrong[_lowest(height, scores.ids[wrong])]
-  return list(map(told, attacks)), list(map(told, others))
+  return list(map(mistake, attacks)), list(map(mistake, others))
 
 
 def _lowest(height: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -322,16 +322,16 @@ def _lowest(height: np.ndarray, ids: np.ndarray) -> np.ndarray:
   return some[np.lexsort((ids[some], height[some]))[:WORST]]
 
 
-def to_json(judged: EvaluationResult) -> dict[str, dict]:
+def to_json(result: EvaluationResult) -> dict[str, dict]:
   """`EvaluationResult.metrics`, and by subset besides: `scale`, where it is stated, `intervals`
   {metric: its counts and limits}, `against` {the subset it is compared with: ...}, `groups`
   {column: {rate: ...}}."""
-  found = {subset: dict(values) for subset, values in judged.metrics.items()}
+  found = {subset: dict(values) for subset, values in result.metrics.items()}
   for subset, values in found.items():
-    if scale := judged.scores.scale_under(subset):
+    if scale := result.scores.scale_under(subset):
       values['scale'] = scale
   span = lambda i: None if math.isnan(i.low) else [i.low, i.high]  # noqa: E731
-  for subset, of in judged.estimates.items():
+  for subset, of in result.estimates.items():
     found[subset]['intervals'] = {
       name: {
         'errors': e.count.errors if e.count else None,
@@ -343,7 +343,7 @@ def to_json(judged: EvaluationResult) -> dict[str, dict]:
       }
       for name, e in of.items()
     }
-  for one in judged.comparisons:
+  for one in result.comparisons:
     found[one.b].setdefault('against', {})[one.a] = {
       'verdict': one.verdict,
       'p_holm': one.p_holm,
@@ -354,7 +354,7 @@ def to_json(judged: EvaluationResult) -> dict[str, dict]:
         for name, d in one.rates.items()
       },
     }
-  for place, gaps in judged.gaps.items():
+  for place, gaps in result.gaps.items():
     subset, _, column = place.rpartition(', ')
     found[subset].setdefault('groups', {})[column] = {
       gap.rate: {

@@ -1,4 +1,4 @@
-"""Rates by group of people, and how far apart the groups are."""
+"""Rates by demographic or other groups, and the gaps between groups."""
 
 import dataclasses
 import math
@@ -83,26 +83,26 @@ def gap(
   """
   prefix = _key(rate, column, '')[:-1]
   names = [key for key in counts if key.startswith(prefix)]
-  judged = [key for key in names if not insufficient_samples(counts[key][1])]
-  each = 1 - (1 - intervals.CONFIDENCE) / max(len(judged), 1)
+  sufficient = [key for key in names if not insufficient_samples(counts[key][1])]
+  each = 1 - (1 - intervals.CONFIDENCE) / max(len(sufficient), 1)
   groups, spans = [], {}
   for key in names:
     which, among = counts[key]
     count = Count(int((which & among).sum()), int(among.sum()))
-    people = bootstrap.interval(drawn[key]) if drawn else intervals.UNDEFINED
+    subjects_interval = bootstrap.interval(drawn[key]) if drawn else intervals.UNDEFINED
     groups.append(
       Group(
         key.removeprefix(prefix)[:-1],
         count,
         intervals.clopper_pearson(count),
-        people,
-        key not in judged,
+        subjects_interval,
+        key not in sufficient,
       )
     )
-    if key in judged:
-      by_people = bootstrap.interval(drawn[key], each) if drawn else intervals.UNDEFINED
+    if key in sufficient:
+      by_subjects = bootstrap.interval(drawn[key], each) if drawn else intervals.UNDEFINED
       exact = intervals.clopper_pearson(count, each)
-      spans[key] = exact if math.isnan(by_people.low) else by_people
+      spans[key] = exact if math.isnan(by_subjects.low) else by_subjects
   rates = [g.count.rate for g in groups if not g.insufficient_samples]
   if len(rates) < 2:
     return Gap(rate, tuple(groups), math.nan, intervals.UNDEFINED)

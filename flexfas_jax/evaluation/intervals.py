@@ -1,7 +1,7 @@
-"""Intervals of rates from their counts alone: exact over samples that are independent.
+"""Exact intervals of rates from counts, for independent samples.
 
-Frames of one video, and videos of one person, are not: the interval that heeds them is
-`bootstrap.py`'s, and both are shown. Sources:
+Frames of one video and videos of one subject are dependent: `bootstrap` computes intervals over
+subjects, and both are reported. Sources:
 
   [CP]  Clopper and Pearson, The use of confidence or fiducial limits illustrated in the case of
         the binomial (Biometrika, 1934).
@@ -18,7 +18,7 @@ from flexfas_jax.evaluation.metrics import Count
 CONFIDENCE = 0.95
 # Fewer samples cannot show a rate of at most 10 %, even if no error is seen among them. Samples of
 # one subject are not independent: an interval over fewer subjects depends on each single one, and
-# says little however many samples they gave. These are the least that a figure is stated of.
+# says little, however many samples there are. A rate needs at least these numbers to be reported.
 MIN_SAMPLES = 29
 MIN_SUBJECTS = 10
 

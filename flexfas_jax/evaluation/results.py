@@ -29,12 +29,12 @@ def compute(
   """The metrics of some scores, with a threshold of its own for every subset.
 
   Args:
-    scores: what is judged.
+    scores: test scores.
     rule: how the thresholds are found, as in `thresholds.RULES`; None: as `resolve_rule`.
     dev: the scores of the development set, under the same subsets; a `fixed` rule needs none.
-    oracle: fit on the judged scores if `dev` is them or missing. Every subset's results then have
+    oracle: fit on the test scores if `dev` is them or missing. Every subset's results then have
       the key `ORACLE`, and everything made of them says so.
-    subsets: names of those to judge; all of them if None.
+    subsets: names of the subsets to evaluate; all if None.
 
   Returns:
     By subset: acer, apcer (pooled), bpcer, eer, auc, tpr@fpr=1e-2, 1e-3 and 1e-4, threshold,
@@ -63,7 +63,7 @@ def compute(
     if np.isnan(scores.scores[subset]).all():
       found[subset] = _not_served(scores, subset, of_kinds)
     else:
-      found[subset] = _judged(scores, subset, _threshold(rule, dev, subset), of_kinds)
+      found[subset] = _subset_metrics(scores, subset, _threshold(rule, dev, subset), of_kinds)
     if oracle:
       found[subset]['ORACLE'] = True
   return found
@@ -180,15 +180,15 @@ def development_scores(
   if not oracle and _are_one_list(dev, scores):
     raise StateError(
       f'{names[0]} and {names[1]} are the same list of samples: a threshold is never fitted on '
-      'what it judges (to see the best that it could be, ask for --oracle)'
+      'the test samples (--oracle allows it, and marks every output)'
     )
   for subset in scores.scores:
     pair = [x.scale_under(subset) for x in (dev, scores)]
     if not scales.compatible(*pair):
-      said = ' and '.join(scale or 'not stated' for scale in pair)
+      stated = ' and '.join(scale or 'not stated' for scale in pair)
       raise StateError(
-        f'{names[0]} and {names[1]} are on different scales ({said}): a threshold holds on its own '
-        'scale'
+        f'{names[0]} and {names[1]} are on different scales ({stated}): a threshold is valid on '
+        'its own scale'
       )
   weights = [x.header.get('weights_hash') for x in (dev, scores)]
   if all(weights) and weights[0] != weights[1]:
@@ -257,7 +257,7 @@ def _apart(species: metrics.Groups, home: metrics.Groups, attack: np.ndarray) ->
   return metrics.Groups(tuple(order), place[index])
 
 
-def _judged(scores, subset, threshold, of_kinds) -> dict[str, float]:
+def _subset_metrics(scores, subset, threshold, of_kinds) -> dict[str, float]:
   """One subset's metrics at a threshold."""
   score = scores.scores[subset]
   category, species = of_kinds
@@ -299,7 +299,7 @@ def accepted_by_kind(rates: metrics.ErrorRates) -> dict[str, metrics.Count]:
 
 def _not_served(scores, subset, of_kinds) -> dict[str, float]:
   """The same names, their rates undefined: nothing was decided, rightly or wrongly."""
-  values = _judged(scores, subset, math.inf, of_kinds)
+  values = _subset_metrics(scores, subset, math.inf, of_kinds)
   return {name: x if name.startswith('n_') else math.nan for name, x in values.items()}
 
 

@@ -1,7 +1,7 @@
 """Scores without ids: a CSV of numbers alone, its rows in the order of a list, as MM-FAS's are.
 
-Nothing in such a file says which sample a row is of. Only the number of rows can be checked, and
-whoever reads one takes the order on trust.
+Such a file does not identify its samples. Only the number of rows can be checked; the order is
+assumed to be that of the list.
 """
 
 from pathlib import Path

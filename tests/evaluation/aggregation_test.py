@@ -122,9 +122,9 @@ def test_notes_on_videos_without_subjects():
   assert aggregation.video_notes(dataclasses.replace(scores, subject=['s'] * 5)) == []
   assert aggregation.video_notes(dataclasses.replace(scores, video=blank)) == []
   (note,) = aggregation.video_notes(scores)
-  assert 'the folders in the ids tell 3 videos apart' in note
+  assert 'the folders in the ids identify 3 videos' in note
   plain = dataclasses.replace(scores, ids=list('abcde'), video=['1', '1', '2', '3', ''])
   assert aggregation.video_notes(plain, by_name=False) == []
   (note,) = aggregation.video_notes(plain)
-  assert 'the subjects of 4 samples are unknown, so that their 3 videos' in note
+  assert 'the subjects of 4 samples are unknown, so their 3 videos' in note
   assert note.startswith('the scores: ')

@@ -1,4 +1,4 @@
-"""What the page says of one test, as plain texts that the template puts in place."""
+"""The chapter of one test: all texts, tables and figures that the template inserts."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ class Row(NamedTuple):
   tail: tuple = ()
 
 
-class Judged(NamedTuple):
+class SampleList(NamedTuple):
   """One list of samples: the test's or the development set's."""
 
   role: str
@@ -57,7 +57,7 @@ class Chapter:
   sentences: list[str]
   n_sentences_left: int
   checklist: list[checklist.Check]
-  judged: list[Judged]
+  sample_lists: list[SampleList]
   notes: list[str]
   subsets: list[tuple[str, bool, list[Row]]]  # name, open, by metric
   figures: Figures
@@ -66,25 +66,25 @@ class Chapter:
   sensors: list[tuple[str, str, tuple]]
   groups: list
   mistakes: list
-  has_pictures: bool
+  has_images: bool
 
 
-def chapter(result: EvaluationResult, number: int, find_pictures=None) -> Chapter:
+def chapter(result: EvaluationResult, number: int, find_images=None) -> Chapter:
   """One test's chapter.
 
   Args:
     result: the test's.
     number: of the chapter, from 1: its anchors and ids have it in them.
-    find_pictures: as `page.write` has it.
+    find_images: as `page.write` has it.
   """
   best = best_informed(result)
   anchor, who = f'test-{number}', result.clusters
-  told = [sentence(c, formatting.digits_of(result)) for c in result.comparisons]
-  first = told
-  if len(told) > _SENTENCES:
+  sentences = [sentence(c, formatting.digits_of(result)) for c in result.comparisons]
+  first = sentences
+  if len(sentences) > _SENTENCES:
     of = [c for c in result.comparisons if c.b in best or c.a in best][:_SENTENCES]
     first = [sentence(c, formatting.digits_of(result)) for c in of]
-  shown = _pictures(result, find_pictures)
+  shown = _images(result, find_images)
   return Chapter(
     anchor=anchor,
     name=result.name,
@@ -96,9 +96,9 @@ def chapter(result: EvaluationResult, number: int, find_pictures=None) -> Chapte
     columns=[formatting.metric(name) for name in TABLE],
     table=[_row(result, subset) for subset in result.metrics],
     sentences=first,
-    n_sentences_left=len(told) - len(first),
+    n_sentences_left=len(sentences) - len(first),
     checklist=checklist.answer_all(result),
-    judged=_judged(result),
+    sample_lists=_sample_lists(result),
     notes=list(result.notes),
     subsets=[(formatting.display_name(s), s in best, _metrics(result, s)) for s in result.metrics],
     figures=figures(result, anchor),
@@ -117,7 +117,7 @@ def chapter(result: EvaluationResult, number: int, find_pictures=None) -> Chapte
       )
       for s, both in result.mistakes.items()
     ],
-    has_pictures=bool(shown),
+    has_images=bool(shown),
   )
 
 
@@ -163,7 +163,7 @@ def _headline(result: EvaluationResult, subset: str) -> Headline:
         rate = formatting.percent(large[name].rate, digits)
         limits['apcer_max'].insert(0, f'{rate} % of {name}, the largest of those with enough')
   else:
-    of = 'no PAI species is known' if formatting.class_sizes(result)[1] else 'no attack'
+    of = 'PAI species unknown' if formatting.class_sizes(result)[1] else 'no attack'
   rejected = cells['bpcer'].count
   rejected = f'{rejected} rejected' if rejected else 'no bona fide sample'
   return Headline(
@@ -282,23 +282,23 @@ def _comparison(comparison: Comparison, digits: int) -> Row:
   return Row(pair, cells, (verdict, formatting.p_value(comparison.p_holm), tests))
 
 
-def _judged(result: EvaluationResult) -> list[Judged]:
-  found = [_of_list('Test', result.scores)]
+def _sample_lists(result: EvaluationResult) -> list[SampleList]:
+  found = [_sample_list('Test', result.scores)]
   if result.oracle and result.dev is None:
     return found
   if result.dev is not None and thresholds.needs_dev(result.rule):
-    found.append(_of_list('Development, for thresholds', result.dev))
+    found.append(_sample_list('Development, for thresholds', result.dev))
   return found
 
 
-def _of_list(role: str, scores: score_files.Scores) -> Judged:
-  unknown = 'not known'
+def _sample_list(role: str, scores: score_files.Scores) -> SampleList:
+  unknown = 'unknown'
   header = scores.header
-  people = checklist.subjects_of(scores)
+  subjects = checklist.subjects_of(scores)
   videos = set(zip(scores.dataset.tolist(), scores.video.tolist(), strict=True))
   n_bona_fide = int((scores.label == 1).sum())
   config = header.get('config') or ''
-  return Judged(
+  return SampleList(
     role,
     [
       ('File', str(scores.path) if scores.path else unknown),
@@ -309,7 +309,7 @@ def _of_list(role: str, scores: score_files.Scores) -> Judged:
         'Samples',
         f'{scores.ids.size}: {n_bona_fide} bona fide, {scores.ids.size - n_bona_fide} attacks',
       ),
-      ('People', str(len(people)) if people else unknown),
+      ('Subjects', str(len(subjects)) if subjects else unknown),
       ('Videos', unknown if (scores.video == '').any() else str(len(videos))),
       ('Data sets', ', '.join(sorted(set(scores.dataset.tolist()) - {''})) or unknown),
     ],
@@ -349,7 +349,7 @@ def _groups(result: EvaluationResult) -> list:
   return list(found.items())
 
 
-def _pictures(result: EvaluationResult, find) -> Mapping[str, Sequence[thumbnails.Thumbnail]]:
+def _images(result: EvaluationResult, find) -> Mapping[str, Sequence[thumbnails.Thumbnail]]:
   if find is None:
     return {}
   ids = [m.id for both in result.mistakes.values() for some in both for m in some]

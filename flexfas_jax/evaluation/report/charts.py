@@ -53,7 +53,7 @@ def dots(
   axis: str,
   rows: dict[str, dict[str, Dot]],
 ) -> svg.Drawing | None:
-  """Rates as dots with intervals: thin over samples, thick over people.
+  """Rates as dots with intervals: thin over samples, thick over subjects.
 
   Args:
     result: whose subsets are drawn.
@@ -108,12 +108,12 @@ def dots(
           )
     svg.legend(figure, list(map(formatting.display_name, subsets)), 4, False)
 
-  told = '; '.join(
+  description = '; '.join(
     f'{row}: '
     + ', '.join(f'{formatting.display_name(s)} {_rate(dot, digits)}' for s, dot in of.items())
     for row, of in rows.items()
   )
-  return svg.draw(name, salt, title, f'{title}. {told}.', (1000, height), paint)
+  return svg.draw(name, salt, title, f'{title}. {description}.', (1000, height), paint)
 
 
 def _dot(axes, y: float, i: int, dot: Dot, name: str) -> None:
@@ -181,7 +181,7 @@ def matrix(result: EvaluationResult, salt: str) -> svg.Drawing | None:
       for j, subset in enumerate(subsets):
         _shade(axes, j * wide, y, wide, tall, result.estimates[subset][row], digits)
 
-  told = '; '.join(
+  description = '; '.join(
     f'{labels[row]}: '
     + ', '.join(
       f'{formatting.display_name(s)} {_short_rate(result.estimates[s][row], digits)}'
@@ -189,7 +189,7 @@ def matrix(result: EvaluationResult, salt: str) -> svg.Drawing | None:
     )
     for row in rows
   )
-  text = f'Error rates in percent by attack and subset. {told}.'
+  text = f'Error rates in percent by attack and subset. {description}.'
   return svg.draw('matrix', salt, 'Modalities and attacks', text, (width, height), paint)
 
 
@@ -226,7 +226,7 @@ def _short_rate(estimate: Estimate, digits: int) -> str:
 
 
 def sensor(result: EvaluationResult, added: SensorEffect, salt: str) -> svg.Drawing:
-  """What one more sensor mends and breaks, by attack."""
+  """The effect of one more sensor, by attack: fixed and new errors."""
   before, after = formatting.display_name(added.before), formatting.display_name(added.after)
   title = f'{before} \N{RIGHTWARDS ARROW} {after}'
   gains = [gain for gain in added.gains if gain.n]
@@ -244,7 +244,7 @@ def sensor(result: EvaluationResult, added: SensorEffect, salt: str) -> svg.Draw
     axes.spines['left'].set_visible(False)
     axes.grid(True, axis='x')
     axes.axvline(0, color=svg.MUTED, linewidth=1)
-    axes.set_xlabel('decided wrongly (%)')
+    axes.set_xlabel('errors (%)')
     figure.text(0, 1, svg.short(title, 60), va='top', weight='bold')
     for y, (gain, label) in enumerate(zip(gains, labels, strict=True)):
       beside = lambda text, x, ha, y=y, **how: axes.annotate(  # noqa: E731
@@ -271,12 +271,12 @@ def sensor(result: EvaluationResult, added: SensorEffect, salt: str) -> svg.Draw
         color=svg.MUTED, fontsize=11,
       )  # fmt: skip
 
-  told = '; '.join(
-    f'{g.kind}: {g.errors_before} of {g.n} wrong under {before}, of which {g.fixed} are mended, '
+  description = '; '.join(
+    f'{g.kind}: {g.errors_before} of {g.n} wrong under {before}, of which {g.fixed} are fixed, '
     f'and {g.regressed} new errors'
     if not g.insufficient_samples
     else f'{g.kind}: {formatting.too_small(Count(g.errors_before, g.n))}'
     for g in gains
   )
   size = (500, 26 + 42 + 27 * len(labels))
-  return svg.draw('sensor', salt, title, f'From {before} to {after}. {told}.', size, paint)
+  return svg.draw('sensor', salt, title, f'From {before} to {after}. {description}.', size, paint)

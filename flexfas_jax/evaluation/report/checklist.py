@@ -1,4 +1,4 @@
-"""What a laboratory asks of a test, and the answers that its scores give."""
+"""The checklist of a test laboratory, answered from the score files."""
 
 import math
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from flexfas_jax.evaluation.score_files import Scores
 
 OK, WARN, FAIL = 'ok', 'warn', 'fail'
 _SHOWN = 6  # names that an answer lists
-_FEW = 5  # people with an error, below which the bootstrap is too sure
+_FEW = 5  # subjects with an error, below which bootstrap intervals are too narrow
 
 
 class Check(NamedTuple):
@@ -35,13 +35,13 @@ def answer_all(result: EvaluationResult) -> list[Check]:
   """All questions, in the order in which they are asked."""
   return [
     _threshold(result),
-    _people_apart(result),
+    _disjoint_subjects(result),
     _scored(result),
     _classes(result),
     _species(result),
     _weights(result),
     _polarity(result),
-    _people_known(result),
+    _intervals(result),
   ]
 
 
@@ -53,33 +53,32 @@ def subjects_of(scores: Scores) -> set[str] | None:
 
 
 def _threshold(result) -> Check:
-  question = 'Threshold fitted on other samples than it judges'
+  question = 'Threshold independent of the test samples'
   if result.oracle:
     return Check(
       FAIL,
       question,
-      'ORACLE: fitted on the samples that it judges. The rates are the best that could be, not '
-      'what a user of the system will see',
+      'ORACLE: fitted on the test samples. The rates do not estimate the performance in operation',
     )
   if not thresholds.needs_dev(result.rule):
     return Check(OK, question, f'fixed in advance ({result.rule})')
   dev = result.dev
   both = np.intersect1d(dev.ids, result.scores.ids).size
   if both:
-    return Check(FAIL, question, f'{both} of the samples that it judges are among those')
+    return Check(FAIL, question, f'fitted on {both} of the test samples')
   return Check(OK, question, f'{result.rule}, on {dev.ids.size} other samples ({_path(dev)})')
 
 
-def _people_apart(result) -> Check:
-  question = 'People of development and test apart'
+def _disjoint_subjects(result) -> Check:
+  question = 'Disjoint subjects in development and test'
   if result.dev is None or not thresholds.needs_dev(result.rule):
-    return Check(WARN, question, 'not known: there are no development scores')
+    return Check(WARN, question, 'unknown: there are no development scores')
   dev, test = subjects_of(result.dev), subjects_of(result.scores)
   if dev is None or test is None:
-    return Check(WARN, question, 'not known: there are samples whose person is not told')
+    return Check(WARN, question, 'unknown: some samples have no subject')
   if both := sorted(dev & test):
-    return Check(FAIL, question, f'{len(both)} people are in both: {_some(both)}')
-  return Check(OK, question, f'{len(dev)} and {len(test)} people, none in both')
+    return Check(FAIL, question, f'{len(both)} subjects are in both: {_some(both)}')
+  return Check(OK, question, f'{len(dev)} and {len(test)} subjects, none in both')
 
 
 def _scored(result) -> Check:
@@ -100,7 +99,9 @@ def _scored(result) -> Check:
       )
   n = result.scores.label.size
   counted = (
-    '; what has no score counts as not accepted' if sign != OK and 'without' in str(parts) else ''
+    '; samples without a score count as not accepted'
+    if sign != OK and 'without' in str(parts)
+    else ''
   )
   return Check(sign, question, '; '.join(parts) + counted if parts else f'all {n}')
 
@@ -110,7 +111,7 @@ def _classes(result) -> Check:
   n_bona_fide, n_attack = formatting.class_sizes(result)
   counts = f'{n_bona_fide} bona fide samples, {n_attack} attacks'
   if not (n_bona_fide and n_attack):
-    return Check(FAIL, question, f'{counts}: what needs both is undefined')
+    return Check(FAIL, question, f'{counts}: metrics that need both are undefined')
   units, bona_fide = sufficiency.Units(result.scores), result.scores.label == 1
   few = units.insufficient_samples(bona_fide) or units.insufficient_samples(~bona_fide)
   return Check(WARN if few else OK, question, f'{counts}{": n too small" if few else ""}')
@@ -122,13 +123,15 @@ def _species(result) -> Check:
   kinds, attack = species or category, result.scores.label == 0
   if not kinds:
     return Check(
-      WARN, question, 'no species is known: the maximum that ISO/IEC 30107-3 asks for is undefined'
+      WARN,
+      question,
+      'PAI species unknown: the maximum APCER required by ISO/IEC 30107-3 is undefined',
     )
   n = np.bincount(kinds.index[attack], minlength=len(kinds.names)).tolist()
   of = {name or metrics.UNKNOWN: k for name, k in zip(kinds.names, n, strict=True) if k}
-  notes = [] if species else ['categories only: no species is known']
+  notes = [] if species else ['categories only: PAI species unknown']
   if unknown := of.get(metrics.UNKNOWN):
-    notes.append(f'{unknown} attacks are of no known species')
+    notes.append(f'{unknown} attacks have no species')
   units = sufficiency.Units(result.scores)
   small = [
     f'{name or metrics.UNKNOWN} ({k})'
@@ -152,9 +155,9 @@ def _weights(result) -> Check:
     if mine != others:
       return Check(FAIL, question, f'{others} and {mine}')
     return Check(
-      OK, question, f'{mine[:16]}{" (there are no others)" if dev is not result.dev else ""}'
+      OK, question, f'{mine[:16]}{" (no development scores)" if dev is not result.dev else ""}'
     )
-  return Check(WARN, question, 'not known: a header without the hash of the weights')
+  return Check(WARN, question, 'unknown: a header does not state the hash of the weights')
 
 
 def _polarity(result) -> Check:
@@ -162,23 +165,25 @@ def _polarity(result) -> Check:
   found = {formatting.display_name(s): result.metrics[s]['auc'] for s in result.served}
   found = {name: auc for name, auc in found.items() if not math.isnan(auc)}
   if not found:
-    return Check(WARN, question, 'not known: the AUC is undefined')
+    return Check(WARN, question, 'unknown: the AUC is undefined')
   name = min(found, key=found.get)
   answer = f'the lowest AUC is {formatting.percent(found[name])} % ({name})'
   if found[name] < 0.3:
-    return Check(FAIL, question, f'{answer}: are the scores the wrong way round?')
+    return Check(FAIL, question, f'{answer}: is the polarity of the scores inverted?')
   return Check(OK if found[name] > 0.5 else WARN, question, answer)
 
 
-def _people_known(result) -> Check:
-  question = 'Intervals heed who the samples are of'
+def _intervals(result) -> Check:
+  question = 'Confidence intervals over subjects'
   who = result.clusters
   if who is None:
-    return Check(WARN, question, 'no bootstrap was made: intervals take samples for independent')
+    return Check(WARN, question, 'no bootstrap: intervals assume independent samples')
   if who.unit != 'subjects':
-    instead = 'videos are drawn' if who.unit == 'videos' else 'samples are drawn as if independent'
-    return Check(WARN, question, f'people are not known: {instead} ({who.n})')
-  answer = f'{who.n} people drawn {who.draws} times'
+    instead = (
+      'videos are resampled' if who.unit == 'videos' else 'samples are resampled as if independent'
+    )
+    return Check(WARN, question, f'subjects unknown: {instead} ({who.n})')
+  answer = f'{who.n} subjects, {who.draws} replicates'
   few = []
   for subset in result.served:
     score, label = result.scores.scores[subset], result.scores.label
@@ -190,7 +195,9 @@ def _people_known(result) -> Check:
         few.append(f'{rate} of {formatting.display_name(subset)} ({n})')
   if few:
     return Check(
-      WARN, question, f'{answer}; too sure where fewer than {_FEW} have an error: {_some(few)}'
+      WARN,
+      question,
+      f'{answer}; too narrow where fewer than {_FEW} subjects have an error: {_some(few)}',
     )
   return Check(OK, question, answer)
 

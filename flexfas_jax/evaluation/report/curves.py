@@ -90,13 +90,13 @@ def det(result: EvaluationResult, points: Mapping[str, metrics.Curve], salt: str
     axes.set_ylabel('BPCER (%)')
 
   rate = lambda s, name: formatting.rate(result, s, name, digits)  # noqa: E731
-  told = '; '.join(
+  description = '; '.join(
     f'{formatting.display_name(s)}: BPCER {rate(s, "bpcer@apcer=1%")} at APCER 1 %, '
     f'{rate(s, "bpcer@apcer=10%")} at APCER 10 %, EER {rate(s, "eer")}; at its threshold APCER '
     f'{rate(s, "apcer")}, BPCER {rate(s, "bpcer")}'
     for s in points
   )
-  text = f'DET curves on probit axes. {told}.'
+  text = f'DET curves on probit axes. {description}.'
   return svg.draw('det', salt, 'DET curves', text, (500, 450 + top), paint)
 
 
@@ -138,13 +138,13 @@ def roc(result: EvaluationResult, points: Mapping[str, metrics.Curve], salt: str
     axes.set_ylabel('TPR: 1 \N{MINUS SIGN} BPCER')
 
   rate = lambda s, name: formatting.rate(result, s, name, digits)  # noqa: E731
-  told = '; '.join(
+  description = '; '.join(
     f'{formatting.display_name(s)}: TPR '
     + ', '.join(f'{rate(s, f"tpr@fpr={fpr}")} at FPR {fpr}' for fpr in ('1e-2', '1e-3'))
     + f', AUC {rate(s, "auc")}'
     for s in points
   )
-  text = f'ROC curves with a logarithmic FPR axis. {told}.'
+  text = f'ROC curves with a logarithmic FPR axis. {description}.'
   return svg.draw('roc', salt, 'ROC curves', text, (500, 450 + top), paint)
 
 
@@ -203,20 +203,20 @@ def histogram(result: EvaluationResult, subset: str, salt: str) -> svg.Drawing:
     figure.text(0, 1, svg.short(formatting.display_name(subset), 32), va='top', weight='bold')
 
   quartiles = lambda of: ' to '.join(f'{q:.3g}' for q in np.quantile(of, (0.25, 0.75)))  # noqa: E731
-  told = [f'Scores under {formatting.display_name(subset)}, divided at {threshold:.4g}.']
+  description = [f'Scores under {formatting.display_name(subset)}, divided at {threshold:.4g}.']
   for what, of, wrong in (('bona fide samples', real, 'rejected'), ('attacks', ~real, 'accepted')):
     if of.any():
       n = int((of & (accepted != real)).sum())
-      told.append(
+      description.append(
         f'Of {int(of.sum())} {what} with a score half have {quartiles(known[of])}; {n} are {wrong}.'
       )
   if not scored.all():
-    told.append(f'{int((~scored).sum())} samples have no score.')
+    description.append(f'{int((~scored).sum())} samples have no score.')
   return svg.draw(
     'histogram',
     salt,
     f'Scores under {formatting.display_name(subset)}',
-    ' '.join(told),
+    ' '.join(description),
     (500, 270),
     paint,
   )

@@ -1,4 +1,4 @@
-"""The pictures of samples, for a report: found below a root by their ids or by named paths."""
+"""The images of samples, for a report: found below a root by their ids or by named paths."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ ImageFinder = Callable[[str, Sequence[str]], dict[str, dict[str, bytes]]]
 
 
 def make_image_finder(root: Path, columns: Mapping[str, Mapping[str, str]]) -> ImageFinder:
-  """A function that reads pictures: (name of the test, ids) -> {id: {modality: encoded bytes}}.
+  """A function that reads images: (name of the test, ids) -> {id: {modality: encoded bytes}}.
 
   Args:
     root: what all paths are below; what leaves it is not read.

@@ -1,6 +1,6 @@
 """The report: one HTML file that opens from disk, anywhere, without a network and without scripts.
 
-All that comes from files (ids, names of species and subsets, remarks, configs) is escaped, and
+All that comes from files (ids, names of species and subsets, notes, configs) is escaped, and
 characters that act instead of being seen are replaced; a policy in the page forbids whatever a
 browser could load or run all the same.
 """
@@ -18,7 +18,7 @@ from flexfas_jax.evaluation.report import formatting
 from flexfas_jax.evaluation.report.chapter import chapter
 from flexfas_jax.files import write_text
 
-Pictures = Callable[[str, Sequence[str]], Mapping[str, Mapping[str, bytes]]]
+ImageFinder = Callable[[str, Sequence[str]], Mapping[str, Mapping[str, bytes]]]
 
 _FOLDER = Path(__file__).parent
 
@@ -27,7 +27,7 @@ def write(
   path,
   evaluations: Sequence[EvaluationResult],
   title: str,
-  pictures: Pictures | None = None,
+  images: ImageFinder | None = None,
   notes: Sequence[str] = (),
 ) -> None:
   """Writes the report of some tests, whole or not at all.
@@ -36,17 +36,17 @@ def write(
     path: of the HTML file, in a folder that exists.
     evaluations: of each test, a chapter each, in this order.
     title: of the report.
-    pictures: gives pictures of the worst mistakes: called with a test's name and ids, it returns
+    images: gives images of the worst mistakes: called with a test's name and ids, it returns
       {id: {modality: encoded JPEG or PNG}} of those that it has.
-    notes: what the reader is to be told of all tests.
+    notes: what the reader must know about all tests.
   """
-  write_text(Path(path), html(evaluations, title, pictures, notes))
+  write_text(Path(path), html(evaluations, title, images, notes))
 
 
 def html(
   evaluations: Sequence[EvaluationResult],
   title: str,
-  pictures: Pictures | None = None,
+  images: ImageFinder | None = None,
   notes: Sequence[str] = (),
 ) -> str:
   """The report as text; equal evaluations give equal text. Arguments as in `write`."""
@@ -66,7 +66,7 @@ def html(
   return environment.get_template('page.html.jinja').render(
     title=title,
     notes=notes,
-    chapters=[chapter(result, i, pictures) for i, result in enumerate(evaluations, 1)],
+    chapters=[chapter(result, i, images) for i, result in enumerate(evaluations, 1)],
     style=Markup((_FOLDER / 'style.css').read_text(encoding='utf-8')),
     version=flexfas_jax.__version__,
     min_samples=intervals.MIN_SAMPLES,

@@ -1,4 +1,4 @@
-"""Pictures of mistakes, small and in the page itself."""
+"""ImageFinder of mistakes, small and in the page itself."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -13,44 +13,44 @@ _QUALITY = 80
 
 
 class Thumbnail(NamedTuple):
-  """One modality's picture of a sample."""
+  """One modality's image of a sample."""
 
   modality: str
-  url: str  # a data: URI; '' where the picture cannot be read
+  url: str  # a data: URI; '' where the image cannot be read
 
 
-def thumbnails(pictures: Mapping[str, bytes]) -> Sequence[Thumbnail]:
-  """Pictures as they are shown.
+def thumbnails(images: Mapping[str, bytes]) -> Sequence[Thumbnail]:
+  """ImageFinder as they are shown.
 
   Args:
-    pictures: an encoded picture by modality.
+    images: an encoded image by modality.
 
   Returns:
     A `Thumbnail` each, in the same order.
   """
-  return [Thumbnail(name, _url(encoded)) for name, encoded in pictures.items()]
+  return [Thumbnail(name, _url(encoded)) for name, encoded in images.items()]
 
 
 def _url(encoded: bytes) -> str:
-  import cv2  # not needed where no picture is given
+  import cv2  # not needed where no image is given
 
   if not _within_limits(encoded):
     return ''
   try:
-    picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    if picture is None:
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
       return ''
-    scale = SIDE / max(picture.shape[:2])
+    scale = SIDE / max(image.shape[:2])
     if scale < 1:
-      size = [max(1, round(scale * side)) for side in picture.shape[1::-1]]
-      picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    if picture.dtype != np.uint8:  # depth of 16 bits: from black to the farthest
-      picture = picture.astype(np.float64) * (255 / max(float(picture.max()), 1.0))
-      picture = picture.clip(0, 255).astype(np.uint8)
-    if picture.ndim == 3 and picture.shape[2] == 4:
-      picture = picture[..., :3]
-    ok, small = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-  except cv2.error:  # what is not a picture, or too large to be one
+      size = [max(1, round(scale * side)) for side in image.shape[1::-1]]
+      image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    if image.dtype != np.uint8:  # depth of 16 bits: from black to the farthest
+      image = image.astype(np.float64) * (255 / max(float(image.max()), 1.0))
+      image = image.clip(0, 255).astype(np.uint8)
+    if image.ndim == 3 and image.shape[2] == 4:
+      image = image[..., :3]
+    ok, small = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+  except cv2.error:  # what is not a image, or too large to be one
     return ''
   return 'data:image/jpeg;base64,' + base64.b64encode(small).decode() if ok else ''
 

@@ -125,13 +125,20 @@ def test_says_in_this_order_what_is_asked(text):
     id_ for id_ in Tree(text).ids if re.fullmatch(r'verdict|test-1[-a-z]*|definitions', id_)
   ]
   assert [id_ for id_ in sections if not re.search('-(h|title|desc)$', id_)] == [
-    *('verdict', 'test-1', 'test-1-judged', 'test-1-rates', 'test-1-figures', 'test-1-comparisons'),
+    *(
+      'verdict',
+      'test-1',
+      'test-1-samples',
+      'test-1-rates',
+      'test-1-figures',
+      'test-1-comparisons',
+    ),
     *('test-1-sensors', 'test-1-groups', 'test-1-mistakes', 'definitions'),
   ]
   words_ = seen(text)
   for part in (
-    *('Compared', 'What a laboratory asks', 'Made for the test.', 'McNemar', 'mended'),
-    *('every rate, with its 95 % intervals', 'Gaps by ethnicity', 'It takes thresholds'),
+    *('Comparisons', 'Laboratory checklist', 'Made for the test.', 'McNemar', 'fixed'),
+    *('all rates with 95 % intervals', 'Gaps by ethnicity', 'The threshold is fixed'),
   ):
     assert part in words_
 
@@ -219,7 +226,7 @@ def test_several_tests_and_oracle(tmp_path, full, no_figures):
   assert text.count('class="oracle"') == 2  # with the verdict and at the chapter's head
   assert text.index('class="oracle"') > text.index('verdict-2-h')
   assert list(tmp_path.iterdir()) == [path]
-  found = checked(other)['Threshold fitted on other samples than it judges']
+  found = checked(other)['Threshold independent of the test samples']
   assert found.sign == checklist.FAIL and 'ORACLE' in found.answer
 
 
@@ -250,7 +257,7 @@ def test_a_subset_that_is_not_served(no_figures):
   assert check.sign == checklist.WARN and 'rgb: 1 without' in check.answer
   for scores in made.scores.values():
     scores[:] = math.nan
-  assert 'nothing was decided' in seen(page.html([judged(made)], 'Nothing'))
+  assert 'there are no decisions' in seen(page.html([judged(made)], 'Nothing'))
 
 
 def test_too_few_samples_show_no_rate(monkeypatch):
@@ -310,14 +317,14 @@ def test_pictures_are_small_and_in_the_page(full, no_figures):
 def test_checks_see_what_is_wrong():
   made, dev = make(1), make(2, 16)
   found = checked(judged(made, rule='dev_eer', dev=dev))
-  assert found['People of development and test apart'].sign == checklist.OK
+  assert found['Disjoint subjects in development and test'].sign == checklist.OK
   assert found['Development and test scored by the same weights'].sign == checklist.WARN
   leak = dataclasses.replace(dev, subject=np.where(dev.subject == '2-0', '1-0', dev.subject))
   known = {'weights_hash': 'abc'}
   made = dataclasses.replace(made, header=known)
   found = checked(judged(made, rule='dev_eer', dev=dataclasses.replace(leak, header=known)))
-  assert found['People of development and test apart'] == (
-    checklist.FAIL, 'People of development and test apart', '1 people are in both: made/1-0'
+  assert found['Disjoint subjects in development and test'] == (
+    checklist.FAIL, 'Disjoint subjects in development and test', '1 subjects are in both: made/1-0'
   )  # fmt: skip
   assert found['Development and test scored by the same weights'].sign == checklist.OK
   nobody = dataclasses.replace(
@@ -326,7 +333,7 @@ def test_checks_see_what_is_wrong():
   turned = dataclasses.replace(nobody, scores={'rgb+depth+ir': 1 - made.scores['rgb+depth+ir']})
   found = checked(judged(turned))
   assert found['A high score means bona fide'].sign == checklist.FAIL
-  assert found['Intervals heed who the samples are of'].sign == checklist.WARN
+  assert found['Confidence intervals over subjects'].sign == checklist.WARN
   assert found['Enough samples of every PAI species'].sign == checklist.WARN
 
 
