@@ -11,7 +11,7 @@ from flexfas_jax.errors import ConfigError
 
 with errors.required_imports(__name__):
   from flexfas_jax import predict
-  from flexfas_jax.prediction.page import answers, server
+  from flexfas_jax.prediction.page import backend, server
 
 _DESCRIPTION = """\
 Serves a web page on this computer (127.0.0.1). Drop images of a face (RGB, depth, infrared) or use
@@ -57,8 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     '--request_timeout',
     metavar='S',
     type=float,
-    default=server.PATIENCE,
-    help=f'seconds for a request to arrive, and for its turn; default: {server.PATIENCE:g}',
+    default=server.REQUEST_TIMEOUT,
+    help=f'seconds for a request to arrive, and for its turn; default: {server.REQUEST_TIMEOUT:g}',
   )
   return parser
 
@@ -72,7 +72,7 @@ def _serve(args: argparse.Namespace) -> None:
     raise ConfigError(f'--request_timeout={args.request_timeout:g}: expected up to 3600 seconds')
   predictor = predict.load(args)
   predictor.warm_up()
-  made = server.make(answers.Answers(predictor), args.port, args.request_timeout, args.debug)
+  made = server.make_server(backend.Backend(predictor), args.port, args.request_timeout, args.debug)
   with made as serving:
     # A handler, not KeyboardInterrupt: a shell ignores Ctrl-C for commands in the background, and
     # the exception could be raised in code that swallows it.

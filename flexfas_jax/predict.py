@@ -21,7 +21,7 @@ with errors.required_imports(__name__):
     Decision,
     Predictor,
     folders,
-    formats,
+    model_loader,
     samples,
     score_table,
     sensor_names,
@@ -157,10 +157,16 @@ def _parser() -> argparse.ArgumentParser:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
   """Adds the bundle and the choice of a model in it, for `predict` and `demo`."""
   add = parser.add_argument_group('model').add_argument
-  order = ', '.join(formats.RUNTIMES)
+  order = ', '.join(model_loader.RUNTIMES)
   add('bundle', metavar='BUNDLE', type=Path, help='folder that `flexfas export` made')
-  add('--format', choices=formats.ALL, help=f'default: the first of {order} that is installed')
-  add('--precision', choices=formats.PRECISIONS, default='float32', help='default: %(default)s')
+  add(
+    '--format',
+    choices=model_loader.FORMATS,
+    help=f'default: the first of {order} that is installed',
+  )
+  add(
+    '--precision', choices=model_loader.PRECISIONS, default='float32', help='default: %(default)s'
+  )
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
@@ -311,8 +317,8 @@ def _check_source(args: argparse.Namespace, images: dict[str, Path]) -> None:
 def _with_sensors(paths: Sequence[str]) -> str:
   """Options for unnamed images, by the sensors in their names, else in the order of modalities."""
   try:
-    names = [sensor_names.of_path(Path(path).as_posix()).modality for path in paths]
-  except sensor_names.Unclear:
+    names = [sensor_names.find_sensor(Path(path).as_posix()).modality for path in paths]
+  except sensor_names.UnclearName:
     names = []
   if len(set(names)) < len(paths):
     names = schema.MODALITIES
@@ -413,12 +419,12 @@ def _read_samples(
 
     source = sources.open_source(args.data, args.data_dir)
     examples = (source[i] for i in range(len(source)))
-    return samples.of_examples(examples, predictor.modalities), len(source), []
+    return samples.from_examples(examples, predictor.modalities), len(source), []
   if args.folder:
-    listing = folders.of_folder(args.folder, args.on_bad)
+    listing = folders.read_folder(args.folder, args.on_bad)
   else:
     labels = label_mapping.parse(args.labels) if args.labels is not None else None
-    listing = samples.of_manifest(args.manifest, args.root, labels, args.on_bad)
+    listing = samples.read_manifest(args.manifest, args.root, labels, args.on_bad)
     if args.crop in ('box', 'landmarks') and not any(sample.box for sample in listing.samples):
       raise ConfigError(f'--crop={args.crop}: {args.manifest} has no columns for it')
     if args.max_skew is not None and not any(sample.times for sample in listing.samples):
@@ -435,7 +441,7 @@ def _predict_many(
   bad: list[Finding],
   args: argparse.Namespace,
 ) -> None:
-  table = score_table.make(
+  table = score_table.score_samples(
     predictor,
     show_progress(dataset, n, 'samples', transient=True),
     args.max_skew,
@@ -460,14 +466,14 @@ def _predict_many(
   _raise_nan(table)
 
 
-def _print_json(table: score_table.Table) -> None:
+def _print_json(table: score_table.ScoreTable) -> None:
   for sample, decision in zip(table.samples, table.decisions, strict=True):
     fields = decision.as_json()
     del fields['seconds']  # samples are computed in batches
     print(json.dumps({'id': sample.id, **fields}))
 
 
-def _print_summary(table: score_table.Table, out: Path | None, file) -> None:
+def _print_summary(table: score_table.ScoreTable, out: Path | None, file) -> None:
   counts = collections.Counter(decision.outcome for decision in table.decisions)
   summary = ', '.join(f'{counts[name]} {name}' for name in ('bona_fide', 'attack', 'fta'))
   if unusable := sum(bool(decision.unusable) for decision in table.decisions):
@@ -497,7 +503,7 @@ def _report_skipped(bad: list[Finding], n: int, out: Path | None) -> None:
     )
 
 
-def _raise_faults(table: score_table.Table) -> None:
+def _raise_faults(table: score_table.ScoreTable) -> None:
   """Raises DataError if samples have bad images; the decisions of the others are printed."""
   if table.faults:
     texts = [f'{sample.id}: {text}' for sample, text in table.faults]
@@ -507,7 +513,7 @@ def _raise_faults(table: score_table.Table) -> None:
     )
 
 
-def _raise_nan(table: score_table.Table) -> None:
+def _raise_nan(table: score_table.ScoreTable) -> None:
   """Raises StateError if the model computed no finite score."""
   for subset, nan in table.nan.items():
     if nan.any():

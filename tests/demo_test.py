@@ -19,7 +19,7 @@ import pytest
 from flexfas_jax import demo
 from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.prediction import Predictor
-from flexfas_jax.prediction.page import answers, server
+from flexfas_jax.prediction.page import backend, server
 from tests import browser
 from tests.prediction import bundles
 
@@ -48,7 +48,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def serving(bundle):
-  made = server.make(answers.Answers(Predictor.load(bundle)), 0)
+  made = server.make_server(backend.Backend(Predictor.load(bundle)), 0)
   thread = threading.Thread(target=made.serve_forever)
   thread.start()
   yield made
@@ -71,7 +71,7 @@ def ask(serving, method, path, body=None, **headers):
 def decide(serving, pictures, **headers):
   coded = {m: base64.b64encode(content).decode() for m, content in pictures.items()}
   headers = {'Content_Type': 'application/json'} | headers
-  status, _, content = ask(serving, 'POST', '/decide', json.dumps({'pictures': coded}), **headers)
+  status, _, content = ask(serving, 'POST', '/decide', json.dumps({'images': coded}), **headers)
   return status, json.loads(content)
 
 
@@ -86,7 +86,7 @@ def test_every_subset_is_answered_as_the_predictor_decides(serving, bundle):
     assert one['decision'] == expected.outcome
   assert found['decision']['score'] == found['subsets']['rgb+depth+ir']['score']
   # What the model saw is shown.
-  encoded = base64.b64decode(found['seen']['rgb'].partition(',')[2])
+  encoded = base64.b64decode(found['inputs']['rgb'].partition(',')[2])
   seen = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
   arrays = predictor.acquire(pictures).arrays
   np.testing.assert_allclose(seen, arrays['rgb'] * 128 + 127.5, atol=0.51)
@@ -127,7 +127,7 @@ def test_what_is_no_picture_is_told(serving):
     status, found = decide(serving, pictures)
     assert status == 400 and says in found['error']
   asked = {'Content_Type': 'application/json'}
-  for body in ('{', '[]', '{"pictures": {"rgb": 3}}', '{"pictures": {"rgb": "?"}}'):
+  for body in ('{', '[]', '{"images": {"rgb": 3}}', '{"images": {"rgb": "?"}}'):
     status, _, content = ask(serving, 'POST', '/decide', body, **asked)
     assert status == 400 and 'error' in json.loads(content), body
 
@@ -147,7 +147,7 @@ def test_who_may_ask(serving):
 def test_what_is_too_large_is_not_read(serving):
   headers = {'Content_Type': 'application/json', 'Content_Length': str(server.LARGEST + 1)}
   status, _, content = ask(serving, 'POST', '/decide', None, **headers)
-  assert status == 413 and 'too large' in json.loads(content)['error']
+  assert status == 413 and 'at most 48 MB' in json.loads(content)['error']
   headers['Content_Length'] = '-1'
   assert ask(serving, 'POST', '/decide', None, **headers)[0] == 400
 
@@ -168,7 +168,7 @@ def test_samples_are_proven(serving, bundle):
   path.write_bytes(content[:-1] + b'x')
   status, _, found = ask(serving, 'GET', '/samples/0_rgb.png')
   path.write_bytes(content)
-  assert status == 500 and b'is not what was exported' in found
+  assert status == 500 and b'is not the exported file' in found
 
 
 def test_the_page_is_one_file_that_asks_nobody(serving):
@@ -181,8 +181,8 @@ def test_the_page_is_one_file_that_asks_nobody(serving):
 
 
 def test_a_port_that_is_taken(serving, bundle):
-  with pytest.raises(ConfigError, match='--port=0 takes one that is free'):
-    server.make(answers.Answers(Predictor.load(bundle)), serving.server_port)
+  with pytest.raises(ConfigError, match='--port=0 takes a free one'):
+    server.make_server(backend.Backend(Predictor.load(bundle)), serving.server_port)
 
 
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
@@ -209,9 +209,9 @@ def test_the_command(bundle, how):
 
 def test_what_cannot_be_served(bundle, capsys):
   for args, code, says in (
-    ([bundle / 'absent'], 4, 'is no bundle'),
-    ([bundle, '--crop=box'], 2, 'no way to tell where the face is'),
-    ([bundle, '--port=70000'], 2, 'is none'),
+    ([bundle / 'absent'], 4, 'is not a bundle'),
+    ([bundle, '--crop=box'], 2, 'use --crop=yunet'),
+    ([bundle, '--port=70000'], 2, 'is not a port'),
   ):
     assert demo.main([str(arg) for arg in args]) == code
     assert says in capsys.readouterr().err
@@ -225,7 +225,7 @@ def test_a_model_that_fails_is_not_served(bundle, capsys, monkeypatch):
     raise AssertionError('it is served')
 
   monkeypatch.setattr(Predictor, 'scores', fails)
-  monkeypatch.setattr(server, 'make', serve)
+  monkeypatch.setattr(server, 'make_server', serve)
   assert demo.main([str(bundle), '--port=0']) == 4
   assert 'the model fails' in capsys.readouterr().err
 
@@ -245,7 +245,7 @@ def test_in_a_browser(serving, tmp_path):
   with browser.Browser(tmp_path / 'browser', *fake) as page:
     page.look(1280, 900)
     page.open(f'http://127.0.0.1:{serving.server_port}/')
-    assert page.run(word) == 'Waiting for a picture'
+    assert page.run(word) == 'Waiting for an image'
 
     # A sample by one click; names are text, whatever is in them.
     page.run('document.querySelector("#chips button").click()')
@@ -281,7 +281,7 @@ def test_in_a_browser(serving, tmp_path):
     (tmp_path / 'own.png').write_bytes(bundles.png(bundles.picture(9, 0.3, channels=3)))
     (tmp_path / 'bad.png').write_bytes(b'<html>')
     page.run('document.querySelectorAll(".buttons button:first-child").forEach(b => b.click())')
-    page.until(f'{word} == "Waiting for a picture"')
+    page.until(f'{word} == "Waiting for an image"')
     page.choose('#sensor-rgb input[type=file]', tmp_path / 'own.png')
     page.until(f'{rows} == 1 && {word} == "Bona fide"')
     page.choose('#sensor-ir input[type=file]', tmp_path / 'bad.png')
@@ -322,7 +322,7 @@ def test_no_verdict_outlives_its_input(serving, tmp_path):
     'document.getElementById("word").textContent, document.getElementById("score").textContent, '
     'document.querySelectorAll("#rows tr").length * !document.getElementById("compare").hidden]'
   )
-  nothing = ['none', 'Looking…', '–', 0]
+  nothing = ['none', 'Deciding…', '–', 0]
   failed = ['fta', 'No decision', '–', 0]
   accepted = f'{verdict}.slice(0, 2).join() == "bona_fide,Bona fide"'
   chip = 'document.querySelectorAll("#chips button")[{}].click()'
@@ -422,8 +422,8 @@ def test_a_sensor_that_may_be_absent(serving, tmp_path):
     page.until(f'{word} == "Bona fide"')
     page.choose('#sensor-ir input[type=file]', tmp_path / 'dark.png')
     page.until(f'{word} == "No decision"')
-    assert 'ir is given and unusable' in page.run('document.getElementById("reasons").textContent')
-    saying = page.run('document.getElementById("saying").textContent')
+    assert 'ir is given but unusable' in page.run('document.getElementById("reasons").textContent')
+    saying = page.run('document.getElementById("explanation").textContent')
     assert 'not accepted. Capture Infrared again, or decide without.' in saying
     assert page.run('document.getElementById("compare").hidden')
     assert page.run('document.querySelector("#sensor-ir").classList.contains("off")')

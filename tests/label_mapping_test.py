@@ -93,7 +93,7 @@ def test_lists_manifests_and_bare_lists_refuse_alike(tmp_path, capsys):
   with pytest.raises(DataError, match="row 3: unknown label '1'"):
     list(lists.read(CASES / 'list.csv', half))
   with pytest.raises(DataError, match="row 3: unknown label '1'"):
-    samples.of_manifest(CASES / 'list.csv', labels=half)
+    samples.read_manifest(CASES / 'list.csv', labels=half)
   with pytest.raises(DataError, match="row 3: unknown label '1'"):
     scores_without_ids.read_list(CASES / 'list.csv', score_files.Dialect(labels=half))
   assert lint.main([str(CASES / 'list.csv'), '--labels=0=bona_fide']) == 3

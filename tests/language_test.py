@@ -16,7 +16,12 @@ CLEAN = (
   *('README.md', 'CHANGELOG.md', 'docs'),
   'data/*/README.md',
   'data/rendered_faces',
+  'flexfas_jax/__main__.py',
+  'flexfas_jax/command_line.py',
+  'flexfas_jax/demo.py',
   'flexfas_jax/images',
+  'flexfas_jax/predict.py',
+  'flexfas_jax/prediction',
   'flexfas_jax/prepare.py',
   'flexfas_jax/schema.py',
 )
@@ -52,6 +57,8 @@ EXCEPTIONS = (
   ('', 'broken_pipe', "named as Python's BrokenPipeError"),
   ('', 'broken pipe', 'the term of POSIX'),
   ('', '.tell()', "Python's method of files"),
+  ('^flexfas_jax/prediction/card', "'remarks'", 'the key of `notes` in earlier bundles'),
+  ('^flexfas_jax/prediction/card', '`remarks`', 'the key of `notes` in earlier bundles'),
   ('^data/manifest/README', '`picture`', 'a value of --option video'),
   ('^data/manifest/README', 'video=picture', 'a value of --option video'),
 )

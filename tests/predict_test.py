@@ -135,7 +135,7 @@ def test_one_sample(bundle, files, capsys):
     (['--rgb=rgb.png', '--times=rgb=1,now=1', '--max_age=nan'], 2, 'max_age is nan'),
     (['--rgb=rgb.png', '--times=rgb=1,clock=1', '--max_skew=1'], 2, "a time of 'clock'"),
     (['--rgb=rgb.png', '--times=', '--max_skew=1'], 2, 'expected numbers'),
-    (['--rgb=rgb.png', '--times=rgb=1,now=100'], 2, 'times do nothing without'),
+    (['--rgb=rgb.png', '--times=rgb=1,now=100'], 2, 'times have no effect without'),
     (['--rgb=rgb.png', '--crop=box'], 2, '--crop=box requires the box: --box'),
     (['--folder=.', '--crop=box'], 2, '--crop=box requires the box: --box'),
     (['--manifest=boxless.csv', '--crop=box'], 2, 'boxless.csv has no columns for it'),
@@ -143,13 +143,13 @@ def test_one_sample(bundle, files, capsys):
     (['--rgb=absent.png'], 3, 'absent.png cannot be read'),
     (['--rgb=rgb.png', '--ir=rgb.png'], 3, 'ir is the same file as rgb'),
     (['--folder=absent'], 3, 'absent is not a folder'),
-    (['--rgb=rgb.png', '--sha256=00'], 4, 'is another one'),
-    (['--rgb=rgb.png', '--require=depth'], 2, 'depth is needed, and absent'),
+    (['--rgb=rgb.png', '--sha256=00'], 4, 'is another card'),
+    (['--rgb=rgb.png', '--require=depth'], 2, 'depth is required but absent'),
     (['--rgb=rgb.png', '--allow_absent=deph'], 2, "no modality 'deph' in this model"),
     (['--rgb=rgb.png', '--require=ir', '--allow_absent=ir'], 2, 'ir is required'),
     (['--rgb=rgb.png', '--require='], 2, '--require= names no modality'),
     (['--rgb=rgb.png', '--require= ,'], 2, '--require= , names no modality'),
-    (['--rgb=rgb.png', '--align=eyes'], 2, 'align=eyes does nothing without crop'),
+    (['--rgb=rgb.png', '--align=eyes'], 2, 'align=eyes has no effect without crop'),
     (['--manifest=boxless.csv', '--out=card.csv'], 2, 'would overwrite card.json'),
   ],
 )
@@ -190,9 +190,9 @@ def test_the_future_is_not_fresh(bundle, files, capsys):
 def test_a_model_that_needs_rgb(files, capsys):
   bundles.write(files / 'b', requires=['rgb'], subsets=['rgb', 'rgb+depth'])
   code, _, err = run(capsys, files / 'b', '--depth=depth.png')
-  assert code == 2 and 'rgb is needed, and absent' in err
+  assert code == 2 and 'rgb is required but absent' in err
   code, _, err = run(capsys, files / 'b', '--rgb=rgb.png', '--ir=ir.png')
-  assert code == 2 and 'rgb+ir is not served by this model; it serves rgb, rgb+depth' in err
+  assert code == 2 and 'this model does not serve rgb+ir; it serves rgb, rgb+depth' in err
   bundles.write(files / 'b', thresholds={})
   code, out, err = run(capsys, files / 'b', '--rgb=rgb.png')
   assert (code, out) == (4, '') and 'no threshold for rgb' in err
@@ -333,7 +333,7 @@ def test_a_covered_sensor_among_many(bundle, files, capsys, by):
   outcomes = [[str(of.extra['decision'][i]) for i in at] for of in made.values()]
   assert outcomes[0] == ['fta', 'fta'] and outcomes[1][1] == 'fta'
   assert 'fta' not in (outcomes[1][0], *outcomes[2])
-  assert 'ir is given and unusable' in made['strict'].extra['reasons'][at[0]]
+  assert 'ir is given but unusable' in made['strict'].extra['reasons'][at[0]]
   # What is not affected stays as it was.
   for subset in bundles.SUBSETS:
     others = np.delete(np.stack([of.scores[subset] for of in made.values()]), at, 1)
@@ -370,7 +370,7 @@ def test_bad_samples_are_left_out(bundle, files, capsys):
   (files / 'set/attack/p6/ir/06.png').rename(files / 'set/attack/p6/ir/06.exr')
   os.rename('set/attack/p0/rgb/00.png', b'set/attack/p0/rgb/0\xff.png')
   code, out, err = run(capsys, bundle, '--folder=set', '--out=o.csv')
-  assert code == 3 and 'samples that cannot be decided: 2 (--on_bad=skip leaves them out)' in err
+  assert code == 3 and 'samples with unusable files: 2 (--on_bad=skip leaves them out)' in err
   assert (
     not out and not (files / 'o.csv').exists()
   )  # the names are known before anything is decided
@@ -401,7 +401,7 @@ def test_nothing_but_bad_samples(bundle, files, capsys):
   (files / 'set').mkdir()
   (files / 'set/1.png').write_bytes(b'')
   code, _, err = run(capsys, bundle, '--folder=set', '--out=o.csv', '--on_bad=skip')
-  assert code == 3 and 'no samples that can be decided: 1: rgb set/1.png is empty' in err
+  assert code == 3 and 'no usable samples: 1: rgb set/1.png is empty' in err
   assert not (files / 'o.csv').exists()
 
 

@@ -26,8 +26,8 @@ import numpy as np
 
 from flexfas_jax import schema
 from flexfas_jax.errors import FlexfasError, StateError
-from flexfas_jax.prediction import Predictor, formats, runner_inputs
-from flexfas_jax.prediction.page import answers
+from flexfas_jax.prediction import Predictor, model_loader, runner_inputs
+from flexfas_jax.prediction.page import backend
 
 DOCUMENTED = (0, 2, 3, 4)  # 2: the bundle has no model of the requested format
 MOST_GROWTH = 200 << 20  # bytes
@@ -113,13 +113,13 @@ def _value(rng: np.random.Generator) -> Any:
 
 
 def _without_graph(card, entry):
-  """In place of `formats.load`: a runner that verifies and checks, and computes nothing."""
+  """In place of `model_loader.load_model`: a runner that verifies and checks, and computes nothing."""
   card.read_file(entry['file'])
 
   def run(images, present):
     try:
-      runner_inputs.feed(entry, images, present)
-    except Exception as error:  # as `formats.load` has it
+      runner_inputs.model_inputs(entry, images, present)
+    except Exception as error:  # as `model_loader.load_model` has it
       raise StateError(str(error)) from error
     return np.zeros(len(present), np.float32)
 
@@ -132,9 +132,9 @@ def load(folder: pathlib.Path, format: str, images: dict[str, np.ndarray]) -> No
   Raises:
     FlexfasError: it is refused.
   """
-  with mock.patch.object(formats, 'load', _without_graph):
+  with mock.patch.object(model_loader, 'load_model', _without_graph):
     predictor = Predictor.load(folder, format)
-  json.dumps(answers.Answers(predictor).facts(), allow_nan=False).encode()
+  json.dumps(backend.Backend(predictor).page_data(), allow_nan=False).encode()
   for subset in predictor.card.subsets:
     try:
       threshold = predictor.card.threshold(subset)

@@ -53,15 +53,15 @@ _HEADERS = (
   b' folded', b'A b: c', b'A: \x00', b'A: \xff', b'A: ' + b'b' * 70000, b'A: b\r\n' * 200 + b'B: c',
 )  # fmt: skip
 _CONTENTS = (
-  b'', b'{', b'null', b'[]', b'""', b'1', b'NaN', b'{"pictures": {"rgb": NaN}}', b'\xff\xfe{\x00',
-  b'[' * 100_000, b'[' * 100_000 + b']' * 100_000, b'{"pictures":' * 100_000, b'1' * 5000,
-  b'{"pictures": {}}', b'{"pictures": []}', b'{"pictures": {"rgb": ""}}', b'\xef\xbb\xbf{}',
-  b'{"pictures": {"rgb": "AA="}}', b'{"pictures": {"rgb": "AAAA\\n"}}', b'{"pictures": {"": ""}}',
-  b'{"pictures": {"rgb": "\\ud800"}}', b'{"pictures": {"\\ud800": ""}}',
-  b'{"pictures": {"\\u0000": ""}}', b'{"pictures": {"rgb": ""}, "pictures": {}}',
-  b'{"pictures": {"rgb": "", "rgb": ""}}',
-  b'{"pictures": {"' + b'x' * 1_000_000 + b'": ""}}', b'{"pictures": {}, "allow_absent": ["x"]}',
-  b'{"pictures": {}, "allow_absent": "rgb"}', b'{"pictures": {}, "allow_absent": [[]]}',
+  b'', b'{', b'null', b'[]', b'""', b'1', b'NaN', b'{"images": {"rgb": NaN}}', b'\xff\xfe{\x00',
+  b'[' * 100_000, b'[' * 100_000 + b']' * 100_000, b'{"images":' * 100_000, b'1' * 5000,
+  b'{"images": {}}', b'{"images": []}', b'{"images": {"rgb": ""}}', b'\xef\xbb\xbf{}',
+  b'{"images": {"rgb": "AA="}}', b'{"images": {"rgb": "AAAA\\n"}}', b'{"images": {"": ""}}',
+  b'{"images": {"rgb": "\\ud800"}}', b'{"images": {"\\ud800": ""}}',
+  b'{"images": {"\\u0000": ""}}', b'{"images": {"rgb": ""}, "images": {}}',
+  b'{"images": {"rgb": "", "rgb": ""}}',
+  b'{"images": {"' + b'x' * 1_000_000 + b'": ""}}', b'{"images": {}, "allow_absent": ["x"]}',
+  b'{"images": {}, "allow_absent": "rgb"}', b'{"images": {}, "allow_absent": [[]]}',
 )  # fmt: skip
 _VALUES = (None, True, 0, -1, 1e308, 10**30, '', 'rgb', [], {}, [None], {'rgb': ''}, 'A' * 1001)
 
@@ -73,7 +73,7 @@ def body(modalities: Sequence[str], rng: random.Random) -> dict:
     shape = (24, 24, 3) if modality == 'rgb' else (24, 24)
     noise = np.frombuffer(rng.randbytes(int(np.prod(shape))), np.uint8).reshape(shape)
     images[modality] = base64.b64encode(cv2.imencode('.png', noise)[1].tobytes()).decode()
-  return {'pictures': images}
+  return {'images': images}
 
 
 def request(port: int, modalities: Sequence[str], rng: random.Random) -> bytes:
@@ -99,8 +99,8 @@ def mutated(port: int, modalities: Sequence[str], rng: random.Random) -> bytes:
   if 'images' in changed:
     asked = body(modalities, rng)
     modality = rng.choice(list(modalities))
-    image = base64.b64decode(asked['pictures'][modality])
-    asked['pictures'][modality] = base64.b64encode(_with_other_bytes(image, rng)).decode()
+    image = base64.b64decode(asked['images'][modality])
+    asked['images'][modality] = base64.b64encode(_with_other_bytes(image, rng)).decode()
     content = json.dumps(asked).encode()
   headers = _headers(port, content)
   if 'line' in changed:

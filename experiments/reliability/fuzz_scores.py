@@ -3,7 +3,7 @@
   python -m experiments.reliability.fuzz_scores -n 2000
 
 Each mutation is run in this process: score files and headers through `flexfas_jax.score`, manifests
-through `prediction.samples.of_manifest`. Mutations are of bytes, cells, rows and columns, or of the
+through `prediction.samples.read_manifest`. Mutations are of bytes, cells, rows and columns, or of the
 JSON's structure. Each must end with a documented exit code (0, 2, 3, 4), never with another
 exception, and memory must not grow by 200 MB. Prints counts per kind; the exit code is 1 if a
 condition fails. The same seed gives the same mutations.
@@ -249,7 +249,7 @@ def _of_manifest(rng: random.Random) -> int:
   pathlib.Path('manifest.csv').write_bytes(content)
   labels = rng.choice((None, {'live': 'bona_fide'}))
   try:
-    samples.of_manifest('manifest.csv', None, labels)
+    samples.read_manifest('manifest.csv', None, labels)
   except FlexfasError as error:
     return error.exit_code
   return 0

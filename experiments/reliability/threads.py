@@ -30,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flexfas_jax.input_pipeline import sources
-from flexfas_jax.prediction import Decision, Predictor, card, formats, samples
+from flexfas_jax.prediction import Decision, Predictor, card, model_loader, samples
 
 THREADS, DECISIONS, SAMPLES = 4, 2000, 200
 TOLERANCE = 1e-6  # a runtime may sum in another order when its cores are busy
@@ -99,10 +99,10 @@ def main() -> int:
   examples = [source[int(i)] for i in np.linspace(0, len(source) - 1, n)]
   bad = 0
   for entry in card.read(arguments.bundle).contents['models']:
-    if not formats.installed(entry['format']):
+    if not model_loader.is_installed(entry['format']):
       continue
     predictor = load(arguments.bundle, entry)
-    given = [one.given for one in samples.of_examples(examples, predictor.modalities)]
+    given = [one.given for one in samples.from_examples(examples, predictor.modalities)]
     found = share(predictor, given)
     bad += found.wrong + found.failed
     print(

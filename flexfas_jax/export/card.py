@@ -11,7 +11,7 @@ from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.export import samples
 from flexfas_jax.images import signal, transforms
-from flexfas_jax.prediction.card import BUNDLE
+from flexfas_jax.prediction.card import BUNDLE_VERSION
 from flexfas_jax.schema import subset_name
 
 _LIBRARIES = (
@@ -84,7 +84,7 @@ def build(
   bits = samples.detect_bit_depths(val, trained)
   view, resize = trained.view, trained.resize
   return {
-    'bundle': BUNDLE,
+    'bundle': BUNDLE_VERSION,
     'sequence': sequence,
     'name': trained.folder.absolute().name,
     'made': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),

@@ -1,11 +1,11 @@
-"""Decides with a bundle, from pictures as cameras write them; neither Flax nor training needed.
+"""Decisions of exported bundles about camera images; requires neither Flax nor the training code.
 
 from flexfas_jax.prediction import Predictor
 predictor = Predictor.load('bundle', format='onnx')
 decision = predictor(rgb='face.jpg', depth='face_depth.png')
 
-A modality that is given and unusable makes `decision` a failure to acquire (`decision.unusable`
-names it), unless `allow_absent` has it; one that is not given is absent.
+A modality that is not given is absent. A modality that is given but unusable makes the decision a
+failure to acquire (`decision.unusable` names it), unless `allow_absent` names that modality.
 """
 
 from flexfas_jax.prediction.decision import Decision

@@ -1,6 +1,6 @@
-"""What `card.json` and `samples.json` must hold: every field that prediction reads, checked once.
+"""Checks every field of `card.json` and `samples.json` that prediction reads.
 
-Fields that are not named here are allowed: a later version may add some.
+Other fields are allowed, so that a later version may add some.
 """
 
 import re
@@ -14,7 +14,7 @@ from flexfas_jax.images import geometry
 from flexfas_jax.schema import LABELS, MODALITIES, subset_name
 
 LARGEST_IMAGE = 4096  # pixels along a side
-_NEEDED = object()
+_REQUIRED = object()
 _KINDS = {
   str: 'a text',
   int: 'an integer',
@@ -26,15 +26,15 @@ _KINDS = {
 _SHA256 = re.compile('[0-9a-f]{64}')
 _PATH = re.compile(r'[^/\\:\x00-\x1f\x7f]+(/[^/\\:\x00-\x1f\x7f]+)*')
 _CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f]')
-_DEVICES = re.compile(r'(con|prn|aux|nul|com\d|lpt\d)(\..*)?', re.IGNORECASE)  # on Windows
+_DEVICE_NAMES = re.compile(r'(con|prn|aux|nul|com\d|lpt\d)(\..*)?', re.IGNORECASE)  # on Windows
 
 
 def check(card: Any) -> None:
   """Checks a parsed `card.json`.
 
   Raises:
-    ValueError: a field is missing, of another type, out of range, or contradicts another one; the
-      message names it.
+    ValueError: a field is missing, has the wrong type, is out of range or contradicts another one;
+      the message names it.
   """
   if type(card) is not dict:
     raise ValueError(f'it is {reprlib.repr(card)}, not an object')
@@ -64,7 +64,7 @@ def check(card: Any) -> None:
 
 
 def check_samples(samples: Any, card: Mapping[str, Any]) -> None:
-  """Checks a parsed `samples/samples.json` of a bundle whose card is checked.
+  """Checks a parsed `samples/samples.json` of a bundle whose card has been checked.
 
   Raises:
     ValueError: as in `check`.
@@ -81,7 +81,7 @@ def check_samples(samples: Any, card: Mapping[str, Any]) -> None:
       raise ValueError(f'{where}label is {reprlib.repr(one["label"])}')
     for modality, name in _field(one, 'files', dict, where).items():
       if modality not in card['modalities'] or type(name) is not str or name not in card['files']:
-        raise ValueError(f'{where}files.{modality} is {reprlib.repr(name)}, no file of the card')
+        raise ValueError(f'{where}files.{modality} is {reprlib.repr(name)}, not a file of the card')
 
 
 def _check_view(view: str) -> None:
@@ -90,7 +90,7 @@ def _check_view(view: str) -> None:
   except ConfigError as error:
     raise ValueError(f'view is {view!r}: {error}') from None
   if len(views) > 1:
-    raise ValueError(f'view is {view!r}, which is several')
+    raise ValueError(f'view is {view!r}, which is more than one')
 
 
 def _check_subsets(card, modalities: Sequence[str], requires: Sequence[str]) -> list[str]:
@@ -98,9 +98,9 @@ def _check_subsets(card, modalities: Sequence[str], requires: Sequence[str]) -> 
   for name in subsets:
     parts = name.split('+')
     if name != subset_name([m for m in modalities if m in parts]) or set(requires) - set(parts):
-      raise ValueError(f'subsets has {name!r}, which is no subset of {modalities} in this order')
+      raise ValueError(f'subsets has {name!r}, which is not a subset of {modalities} in this order')
   if not subsets or len(set(subsets)) < len(subsets):
-    raise ValueError(f'subsets is {reprlib.repr(subsets)}: empty, or one is there twice')
+    raise ValueError(f'subsets is {reprlib.repr(subsets)}, which is empty or has duplicates')
   return subsets
 
 
@@ -115,9 +115,9 @@ def _check_inputs(card, modalities: Sequence[str], size: int) -> None:
       _equal(one, 'size', size, where)
     bits = _field(one, 'bits', list, where)
     if any(type(b) is not int or b not in (8, 16) for b in bits):
-      raise ValueError(f'{where}bits is {reprlib.repr(bits)}; 8 and 16 are possible')
+      raise ValueError(f'{where}bits is {reprlib.repr(bits)}; expected 8 or 16')
     if 'unit' in one and one['unit'] != 'mm':
-      raise ValueError(f'{where}unit is {reprlib.repr(one["unit"])}; mm is possible')
+      raise ValueError(f'{where}unit is {reprlib.repr(one["unit"])}; expected mm')
 
 
 def _check_thresholds(card, subsets: Sequence[str]) -> None:
@@ -130,7 +130,7 @@ def _check_thresholds(card, subsets: Sequence[str]) -> None:
   for subset in thresholds:
     where = f'thresholds.{subset[:60]}.'
     if subset not in subsets:
-      raise ValueError(f'{where[:-1]} is of no subset that is served: {", ".join(subsets)}')
+      raise ValueError(f'{where[:-1]} is not of a served subset: {", ".join(subsets)}')
     one = _field(thresholds, subset, dict, 'thresholds.')
     value = _field(one, 'value', float, where)
     if not 0 < value < 1:  # 0 accepts every face; scores are probabilities
@@ -158,12 +158,16 @@ def _check_files(card, modalities, subsets, size: int) -> None:
     _check_file(names[-1], one, where)
     _check_model(one, card, modalities, subsets, size, where)
   if len(set(names)) < len(names):
-    raise ValueError('models and files name one file twice')
+    raise ValueError('models and files name a file twice')
 
 
 def _check_file(name: str, about: Mapping, where: str) -> None:
   parts = name.split('/')
-  if not _PATH.fullmatch(name) or {'.', '..'} & set(parts) or any(map(_DEVICES.fullmatch, parts)):
+  if (
+    not _PATH.fullmatch(name)
+    or {'.', '..'} & set(parts)
+    or any(map(_DEVICE_NAMES.fullmatch, parts))
+  ):
     raise ValueError(f'{where[:-1]}: {name[:60]!r} is not a path below the bundle')
   _integer(about, 'bytes', 0, where=where)
   if not _SHA256.fullmatch(_text(about, 'sha256', where)):
@@ -179,7 +183,7 @@ def _check_model(one, card, modalities, subsets, size: int, where: str) -> None:
   if present and own != modalities:
     raise ValueError(f'{where}modalities is {own}; a model with the input present takes all')
   if not present and subset_name(own) not in subsets:
-    raise ValueError(f'{where}modalities is {own}, which is no subset that is served')
+    raise ValueError(f'{where}modalities is {own}, which is not a served subset')
   wanted = {m: ([size, size, schema.channels(m)], 'float32') for m in own}
   if present:
     wanted['present'] = [len(own)], 'bool'
@@ -193,7 +197,7 @@ def _check_model(one, card, modalities, subsets, size: int, where: str) -> None:
     _equal(i, 'dtype', dtype, f'{where}inputs.{i["name"]}.')
   _text(one, 'variables_hash', where, default='')
   if 'model' in one and one['model'] != card['model']:
-    raise ValueError(f'{where}model is not what the card says under model')
+    raise ValueError(f"{where}model differs from the card's model")
 
 
 def _check_metrics(card) -> None:
@@ -207,16 +211,16 @@ def _check_metrics(card) -> None:
 
 
 def _check_weights_hash(one: Mapping, card: Mapping, where: str = '') -> None:
-  found = _text(one, 'weights_hash', where)
-  if found != card['weights_hash']:
+  digest = _text(one, 'weights_hash', where)
+  if digest != card['weights_hash']:
     raise ValueError(
-      f'{where}weights_hash is {found[:64]!r}, and the card is of {card["weights_hash"][:64]!r}'
+      f'{where}weights_hash is {digest[:64]!r}; that of the card is {card["weights_hash"][:64]!r}'
     )
 
 
-def _field(owner: Mapping, name: str, kind: type, where: str = '', default=_NEEDED) -> Any:
+def _field(owner: Mapping, name: str, kind: type, where: str = '', default=_REQUIRED) -> Any:
   if name not in owner:
-    if default is _NEEDED:
+    if default is _REQUIRED:
       raise ValueError(f'{where}{name[:60]} is missing')
     return default
   value = owner[name]
@@ -226,16 +230,16 @@ def _field(owner: Mapping, name: str, kind: type, where: str = '', default=_NEED
   return value
 
 
-def _text(owner: Mapping, name: str, where: str = '', default=_NEEDED) -> str:
+def _text(owner: Mapping, name: str, where: str = '', default=_REQUIRED) -> str:
   value = _field(owner, name, str, where, default)
-  if not value and default is _NEEDED:
+  if not value and default is _REQUIRED:
     raise ValueError(f'{where}{name} is empty')
-  if _CONTROL.search(value):  # a terminal would obey it
+  if _CONTROL.search(value):  # a terminal would interpret them
     raise ValueError(f'{where}{name} is {reprlib.repr(value)}, with control characters')
   return value
 
 
-def _texts(owner: Mapping, name: str, where: str = '', default=_NEEDED) -> list[str]:
+def _texts(owner: Mapping, name: str, where: str = '', default=_REQUIRED) -> list[str]:
   values = _field(owner, name, list, where, default)
   if any(type(value) is not str for value in values):
     raise ValueError(f'{where}{name} is {reprlib.repr(values)}, not a list of texts')
@@ -243,10 +247,11 @@ def _texts(owner: Mapping, name: str, where: str = '', default=_NEEDED) -> list[
 
 
 def _subset(owner, name: str, of: Sequence[str], where: str = '', ordered: bool = True) -> list:
-  """Some of the names `of`, at least one, each once; `ordered`: in their order."""
+  """A field that holds some of the names `of`, each once; if `ordered`, in their order."""
   values = _texts(owner, name, where)
-  known = [one for one in of if one in values]
-  if not values or (values != known if ordered else sorted(values) != sorted(known)):
+  in_order = [one for one in of if one in values]
+  is_subset = values == in_order if ordered else sorted(values) == sorted(in_order)
+  if not values or not is_subset:
     raise ValueError(f'{where}{name} is {reprlib.repr(values)}; expected some of {", ".join(of)}')
   return values
 
@@ -259,8 +264,8 @@ def _integer(owner, name: str, least: int, most: int | None = None, where: str =
   return value
 
 
-def _equal(owner: Mapping, name: str, wanted: Any, where: str) -> None:
+def _equal(owner: Mapping, name: str, expected: Any, where: str) -> None:
   value = owner.get(name)
-  # By text too: in Python 1 == true == 1.0.
-  if value != wanted or repr(value) != repr(wanted):
-    raise ValueError(f'{where}{name} is {reprlib.repr(value)}, not {wanted}')
+  # Compare the texts, too: in Python, 1 == True == 1.0.
+  if value != expected or repr(value) != repr(expected):
+    raise ValueError(f'{where}{name} is {reprlib.repr(value)}; expected {expected}')

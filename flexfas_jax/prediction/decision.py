@@ -1,4 +1,4 @@
-"""What is said of one sample."""
+"""The decision about one sample."""
 
 import dataclasses
 import math
@@ -10,18 +10,19 @@ BONA_FIDE, ATTACK, FTA = OUTCOMES = ('bona_fide', 'attack', 'fta')
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-  """A decision; true where the sample is accepted, so that `if decision:` cannot let another pass.
+  """A decision about one sample. It is true only if the sample is accepted.
 
   Attributes:
-    outcome: `bona_fide`, `attack`, or `fta`: failure to acquire, nothing that could be judged. Only
-      the first is accepted.
-    score: probability of bona fide; NaN: there is none.
-    threshold: that the score had to reach; NaN: none was asked.
-    used: the modalities that were looked at; their threshold is the one that counts.
-    reasons: why modalities, or all, were left out, and what else a user should know.
-    unusable: the modalities that were given and could not be used (no signal, stale, no face), in
-      the model's order. The outcome is `fta` unless each of them was allowed to be absent.
-    seconds: from the files to this.
+    outcome: 'bona_fide', 'attack', or 'fta' (failure to acquire: no image could be used). Only
+      'bona_fide' is accepted.
+    score: probability of bona fide; NaN if it was not computed.
+    threshold: lowest accepted score; NaN if none applies.
+    used: modalities that the score was computed from, in the model's order; each subset has its own
+      threshold.
+    reasons: why modalities were not used, and further notes for the user.
+    unusable: modalities that were given but could not be used (no signal, stale, no face), in the
+      model's order. The outcome is 'fta' unless each of them was allowed to be absent.
+    seconds: from reading the files to the decision.
   """
 
   outcome: str
@@ -34,7 +35,7 @@ class Decision:
 
   def __post_init__(self):
     if self.outcome not in OUTCOMES:
-      raise ValueError(f'{self.outcome!r} is no outcome; there are {OUTCOMES}')
+      raise ValueError(f'unknown outcome {self.outcome!r}; expected one of {OUTCOMES}')
 
   def __bool__(self) -> bool:
     return self.accepted
@@ -45,17 +46,16 @@ class Decision:
 
   @property
   def subset(self) -> str:
-    """The modalities in one word, as score files have it: 'rgb+depth'."""
+    """Name of the used subset, as in score files: 'rgb+depth'."""
     return '+'.join(self.used)
 
   def as_json(self) -> dict[str, Any]:
-    """What JSON can hold; None where there is no number."""
-    known = lambda x: None if math.isnan(x) else x  # noqa: E731
+    """The fields for JSON; NaN becomes None."""
     return {
       'decision': self.outcome,
       'accepted': self.accepted,
-      'score': known(self.score),
-      'threshold': known(self.threshold),
+      'score': None if math.isnan(self.score) else self.score,
+      'threshold': None if math.isnan(self.threshold) else self.threshold,
       'used': list(self.used),
       'reasons': list(self.reasons),
       'unusable': list(self.unusable),
@@ -63,16 +63,19 @@ class Decision:
     }
 
 
-def of_score(
+def decide(
   score: float,
   threshold: float,
   used: Sequence[str],
   reasons: Sequence[str] = (),
   unusable: Sequence[str] = (),
 ) -> Decision:
-  """The decision that a score leads to: accepted from the threshold on; NaN never is."""
+  """Compares a score with its threshold; the other arguments are those of `Decision`.
+
+  A score is accepted if it is at least the threshold. A NaN score is a failure to acquire.
+  """
   if math.isnan(score):
-    reasons = (*reasons, 'the model computed no number (nan)')
+    reasons = (*reasons, 'the score is nan')
     return Decision(FTA, score, threshold, tuple(used), tuple(reasons), tuple(unusable))
   outcome = BONA_FIDE if score >= threshold else ATTACK
   return Decision(outcome, score, threshold, tuple(used), tuple(reasons), tuple(unusable))

@@ -1,7 +1,7 @@
-"""Pictures as they come - files, bytes, arrays - made what preprocessing looks at, or refused.
+"""Reads and checks the images of a sample: files, bytes or arrays.
 
-What a data set's builder would refuse is refused here too, in the same words: a model is asked only
-about pictures of the kind that it was trained and judged on.
+The rules are those of the data set builders: a model predicts only from the kind of images that it
+was trained and evaluated on.
 """
 
 import os
@@ -18,14 +18,14 @@ from flexfas_jax.images import files as image_files
 from flexfas_jax.prediction.card import Card
 
 Given = str | os.PathLike | bytes | bytearray | memoryview | np.ndarray
-_LET_PASS = 'black'  # of `image_checks`: the absent-modality contract speaks of it
+_IGNORED_RULE = 'black'  # of `image_checks`: such an image is unusable, not an error
 _UNREGISTERED = (
-  'images of these sizes are not registered; register them, or give --sizes=any, sizes="any", '
-  'where each modality is a crop of its own'
+  'images of these sizes are not registered; register them, or give --sizes=any, sizes="any" '
+  'if each modality was cropped separately'
 )
 
 
-def read_all(
+def read_images(
   card: Card,
   given: Mapping[str, Given],
   sizes: str = 'aspect',
@@ -33,33 +33,34 @@ def read_all(
   stated: units.Units | None = units.Units(),  # noqa: B008
   frame: bool = False,
 ) -> dict[str, np.ndarray]:
-  """Images, upright, as `geometry.decode` gives them; 16-bit depth in mm, infrared in full scale.
+  """Decodes and checks the images of a sample.
 
   Args:
-    card: which bit depths the model accepts.
-    given: by modality, each a path, the bytes of an image file, or an array [H, W], [H, W, 1]
-      or [H, W, 3] (red first) of uint8 or uint16; depth may be floating point.
-    sizes: how the sizes of the images agree, one of `image_checks.SIZES`.
-    max_pixels: limit of the width times the height of each image, checked before decoding.
-    stated: units of 16-bit images, which are converted; None: of a prepared set, not checked.
-    frame: the images are whole frames, whose faces are cropped later.
+    card: holds the bit depths that the model accepts.
+    given: {modality: image}, each a path, the bytes of an image file, or an array [H, W],
+      [H, W, 1] or [H, W, 3] (red first) of uint8 or uint16; depth may be floating point.
+    sizes: how the sizes of the images must agree, one of `image_checks.SIZES`.
+    max_pixels: limit of each image's width times height, checked before decoding.
+    stated: units of 16-bit images, which are converted; None: a prepared set, not checked.
+    frame: the images are frames, whose faces are cropped later.
 
   Returns:
-    {modality: [H, W, 3] or [H, W, 1] uint8 or uint16}, no memory of which is the caller's.
+    {modality: [H, W, 3] or [H, W, 1] uint8 or uint16}, upright, 16-bit depth in mm, infrared in
+    full scale. The arrays are copies.
 
   Raises:
-    DataError: not an image, outside the limits of `image_files`, of other bits than the card has,
-      or not what its modality promises: depth that is no millimetres, a colour map, a copy of
-      another modality, images that cannot be registered.
+    DataError: not an image, outside the limits of `images.files`, a bit depth that the card does
+      not have, or not an image of its modality: depth that is not millimetres, a colour map, a copy
+      of another modality, images that are not registered.
   """
   raw, pixels, files = {}, {}, {}
-  for modality, one in given.items():
-    if isinstance(one, np.ndarray):
-      raw[modality], pixels[modality] = _of_array(one, modality, max_pixels)
+  for modality, image in given.items():
+    if isinstance(image, np.ndarray):
+      raw[modality], pixels[modality] = _from_array(image, modality, max_pixels)
       continue
-    where, encoded = _bytes(one, modality)
+    where, encoded = _read_bytes(image, modality)
     try:
-      array = image_checks.decode(encoded, max_pixels)  # whole, which OpenCV does not check
+      array = image_checks.decode(encoded, max_pixels)  # detects damage, which OpenCV ignores
     except image_files.Unreadable as error:
       raise DataError(f'{where} {error}') from None
     turn = image_files.orientation(encoded)
@@ -72,54 +73,58 @@ def read_all(
   for modality in list(raw):
     try:
       raw[modality], pixels[modality] = (
-        units.convert(of[modality], modality, stated) for of in (raw, pixels)
+        units.convert(images[modality], modality, stated) for images in (raw, pixels)
       )
     except ValueError as error:
       problems.append(f'{modality} {error}')
       del raw[modality]
-  problems += [_bits(card, m, array) for m, array in raw.items()]
+  problems += [_bit_depth_problem(card, m, array) for m, array in raw.items()]
   rules = image_checks.Rules(sizes=sizes, units=stated, frame=frame)
   for rule, text in image_checks.inspect_arrays(raw, rules, files):
     if rule == 'size':
       problems.append(f'{text}: {_UNREGISTERED}')
-    elif rule != _LET_PASS:
+    elif rule != _IGNORED_RULE:
       problems.append(text)
   if problems := list(filter(None, problems)):
     raise DataError('; '.join(problems))
   return pixels
 
 
-def _bytes(one: Any, modality: str) -> tuple[str, bytes]:
-  """(what it is called in messages, its bytes)."""
-  if isinstance(one, bytes | bytearray | memoryview):
+def _read_bytes(image: Any, modality: str) -> tuple[str, bytes]:
+  """(name for messages, bytes)."""
+  if isinstance(image, bytes | bytearray | memoryview):
     try:
-      image_files.check_bytes(memoryview(one).nbytes)  # before they are copied
+      image_files.check_bytes(memoryview(image).nbytes)  # before they are copied
     except image_files.Unreadable as error:
       raise DataError(f'{modality} {error}') from None
-    return modality, bytes(one)
-  if not isinstance(one, str | os.PathLike):
+    return modality, bytes(image)
+  if not isinstance(image, str | os.PathLike):
     raise DataError(
-      f'{modality} is a {type(one).__name__}; give a path, the bytes of an image file, or a '
+      f'{modality} is a {type(image).__name__}; give a path, the bytes of an image file, or a '
       'NumPy array of uint8 or uint16'
     )
-  where = f'{modality} {os.fsdecode(one)}'
+  where = f'{modality} {os.fsdecode(image)}'
   try:
-    return where, image_files.read(one)
+    return where, image_files.read(image)
   except OSError as error:
     raise DataError(f'{where} cannot be read: {error.strerror}') from None
 
 
-def _of_array(array: np.ndarray, modality: str, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
-  """(as `image_checks.decode` gives it, as `geometry.decode` does); both are copies."""
-  shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3))
-  floats = schema.is_distance(modality) and array.dtype in (np.float16, np.float32, np.float64)
-  if array.dtype not in (np.uint8, np.uint16) and not floats or not shaped or not array.size:
+def _from_array(array: np.ndarray, modality: str, max_pixels: int) -> tuple[np.ndarray, np.ndarray]:
+  """Copies of an array, in the form of `image_checks.decode` and of `geometry.decode`."""
+  is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3))
+  dtypes = [np.uint8, np.uint16]
+  if schema.is_distance(modality):
+    dtypes += [np.float16, np.float32, np.float64]
+  if array.dtype not in dtypes or not is_image or not array.size:
     raise DataError(
-      f'{modality} is an array {list(array.shape)} of {array.dtype}; due are [H, W], [H, W, 1] or '
+      f'{modality} is an array {list(array.shape)} of {array.dtype}; expected [H, W], [H, W, 1] or '
       '[H, W, 3] (red first) of uint8 or uint16; depth may be floating point, with depth_unit'
     )
   if isinstance(array, np.ma.MaskedArray):
-    raise DataError(f'{modality} is a masked array: give array.filled(0), 0 being unmeasured')
+    raise DataError(
+      f'{modality} is a masked array: give array.filled(0), with 0 for unmeasured pixels'
+    )
   try:
     image_files.check_size(array.shape[1], array.shape[0], max_pixels)  # before it is copied
   except image_files.Unreadable as error:
@@ -130,13 +135,12 @@ def _of_array(array: np.ndarray, modality: str, max_pixels: int) -> tuple[np.nda
   return raw, geometry.set_channels(image, modality)
 
 
-def _bits(card: Card, modality: str, array: np.ndarray) -> str:
-  """What is wrong with a picture's bit depth, or ''."""
-  bits, known = 8 * array.itemsize, card.bits(modality)
-  if not known or bits in known:
+def _bit_depth_problem(card: Card, modality: str, array: np.ndarray) -> str:
+  bits, expected = 8 * array.itemsize, card.bits(modality)
+  if not expected or bits in expected:
     return ''
-  due = ' or '.join(map(str, known))
   return (
-    f'{modality} has {bits} bits, and this model knows {modality} of {due} bits: it is not '
-    'converted, for nobody knows what its values mean'
+    f'{modality} has {bits} bits; this model was trained on {modality} of '
+    f'{" or ".join(map(str, expected))} bits. It is not converted, because the meaning of its '
+    'values is unknown'
   )

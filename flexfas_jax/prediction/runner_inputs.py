@@ -1,4 +1,4 @@
-"""What every runner checks before a model sees it: names, shapes, dtypes."""
+"""Inputs of a model, checked by every runner: names, shapes, dtypes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,23 +6,25 @@ from typing import Any
 import numpy as np
 
 
-def feed(
+def model_inputs(
   entry: Mapping[str, Any], images: Mapping[str, np.ndarray], present: np.ndarray | None
 ) -> dict[str, np.ndarray]:
-  """{name: array} of a model's inputs, in its order.
+  """Orders and checks the inputs of a model.
 
   Args:
     entry: of the card's `models`.
-    images: {modality: [B, S, S, C] float32}; of modalities that the model does not take, ignored.
-    present: [B, M] bool, in the order of the entry's modalities; None: all are there.
+    images: {modality: [B, S, S, C] float32}; further modalities are ignored.
+    present: [B, M] bool, in the order of the entry's modalities; None: all are present.
+
+  Returns:
+    {name: array} in the order of the model's inputs.
 
   Raises:
-    ValueError: an image is missing or of another shape, or something is absent that the model
-      cannot do without: a graph of fixed modalities has no stand-in for them.
+    ValueError: an image is missing or has another shape, or a modality is absent from a model of
+      fixed modalities, which has no placeholder for it.
   """
-  names = [one['name'] for one in entry['inputs']]
   if missing := [m for m in entry['modalities'] if m not in images]:
-    raise ValueError(f'{entry["file"]} needs {missing[0]}; where it is absent, give zeros')
+    raise ValueError(f'{entry["file"]} requires {missing[0]}; if it is absent, give zeros')
   B = len(images[entry['modalities'][0]])
   if present is None:
     present = np.ones((B, len(entry['modalities'])), bool)
@@ -30,22 +32,24 @@ def feed(
   arrays['present'] = np.asarray(present, bool)
   if not entry['present'] and not arrays['present'].all():
     raise ValueError(
-      f'{entry["file"]} is for {"+".join(entry["modalities"])}, all of them present; take a model '
-      'with the input present'
+      f'{entry["file"]} requires all of {"+".join(entry["modalities"])}; use a model with the '
+      'input present'
     )
-  for one in entry['inputs']:
-    wanted = (B, *one['shape'][1:])
-    if arrays[one['name']].shape != wanted:
-      raise ValueError(f'{one["name"]} has shape {arrays[one["name"]].shape}, not {wanted}')
-  return {name: np.ascontiguousarray(arrays[name]) for name in names}
+  inputs = {}
+  for described in entry['inputs']:
+    name, shape = described['name'], (B, *described['shape'][1:])
+    if arrays[name].shape != shape:
+      raise ValueError(f'{name} has shape {arrays[name].shape}; expected {shape}')
+    inputs[name] = np.ascontiguousarray(arrays[name])
+  return inputs
 
 
-def run(
+def run_batch(
   call: Callable[[dict[str, np.ndarray]], np.ndarray],
   entry: Mapping[str, Any],
   arrays: Mapping[str, np.ndarray],
 ) -> np.ndarray:
-  """A graph's logits [B]; one of batch 1 is called for every sample."""
+  """Logits [B] of a graph; a graph of batch size 1 is called once per sample."""
   if entry['inputs'][0]['shape'][0] != 1:
     return call(dict(arrays))
   B = len(next(iter(arrays.values())))

@@ -1,4 +1,4 @@
-"""Many samples: from a manifest, or examples of a prepared set; `folders` reads folders."""
+"""Samples of a manifest or a prepared set; `folders` reads those of a folder."""
 
 import os
 import unicodedata
@@ -15,71 +15,71 @@ from flexfas_jax.protocols import lists, path_layouts, relative_paths
 from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.schema import LABELS, METADATA
 
-READ = ('.jpg', '.jpeg', '.png')
-CONVERTED = ('.webp', '.tif', '.tiff', '.npy', '.heic', '.heif')  # read too
-# Suffixes of images and arrays, read or not.
+PREFERRED = ('.jpg', '.jpeg', '.png')
+OTHERS = ('.webp', '.tif', '.tiff', '.npy', '.heic', '.heif')  # if a sensor has none of PREFERRED
+# Suffixes of images and arrays, supported or not.
 IMAGES = frozenset((
-  *READ,
+  *PREFERRED,
   *('.avif', '.bmp', '.cr2', '.dng', '.exr', '.gif', '.hdr', '.heic', '.heif', '.jfif', '.jp2'),
   *('.jpe', '.jxl', '.mat', '.nef', '.npy', '.npz', '.pfm', '.pgm', '.pnm', '.ppm', '.raw'),
   *('.tga', '.tif', '.tiff', '.webp'),
 ))  # fmt: skip
-_SHOWN = 10  # faults that an error lists
-_TIME = '_time'  # a column rgb_time has the seconds at which rgb was taken
+_LISTED = 10  # faults in an error message
+_TIME = '_time'  # suffix of the columns with capture times: rgb_time
 
 
 class Sample(NamedTuple):
-  """One to be decided about."""
+  """A sample to predict."""
 
   id: str
-  given: Mapping[str, Given]  # by modality
-  label: str = ''  # 'bona_fide', 'attack'; '': not known
+  given: Mapping[str, Given]  # images by modality
+  label: str = ''  # 'bona_fide', 'attack'; '': unknown
   facts: Mapping[str, str] = {}  # of `METADATA`
-  box: Mapping[str, str] | None = None  # the cells that say where the face is
-  times: Mapping[str, float] | None = None
-  row: int = 0  # the line of the list that it is from
+  box: Mapping[str, str] | None = None  # columns with the box or the landmarks of the face
+  times: Mapping[str, float] | None = None  # capture times by modality, in seconds
+  row: int = 0  # line in the list
 
 
 class Listing(NamedTuple):
-  """The samples that a folder or a list has, and what it has besides."""
+  """The samples of a folder or a list."""
 
   samples: list[Sample]
-  bad: list[Finding]  # samples that cannot be decided by what is there; not among `samples`
-  notes: list[str]  # for the user to know
+  bad: list[Finding]  # unusable samples, which are not in `samples`
+  notes: list[str]  # for the user
 
 
-def of_manifest(
+def read_manifest(
   path: str | os.PathLike,
   root: str | os.PathLike | None = None,
   labels: Mapping | None = None,
   on_bad: str = 'fail',
 ) -> Listing:
-  """The samples of a list with the columns of `data/manifest`; a label may be missing.
+  """Reads a list with the columns of `data/manifest`; labels are optional.
 
-  Columns `rgb_time`, `depth_time`, `ir_time` are seconds at which the images were taken; an empty
-  cell is a sensor that has lost its clock.
+  The columns `rgb_time`, `depth_time`, `ir_time` hold capture times in seconds; an empty cell means
+  that the sensor has lost its clock.
 
   Args:
     path: the list.
-    root: where its paths start; None: its own folder.
-    labels: {value: 'bona_fide' or 'attack'} of other words.
-    on_bad: 'fail', or 'skip': rows with faults are left out.
+    root: folder that its paths are relative to; None: its own folder.
+    labels: {value: 'bona_fide' or 'attack'} for other labels.
+    on_bad: 'fail', or 'skip' to leave out rows with faults.
 
   Raises:
-    DataError: a list that cannot be read, or with columns of sensors that are not read; with 'fail'
-      also rows with faults, listed.
+    DataError: the list cannot be read or has columns of unsupported sensors; with 'fail', also if
+      rows have faults.
   """
   bad = []
 
-  def found(rule: str, line: int, text: str) -> None:
+  def report(rule: str, line: int, text: str) -> None:
     bad.append(Finding(rule, str(path), line, text))
 
   root = Path(root) if root is not None else Path(path).parent
-  rows = list(lists.scan(path, labels, found))
-  if rows and (unread := _unread_columns(rows)):
+  rows = list(lists.scan(path, labels, report))
+  if rows and (unsupported := _unsupported_columns(rows)):
     raise DataError(
-      f'{path}, row 1: {unread[0]} is not a column of images that is read; call it '
-      f'{", ".join(schema.MODALITIES)}, or take it out'
+      f'{path}, row 1: the column {unsupported[0]} holds images of an unsupported sensor; name it '
+      f'{", ".join(schema.MODALITIES)}, or remove it'
     )
   wrong = {finding.row for finding in bad}
   samples, lines = [], {}
@@ -87,31 +87,31 @@ def of_manifest(
     if row.line in wrong:
       continue
     try:
-      sample = of_row(row, root)
+      sample = from_row(row, root)
     except ValueError as error:
-      found('row', row.line, str(error))
+      report('row', row.line, str(error))
       continue
     if sample.id in lines:
-      found('row', row.line, f'the id {sample.id} is that of row {lines[sample.id]} too')
+      report('row', row.line, f'the id {sample.id} is also that of row {lines[sample.id]}')
       continue
     lines[sample.id] = row.line
     samples.append(sample)
   bad.sort(key=lambda finding: finding.row)
   if bad and (on_bad == 'fail' or not bad[0].row):  # row 0: a fault of the whole list
     raise DataError(
-      f'{path}: {listed([f"row {f.row}: {f.text}" if f.row else f.text for f in bad])}'
+      f'{path}: {join_faults([f"row {f.row}: {f.text}" if f.row else f.text for f in bad])}'
     )
   return Listing(samples, bad, [])
 
 
-def listed(faults: Sequence[str]) -> str:
-  """Some faults as one line."""
-  more = f'; and {len(faults) - _SHOWN} more' if len(faults) > _SHOWN else ''
-  return '; '.join(faults[:_SHOWN]) + more
+def join_faults(faults: Sequence[str]) -> str:
+  """Joins faults to one line, up to a limit."""
+  more = f'; and {len(faults) - _LISTED} more' if len(faults) > _LISTED else ''
+  return '; '.join(faults[:_LISTED]) + more
 
 
-def of_examples(examples: Iterable[Mapping], modalities) -> Iterator[Sample]:
-  """The samples of a prepared set, as `sources.Source` gives its examples."""
+def from_examples(examples: Iterable[Mapping], modalities: Sequence[str]) -> Iterator[Sample]:
+  """Converts examples of a prepared set, as `sources.Source` gives them."""
   for example in examples:
     yield Sample(
       example['id'],
@@ -121,19 +121,19 @@ def of_examples(examples: Iterable[Mapping], modalities) -> Iterator[Sample]:
     )
 
 
-def of_row(row: lists.Row, root: Path) -> Sample:
-  """The sample of a list's row.
+def from_row(row: lists.Row, root: Path) -> Sample:
+  """Converts a row of a list.
 
   Args:
     row: from `lists`.
-    root: where its paths start.
+    root: folder that its paths are relative to.
 
   Raises:
-    ValueError: a time that is not a number; one file for two sensors; text that a score file cannot
-      hold.
+    ValueError: a time that is not a number, a file for two sensors, or text that a score file
+      cannot hold.
   """
   facts = {name: row.example_fields()[name] for name in METADATA}
-  # A path of nothing but the sensor's name, 'rgb.png', leaves none.
+  # The path 'rgb.png' has no id besides the name of the sensor.
   id_ = row.id or next(iter(row.paths.values())).rpartition('.')[0]
   for name, text in {'id': id_, **facts}.items():
     if why := unwritable(text):
@@ -170,8 +170,8 @@ def _times(row: lists.Row) -> dict[str, float] | None:
   return {m: times[m] for m in row.paths if m in times} or None
 
 
-def _unread_columns(rows: Sequence[lists.Row]) -> list[str]:
-  """Columns that are called as sensors are and hold files of images, and are not read."""
+def _unsupported_columns(rows: Sequence[lists.Row]) -> list[str]:
+  """Columns of images whose name is that of an unsupported sensor."""
   of_sensors = [name for name in rows[0].extra if sensor_names.is_sensor(name)]
   return [
     name
@@ -181,7 +181,7 @@ def _unread_columns(rows: Sequence[lists.Row]) -> list[str]:
 
 
 def unwritable(text: str) -> str:
-  """Why a score file cannot hold a name; '' where it can."""
+  """Why a score file cannot hold a name; '' if it can."""
   for character in text:
     kind = unicodedata.category(character)
     if kind == 'Cs':

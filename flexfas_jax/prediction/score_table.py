@@ -1,12 +1,12 @@
-"""Scores and decisions of many samples, as a score file that `flexfas_jax.score` judges.
+"""Scores many samples and writes a score file, which `flexfas_jax.score` evaluates.
 
-A column per subset of modalities that the bundle serves, as evaluation has it: what a sample lacks
-is absent there too, and without a modality that is needed there is no score. The decision is by
-all that a sample has.
+There is a column for each subset that the bundle serves, as in evaluation. Modalities that a sample
+lacks are absent; without a required modality the score is empty. The decision uses all modalities
+of a sample.
 
-A modality that is given and unusable is a failure to acquire, in the decision and in the columns of
-the subsets that have it, unless the predictor allows it to be absent. Evaluation counts it as
-absent: `as_evaluated` does that, so that a prepared set's figures equal those of `results.json`.
+A modality that is given but unusable is a failure to acquire, in the decision and in the columns of
+the subsets with that modality, unless the predictor allows it to be absent. Evaluation counts it as
+absent; `as_evaluated` does the same, so that the figures of a prepared set equal `results.json`.
 """
 
 import csv
@@ -25,23 +25,22 @@ from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import score_files, unusable
 from flexfas_jax.files import write_text
-from flexfas_jax.prediction import decision as decisions
-from flexfas_jax.prediction.decision import Decision
+from flexfas_jax.prediction.decision import FTA, Decision, decide
 from flexfas_jax.prediction.predictor import Acquired, Predictor
 from flexfas_jax.prediction.samples import Sample
 
 BATCH = 64
-_THREADS = 2  # that decode
+_THREADS = 2  # for decoding
 
 
-class Table(NamedTuple):
-  """What was said of N samples."""
+class ScoreTable(NamedTuple):
+  """Scores and decisions of N samples."""
 
-  samples: list[Sample]  # without their pictures
+  samples: list[Sample]  # without their images
   decisions: list[Decision]
   scores: dict[str, np.ndarray]  # by subset: [N] float64, NaN = failure to acquire
-  nan: dict[str, np.ndarray]  # by subset: [N] bool, where the model computed no number
-  faults: list[tuple[Sample, str]]  # samples with images that cannot be used, and why
+  nan: dict[str, np.ndarray]  # by subset: [N] bool, True where the model computed nan
+  faults: list[tuple[Sample, str]]  # samples with unusable image files, and the reasons
   header: dict  # of the score file
 
   @property
@@ -49,64 +48,68 @@ class Table(NamedTuple):
     return all(sample.label for sample in self.samples)
 
 
-def make(
+def score_samples(
   predictor: Predictor,
   samples: Iterable[Sample],
   max_skew: float | None = None,
   batch: int = BATCH,
   as_evaluated: bool = False,
   on_bad: str = 'fail',
-) -> Table:
-  """Scores samples under every subset that is served, and decides about each.
+) -> ScoreTable:
+  """Scores samples with every served subset, and decides about each.
 
-  An image that is damaged or of another kind makes its sample a failure to acquire, or leaves it
-  out; it is in `faults` in either case, and the other samples are scored.
+  A sample with an unusable image file is a failure to acquire, or is left out. It is listed in
+  `faults`, and the other samples are scored.
 
   Args:
-    predictor: that decides.
-    samples: read as they are needed.
+    predictor: the predictor.
+    samples: read lazily.
     max_skew: seconds, see `Predictor`.
-    batch: samples that the model sees at once.
-    as_evaluated: a modality that is given and unusable is absent, whatever the predictor allows;
-      sizes, units and ranges are not checked: the set's builder has done so by its own rules.
+    batch: batch size of the model.
+    as_evaluated: a modality that is given but unusable is absent, even if the predictor does not
+      allow it; sizes, units and ranges are not checked, because the set's builder has checked them.
     on_bad: 'fail': a sample with a bad image is a failure to acquire; 'skip': it is left out.
 
   Raises:
-    ConfigError: as of the predictor.
-    DataError: no sample, or with 'skip' none but bad ones.
-    StateError: a sample has modalities that the bundle has no threshold for.
+    ConfigError: see `Predictor`.
+    DataError: there are no samples, or, with 'skip', only bad ones.
+    StateError: the bundle has no threshold for the modalities of a sample.
   """
   subsets = [s for s in predictor.card.subsets if set(s.split('+')) <= set(predictor.modalities)]
   allowed = predictor.allow_absent
   if as_evaluated:
     allowed = tuple(m for m in predictor.modalities if m not in predictor.require)
-  kept, said, faults = [], [], []
-  columns = {subset: [] for subset in subsets}
-  wrong = {subset: [] for subset in subsets}
+  scored, decisions, faults = [], [], []
+  score_parts = {subset: [] for subset in subsets}
+  nan_parts = {subset: [] for subset in subsets}
+
+  def acquire(sample: Sample) -> Acquired | str:
+    return _acquire(predictor, sample, max_skew, as_evaluated)
+
   with ThreadPoolExecutor(_THREADS) as pool:
-    for some in _batches(samples, batch):
-      acquired = list(pool.map(lambda one: _acquire(predictor, one, max_skew, as_evaluated), some))
-      some = [sample._replace(given={}) for sample in some]
-      faults += [(s, a) for s, a in zip(some, acquired, strict=True) if isinstance(a, str)]
+    for batch_samples in _batches(samples, batch):
+      acquired = list(pool.map(acquire, batch_samples))
+      batch_samples = [sample._replace(given={}) for sample in batch_samples]  # free the images
+      pairs = list(zip(batch_samples, acquired, strict=True))
+      faults += [pair for pair in pairs if isinstance(pair[1], str)]
       if on_bad == 'skip':
-        some = [s for s, a in zip(some, acquired, strict=True) if not isinstance(a, str)]
-        acquired = [a for a in acquired if not isinstance(a, str)]
-      found = _scores(predictor, acquired, allowed, subsets, batch)
-      for subset, (score, nan) in found.items():
-        columns[subset].append(score)
-        wrong[subset].append(nan)
-      for i, one in enumerate(acquired):
-        scores = {s: float(x[i]) for s, (x, _) in found.items()}
-        said.append(_decide(predictor, some[i], one, allowed, scores))
-      kept += some
-  if not kept:
+        pairs = [pair for pair in pairs if not isinstance(pair[1], str)]
+      scores = _scores(predictor, [one for _, one in pairs], allowed, subsets, batch)
+      for subset, (score, nan) in scores.items():
+        score_parts[subset].append(score)
+        nan_parts[subset].append(nan)
+      for i, (sample, one) in enumerate(pairs):
+        own = {subset: float(score[i]) for subset, (score, _) in scores.items()}
+        decisions.append(_decide(predictor, sample, one, allowed, own))
+        scored.append(sample)
+  if not scored:
     first = f': {faults[0][0].id}: {faults[0][1]}' if faults else ''
-    raise DataError(f'there are no samples that can be decided{first}')
-  return Table(
-    kept,
-    said,
-    {subset: np.concatenate(parts) for subset, parts in columns.items()},
-    {subset: np.concatenate(parts) for subset, parts in wrong.items()},
+    raise DataError(f'there are no usable samples{first}')
+  return ScoreTable(
+    scored,
+    decisions,
+    {subset: np.concatenate(parts) for subset, parts in score_parts.items()},
+    {subset: np.concatenate(parts) for subset, parts in nan_parts.items()},
     faults,
     _header(predictor, allowed, as_evaluated),
   )
@@ -114,17 +117,17 @@ def make(
 
 def _batches(samples: Iterable[Sample], n: int) -> Iterator[list[Sample]]:
   samples = iter(samples)
-  while some := list(itertools.islice(samples, n)):
-    yield some
+  while batch := list(itertools.islice(samples, n)):
+    yield batch
 
 
 def _acquire(
   predictor: Predictor, sample: Sample, max_skew: float | None, prepared: bool
 ) -> Acquired | str:
-  """What the model sees, or what is wrong with the files."""
+  """The acquired sample, or what is wrong with its files."""
   given = {m: one for m, one in sample.given.items() if m in predictor.modalities}
-  box = sample.box if predictor.framing is not None else None
-  times = sample.times if max_skew is not None else None  # a list may have them for other uses
+  box = sample.box if predictor.cropper is not None else None
+  times = sample.times if max_skew is not None else None
   try:
     acquired = predictor.acquire(given, times, max_skew, box=box, prepared=prepared)
   except DataError as error:
@@ -140,9 +143,9 @@ def _scores(
   subsets: Sequence[str],
   batch: int,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """By subset: scores [n] float64, and [n] bool where they are nan though there was something."""
+  """{subset: (scores [n] float64, [n] bool where the model computed nan)}."""
   n, modalities = len(acquired), predictor.modalities
-  present = np.zeros((batch, len(modalities)), bool)  # of one shape always: compiled once
+  present = np.zeros((batch, len(modalities)), bool)  # always a full batch: compiled once
   blocked = np.zeros_like(present)  # given, unusable, and not allowed to be absent
   size = predictor.card.image_size
   images = {m: np.zeros((batch, size, size, schema.channels(m)), np.float32) for m in modalities}
@@ -153,7 +156,7 @@ def _scores(
     blocked[i] = [m in one.unusable and m not in allowed for m in modalities]
     for modality, image in one.arrays.items():
       images[modality][i] = image
-  found = {}
+  scores = {}
   for subset in subsets:
     names = subset.split('+')
     of_subset = np.array([m in names for m in modalities])
@@ -162,11 +165,11 @@ def _scores(
     servable = has.any(1) & (has | ~needed).all(1) & ~(blocked & of_subset).any(1)
     score = np.full(batch, math.nan)
     if servable.any():
-      # A model without the input `present` is fed nothing that lacks something.
+      # A model without the input `present` rejects absent modalities in any row.
       fed = has | ~servable[:, None]
       score = np.where(servable, predictor.scores(images, fed), math.nan)
-    found[subset] = score[:n], (servable & np.isnan(score))[:n]
-  return found
+    scores[subset] = score[:n], (servable & np.isnan(score))[:n]
+  return scores
 
 
 def _decide(
@@ -177,17 +180,17 @@ def _decide(
   scores: Mapping[str, float],
 ) -> Decision:
   if isinstance(acquired, str):
-    return Decision(decisions.FTA, reasons=(acquired,))
+    return Decision(FTA, reasons=(acquired,))
   used = predictor.used(acquired)
-  if refused := predictor.refusal(used, acquired.unusable, allowed):
-    reasons = (*acquired.reasons, refused)
-    return Decision(decisions.FTA, used=used, reasons=reasons, unusable=acquired.unusable)
+  if refusal := predictor.refusal(used, acquired.unusable, allowed):
+    reasons = (*acquired.reasons, refusal)
+    return Decision(FTA, used=used, reasons=reasons, unusable=acquired.unusable)
   subset = '+'.join(used)
   try:
     threshold = predictor.card.threshold(subset)
   except StateError as error:
     raise StateError(f'{sample.id}: {error}') from None
-  return decisions.of_score(scores[subset], threshold, used, acquired.reasons, acquired.unusable)
+  return decide(scores[subset], threshold, used, acquired.reasons, acquired.unusable)
 
 
 def _header(predictor: Predictor, allowed: Sequence[str], as_evaluated: bool) -> dict:
@@ -207,26 +210,28 @@ def _header(predictor: Predictor, allowed: Sequence[str], as_evaluated: bool) ->
 
 
 def is_foreign(header: Path) -> bool:
-  """Whether a file is there and is none of the headers that `write` writes, such as a card."""
+  """Whether a file exists and is not the header of a score file, but e.g. a card."""
+  if not header.is_file():
+    return False
   try:
-    found = json.loads(header.read_bytes()) if header.is_file() else {'bundle_hash': ''}
+    fields = json.loads(header.read_bytes())
   except (OSError, ValueError, RecursionError):
     return True
-  return not isinstance(found, dict) or not found.keys() & {'bundle_hash', 'list_hash'}
+  return not isinstance(fields, dict) or not fields.keys() & {'bundle_hash', 'list_hash'}
 
 
-def write(path: Path, table: Table) -> None:
-  """Writes a score file where every sample has a label, and else the same without labels.
+def write(path: Path, table: ScoreTable) -> None:
+  """Writes a score file, without labels if a sample has none.
 
-  Besides the scores there are columns of text: `used`, `decision`, `reasons`, and `unusable` (the
-  modalities that were given and unusable, 'depth+ir') where any sample has such.
+  Besides the scores there are the columns `used`, `decision`, `reasons`, and, if any sample has
+  one, `unusable`: the modalities that were given but unusable, as in 'depth+ir'.
 
   Raises:
-    ConfigError: not a place for it.
-    DataError: an id that is there twice.
+    ConfigError: the file cannot be written.
+    DataError: a repeated id.
   """
   if not path.parent.is_dir():
-    raise ConfigError(f'{path} cannot be written: No such folder: {path.parent}')
+    raise ConfigError(f'{path} cannot be written: no such folder: {path.parent}')
   extra = {
     'used': [d.subset for d in table.decisions],
     'decision': [d.outcome for d in table.decisions],
@@ -252,12 +257,12 @@ def write(path: Path, table: Table) -> None:
 
 
 def _writable(text: str) -> str:
-  """Text that a UTF-8 file of one row per line can hold: reasons may name paths."""
+  """Makes a text a single line of UTF-8; reasons may contain any path."""
   text = text.encode('utf-8', 'backslashreplace').decode()
   return ' '.join(text.splitlines())
 
 
-def _write_unlabelled(path: Path, table: Table, extra: Mapping[str, Sequence[str]]) -> None:
+def _write_unlabelled(path: Path, table: ScoreTable, extra: Mapping[str, Sequence[str]]) -> None:
   text = io.StringIO(newline='')
   writer = csv.writer(text, lineterminator='\n')
   writer.writerow(['id', *extra, *table.scores])

@@ -1,7 +1,7 @@
-"""Whether a card was signed by the holder of a private key: Ed25519, over its exact bytes.
+"""Verifies the signature of a bundle: Ed25519 over the exact bytes of `card.json`.
 
-`card.json.sig` beside `card.json` is the signature, 64 bytes. The card names every other file of
-the bundle with its SHA-256, so that the signature covers the whole bundle.
+`card.json.sig`, next to `card.json`, holds the signature, 64 bytes. The card holds the SHA-256 of
+every other file of the bundle, so that the signature covers all of it.
 """
 
 import os
@@ -20,15 +20,15 @@ _LARGEST_KEY = 1 << 16  # bytes of a PEM file
 
 
 def read_key(path: str | os.PathLike, load, kind: str) -> object:
-  """A key from a PEM file.
+  """Reads a key from a PEM file.
 
   Args:
     path: the file.
-    load: parses its bytes.
+    load: function that parses its bytes.
     kind: 'public' or 'private', for messages.
 
   Raises:
-    ConfigError: the file cannot be read, or holds no such key.
+    ConfigError: the file cannot be read, or holds no key of this kind.
   """
   try:
     return load(image_files.read(path, _LARGEST_KEY))
@@ -44,7 +44,7 @@ def read_key(path: str | os.PathLike, load, kind: str) -> object:
 
 
 def verify(card: bytes, folder: Path, public_key: str | os.PathLike) -> None:
-  """Checks the signature of a card; nothing of the card is parsed.
+  """Verifies the signature of a card without parsing the card.
 
   Args:
     card: the bytes of `card.json`.
@@ -53,7 +53,7 @@ def verify(card: bytes, folder: Path, public_key: str | os.PathLike) -> None:
 
   Raises:
     ConfigError: no public Ed25519 key is in the file, or `cryptography` is not installed.
-    StateError: the signature is missing, or of other bytes or another key.
+    StateError: the signature is missing, or of other bytes or of another key.
   """
   try:
     from cryptography.exceptions import InvalidSignature
@@ -63,13 +63,13 @@ def verify(card: bytes, folder: Path, public_key: str | os.PathLike) -> None:
     raise ConfigError(INSTALL) from None
   key = read_key(public_key, serialization.load_pem_public_key, 'public')
   if not isinstance(key, Ed25519PublicKey):
-    raise ConfigError(f'{public_key} is a key of another kind than Ed25519. {MAKE_KEYS}')
+    raise ConfigError(f'{public_key} is not an Ed25519 key. {MAKE_KEYS}')
   path = folder / NAME
   try:
     signature = image_files.read(path, _LENGTH)
   except FileNotFoundError:
     raise StateError(
-      f'{folder} is not signed: there is no {NAME}, and a public key was given. Export it again '
+      f'{folder} is not signed: a public key was given, but there is no {NAME}. Export it again '
       'with --sign_key'
     ) from None
   except OSError as error:
@@ -78,6 +78,6 @@ def verify(card: bytes, folder: Path, public_key: str | os.PathLike) -> None:
     key.verify(signature, card)
   except InvalidSignature:
     raise StateError(
-      f'{folder}: {NAME} is not the signature of card.json by the key of {public_key}: the card '
-      'was changed, or signed by another key. Fetch the bundle again from where it was exported'
+      f'{folder}: {NAME} is not the signature of card.json by the key {public_key}: the card was '
+      'changed, or signed with another key. Fetch the bundle again from where it was exported'
     ) from None

@@ -1,25 +1,25 @@
-"""JSON from outside, with one meaning only.
+"""Parses untrusted JSON; rejects what parsers interpret differently.
 
-Python's reader takes the last of two equal keys, `NaN`, and numbers that no float holds; other
-readers take the first key or stop. What two readers may understand differently is refused.
+Python accepts `NaN`, numbers too large for a float, and repeated keys, of which it keeps the last;
+other parsers keep the first or fail.
 """
 
 import json
 import math
 from typing import Any
 
-_DIGITS = 18  # of an integer: every one of these is a 64-bit number
+_DIGITS = 18  # such integers fit 64 bits
 
 
 def parse(content: bytes) -> Any:
-  """The value of a JSON text.
+  """Parses a JSON text.
 
   Args:
     content: UTF-8, without a byte order mark.
 
   Raises:
-    ValueError: not UTF-8 or not JSON, a key that is there twice, a number that is not finite or
-      has more than 18 digits, nesting that is too deep, half a surrogate pair.
+    ValueError: not UTF-8 or not JSON, a repeated key, a number that is not finite or an integer of
+      more than 18 digits, nesting that is too deep, half a surrogate pair.
   """
   try:
     value = json.loads(
@@ -36,12 +36,12 @@ def parse(content: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  found = dict(pairs)
-  if len(found) != len(pairs):
+  value = dict(pairs)
+  if len(value) != len(pairs):
     names = [name for name, _ in pairs]
-    twice = next(name for name in names if names.count(name) > 1)
-    raise ValueError(f'the key {twice[:60]!r} is there twice')
-  return found
+    repeated = next(name for name in names if names.count(name) > 1)
+    raise ValueError(f'the key {repeated[:60]!r} is repeated')
+  return value
 
 
 def _constant(text: str) -> float:

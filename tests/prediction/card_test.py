@@ -12,8 +12,8 @@ import pytest
 
 from flexfas_jax import predict
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.prediction import Predictor, card, formats
-from flexfas_jax.prediction.page import answers
+from flexfas_jax.prediction import Predictor, card, model_loader
+from flexfas_jax.prediction.page import backend
 from flexfas_jax.prediction.runners import stablehlo
 from tests.prediction import bundles
 
@@ -28,7 +28,7 @@ def test_a_changed_byte_is_found(bundle):
   content = bytearray(path.read_bytes())
   content[len(content) // 2] ^= 1
   path.write_bytes(content)
-  with pytest.raises(StateError, match='model.stablehlo is not what was exported'):
+  with pytest.raises(StateError, match='model.stablehlo is not the exported file'):
     Predictor.load(bundle)
   path.unlink()
   with pytest.raises(StateError, match='cannot be read'):
@@ -52,10 +52,10 @@ def model(**fields):
   [
     ({'bundle': 3, 'version': '9.0'}, 'made by a newer version.*9.0.*pip install -U'),
     ({'bundle': 1}, 'made by an older version.*Export it again'),
-    ({'bundle': None}, 'is no card of a bundle'),
-    ({'bundle': '2'}, 'is no card of a bundle'),
-    ({'bundle': True}, 'is no card of a bundle'),
-    ({'bundle': 2.0}, 'is no card of a bundle'),
+    ({'bundle': None}, 'is not a card of a bundle'),
+    ({'bundle': '2'}, 'is not a card of a bundle'),
+    ({'bundle': True}, 'is not a card of a bundle'),
+    ({'bundle': 2.0}, 'is not a card of a bundle'),
     ({'name': 3}, 'name is 3, not a text'),
     ({'name': 'a\x1b[2J'}, 'name is .*control characters'),
     ({'weights_hash': ''}, 'weights_hash is empty'),
@@ -66,7 +66,7 @@ def model(**fields):
     ({'thresholds': None}, 'thresholds is missing'),
     ({'thresholds': []}, 'thresholds is .*, not an object'),
     ({'thresholds': {'rgb': 0.5}}, 'thresholds.rgb is 0.5, not an object'),
-    ({'thresholds': {'uv': bundles.threshold(0.5)}}, 'thresholds.uv is of no subset'),
+    ({'thresholds': {'uv': bundles.threshold(0.5)}}, 'thresholds.uv is not of a served subset'),
     (rgb_threshold(value=0), 'thresholds.rgb.value is 0, not between 0 and 1'),
     (rgb_threshold(value=1), 'thresholds.rgb.value is 1, not between'),
     (rgb_threshold(value=-5), 'thresholds.rgb.value is -5, not between'),
@@ -89,19 +89,22 @@ def model(**fields):
     ({'modalities': ['rgb', 'uv']}, 'modalities is'),
     ({'modalities': ['rgb', []]}, 'not a list of texts'),
     ({'requires': ['uv']}, 'requires is'),
-    ({'requires': ['depth']}, "subsets has 'rgb', which is no subset"),
-    ({'subsets': ['depth+rgb']}, "subsets has 'depth.rgb', which is no subset"),
-    ({'subsets': ['rgb', 'rgb']}, 'one is there twice'),
+    ({'requires': ['depth']}, "subsets has 'rgb', which is not a subset"),
+    ({'subsets': ['depth+rgb']}, "subsets has 'depth.rgb', which is not a subset"),
+    ({'subsets': ['rgb', 'rgb']}, 'is empty or has duplicates'),
     ({'image_size': 0}, 'image_size is 0; expected 1 to 4096'),
     ({'image_size': 10**9}, 'image_size is 1000000000; expected 1 to 4096'),
     ({'image_size': 8.0}, 'image_size is 8.0, not an integer'),
     ({'view': 'sideways'}, "view is 'sideways'"),
-    ({'view': 'five_crops=0.5'}, 'which is several'),
+    ({'view': 'five_crops=0.5'}, 'which is more than one'),
     ({'resize': 'cubic'}, "resize is 'cubic'; expected one of area, bilinear"),
     ({'resize': 1}, 'resize is 1, not a text'),
     ({'inputs': {}}, 'inputs has'),
     ({'inputs': bundles.INPUTS | {'rgb': 3}}, 'inputs.rgb is 3, not an object'),
-    ({'inputs': bundles.INPUTS | {'rgb': {'channels': 1, 'bits': []}}}, 'channels is 1, not 3'),
+    (
+      {'inputs': bundles.INPUTS | {'rgb': {'channels': 1, 'bits': []}}},
+      'channels is 1; expected 3',
+    ),
     ({'inputs': bundles.INPUTS | {'rgb': {'channels': 3, 'bits': [True]}}}, 'rgb.bits is'),
     ({'inputs': bundles.INPUTS | {'rgb': {'channels': 3, 'bits': 8}}}, 'rgb.bits is 8, not a list'),
     ({'inputs': bundles.INPUTS | {'rgb': {'channels': 3, 'bits': [8, 12]}}}, 'rgb.bits is .8, 12'),
@@ -118,7 +121,7 @@ def model(**fields):
     (model(present=False), 'inputs are not rgb, depth, ir'),
     (model(inputs=[]), 'inputs are not rgb, depth, ir, present'),
     (model(size=9), 'inputs.rgb.shape is'),
-    (model(model={'a': 1}), 'model is not what the card says'),
+    (model(model={'a': 1}), 'model differs from the card'),
     (model(weights_hash='other'), "weights_hash is 'other'"),
     (model(file='../model.stablehlo'), 'not a path below the bundle'),
     (model(file='/dev/zero'), 'not a path below the bundle'),
@@ -126,7 +129,7 @@ def model(**fields):
     (model(file='C:\\model.stablehlo'), 'not a path below the bundle'),
     (model(file='nul'), 'not a path below the bundle'),
     (model(file='a\x00b'), 'control characters'),
-    ({'files': {'model.stablehlo': bundles.about(b'')}}, 'name one file twice'),
+    ({'files': {'model.stablehlo': bundles.about(b'')}}, 'name a file twice'),
     ({'files': {'/etc/passwd': bundles.about(b'')}}, 'not a path below the bundle'),
     ({'files': {'a': 3}}, 'files.a is 3, not an object'),
     ({'metrics': {'intra': {'rgb': {'acer': '0'}}}}, "acer is '0', not a number"),
@@ -153,18 +156,18 @@ def test_fields_of_a_later_version_are_allowed(tmp_path):
   [
     (lambda text: b'{', 'card.json is damaged'),
     (lambda text: b'', 'card.json is damaged'),
-    (lambda text: b'[]', 'is no card'),
+    (lambda text: b'[]', 'is not a card'),
     (lambda text: b'\xff\xfe', "can't decode byte"),
     (lambda text: b'\xef\xbb\xbf' + text, 'BOM'),
     (lambda text: text.decode().encode('utf-16'), "can't decode byte"),
     (lambda text: b'{"a":' * 100_000, 'nested too deep'),
     (lambda text: b'[' * 100_000 + b']' * 100_000, 'nested too deep'),
     (lambda text: text.replace(b'"toy"', b'"\\ud800"'), 'surrogates not allowed'),
-    (lambda text: text.replace(b'"name"', b'"name": "x", "name"'), "the key 'name' is there twice"),
-    (lambda text: text.replace(b'"step"', b'"step": 2, "step"'), "the key 'step' is there twice"),
+    (lambda text: text.replace(b'"name"', b'"name": "x", "name"'), "the key 'name' is repeated"),
+    (lambda text: text.replace(b'"step"', b'"step": 2, "step"'), "the key 'step' is repeated"),
     (
       lambda text: text.replace(b'"value"', b'"value": 0.9, "value"', 1),
-      "the key 'value' is there twice",
+      "the key 'value' is repeated",
     ),
     (lambda text: text.replace(b'0.45', b'1e999'), '1e999 is not a finite number'),
     (lambda text: text.replace(b'0.45', b'9' * 5000), 'more than 18 digits'),
@@ -181,9 +184,9 @@ def test_json_that_is_no_card(bundle, change, says):
 
 
 def test_no_bundle(tmp_path, bundle):
-  with pytest.raises(StateError, match='is no bundle.*--mode=export'):
+  with pytest.raises(StateError, match='is not a bundle.*flexfas export'):
     Predictor.load(tmp_path)
-  with pytest.raises(StateError, match='is no bundle'):
+  with pytest.raises(StateError, match='is not a bundle'):
     Predictor.load(bundle / 'card.json')
 
 
@@ -227,13 +230,13 @@ def test_the_bytes_that_were_verified_are_the_bytes_that_run(bundle):
   content = found.read_file('model.stablehlo')
   path.write_bytes(b'another model')
   assert hashlib.sha256(content).hexdigest() == found.contents['models'][0]['sha256']
-  for format in formats.ALL:
+  for format in model_loader.FORMATS:
     runner = importlib.import_module(f'flexfas_jax.prediction.runners.{format}')
     assert list(inspect.signature(runner.load).parameters)[0] == 'content'
   run = stablehlo.load(content, found.contents['models'][0])
   images = {m: np.zeros((1, 8, 8, 3 if m == 'rgb' else 1), np.float32) for m in bundles.MODALITIES}
   assert run(images, np.ones((1, 3), bool)).tolist() == [0]
-  with pytest.raises(StateError, match='is not what was exported'):
+  with pytest.raises(StateError, match='is not the exported file'):
     found.read_file('model.stablehlo')
   path.write_bytes(content + b'more')
   with pytest.raises(StateError, match='cannot be read: it has'):
@@ -255,7 +258,7 @@ def test_the_bytes_that_were_verified_are_the_bytes_that_run(bundle):
     ),
     (
       b'{"weights_hash": "wwwwwwww", "samples": [{"id": "a", "files": {"rgb": "/etc/passwd"}}]}',
-      'no file of the card',
+      'not a file of the card',
     ),
   ],
 )
@@ -264,7 +267,7 @@ def test_samples_that_cannot_be(tmp_path, about, says):
   (folder / 'samples').mkdir()
   (folder / 'samples/samples.json').write_bytes(about)
   with pytest.raises(StateError, match=says):
-    answers.Answers(Predictor.load(folder))
+    backend.Backend(Predictor.load(folder))
 
 
 def test_the_card_itself_can_be_pinned(bundle):
@@ -273,14 +276,14 @@ def test_the_card_itself_can_be_pinned(bundle):
   contents = json.loads((bundle / 'card.json').read_text())
   contents['thresholds']['rgb']['value'] = 0.0
   (bundle / 'card.json').write_text(json.dumps(contents))
-  with pytest.raises(StateError, match='is another one'):
+  with pytest.raises(StateError, match='is another card'):
     Predictor.load(bundle, sha256=known)
   with pytest.raises(ConfigError, match='is empty'):  # of a variable that is not set
     Predictor.load(bundle, sha256='')
 
 
 def test_formats(tmp_path, bundle, monkeypatch):
-  with pytest.raises(ConfigError, match='no format .coreml.; choose one of: stablehlo, onnx'):
+  with pytest.raises(ConfigError, match='unknown format .coreml.; choose one of: stablehlo, onnx'):
     Predictor.load(bundle, format='coreml')
   with pytest.raises(ConfigError, match='has no onnx model .* it has: model.stablehlo'):
     Predictor.load(bundle, format='onnx')
@@ -288,7 +291,7 @@ def test_formats(tmp_path, bundle, monkeypatch):
     Predictor.load(bundle, precision='int8')
   with pytest.raises(ConfigError, match='for rgb alone'):
     Predictor.load(bundle, modalities=['rgb'])
-  monkeypatch.setattr(formats, 'installed', lambda name: False)
+  monkeypatch.setattr(model_loader, 'is_installed', lambda name: False)
   for format in (None, 'stablehlo'):
     with pytest.raises(ConfigError, match='pip install jax'):
       Predictor.load(bundle, format=format)
@@ -299,7 +302,7 @@ def test_a_library_that_is_not_there_is_named(tmp_path, monkeypatch):
   folder = bundles.write(tmp_path / 'toy', models=[entry])
   (folder / 'model.onnx').write_bytes(b'x')
   monkeypatch.setitem(sys.modules, 'onnxruntime', None)  # as where it is not installed
-  monkeypatch.setattr(formats, 'installed', lambda name: True)
+  monkeypatch.setattr(model_loader, 'is_installed', lambda name: True)
   with pytest.raises(ConfigError, match='pip install'):
     Predictor.load(folder)
 
@@ -324,7 +327,7 @@ def test_a_model_for_one_sensor_alone(tmp_path):
     return images['rgb'].mean((1, 2, 3))
 
   predictor = Predictor(contents, entry, run)
-  assert formats.choose(contents, 'stablehlo', modalities=('rgb',)) == entry
+  assert model_loader.choose_model(contents, 'stablehlo', modalities=('rgb',)) == entry
   pictures = bundles.triplet()
   assert predictor(rgb=pictures['rgb']).used == ('rgb',)
   assert seen == [(['rgb'], [[True]])]

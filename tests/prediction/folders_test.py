@@ -26,7 +26,7 @@ def of(found):
 
 def test_what_is_one_sample(tmp_path):
   write(tmp_path, *TRIPLET, 'attack/2_rgb.png', 'attack/2_ir.PNG', 'bona_fide/x/depth/3.jpeg')
-  found = folders.of_folder(tmp_path)
+  found = folders.read_folder(tmp_path)
   assert of(found) == {'1': 'rgb+depth+ir', 'attack/2': 'rgb+ir', 'bona_fide/x/3': 'depth'}
   assert [sample.label for sample in found.samples] == ['attack', 'bona_fide', '']
   assert not found.bad
@@ -41,7 +41,7 @@ def test_hidden_and_system_files_are_no_images(tmp_path):
   write(tmp_path, *TRIPLET)
   write(tmp_path, '._1.png', 'rgb/._1.jpg', '__MACOSX/rgb/2.jpg', '.cache/rgb/2.jpg', '.DS_Store')
   write(tmp_path, 'Thumbs.db', 'rgb/@eaDir/1.jpg')
-  found = folders.of_folder(tmp_path)
+  found = folders.read_folder(tmp_path)
   assert of(found) == {'1': 'rgb+depth+ir'} and not found.notes
 
 
@@ -54,9 +54,9 @@ def test_hidden_and_system_files_are_no_images(tmp_path):
 )
 def test_a_sensor_is_never_left_out_for_its_suffix(tmp_path, name):
   write(tmp_path, 'rgb/1.jpg', 'ir/1.png', name, 'rgb/2.jpg', 'ir/2.png')
-  with pytest.raises(DataError, match=r'samples that cannot be decided: 1 .*is not read: it is'):
-    folders.of_folder(tmp_path)
-  found = folders.of_folder(tmp_path, on_bad='skip')
+  with pytest.raises(DataError, match=r'samples with unusable files: 1 .*cannot be read: it is'):
+    folders.read_folder(tmp_path)
+  found = folders.read_folder(tmp_path, on_bad='skip')
   assert of(found) == {'2': 'rgb+ir'}
   (bad,) = found.bad
   assert (bad.rule, bad.list) == ('unreadable', str(tmp_path)) and bad.text.startswith(name)
@@ -64,31 +64,31 @@ def test_a_sensor_is_never_left_out_for_its_suffix(tmp_path, name):
 
 @pytest.mark.parametrize('name', ['3.avif', 'p/rgb/3.jp2', 'p/ir/3.raw', 'ir/3.png.part', 'ir.zip'])
 def test_a_sample_is_never_left_out_for_its_suffix(tmp_path, name):
-  with pytest.raises(DataError, match='is not read: it is'):
-    folders.of_folder(write(tmp_path, *TRIPLET, name))
+  with pytest.raises(DataError, match='cannot be read: it is'):
+    folders.read_folder(write(tmp_path, *TRIPLET, name))
 
 
 def test_other_formats_are_taken_where_a_sensor_has_no_jpeg_or_png(tmp_path):
   write(tmp_path, *TRIPLET, 'depth/1.npy')  # beside depth/1.png, which is taken
   write(tmp_path, 'rgb/2.HEIC', 'ir/2.webp', 'depth/2.npy', 'rgb/3.tif', 'ir/3.png')
-  found = folders.of_folder(tmp_path)
+  found = folders.read_folder(tmp_path)
   assert of(found) == {'1': 'rgb+depth+ir', '2': 'rgb+depth+ir', '3': 'rgb+ir'}
   given = {sample.id: sample.given for sample in found.samples}
   assert str(given['1']['depth']).endswith('1.png') and str(given['2']['depth']).endswith('2.npy')
   assert any('depth/1.npy' in note for note in found.notes)
   write(tmp_path, 'depth/2.tiff')
   with pytest.raises(DataError, match=r'depth/2.npy and depth/2.tiff are both depth of one sample'):
-    folders.of_folder(tmp_path)
+    folders.read_folder(tmp_path)
 
 
 def test_what_is_no_image_is_named(tmp_path):
   write(tmp_path, *TRIPLET, 'rgb/1.bmp')  # 1 has its RGB
   write(tmp_path, 'README.md', 'scores.csv', 'depth/calibration.json', '1.json', 'model.onnx')
   write(tmp_path, b'caf\xe9.txt')
-  found = folders.of_folder(tmp_path)
+  found = folders.read_folder(tmp_path)
   assert of(found) == {'1': 'rgb+depth+ir'} and not found.bad
   (note,) = found.notes
-  assert note.startswith('files that are not read: 7 (.json 2, ')
+  assert note.startswith('ignored files: 7 (.json 2, ')
   assert note.endswith(
     '1.json, README.md, caf\\xe9.txt, depth/calibration.json, model.onnx, and 2 more'
   )
@@ -98,8 +98,8 @@ def test_what_is_no_image_is_named(tmp_path):
 def test_unknown_sensors_are_refused(tmp_path, name):
   write(tmp_path, 'rgb/1.jpg', 'ir/1.png', f'{name}/1.png')
   for on_bad in ('fail', 'skip'):
-    with pytest.raises(DataError, match=rf'{name} is not a name of a sensor.*--manifest'):
-      folders.of_folder(tmp_path, on_bad)
+    with pytest.raises(DataError, match=rf'{name} does not name a supported sensor.*--manifest'):
+      folders.read_folder(tmp_path, on_bad)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_unknown_sensors_are_refused(tmp_path, name):
     (['rgb/1.png', 'depth_map/1.png'], 'no sample has rgb and another sensor'),
     (['rgb/1.png', 'ir/1.png', 'depth_map/1.png'], 'no sample has depth and another sensor'),
     (['rgb/1.png', 'ir/1.png', 'aligned_depth/1.png'], 'no sample has depth and another'),
-    (['image/1.png', 'depth/1.png'], 'image/1.png are taken for two samples|depth/1.png are taken'),
+    (['image/1.png', 'depth/1.png'], 'image/1.png would be two samples|depth/1.png would be'),
     (['visible/1.png', 'depth/1.png', 'ir/1.png'], 'no sample has rgb and another sensor'),
     (['depth_map/1.png'], 'depth_map is more than the name of a sensor'),
     (['IR_0/1.png', 'IR_1/1.png'], 'IR_0 is more than the name of a sensor'),
@@ -120,14 +120,14 @@ def test_unknown_sensors_are_refused(tmp_path, name):
 )
 def test_images_of_one_sample_do_not_become_two(tmp_path, names, says):
   with pytest.raises(DataError, match=says):
-    folders.of_folder(write(tmp_path, *names))
+    folders.read_folder(write(tmp_path, *names))
 
 
 def test_longer_names_that_pair_are_fine(tmp_path):
   write(tmp_path, 'rgb_alice_1.jpg', 'depth_alice_1.png', 'rgb_aligned/2.png', 'ir_aligned/2.png')
-  assert list(of(folders.of_folder(tmp_path)).values()) == ['rgb+depth', 'rgb+ir']
+  assert list(of(folders.read_folder(tmp_path)).values()) == ['rgb+depth', 'rgb+ir']
   only_rgb = write(tmp_path / 'other', 'profile_pictures/1.jpg', 'color-study/2.jpg')
-  assert list(of(folders.of_folder(only_rgb)).values()) == ['rgb', 'rgb']
+  assert list(of(folders.read_folder(only_rgb)).values()) == ['rgb', 'rgb']
 
 
 @pytest.mark.parametrize(
@@ -144,58 +144,58 @@ def test_longer_names_that_pair_are_fine(tmp_path):
 def test_names_that_a_score_file_cannot_hold(tmp_path, name, says):
   write(tmp_path, *TRIPLET, name)
   with pytest.raises(DataError, match=says):
-    folders.of_folder(tmp_path)
-  found = folders.of_folder(tmp_path, on_bad='skip')
+    folders.read_folder(tmp_path)
+  found = folders.read_folder(tmp_path, on_bad='skip')
   assert of(found) == {'1': 'rgb+depth+ir'} and len(found.bad) == 1
   found.bad[0].text.encode()  # UTF-8
 
 
 def test_names_that_it_can(tmp_path):
   write(tmp_path, 'rgb/a, b;"c".png', 'ir/a, b;"c".png', 'rgb/Zoë 王.png', 'ir/Zoë 王.png')
-  assert of(folders.of_folder(tmp_path)) == {'a, b;"c"': 'rgb+ir', 'Zoë 王': 'rgb+ir'}
+  assert of(folders.read_folder(tmp_path)) == {'a, b;"c"': 'rgb+ir', 'Zoë 王': 'rgb+ir'}
 
 
 def test_composed_and_decomposed_names_are_one_sample(tmp_path):
   """Written by macOS and by Linux."""
   write(tmp_path, 'rgb/Zo\u00eb.png', 'ir/Zoe\u0308.png')
-  assert list(of(folders.of_folder(tmp_path)).values()) == ['rgb+ir']
+  assert list(of(folders.read_folder(tmp_path)).values()) == ['rgb+ir']
 
 
 def test_links_and_what_is_no_file(tmp_path):
   write(tmp_path / 'set', 'rgb/1.png', 'rgb/2.png', 'ir/1.png', 'ir/2.png')
   write(tmp_path / 'other', '1.png', '2.png')
   os.symlink(tmp_path / 'other', tmp_path / 'set/depth')  # a folder elsewhere is read
-  assert set(of(folders.of_folder(tmp_path / 'set')).values()) == {'rgb+depth+ir'}
+  assert set(of(folders.read_folder(tmp_path / 'set')).values()) == {'rgb+depth+ir'}
   (tmp_path / 'other/2.png').unlink()
   os.symlink('nowhere.png', tmp_path / 'other/2.png')
   with pytest.raises(DataError, match='depth/2.png is not a file'):
-    folders.of_folder(tmp_path / 'set')
+    folders.read_folder(tmp_path / 'set')
   (tmp_path / 'other/2.png').unlink()
   os.mkfifo(tmp_path / 'other/2.png')
-  assert list(of(folders.of_folder(tmp_path / 'set', 'skip'))) == ['1']
+  assert list(of(folders.read_folder(tmp_path / 'set', 'skip'))) == ['1']
   os.symlink('..', tmp_path / 'set/rgb/again')
-  with pytest.raises(DataError, match='is a link to a folder that it is in'):
-    folders.of_folder(tmp_path / 'set')
+  with pytest.raises(DataError, match='is a link to a folder that contains it'):
+    folders.read_folder(tmp_path / 'set')
 
 
 def test_no_folder_and_no_image(tmp_path):
   with pytest.raises(DataError, match='absent is not a folder'):
-    folders.of_folder(tmp_path / 'absent')
+    folders.read_folder(tmp_path / 'absent')
   with pytest.raises(DataError, match=r'has no image \(.jpg, .jpeg, .png, .webp, .*\)$'):
-    folders.of_folder(tmp_path)
-  with pytest.raises(DataError, match='has no image.*: rgb/1.exr is not read'):
-    folders.of_folder(write(tmp_path, 'rgb/1.exr'))
+    folders.read_folder(tmp_path)
+  with pytest.raises(DataError, match='has no image.*: rgb/1.exr cannot be read'):
+    folders.read_folder(write(tmp_path, 'rgb/1.exr'))
 
 
 def test_a_folder_that_is_one_sample(tmp_path):
-  assert of(folders.of_folder(write(tmp_path, 'rgb.png', 'ir.png'))) == {'rgb': 'rgb+ir'}
+  assert of(folders.read_folder(write(tmp_path, 'rgb.png', 'ir.png'))) == {'rgb': 'rgb+ir'}
 
 
 def test_two_samples_of_one_id(tmp_path):
   """Two copies of one data set, whose layout gives the ids."""
   path = 'real_part/CLKJ_AS0005/real.rssdk/color/1.jpg'
   with pytest.raises(DataError, match='2 samples have the id casia_surf/CLKJ_AS0005/real/1'):
-    folders.of_folder(write(tmp_path, f'a/{path}', f'b/{path}'))
+    folders.read_folder(write(tmp_path, f'a/{path}', f'b/{path}'))
 
 
 @pytest.mark.parametrize(
@@ -206,15 +206,15 @@ def test_a_word_where_others_have_their_sensor_is_refused(tmp_path, name):
   """It would be a sample of its own, which RGB alone decides."""
   write(tmp_path, *TRIPLET, name)
   if name == 'a.b/1.png':  # two words: another person's or camera's folder
-    assert of(folders.of_folder(tmp_path)) == {'1': 'rgb+depth+ir', 'a.b/1': 'rgb'}
+    assert of(folders.read_folder(tmp_path)) == {'1': 'rgb+depth+ir', 'a.b/1': 'rgb'}
     return
   with pytest.raises(DataError, match=f'{name} would be a sample of its own, and differs from'):
-    folders.of_folder(tmp_path)
+    folders.read_folder(tmp_path)
 
 
 def test_a_word_beside_rgb_alone_is_refused_and_numbers_are_not(tmp_path):
   write(tmp_path, 'rgb/1.jpg', '2/1.jpg', 'anna/7.jpg')
-  assert of(folders.of_folder(tmp_path)) == {'1': 'rgb', '2/1': 'rgb', 'anna/7': 'rgb'}
+  assert of(folders.read_folder(tmp_path)) == {'1': 'rgb', '2/1': 'rgb', 'anna/7': 'rgb'}
   write(tmp_path, 'disp/1.jpg')
   with pytest.raises(DataError, match='disp/1.jpg would be a sample of its own'):
-    folders.of_folder(tmp_path)
+    folders.read_folder(tmp_path)

@@ -15,7 +15,7 @@ from PIL import Image
 from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.images import face_crop
 from flexfas_jax.prediction import Predictor, samples, score_table
-from flexfas_jax.prediction.decision import Decision, of_score
+from flexfas_jax.prediction.decision import Decision, decide
 from tests.prediction import bundles
 
 ROOT = Path(__file__).parents[2]
@@ -157,7 +157,7 @@ def test_what_a_sample_lacks_does_not_decide(predictor):
   without = predictor.acquire({'rgb': images['rgb']})
   covered = predictor.acquire({'rgb': images['rgb'], 'ir': np.zeros_like(images['ir'])})
   for acquired in (without, covered):
-    with pytest.raises(ConfigError, match=r'rgb\+ir is to decide, and the sample has no ir'):
+    with pytest.raises(ConfigError, match=r'rgb\+ir cannot decide: the sample has no ir'):
       predictor.decide(acquired, ('rgb', 'ir'), ('ir',))
     assert predictor.decide(acquired, ('rgb',), ('ir',)).threshold == bundles.THRESHOLDS['rgb']
 
@@ -217,8 +217,8 @@ def test_exif_turns_pictures(predictor, orientation):
     ({'rgb': bundles.picture(0, channels=3, dtype=np.uint16)}, 'rgb has 16 bits.*of 8 bits'),
     ({'ir': bundles.picture(0, dtype=np.uint16)}, 'ir has 16 bits'),
     ({'depth': bundles.picture(0, dtype=np.uint16)}, 'no value above.*not mm'),
-    ({'rgb': bundles.picture(0).astype(np.float32)}, 'of float32; due are'),
-    ({'rgb': bundles.picture(0, channels=4)}, 'due are'),
+    ({'rgb': bundles.picture(0).astype(np.float32)}, 'of float32; expected .H, W.'),
+    ({'rgb': bundles.picture(0, channels=4)}, 'expected .H, W.'),
     ({'rgb': [[0]]}, 'rgb is a list'),
     ({'rgb': b'<!DOCTYPE html><html>'}, 'rgb is an HTML page'),
     ({'rgb': b''}, 'rgb is empty'),
@@ -275,7 +275,7 @@ def test_images_that_are_not_registered_are_refused(predictor, bundle):
   # A prepared set was checked by its builder's own rule; in a folder or a list nobody has.
   sample = samples.Sample('1', {'rgb': rgb, 'depth': depth})
   for as_evaluated, used in ((False, ()), (True, ('rgb', 'depth'))):
-    table = score_table.make(predictor, [sample], batch=1, as_evaluated=as_evaluated)
+    table = score_table.score_samples(predictor, [sample], batch=1, as_evaluated=as_evaluated)
     assert table.decisions[0].used == used
     assert (table.decisions[0].outcome == 'fta') == (not used)
     assert ['not registered' in text for _, text in table.faults] == [True] * (not as_evaluated)
@@ -303,12 +303,12 @@ LARGE = '5001 x 5000 pixels, more than the limit of 25,000,000'
     (constant(10**6, 10**6, 1), 'more than the limit'),
     (constant(15, 16), '16 x 15 pixels; each side must have at least 16'),
     (constant(2, 300, 3), '300 x 2 pixels'),
-    (constant(24, 24).astype(object), 'of object; due are'),
-    (constant(24, 24).astype('>u2'), 'of >u2; due are'),
-    (constant(24, 24, 2), 'due are'),
-    (constant(24), 'due are'),
-    (np.zeros((0, 24), np.uint8), 'due are'),
-    (np.zeros((24, 24), [('a', np.uint8)]), 'due are'),
+    (constant(24, 24).astype(object), 'of object; expected .H, W.'),
+    (constant(24, 24).astype('>u2'), 'of >u2; expected .H, W.'),
+    (constant(24, 24, 2), 'expected .H, W.'),
+    (constant(24), 'expected .H, W.'),
+    (np.zeros((0, 24), np.uint8), 'expected .H, W.'),
+    (np.zeros((24, 24), [('a', np.uint8)]), 'expected .H, W.'),
     (np.ma.masked_less(bundles.picture(0)[..., 0], 120), 'is a masked array'),
   ],
 )
@@ -333,7 +333,7 @@ def test_arrays_of_any_layout(predictor):
 def test_the_callers_memory_is_copied(predictor):
   """A camera writes its next frame to the buffer that the last one was given in."""
   images = bundles.triplet(2)
-  sent = predictor.acquire(images).sent
+  sent = predictor.acquire(images).crops
   for modality, image in images.items():
     assert not np.shares_memory(sent[modality], image)
 
@@ -391,13 +391,13 @@ def test_what_the_model_does_not_serve(tmp_path):
   one = of(tmp_path, requires=['rgb'], subsets=subsets)
   pictures = bundles.triplet()
   found = one(depth=pictures['depth'], ir=pictures['ir'])
-  assert found.outcome == 'fta' and 'rgb is needed, and absent' in found.reasons
+  assert found.outcome == 'fta' and 'rgb is required but absent' in found.reasons
   # Covering the camera is no way in either.
   found = one(**{**pictures, 'rgb': np.zeros((24, 24, 3), np.uint8)})
   assert found.outcome == 'fta' and found.used == ('depth', 'ir')
   two = of(tmp_path, subsets=['rgb', 'ir'])
   found = two(rgb=pictures['rgb'], ir=pictures['ir'])
-  assert found.outcome == 'fta' and 'rgb+ir is not served by this model' in found.reasons[0]
+  assert found.outcome == 'fta' and 'rgb+ir this model does not serve' in found.reasons[0]
   with pytest.raises(ConfigError, match="no modality 'thermal' in this model; it has rgb"):
     two(thermal=pictures['ir'])
 
@@ -408,7 +408,7 @@ def test_what_the_operator_requires(bundle):
   predictor = Predictor.load(bundle, require=['depth'])
   assert predictor(**pictures).outcome == 'bona_fide'
   found = predictor(rgb=pictures['rgb'], depth=np.zeros((24, 24), np.uint8))
-  assert found.outcome == 'fta' and found.reasons[-1] == 'depth is needed, and absent'
+  assert found.outcome == 'fta' and found.reasons[-1] == 'depth is required but absent'
   with pytest.raises(ConfigError, match='thermal is required'):
     Predictor.load(bundle, require=['thermal'])
 
@@ -427,8 +427,8 @@ def test_faces(bundle):
   rgb, depth = bundles.picture(0, size=200, channels=3), bundles.picture(1, size=100)
   inside = (60, 40, 120, 100)
   acquired = predictor.acquire({'rgb': rgb, 'depth': depth}, box=inside)
-  np.testing.assert_array_equal(acquired.sent['rgb'], rgb[40:100, 60:120])
-  np.testing.assert_array_equal(acquired.sent['depth'], depth[20:50, 30:60])
+  np.testing.assert_array_equal(acquired.crops['rgb'], rgb[40:100, 60:120])
+  np.testing.assert_array_equal(acquired.crops['depth'], depth[20:50, 30:60])
   assert predictor(rgb=rgb, box=inside).outcome != 'fta'
   for box, says in (
     (None, 'no face: none is named'),
@@ -466,19 +466,19 @@ def test_a_detector(bundle, tmp_path, monkeypatch, n):
   if not n:
     assert found.outcome == 'fta' and found.reasons[0] == 'no face: none was found'
     return
-  assert acquired.sent['rgb'].shape == ((0, 40, 80)[n],) * 2 + (3,)
-  assert found.reasons == (() if n == 1 else ('2 faces: the largest is judged',))
+  assert acquired.crops['rgb'].shape == ((0, 40, 80)[n],) * 2 + (3,)
+  assert found.reasons == (() if n == 1 else ('2 faces: the largest is used',))
   found = predictor(depth=bundles.picture(0, size=200))
-  assert found.outcome == 'fta' and 'no RGB and no infrared' in found.reasons[0]
+  assert found.outcome == 'fta' and 'requires RGB or infrared' in found.reasons[0]
 
 
-def test_a_framing_that_cannot_be(bundle):
+def test_a_crop_that_cannot_be(bundle):
   for how in ({'crop': 'yunet'}, {'yunet': 'a.onnx'}, {'crop': 'box', 'yunet': 'a.onnx'}):
     with pytest.raises(ConfigError):
       Predictor.load(bundle, **how)
   with pytest.raises(DataError, match='absent.onnx cannot be read'):
     Predictor.load(bundle, crop='yunet', yunet='absent.onnx')
-  with pytest.raises(ConfigError, match="does nothing without crop='box'"):
+  with pytest.raises(ConfigError, match="has no effect without crop='box'"):
     Predictor.load(bundle)(rgb=bundles.picture(0, channels=3), box=(0, 0, 9, 9))
 
 
@@ -504,10 +504,10 @@ def test_warming_up_runs_the_model_once_on_what_it_takes(bundle):
 
 
 def test_a_decision_is_true_only_where_it_accepts():
-  assert of_score(0.5, 0.5, ['rgb'])
-  assert not of_score(np.nextafter(0.5, 0), 0.5, ['rgb'])
-  assert of_score(float('nan'), 0.5, ['rgb']).outcome == 'fta'
-  assert of_score(0.9, float('nan'), ['rgb']).outcome == 'attack'  # a comparison with nan is false
+  assert decide(0.5, 0.5, ['rgb'])
+  assert not decide(np.nextafter(0.5, 0), 0.5, ['rgb'])
+  assert decide(float('nan'), 0.5, ['rgb']).outcome == 'fta'
+  assert decide(0.9, float('nan'), ['rgb']).outcome == 'attack'  # a comparison with nan is false
   assert Decision('fta').as_json()['score'] is None
   with pytest.raises(ValueError):
     Decision('accept')

@@ -17,12 +17,12 @@ def images(B=2):
 
 
 def test_names_dtypes_and_order():
-  found = runner_inputs.feed(WHOLE, images(), np.array([[1, 0], [1, 1]]))
+  found = runner_inputs.model_inputs(WHOLE, images(), np.array([[1, 0], [1, 1]]))
   assert [(k, v.dtype.name) for k, v in found.items()] == [
     ('rgb', 'float32'), ('ir', 'float32'), ('present', 'bool')
   ]  # fmt: skip
-  assert runner_inputs.feed(WHOLE, images(), None)['present'].all()
-  assert list(runner_inputs.feed(ALONE, images(), None)) == ['rgb']
+  assert runner_inputs.model_inputs(WHOLE, images(), None)['present'].all()
+  assert list(runner_inputs.model_inputs(ALONE, images(), None)) == ['rgb']
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_names_dtypes_and_order():
 )
 def test_what_does_not_fit(entry, given, present, said):
   with pytest.raises(ValueError, match=said):
-    runner_inputs.feed(entry, given, present)
+    runner_inputs.model_inputs(entry, given, present)
 
 
 def test_a_graph_of_batch_1_is_called_for_every_sample():
@@ -47,6 +47,6 @@ def test_a_graph_of_batch_1_is_called_for_every_sample():
     calls.append(feed['rgb'].shape)
     return feed['rgb'].sum(1)
 
-  np.testing.assert_array_equal(runner_inputs.run(call, entry, arrays), [1, 5, 9])
+  np.testing.assert_array_equal(runner_inputs.run_batch(call, entry, arrays), [1, 5, 9])
   assert calls == [(1, 2)] * 3
-  assert runner_inputs.run(call, ALONE, arrays).shape == (3,) and calls[-1] == (3, 2)
+  assert runner_inputs.run_batch(call, ALONE, arrays).shape == (3,) and calls[-1] == (3, 2)

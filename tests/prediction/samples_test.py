@@ -17,7 +17,7 @@ def test_times(tmp_path):
   path = write(
     tmp_path, 'rgb,ir,rgb_time,infrared_time,capture_time', '1.jpg,1.png,1.5,,noon', '2.jpg,,2,,'
   )
-  one, two = samples.of_manifest(path).samples
+  one, two = samples.read_manifest(path).samples
   # An empty cell of a sensor that is given: it has lost its clock.
   assert one.times['rgb'] == 1.5 and math.isnan(one.times['ir'])
   assert two.times == {'rgb': 2.0} and (one.row, two.row) == (2, 3)
@@ -42,22 +42,22 @@ def test_times(tmp_path):
 def test_bad_rows(tmp_path, lines, says):
   path = write(tmp_path, *lines)
   with pytest.raises(DataError, match=says):
-    samples.of_manifest(path)
+    samples.read_manifest(path)
 
 
 @pytest.mark.parametrize('name', ['nir', 'thermal', 'ir1', 'depth_map', 'Infra1'])
 def test_a_sensor_that_is_not_read_is_refused(tmp_path, name):
   path = write(tmp_path, f'rgb,label,{name}', '0.png,attack,', '1.png,attack,a/1.tiff')
   with pytest.raises(DataError, match=f'row 1: {name.lower()} is not a column of images'):
-    samples.of_manifest(path, on_bad='skip')
+    samples.read_manifest(path, on_bad='skip')
   path = write(tmp_path, f'rgb,{name}_camera', '1.png,2.5')  # no file
-  assert len(samples.of_manifest(path).samples) == 1
+  assert len(samples.read_manifest(path).samples) == 1
 
 
 def test_bad_rows_are_left_out(tmp_path):
   path = write(tmp_path, 'rgb,label', '1.png,attack', '../2.png,attack', '3.png,?', '4.png,attack')
-  found = samples.of_manifest(path, on_bad='skip')
+  found = samples.read_manifest(path, on_bad='skip')
   assert [sample.id for sample in found.samples] == ['1', '4']
   assert [(bad.rule, bad.row) for bad in found.bad] == [('outside-root', 3), ('label', 4)]
   with pytest.raises(DataError, match='row 3: .*; row 4: '):
-    samples.of_manifest(path)
+    samples.read_manifest(path)

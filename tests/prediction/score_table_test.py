@@ -27,22 +27,22 @@ def test_as_evaluated_unusable_is_absent(bundle, tmp_path):
   rgb_only = Predictor.load(bundle)(rgb=given[0].given['rgb'])
   for allow_absent in ((), ('ir',)):
     predictor = Predictor.load(bundle, allow_absent=allow_absent)
-    table = score_table.make(predictor, given, as_evaluated=True)
+    table = score_table.score_samples(predictor, given, as_evaluated=True)
     assert table.header['unusable']['rule'] == 'absent, as in evaluation'
     assert table.decisions[1].accepted and table.decisions[1].unusable == ('depth', 'ir')
     assert table.scores['rgb+depth+ir'][1] == pytest.approx(rgb_only.score, abs=1e-6)
     assert np.isnan(table.scores['depth+ir'][1])
-    strict = score_table.make(predictor, given)
+    strict = score_table.score_samples(predictor, given)
     assert strict.decisions[1].outcome == 'fta' and np.isnan(strict.scores['rgb+depth+ir'][1])
     assert strict.header['unusable'] == {
       'rule': 'failure to acquire',
       'allow_absent': list(allow_absent),
     }
   required = Predictor.load(bundle, require=['depth'])
-  assert score_table.make(required, given, as_evaluated=True).decisions[1].outcome == 'fta'
+  assert score_table.score_samples(required, given, as_evaluated=True).decisions[1].outcome == 'fta'
   score_table.write(tmp_path / 'o.csv', table)
   assert score_files.read(tmp_path / 'o.csv').extra['unusable'].tolist() == ['', 'depth+ir']
-  unaffected = score_table.make(predictor, given[:1])
+  unaffected = score_table.score_samples(predictor, given[:1])
   score_table.write(tmp_path / 'p.csv', unaffected)
   assert 'unusable' not in score_files.read(tmp_path / 'p.csv').extra
 
@@ -51,7 +51,7 @@ def test_a_modality_that_the_model_does_not_have_is_reported(bundle):
   entry = {'file': 'model', 'modalities': ['rgb', 'ir'], 'present': True}
   run = lambda images, present: np.zeros(len(present), np.float32)  # noqa: E731
   predictor = Predictor(card.read(bundle), entry, run)
-  (decision,) = score_table.make(predictor, [Sample('a', covered('depth'))]).decisions
+  (decision,) = score_table.score_samples(predictor, [Sample('a', covered('depth'))]).decisions
   assert decision.used == ('rgb', 'ir') and decision.outcome != 'fta'
   assert decision.reasons == ('depth is not an input of this model: ignored',)
 
@@ -59,4 +59,4 @@ def test_a_modality_that_the_model_does_not_have_is_reported(bundle):
 def test_a_subset_without_a_threshold_names_its_sample(tmp_path):
   folder = bundles.write(tmp_path / 'few', thresholds={})
   with pytest.raises(StateError, match=r'^the sample: .*no threshold for rgb\+depth\+ir'):
-    score_table.make(Predictor.load(folder), [Sample('the sample', covered(), 'attack')])
+    score_table.score_samples(Predictor.load(folder), [Sample('the sample', covered(), 'attack')])

@@ -27,7 +27,7 @@ from flexfas_jax.prediction import sensor_names
   ],
 )
 def test_what_is_clear(path, modality, plain):
-  found = sensor_names.of_path(path)
+  found = sensor_names.find_sensor(path)
   assert (found.modality, found.plain) == (modality, plain)
 
 
@@ -43,8 +43,8 @@ def test_what_is_clear(path, modality, plain):
   ],
 )
 def test_a_sensor_that_is_not_read(path):
-  with pytest.raises(sensor_names.Unclear, match='is not a name of a sensor that is read'):
-    sensor_names.of_path(path)
+  with pytest.raises(sensor_names.UnclearName, match='is not a name of a sensor that is read'):
+    sensor_names.find_sensor(path)
 
 
 @pytest.mark.parametrize(
@@ -59,5 +59,5 @@ def test_a_sensor_that_is_not_read(path):
   ],
 )
 def test_two_sensors(path):
-  with pytest.raises(sensor_names.Unclear, match='two sensors'):
-    sensor_names.of_path(path)
+  with pytest.raises(sensor_names.UnclearName, match='two sensors'):
+    sensor_names.find_sensor(path)

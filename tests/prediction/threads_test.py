@@ -12,7 +12,7 @@ import pytest
 from experiments.reliability import threads
 from flexfas_jax.export import graph
 from flexfas_jax.images import face_crop
-from flexfas_jax.prediction import card, formats, framing
+from flexfas_jax.prediction import card, face_cropper, model_loader
 from tests.export.bundle_test import EXTRAS
 from tests.export.parity_test import source_of
 from tests.prediction import bundles
@@ -29,7 +29,7 @@ def bundle(tmp_path_factory):
   whole = graph.build(source.model, source.variables)
   rgb = graph.build(source.model, source.variables, ('rgb',))
   entries = []
-  for format in formats.ALL:
+  for format in model_loader.FORMATS:
     if format in EXTRAS:
       try:
         importlib.import_module(EXTRAS[format])
@@ -54,7 +54,7 @@ def eager_switches():
   sys.setswitchinterval(before)
 
 
-@pytest.mark.parametrize('format', formats.ALL)
+@pytest.mark.parametrize('format', model_loader.FORMATS)
 def test_every_decision_is_that_of_its_own_sample(bundle, eager_switches, format):
   entries = [one for one in card.read(bundle).contents['models'] if one['format'] == format]
   if not entries:
@@ -91,7 +91,7 @@ class Detector:
 def test_a_detector_is_used_by_one_thread_at_a_time(monkeypatch):
   detector = Detector()
   monkeypatch.setattr(face_crop, 'load_yunet', lambda path, sha256: detector)
-  one = framing.Framing(face_crop.Recipe('yunet', model_sha256='0', margin=0.0))
+  one = face_cropper.FaceCropper(face_crop.Recipe('yunet', model_sha256='0', margin=0.0))
   images = [bundles.picture(i, size=80 + 8 * i, channels=3) for i in range(8)]
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     found = list(pool.map(lambda image: one({'rgb': image}, {})[0]['rgb'], 8 * images))

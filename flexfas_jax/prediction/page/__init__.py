@@ -1,1 +1,1 @@
-"""A local page to try a bundle on: what is asked (`answers`), how (`server`), and what is seen."""
+"""A local web page to try a bundle: predictions (`backend`), HTTP (`server`), the page itself."""

@@ -1,33 +1,33 @@
-"""At most so many connections at a time, and so many bytes of content, from all clients.
+"""Limits the open connections of a server, and the bytes of content that they hold in memory.
 
-When all are taken, the connection that has kept the server waiting for longest gives way to the new
-one. So a client that holds many connections open cannot lock the user's own page out.
+At the limit, a new connection replaces the one that the server has waited for longest. A client
+that holds many connections open therefore cannot lock out the user's page.
 """
 
 import contextlib
 import socket
 import threading
 
-_GRACE = 1.0  # seconds within which a connection that gives way ends
+_GRACE = 1.0  # seconds for an evicted connection to end
 
 
 class Connections:
   """The open connections of a server.
 
   Args:
-    limit: how many there may be.
-    room: bytes of content that all of them may hold in memory.
+    limit: maximum number of connections.
+    room: bytes of content that they may hold in memory together.
   """
 
   def __init__(self, limit: int, room: int):
     self._limit, self._room = limit, room
     self._open: set[socket.socket] = set()
-    self._waiting: dict[socket.socket, None] = {}  # for a request; the longest first
+    self._waiting: dict[socket.socket, None] = {}  # for a request; the longest waiting first
     self._evicted: set[socket.socket] = set()
     self._changed = threading.Condition()
 
   def admit(self, connection: socket.socket) -> bool:
-    """Takes a new connection in; False: all are busy with answers."""
+    """Adds a new connection; False if all others are being answered."""
     with self._changed:
       if len(self._open) >= self._limit:
         self._evict()
@@ -38,31 +38,31 @@ class Connections:
       return True
 
   def leave(self, connection: socket.socket) -> None:
-    """The connection ends."""
+    """Removes a connection that ends."""
     with self._changed:
       self._open.discard(connection)
       self._waiting.pop(connection, None)
       self._evicted.discard(connection)
       self._changed.notify_all()
 
-  def waits(self, connection: socket.socket) -> None:
-    """The server waits for what the client sends: from now on the connection may have to go."""
+  def set_waiting(self, connection: socket.socket) -> None:
+    """Marks a connection as waiting for the client; it may be evicted."""
     with self._changed:
       self._waiting.pop(connection, None)
       self._waiting[connection] = None
 
-  def works(self, connection: socket.socket) -> None:
-    """The request has arrived: the connection stays until it has its answer."""
+  def set_working(self, connection: socket.socket) -> None:
+    """Marks a connection whose request has arrived; it stays until it is answered."""
     with self._changed:
       self._waiting.pop(connection, None)
 
-  def gave_way(self, connection: socket.socket) -> bool:
-    """Whether the connection was ended for a new one."""
+  def is_evicted(self, connection: socket.socket) -> bool:
+    """Whether the connection was ended in favour of a new one."""
     with self._changed:
       return connection in self._evicted
 
   def reserve(self, size: int) -> bool:
-    """Takes `size` bytes of the room for content; False: there are no more."""
+    """Reserves `size` bytes for content; False if they are not available."""
     with self._changed:
       if size > self._room:
         return False
@@ -70,15 +70,15 @@ class Connections:
       return True
 
   def free(self, size: int) -> None:
-    """Gives `size` bytes back."""
+    """Releases `size` bytes."""
     with self._changed:
       self._room += size
 
   def _evict(self) -> None:
-    """Ends the longest waiting connection: its reader finds the end."""
+    """Ends the longest waiting connection: its reader gets the end of the input."""
     for connection in self._waiting:
       del self._waiting[connection]
       self._evicted.add(connection)
-      with contextlib.suppress(OSError):  # the client was faster
+      with contextlib.suppress(OSError):  # the client has closed it
         connection.shutdown(socket.SHUT_RD)
       return

@@ -1,9 +1,8 @@
-"""One HTTP request, read strictly: what two readers could understand differently is refused.
+"""Parses HTTP requests strictly: a request that parsers interpret differently is an error.
 
-Duplicate headers, a body of unclear length, folded lines, control characters and bad
-percent-encoding are refused with a status, never repaired. All sizes are bounded, and so is the
-time that a whole request may take to arrive: a client that sends a byte now and then cannot keep a
-connection.
+Duplicate headers, a body of ambiguous length, folded lines, control characters and bad
+percent-encoding are answered with an error status. All sizes are limited, and so is the time in
+which a request must arrive: a slow client cannot keep a connection.
 """
 
 import dataclasses
@@ -17,8 +16,8 @@ from urllib.parse import unquote_to_bytes
 _LARGEST_HEAD = 32 << 10  # bytes of the request line and the headers
 _MOST_HEADERS = 100
 _PIECE = 256 << 10  # bytes that are received at once
-# What comes twice is not a list of values: the readers of such a request may disagree.
-_ONCE = {
+# Parsers disagree about a second value of these headers.
+_UNIQUE = {
   'host', 'origin', 'content-length', 'transfer-encoding', 'content-type', 'content-encoding',
   'expect',
 }  # fmt: skip
@@ -28,12 +27,12 @@ _REQUEST_LINE = re.compile(rb'(' + _TOKEN + rb') ([\x21-\x7e]+) HTTP/([0-9])\.([
 _HEADER = re.compile(rb'(' + _TOKEN + rb'):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*')
 
 
-class RefusedError(Exception):
-  """A request that gets an error as its answer.
+class HttpError(Exception):
+  """A request that is answered with an error.
 
   Attributes:
-    status: of the answer.
-    headers: further ones of the answer.
+    status: of the response.
+    headers: further headers of the response.
   """
 
   def __init__(self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None):
@@ -46,11 +45,11 @@ class Head:
   """The request line and the headers.
 
   Attributes:
-    method: as it was sent.
+    method: as sent.
     path: decoded, without the query.
-    hosts: every name that the request gives the server, in lower case: the `Host` header, and the
-      host of a target that is a whole URL.
-    headers: by name in lower case.
+    hosts: names of the server in the request, in lower case: the `Host` header, and the host of a
+      target that is a URL.
+    headers: {name in lower case: value}.
     keep_alive: whether the client may send a further request on this connection.
   """
 
@@ -62,52 +61,52 @@ class Head:
 
 
 class Stream:
-  """The bytes that a client sends; every read ends within the time that a request has.
+  """Reads and writes a connection; a whole request must arrive within the timeout.
 
   Args:
     connection: of the client.
-    patience: seconds within which a whole request must arrive.
+    timeout: seconds for a request to arrive, and for its response to leave.
   """
 
-  def __init__(self, connection: socket.socket, patience: float):
-    self._connection, self._patience = connection, patience
-    self._received = bytearray()  # and not yet read
+  def __init__(self, connection: socket.socket, timeout: float):
+    self._connection, self._timeout = connection, timeout
+    self._received = bytearray()  # but not yet read
     self.restart()
 
   def restart(self) -> None:
-    """A further request begins: it has the full time."""
-    self._end = time.monotonic() + self._patience
+    """Restarts the timeout for a further request."""
+    self._end = time.monotonic() + self._timeout
 
   def line(self) -> bytes:
-    """A line without its end.
+    """Reads a line, and returns it without its end.
 
     Raises:
-      RefusedError: it is too long.
+      HttpError: the line is too long.
       EOFError: the client has closed the connection.
       TimeoutError: the request takes too long.
     """
     while (end := self._received.find(b'\n')) < 0:
       if len(self._received) > _LARGEST_HEAD:
-        raise RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, 'a header is too long')
+        raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, 'a header is too long')
       self._received += self._receive()
     line = bytes(self._received[:end])
     del self._received[: end + 1]
     return line.removesuffix(b'\r')
 
   def piece(self, most: int) -> bytes:
-    """Between 1 and `most` bytes; raises as `line` does."""
+    """Reads between 1 and `most` bytes; raises as `line` does."""
     piece = bytes(self._received[:most]) or self._receive(most)
     del self._received[:most]
     return piece
 
   def send(self, content: bytes) -> None:
-    """Sends all of it, within the time that a request has."""
-    self._connection.settimeout(self._patience)
+    """Sends all bytes within the timeout."""
+    self._connection.settimeout(self._timeout)
     self._connection.sendall(content)
 
   @property
   def is_empty(self) -> bool:
-    """Whether everything that was received has been read."""
+    """Whether all received bytes have been read."""
     return not self._received
 
   def _receive(self, most: int = _PIECE) -> bytes:
@@ -131,10 +130,10 @@ def read_head(stream: Stream) -> Head | None:
     stream: at the beginning of a request.
 
   Returns:
-    The head; None where the client sends nothing more.
+    The head; None if the client sends nothing more.
 
   Raises:
-    RefusedError: the request is malformed, ambiguous, too large, too slow or cut short.
+    HttpError: the request is malformed, ambiguous, too large, too slow or cut short.
   """
   began = False
   try:
@@ -146,7 +145,7 @@ def read_head(stream: Stream) -> Head | None:
     return _parse(line, stream)
   except EOFError:
     if began or not stream.is_empty:
-      raise _bad('the request ends early') from None
+      raise _bad('the request is incomplete') from None
     return None
   except TimeoutError:
     if began or not stream.is_empty:
@@ -158,12 +157,12 @@ def read_body(stream: Stream, length: int, reserve) -> bytearray:
   """Reads the content of a request.
 
   Args:
-    stream: behind the head.
-    length: bytes.
-    reserve: called with the number of bytes before each piece is kept; may raise.
+    stream: after the head.
+    length: number of bytes.
+    reserve: called with the number of bytes of each piece before it is stored; may raise.
 
   Raises:
-    RefusedError: it is too slow or cut short.
+    HttpError: the content is too slow or cut short.
   """
   content = bytearray()
   try:
@@ -179,13 +178,13 @@ def read_body(stream: Stream, length: int, reserve) -> bytearray:
 
 
 def content_length(head: Head) -> int | None:
-  """Bytes of the content; None: the request has no length.
+  """Length of the content in bytes; None if the request has none.
 
   Raises:
-    RefusedError: the length is no number, or the content is sent in chunks.
+    HttpError: the length is not a number, or the content is sent in chunks.
   """
   if 'transfer-encoding' in head.headers:
-    raise RefusedError(
+    raise HttpError(
       HTTPStatus.LENGTH_REQUIRED, 'send the content with Content-Length, not Transfer-Encoding'
     )
   text = head.headers.get('content-length')
@@ -193,17 +192,17 @@ def content_length(head: Head) -> int | None:
     return None
   if not re.fullmatch('[0-9]+', text):
     raise _bad('Content-Length is not a number')
-  return int(text.lstrip('0')[:16] or '0')  # digits enough for what nobody sends
+  return int(text.lstrip('0')[:16] or '0')  # more digits do not matter
 
 
 def _parse(line: bytes, stream: Stream) -> Head:
   if len(line) > _LARGEST_HEAD // 2:
-    raise RefusedError(HTTPStatus.REQUEST_URI_TOO_LONG, 'the address is too long')
+    raise HttpError(HTTPStatus.REQUEST_URI_TOO_LONG, 'the address is too long')
   if not (match := _REQUEST_LINE.fullmatch(line)):
     raise _bad('the request line is not METHOD TARGET HTTP/1.1')
   method, target, major, minor = (part.decode() for part in match.groups())
   if major != '1':
-    raise RefusedError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, 'the server speaks HTTP/1.1')
+    raise HttpError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, 'the server supports HTTP/1.1')
   headers = _headers(stream, _LARGEST_HEAD - len(line))
   if 'host' not in headers:
     raise _bad('the request has no Host header')
@@ -230,18 +229,18 @@ def _headers(stream: Stream, room: int) -> dict[str, str]:
     if not (match := _HEADER.fullmatch(line)):
       raise _bad('a header is not NAME: VALUE')
     name, value = match[1].decode().lower(), match[2].decode('latin-1')
-    if name in headers and name in _ONCE:
-      raise _bad(f'the header {name} comes twice')
+    if name in headers and name in _UNIQUE:
+      raise _bad(f'the header {name} is repeated')
     headers[name] = f'{headers[name]}, {value}' if name in headers else value
-  raise RefusedError(
+  raise HttpError(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, 'the headers are too many or too long'
   )
 
 
 def _split(target: str) -> tuple[str | None, str]:
   """(the host that the target names, its path)."""
-  scheme, found, rest = target.partition('://')
-  if not found or '/' in scheme:
+  scheme, separator, rest = target.partition('://')
+  if not separator or '/' in scheme:
     return None, target
   if scheme.lower() != 'http':
     raise _bad('the target is not an address of this server')
@@ -265,9 +264,9 @@ def _decoded(target: str) -> str:
   return text
 
 
-def _bad(message: str) -> RefusedError:
-  return RefusedError(HTTPStatus.BAD_REQUEST, message)
+def _bad(message: str) -> HttpError:
+  return HttpError(HTTPStatus.BAD_REQUEST, message)
 
 
-def _too_slow() -> RefusedError:
-  return RefusedError(HTTPStatus.REQUEST_TIMEOUT, 'the request takes too long to arrive')
+def _too_slow() -> HttpError:
+  return HttpError(HTTPStatus.REQUEST_TIMEOUT, 'the request takes too long to arrive')

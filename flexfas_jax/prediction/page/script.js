@@ -1,12 +1,12 @@
 'use strict';
-const facts = JSON.parse(document.getElementById('facts').textContent);
+const page = JSON.parse(document.getElementById('data').textContent);
 const $ = (id) => document.getElementById(id);
 const NAMES = { rgb: 'RGB', depth: 'Depth', ir: 'Infrared' };
 const WORDS = { bona_fide: 'Bona fide', attack: 'Attack', fta: 'No decision' };
 const nameOf = (m) => NAMES[m] || m;
 const named = (subset) => subset.split('+').map(nameOf).join(' + ');
 const percent = (x) => `${(100 * Math.min(1, Math.max(0, x))).toFixed(2)}%`;
-// As many digits as tell a score from its threshold.
+// As many digits as distinguish a score from its threshold.
 function digits(x, other) {
   if (x === null || x === undefined) return '–';
   for (let n = 3; n < 10; n++) {
@@ -16,25 +16,30 @@ function digits(x, other) {
   return String(x);
 }
 
-const LIVE = 1500;  // milliseconds that a verdict about the webcam stays without a newer one
+const LIVE = 1500;  // milliseconds for which a decision about the webcam is shown without a newer one
+const FILES = Object.values(page.formats).flat().join(',');
+const FORMATS = Object.keys(page.formats).join(', ');
 
-const sensors = {};  // by modality: the elements, the picture (base64), the count of its changes
+const sensors = {};  // by modality: the elements, the image (base64), the number of its changes
 let answer = null, asked = 0, pending = null, sampled = 0, live = null;
 
-for (const modality of facts.modalities) {
+for (const modality of page.modalities) {
   const element = $('sensor').content.firstElementChild.cloneNode(true);
   const find = (what) => element.querySelector(what);
   const sensor = sensors[modality] = {
     element, toggle: find('.switch input'), drop: find('.drop'), file: find('.drop input'),
     image: find('img'), video: find('video'), guide: find('.guide'), hint: find('.hint'),
-    note: find('.note'), buttons: find('.buttons'), data: null, url: '', changes: 0,
+    note: find('.note'), buttons: find('.buttons'), data: null, url: '', preview: true, changes: 0,
   };
   element.id = `sensor-${modality}`;
   find('h2').textContent = nameOf(modality);
   find('.switch span').textContent = `Use ${nameOf(modality)}`;
-  sensor.file.setAttribute('aria-label', `Choose the ${nameOf(modality)} picture`);
-  const bits = facts.bits[modality] || [];
-  find('small').textContent = `JPEG or PNG${bits.length ? `, ${bits.join(' or ')} bits` : ''}`;
+  sensor.file.setAttribute('aria-label', `Choose the ${nameOf(modality)} image`);
+  sensor.file.accept = FILES;
+  // Browsers do not show every format: the model's input is shown instead.
+  sensor.image.onerror = () => { sensor.preview = false; show(); };
+  const bits = page.bits[modality] || [];
+  find('small').textContent = `${FORMATS}${bits.length ? `; ${bits.join(' or ')} bits` : ''}`;
   sensor.toggle.onchange = show;
   sensor.file.onchange = () => { take(modality, sensor.file.files[0]); sensor.file.value = ''; };
   for (const kind of ['dragenter', 'dragover']) {
@@ -53,14 +58,14 @@ for (const modality of facts.modalities) {
 
   const allow = sensor.allow = document.createElement('input'), label = document.createElement('label');
   allow.type = 'checkbox';
-  allow.checked = facts.allow_absent.includes(modality);
-  allow.disabled = facts.require.includes(modality);
+  allow.checked = page.allow_absent.includes(modality);
+  allow.disabled = page.require.includes(modality);
   allow.onchange = () => { forget(); if (!live) ask(); };
   label.append(allow, nameOf(modality));
   $('absent').append(label);
 }
-$('absent').hidden = facts.modalities.length < 2;
-// A picture that misses its place must not take the page away.
+$('absent').hidden = page.modalities.length < 2;
+// An image dropped elsewhere must not replace the page.
 for (const kind of ['dragover', 'drop']) addEventListener(kind, (e) => e.preventDefault());
 
 function button(parent, text, action) {
@@ -88,6 +93,7 @@ function put(modality, blob, name = '', data = null) {
   sensor.url = blob ? URL.createObjectURL(blob) : '';
   sensor.data = data;
   sensor.changes++;
+  sensor.preview = true;
   sensor.note.textContent = sensor.note.title = name;
   sensor.remove.hidden = !blob;
   sensor.image.hidden = !blob;
@@ -99,7 +105,7 @@ function put(modality, blob, name = '', data = null) {
   mark('');
 }
 
-// What was answered about other images is taken away at once, and what is still on its way is ignored.
+// Clears the decision about other images, and ignores pending responses.
 function forget() {
   asked++;
   pending?.abort();
@@ -122,7 +128,7 @@ async function take(modality, file) {
   } catch (problem) {
     error = `${file.name} cannot be read: ${problem.message}`;
   }
-  if (change !== sensor.changes) return;  // another picture has been chosen since
+  if (change !== sensor.changes) return;  // another image has been chosen since
   if (error) return fail(error);
   put(modality, file, file.name, data);
   ask();
@@ -130,34 +136,34 @@ async function take(modality, file) {
 
 async function ask() {
   if (live) {
-    // The verdict about the last frame stays for a moment: one that blinks cannot be read.
+    // Keep the decision about the last frame for a moment, so that it does not blink.
     clearTimeout(live.expires);
     live.expires = setTimeout(() => { answer = null; show(); }, LIVE);
   } else {
     forget();
   }
-  const turn = ++asked, pictures = {}, mine = live;
-  for (const [m, sensor] of Object.entries(sensors)) if (sensor.data) pictures[m] = sensor.data;
-  if (!Object.keys(pictures).length) return;
-  const allow_absent = facts.modalities.filter((m) => sensors[m].allow.checked);
+  const turn = ++asked, images = {}, mine = live;
+  for (const [m, sensor] of Object.entries(sensors)) if (sensor.data) images[m] = sensor.data;
+  if (!Object.keys(images).length) return;
+  const allow_absent = page.modalities.filter((m) => sensors[m].allow.checked);
   $('verdict').classList.add('busy');
-  if (!live) $('word').textContent = 'Looking…';
+  if (!live) $('word').textContent = 'Deciding…';
   pending = new AbortController();
-  let found = null, error = '';
+  let result = null, error = '';
   try {
     const reply = await fetch('/decide', {
       method: 'POST', headers: { 'Content-Type': 'application/json' }, signal: pending.signal,
-      body: JSON.stringify({ pictures, allow_absent }),
+      body: JSON.stringify({ images, allow_absent }),
     });
-    found = await reply.json();
-    if (!reply.ok) error = found.error || `The server failed (${reply.status}).`;
+    result = await reply.json();
+    if (!reply.ok) error = result.error || `The server failed (${reply.status}).`;
   } catch {
-    error = 'The server does not answer. Is it still running?';
+    error = 'The server does not respond. Is it running?';
   }
-  if (turn !== asked) return;  // a later picture has been asked about
+  if (turn !== asked) return;  // a newer request has been sent
   if (mine) clearTimeout(mine.expires);
   $('verdict').classList.remove('busy');
-  answer = error ? null : found;
+  answer = error ? null : result;
   fail(error);
   show();
 }
@@ -171,20 +177,22 @@ function fail(text) {
   }
 }
 
-// The subset that the switches leave of what is there.
+// The present modalities that are switched on.
 function current() {
   return answer.present.filter((m) => sensors[m].toggle.checked).join('+');
 }
 
 function show() {
-  // Where a sensor is unusable and may not be absent, no subset of the others decides.
+  // If a sensor is unusable and may not be absent, there is no decision about any subset.
   const decided = answer && Object.keys(answer.subsets).length > 0;
   for (const [m, sensor] of Object.entries(sensors)) {
-    const there = answer && answer.present.includes(m);
-    sensor.toggle.disabled = !there || !decided;
-    sensor.element.classList.toggle('off', !!answer && !!sensor.data && (!there || !sensor.toggle.checked));
-    // Browsers show 16 bits as black: what the model sees says more.
-    const source = m !== 'rgb' && answer && answer.seen[m] || sensor.url;
+    const present = answer && answer.present.includes(m);
+    sensor.toggle.disabled = !present || !decided;
+    sensor.element.classList.toggle('off', !!answer && !!sensor.data && (!present || !sensor.toggle.checked));
+    // Browsers show 16 bits as black: show the model's input instead.
+    const input = (m !== 'rgb' || !sensor.preview) && answer && answer.inputs[m];
+    const source = input || (sensor.preview ? sensor.url : '');
+    sensor.image.hidden = !source;
     if (source && sensor.image.src !== source) sensor.image.src = source;
   }
   const failed = !$('error').hidden;
@@ -196,13 +204,13 @@ function show() {
   }
   const outcome = decision ? decision.decision : failed ? 'fta' : 'none';
   $('verdict').dataset.outcome = outcome;
-  $('word').textContent = decision ? WORDS[outcome] : failed ? 'No decision' : 'Waiting for a picture';
-  const looked = decision && decision.used.length ? `by ${decision.used.map(nameOf).join(' + ')}` : '';
+  $('word').textContent = decision ? WORDS[outcome] : failed ? 'No decision' : 'Waiting for an image';
+  const sensorsUsed = decision && decision.used.length ? `by ${decision.used.map(nameOf).join(' + ')}` : '';
   const unusable = answer && !decided ? answer.unusable.map(nameOf) : [];
   const blocked = unusable.length ? ` Capture ${unusable.join(' and ')} again, or decide without.` : '';
-  $('saying').textContent = !decision ? (failed ? '' : 'A score at or above the threshold is accepted.')
-    : outcome === 'bona_fide' ? `Accepted, ${looked}.`
-    : outcome === 'attack' ? `Rejected, ${looked}.` : `Failure to acquire: not accepted.${blocked}`;
+  $('explanation').textContent = !decision ? (failed ? '' : 'A score at or above the threshold is accepted.')
+    : outcome === 'bona_fide' ? `Accepted, ${sensorsUsed}.`
+    : outcome === 'attack' ? `Rejected, ${sensorsUsed}.` : `Failure to acquire: not accepted.${blocked}`;
   const scored = decision && decision.score !== null;
   $('scale').classList.toggle('none', !scored);
   if (scored) {
@@ -212,7 +220,7 @@ function show() {
   $('score').textContent = scored ? digits(decision.score, decision.threshold) : '–';
   $('threshold').textContent = scored ? digits(decision.threshold, decision.score) : '–';
   $('time').textContent = answer ? `${answer.milliseconds.toFixed(1)} ms` : '–';
-  const rule = decision && facts.thresholds[decision.used.join('+')];
+  const rule = decision && page.thresholds[decision.used.join('+')];
   $('threshold').title = rule ? rule.rule : '';
   $('reasons').replaceChildren(...(decision ? decision.reasons : []).map((text) => {
     const item = document.createElement('li');
@@ -226,15 +234,15 @@ function compare() {
   const subsets = answer ? Object.keys(answer.subsets) : [];
   $('compare').hidden = !subsets.length;
   if (!subsets.length) return;
-  const order = (s) => facts.modalities.reduce((n, m, i) => n + (s.split('+').includes(m) ? 1 << i : 0), 0);
+  const order = (s) => page.modalities.reduce((n, m, i) => n + (s.split('+').includes(m) ? 1 << i : 0), 0);
   subsets.sort((a, b) => a.split('+').length - b.split('+').length || order(a) - order(b));
   const now = current();
   const accepted = subsets.filter((s) => answer.subsets[s].accepted).length;
   $('compare-text').textContent = subsets.length === 1
-    ? 'Give pictures of further sensors to see what they change.'
+    ? 'Give images of further sensors to see their effect.'
     : `${accepted} of ${subsets.length} sets of sensors would accept this. Each has a threshold of its own.`;
-  const known = subsets.some((s) => typeof facts.acer[s] === 'number');
-  $('acer-head').textContent = known ? `ACER on ${facts.test}` : '';
+  const known = subsets.some((s) => typeof page.acer[s] === 'number');
+  $('acer-head').textContent = known ? `ACER on ${page.test}` : '';
   $('rows').replaceChildren(...subsets.map((subset) => row(subset, answer.subsets[subset], subset === now)));
 }
 
@@ -269,18 +277,18 @@ function row(subset, one, isCurrent) {
   cell('').append(bar);
   cell(digits(one.score, one.threshold), 'number');
   cell(digits(one.threshold, one.score), 'number');
-  const said = cell(WORDS[one.decision], 'pill');
-  said.title = one.reasons.join('; ');
-  const acer = facts.acer[subset];
+  const outcome = cell(WORDS[one.decision], 'pill');
+  outcome.title = one.reasons.join('; ');
+  const acer = page.acer[subset];
   cell(typeof acer === 'number' ? `${(100 * acer).toFixed(1)} %` : '', 'number');
   made.onclick = choose;
   return made;
 }
 
-// The webcam: RGB alone, for other sensors' pictures would be of another moment.
+// The webcam gives RGB only: images of other sensors would be from another moment.
 async function start() {
   const rgb = sensors.rgb, turn = ++sampled;
-  for (const m of facts.modalities) put(m, null);
+  for (const m of page.modalities) put(m, null);
   forget();
   if (!navigator.mediaDevices) {
     return fail('The browser gives the webcam only to pages of this computer: open http://127.0.0.1.');
@@ -295,7 +303,7 @@ async function start() {
       NotReadableError: 'The webcam is in use by another program.',
     }[error.name] || `The webcam does not start: ${error.message}`);
   }
-  if (turn !== sampled) {  // something else has been chosen while the browser asked
+  if (turn !== sampled) {  // the user has made another choice meanwhile
     stream.getTracks().forEach((track) => track.stop());
     return;
   }
@@ -304,9 +312,9 @@ async function start() {
   rgb.video.srcObject = stream;
   rgb.video.hidden = false;
   rgb.hint.hidden = true;
-  rgb.guide.hidden = !!facts.crop;
+  rgb.guide.hidden = !!page.crop;
   rgb.camera.textContent = 'Stop';
-  rgb.note.textContent = facts.crop ? 'live' : 'hold your face into the oval';
+  rgb.note.textContent = page.crop ? 'live' : 'hold your face into the oval';
   await rgb.video.play();
   const mine = live;
   while (live === mine) {
@@ -319,7 +327,7 @@ async function frame() {
   const { video } = sensors.rgb, canvas = document.createElement('canvas');
   if (!video.videoWidth) return;
   let w = video.videoWidth, h = video.videoHeight, x = 0, y = 0;
-  if (!facts.crop) {  // what the guide shows: the middle square
+  if (!page.crop) {  // the central square, as the guide shows
     const side = Math.min(w, h);
     [x, y, w, h] = [(w - side) / 2, (h - side) / 2, side, side];
   }
@@ -334,7 +342,7 @@ async function frame() {
   await ask();
 }
 
-// Stops the webcam; `keep` leaves its last frame as the picture.
+// Stops the webcam; `keep` leaves its last frame as the image.
 function stop(keep = false) {
   if (!live) return;
   const rgb = sensors.rgb, { stream, blob, expires } = live, { data } = rgb;
@@ -351,7 +359,7 @@ function stop(keep = false) {
 async function sample(one) {
   stop();
   const turn = ++sampled;
-  for (const m of facts.modalities) put(m, null);
+  for (const m of page.modalities) put(m, null);
   forget();
   mark(one.id);
   let parts = [], error = '';
@@ -365,7 +373,7 @@ async function sample(one) {
   } catch (problem) {
     error = `The sample cannot be read: ${problem.message}`;
   }
-  if (turn !== sampled) return;  // something else has been chosen since
+  if (turn !== sampled) return;  // the user has made another choice since
   if (error) return fail(error);
   for (const part of parts) put(...part);
   mark(one.id);
@@ -376,7 +384,7 @@ function mark(id) {
   for (const chip of $('chips').children) chip.classList.toggle('chosen', !!id && chip.dataset.id === id);
 }
 
-for (const one of facts.samples) {
+for (const one of page.samples) {
   const chip = button($('chips'), '', () => sample(one)), text = document.createElement('span');
   const [first] = Object.values(one.files);
   if (first) chip.append(Object.assign(document.createElement('img'), { src: `/${first}`, alt: '', loading: 'lazy' }));
@@ -384,9 +392,9 @@ for (const one of facts.samples) {
   chip.append(text);
   chip.dataset.id = one.id;
 }
-$('samples').hidden = !facts.samples.length;
-$('model').textContent = `Model ${facts.name} (${facts.model})${facts.crop ? `, faces by ${facts.crop}` : '; pictures are of a face, cropped'}`;
-for (const text of [...facts.notes, facts.licence].filter(Boolean)) {
+$('samples').hidden = !page.samples.length;
+$('model').textContent = `Model ${page.name} (${page.model})${page.crop ? `, faces by ${page.crop}` : '; images must be cropped faces'}`;
+for (const text of [...page.notes, page.licence].filter(Boolean)) {
   $('notes').append(Object.assign(document.createElement('p'), { textContent: text }));
 }
 show();

@@ -1,13 +1,13 @@
-"""Whether an ONNX file keeps tensors in other files, which no hash of the bundle covers.
+"""Rejects ONNX files with tensors in other files, which no hash of the bundle covers.
 
-ONNX Runtime opens such files even where it is given bytes, relative to the working directory. The
-`onnx` package is not needed to predict: protobuf's wire format is walked here, along the few fields
-that lead to a tensor.
+ONNX Runtime opens such files relative to the working directory, even if it is given bytes. This
+module parses protobuf's wire format along the few fields that lead to a tensor, so that prediction
+does not require the `onnx` package.
 """
 
 from collections.abc import Iterator
 
-# message: {number of a field: the message that is in it}, of onnx.proto
+# {message: {field number: message in it}}, of onnx.proto
 _FIELDS = {
   'model': {7: 'graph', 20: 'training', 25: 'function'},
   'training': {1: 'graph', 2: 'graph'},
@@ -26,28 +26,28 @@ _DEEPEST = 100  # protobuf's own limit
 
 
 def refuse_external(content: bytes) -> None:
-  """Refuses an ONNX file that is not complete in itself.
+  """Checks that an ONNX file holds all its tensors.
 
   Args:
     content: the file's bytes.
 
   Raises:
-    ValueError: a tensor is in another file, or these are no ONNX file.
+    ValueError: a tensor is in another file, or the bytes are not an ONNX file.
   """
   if content[4:8] == b'ORTM':  # onnxruntime would read it, with external data of another form
-    raise ValueError('it is a file of ONNX Runtime, not ONNX')
+    raise ValueError('it is in the format of ONNX Runtime, not ONNX')
   _walk('model', memoryview(content), 0)
 
 
 def _walk(message: str, data: memoryview, depth: int) -> None:
   if depth > _DEEPEST:
-    raise ValueError('it is nested too deep')
+    raise ValueError('it is nested too deeply')
   for number, value in _fields(data):
     if message == 'tensor' and (
       number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0)
     ):
       raise ValueError(
-        'its weights are in another file (external data), which nothing verifies; export it in one '
+        'its weights are in another file (external data), which is not verified; export it in one '
         'file'
       )
     if (inner := _FIELDS[message].get(number)) and isinstance(value, memoryview):
@@ -55,12 +55,12 @@ def _walk(message: str, data: memoryview, depth: int) -> None:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-  """(number, value) of a message's fields: an integer, or the bytes of what is nested in it."""
+  """(number, value) of a message's fields; the value is an integer or nested bytes."""
   place = 0
   while place < len(data):
     key, place = _varint(data, place)
-    if key >= 1 << 32:  # a parser may cut it to 32 bits, and see another field
-      raise ValueError('it is no ONNX file')
+    if key >= 1 << 32:  # a parser may truncate it to 32 bits, and read another field
+      raise ValueError('it is not an ONNX file')
     number, wire = key >> 3, key & 7
     if wire == _VARINT:
       value, place = _varint(data, place)
@@ -72,8 +72,8 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         raise ValueError('it is cut off')
       value = data[place : place + length]
       place += length
-    else:  # groups, which ONNX never had
-      raise ValueError('it is no ONNX file')
+    else:  # groups, which ONNX does not use
+      raise ValueError('it is not an ONNX file')
     yield number, value
 
 
@@ -87,4 +87,4 @@ def _varint(data: memoryview, place: int) -> tuple[int, int]:
     place += 1
     if byte < 0x80:
       return value, place
-  raise ValueError('it is no ONNX file')
+  raise ValueError('it is not an ONNX file')

@@ -1,4 +1,4 @@
-"""Runs `model.stablehlo`: a serialised program of jax.export, on what jax finds."""
+"""Runs `model.stablehlo`, a program of jax.export, on the default device of JAX."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ def load(content: bytes, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
   """`run({modality: [B, S, S, C] float32}, present [B, M] bool) -> logit [B] float32`.
 
   Args:
-    content: the file's bytes, already verified: no file is opened here.
+    content: bytes of the file, already verified; no file is opened here.
     entry: of the card's `models`.
   """
   import jax
@@ -21,6 +21,6 @@ def load(content: bytes, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
   call = jax.jit(exported.call)  # compiled once per batch size
 
   def run(images, present=None) -> np.ndarray:
-    return np.asarray(call(*runner_inputs.feed(entry, images, present).values()))
+    return np.asarray(call(*runner_inputs.model_inputs(entry, images, present).values()))
 
   return run

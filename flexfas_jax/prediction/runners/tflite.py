@@ -1,4 +1,4 @@
-"""Runs a TFLite file by LiteRT (extra `tflite`)."""
+"""Runs a TFLite file with LiteRT (extra `tflite`)."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -15,13 +15,13 @@ def load(
 ) -> Callable[..., np.ndarray]:
   """`run({modality: [B, S, S, C] float32}, present [B, M] bool) -> logit [B] float32`.
 
-  Threads take turns: an interpreter has one set of tensors, and a second thread would overwrite the
-  inputs of the first. One interpreter per thread would copy the weights for each of them.
+  Threads take turns: an interpreter has one set of input tensors. One interpreter per thread would
+  copy the weights.
 
   Args:
-    content: the file's bytes, already verified: no file is opened here.
+    content: bytes of the file, already verified; no file is opened here.
     entry: of the card's `models`.
-    threads: of the CPU; None: as many as LiteRT takes.
+    threads: number of CPU threads; None: the default of LiteRT.
 
   Raises:
     ConfigError: LiteRT is not installed.
@@ -30,18 +30,18 @@ def load(
     from ai_edge_litert.interpreter import Interpreter
   except ImportError:
     raise ConfigError(
-      "a TFLite model needs the extra `tflite`: pip install 'flexfas_jax[tflite]'"
+      "a TFLite model requires the `tflite` extra: pip install 'flexfas_jax[tflite]'"
     ) from None
   interpreter = Interpreter(model_content=content, num_threads=threads)
   call = interpreter.get_signature_runner()
   lock = threading.Lock()
 
-  def infer(feed) -> np.ndarray:
+  def infer(inputs) -> np.ndarray:
     with lock:
-      return np.array(call(**feed)['logit'])  # a copy: never the interpreter's memory
+      return np.array(call(**inputs)['logit'])  # a copy of the interpreter's memory
 
   def run(images, present=None) -> np.ndarray:
-    arrays = runner_inputs.feed(entry, images, present)
-    return runner_inputs.run(infer, entry, arrays)
+    arrays = runner_inputs.model_inputs(entry, images, present)
+    return runner_inputs.run_batch(infer, entry, arrays)
 
   return run

@@ -1,6 +1,6 @@
-"""Runs `model.safetensors`: the model is built from the card's fields, so that this one needs flax.
+"""Runs `model.safetensors`: builds the model from the fields of the card, which requires Flax.
 
-The other runners run a graph and import nothing of ours but their inputs' checks.
+The other runners run a graph and do not import the model code.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,12 +16,12 @@ def load(content: bytes, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
   """`run({modality: [B, S, S, C] float32}, present [B, M] bool) -> logit [B] float32`.
 
   Args:
-    content: the file's bytes, already verified; names as in our variables, joined by '/'.
-    entry: of the card's `models`; its 'model' has the fields of `flexmodal.build`, its
-      'weights_hash' is that of the tensors, or its 'variables_hash' where it has one.
+    content: bytes of the file, already verified; tensors are named by their path, joined by '/'.
+    entry: of the card's `models`; 'model' holds the fields of `flexmodal.build`, 'weights_hash' the
+      hash of the tensors, or 'variables_hash' if the entry has one.
 
   Raises:
-    StateError: the tensors are damaged, or of another model.
+    StateError: the tensors are damaged or of another model.
   """
   import jax
 
@@ -32,19 +32,20 @@ def load(content: bytes, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
   model = flexmodal.build(**{**entry['model'], 'dtype': 'float32'})
   tensors = weight_files.parse(content, entry['file'])
   abstract = jax.eval_shape(model.init, jax.random.key(0))
-  wanted = {_name(p): v.shape for p, v in jax.tree_util.tree_leaves_with_path(abstract)}
-  found = {name: value.shape for name, value in tensors.items()}
-  if wrong := sorted(name for name in wanted | found if wanted.get(name) != found.get(name)):
+  expected = {_name(p): v.shape for p, v in jax.tree_util.tree_leaves_with_path(abstract)}
+  shapes = {name: value.shape for name, value in tensors.items()}
+  if wrong := sorted(n for n in expected | shapes if expected.get(n) != shapes.get(n)):
+    name = wrong[0]
     raise StateError(
-      f'{entry["file"]} is of another model: {wrong[0]} is {found.get(wrong[0], "missing")}, and '
-      f"{wanted.get(wrong[0], 'nothing')} in the card's; get the bundle again"
+      f'{entry["file"]} is of another model: {name} is {shapes.get(name, "missing")}; the model of '
+      f'the card has {expected.get(name, "none")}. Fetch the bundle again'
     )
   variables = jax.tree_util.tree_map_with_path(lambda p, _: tensors[_name(p)], abstract)
-  due = entry.get('variables_hash', entry['weights_hash'])
-  if (hash_ := hashing.hash_weights(variables)) != due:
+  expected_hash = entry.get('variables_hash', entry['weights_hash'])
+  if (hash_ := hashing.hash_weights(variables)) != expected_hash:
     raise StateError(
-      f'{entry["file"]} holds other weights than the card says: their hash is {hash_}, not {due}; '
-      'export the bundle again'
+      f'{entry["file"]} does not match the card: the hash of its weights is {hash_}, not '
+      f'{expected_hash}; export the bundle again'
     )
 
   @jax.jit
@@ -54,7 +55,7 @@ def load(content: bytes, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
       return model.decide(variables, maps, model.absent_maps(variables), present)['logit']
 
   def run(images, present=None) -> np.ndarray:
-    arrays = runner_inputs.feed(entry, images, present)
+    arrays = runner_inputs.model_inputs(entry, images, present)
     present = arrays.pop('present')
     return np.asarray(call(variables, arrays, present))
 

@@ -15,7 +15,7 @@ import pytest
 from experiments.reliability import fuzz_demo
 from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.prediction import Predictor
-from flexfas_jax.prediction.page import answers, server
+from flexfas_jax.prediction.page import backend, server
 from tests.prediction import bundles
 
 
@@ -38,7 +38,7 @@ def served(made):
 
 @pytest.fixture(scope='module')
 def serving(predictor):
-  with served(server.make(answers.Answers(predictor), 0, patience=0.5)) as made:
+  with served(server.make_server(backend.Backend(predictor), 0, timeout=0.5)) as made:
     yield made
 
 
@@ -48,7 +48,7 @@ class Stub:
   def __init__(self, decide):
     self.decide = decide
 
-  def facts(self):
+  def page_data(self):
     return {}
 
   def sample_file(self, name):
@@ -92,12 +92,12 @@ def post(made, content, headers='', length=None):
   return get(made, '/decide', more, method='POST') + content
 
 
-def pictures(**images):
+def encode_images(**images):
   return {m: base64.b64encode(bundles.png(image)).decode() for m, image in images.items()}
 
 
 def decide(made, images, **more):
-  status, _, content = exchange(made, post(made, {'pictures': pictures(**images), **more}))
+  status, _, content = exchange(made, post(made, {'images': encode_images(**images), **more}))
   return status, json.loads(content)
 
 
@@ -235,32 +235,32 @@ def test_a_length(serving, status, headers):
 @pytest.mark.parametrize(
   'content, says',
   [
-    (b'[' * 100_000, 'nested too deep'),
-    (b'{"pictures":' * 100_000, 'nested too deep'),
-    (b'[' * 100_000 + b']' * 100_000, 'nested too deep'),
+    (b'[' * 100_000, 'nested too deeply'),
+    (b'{"images":' * 100_000, 'nested too deeply'),
+    (b'[' * 100_000 + b']' * 100_000, 'nested too deeply'),
     (b'[' * 150 + b']' * 150, 'send {'),
     (b'[' + b'[],' * 5_000_000 + b'[]]', 'too many values'),  # 350 MB as objects
     (b'9' * 5000, 'not JSON'),
     (b'\xff', 'not JSON'),
-    ('{"pictures": {}}'.encode('utf-16'), 'not JSON'),
+    ('{"images": {}}'.encode('utf-16'), 'not JSON'),
     (b'', 'not JSON'),
-    (b'{"pictures": {}} x', 'not JSON'),
-    (b'{"pictures": {}, "x": NaN}', 'NaN is not JSON'),
-    (b'{"pictures": {}, "pictures": {}}', 'comes twice'),
-    (b'{"pictures": {"rgb": "", "rgb": ""}}', 'comes twice'),
-    (b'{"pictures": {}, "allow_abscent": []}', 'send {'),
+    (b'{"images": {}} x', 'not JSON'),
+    (b'{"images": {}, "x": NaN}', 'NaN is not JSON'),
+    (b'{"images": {}, "images": {}}', 'is repeated'),
+    (b'{"images": {"rgb": "", "rgb": ""}}', 'is repeated'),
+    (b'{"images": {}, "allow_abscent": []}', 'send {'),
     (b'{"allow_absent": []}', 'send {'),
-    (b'{"pictures": {"rgb": null}}', 'send {'),
-    (b'{"pictures": [["rgb", ""]]}', 'send {'),
-    (b'{"pictures": {}, "allow_absent": "ir"}', 'send {'),
-    (b'{"pictures": {}, "allow_absent": [1]}', 'send {'),
-    (b'{"pictures": {}, "allow_absent": null}', 'send {'),
-    (b'{"pictures": {"rgb": "A"}}', 'not in base64'),
-    (b'{"pictures": {"rgb": "QUJD=QUJD"}}', 'not in base64'),
-    (b'{"pictures": {"rgb": "QU JD"}}', 'not in base64'),
-    (b'{"pictures": {"rgb": "QUJ\\u00e9"}}', 'not in base64'),
-    (b'{"pictures": {"\\ud800": ""}}', 'no modality'),
-    (b'{"pictures": {"' + b'x' * 1_000_000 + b'": ""}}', 'no modality'),
+    (b'{"images": {"rgb": null}}', 'send {'),
+    (b'{"images": [["rgb", ""]]}', 'send {'),
+    (b'{"images": {}, "allow_absent": "ir"}', 'send {'),
+    (b'{"images": {}, "allow_absent": [1]}', 'send {'),
+    (b'{"images": {}, "allow_absent": null}', 'send {'),
+    (b'{"images": {"rgb": "A"}}', 'not in base64'),
+    (b'{"images": {"rgb": "QUJD=QUJD"}}', 'not in base64'),
+    (b'{"images": {"rgb": "QU JD"}}', 'not in base64'),
+    (b'{"images": {"rgb": "QUJ\\u00e9"}}', 'not in base64'),
+    (b'{"images": {"\\ud800": ""}}', 'no modality'),
+    (b'{"images": {"' + b'x' * 1_000_000 + b'": ""}}', 'no modality'),
   ],
 )
 def test_what_is_not_due(serving, content, says):
@@ -269,7 +269,7 @@ def test_what_is_not_due(serving, content, says):
 
 
 def test_a_body_that_ends_early_or_never(serving):
-  content = json.dumps({'pictures': {}}).encode()
+  content = json.dumps({'images': {}}).encode()
   assert exchange(serving, post(serving, content[:-1], length=len(content)))[0] == 400
   with connect(serving, post(serving, content[:-1], length=len(content))) as connection:
     assert read(connection).startswith(b'HTTP/1.1 408 ')
@@ -293,7 +293,7 @@ def test_a_slow_request_has_a_limit_in_all(serving, part):
 
 def test_requests_behind_one_another(serving):
   """Each has its answer, in order; behind an error the connection ends."""
-  found = decided = post(serving, {'pictures': {}})
+  found = decided = post(serving, {'images': {}})
   with connect(serving, get(serving) + decided + get(serving) + get(serving, '/x')) as connection:
     found = read(connection)
   assert re.findall(rb'HTTP/1\.1 (\d\d\d) ', found) == [b'200', b'200', b'200', b'404']
@@ -308,7 +308,7 @@ def test_requests_behind_one_another(serving):
 
 
 def test_a_client_that_asks_before_it_sends(serving):
-  content = json.dumps({'pictures': {}}).encode()
+  content = json.dumps({'images': {}}).encode()
   sent = post(serving, content, 'Expect: 100-continue\r\n')
   with connect(serving, sent.removesuffix(content)) as connection:
     assert connection.recv(100) == b'HTTP/1.1 100 Continue\r\n\r\n'
@@ -344,9 +344,9 @@ def test_what_fails_is_answered_and_is_no_decision(capfd, error, status, says):
   def fails(asked):
     raise error
 
-  with served(server.make(Stub(fails), 0)) as made:
+  with served(server.make_server(Stub(fails), 0)) as made:
     for _ in range(2):
-      found, head, content = exchange(made, post(made, {'pictures': {}}))
+      found, head, content = exchange(made, post(made, {'images': {}}))
       assert found == status and ('Retry-After: 1' in head) == (status == 503)
       body = json.loads(content)
       assert list(body) == ['error'] and says in body['error'] and len(content) < 1000
@@ -357,13 +357,13 @@ def test_what_fails_is_answered_and_is_no_decision(capfd, error, status, says):
 
 @pytest.mark.parametrize('found', [{'score': float('nan')}, {'x': np.float32(1)}, {'x': b''}])
 def test_what_json_cannot_hold_is_no_answer(found):
-  with served(server.make(Stub(lambda asked: found), 0)) as made:
-    status, _, content = exchange(made, post(made, {'pictures': {}}))
+  with served(server.make_server(Stub(lambda asked: found), 0)) as made:
+    status, _, content = exchange(made, post(made, {'images': {}}))
     assert status == 500 and list(json.loads(content)) == ['error']
 
 
 def test_many_connections_do_not_keep_the_page_out(predictor):
-  with served(server.make(answers.Answers(predictor), 0, patience=30)) as made:
+  with served(server.make_server(backend.Backend(predictor), 0, timeout=30)) as made:
     begun = get(made)[:-2]  # a request that goes on
     with contextlib.ExitStack() as stack:
       slow = [stack.enter_context(connect(made, begun)) for _ in range(server.CONNECTIONS + 10)]
@@ -381,10 +381,10 @@ def test_many_connections_do_not_keep_the_page_out(predictor):
 def test_what_waits_for_a_decision_does_not_keep_the_page_out():
   go = threading.Event()
   with (
-    served(server.make(Stub(lambda asked: {'went': go.wait(30)}), 0)) as made,
+    served(server.make_server(Stub(lambda asked: {'went': go.wait(30)}), 0)) as made,
     contextlib.ExitStack() as stack,
   ):
-    sent = post(made, {'pictures': {}})
+    sent = post(made, {'images': {}})
     waiting = [stack.enter_context(connect(made, sent)) for _ in range(server.CONNECTIONS + 5)]
     time.sleep(0.3)
     assert exchange(made, get(made))[0] == 200
@@ -400,10 +400,10 @@ def test_when_all_connections_have_work(monkeypatch):
   monkeypatch.setattr(server, 'CONNECTIONS', 2)
   go = threading.Event()
   with (
-    served(server.make(Stub(lambda asked: {'went': go.wait(30)}), 0)) as made,
+    served(server.make_server(Stub(lambda asked: {'went': go.wait(30)}), 0)) as made,
     contextlib.ExitStack() as stack,
   ):
-    sent = post(made, {'pictures': {}})
+    sent = post(made, {'images': {}})
     waiting = [stack.enter_context(connect(made, sent)) for _ in range(2)]
     time.sleep(0.3)
     status, head, content = exchange(made, get(made))
@@ -415,7 +415,7 @@ def test_when_all_connections_have_work(monkeypatch):
 
 def test_a_thread_that_cannot_start_costs_no_place(monkeypatch, capfd):
   monkeypatch.setattr(server, 'CONNECTIONS', 1)
-  with served(server.make(Stub(lambda asked: {}), 0)) as made:
+  with served(server.make_server(Stub(lambda asked: {}), 0)) as made:
 
     def fails(*_, **__):
       raise RuntimeError("can't start new thread")
@@ -430,8 +430,8 @@ def test_a_thread_that_cannot_start_costs_no_place(monkeypatch, capfd):
 
 def test_contents_have_a_limit_together(monkeypatch):
   monkeypatch.setattr(server, '_ROOM', 1000)
-  with served(server.make(Stub(lambda asked: {}), 0, patience=1)) as made:
-    small = post(made, {'pictures': {}})
+  with served(server.make_server(Stub(lambda asked: {}), 0, timeout=1)) as made:
+    small = post(made, {'images': {}})
     assert exchange(made, small)[0] == 200
     with connect(made, post(made, b' ' * 990, length=991)) as held:  # waits for its last byte
       time.sleep(0.3)
@@ -471,12 +471,12 @@ def test_a_sensor_that_is_unusable(serving):
 
 def test_a_sensor_that_is_required_may_not_be_absent(tmp_path):
   predictor = Predictor.load(bundles.write(tmp_path), require=('ir',), allow_absent=('depth',))
-  with served(server.make(answers.Answers(predictor), 0)) as made:
+  with served(server.make_server(backend.Backend(predictor), 0)) as made:
     status, found = decide(made, bundles.triplet(1), allow_absent=['ir'])
     assert status == 400 and 'ir is required' in found['error']
     # The page names its sensors in every request: those of the command are its default, no more.
     content = exchange(made, get(made))[2]
-    facts = json.loads(re.search(rb'<script id="facts"[^>]*>(.*?)</script>', content)[1])
+    facts = json.loads(re.search(rb'<script id="data"[^>]*>(.*?)</script>', content)[1])
     assert facts['require'] == ['ir'] and facts['allow_absent'] == ['depth']
     dark = bundles.triplet(1) | {'depth': np.zeros((24, 24, 1), np.uint8)}
     assert decide(made, dark)[1]['decision']['decision'] == 'fta'
@@ -485,8 +485,10 @@ def test_a_sensor_that_is_required_may_not_be_absent(tmp_path):
 def test_a_subset_without_threshold_and_a_model_that_fails(tmp_path):
   thresholds = {n: bundles.threshold(v) for n, v in bundles.THRESHOLDS.items() if n != 'ir'}
   predictor = Predictor.load(bundles.write(tmp_path, thresholds=thresholds))
-  asked = answers.parse(json.dumps({'pictures': pictures(**bundles.triplet(1))}).encode())
-  found = answers.Answers(predictor).decide(asked)
+  asked = backend.parse_request(
+    json.dumps({'images': encode_images(**bundles.triplet(1))}).encode()
+  )
+  found = backend.Backend(predictor).decide(asked)
   assert found['subsets']['ir']['decision'] == 'fta'
   assert 'no threshold for ir' in found['subsets']['ir']['reasons'][0]
   run = predictor._run
@@ -498,11 +500,11 @@ def test_a_subset_without_threshold_and_a_model_that_fails(tmp_path):
 
   predictor._run = fails
   with pytest.raises(StateError, match='the model fails'):
-    answers.Answers(predictor).decide(asked)
+    backend.Backend(predictor).decide(asked)
 
 
 def test_rates_that_json_cannot_hold(tmp_path):
   metrics = {'intra': {'rgb': {'acer': float('nan')}, 'ir': {'acer': 0.1}}}
   predictor = Predictor.load(bundles.write(tmp_path))
   predictor.card.contents['metrics'] = metrics
-  assert answers.Answers(predictor).facts()['acer'] == {'rgb': None, 'ir': 0.1}
+  assert backend.Backend(predictor).page_data()['acer'] == {'rgb': None, 'ir': 0.1}

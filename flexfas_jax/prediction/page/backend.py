@@ -1,7 +1,8 @@
-"""The page's questions to a predictor, and the answers, as JSON."""
+"""Answers the requests of the page with a predictor; requests and responses are JSON."""
 
 import base64
 import dataclasses
+import importlib.util
 import itertools
 import json
 import math
@@ -16,30 +17,30 @@ from flexfas_jax.prediction import decision as decisions
 from flexfas_jax.prediction.decision import Decision
 from flexfas_jax.prediction.predictor import Predictor
 
-_MOST = 200  # brackets, commas and quotes of a request: each may become an object of 64 bytes
-_DUE = 'send {"pictures": {modality: base64}, "allow_absent": [modality]}'
+_MOST_TOKENS = 200  # brackets, commas and quotes: each may become an object of 64 bytes
+_EXPECTED = 'send {"images": {modality: base64}, "allow_absent": [modality]}'
 
 
-class Asked(NamedTuple):
-  """A question to the predictor."""
+class Request(NamedTuple):
+  """A request for a decision."""
 
-  images: dict[str, bytes]  # by modality: a JPEG or PNG
-  allow_absent: tuple[str, ...]  # modalities that count as absent where they are unusable
+  images: dict[str, bytes]  # by modality, the bytes of an image file
+  allow_absent: tuple[str, ...]  # modalities that count as absent if they are unusable
 
 
-class Answers:
-  """The answers of one predictor."""
+class Backend:
+  """Serves the page with a predictor."""
 
   def __init__(self, predictor: Predictor):
     self.predictor = predictor
     self.samples = _samples(predictor)
 
-  def facts(self) -> dict[str, Any]:
-    """What the page shows before anything is asked."""
+  def page_data(self) -> dict[str, Any]:
+    """The data of the page before the first request."""
     card, predictor = self.predictor.card, self.predictor
     contents = card.contents
     test, metrics = next(iter(contents.get('metrics', {}).items()), ('', {}))
-    framing = predictor.framing
+    cropper = predictor.cropper
     return {
       'name': card.name,
       'model': predictor.entry['file'],
@@ -48,15 +49,16 @@ class Answers:
       'allow_absent': list(predictor.allow_absent),
       'subsets': [s for s in card.subsets if set(s.split('+')) <= set(predictor.modalities)],
       'thresholds': {
-        name: {'value': _finite(about.get('value')), 'rule': about.get('rule', '')}
-        for name, about in contents['thresholds'].items()
-        if isinstance(about, dict)
+        name: {'value': _finite(entry.get('value')), 'rule': entry.get('rule', '')}
+        for name, entry in contents['thresholds'].items()
+        if isinstance(entry, dict)
       },
       'test': test,
       'acer': {name: _finite(values.get('acer')) for name, values in metrics.items()},
       'bits': {m: list(card.bits(m)) for m in predictor.modalities},
-      'crop': framing.recipe.method if framing else '',
-      'notes': list(contents.get('notes', contents.get('remarks', []))),
+      'formats': _file_suffixes(),
+      'crop': cropper.recipe.method if cropper else '',
+      'notes': card.notes,
       'licence': str(contents.get('licence', '')),
       'samples': [
         {'id': one['id'], 'label': one.get('label') or '', 'files': one['files']}
@@ -65,57 +67,54 @@ class Answers:
     }
 
   def sample_file(self, name: str) -> bytes | None:
-    """The bytes of a sample's picture; None: there is no such sample.
+    """The bytes of an image of the bundle's samples; None if there is no such file.
 
     Raises:
-      StateError: they are not what was exported.
+      StateError: the file is not the exported one.
     """
     if not any(name in one['files'].values() for one in self.samples):
       return None
     return self.predictor.card.read_file(name)
 
-  def decide(self, asked: Asked) -> dict[str, Any]:
-    """The decision about some images, and the decision that each subset of them leads to.
+  def decide(self, request: Request) -> dict[str, Any]:
+    """Decides about images, and about each subset of them.
 
     Args:
-      asked: by `parse`.
+      request: from `parse_request`.
 
     Returns:
-      'decision' and 'subsets' {name: decision}, as `Decision.as_json` has them, no subset where a
-      sensor is unusable and may not be absent; 'present'; 'unusable'; 'seen' {modality: the image
-      that the model saw, as a data URL}; 'milliseconds'.
+      'decision' and 'subsets' {name: decision}, as `Decision.as_json` has them, without subsets if
+      a sensor is unusable and may not be absent; 'present'; 'unusable'; 'inputs' {modality: the
+      input of the model, as a data URL}; 'milliseconds'.
 
     Raises:
-      FlexfasError: what is wrong with the images.
+      FlexfasError: the images are unusable, or the model fails.
     """
-    predictor, allowed = self.predictor, asked.allow_absent
-    if unknown := set(asked.images) - set(predictor.modalities):
-      raise DataError(f'there is no modality {sorted(unknown)[0]!r} in this model')
+    predictor, allowed = self.predictor, request.allow_absent
+    if unknown := set(request.images) - set(predictor.modalities):
+      raise DataError(f'this model has no modality {sorted(unknown)[0]!r}')
     start = time.perf_counter()
-    acquired = predictor.acquire(asked.images)
+    acquired = predictor.acquire(request.images)
     used = predictor.used(acquired)
-    whole = predictor.decide(acquired, used, allowed)
+    decision = predictor.decide(acquired, used, allowed)
     seconds = time.perf_counter() - start
     subsets = {}
     if used and set(acquired.unusable) <= set(allowed):
-      subsets['+'.join(used)] = whole
+      subsets['+'.join(used)] = decision
       for n in range(1, len(used)):
         for subset in itertools.combinations(used, n):
           subsets['+'.join(subset)] = self._decide(acquired, subset, allowed)
     return {
-      'decision': dataclasses.replace(whole, seconds=seconds).as_json(),
+      'decision': dataclasses.replace(decision, seconds=seconds).as_json(),
       'subsets': {name: one.as_json() for name, one in subsets.items()},
       'present': list(used),
       'unusable': list(acquired.unusable),
-      'seen': {m: _data_url(acquired.arrays[m]) for m in used},
+      'inputs': {m: _data_url(acquired.arrays[m]) for m in used},
       'milliseconds': 1000 * seconds,
     }
 
   def _decide(self, acquired, subset, allowed) -> Decision:
-    """The decision of a subset; a failure to acquire where it has no threshold.
-
-    A model that fails raises: its failure is no decision.
-    """
+    """The decision of a subset; a failure to acquire if it has no threshold."""
     if not self.predictor.refusal(subset, acquired.unusable, allowed):
       try:
         self.predictor.card.threshold('+'.join(subset))
@@ -124,41 +123,55 @@ class Answers:
     return self.predictor.decide(acquired, subset, allowed)
 
 
-def parse(content: bytes | bytearray) -> Asked:
-  """What a request's content asks.
+def _file_suffixes() -> dict[str, list[str]]:
+  """Suffixes of the image files that are read, by format."""
+  suffixes = {
+    'JPEG': ['.jpg', '.jpeg'],
+    'PNG': ['.png'],
+    'TIFF': ['.tif', '.tiff'],
+    'WebP': ['.webp'],
+    'NPY': ['.npy'],
+  }
+  if importlib.util.find_spec('pillow_heif'):
+    suffixes['HEIC'] = ['.heic', '.heif']
+  return suffixes
+
+
+def parse_request(content: bytes | bytearray) -> Request:
+  """Parses the content of a request.
 
   Args:
-    content: JSON, {'pictures': {modality: base64 of a JPEG or PNG}, 'allow_absent': [modality]};
-      'allow_absent' may be missing: none.
+    content: JSON, {'images': {modality: base64 of an image file}, 'allow_absent': [modality]};
+      'allow_absent' is optional.
 
   Raises:
-    DataError: it is something else; a key comes twice, which readers understand differently.
+    DataError: another content, or a repeated key.
   """
-  if sum(map(content.count, (b'[', b'{', b',', b'"'))) > _MOST:
-    raise DataError(f'the JSON is nested too deep or has too many values; {_DUE}')
+  if sum(map(content.count, (b'[', b'{', b',', b'"'))) > _MOST_TOKENS:
+    raise DataError(f'the JSON is nested too deeply or has too many values; {_EXPECTED}')
   try:
-    found = json.loads(content.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
-  except ValueError as error:  # of JSON, of UTF-8, of an int with too many digits
+    value = json.loads(content.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
+  except ValueError as error:  # of JSON, UTF-8, or an integer with too many digits
     raise DataError(f'the content is not JSON in UTF-8: {error}') from None
-  if not isinstance(found, dict) or not {'pictures'} <= set(found) <= {'pictures', 'allow_absent'}:
-    raise DataError(_DUE)
-  texts, allowed = found['pictures'], found.get('allow_absent', [])
+  if not isinstance(value, dict) or not {'images'} <= set(value) <= {'images', 'allow_absent'}:
+    raise DataError(_EXPECTED)
+  texts, allowed = value['images'], value.get('allow_absent', [])
   if not isinstance(texts, dict) or not all(isinstance(t, str) for t in texts.values()):
-    raise DataError(_DUE)
+    raise DataError(_EXPECTED)
   if not isinstance(allowed, list) or not all(isinstance(name, str) for name in allowed):
-    raise DataError(_DUE)
+    raise DataError(_EXPECTED)
   try:
     images = {m: base64.b64decode(text, validate=True) for m, text in texts.items()}
   except ValueError:
     raise DataError('the images are not in base64') from None
-  return Asked(images, tuple(allowed))
+  return Request(images, tuple(allowed))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  found = dict(pairs)
-  if len(found) < len(pairs):
-    raise DataError('a key of the JSON comes twice')
-  return found
+  value = dict(pairs)
+  if len(value) < len(pairs):
+    raise DataError('a key of the JSON is repeated')
+  return value
 
 
 def _no_constant(name: str):
@@ -166,20 +179,20 @@ def _no_constant(name: str):
 
 
 def _finite(number: Any) -> float | None:
-  """What JSON can hold: a card may have NaN where a rate is undefined."""
+  """A number for JSON; None for anything else, such as an undefined rate."""
   usable = isinstance(number, int | float) and math.isfinite(number)
   return number if usable else None
 
 
 def _data_url(array: np.ndarray) -> str:
-  """[S, S, C] float32 in [-1, 1] as a PNG that a page can show."""
+  """Converts [S, S, C] float32 in [-1, 1] to the data URL of a PNG."""
   levels = np.clip(np.rint(array * 128 + 127.5), 0, 255).astype(np.uint8)
   encoded = cv2.imencode('.png', np.ascontiguousarray(levels[..., ::-1]))[1]
   return 'data:image/png;base64,' + base64.b64encode(encoded.tobytes()).decode()
 
 
 def _samples(predictor: Predictor) -> list[dict]:
-  """Those of the bundle, with the files of the modalities that the predictor has."""
+  """The samples of the bundle, with the files of the predictor's modalities."""
   samples = predictor.card.samples()
   for one in samples:
     one['files'] = {m: one['files'][m] for m in predictor.modalities if m in one['files']}
