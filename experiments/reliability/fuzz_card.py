@@ -113,7 +113,7 @@ def _value(rng: np.random.Generator) -> Any:
 
 
 def _without_graph(card, entry):
-  """In place of `model_loader.load_model`: a runner that verifies and checks, and computes nothing."""
+  """Replaces `model_loader.load_model`: verifies and checks, and computes nothing."""
   card.read_file(entry['file'])
 
   def run(images, present):

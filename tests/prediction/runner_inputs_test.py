@@ -28,10 +28,10 @@ def test_names_dtypes_and_order():
 @pytest.mark.parametrize(
   'entry,given,present,said',
   [
-    (WHOLE, {'rgb': np.zeros((1, 4, 4, 3))}, None, 'f needs ir'),
-    (WHOLE, images(), np.ones((2, 3), bool), r'present has shape \(2, 3\), not \(2, 2\)'),
-    (WHOLE, {**images(), 'ir': np.zeros((2, 4, 4, 3))}, None, r'not \(2, 4, 4, 1\)'),
-    (ALONE, images(), np.array([[True], [False]]), 'take a model with the input present'),
+    (WHOLE, {'rgb': np.zeros((1, 4, 4, 3))}, None, 'f requires ir'),
+    (WHOLE, images(), np.ones((2, 3), bool), r'present has shape \(2, 3\); expected \(2, 2\)'),
+    (WHOLE, {**images(), 'ir': np.zeros((2, 4, 4, 3))}, None, r'expected \(2, 4, 4, 1\)'),
+    (ALONE, images(), np.array([[True], [False]]), 'use a model with the input present'),
   ],
 )
 def test_what_does_not_fit(entry, given, present, said):

@@ -32,8 +32,8 @@ def test_times(tmp_path):
     (['rgb,ir', 'a/1.png,a/./1.png'], 'row 2: rgb and ir are the same file, a/1.png'),
     (['rgb,ir', '1.png,/etc/1.png'], 'row 2: ir /etc/1.png is not below the root'),
     (['rgb,ir', '1.png,a/../../1.png'], 'row 2: ir ../1.png is not below the root'),
-    (['rgb,id', '1.png,a', '2.png,a'], 'row 3: the id a is that of row 2 too'),
-    (['rgb', '1.png', '1.jpg'], 'row 3: the id 1 is that of row 2 too'),
+    (['rgb,id', '1.png,a', '2.png,a'], 'row 3: the id a is also that of row 2'),
+    (['rgb', '1.png', '1.jpg'], 'row 3: the id 1 is also that of row 2'),
     (['rgb,id', '1.png,"a\nb"'], r"id 'a\\nb' has a line break"),
     (['rgb,subject', '1.png,"a\rb"'], 'has a line break'),
     (['rgb,id', '1.png,\udcff'], 'row 2.*not UTF-8'),
@@ -48,7 +48,7 @@ def test_bad_rows(tmp_path, lines, says):
 @pytest.mark.parametrize('name', ['nir', 'thermal', 'ir1', 'depth_map', 'Infra1'])
 def test_a_sensor_that_is_not_read_is_refused(tmp_path, name):
   path = write(tmp_path, f'rgb,label,{name}', '0.png,attack,', '1.png,attack,a/1.tiff')
-  with pytest.raises(DataError, match=f'row 1: {name.lower()} is not a column of images'):
+  with pytest.raises(DataError, match=f'row 1: the column {name.lower()} holds images'):
     samples.read_manifest(path, on_bad='skip')
   path = write(tmp_path, f'rgb,{name}_camera', '1.png,2.5')  # no file
   assert len(samples.read_manifest(path).samples) == 1

@@ -43,7 +43,7 @@ def test_what_is_clear(path, modality, plain):
   ],
 )
 def test_a_sensor_that_is_not_read(path):
-  with pytest.raises(sensor_names.UnclearName, match='is not a name of a sensor that is read'):
+  with pytest.raises(sensor_names.UnclearName, match='does not name a supported sensor'):
     sensor_names.find_sensor(path)
 
 

@@ -119,11 +119,11 @@ def test_every_way_to_a_tensor_is_walked():
   [
     (b'\x3a\xff', 'cut off'),
     (b'\x3a\x05ab', 'cut off'),
-    (b'\xff' * 20, 'no ONNX file'),
-    (b'<html>', 'no ONNX file|cut off'),
-    (b'\x10\x00\x00\x00ORTM', 'a file of ONNX Runtime'),
+    (b'\xff' * 20, 'not an ONNX file'),
+    (b'<html>', 'not an ONNX file|cut off'),
+    (b'\x10\x00\x00\x00ORTM', 'in the format of ONNX Runtime'),
     # The number of the field 13 of a tensor plus 2^29, which 32 bits cut to 13.
-    (b'\x3a\x09\x2a\x07\xea\x80\x80\x80\x10\x01a', 'no ONNX file'),
+    (b'\x3a\x09\x2a\x07\xea\x80\x80\x80\x10\x01a', 'not an ONNX file'),
   ],
 )
 def test_what_is_no_onnx_file(content, says):
