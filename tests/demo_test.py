@@ -2,6 +2,8 @@
 
 import base64
 import http.client
+import importlib.util
+import io
 import json
 import re
 import signal
@@ -90,6 +92,29 @@ def test_every_subset_is_answered_as_the_predictor_decides(serving, bundle):
   seen = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
   arrays = predictor.acquire(pictures).arrays
   np.testing.assert_allclose(seen, arrays['rgb'] * 128 + 127.5, atol=0.51)
+
+
+def test_every_image_format_is_accepted(serving, bundle):
+  """TIFF, WebP, NPY and HEIC decide as the same pixels in a PNG; the page offers their suffixes."""
+  images = bundles.triplet(3)
+  expected = Predictor.load(bundle)(**images)
+  array = io.BytesIO()
+  np.save(array, images['ir'][..., 0])
+  files = {
+    'rgb': cv2.imencode('.webp', images['rgb'][..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 101])[1],
+    'depth': cv2.imencode('.tiff', images['depth'][..., 0], [cv2.IMWRITE_TIFF_COMPRESSION, 1])[1],
+  }
+  files = {m: content.tobytes() for m, content in files.items()} | {'ir': array.getvalue()}
+  status, found = decide(serving, files)
+  assert status == 200, found
+  assert found['decision']['used'] == ['rgb', 'depth', 'ir']
+  assert found['decision']['score'] == pytest.approx(expected.score, abs=1e-6)
+  data = json.loads(
+    re.search(rb'<script id="data"[^>]*>(.*?)</script>', ask(serving, 'GET', '/')[2])[1]
+  )
+  has_heif = importlib.util.find_spec('pillow_heif') is not None
+  assert list(data['formats']) == ['JPEG', 'PNG', 'TIFF', 'WebP', 'NPY'] + ['HEIC'] * has_heif
+  assert '.tif' in data['formats']['TIFF'] and '.npy' in data['formats']['NPY']
 
 
 def test_images_outside_the_limits(serving):

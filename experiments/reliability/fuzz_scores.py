@@ -3,8 +3,8 @@
   python -m experiments.reliability.fuzz_scores -n 2000
 
 Each mutation is run in this process: score files and headers through `flexfas_jax.score`, manifests
-through `prediction.samples.read_manifest`. Mutations are of bytes, cells, rows and columns, or of the
-JSON's structure. Each must end with a documented exit code (0, 2, 3, 4), never with another
+through `prediction.samples.read_manifest`. Mutations are of bytes, cells, rows and columns, or of
+the JSON's structure. Each must end with a documented exit code (0, 2, 3, 4), never with another
 exception, and memory must not grow by 200 MB. Prints counts per kind; the exit code is 1 if a
 condition fails. The same seed gives the same mutations.
 """

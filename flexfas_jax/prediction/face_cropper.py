@@ -36,7 +36,8 @@ class FaceCropper:
 
     Args:
       images: {modality: [H, W, C]}, upright and registered.
-      columns: {name: text} of the box or the landmarks, see `face_crop.face_from_columns`; 'yunet' ignores it.
+      columns: {name: text} of the box or landmarks, see `face_crop.face_from_columns`; ignored by
+        'yunet'.
 
     Returns:
       {modality: [S, S, C]} of the face, and notes for the user.
@@ -62,8 +63,6 @@ class FaceCropper:
   def _detect(self, images: face_crop.Images) -> tuple[list[face_crop.Face], tuple[int, int]]:
     """(faces, width and height of the image that they were detected in)."""
     image = face_crop.detection_image(images)
-    if image is None:
-      raise face_crop.NoFace('face detection requires RGB or infrared')
     model = face_crop.load_yunet(self.yunet, self.recipe.model_sha256)
     with _DETECTOR_LOCK:
       faces = face_crop.detect_yunet(model, image, self.recipe.min_score)

@@ -398,7 +398,7 @@ def test_what_the_model_does_not_serve(tmp_path):
   two = of(tmp_path, subsets=['rgb', 'ir'])
   found = two(rgb=pictures['rgb'], ir=pictures['ir'])
   assert found.outcome == 'fta' and 'this model does not serve rgb+ir' in found.reasons[0]
-  with pytest.raises(ConfigError, match="no modality 'thermal' in this model; it has rgb"):
+  with pytest.raises(ConfigError, match="this model has no modality 'thermal'; it has rgb"):
     two(thermal=pictures['ir'])
 
 
@@ -469,7 +469,7 @@ def test_a_detector(bundle, tmp_path, monkeypatch, n):
   assert acquired.crops['rgb'].shape == ((0, 40, 80)[n],) * 2 + (3,)
   assert found.reasons == (() if n == 1 else ('2 faces: the largest is used',))
   found = predictor(depth=bundles.picture(0, size=200))
-  assert found.outcome == 'fta' and 'requires RGB or infrared' in found.reasons[0]
+  assert found.outcome == 'fta' and 'no RGB and no infrared' in found.reasons[0]
 
 
 def test_a_crop_that_cannot_be(bundle):

@@ -45,7 +45,7 @@ def test_bad_rows(tmp_path, lines, says):
     samples.read_manifest(path)
 
 
-@pytest.mark.parametrize('name', ['nir', 'thermal', 'ir1', 'depth_map', 'Infra1'])
+@pytest.mark.parametrize('name', ['thermal', 'ir1', 'depth_map', 'Infra1'])
 def test_a_sensor_that_is_not_read_is_refused(tmp_path, name):
   path = write(tmp_path, f'rgb,label,{name}', '0.png,attack,', '1.png,attack,a/1.tiff')
   with pytest.raises(DataError, match=f'row 1: the column {name.lower()} holds images'):
