@@ -2,7 +2,7 @@
 
 A batch: images [B, H, W, C] float32 in [-1, 1] (black is -127.5 / 128, as in
 FlexModal's reference), 'present' [B, M] bool, 'label' [B] int32, 'map' [B, h, w] float32 where
-one is asked for, and 'identity' [B] int32 where the source has it (`Source.with_identities`).
+one is given, and 'identity' [B] int32 where the source has it (`Source.with_identities`).
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ def train_batches(
     source: what to read.
     preprocess: with its random parts.
     batch_size: of all processes together.
-    seed: of order and augmentation; each epoch draws anew.
+    seed: of order and augmentation; each epoch has its own.
     rows: of the global batch that this process makes; None: all.
     threads: each makes one batch at a time, and two more are kept ready; None:
       `threads_here`.
@@ -79,8 +79,7 @@ def train_batches(
       if not arrays:
         arrays = {k: np.empty((len(rows), *np.shape(v)), v.dtype) for k, v in example.items()}
       for k, v in example.items():
-        # At once: as a list for np.stack, each picture would be in memory that is asked of the
-        # system anew, which takes as long as decoding it.
+        # Fill in place: np.stack would allocate every image again, which takes as long as decoding.
         arrays[k][place] = v
     return arrays
 

@@ -51,8 +51,7 @@ class Source:
 
   Attributes:
     names: the selections.
-    columns: {field: [N] of str}, what the manifests say of every example: `FIELDS`, and what
-      else was asked for.
+    columns: {field: [N] of str}, the manifests' columns: `FIELDS`, and those requested besides.
     digests: {modality: [N] uint64}, of the images' bytes as `exact_duplicates` compares them.
     identities: [N] int32, the class of every example, or None.
   """
@@ -232,7 +231,7 @@ def _manifest(name: str, folder: pathlib.Path) -> dict[str, Sequence[str]]:
 
 
 def _columns_of(name: str, split: str, examples, way_out: str) -> dict[str, list[str]]:
-  """What a manifest would say of a split's examples."""
+  """The manifest rows of a split's examples, from the records."""
   found = {field: [] for field in ('split', *FIELDS)}
   try:
     for example in examples:
@@ -246,7 +245,7 @@ def _columns_of(name: str, split: str, examples, way_out: str) -> dict[str, list
 
 
 def _row_of(example: Mapping) -> dict[str, str]:
-  """What a manifest says of an example, as it is stored."""
+  """The manifest row of a stored example."""
   row = {}
   for name, value in example.items():
     if name in MODALITIES:
@@ -379,7 +378,7 @@ def _values(record: bytes) -> dict[str, bytes | int]:
 
 
 def _compare(row: Mapping[str, str], rows: Mapping[str, Sequence[str]], place: int) -> None:
-  """Raises ValueError where a record is not what the manifest says of it."""
+  """Raises ValueError where a record differs from its manifest row."""
   for field in (*FIELDS, *_DIGESTS.values()):
     if field in rows and row.get(field) != rows[field][place]:
       raise ValueError(
@@ -436,7 +435,7 @@ def prepare(
   try:
     with contextlib.redirect_stdout(None):  # TFDS announces a download; progress is on stderr
       builder.download_and_prepare(**how)
-  except (OSError, RuntimeError) as error:  # ArrayRecord's says why in words only
+  except (OSError, RuntimeError) as error:  # ArrayRecord gives the reason as text only
     if not any(os.strerror(code) in str(error) for code in _CANNOT_WRITE):
       raise
     raise DataError(

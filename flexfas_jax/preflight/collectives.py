@@ -97,7 +97,7 @@ def parse_program(text: str, chips: int) -> Program:
         cycles += times * int(match[1])
       operation = i.operation.removesuffix('-start')
       if operation in OPERATIONS:
-        if chain := _CHAIN.search(i.rest):  # listed by each fusion that overlaps it
+        if chain := _CHAIN.search(i.rest):  # each fusion that runs at the same time lists it
           if chain[1] in chains:
             continue
           chains.add(chain[1])
