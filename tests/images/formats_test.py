@@ -103,7 +103,7 @@ def test_a_folder_of_other_images_names_the_conversion(tmp_path):
   (tmp_path / 'rgb').mkdir()
   (tmp_path / 'rgb' / '1.avif').write_bytes(box(b'avif'))
   (tmp_path / 'rgb' / '2.png').write_bytes(bundles.png(RGB))
-  with pytest.raises(DataError, match=r'1.avif is not read: .*an AVIF image.*avifdec'):
+  with pytest.raises(DataError, match=r'1.avif cannot be read: .*an AVIF image.*avifdec'):
     folders.read_folder(tmp_path, 'fail')
 
 
