@@ -74,6 +74,8 @@ EXCEPTIONS = (
   ('^flexfas_jax/prediction/card', "'remarks'", 'the key of `notes` in earlier bundles'),
   ('^flexfas_jax/prediction/card', '`remarks`', 'the key of `notes` in earlier bundles'),
   ('', 'donate_argnums', "jax.jit's argument"),
+  ('', 'may donate', "JAX's term for giving up buffers"),
+  ('', 'BrokenProcessPool', "Python's name"),
   ('^flexfas_jax/training', "'people", 'file and key of `subjects.json` in earlier workdirs'),
   ('^flexfas_jax/training', "'remark'", 'the key of `note` in earlier workdirs'),
   ('^flexfas_jax/protocols', "'people_of_attacks'", 'the former name of subjects_of_attacks'),
