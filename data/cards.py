@@ -1,6 +1,6 @@
-"""What lies beside a prepared set: its manifest, a card to read, and a contact sheet to look at.
+"""The files beside the shards of a prepared set: manifest, card, contact sheet.
 
-All of it is of the records as they were written, so that it is true of them:
+They describe the records as they are stored:
 
 - `manifest.csv`: a row per record, in the order of the records: all fields but the images, their
   SHA-256, how each file was encoded (`encodings.describe`), and the columns that the source adds
@@ -9,7 +9,7 @@ All of it is of the records as they were written, so that it is true of them:
   and proves that two laboratories have the same set.
 - `card.json`, `CARD.md`: counts, sizes, bit depths, digests, what was left out and why, and facts
   about files and sensors that predict the label (`flexfas_jax/protocols/shortcuts.py`).
-- `contact_sheet.jpg`: a row per species, three pictures for each of four people.
+- `contact_sheet.jpg`: a row per species, the images of up to four subjects.
 """
 
 import collections
@@ -43,28 +43,28 @@ FILES = tuple(f'{m}_file' for m in schema.MODALITIES)
 _AT_ONCE = 256  # records of a task
 _WORTH_A_BAR = 20  # tasks
 _VALUES = 6  # of a shortcut that the card shows; card.json has all
-_LOOKED_AT = 200  # samples of a set whose depth and infrared are compared
-_TILE, _PEOPLE, _GAP, _LABEL, _TITLE = 92, 4, 8, 16, 32
+_COMPARED_SAMPLES = 200  # whose depth and infrared are compared to detect an exchange
+_TILE, _SUBJECTS, _GAP, _LABEL, _TITLE = 92, 4, 8, 16, 32
 _WIDTH = len(schema.MODALITIES) * _TILE  # of the images of one sample
 _HOLE = (58, 22, 74)  # colour of what a depth sensor did not measure
 _ABSENT = (235, 235, 235)
 
 
 def read_back(
-  name: str, shards: Mapping[str, Sequence[pathlib.Path]], looks: bool = False
+  name: str, shards: Mapping[str, Sequence[pathlib.Path]], with_fingerprint: bool = False
 ) -> list[dict]:
-  """What the records of a set are, in their order: all fields but the images, and of those digests.
+  """Reads and describes the records of a set in their order, see `describe`.
 
   Args:
     name: `set/config/version`.
     shards: {split: ArrayRecord files, in order}.
-    looks: whether records have 'look', what `near_duplicates` compares.
+    with_fingerprint: whether to add `fingerprint` of RGB, which `near_duplicates` compares.
   """
   records = []
   with Workers() as workers:
     for split, paths in shards.items():
       tasks = [(path, start) for path in paths for start in range(0, _length(path), _AT_ONCE)]
-      found = workers.map(functools.partial(_describe, split, looks), tasks, few=8)
+      found = workers.map(functools.partial(_describe, split, with_fingerprint), tasks, few=8)
       if len(tasks) > _WORTH_A_BAR:
         found = show_progress(found, len(tasks), f'{name} {split}: reading back, by {_AT_ONCE}')
       records += itertools.chain.from_iterable(found)
@@ -74,14 +74,14 @@ def read_back(
 def compare(
   shards: Mapping[str, Sequence[pathlib.Path]], written: Mapping[str, dict[bytes, dict]]
 ) -> list[dict]:
-  """As `read_back`, of what was described when it was written; reads every record once more.
+  """As `read_back` of records described while they were written; verifies every record.
 
   Args:
     shards: {split: ArrayRecord files, in order}.
-    written: by split, {`digest` of a record: what it is, by `describe`}; emptied.
+    written: by split, {`digest` of a record: `describe` of it}; is emptied.
 
   Raises:
-    DataError: the files do not hold these records, each once.
+    DataError: the files do not contain exactly these records.
   """
   records = []
   for split, paths in shards.items():
@@ -103,17 +103,17 @@ def compare(
 
 
 def digest(record: bytes) -> bytes:
-  """By which a record is told from others."""
+  """SHA-256 of a serialized record."""
   return hashlib.sha256(record).digest()
 
 
 def describe(split: str, example: Mapping, images: Mapping | None = None) -> dict:
-  """What is known of a record, but for its `place`.
+  """All fields of a record but the images, and facts about these (`reading.describe`).
 
   Args:
     split: of the record.
     example: complete, see `features.check`.
-    images: of `reading.describe`; None: it is asked.
+    images: from `reading.describe`; None: computed here.
   """
   facts = {key: value for key, value in example.items() if key not in schema.MODALITIES}
   return {'split': split, **facts, **(images or reading.describe(example))}
@@ -139,7 +139,7 @@ def write(
     name: `set/config/version`.
     records: of `read_back`.
     extra: {id: {column: value}} for the manifest; columns may differ between ids.
-    recorded: what the builder has to say, for the card.
+    recorded: further entries of the card, from the builder.
   """
   splits = dict.fromkeys(record['split'] for record in records)
   # Without what a manifest of an earlier preparation records of its files.
@@ -150,9 +150,9 @@ def write(
     'flexfas_jax': flexfas_jax.__version__,
     'manifest_sha256': digest,
     'splits': {split: _counts([r for r in records if r['split'] == split]) for split in splits},
-    'pictures': {modality: _pictures(records, modality) for modality in schema.MODALITIES},
+    'images': {modality: _count_images(records, modality) for modality in schema.MODALITIES},
     'shortcuts': _shortcuts(records, extra),
-    **_exchanged(records),
+    **_check_exchange(records),
     **recorded,
   }
   (folder / 'card.json').write_text(json.dumps(card, indent=2) + '\n', encoding='utf-8')
@@ -178,8 +178,8 @@ def _read(path: pathlib.Path, numbers: Iterable[int]) -> list[dict]:
   return [_features().deserialize_example_np(one) for one in raw]
 
 
-def _describe(split: str, looks: bool, task: tuple[pathlib.Path, int]) -> list[dict]:
-  """What the records of a task are, without their pictures."""
+def _describe(split: str, with_fingerprint: bool, task: tuple[pathlib.Path, int]) -> list[dict]:
+  """Describes the records of a task."""
   path, start = task
   found = []
   numbers = range(start, min(start + _AT_ONCE, _length(path)))
@@ -188,7 +188,7 @@ def _describe(split: str, looks: bool, task: tuple[pathlib.Path, int]) -> list[d
       if key not in schema.MODALITIES:
         example[key] = value.decode() if isinstance(value, bytes) else int(value)
     example['label'] = schema.LABELS[example['label']]
-    described = describe(split, example, reading.describe(example, looks))
+    described = describe(split, example, reading.describe(example, with_fingerprint))
     found.append({**described, 'place': (path, number)})
   return found
 
@@ -208,11 +208,11 @@ def _write_manifest(path, records, extra, columns) -> str:
   return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _exchanged(records: Sequence[Mapping]) -> dict:
-  """For the card, where depth and infrared seem to be exchanged; see `signal.seem_exchanged`."""
+def _check_exchange(records: Sequence[Mapping]) -> dict:
+  """An entry for the card if depth and infrared seem exchanged; see `signal.seem_exchanged`."""
   both = [one for one in records if one['depth_sha256'] and one['ir_sha256']]
   found = {'depth': [], 'ir': []}
-  for one in both[:: 1 + len(both) // _LOOKED_AT]:
+  for one in both[:: 1 + len(both) // _COMPARED_SAMPLES]:
     path, place = one['place']
     example = _read(path, [place])[0]
     for modality, cliffs in found.items():
@@ -225,7 +225,7 @@ def _exchanged(records: Sequence[Mapping]) -> dict:
 
 
 def _shortcuts(records: list[dict], extra: Mapping[str, Mapping[str, str]]) -> list[dict]:
-  """What predicts the label, split by split."""
+  """Facts that predict the label, by split."""
   column = lambda key: [one[key] for one in records]  # noqa: E731
   facts = shortcuts.facts_of(
     {m: list(map(bool, column(f'{m}_sha256'))) for m in schema.MODALITIES},
@@ -245,16 +245,16 @@ def _shortcuts(records: list[dict], extra: Mapping[str, Mapping[str, str]]) -> l
 def _counts(records: list[dict]) -> dict:
   species = collections.Counter(_species(one) for one in records)
   each = collections.Counter(one['subject'] for one in records if one['subject'])
-  people = collections.defaultdict(set)
+  subjects = collections.defaultdict(set)
   for one in records:
-    people[one['label']].add(one['subject'])
+    subjects[one['label']].add(one['subject'])
   return {
     'triplets': len(records),
     'bona_fide': species['bona_fide'],
     'attacks': len(records) - species['bona_fide'],
     'subjects': len(each),
     'triplets_by_subject': _spread(each.values()),
-    'subjects_by_label': {label: len(who - {''}) for label, who in sorted(people.items())},
+    'subjects_by_label': {label: len(who - {''}) for label, who in sorted(subjects.items())},
     'videos': len({one['video'] for one in records}),
     'species': dict(sorted(species.items())),
     'categories': dict(sorted(collections.Counter(
@@ -275,7 +275,7 @@ def _species(one: Mapping) -> str:
   return 'bona_fide' if one['label'] == 'bona_fide' else one['attack_type'] or 'unknown'
 
 
-def _pictures(records: list[dict], modality: str) -> dict:
+def _count_images(records: list[dict], modality: str) -> dict:
   forms = [one[f'{modality}_form'] for one in records if one[f'{modality}_form']]
   if not forms:
     return {'present': 0, 'absent': len(records)}
@@ -312,7 +312,7 @@ def _markdown(card: Mapping) -> str:
     f'{card["flexfas_jax"]}',
   ]
   if card.get('left_out'):
-    lines.append(f'- {card["left_out"]} left out; which and why stands in bad_files.csv')
+    lines.append(f'- {card["left_out"]} left out; bad_files.csv lists them with the reasons')
   for rule, n in card.get('findings', {}).items():
     lines.append(f'- {rule}: {n}')
   lines += [
@@ -339,23 +339,23 @@ def _markdown(card: Mapping) -> str:
       lines.append(f'| {name or "(not known)"} | ' + ' | '.join(cells) + ' |')
   lines += [
     '',
-    '| pictures | present | absent | format | channels | bits | width | height | MB |',
+    '| images | present | absent | format | channels | bits | width | height | MB |',
     '|---|' + '---|' * 8,
   ]
-  for modality, p in card['pictures'].items():
+  for modality, p in card['images'].items():
     if not p['present']:
       lines.append(f'| {modality} | 0 | {p["absent"]} | | | | | | |')
       continue
-    said = [
+    cells = [
       ', '.join(f'{k}: {v}' for k, v in p[what].items()) for what in ('format', 'channels', 'bits')
     ]
-    said += [f'{p[s]["smallest"]} to {p[s]["largest"]}' for s in ('width', 'height')]
-    said.append(f'{p["bytes"] / 1e6:.1f}')
-    lines.append(f'| {modality} | {p["present"]} | {p["absent"]} | {" | ".join(said)} |')
+    cells += [f'{p[s]["smallest"]} to {p[s]["largest"]}' for s in ('width', 'height')]
+    cells.append(f'{p["bytes"] / 1e6:.1f}')
+    lines.append(f'| {modality} | {p["present"]} | {p["absent"]} | {" | ".join(cells)} |')
   if card['shortcuts']:
     lines += [
       '',
-      'What follows predicts the label, and a model can learn it in place of a face:',
+      'These facts predict the label, and a model can learn them instead of the face:',
       '',
       '| split | fact | balanced accuracy | value | attacks | bona fide |',
       '|---|---|---:|---|---:|---:|',
@@ -366,7 +366,7 @@ def _markdown(card: Mapping) -> str:
         f'| {found["split"]} | {found["fact"]} | {found["accuracy"]:.2f} | {value} | {attacks:.0%} '
         f'| {bona_fide:.0%} |'
       )
-  for modality, images in card['pictures'].items():
+  for modality, images in card['images'].items():
     lines += _window_lines(modality, images.get('face_window', {}))
   if seen := card.get('seem_exchanged'):
     lines.append(
@@ -391,21 +391,21 @@ def _window_lines(modality: str, window: Mapping[str, Mapping[str, float]]) -> l
     ]
   if window.get('bona_fide', {}).get('relief_mm', 0) > units.FACE_RELIEF:
     lines.append(
-      f'\nNOTE: faces have a relief of about 20 mm, and {units.FACE_RELIEF} are not exceeded. Is '
-      'the unit another one (`depth_unit`), or are the images whole rooms (`crop`)?'
+      f'\nNOTE: the relief of faces is about 20 mm, at most {units.FACE_RELIEF} mm. State another '
+      'unit (`depth_unit`), or crop faces from whole frames (`crop`).'
     )
   return lines
 
 
 def sheet(name: str, records: Sequence[Mapping]) -> Image.Image:
-  """A row per species, RGB, depth and infrared of up to four people in each.
+  """Draws a row per species with the images of up to four subjects.
 
   Args:
-    name: written above.
+    name: the title.
     records: of `read_back`.
   """
   rows = _rows(records)
-  most = max(2, max(len(people) for _, people in rows))  # two make room for the title
+  most = max(2, max(len(subjects) for _, subjects in rows))  # at least two, for the title
   width = most * (_WIDTH + 4)
   page = Image.new('RGB', (width + 2 * _GAP, _TITLE + len(rows) * (_TILE + _LABEL + 2)), 'white')
   draw = ImageDraw.Draw(page)
@@ -413,10 +413,10 @@ def sheet(name: str, records: Sequence[Mapping]) -> Image.Image:
   title = f'{name}: {columns} (depth: near is bright, violet not measured; grey: absent)'
   draw.text((_GAP, 8), title, fill=(20, 20, 20), font=ImageFont.load_default(13))
   small = ImageFont.load_default(12)
-  for number, (label, people) in enumerate(rows):
+  for number, (label, subjects) in enumerate(rows):
     top = _TITLE + number * (_TILE + _LABEL + 2)
     draw.text((_GAP, top), label, fill=(20, 20, 20), font=small)
-    for k, one in enumerate(people):
+    for k, one in enumerate(subjects):
       path, place = one['place']
       tiles = Image.fromarray(_tiles(_read(path, [place])[0]))
       page.paste(tiles, (_GAP + k * (_WIDTH + 4), top + _LABEL))
@@ -426,24 +426,24 @@ def sheet(name: str, records: Sequence[Mapping]) -> Image.Image:
 def _rows(records: Sequence[Mapping]) -> list[tuple[str, list[Mapping]]]:
   found: dict[str, dict] = {}
   for one in records:
-    people = found.setdefault(_species(one), {})
-    people.setdefault(one['subject'] or one['id'], one)
+    subjects = found.setdefault(_species(one), {})
+    subjects.setdefault(one['subject'] or one['id'], one)
   first = {'bona_fide': ''}
   rows = []
   for species in sorted(found, key=lambda s: first.get(s, s)):
-    people = list(found[species].values())
-    category = people[0]['attack_category']
+    subjects = list(found[species].values())
+    category = subjects[0]['attack_category']
     label = f'{species} ({category})' if category else species
     for key in (f'{m}_mm' for m in schema.MODALITIES if schema.is_distance(m)):
       windows = [one[key] for one in records if one[key] and _species(one) == species]
       if windows:
         label += ': distance {:.0f} mm, relief {:.0f} mm'.format(*np.median(windows, axis=0))
-    rows.append((label, people[:: max(1, len(people) // _PEOPLE)][:_PEOPLE]))
+    rows.append((label, subjects[:: max(1, len(subjects) // _SUBJECTS)][:_SUBJECTS]))
   return rows
 
 
 def _tiles(example: Mapping) -> np.ndarray:
-  """RGB, depth and infrared beside each other, [T, 3 T, 3] uint8."""
+  """The images of an example side by side, [T, M T, 3] uint8, M modalities."""
   tiles = []
   described = reading.describe(example)
   for modality in schema.MODALITIES:

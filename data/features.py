@@ -28,8 +28,8 @@ def features_dict() -> tfds.features.FeaturesDict:
   """The features of every data set.
 
   An image is the source's own encoded file, JPEG or PNG, so that nothing is lost or encoded twice
-  (16-bit depth above all); other formats are converted to PNG. `b''` says that the modality is
-  absent, which is not the same as a black picture.
+  (16-bit depth above all); other formats are converted to PNG. `b''` means that the modality is
+  absent, unlike a black image.
   """
   # A scalar of bytes: no decoder is attached, and none of TensorFlow is needed.
   image = {modality: tfds.features.Scalar(np.object_) for modality in MODALITIES}
@@ -53,7 +53,7 @@ _KEYS = frozenset(features_dict())
 
 
 def check(example: Example) -> Example:
-  """Returns the example, complete, or says what is wrong with it.
+  """Returns the complete example.
 
   Args:
     example: values by feature name. Images may be missing (absent); `attack_type`,

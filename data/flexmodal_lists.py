@@ -1,6 +1,6 @@
 """The published FlexModal lists as plans: three data sets share them, and so do their builders.
 
-The lists sample most videos at three frames and name the pictures of the authors' own exports. They
+The lists sample most videos at three frames and name the images of the authors' exports. They
 have faults, which were counted: redundant rows (20 in train, 60 in test), and one file of subject
 AF-300 both in val and in test. A plan is either cleaned of them, or as published, so that figures
 weigh as the papers' do; which of the two, and how much it is about, goes on the card.
@@ -67,7 +67,7 @@ def plan(builder: SourceBuilder, dataset: str, lists: Mapping[str, str], publish
 
 
 def find(builder: SourceBuilder, lists: Mapping[str, str]) -> dict[str, Path]:
-  """Where lists are: in what --lists says, or in the source, and in Protocols below either.
+  """Where lists are: --lists or the source, and Protocols below either.
 
   Args:
     builder: its `lists`, a folder or files separated by commas, or its `source`.
@@ -120,33 +120,33 @@ def _rows(path: Path, form, dataset: str, findings: list[Finding]) -> Iterator[R
     for rule, text in wrong:
       found(rule, row.line, text)
     outside = any(relative_paths.leaves_root(file) for file in row.paths.values())
-    if row.label and not wrong and not outside:  # `scan` has told of these
+    if row.label and not wrong and not outside:  # `scan` has reported these
       yield Row(row.example_fields(), row.paths, str(path), row.line)
   findings += itertools.chain.from_iterable(wrong_rows.values())
 
 
 def _contradictions(row: lists.Row) -> list[tuple[str, str]]:
-  """(rule, text) of what the parts of a row say against each other."""
+  """(rule, text) of contradictions between the parts of a row."""
   if not row.parsed_path:
     return [('row', f'{next(iter(row.paths.values()))} is of no layout that is known')]
   wrong = []
-  said = {modality: path_layouts.parse(path) for modality, path in row.paths.items()}
-  for modality, one in said.items():
+  parsed = {modality: path_layouts.parse(path) for modality, path in row.paths.items()}
+  for modality, one in parsed.items():
     if one is None or one.id != row.parsed_path.id:
       wrong.append(('triplet', f'{row.paths[modality]} is not of {row.parsed_path.id}'))
     elif one.modality != modality:
       wrong.append(('swapped', f'{row.paths[modality]} is in the column of {modality}'))
   if row.label and row.label != row.parsed_path.label:
-    wrong.append(('label', f'{row.label}, and the path of {row.id} says {row.parsed_path.label}'))
+    wrong.append(('label', f'{row.label}, and the path of {row.id} means {row.parsed_path.label}'))
   return wrong
 
 
 def _leaks(split: str, rows: list[Row]) -> list[Row]:
   """The rows of a split that are of the known leak, and belong in another split."""
   known = {
-    said.id
+    parsed.id
     for file, splits in linter.KNOWN_LEAKS[LEAK]
-    if split in splits and (said := path_layouts.parse(file)).part != split
+    if split in splits and (parsed := path_layouts.parse(file)).part != split
   }
   return [row for row in rows if row.facts['id'] in known]
 
@@ -172,7 +172,7 @@ def _repeated(rows: list[Row], name: str, published: bool, notes: list[str]) -> 
 
 
 def _check_source(source: Path, made: Plan) -> None:
-  """Looks whether the lists' paths start from the source, before every file is said to miss."""
+  """Checks that the lists' paths start at the source, before each missing file is reported."""
   rows = [row for rows in made.splits.values() for row in rows]
   paths = [path for row in rows for path in row.files.values()]
   starts = sorted({path.split('/')[0] for path in paths})

@@ -1,4 +1,4 @@
-"""The triplets of a folder, by what the paths of its pictures say."""
+"""The triplets of a folder, by the paths of its images."""
 
 import os
 from collections.abc import Callable, Collection, Iterator
@@ -11,18 +11,18 @@ from flexfas_jax.protocols import path_layouts
 from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.schema import MODALITIES
 
-PICTURES = frozenset({'jpg', 'jpeg', 'png', 'bmp', 'tif', 'tiff', 'gif', 'webp'})
+IMAGE_SUFFIXES = frozenset({'jpg', 'jpeg', 'png', 'bmp', 'tif', 'tiff', 'gif', 'webp'})
 
 
-class Found(NamedTuple):
+class Triplet(NamedTuple):
   """A triplet."""
 
-  parsed_path: path_layouts.ParsedPath  # by the first of its pictures
+  parsed_path: path_layouts.ParsedPath  # of its first image
   files: dict[str, str]  # {modality: path below the source}
 
 
-def find(source: Path, names: Collection[str], depth: int = 4) -> list[str]:
-  """The folders of these names, as paths below the source; none is sought below another.
+def find_folders(source: Path, names: Collection[str], depth: int = 4) -> list[str]:
+  """The folders with these names, as paths below the source, without those inside others.
 
   Args:
     source: where to look.
@@ -35,7 +35,7 @@ def find(source: Path, names: Collection[str], depth: int = 4) -> list[str]:
     for folder in level:
       try:
         _, folders = _entries(source, folder)
-      except OSError:  # told of by `triplets`, where it matters
+      except OSError:  # `find_triplets` reports it
         continue
       found += [path for path in folders if path.rpartition('/')[2] in names]
       deeper += [path for path in folders if path.rpartition('/')[2] not in names]
@@ -54,16 +54,16 @@ def list_files(source: Path, lists: Path | None) -> list[Path]:
     DataError: one of `lists` is not there.
   """
   if lists is None:
-    return _texts(source, 2)
+    return _text_files(source, 2)
   found = []
   for place in map(Path, str(lists).split(',')):
     if not place.exists():
       raise DataError(f'--lists: there is no {place}')
-    found += _texts(place, 4) if place.is_dir() else [place]
+    found += _text_files(place, 4) if place.is_dir() else [place]
   return found
 
 
-def _texts(folder: Path, depth: int) -> list[Path]:
+def _text_files(folder: Path, depth: int) -> list[Path]:
   patterns = ['*/' * level + '*' for level in range(depth + 1)]
   return sorted(
     path
@@ -73,30 +73,30 @@ def _texts(folder: Path, depth: int) -> list[Path]:
   )
 
 
-def triplets(
+def find_triplets(
   source: Path,
   below: Collection[str],
   dataset: str,
   *,
   skip: Callable[[str], bool] = lambda path: False,
-  may_lack: Callable[[path_layouts.ParsedPath], bool] = lambda said: False,
-) -> tuple[list[Found], list[Finding]]:
-  """The triplets of a source in the order of its folders' names, and what is wrong with it.
+  may_lack: Callable[[path_layouts.ParsedPath], bool] = lambda parsed: False,
+) -> tuple[list[Triplet], list[Finding]]:
+  """The triplets of a source in the order of its folders' names, and findings.
 
-  Hidden files, and files that are no pictures by their names, are passed over. Links to folders are
-  followed, but for those that lead back up.
+  Hidden files and files without an image suffix are skipped. Links to folders are followed, except
+  those that lead back up.
 
   Args:
     source: what paths are below.
     below: folders of it to look in.
     dataset: that the paths must be of.
-    skip: whether to pass over a picture, by its path.
-    may_lack: whether a triplet may be without one of its modalities.
+    skip: whether to skip an image, by its path.
+    may_lack: whether a triplet may lack a modality.
 
   Returns:
-    Triplets, complete but for those that may lack something; findings.
+    (triplets, findings).
   """
-  found: dict[tuple[str, str], Found] = {}
+  found: dict[tuple[str, str], Triplet] = {}
   findings = []
   for place, names in _folders(source, below, findings):
     unknown, instruments = [], {}
@@ -104,21 +104,21 @@ def triplets(
       path = f'{place}/{name}' if place else name
       if skip(path):
         continue
-      said = path_layouts.parse(path)
-      if said is None or said.dataset != dataset:
+      parsed = path_layouts.parse(path)
+      if parsed is None or parsed.dataset != dataset:
         if text := path_layouts.find_unknown_instrument(path):
           instruments.setdefault(text, []).append(name)
         else:
           unknown.append(name)
         continue
-      triplet = found.setdefault((said.video_id, said.frame), Found(said, {}))
-      if said.modality in triplet.files:
-        other = triplet.files[said.modality]
-        text = f'{triplet.parsed_path.id}: {said.modality} is {other} and {path}'
-        # Nobody knows which of them it is.
+      triplet = found.setdefault((parsed.video_id, parsed.frame), Triplet(parsed, {}))
+      if parsed.modality in triplet.files:
+        other = triplet.files[parsed.modality]
+        text = f'{triplet.parsed_path.id}: {parsed.modality} is {other} and {path}'
+        # Which of them is meant is unknown.
         findings.append(Finding('duplicate', place, 0, text, triplet.parsed_path.id))
       else:
-        triplet.files[said.modality] = path
+        triplet.files[parsed.modality] = path
     findings += _not_understood(place, unknown, dataset)
     findings += [
       Finding('label', _printable(place), 0, f'{text} ({len(some)} images, {_printable(some[0])})')
@@ -152,23 +152,23 @@ def _printable(name: str) -> str:
 def _folders(
   source: Path, below: Collection[str], findings: list[Finding]
 ) -> Iterator[tuple[str, list[str]]]:
-  """Yields (folder, names of its pictures), the folders that are above first."""
+  """Yields (folder, names of its images), parents first."""
   waiting = list(reversed(below))
   while waiting:
     folder = waiting.pop()
     try:
-      pictures, folders = _entries(source, folder)
+      images, folders = _entries(source, folder)
     except OSError as error:
       findings.append(Finding('unreadable', _printable(folder), 0, error.strerror))
       continue
-    if pictures:
-      yield folder, pictures
+    if images:
+      yield folder, images
     waiting += reversed(folders)
 
 
 def _entries(source: Path, folder: str) -> tuple[list[str], list[str]]:
-  """(names of the pictures, paths of the folders) in a folder, sorted."""
-  pictures, folders = [], []
+  """(names of the images, paths of the folders) in a folder, sorted."""
+  images, folders = [], []
   with os.scandir(f'{source}/{folder}') as entries:
     for entry in entries:
       name = entry.name
@@ -177,9 +177,9 @@ def _entries(source: Path, folder: str) -> tuple[list[str], list[str]]:
       if _is_folder(entry):
         if not entry.is_symlink() or not _leads_up(f'{source}/{folder}', entry.path):
           folders.append(f'{folder}/{name}' if folder else name)
-      elif name.rpartition('.')[2].lower() in PICTURES:
-        pictures.append(name)
-  return sorted(pictures), sorted(folders)
+      elif name.rpartition('.')[2].lower() in IMAGE_SUFFIXES:
+        images.append(name)
+  return sorted(images), sorted(folders)
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -200,7 +200,7 @@ def _leads_up(folder: str, link: str) -> bool:
   )
 
 
-def files(source: Path, pattern: str) -> list[Path]:
+def find_files(source: Path, pattern: str) -> list[Path]:
   """All files below a folder whose names match a pattern, sorted.
 
   Hidden ones are passed over. Links to folders are followed, but for those that lead back up;

@@ -1,4 +1,4 @@
-"""What the images of a prepared set share: leaks, contradictions, copies, near duplicates."""
+"""Images that samples of a prepared set share: leaks, contradictions, copies, near duplicates."""
 
 import itertools
 import re
@@ -22,9 +22,9 @@ def find(
   twice on purpose ('#2' behind their ids) are passed over.
 
   Args:
-    records: of `cards.read_back`; those without a look are not compared by it.
-    rows: what the records were made from, by (split, id).
-    leak: whether images of two splits are a leak, or noted.
+    records: of `cards.read_back`; those without a fingerprint have no near duplicates.
+    rows: the source rows of the records, by (split, id).
+    leak: whether an image in two splits is a leak, or a note.
   """
   records = [one for one in records if not re.search(r'#\d+$', one['id'])]
   parts = {
@@ -90,15 +90,15 @@ def find(
 
 def _alike(parts: Mapping[str, list[Mapping]]) -> Iterator[tuple[Mapping, Mapping, float]]:
   """Records of two splits and of different videos that look alike, and their correlation."""
-  some = {split: [one for one in part if one.get('look')] for split, part in parts.items()}
-  looks = {
-    split: np.frombuffer(b''.join(one['look'] for one in part), np.uint8).reshape(len(part), -1)
-    for split, part in some.items()
-    if part
-  }
-  for split, other in itertools.combinations(looks, 2):
-    for row, place, correlation in near_duplicates.find(looks[split], looks[other]):
-      here, there = some[other][row], some[split][place]
+  compared, fingerprints = {}, {}
+  for split, part in parts.items():
+    if records := [record for record in part if record.get('fingerprint')]:
+      content = b''.join(record['fingerprint'] for record in records)
+      compared[split] = records
+      fingerprints[split] = np.frombuffer(content, np.uint8).reshape(len(records), -1)
+  for split, other in itertools.combinations(fingerprints, 2):
+    for row, place, correlation in near_duplicates.find(fingerprints[split], fingerprints[other]):
+      here, there = compared[other][row], compared[split][place]
       if here['video'] != there['video']:
         yield here, there, correlation
 

@@ -1,7 +1,7 @@
-"""Builders of data sets that their users have on disk, in the layouts they were handed out in.
+"""Base of the builders of data sets on disk, in the layouts of their distributors.
 
-A subclass says which triplets there are (`plan`) and what their pictures must be (`RULES`); reading
-on all cores or on Beam, checks, the report of what is wrong, and the card are the same for all:
+A subclass defines the triplets (`plan`) and the requirements on images (`RULES`). Reading on all
+cores or on Beam, checks, the report of errors and the card are shared:
 
     class Builder(SourceBuilder):
       VERSION = tfds.core.Version('1.0.0')
@@ -12,7 +12,7 @@ on all cores or on Beam, checks, the report of what is wrong, and the card are t
       def plan(self):
         return Plan({'train': [Row(...), ...]})
 
-What is wrong anywhere is told at once, and nothing is left: a set stands whole or not at all.
+All errors are reported at once, and a failed build leaves no partial set.
 """
 
 import collections
@@ -38,24 +38,23 @@ from flexfas_jax.protocols.findings import RULES as MEANING
 from flexfas_jax.protocols.findings import WARNINGS, Finding, write_csv
 from flexfas_jax.protocols.lint import linter
 
-_TASK = 16  # triplets that a worker reads at a time
+_TASK = 16  # triplets per task of a worker
 _SHOWN = 20  # findings that an error lists; the report has all
-_FOUND = 'findings'  # starts the names of the files that Beam's workers leave
+_FINDINGS = 'findings'  # prefix of the files that Beam's workers write
 
 
 @dataclasses.dataclass
 class Plan:
-  """What a builder found in a source.
+  """The triplets of a source, before their images are read.
 
   Attributes:
     splits: {split: rows}, in the order of the source; empty splits are left out of the set.
-    findings: what is wrong with lists and folders, of the rules of `findings.RULES`. A finding with
+    findings: errors in lists and folders, with the rules of `findings.RULES`. A finding with
       an id is about that sample or video, and one with a row of `lists` about the sample of that
       row: with on_bad='skip' these are left out, whether or not they are in `splits`.
-    notes: what the user should know of what was done, one line each; they go on the card.
+    notes: information for the user, one line each, for the card.
     recorded: facts about the whole set (versions of lists, crop recipe), for the card.
-    lists: files of which every row is a sample; lists of protocols, which only mark samples, are
-      not among them.
+    lists: files of which every row is a sample, without protocol lists, which only mark samples.
   """
 
   splits: dict[str, list[Row]]
@@ -66,7 +65,7 @@ class Plan:
 
 
 class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
-  """Base of the builders of data sets that are at hand.
+  """Base of the builders of data sets on disk.
 
   Args:
     source: the folder that the data set was unpacked to.
@@ -83,8 +82,8 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
   """
 
   RULES = image_checks.Rules()
-  OPTIONS: Mapping[str, str] = {}  # {name: default}; what each means is in the builder's README
-  # Whether images that two splits share are a leak; in collections from the web they are noted.
+  OPTIONS: Mapping[str, str] = {}  # {name: default}; documented in the builder's README
+  # Whether images that two splits share are a leak or, in collections from the web, a note.
   SHARED_IMAGES_LEAK = True
 
   def __init__(
@@ -115,15 +114,15 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     super().__init__(**kwargs)
 
   def plan(self) -> Plan:
-    """Lists the triplets of the source; reads folders and lists, no pictures.
+    """Lists the triplets of the source from its folders and lists, without reading images.
 
     Raises:
-      DataError: the source is not of this layout at all; the text says which one is expected.
+      DataError: the source has another layout; the message describes the expected one.
     """
     raise NotImplementedError
 
   def reader(self) -> reading.Reader:
-    """Reads one row; a subclass of `reading.Reader` where pictures are not files."""
+    """The reader of rows; a subclass of `reading.Reader` if images are in containers."""
     return reading.Reader(str(self.source), self.RULES)
 
   def _reader(self) -> reading.Reader:
@@ -132,17 +131,17 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     )
 
   def download_and_prepare(self, **kwargs):
-    """As in TFDS; the processes that read end with it.
+    """As in TFDS, with worker processes.
 
     Raises:
-      ConfigError: no source was named.
-      DataError: the source is not there, or anything in it is wrong; nothing is left.
+      ConfigError: no source.
+      DataError: the source does not exist or has errors; no partial set is left.
     """
     if self.data_path.exists():
       return
     if self.source is None:
       raise ConfigError(
-        f'{self.name} is made from files that you have: name their folder with --source=DIR. '
+        f'{self.name} requires the files of the data set: name their folder with --source=DIR. '
         f'{self.MANUAL_DOWNLOAD_INSTRUCTIONS.strip()}'
       )
     if not self.source.is_dir():
@@ -153,22 +152,24 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
   def _split_generators(self, dl_manager):
     plan = self.plan()
     self._findings, self._nothing = list(plan.findings), False
-    self._stored = frozenset()  # findings about what is written already
+    self._stored = frozenset()  # findings about stored samples
     self._notes, self._recorded = list(plan.notes), dict(plan.recorded)
     plan.splits = {split: rows for split, rows in plan.splits.items() if rows}
     if not plan.splits:
-      wanted = self.MANUAL_DOWNLOAD_INSTRUCTIONS.strip()
-      nothing = f'{self.source} holds no triplet of {self.name}. {wanted}'
-      raise DataError('\n'.join([nothing, *([self._report(plan.findings)] * bool(plan.findings))]))
+      layout = self.MANUAL_DOWNLOAD_INSTRUCTIONS.strip()
+      nothing = f'{self.source} holds no triplet of {self.name}. {layout}'
+      if plan.findings:
+        nothing += '\n' + self._report(plan.findings)
+      raise DataError(nothing)
     self._check_root(plan.splits)
     if self.manifest:
-      plan.splits, found = _expecting(plan.splits, self.manifest)
+      plan.splits, found = _with_expected_digests(plan.splits, self.manifest)
       plan.findings += found
       self._findings += found
     checked = _check(plan.splits, self.accept_known_leaks)
     self._findings += checked.findings
     self._notes += checked.notes
-    sound, absent = _sound(plan, checked.faulty)
+    sound, absent = _without_findings(plan, checked.faulty)
     self._listed = absent + sum(map(len, plan.splits.values()))
     # Of every file that is named, for `relative_paths.group_missing`.
     self._files = collections.Counter(
@@ -178,19 +179,20 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       plan.splits = sound
       if not all(sound.values()):
         raise DataError(self._report([f for f in self._findings if f.rule not in WARNINGS]))
-    self._rows = {}  # of what is stored, by split and id
+    self._rows = {}  # {(split, id): row} of stored samples
     self.extra = {row.facts['id']: row.extra for rows in plan.splits.values() for row in rows}
-    # Otherwise nothing is built from rows with findings; their images are read so that one report
-    # has everything.
+    # With on_bad='fail', rows with findings are read too, so that one report lists all errors.
     if self._beam_runner:
       self._rows = {
-        (split, row.facts['id']): row for split, rows in plan.splits.items() for row in _once(rows)
+        (split, row.facts['id']): row
+        for split, rows in plan.splits.items()
+        for row in _unique(rows)
       }
       self._order = [
         (row.facts['id'], row.list, row.row) for rows in plan.splits.values() for row in rows
       ]
       return {
-        split: _on_beam(self._reader(), rows, f'{self.data_path}/{_FOUND}-{split}')
+        split: _read_on_beam(self._reader(), rows, f'{self.data_path}/{_FINDINGS}-{split}')
         for split, rows in plan.splits.items()
       }
     self._planned = {
@@ -199,8 +201,8 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     return super()._split_generators(dl_manager)
 
   def _check_root(self, splits: Mapping[str, list[Row]]) -> None:
-    """Refuses a source that has none of the files: one line, not one for each of them."""
-    reader, rows = self._reader(), [row for some in splits.values() for row in some]
+    """Refuses a source without any of the files, with one line for all of them."""
+    reader, rows = self._reader(), list(itertools.chain.from_iterable(splits.values()))
     paths = [path for row in rows for path in row.files.values()]
     if len(paths) > 3 and not any(map(reader.exists, paths)):
       where = relative_paths.suggest_root(self.source, paths[0].partition('#')[0])
@@ -213,12 +215,12 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
 
   def _read(self, split: str, rows: list[Row]) -> Iterator[tuple[str, features.Example]]:
     tasks = (rows[i : i + _TASK] for i in range(0, len(rows), _TASK))
-    looks = self.SHARED_IMAGES_LEAK
-    task = functools.partial(reading.read_and_describe, self._reader(), looks)
+    with_fingerprint = self.SHARED_IMAGES_LEAK
+    task = functools.partial(reading.read_and_describe, self._reader(), with_fingerprint)
     outcomes = itertools.chain.from_iterable(self._pool.map(task, tasks, few=8))
     good, seen = 0, set()
     for row, read in zip(rows, outcomes, strict=True):
-      self._findings += findings_of(row, read.problems)
+      self._findings += make_findings(row, read.problems)
       id_ = row.facts['id']
       if read.described and id_ not in seen:
         good += 1
@@ -235,32 +237,30 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       yield rows[0].facts['id'], {**rows[0].facts, 'rgb': b'nothing'}
 
   def _finish(self):
-    """Before the set is given its place: fails, or says what was left out."""
+    """Fails, or completes the set with its card and the list of omitted samples."""
     if self._beam_runner:
-      found, self._nothing = _from_beam(self.data_path, self._order, self.extra)
+      found, self._nothing = _collect_beam_findings(self.data_path, self._order, self.extra)
       self._findings += found
     records = []
     if not self._nothing:
-      records = self.read_back(looks=self.SHARED_IMAGES_LEAK)
+      records = self.read_back(with_fingerprint=self.SHARED_IMAGES_LEAK)
       found = shared_images.find(records, self._rows, self.SHARED_IMAGES_LEAK)
       self._findings += found
       self._stored = frozenset(found)
-    if self.on_bad == 'fail':  # otherwise each row that is left out is listed
+    if self.on_bad == 'fail':  # with 'skip', each omitted row is listed
       self._findings = self._grouped(self._findings)
     wrong = [f for f in self._findings if f.rule not in WARNINGS]
     if self.on_bad == 'fail' or self._nothing:
       fatal = wrong
-    else:  # what is stored cannot be left out any more
+    else:  # stored samples cannot be left out any more
       fatal = [f for f in wrong if _ends_the_build(f) or f in self._stored]
     if fatal:
       raise DataError(self._report(fatal))
     if self._findings:
-      told = path_layouts.without_cards  # these findings go with the set
-      write_csv(
-        self.data_path / 'bad_files.csv',
-        [f._replace(list=told(f.list), text=told(f.text)) for f in self._findings],
-      )
-    self._failed()[1].unlink(missing_ok=True)  # of an attempt before this one
+      mask = path_layouts.without_cards  # this file is distributed with the set
+      masked = [f._replace(list=mask(f.list), text=mask(f.text)) for f in self._findings]
+      write_csv(self.data_path / 'bad_files.csv', masked)
+    self._failed()[1].unlink(missing_ok=True)  # of an earlier attempt
     counts = collections.Counter(finding.rule for finding in self._findings)
     self._note_converted()
     recorded = {
@@ -285,9 +285,9 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     return others + relative_paths.group_missing(self.source, missing, self._files)
 
   def _note_converted(self) -> None:
-    """Notes images that are not stored as they were, and names their paths `source_rgb`, ...
+    """Notes converted images, and renames the columns of their paths to `source_rgb`, ...
 
-    Without that name, the manifest would claim that its digests are those of these files.
+    The digests of the manifest are not those of these files.
     """
     formats = collections.Counter(
       described.partition(' ')[0]
@@ -296,10 +296,8 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       if (described := extra.get(f'source_{modality}_file'))
     )
     if formats:
-      said = ', '.join(f'{n} {name}' for name, n in sorted(formats.items()))
-      self._notes.append(
-        f'{formats.total()} images are stored as PNG, without loss, and were {said}'
-      )
+      counts = ', '.join(f'{n} {name}' for name, n in sorted(formats.items()))
+      self._notes.append(f'{formats.total()} images are converted to PNG without loss: {counts}')
       names = {modality: f'source_{modality}' for modality in schema.MODALITIES}
       self.extra = {
         id_: {names.get(column, column): text for column, text in extra.items()}
@@ -307,16 +305,16 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       }
 
   def _failed(self) -> tuple[str, pathlib.Path]:
-    """The set's name, and where everything wrong is listed while there is no set."""
+    """The name of the set, and the file that lists its errors if it is not built."""
     name = '-'.join(filter(None, (self.name, self.builder_config and self.builder_config.name)))
     return name, pathlib.Path(self.data_dir_root) / f'{name}.bad_files.csv'
 
   def _report(self, fatal: list[Finding]) -> str:
-    """One screen about everything that is wrong; all of it in a file."""
+    """Returns a summary of the errors and writes all of them to a file."""
     name, file = self._failed()
     write_csv(file, self._findings)
     counts = collections.Counter(finding.rule for finding in fatal)
-    lines = [f'{name}: {len(fatal)} wrong; nothing was built', *map(str, fatal[:_SHOWN])]
+    lines = [f'{name}: {len(fatal)} errors; nothing was built', *map(str, fatal[:_SHOWN])]
     if len(fatal) > _SHOWN:
       lines.append(f'... and {len(fatal) - _SHOWN} more')
     lines += [f'{rule}: {n} ({MEANING[rule]})' for rule, n in sorted(counts.items())]
@@ -326,26 +324,26 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       for name in _known_leaks(fatal)
     ]
     if self.on_bad == 'fail' and not all(_ends_the_build(f) or f in self._stored for f in fatal):
-      lines.append('Mend the source, or leave out what is wrong with --on_bad=skip')
+      lines.append('Correct the source, or leave out samples with errors with --on_bad=skip')
     return '\n'.join(lines)
 
 
 def _known_leaks(fatal: Iterable[Finding]) -> list[str]:
-  """Names of the published leaks that are among findings."""
+  """Names of the published leaks in findings."""
   texts = [
     f'{f.id} {f.text}' for f in fatal if f.rule.startswith('leak') and f.rule != 'leak-image'
   ]
   found = []
   for name, leaks in linter.KNOWN_LEAKS.items():
-    known = [path_layouts.parse(file) for file, _ in leaks]
-    if any(f'{one.dataset}/{one.subject}' in text for one in known for text in texts):
+    subjects = [path_layouts.parse(file) for file, _ in leaks]
+    if any(f'{one.dataset}/{one.subject}' in text for one in subjects for text in texts):
       found.append(name)
   return found
 
 
 def _check(splits: Mapping[str, list[Row]], accepted: Iterable[str]) -> linter.Checked:
   """Duplicates and contradicting labels within splits, leaks between them."""
-  # Rows that are kept twice on purpose are not compared.
+  # Intended repetitions are not compared.
   places = {
     split: [i for i, row in enumerate(rows) if not re.search(r'#\d+$', row.facts['id'])]
     for split, rows in splits.items()
@@ -357,7 +355,7 @@ def _check(splits: Mapping[str, list[Row]], accepted: Iterable[str]) -> linter.C
 
 
 class _Listed(Sequence):
-  """Rows as the check of lists wants them, made when they are asked for: they are large."""
+  """Rows as list rows, made on access: they are large."""
 
   def __init__(self, rows: Sequence[Row], places: Sequence[int]):
     self._rows, self._places = rows, places
@@ -376,15 +374,17 @@ class _Listed(Sequence):
     )
 
 
-def _sound(plan: Plan, wrong: Mapping[str, Collection[int]]) -> tuple[dict[str, list[Row]], int]:
-  """The rows that no finding is about.
+def _without_findings(
+  plan: Plan, wrong: Mapping[str, Collection[int]]
+) -> tuple[dict[str, list[Row]], int]:
+  """The rows without findings.
 
   Args:
-    plan: as its builder made it.
+    plan: of the builder.
     wrong: by split, positions of rows that have other findings.
 
   Returns:
-    Rows by split; and how many samples have findings and are in no split.
+    Rows by split; and the number of samples with findings that are in no split.
   """
   found = [f for f in plan.findings if f.rule not in WARNINGS]
   keys = {f.id or (f.list, f.row) for f in found if f.id or (f.row and f.list in plan.lists)}
@@ -400,19 +400,19 @@ def _sound(plan: Plan, wrong: Mapping[str, Collection[int]]) -> tuple[dict[str, 
 
 
 def _ends_the_build(finding: Finding) -> bool:
-  """Whether leaving out samples is no remedy: leaks, and channels exchanged in a whole source."""
+  """Whether leaving out samples is no remedy: leaks, channels exchanged in the whole source."""
   whole = not finding.row and not finding.id
   return finding.rule.startswith('leak') or (finding.rule == 'swapped' and whole)
 
 
-def _once(rows: list[Row]) -> list[Row]:
+def _unique(rows: list[Row]) -> list[Row]:
   """The first row of every id."""
   return list({row.facts['id']: row for row in reversed(rows)}.values())[::-1]
 
 
-def findings_of(row: Row, problems: Iterable[image_checks.Problem]) -> list[Finding]:
-  """A row's problems, with where it was named."""
-  # A worker sends copies of rules and paths, and there may be a problem for each file of a source.
+def make_findings(row: Row, problems: Iterable[image_checks.Problem]) -> list[Finding]:
+  """The problems of a row as findings with its list and line."""
+  # Rules and paths from workers are copies: share them, there may be a problem for each file.
   known = {path: path for path in row.files.values()}
   return [
     Finding(sys.intern(rule), row.list, row.row, known.get(text, text), row.facts['id'])
@@ -420,10 +420,10 @@ def findings_of(row: Row, problems: Iterable[image_checks.Problem]) -> list[Find
   ]
 
 
-def _expecting(
+def _with_expected_digests(
   splits: dict[str, list[Row]], manifest: str
 ) -> tuple[dict[str, list[Row]], list[Finding]]:
-  """The rows with the digests that an earlier manifest has for their ids; ids that differ."""
+  """Adds the digests of an earlier manifest to rows; findings for ids in only one of both."""
   try:
     digests = [f'{m}_sha256' for m in schema.MODALITIES]
     layout = csv_dialect.sniff(manifest, ('id', *digests))
@@ -447,11 +447,11 @@ def _expecting(
   return expecting, found
 
 
-def _on_beam(reader: reading.Reader, rows: list[Row], findings: str):
-  """A Beam transform that gives (key, example), and writes findings beside the shards."""
+def _read_on_beam(reader: reading.Reader, rows: list[Row], findings: str):
+  """A Beam transform to (key, example) that also writes findings beside the shards."""
   import apache_beam as beam
 
-  again = {(row.list, row.row) for row in rows} - {(row.list, row.row) for row in _once(rows)}
+  again = {(row.list, row.row) for row in rows} - {(row.list, row.row) for row in _unique(rows)}
   nothing = (rows[0].facts['id'], features.check({**rows[0].facts, 'rgb': b'nothing'}))
 
   class Read(beam.PTransform):
@@ -460,7 +460,7 @@ def _on_beam(reader: reading.Reader, rows: list[Row], findings: str):
         pipeline
         | beam.Create([rows[i : i + _TASK] for i in range(0, len(rows), _TASK)])
         | beam.Reshuffle()
-        | beam.FlatMap(reading.task(reader))
+        | beam.FlatMap(reading.make_task(reader))
       )
       examples = outcomes | 'Examples' >> beam.FlatMap(_keyed_examples, again)
       # As in `_read`: TFDS cannot write a split of nothing.
@@ -480,7 +480,7 @@ def _on_beam(reader: reading.Reader, rows: list[Row], findings: str):
 
 
 def _finding_lines(outcome: reading.Outcome) -> list[str]:
-  found, extra = findings_of(outcome.row, outcome.problems), outcome.row.extra
+  found, extra = make_findings(outcome.row, outcome.problems), outcome.row.extra
   converted = any(f'source_{modality}_file' in extra for modality in schema.MODALITIES)
   return [json.dumps([outcome.row.facts['id'], found, extra])] if found or converted else []
 
@@ -488,7 +488,7 @@ def _finding_lines(outcome: reading.Outcome) -> list[str]:
 def _keyed_examples(
   outcome: reading.Outcome, again: Collection[tuple[str, int]]
 ) -> list[tuple[str, features.Example]]:
-  """The example of a row; none of those in `again`, as Beam takes no id twice."""
+  """The example of a row, if it has no errors and is not in `again`: Beam refuses repeated ids."""
   if (outcome.row.list, outcome.row.row) in again or any(
     rule not in WARNINGS for rule, _ in outcome.problems
   ):
@@ -496,21 +496,21 @@ def _keyed_examples(
   return [(outcome.row.facts['id'], features.check({**outcome.row.facts, **outcome.images}))]
 
 
-def _from_beam(
+def _collect_beam_findings(
   folder, order: Iterable[tuple[str, str, int]], columns: dict[str, Mapping[str, str]]
 ) -> tuple[list[Finding], bool]:
-  """Collects what Beam's workers found, and removes their files.
+  """Collects the findings of Beam's workers and removes their files.
 
   Args:
     folder: of the shards.
-    order: (id, list, row) of the rows as they were planned, whatever order they were read in.
-    columns: {id: further columns}; those that reading added are put there.
+    order: (id, list, row) of the planned rows, which determines the order of findings.
+    columns: {id: further columns}; columns added by readers are put there.
 
   Returns:
-    The findings, and whether a split had nothing good.
+    The findings, and whether a split has no sample without errors.
   """
   found, nothing = [], False
-  for path in pathlib.Path(folder).glob(f'{_FOUND}-*'):
+  for path in pathlib.Path(folder).glob(f'{_FINDINGS}-*'):
     for line in path.read_text(encoding='utf-8').splitlines():
       if one := json.loads(line):
         found.append(one)

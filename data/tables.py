@@ -1,7 +1,7 @@
-"""Tables that data sets come with: CSV whose columns are found by their names.
+"""Tables of data sets: CSV whose columns are found by their names.
 
-They say something of videos or samples: a split, a label. Lists of pictures are another matter and
-are read by `flexfas_jax/protocols/lists.py`.
+They describe videos or samples: a split, a label. `flexfas_jax/protocols/lists.py` reads lists of
+images.
 """
 
 import os
@@ -18,7 +18,7 @@ _SHOWN = 200  # characters of a first row that are quoted
 
 
 def places(lists: str | os.PathLike | None, source: Path) -> list[Path]:
-  """Where tables are looked for: what --lists says (split at commas), or else the source.
+  """The places of tables: those of --lists (comma-separated), or else the source.
 
   Raises:
     DataError: a place that is not there.
@@ -35,7 +35,7 @@ def files(where: Sequence[Path], pattern: str) -> list[Path]:
   """The files of a name's pattern, e.g. '*.csv', in places that are files or folders."""
   found = {}
   for place in where:
-    for path in [place] if place.is_file() else folders.files(place, pattern):
+    for path in [place] if place.is_file() else folders.find_files(place, pattern):
       if path.match(pattern) and path.is_file():
         found.setdefault(path.resolve(), path)
   return list(found.values())

@@ -1,7 +1,7 @@
-"""What every data set of this project looks like once it is prepared, and how one is prepared.
+"""Base of all builders: the format of prepared sets, and how they are written.
 
-A builder in `data/` subclasses `TripletBuilder` and says which splits there are and where their
-examples come from; features, checks, description and progress are the same for all:
+A builder in `data/` subclasses `TripletBuilder` and defines its splits and their examples;
+features, checks, description and progress are shared:
 
     class Builder(TripletBuilder):
       VERSION = tfds.core.Version('1.0.0')
@@ -32,16 +32,16 @@ from flexfas_jax.schema import LABELS
 Split = tuple[int | None, Iterable[tuple[str, features.Example]]]
 _OWNER = 'owner.json'  # in a folder that is being written: host and process
 DESCRIBED = 'described'
-SKIPPED = ('', {})  # in the place of an example that is left out: progress counts it
+SKIPPED = ('', {})  # instead of an example that is left out, for the progress
 
 _NUMBERS = frozenset({'label', 'frame'})
 
 
 def record_of(example: features.Example) -> bytes:
-  """What TFDS stores for a complete example: a `tf.train.Example`.
+  """Serializes a complete example as a `tf.train.Example`.
 
-  TFDS's own serializer knows features of all kinds, takes six times as long, and leaves the order
-  of fields open, so that two builds of one set would differ.
+  TFDS's serializer takes six times as long and does not fix the order of fields, so that two builds
+  of one set would differ.
   """
   fields = {}
   for key, value in example.items():
@@ -57,7 +57,7 @@ def record_of(example: features.Example) -> bytes:
 
 
 class _Serialized(example_serializer.Serializer):
-  """For TFDS's writer, which gets records."""
+  """Passes serialized records through TFDS's writer."""
 
   def serialize_example(self, example: bytes) -> bytes:
     return example
@@ -65,7 +65,7 @@ class _Serialized(example_serializer.Serializer):
 
 @contextlib.contextmanager
 def _without_tfds_bars() -> Iterator[None]:
-  """TFDS's own bars write control characters into log files, and know no totals."""
+  """Turns off TFDS's bars, which write control characters into log files and have no totals."""
   module = tfds.core.utils.tqdm_utils
   before = module._active
   tfds.display_progress_bar(False)
@@ -108,7 +108,7 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if example:
           yield key, example
     finally:
-      # Sources may hold processes or files: they end with the split, however it ends.
+      # Sources may hold processes or files: close them also after an error.
       getattr(examples, 'close', lambda: None)()
 
   def _generate_splits(self, dl_manager, download_config) -> Sequence[tfds.core.SplitInfo]:
@@ -121,7 +121,7 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _write_split(
     self, split: str, examples: Iterable[tuple[str, features.Example]]
   ) -> tfds.core.SplitInfo:
-    """Writes shards as TFDS does, and keeps what their records are for `read_back`."""
+    """Writes shards as TFDS does, and keeps the descriptions of records for `read_back`."""
     template = self._get_filename_template(split_name=split)
     shards = writer.Writer(
       serializer=_Serialized(self.info.features.get_serialized_info()),
@@ -142,10 +142,10 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     )
 
   def download_and_prepare(self, **kwargs):
-    """As in TFDS; what is interrupted leaves nothing that looks finished, and no process."""
+    """As in TFDS; an interrupted build leaves no partial set and no process."""
     self._running = []
     root, place = pathlib.Path(self.data_dir_root), pathlib.Path(self.data_path)
-    downloads = root / 'downloads'  # TFDS makes it, though there are none
+    downloads = root / 'downloads'  # TFDS creates it without need
     folders = (downloads / 'extracted', downloads, *place.parents)
     made = [f for f in folders if root in (f, *f.parents) and not f.exists()]
     with _without_tfds_bars():
@@ -153,18 +153,18 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       try:
         super().download_and_prepare(**kwargs)
       except OSError:
-        # Another process may have built the same set meanwhile, and its folder stands.
+        # Another process may have built the same set in the meantime.
         if not (self.data_path / 'card.json').exists():
           raise
       finally:
         for generator in self._running:
           generator.close()
-        for folder in made:  # innermost first; what holds something stays
+        for folder in made:  # innermost first; folders with content stay
           with contextlib.suppress(OSError):
             folder.rmdir()
 
   def _download_and_prepare(self, dl_manager, download_config):
-    # TFDS has a temporary folder here, and renames it when this returns.
+    # TFDS uses a temporary folder here and renames it when this returns.
     (self.data_path / _OWNER).write_text(json.dumps([socket.gethostname(), os.getpid()]))
     self._beam_runner = download_config.beam_runner or download_config.beam_options
     super()._download_and_prepare(dl_manager, download_config)
@@ -172,17 +172,17 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     (self.data_path / _OWNER).unlink()
 
   def _finish(self) -> None:
-    """Before the set is given its place."""
+    """Completes the set before it is moved to its place."""
     self.write_card(self.read_back(), {})
 
-  def read_back(self, looks: bool = False) -> list[dict]:
-    """What the shards hold, see `cards.read_back`; each record is read."""
+  def read_back(self, with_fingerprint: bool = False) -> list[dict]:
+    """Reads and describes the records of the shards, see `cards.read_back`."""
     shards = {
       split: [pathlib.Path(path) for path in self.info.splits[split].filepaths]
       for split in self.info.splits
     }
     if self._beam_runner:
-      return cards.read_back(self._full_name(), shards, looks)
+      return cards.read_back(self._full_name(), shards, with_fingerprint)
     return cards.compare(shards, self._written)
 
   def _full_name(self) -> str:
@@ -194,24 +194,24 @@ class TripletBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     Args:
       records: of `read_back`.
-      recorded: what the builder has to say, for the card.
+      recorded: further entries of the card.
     """
     folder = pathlib.Path(self.data_path)
     cards.write(folder, self._full_name(), records, self.extra, recorded)
 
 
 def _remove_left_behind(folder) -> None:
-  """Removes what builds of this set left that were killed on this machine."""
+  """Removes the temporary folders of killed builds of this set on this machine."""
   for left in pathlib.Path(folder).parent.glob(f'incomplete.*_{pathlib.Path(folder).name}'):
     try:
       host, process = json.loads((left / _OWNER).read_text())
     except (OSError, ValueError):
-      continue  # not ours, or its first moments
-    if host == socket.gethostname() and not _alive(process):
+      continue  # of another program, or just started
+    if host == socket.gethostname() and not _is_alive(process):
       shutil.rmtree(left, ignore_errors=True)
 
 
-def _alive(process: int) -> bool:
+def _is_alive(process: int) -> bool:
   try:
     os.kill(process, 0)
   except ProcessLookupError:

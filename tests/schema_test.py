@@ -115,8 +115,8 @@ def test_a_further_modality_is_one_row(tmp_path, package):
   run('flexfas_jax.main', '--config=own.py', '--config.data_dir=prepared', '--workdir=run')
   printed = run('flexfas_jax.score', '--dev=run/scores/val.csv', 'run/scores/own.csv')
   card = json.loads(next(pathlib.Path(tmp_path, 'prepared').rglob('card.json')).read_text())
-  assert card['pictures']['thermal']['present'] == 60
-  assert card['pictures']['depth'] == {'present': 0, 'absent': 60}
+  assert card['images']['thermal']['present'] == 60
+  assert card['images']['depth'] == {'present': 0, 'absent': 60}
   header = (tmp_path / 'run' / 'scores' / 'own.csv').read_text().splitlines()[0].split(',')
   assert header[-3:] == ['rgb', 'rgb+thermal', 'thermal']
   assert 'rgb+thermal' in printed

@@ -84,15 +84,15 @@ class Builder(SourceBuilder):
     return plan
 
   def _release(self) -> Plan:
-    below = folders.find(self.source, _FOLDERS)
+    below = folders.find_folders(self.source, _FOLDERS)
     if not below:
       raise DataError(
         f'--source={self.source} has none of the folders {", ".join(_FOLDERS)}. Expected, below '
         f'any other folders: {_LAYOUT}'
       )
     lenient = self.options['incomplete_masks'] != 'report'
-    found, findings = folders.triplets(
-      self.source, below, 'casia_cefa', may_lack=lambda said: lenient and _is_mask(said)
+    found, findings = folders.find_triplets(
+      self.source, below, 'casia_cefa', may_lack=lambda parsed: lenient and _is_mask(parsed)
     )
     plan = Plan({'train': [], 'val': [], 'test': [], 'masks': []}, findings)
     columns = _Columns(found, plan)
@@ -104,17 +104,17 @@ class Builder(SourceBuilder):
         plan.notes.append(f'masks: {left} triplets that lack a modality left out')
       found = whole
     for triplet in self._thinned(found):
-      said = triplet.parsed_path
-      extra = {'device': path_layouts.device_of(said)}
-      extra |= {**columns.by_video.get(said.video_id, {}), **columns.by_id.get(said.id, {})}
+      parsed = triplet.parsed_path
+      extra = {'device': path_layouts.device_of(parsed)}
+      extra |= {**columns.by_video.get(parsed.video_id, {}), **columns.by_id.get(parsed.id, {})}
       path = next(iter(triplet.files.values()))
-      row = Row(said.example_fields(), triplet.files, path.rpartition('/')[0], extra=extra)
-      plan.splits['masks' if _is_mask(said) else said.part].append(row)
+      row = Row(parsed.example_fields(), triplet.files, path.rpartition('/')[0], extra=extra)
+      plan.splits['masks' if _is_mask(parsed) else parsed.part].append(row)
     if not plan.splits['masks']:
       plan.notes.append('no masks in the source; the tests of the official protocols include them')
     return plan
 
-  def _thinned(self, found: list[folders.Found]) -> list[folders.Found]:
+  def _thinned(self, found: list[folders.Triplet]) -> list[folders.Triplet]:
     """So many frames of each video as the option says, evenly spread."""
     if self.options['frames'] == 'all':
       return found
@@ -130,8 +130,8 @@ class Builder(SourceBuilder):
     ]
 
 
-def _is_mask(said: path_layouts.ParsedPath) -> bool:
-  return said.subject.startswith(_MASKS)
+def _is_mask(parsed: path_layouts.ParsedPath) -> bool:
+  return parsed.subject.startswith(_MASKS)
 
 
 def _protocol_files(files: list[Path]) -> list[Path]:
@@ -147,7 +147,7 @@ def _protocol_files(files: list[Path]) -> list[Path]:
 class _Columns:
   """The columns of protocols for the manifest: train, dev or test."""
 
-  def __init__(self, found: list[folders.Found], plan: Plan):
+  def __init__(self, found: list[folders.Triplet], plan: Plan):
     self.by_id: dict[str, dict[str, str]] = {}
     self.by_video: dict[str, dict[str, str]] = {}
     self._ids = {triplet.parsed_path.id for triplet in found}
@@ -164,13 +164,13 @@ class _Columns:
 
     # Only the paths are used: releases disagree on what 0 and 1 mean, and paths say it.
     for row in lists.scan(file, label_mapping.DEFAULT, found):
-      said = row.parsed_path or path_layouts.parse(
+      parsed = row.parsed_path or path_layouts.parse(
         f'{row.paths["rgb"]}/0.jpg'
       )  # a video is its folder
-      if said is None or said.dataset != 'casia_cefa':
+      if parsed is None or parsed.dataset != 'casia_cefa':
         anonymous += 1
         continue
-      name = said.id if row.parsed_path else said.video_id
+      name = parsed.id if row.parsed_path else parsed.video_id
       place, there = (self.by_id, self._ids) if row.parsed_path else (self.by_video, self._videos)
       if name not in there:
         found('missing-file', row.line, f'{name} is not there')

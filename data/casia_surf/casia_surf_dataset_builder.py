@@ -75,7 +75,7 @@ class Builder(SourceBuilder):
     return flexmodal_lists.plan(self, 'casia_surf', flexmodal_lists.SURF_CEFA, published)
 
   def _folders(self) -> Plan:
-    below = folders.find(self.source, _PHASES)
+    below = folders.find_folders(self.source, _PHASES)
     if not below:
       raise DataError(
         f'--source={self.source} has no folder Training, Val or Testing. Expected: '
@@ -89,7 +89,7 @@ class Builder(SourceBuilder):
         return True
       return False
 
-    found, findings = folders.triplets(self.source, below, 'casia_surf', skip=skip)
+    found, findings = folders.find_triplets(self.source, below, 'casia_surf', skip=skip)
     self._check_layout(found)
     plan = Plan({split: [] for split in _PHASES.values()}, findings)
     if resized and self.options['resized'] == 'no':
@@ -114,7 +114,7 @@ class Builder(SourceBuilder):
       _add_folds(plan, files)
     return plan
 
-  def _check_layout(self, found: list[folders.Found]) -> None:
+  def _check_layout(self, found: list[folders.Triplet]) -> None:
     """Only Val and Testing differ in form: nothing but numbers, or people and attacks."""
     config = self.builder_config.name
     forms = {
@@ -137,7 +137,7 @@ class Builder(SourceBuilder):
     return row._replace(files=files)
 
 
-def _row(triplet: folders.Found) -> Row:
+def _row(triplet: folders.Triplet) -> Row:
   path = next(iter(triplet.files.values()))
   return Row(triplet.parsed_path.example_fields(), triplet.files, path.rpartition('/')[0])
 
@@ -174,18 +174,18 @@ def _labels(files: list[Path], findings: list[Finding]) -> dict[str, _Label]:
     for row in named:
       if not row.label:
         continue
-      said = labels.setdefault(row.id, _Label(row.label, str(file), row.line))
-      if said.label != row.label:
-        text = f'{row.id} is {row.label} here, and {said.label} in {said.list}:{said.line}'
+      parsed = labels.setdefault(row.id, _Label(row.label, str(file), row.line))
+      if parsed.label != row.label:
+        text = f'{row.id} is {row.label} here, and {parsed.label} in {parsed.list}:{parsed.line}'
         findings.append(Finding('label', str(file), row.line, text, row.id))
   return labels
 
 
-def _of_phase(said: path_layouts.ParsedPath) -> bool:
-  return said.dataset == 'casia_surf' and not said.label
+def _of_phase(parsed: path_layouts.ParsedPath) -> bool:
+  return parsed.dataset == 'casia_surf' and not parsed.label
 
 
-def _add_phases(plan: Plan, phases: list[folders.Found], labels: dict[str, _Label]) -> None:
+def _add_phases(plan: Plan, phases: list[folders.Triplet], labels: dict[str, _Label]) -> None:
   """Adds the triplets of Val and Testing that have labels; says what is left out."""
   there = collections.Counter(triplet.parsed_path.part for triplet in phases)
   without = collections.Counter()

@@ -17,7 +17,7 @@ from flexfas_jax.images import checks as image_checks
 from flexfas_jax.protocols.selection import part_of
 
 _SHARES = 1000  # parts that people are dealt in: shares are in tenths of a percent
-_PICTURES = folders.PICTURES
+_PICTURES = folders.IMAGE_SUFFIXES
 
 
 class Builder(SourceBuilder):

@@ -117,14 +117,14 @@ class Reader(reading.Reader):
   yunet: str = ''
   quality: int = 0
 
-  def keeps(self, encoded: bytes) -> bool:
+  def keeps_bytes(self, encoded: bytes) -> bool:
     """As of every reader, where nothing is cropped or converted."""
-    return not self._changes() and super().keeps(encoded)
+    return not self._changes() and super().keeps_bytes(encoded)
 
-  def stored(self, read: Outcome) -> Outcome:
+  def as_stored(self, read: Outcome) -> Outcome:
     """The images cropped and in the units that are stored, and what is wrong with them then."""
     if not self._changes():
-      return super().stored(read)
+      return super().as_stored(read)
     row = read.row
     images, problems = self._changed(row, read.images)
     if problems:

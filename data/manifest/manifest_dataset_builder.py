@@ -21,12 +21,12 @@ from flexfas_jax.protocols import list_format, lists, path_layouts, relative_pat
 from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.protocols.lint.path_consistency import PathConsistency
 
-_LOOKED_AT = 400  # headers by which the bit depth of a modality is settled
+_HEADERS = 400  # headers by which the bit depth of a modality is settled
 _PNG_HEADER = 25  # bytes, of which the last is the bit depth
 _LAST_FRAME = 2**31 - 1  # that 32 bits hold
 _DIGESTS = {f'{modality}_sha256': modality for modality in schema.MODALITIES}
-_NOT_KNOWN: dict[str, str] = {}  # digests of most rows
-_OF_READING = {f'source_{modality}_file' for modality in schema.MODALITIES}  # of an earlier set
+_NO_DIGESTS: dict[str, str] = {}  # digests of most rows
+_READER_COLUMNS = {f'source_{modality}_file' for modality in schema.MODALITIES}  # of an earlier set
 _SUFFIXES = ('.csv', '.tsv', '.txt')
 _WAY_OUT = 'name each video in a column video, or give --option video=picture where each is alone'
 
@@ -70,8 +70,8 @@ class Builder(SourceBuilder):
       ConfigError: an option that cannot be.
       DataError: no manifest, or one without pictures or labels; a detector of other bytes.
     """
-    self._understand_options()
-    made = Plan({}, recorded={'options': self._options_to_tell(), 'lists': {}})
+    self._parse_options()
+    made = Plan({}, recorded={'options': self._recorded_options(), 'lists': {}})
     rows = []
     for path in self._manifests():
       form = list_format.detect(path)
@@ -96,7 +96,7 @@ class Builder(SourceBuilder):
     for row, split in rows:
       made.splits.setdefault(split, []).append(row)
     rows = [row for row, _ in rows]
-    self._settle_rules(rows, made.notes)
+    self._set_rules(rows, made.notes)
     if nameless := sum(not row.facts['subject'] for row in rows):
       made.notes.append(
         f'{nameless} of {len(rows)} rows name no subject: that no person is in two splits cannot '
@@ -120,7 +120,7 @@ class Builder(SourceBuilder):
       str(self.source), read, self.RULES, recipe, self.options['yunet'], self._quality
     )
 
-  def _understand_options(self) -> None:
+  def _parse_options(self) -> None:
     options = self.options
     for name, choices in (
       ('video', ('folder', 'picture')),
@@ -140,7 +140,7 @@ class Builder(SourceBuilder):
     if self._recipe and self._recipe.method == 'yunet':
       face_crop.load_yunet(options['yunet'], self._recipe.model_sha256)
 
-  def _options_to_tell(self) -> dict[str, str]:
+  def _recorded_options(self) -> dict[str, str]:
     """Options for the card, without where on this machine the detector lies."""
     return self.options | {'yunet': pathlib.Path(self.options['yunet']).name}
 
@@ -233,7 +233,7 @@ class Builder(SourceBuilder):
       facts['attack_category'] = self._category(row)
       facts['attack_type'] = facts['attack_type'] or facts['attack_category']
     changed = bool(self._recipe or any(self._units))
-    drop = {'', *_DIGESTS, *_OF_READING}
+    drop = {'', *_DIGESTS, *_READER_COLUMNS}
     extra = {name: text for name, text in row.extra.items() if name not in drop}
     # Many rows have nothing else, and share what they have.
     paths = {f'source_{m}': path for m, path in row.paths.items()} if changed else row.paths
@@ -241,7 +241,7 @@ class Builder(SourceBuilder):
     digests = {modality: text.lower() for modality, text in lists.digests(row.extra).items()}
     if changed:
       extra = extra | {f'source_{m}_sha256': digest for m, digest in digests.items()}
-    return Row(facts, row.paths, row.list, row.line, digests or _NOT_KNOWN, extra)
+    return Row(facts, row.paths, row.list, row.line, digests or _NO_DIGESTS, extra)
 
   def _with_videos(self, rows: Sequence[tuple[Row, str]], made: Plan) -> list[tuple[Row, str]]:
     """Rows with the video that they do not name: their folder, or themselves."""
@@ -277,7 +277,7 @@ class Builder(SourceBuilder):
       made.notes.append(f'{n} rows name no video: the folder of their pictures is it')
     return named
 
-  def _settle_rules(self, rows: Sequence[Row], notes: list[str]) -> None:
+  def _set_rules(self, rows: Sequence[Row], notes: list[str]) -> None:
     """What the pictures must be; where nobody says how many bits, what most of them have."""
     bits = {}
     for modality in schema.MODALITIES:
@@ -344,7 +344,7 @@ def _folder(row: Row) -> str:
 def _bits(source: pathlib.Path, paths: Sequence[str]) -> collections.Counter:
   """How many of the pictures have 8 bits and how many 16, by the headers of some of them."""
   found = collections.Counter()
-  for path in paths[:: max(1, len(paths) // _LOOKED_AT)]:
+  for path in paths[:: max(1, len(paths) // _HEADERS)]:
     try:
       with image_files.open_regular(relative_paths.locate(source, path)) as file:
         header = file.read(_PNG_HEADER)

@@ -76,7 +76,7 @@ class Builder(SourceBuilder):
     """A row per npz file that the ground truth names."""
     categories = {**_CATEGORIES, **_read_codes(self.options['codes'])}
     where = tables.places(self.lists, self.source)
-    there = {path.stem: path for path in folders.files(self.source, 'ID_*.npz')}
+    there = {path.stem: path for path in folders.find_files(self.source, 'ID_*.npz')}
     truths = _of_faces(tables.files(where, '*ground_truth*.csv'))
     if not there or len(truths) != 1:
       raise DataError(self._refusal(len(there), truths))
@@ -105,7 +105,7 @@ class Builder(SourceBuilder):
     lines = [f'--source={self.source} is not PADISI-Face. Expected: {_LAYOUT}; found: {found} npz '
              f'files, {len(truths)} tables of ground truth']  # fmt: skip
     lines += [f'  {path}' for path in truths]
-    if not found and folders.files(self.source, '*.bz2'):
+    if not found and folders.find_files(self.source, '*.bz2'):
       lines.append('The .bz2 release is a pickle with colour alone: it is not read')
     return '\n'.join(lines)
 

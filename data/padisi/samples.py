@@ -44,7 +44,7 @@ class SampleReader(reading.Reader):
     except _OutOfRange as error:
       return reading.Outcome(row, {}, [('range', str(error))])
 
-  def pictures(self, row: reading.Row) -> dict[str, bytes]:
+  def read_images(self, row: reading.Row) -> dict[str, bytes]:
     """The sample's pictures as PNG: what they lose is the rounding."""
     path = next(iter(row.files.values())).partition('#')[0]
     data = self.array(path)[0]  # [C, h, w]

@@ -38,7 +38,7 @@ class FrameReader(reading.Reader):
   channel_order: str = 'rgb'
   bits: int = 8
 
-  def pictures(self, row: reading.Row) -> dict[str, bytes]:
+  def read_images(self, row: reading.Row) -> dict[str, bytes]:
     """The frame's pictures as PNG, which loses nothing."""
     arrays, images = {}, {}
     for modality, place in row.files.items():

@@ -78,14 +78,14 @@ def _read_one(path: Path, column: str, videos: set[str], made: Protocols) -> Non
     name = posixpath.basename(cells['path'].replace('\\', '/')).removesuffix('.hdf5')
     group = _GROUPS.get(cells['group'].lower())
     try:
-      said = path_layouts.wmca_video(name)
+      parsed = path_layouts.wmca_video(name)
     except DataError as error:
       found('label', line, str(error))
       continue
     if not group:
       found('row', line, f'{name}: the group {cells["group"]!r} is none of train, dev, eval')
       continue
-    if text := _contradiction(said, cells):
+    if text := _contradiction(parsed, cells):
       found('label', line, f'{name}: {text}', path_layouts.wmca_id(name))
     if name in groups:
       rule = 'duplicate' if groups[name] == group else 'leak-video'
@@ -94,7 +94,7 @@ def _read_one(path: Path, column: str, videos: set[str], made: Protocols) -> Non
     if name not in videos:
       found('missing-file', line, f'{name} is in neither half of the source')
     groups[name] = group
-    clients[said.subject].setdefault(group, line)
+    clients[parsed.subject].setdefault(group, line)
     made.columns[name][column] = group
   for client, lines in sorted(clients.items()):
     if len(lines) > 1:
@@ -103,9 +103,9 @@ def _read_one(path: Path, column: str, videos: set[str], made: Protocols) -> Non
   made.sha256[path.name] = image_checks.digest(path.read_bytes())
 
 
-def _contradiction(said: path_layouts.ParsedPath, cells: Mapping[str, str]) -> str:
+def _contradiction(parsed: path_layouts.ParsedPath, cells: Mapping[str, str]) -> str:
   """What a row's label says against its name, or ''."""
   if not re.fullmatch(r'\d+', cells['label']):
     return f'the label {cells["label"]!r} is no number (0 is bona fide, others are attacks)'
   label = 'bona_fide' if int(cells['label']) == 0 else 'attack'
-  return '' if label == said.label else f'the label says {label}, and the name {said.label}'
+  return '' if label == parsed.label else f'the label says {label}, and the name {parsed.label}'

@@ -87,27 +87,29 @@ class Builder(SourceBuilder):
     published = self.builder_config.name == 'flexmodal_published'
     plan = flexmodal_lists.plan(self, 'wmca', flexmodal_lists.WMCA, published)
     names = {_name(row) for rows in plan.splits.values() for row in rows}
-    said = protocols.read(self, names)
+    protocol_rows = protocols.read(self, names)
     plan.splits = {
-      split: [row._replace(extra={**row.extra, **_columns(_name(row), said)}) for row in rows]
+      split: [
+        row._replace(extra={**row.extra, **_columns(_name(row), protocol_rows)}) for row in rows
+      ]
       for split, rows in plan.splits.items()
     }
-    plan.findings += said.findings
-    plan.notes += said.notes
+    plan.findings += protocol_rows.findings
+    plan.notes += protocol_rows.notes
     return plan
 
   def _preprocessed(self) -> Plan:
     plan = Plan({})
     halves = self._halves(plan)
     videos = self._videos(halves, plan)
-    said = protocols.read(self, [*halves['RGB'], *halves['CDIT']])
-    plan.findings += said.findings
-    plan.notes += said.notes
-    plan.recorded['protocols'] = said.sha256
+    protocol_rows = protocols.read(self, [*halves['RGB'], *halves['CDIT']])
+    plan.findings += protocol_rows.findings
+    plan.notes += protocol_rows.notes
+    plan.recorded['protocols'] = protocol_rows.sha256
     rows = []
     for name, numbers in videos.items():
       paths = {half: halves[half][name] for half in halves}
-      extra = _columns(name, said)
+      extra = _columns(name, protocol_rows)
       rows += [_row(name, paths, frame, extra) for frame in self._chosen(numbers)]
     plan.splits = {'whole': rows}  # not 'all', which TFDS keeps for itself
     self._check_channel_order(rows, plan)
@@ -117,7 +119,7 @@ class Builder(SourceBuilder):
     """{half: {video: path below the source}}."""
     halves = {'RGB': {}, 'CDIT': {}}
     elsewhere = 0
-    for path in folders.files(self.source, '*.hdf5'):
+    for path in folders.find_files(self.source, '*.hdf5'):
       below = path.relative_to(self.source)
       marks = [found[1] for part in below.parts[:-1] if (found := _HALF.fullmatch(part))]
       if not marks:
@@ -199,21 +201,23 @@ class Builder(SourceBuilder):
     for row in rows:
       if row.facts['label'] == 'bona_fide':
         first.setdefault(row.facts['video'], row)
-    said = collections.Counter()
+    redder = collections.Counter()
     for row in list(first.values())[:: max(1, len(first) // _LOOKED_AT)][:_LOOKED_AT]:
       path = row.files['rgb'].partition('#')[0]
       try:
-        said[frames.middle_is_red(reader, path, row.facts['frame'])] += 1
+        redder[frames.middle_is_red(reader, path, row.facts['frame'])] += 1
       except (image_checks.Unreadable, OSError):
         continue  # told when it is read
     order = self.options['channel_order']
-    text = f'channel_order={order}: the middle of the face has more red than blue in {said[True]} '
-    text += f'of {said.total()} bona fide videos'
-    if said[False] > said[True]:
+    text = (
+      f'channel_order={order}: the middle of the face has more red than blue in {redder[True]} '
+    )
+    text += f'of {redder.total()} bona fide videos'
+    if redder[False] > redder[True]:
       other = 'bgr' if order == 'rgb' else 'rgb'
       text += f'; skin has, so red and blue are exchanged: --option channel_order={other}'
       plan.findings.append(Finding('swapped', str(self.source), 0, text))
-    elif said:
+    elif redder:
       plan.notes.append(text)
 
 
@@ -233,7 +237,7 @@ def _name(row: Row) -> str:
   return row.facts['video'].rpartition('/')[2]
 
 
-def _columns(name: str, said: protocols.Protocols) -> dict[str, str]:
+def _columns(name: str, protocol_rows: protocols.Protocols) -> dict[str, str]:
   """The columns of a video: its protocols, and what else its name says."""
   _, session, presenter, _, _ = name.split('_')
-  return {'presenter': presenter, 'session': session, **said.columns.get(name, {})}
+  return {'presenter': presenter, 'session': session, **protocol_rows.columns.get(name, {})}

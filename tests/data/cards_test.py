@@ -28,13 +28,13 @@ JPEG, PNG = ('JPEG', 32, 24, 3, 8), ('PNG', 30, 20, 1, 16)
 
 def test_pictures_are_counted_by_what_they_are():
   records = [record(0, rgb=JPEG, depth=PNG), record(1, rgb=JPEG), record(2, rgb=PNG)]
-  found = cards._pictures(records, 'rgb')
+  found = cards._count_images(records, 'rgb')
   assert (found['present'], found['absent'], found['bytes']) == (3, 0, 30)
   assert found['format'] == {'JPEG': 2, 'PNG': 1} and found['bits'] == {'16': 1, '8': 2}
   assert found['width'] == {'smallest': 30, 'median': 32, 'largest': 32}
   assert found['height'] == {'smallest': 20, 'median': 24, 'largest': 24}
-  assert cards._pictures(records, 'depth')['absent'] == 2
-  assert cards._pictures(records, 'ir') == {'present': 0, 'absent': 3}
+  assert cards._count_images(records, 'depth')['absent'] == 2
+  assert cards._count_images(records, 'ir') == {'present': 0, 'absent': 3}
 
 
 def test_people_and_videos_are_counted_once_and_the_unknown_not():

@@ -166,7 +166,7 @@ def test_frames_evenly_spread(trees):
   }  # fmt: skip
   builder = Builder(config='release', data_dir='/none', options={'frames': '3'})
   of_ten = [
-    folders.Found(path_layouts.parse(f'AF-000/1_000_1_1_1/color/{k:04d}.jpg'), {})
+    folders.Triplet(path_layouts.parse(f'AF-000/1_000_1_1_1/color/{k:04d}.jpg'), {})
     for k in range(1, 11)
   ]
   assert [int(one.parsed_path.frame) for one in builder._thinned(of_ten)] == [1, 4, 7]

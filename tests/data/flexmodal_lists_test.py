@@ -136,7 +136,7 @@ def test_a_source_that_is_another_folder(source):
 @pytest.mark.parametrize(
   'wrong, rule, words',
   [
-    (row(_FAKE, 1), 'label', 'bona_fide, and the path of .*01_e_s/1 says attack'),
+    (row(_FAKE, 1), 'label', 'bona_fide, and the path of .*01_e_s/1 means attack'),
     (row(_FAKE, 2), 'label', "unknown label '2'"),
     (row(_FAKE, 0).replace('depth/1.', 'depth/2.'), 'triplet', 'is not of .*01_e_s/1'),
     (row(_FAKE, 0, ('color', 'ir', 'depth')), 'swapped', 'in the column of depth'),

@@ -26,12 +26,12 @@ def touch(path):
 
 
 def ids(source, below=('',), **settings):
-  found, findings = folders.triplets(source, below, 'casia_surf', **settings)
+  found, findings = folders.find_triplets(source, below, 'casia_surf', **settings)
   return [one.parsed_path.id for one in found], [str(finding) for finding in findings]
 
 
 def test_triplets_come_in_the_order_of_names(source):
-  found, findings = folders.triplets(source, [''], 'casia_surf')
+  found, findings = folders.find_triplets(source, [''], 'casia_surf')
   assert [one.parsed_path.id for one in found] == [
     'casia_surf/CLKJ_AS0002/real/1',
     'casia_surf/CLKJ_AS0002/real/2',
@@ -125,9 +125,9 @@ def test_folders_by_name(source):
   for place in ('a/Val', 'a/Val/Testing', 'b/c/d/e/Training', 'Training2'):
     (source / place).mkdir(parents=True)
   names = {'Training', 'Val', 'Testing'}
-  assert folders.find(source, names) == ['Training', 'a/Val']
-  assert folders.find(source, names, depth=5) == ['Training', 'a/Val', 'b/c/d/e/Training']
-  assert folders.find(source / 'Training2', names) == []
+  assert folders.find_folders(source, names) == ['Training', 'a/Val']
+  assert folders.find_folders(source, names, depth=5) == ['Training', 'a/Val', 'b/c/d/e/Training']
+  assert folders.find_folders(source / 'Training2', names) == []
 
 
 def test_files_that_may_be_lists(source):
@@ -154,13 +154,13 @@ def test_files_below_links_are_found_once(tmp_path):
   (source / 'a' / 'round').symlink_to('round')
   (source / 'above').symlink_to(tmp_path)
   (disk / 'b' / 'back').symlink_to(source / 'a')  # and a/up leads back from there
-  assert [str(path.relative_to(source)) for path in folders.files(source, '*.npz')] == [
+  assert [str(path.relative_to(source)) for path in folders.find_files(source, '*.npz')] == [
     'a/1.npz', 'linked/back/1.npz', 'linked/deep/1.npz',
   ]  # fmt: skip
   (source / 'a' / 'there').symlink_to(disk / 'b')  # two folders with links to each other
-  assert len(folders.files(source, '*.npz')) == 4
+  assert len(folders.find_files(source, '*.npz')) == 4
   with pytest.raises(DataError, match='nowhere cannot be listed: No such file'):
-    folders.files(tmp_path / 'nowhere', '*')
+    folders.find_files(tmp_path / 'nowhere', '*')
 
 
 def test_triplets_below_links_to_each_other(source, tmp_path_factory):

@@ -313,7 +313,7 @@ def test_all_that_is_wrong_with_cells_is_told_at_once(tree, tmp_path):
   assert "'hologram' is not one of: " + vocabulary in said[4]
   assert '--option categories=resin=CATEGORY' in said[5] and vocabulary in said[5]
   assert vocabulary in said[6] and 'all splits together' in said[7]
-  assert '18 wrong; nothing was built' in text and 'ours.csv:5: label' in text
+  assert '18 errors; nothing was built' in text and 'ours.csv:5: label' in text
 
 
 def test_wrong_rows_are_left_out_and_listed(tree, tmp_path):
@@ -650,7 +650,7 @@ def test_a_box_is_cut_out_of_all_modalities(tree, tmp_path):
       np.testing.assert_array_equal(decoded(example[modality]), window)
   made, kept = card(folder), in_manifest(folder)
   assert made['faces']['method'] == 'box' and made['faces']['opencv'] == cv2.__version__
-  assert made['pictures']['depth']['bits'] == {'16': 36}
+  assert made['images']['depth']['bits'] == {'16': 36}
   row = kept['ours/A/live/1']
   assert row['source_rgb'] == rows[0]['rgb'] and row['source_rgb_sha256'] == rows[0]['rgb_sha256']
   assert row['rgb_sha256'] != rows[0]['rgb_sha256'] and 'rgb' not in row
@@ -931,7 +931,7 @@ def test_the_card_has_distance_and_relief(own, tmp_path):
   rows = few(rows, 'A/live', 'B/live', 'C/live', 'A/mask')
   crop = {'crop': 'box', 'margin': '0'}
   folder = prepare(root, tmp_path / 'a', rows=rows, options=crop)
-  found = card(folder)['pictures']['depth']['face_window']
+  found = card(folder)['images']['depth']['face_window']
   assert 400 < found['bona_fide']['distance_mm'] < 700
   assert 10 < found['bona_fide']['relief_mm'] < 40
   said = (folder / 'CARD.md').read_text(encoding='utf-8')
@@ -947,7 +947,7 @@ def test_the_card_has_distance_and_relief(own, tmp_path):
   folder = prepare(root, tmp_path / 'd', rows=rows, options=crop | {'depth_unit': 'mm'})
   assert 'NOTE: faces have a relief of about 20 mm' in (folder / 'CARD.md').read_text('utf-8')
   folder = prepare(root, tmp_path / 'c', rows=rows, options=crop | {'depth_unit': '0.25mm'})
-  assert card(folder)['pictures']['depth']['face_window'] == found
+  assert card(folder)['images']['depth']['face_window'] == found
 
 
 def test_a_frozen_sensor_is_found(own, tmp_path):

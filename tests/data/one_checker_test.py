@@ -306,7 +306,7 @@ def test_other_formats(own, tmp_path, tmp_path_factory, name):
       np.testing.assert_array_equal(seen[0][modality], seen[1][modality])
   card = json.loads((folder / 'card.json').read_text())
   n = len(rows) * len(by_modality)
-  said = f'{n} images are stored as PNG, without loss, and were {n} {name.split()[0]}'
+  said = f'{n} images are converted to PNG without loss: {n} {name.split()[0]}'
   assert said in card['notes']
   # The same set again, as its manifest says.
   again = [*common, f'--manifest={folder / "manifest.csv"}', f'--data_dir={tmp_path / "again"}']

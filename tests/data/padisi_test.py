@@ -148,8 +148,8 @@ def test_sixteen_bits_of_depth_are_built(tmp_path):
   padisi.write(tmp_path / 'source', padisi.SAMPLES[:3])
   folder = build(tmp_path / 'source', tmp_path, options={'depth_bits': '16'})
   card = json.loads((folder / 'card.json').read_text())
-  assert card['pictures']['depth']['bits'] == {'16': 3}
-  assert card['pictures']['ir']['bits'] == {'8': 3}
+  assert card['images']['depth']['bits'] == {'16': 3}
+  assert card['images']['ir']['bits'] == {'8': 3}
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,8 @@ def test_files_go_in_byte_for_byte_and_the_card_says_what_they_are(source, tmp_p
     2,
   )
   assert train['species'] == {'bona_fide': 4, 'sheet': 4}
-  assert card['pictures']['depth']['bits'] == {'16': 12}
-  assert card['pictures']['rgb']['width'] == {'smallest': 32, 'median': 32, 'largest': 32}
+  assert card['images']['depth']['bits'] == {'16': 12}
+  assert card['images']['rgb']['width'] == {'smallest': 32, 'median': 32, 'largest': 32}
   assert card['notes'] == ['a note'] and card['left_out'] == 0
   assert card['manifest_sha256'] == image_checks.digest((folder / 'manifest.csv').read_bytes())
   assert cv2.imread(str(folder / 'contact_sheet.jpg')) is not None
@@ -162,7 +162,7 @@ def test_all_that_is_wrong_is_in_one_report_and_nothing_is_left(source, tmp_path
   with pytest.raises(DataError) as caught:
     build(source, out)
   message = str(caught.value)
-  assert '6 wrong; nothing was built' in message and '--on_bad=skip' in message
+  assert '6 errors; nothing was built' in message and '--on_bad=skip' in message
   found = wrong(out)
   assert [f.rule for f in found] == [rule for rule, _ in expected]
   for finding, (_, text) in zip(found, expected, strict=True):
@@ -192,7 +192,7 @@ def test_a_split_of_which_nothing_is_good(source, tmp_path, on_bad):
   for path in source.glob('val/*/*/rgb.jpg'):
     path.write_bytes(b'\xff\xd8\xff')
   (source / 'train/a/0/rgb.jpg').write_bytes(b'')
-  with pytest.raises(DataError, match='5 wrong; nothing was built'):
+  with pytest.raises(DataError, match='5 errors; nothing was built'):
     build(source, tmp_path / 'out', on_bad=on_bad)
   assert not left(tmp_path / 'out')
 
