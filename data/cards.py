@@ -4,7 +4,7 @@ They describe the records as they are stored:
 
 - `manifest.csv`: a row per record, in the order of the records: all fields but the images, their
   SHA-256, how each file was encoded (`encodings.describe`), and the columns that the source adds
-  (the split of each published protocol). Selections are made by it
+  (the split of each published protocol). Selections use it
   (`flexfas_jax/input_pipeline/sources.py`); it is also a manifest for `--dataset=manifest/NAME`,
   and proves that two laboratories have the same set.
 - `card.json`, `CARD.md`: counts, sizes, bit depths, digests, what was left out and why, and facts

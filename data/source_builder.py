@@ -68,14 +68,13 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
   """Base of the builders of data sets on disk.
 
   Args:
-    source: the folder that the data set was unpacked to.
-    lists: protocol list files or a folder of them; a builder says which it reads, and where it
-      looks when None.
-    on_bad: 'fail': anything wrong ends the build; 'skip': triplets with something wrong are left
-      out and listed. Leaks, and channels that are exchanged in the whole source, always end it.
-    accept_known_leaks: names of `linter.KNOWN_LEAKS` that are let pass.
-    manifest: of an earlier preparation of the same set; bytes that differ are wrong.
-    options: fields of `OPTIONS`, e.g. what a source does not say of itself.
+    source: the folder of the unpacked data set.
+    lists: protocol list files or a folder of them; None: the places that the builder documents.
+    on_bad: 'fail': any error ends the build; 'skip': triplets with errors are left out and listed.
+      Leaks, and channels that are exchanged in the whole source, always end it.
+    accept_known_leaks: names of `linter.KNOWN_LEAKS` to accept.
+    manifest: manifest.csv of an earlier preparation of the same set; other bytes are errors.
+    options: fields of `OPTIONS`, e.g. facts that the source does not contain.
     max_pixels: limit of each image's width times height, checked before it is decoded.
     workers: reading processes; None takes one per core.
     **kwargs: TFDS's own.
@@ -276,12 +275,13 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
 
   def _grouped(self, findings: list[Finding]) -> list[Finding]:
     """Findings with files that are missing in great numbers reported together."""
-    # Of other texts are those of a folder, or of an id.
-    of_files = lambda f: f.rule == 'missing-file' and f.text.partition(' ')[0] in self._files  # noqa: E731
-    missing = [f for f in findings if of_files(f)]
+    missing, others = [], []
+    for finding in findings:
+      # Other missing files are those of a folder or of an id.
+      names_file = finding.text.partition(' ')[0] in self._files
+      (missing if finding.rule == 'missing-file' and names_file else others).append(finding)
     if len(missing) <= relative_paths.MAX_LISTED:
       return findings
-    others = [f for f in findings if not of_files(f)]
     return others + relative_paths.group_missing(self.source, missing, self._files)
 
   def _note_converted(self) -> None:

@@ -1,4 +1,4 @@
-"""TFDS builder of CASIA-SURF CeFA. The README beside it says what it is and how to get it."""
+"""TFDS builder of CASIA-SURF CeFA. See README.md in this folder."""
 
 import collections
 import dataclasses
@@ -40,7 +40,7 @@ _CHOICES = {
 
 
 class Builder(SourceBuilder):
-  """CASIA-SURF CeFA: prints, replay and masks, 1,607 people of three ethnicities."""
+  """CASIA-SURF CeFA: prints, replay and masks, 1,607 subjects of three ethnicities."""
 
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First release.'}
@@ -115,7 +115,7 @@ class Builder(SourceBuilder):
     return plan
 
   def _thinned(self, found: list[folders.Triplet]) -> list[folders.Triplet]:
-    """So many frames of each video as the option says, evenly spread."""
+    """As many frames of each video as the option requests, evenly spread."""
     if self.options['frames'] == 'all':
       return found
     wanted = int(self.options['frames'])
@@ -135,7 +135,7 @@ def _is_mask(parsed: path_layouts.ParsedPath) -> bool:
 
 
 def _protocol_files(files: list[Path]) -> list[Path]:
-  """The lists of protocols; of those that name pictures and those that name videos, the latter."""
+  """The protocol lists; of lists of images and lists of videos, the latter."""
   found = {}
   for file in files:
     if matched := _PROTOCOL.fullmatch(file.name):
@@ -162,7 +162,7 @@ class _Columns:
     def found(rule: str, line: int, text: str) -> None:
       self._plan.findings.append(Finding(rule, str(file), line, label_mapping.strip_advice(text)))
 
-    # Only the paths are used: releases disagree on what 0 and 1 mean, and paths say it.
+    # Only the paths are used: releases disagree on what 0 and 1 mean, and paths do not.
     for row in lists.scan(file, label_mapping.DEFAULT, found):
       parsed = row.parsed_path or path_layouts.parse(
         f'{row.paths["rgb"]}/0.jpg'
@@ -179,5 +179,5 @@ class _Columns:
         found('leak-video', row.line, f'{name} is in {other} and {part} of {column}')
     if anonymous:
       self._plan.notes.append(
-        f'{file.name}: {anonymous} rows passed over, whose names do not say which video they are'
+        f'{file.name}: {anonymous} rows without a video in their names are skipped'
       )

@@ -1,4 +1,4 @@
-"""TFDS builder of CASIA-SURF. The README beside it says what it is and how to get it."""
+"""TFDS builder of CASIA-SURF. See README.md in this folder."""
 
 import collections
 import os
@@ -41,7 +41,7 @@ _FOLD = re.compile(r'fold(\d+)/(train_list|val_list_orgl)\.txt$')
 
 
 class Builder(SourceBuilder):
-  """CASIA-SURF: cut photos worn before the face, 1,000 people, RGB, depth and infrared."""
+  """CASIA-SURF: cut photos worn before the face, 1,000 subjects, RGB, depth and infrared."""
 
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First release.'}
@@ -93,7 +93,7 @@ class Builder(SourceBuilder):
     self._check_layout(found)
     plan = Plan({split: [] for split in _PHASES.values()}, findings)
     if resized and self.options['resized'] == 'no':
-      plan.notes.append(f'{len(resized)} pictures with _resized in their names passed over')
+      plan.notes.append(f'{len(resized)} images with _resized in their names are skipped')
     phases = []
     for triplet in found:
       if not triplet.parsed_path.part:
@@ -115,7 +115,7 @@ class Builder(SourceBuilder):
     return plan
 
   def _check_layout(self, found: list[folders.Triplet]) -> None:
-    """Only Val and Testing differ in form: nothing but numbers, or people and attacks."""
+    """Only Val and Testing differ in form: numbers only, or subjects and attacks."""
     config = self.builder_config.name
     forms = {
       'release' if triplet.parsed_path.label else 'challenge'
@@ -143,7 +143,7 @@ def _row(triplet: folders.Triplet) -> Row:
 
 
 class _Label(NamedTuple):
-  """What a list says of a triplet of Val or Testing."""
+  """The label of a triplet of Val or Testing in a list."""
 
   label: str
   list: str
@@ -151,7 +151,7 @@ class _Label(NamedTuple):
 
 
 def _labels(files: list[Path], findings: list[Finding]) -> dict[str, _Label]:
-  """{id: label} of triplets of which the path tells none, by all lists that name them."""
+  """{id: label} from all lists, of triplets without a label in their path."""
   labels = {}
   for file in files:
     wrong = []
@@ -186,7 +186,7 @@ def _of_phase(parsed: path_layouts.ParsedPath) -> bool:
 
 
 def _add_phases(plan: Plan, phases: list[folders.Triplet], labels: dict[str, _Label]) -> None:
-  """Adds the triplets of Val and Testing that have labels; says what is left out."""
+  """Adds the triplets of Val and Testing that have labels; notes what is left out."""
   there = collections.Counter(triplet.parsed_path.part for triplet in phases)
   without = collections.Counter()
   for triplet in phases:
@@ -195,10 +195,10 @@ def _add_phases(plan: Plan, phases: list[folders.Triplet], labels: dict[str, _La
       without[triplet.parsed_path.part] += 1
       continue
     facts = triplet.parsed_path.example_fields() | {'label': known.label}
-    # Which picture is of which video is not known: each stands for itself.
+    # The videos are unknown: each image counts as one.
     facts['video'] = facts['id']
     if known.label == 'attack':
-      # All attacks of CASIA-SURF are cut photos; which one is not told.
+      # All attacks of CASIA-SURF are cut photos; which kind is unknown.
       facts |= {'attack_type': path_layouts.UNKNOWN, 'attack_category': 'cut_photo'}
     plan.splits[triplet.parsed_path.part].append(Row(facts, triplet.files, known.list, known.line))
   for split, n in without.items():
@@ -241,6 +241,6 @@ def _add_folds(plan: Plan, files: list[Path]) -> None:
       row._replace(extra=columns.get(row.facts['id'], {})) for row in plan.splits['train']
     ]
     plan.notes.append(
-      'the folds of MM-FAS leave out an attack, and the live videos of a third of the people: '
-      'people are in train and val'
+      'the folds of MM-FAS leave out an attack, and the live videos of a third of the subjects: '
+      'subjects are in train and val'
     )

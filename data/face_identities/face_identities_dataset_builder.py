@@ -1,4 +1,4 @@
-"""TFDS builder of face recognition sets: a folder per identity. The README beside it says how."""
+"""TFDS builder of face recognition sets: a folder per identity. See README.md in this folder."""
 
 import collections
 import os
@@ -16,8 +16,8 @@ from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.protocols.selection import part_of
 
-_SHARES = 1000  # parts that people are dealt in: shares are in tenths of a percent
-_PICTURES = folders.IMAGE_SUFFIXES
+_SHARES = 1000  # parts of identities: shares are in tenths of a percent
+_SUFFIXES = folders.IMAGE_SUFFIXES
 
 
 class Builder(SourceBuilder):
@@ -26,14 +26,14 @@ class Builder(SourceBuilder):
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First release.'}
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
-    'Faces of known people, aligned: --source=DIR with a folder per identity that holds its '
-    "pictures (CASIA-WebFace, MS1M), or with insightface's train.rec and train.idx"
+    'Aligned faces of identities: --source=DIR with a folder per identity that holds its '
+    "images (CASIA-WebFace, MS1M), or with insightface's train.rec and train.idx"
   )
   RULES = image_checks.Rules(bits={'rgb': 8})
   OPTIONS = {'val': '2', 'test': '2', 'least': '2'}
 
   def _create_builder_config(self, builder_config, version):
-    # Any name is a set: its config is made when asked for.
+    # Any name is valid: its config is made on request.
     name = getattr(builder_config, 'name', builder_config) or ''
     if not re.fullmatch('[A-Za-z0-9_-]+', name):
       raise ConfigError(
@@ -49,26 +49,28 @@ class Builder(SourceBuilder):
     return recordio.RecordReader(str(self.source), self.RULES)
 
   def plan(self) -> Plan:
-    """A row per picture; whole identities are dealt to val and test by their names' hashes.
+    """A row per image; whole identities are dealt to val and test by their names' hashes.
 
     Raises:
       ConfigError: shares or numbers that cannot be.
-      DataError: neither folders with pictures nor a record file.
+      DataError: neither folders with images nor a record file.
     """
     val, test = (self._number(name, 100) * _SHARES / 100 for name in ('val', 'test'))
     if val + test >= _SHARES:
-      raise ConfigError(f'val and test are {val / 10} and {test / 10} %: nobody is left for train')
+      raise ConfigError(
+        f'val and test are {val / 10} and {test / 10} %: no identity is left for train'
+      )
     least = self._number('least', 1e9)
     records = sorted(self.source.glob('*.rec'))
     if len(records) > 1:
       raise DataError(f'{self.source} holds several: {", ".join(r.name for r in records)}')
-    pictures = self._of_records(records[0]) if records else self._of_folders()
-    people = collections.defaultdict(list)
-    for identity, name, path in pictures:
-      people[identity].append((name, path))
-    few = {identity: found for identity, found in people.items() if len(found) < least}
+    images = self._of_records(records[0]) if records else self._of_folders()
+    by_identity = collections.defaultdict(list)
+    for identity, name, path in images:
+      by_identity[identity].append((name, path))
+    few = {identity: found for identity, found in by_identity.items() if len(found) < least}
     made = Plan({'train': [], 'val': [], 'test': []}, recorded={'format': self._format(records)})
-    for identity, found in people.items():
+    for identity, found in by_identity.items():
       if identity not in few:
         part = part_of(identity, _SHARES)
         split = 'val' if part < val else 'test' if part < val + test else 'train'
@@ -76,8 +78,8 @@ class Builder(SourceBuilder):
     if few:
       n = sum(map(len, few.values()))
       made.notes.append(
-        f'{len(few)} of {len(people)} identities with fewer than {least:g} pictures are left out '
-        f'({n} pictures)'
+        f'{len(few)} of {len(by_identity)} identities with fewer than {least:g} images are left '
+        f'out ({n} images)'
       )
     return made
 
@@ -95,14 +97,14 @@ class Builder(SourceBuilder):
     return records[0].name if records else 'folders'
 
   def _of_folders(self) -> Iterator[tuple[str, str, str]]:
-    """Yields (identity, name of the picture, path), sorted."""
+    """Yields (identity, name of the image, path), sorted."""
     with os.scandir(self.source) as entries:
       identities = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith('.'))
     for identity in identities:
       with os.scandir(self.source / identity) as entries:
         names = sorted(e.name for e in entries if not e.name.startswith('.'))
       for name in names:
-        if name.rpartition('.')[2].lower() in _PICTURES:
+        if name.rpartition('.')[2].lower() in _SUFFIXES:
           yield identity, name, f'{identity}/{name}'
 
   def _of_records(self, rec: Path) -> Iterator[tuple[str, str, str]]:
@@ -119,7 +121,7 @@ class Builder(SourceBuilder):
       'attack_type': '',
       'attack_category': '',
       'subject': f'{dataset}/{identity}',
-      'video': place,  # each picture is one by itself
+      'video': place,  # each image is one
       'frame': 0,
       'dataset': dataset,
       'ethnicity': '',

@@ -1,15 +1,15 @@
 """insightface's RecordIO of faces: `train.rec` and `train.idx`, as MXNet's `im2rec` packs them.
 
 A record, little-endian: uint32 0xced7230a; uint32 whose lower 29 bits are the length and whose
-upper 3 say whether this is all of it (0), or its first (1), a middle (2) or its last (3) part; the
+upper 3 state whether this is all of it (0), its first (1), a middle (2) or its last (3) part; the
 payload; zeros up to a multiple of 4. A record is parted where its bytes are the number that begins
 one, which is left out. The payload begins with IRHeader: uint32 flag, float32 label, uint64 id,
 uint64 id2; where flag is not 0, so many float32 labels follow, of which the first is the identity's
-number. The rest is an encoded picture.
+number. The rest is an encoded image.
 
 `train.idx` has a line per record: its key, a tab, its place in bytes. insightface's first record
-(key 0, flag 2) holds no picture but two keys: pictures are those below the first of them, and from
-there on come the identities' own records, which hold no pictures either.
+(key 0, flag 2) holds no image but two keys: images are those below the first of them, and from
+there on come the identities' own records, which hold no images either.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ _LENGTH = (1 << 29) - 1
 
 
 def read(file, place: int) -> tuple[tuple[float, ...], bytes]:
-  """The record at a place of an open file: (labels, encoded picture).
+  """The record at a place of an open file: (labels, encoded image).
 
   Raises:
     image_files.Unreadable: there is none, not a whole one, or a larger one than images are.
@@ -59,7 +59,7 @@ def read(file, place: int) -> tuple[tuple[float, ...], bytes]:
 
 
 def index(rec: pathlib.Path) -> Iterator[tuple[int, int, str]]:
-  """Yields (key, place, identity) of the pictures beside `rec`'s index, in the order of their keys.
+  """Yields (key, place, identity) of the images beside `rec`'s index, in the order of their keys.
 
   Raises:
     DataError: no index, or one that does not fit the file.
@@ -79,8 +79,8 @@ def index(rec: pathlib.Path) -> Iterator[tuple[int, int, str]]:
     try:
       end = None
       if 0 in places:
-        labels, picture = read(file, places[0])
-        end = None if picture else int(labels[0])
+        labels, image = read(file, places[0])
+        end = None if image else int(labels[0])
       for key, place in places.items():
         if end is None or 0 < key < end:
           labels, _ = read(file, place)
@@ -91,10 +91,10 @@ def index(rec: pathlib.Path) -> Iterator[tuple[int, int, str]]:
 
 @dataclasses.dataclass(frozen=True)
 class RecordReader(reading.Reader):
-  """Reads files, and of `train.rec#PLACE` the record's picture."""
+  """Reads files, and of `train.rec#PLACE` the record's image."""
 
   def file(self, path: str) -> bytes:
-    """The bytes of a picture."""
+    """The bytes of an image."""
     name, mark, place = path.partition('#')
     if not mark:
       return super().file(path)

@@ -1,6 +1,6 @@
 """Reads the triplets of a manifest; crops faces and converts units where options ask for it.
 
-Light on purpose: worker processes import it.
+Worker processes import this module: keep its imports few.
 """
 
 import dataclasses
@@ -105,8 +105,8 @@ class Reader(reading.Reader):
   """Reads rows; what is neither cropped nor converted keeps its bytes.
 
   Attributes:
-    stored_rules: what pictures must be when they are stored; `rules` is what they must be before,
-      and has the units that they are converted by.
+    stored_rules: requirements on stored images; `rules` are those before conversion,
+      with the units of conversion.
     recipe: how faces are cropped.
     yunet: the detector's file.
     quality: JPEG's for crops of RGB and infrared; 0 is PNG.
@@ -139,7 +139,7 @@ class Reader(reading.Reader):
   def _changed(
     self, row: Row, encoded: Mapping[str, bytes]
   ) -> tuple[dict[str, bytes], list[image_checks.Problem]]:
-    """The pictures as they are stored, or what is wrong."""
+    """The images as they are stored, or their problems."""
     decoded = {
       m: image_checks.decode_for_modality(e, m, row.files[m], self.max_pixels)
       for m, e in encoded.items()

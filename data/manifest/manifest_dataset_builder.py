@@ -1,4 +1,4 @@
-"""TFDS builder of anyone's own set: a CSV that names pictures. The README beside it says how."""
+"""TFDS builder of a user's own set from a CSV of image paths; see README.md in this folder."""
 
 import collections
 import os
@@ -32,12 +32,12 @@ _WAY_OUT = 'name each video in a column video, or give --option video=picture wh
 
 
 class Builder(SourceBuilder):
-  """Reads a manifest and the pictures that it names; the config's name is the set's."""
+  """Reads a manifest and its images; the name of the config is that of the set."""
 
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First release.'}
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
-    'Your own pictures: --source=DIR has them and manifest.csv (or --lists=FILE.csv), whose first '
+    'Your own images: --source=DIR with the images and manifest.csv (or --lists=FILE.csv). Its first '
     'row names the columns: rgb, depth, ir (paths below DIR; at least one of the three), label '
     '(bona_fide or attack), and what else is known: attack_type, attack_category, subject, video, '
     'frame, split, ... as in data/manifest/README.md'
@@ -54,7 +54,7 @@ class Builder(SourceBuilder):
   }
 
   def _create_builder_config(self, builder_config, version):
-    # Any name is a set: its config is made when asked for.
+    # Any name is valid: its config is made on request.
     name = getattr(builder_config, 'name', builder_config) or ''
     if not re.fullmatch('[A-Za-z0-9_-]+', name):
       raise ConfigError(
@@ -68,7 +68,7 @@ class Builder(SourceBuilder):
 
     Raises:
       ConfigError: an option that cannot be.
-      DataError: no manifest, or one without pictures or labels; a detector of other bytes.
+      DataError: no manifest, or one without images or labels; a detector with another digest.
     """
     self._parse_options()
     made = Plan({}, recorded={'options': self._recorded_options(), 'lists': {}})
@@ -99,7 +99,7 @@ class Builder(SourceBuilder):
     self._set_rules(rows, made.notes)
     if nameless := sum(not row.facts['subject'] for row in rows):
       made.notes.append(
-        f'{nameless} of {len(rows)} rows name no subject: that no person is in two splits cannot '
+        f'{nameless} of {len(rows)} rows name no subject: their leakage between splits cannot '
         'be checked for them'
       )
     if self._recipe:
@@ -111,7 +111,7 @@ class Builder(SourceBuilder):
     recipe = self._recipe
     read = image_checks.Rules(
       self.RULES.bits,
-      # Shapes are looked at when pictures are upright.
+      # Sizes are compared after images are turned upright.
       sizes='any' if recipe else self.RULES.sizes,
       frame=bool(recipe),
       units=self._units,
@@ -184,7 +184,7 @@ class Builder(SourceBuilder):
         yield self._row(listed), listed.split
 
   def _problems(self, row: lists.Row) -> Iterator[image_checks.Problem]:
-    """What is wrong with the cells of a row, beyond what `lists.scan` tells."""
+    """Problems of the cells of a row that `lists.scan` does not report."""
     if text := self._problem_of_kind(row):
       yield text
     if row.split == 'all' or not re.fullmatch(
@@ -218,7 +218,7 @@ class Builder(SourceBuilder):
     return 'row', f'attack_type {row.attack_type!r} has no category; give {option}, one of: {known}'
 
   def _category(self, row: lists.Row) -> str:
-    """As the row says, as the option says of its species, or the species where it is one."""
+    """The category of the row, of the option for its species, or the species itself."""
     own = row.attack_type if row.attack_type in features.CATEGORIES else ''
     return row.attack_category or self._categories.get(row.attack_type, own)
 
@@ -246,8 +246,9 @@ class Builder(SourceBuilder):
   def _with_videos(self, rows: Sequence[tuple[Row, str]], made: Plan) -> list[tuple[Row, str]]:
     """Rows with the video that they do not name: their folder, or themselves."""
     if self.options['video'] == 'picture':
-      alone = lambda row: row._replace(facts={**row.facts, 'video': row.facts['id']})  # noqa: E731
-      return [(row if row.facts['video'] else alone(row), split) for row, split in rows]
+      return [
+        (_with_video(row, row.facts['video'] or row.facts['id']), split) for row, split in rows
+      ]
     folders = collections.defaultdict(list)
     for row, split in rows:
       if not row.facts['video']:
@@ -272,13 +273,13 @@ class Builder(SourceBuilder):
         text = f'names no video, and its folder {folder} is not one, with rows of {holds}'
         made.findings.append(Finding(rule, row.list, row.row, f'{text}; {_WAY_OUT}'))
       else:
-        named.append((row._replace(facts={**row.facts, 'video': folder}), split))
+        named.append((_with_video(row, folder), split))
     if n := sum(len(inside) for folder, inside in folders.items() if folder not in several):
-      made.notes.append(f'{n} rows name no video: the folder of their pictures is it')
+      made.notes.append(f'{n} rows name no video: the folder of their images is used')
     return named
 
   def _set_rules(self, rows: Sequence[Row], notes: list[str]) -> None:
-    """What the pictures must be; where nobody says how many bits, what most of them have."""
+    """Sets the requirements on images; bits that are not stated are those of most headers."""
     bits = {}
     for modality in schema.MODALITIES:
       bits[modality] = self._stated_bits(modality)
@@ -286,8 +287,8 @@ class Builder(SourceBuilder):
         found = _bits(self.source, [r.files[modality] for r in rows if modality in r.files])
         bits[modality] = found.most_common(1)[0][0] if found else 0
         if len(found) > 1:
-          said = ', '.join(f'{n} with {b}' for b, n in found.most_common())
-          notes.append(f'{modality}: {bits[modality]} bits, as most headers have ({said})')
+          counts = ', '.join(f'{n} with {b}' for b, n in found.most_common())
+          notes.append(f'{modality}: {bits[modality]} bits, as most headers have ({counts})')
     self.RULES = image_checks.Rules(
       {modality: n for modality, n in bits.items() if n},
       sizes='any' if self._recipe else self.options['sizes'],
@@ -303,16 +304,20 @@ class Builder(SourceBuilder):
     return 16 if self._units.ir_bits else 0
 
 
+def _with_video(row: Row, video: str) -> Row:
+  return row._replace(facts={**row.facts, 'video': video})
+
+
 def _with_own_ids(
   rows: Sequence[tuple[Row, str]], findings: list[Finding]
 ) -> list[tuple[Row, str]]:
-  """Rows but those whose id another split has for other pictures: scores go by ids alone."""
+  """The rows without those whose id another split has for other images: scores use ids only."""
   first, own = {}, []
   for row, split in rows:
     before, of = first.setdefault(row.facts['id'], (row, split))
     if split != of and row.files != before.files:
       text = (
-        f'the id {row.facts["id"]} is also that of row {before.row}, in {of}, of other pictures'
+        f'the id {row.facts["id"]} is also that of row {before.row}, in {of}, with other images'
       )
       findings.append(Finding('duplicate', row.list, row.row, text))
     else:
@@ -335,14 +340,14 @@ def _parse_categories(text: str) -> dict[str, str]:
 
 
 def _folder(row: Row) -> str:
-  """The folder of a row's pictures, as a video of its subject."""
+  """The folder of a row's images, as a video of its subject."""
   folder = next(iter(row.files.values())).rpartition('/')[0]
   folder = path_layouts.without_modality(f'{folder}/x').rpartition('/')[0]
-  return f'{row.facts["subject"] or row.facts["dataset"]}/{folder or "pictures"}'
+  return f'{row.facts["subject"] or row.facts["dataset"]}/{folder or "images"}'
 
 
 def _bits(source: pathlib.Path, paths: Sequence[str]) -> collections.Counter:
-  """How many of the pictures have 8 bits and how many 16, by the headers of some of them."""
+  """{8 or 16 bits: number of images}, from the headers of some of them."""
   found = collections.Counter()
   for path in paths[:: max(1, len(paths) // _HEADERS)]:
     try:
@@ -352,7 +357,7 @@ def _bits(source: pathlib.Path, paths: Sequence[str]) -> collections.Counter:
         found[16 if image_files.header(image_files.read(source / path)).bits > 8 else 8] += 1
         continue
     except (OSError, image_files.Unreadable):
-      continue  # told when it is read
+      continue  # reported when it is read
     if header.startswith(b'\x89PNG') and len(header) == _PNG_HEADER:
       found[16 if header[-1] == 16 else 8] += 1
     elif header.startswith(b'\xff\xd8'):

@@ -1,4 +1,4 @@
-"""TFDS builder of PADISI-Face. The README beside it says what it is and how to get it."""
+"""TFDS builder of PADISI-Face. See README.md in this folder."""
 
 import collections
 import re
@@ -26,7 +26,7 @@ _CODE = re.compile(r'(m5\d\d)(\d\d)?')  # of an attack: what it is, and which on
 _BONA_FIDE = re.compile(r'm0+')
 _FOLD = re.compile(r'.*part([0-2])\.csv', re.IGNORECASE)
 _PARTS = {'train': 'train', 'valid': 'val', 'val': 'val', 'validation': 'val', 'test': 'test'}
-_CATEGORIES = {'m506': 'makeup'}  # what the data set's own text says; others have to be told
+_CATEGORIES = {'m506': 'makeup'}  # from the documentation of the data set; others must be stated
 _TRUTH = {'false': 'bona_fide', '0': 'bona_fide', 'true': 'attack', '1': 'attack'}
 _VALUES = {
   'subject': 'participant_id|transaction_id',
@@ -37,7 +37,7 @@ _SHOWN = 5  # names that a note lists
 
 
 class Builder(SourceBuilder):
-  """PADISI-Face: one picture per sample, nine kinds of attack; one split, three folds."""
+  """PADISI-Face: one image per sample, nine kinds of attack; one split, three folds."""
 
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First release.'}
@@ -96,7 +96,7 @@ class Builder(SourceBuilder):
     if unknown:
       some = ', '.join(f'{code} ({n})' for code, n in sorted(unknown.items()))
       plan.notes.append(
-        f'attack codes of category "other", since nothing says what they are: {some}; '
+        f'attack codes of category "other", whose meaning is unknown: {some}; '
         '--option codes=FILE names their categories'
       )
     return plan
@@ -159,22 +159,22 @@ class Builder(SourceBuilder):
     def found(rule: str, line: int, text: str) -> None:
       plan.findings.append(Finding(rule, str(path), line, text))
 
-    people = collections.defaultdict(set)
+    subjects = collections.defaultdict(set)
     for line, cells in tables.read(path, [*_SAMPLE, 'partition_name'], plan.findings):
       name, part = _name(cells), _PARTS.get(cells['partition_name'].lower())
       if not part:
-        said = cells['partition_name']
-        found('row', line, f'{name}: the partition {said!r} is none of train, valid, test')
+        partition = cells['partition_name']
+        found('row', line, f'{name}: the partition {partition!r} is none of train, valid, test')
       elif column in folds[name]:
         rule = 'duplicate' if folds[name][column] == part else 'leak-file'
         found(rule, line, f'{name} is in {folds[name][column]} and again in {part}')
       else:
         folds[name][column] = part
         if name in truth:
-          people[truth[name][1][self.options['subject']]].add(part)
+          subjects[truth[name][1][self.options['subject']]].add(part)
     plan.recorded['lists'][path.name] = image_checks.digest(path.read_bytes())
     unnamed = [name for name in truth if column not in folds[name]]
-    shared = sorted(who for who, parts in people.items() if len(parts) > 1)
+    shared = sorted(who for who, parts in subjects.items() if len(parts) > 1)
     for text, names in (('samples are not in', unnamed), ('subjects are in two parts of', shared)):
       if names:
         some = ', '.join(names[:_SHOWN]) + ', ...' * (len(names) > _SHOWN)
@@ -195,13 +195,13 @@ class Builder(SourceBuilder):
       text = f'{name}: the label is {cells["label"]}, and {code} is {label}'
       plan.findings.append(Finding('label', path, line, text))
       return None
-    person = cells[self.options['subject']]
+    subject = cells[self.options['subject']]
     return {
       'id': _id(name),
       'label': label,
       'attack_type': attack[1] if attack else '',
       'attack_category': _category(attack, categories),
-      'subject': f'padisi/{person}' if person else '',
+      'subject': f'padisi/{subject}' if subject else '',
       'video': f'padisi/{name}',
       'frame': 0,
       'dataset': 'padisi',
@@ -233,7 +233,7 @@ def _read_codes(file: str) -> dict[str, str]:
   """{code: category} of --option codes.
 
   Raises:
-    ConfigError: the file is not there, or says anything else.
+    ConfigError: no such file, or another content.
   """
   if not file:
     return {}
@@ -244,7 +244,7 @@ def _read_codes(file: str) -> dict[str, str]:
     code, category = cells['code'].lower(), cells['category']
     if not _CODE.fullmatch(code) or category not in features.CATEGORIES:
       raise ConfigError(
-        f'--option codes={file}: line {line} says {cells["code"]}, {category}; a code is like m501 '
+        f'--option codes={file}: line {line} has {cells["code"]}, {category}; a code is like m501 '
         f'or m50102, a category one of {", ".join(features.CATEGORIES)}'
       )
     codes[code] = category

@@ -1,4 +1,4 @@
-"""Samples of PADISI-Face, out of their npz files, as pictures.
+"""Samples of PADISI-Face, from their npz files, as images.
 
 Light on purpose: worker processes import it.
 """
@@ -18,7 +18,7 @@ KEY = 'data'
 CHANNELS = 22  # blue, green, red, near infrared, depth, thermal, and more that are not read
 SHAPE = (1, CHANNELS, 320, 256)
 _PLACES = {'rgb': slice(0, 3), 'ir': 3, 'depth': 4}
-_COMPRESSION = [cv2.IMWRITE_PNG_COMPRESSION, 6]  # said, since OpenCV's default may change
+_COMPRESSION = [cv2.IMWRITE_PNG_COMPRESSION, 6]  # explicit, since the default of OpenCV may change
 
 
 class _OutOfRange(Exception):
@@ -45,7 +45,7 @@ class SampleReader(reading.Reader):
       return reading.Outcome(row, {}, [('range', str(error))])
 
   def read_images(self, row: reading.Row) -> dict[str, bytes]:
-    """The sample's pictures as PNG: what they lose is the rounding."""
+    """The images of the sample as PNG, rounded to integers."""
     path = next(iter(row.files.values())).partition('#')[0]
     data = self.array(path)[0]  # [C, h, w]
     images = {}
@@ -58,10 +58,10 @@ class SampleReader(reading.Reader):
         raise _OutOfRange(text + f'first {values[outside][0]:g}')
       bits = self.depth_bits if modality == 'depth' else 8
       rounded = (np.ceil if self.rounding == 'ceil' else np.rint)(values * (2**bits - 1))
-      picture = rounded.astype(np.uint16 if bits == 16 else np.uint8)
+      image = rounded.astype(np.uint16 if bits == 16 else np.uint8)
       if modality == 'rgb':
-        picture = np.moveaxis(picture, 0, 2)  # blue first, as OpenCV takes it
-      done, encoded = cv2.imencode('.png', np.ascontiguousarray(picture), _COMPRESSION)
+        image = np.moveaxis(image, 0, 2)  # blue first, as OpenCV takes it
+      done, encoded = cv2.imencode('.png', np.ascontiguousarray(image), _COMPRESSION)
       if not done:
         raise Unreadable(f'{path}: {modality} is not encoded by OpenCV')
       images[modality] = encoded.tobytes()

@@ -21,9 +21,9 @@ CHANNELS = {'RGB': 3, 'CDIT': 4}  # of an array, by the half of the release
 _PLACES = {'color': ('RGB', slice(0, 3)), 'depth': ('CDIT', 1), 'ir': ('CDIT', 2)}
 _KEY = re.compile(r'Frame_(0|[1-9]\d*)')
 _OPEN = 4  # files that a process keeps: both halves of a video, while one follows another
-_files = {}  # {path: (its version, the open file)}, those asked for last at the end
+_files = {}  # {path: (its version, the open file)}, the last used at the end
 _lock = threading.Lock()  # Beam has several threads
-_COMPRESSION = [cv2.IMWRITE_PNG_COMPRESSION, 6]  # said, since OpenCV's default may change
+_COMPRESSION = [cv2.IMWRITE_PNG_COMPRESSION, 6]  # explicit, since the default of OpenCV may change
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class FrameReader(reading.Reader):
   bits: int = 8
 
   def read_images(self, row: reading.Row) -> dict[str, bytes]:
-    """The frame's pictures as PNG, which loses nothing."""
+    """The images of the frame as PNG, without loss."""
     arrays, images = {}, {}
     for modality, place in row.files.items():
       path, _, inside = place.partition('#')
@@ -47,18 +47,18 @@ class FrameReader(reading.Reader):
       half, channels = _PLACES[kind]
       if path not in arrays:
         arrays[path] = self.array(path, half, int(frame))
-      picture = arrays[path][channels]
+      image = arrays[path][channels]
       if kind == 'color':
         # OpenCV takes blue first.
-        picture = np.moveaxis(picture if self.channel_order == 'bgr' else picture[::-1], 0, 2)
-      done, encoded = cv2.imencode('.png', np.ascontiguousarray(picture), _COMPRESSION)
+        image = np.moveaxis(image if self.channel_order == 'bgr' else image[::-1], 0, 2)
+      done, encoded = cv2.imencode('.png', np.ascontiguousarray(image), _COMPRESSION)
       if not done:
         raise Unreadable(f'{place}: OpenCV does not encode it')
       images[modality] = encoded.tobytes()
     return images
 
   def array(self, path: str, half: str, frame: int) -> np.ndarray:
-    """A frame of one half: [C, h, w] uint8 (or uint16, where `bits` says so).
+    """A frame of one half: [C, h, w] uint8 (or uint16, by `bits`).
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -88,7 +88,7 @@ class FrameReader(reading.Reader):
 
 
 def open_file(source: str, path: str):
-  """An HDF5 file, which stays open until others have been asked for.
+  """An HDF5 file, which stays open until others are used.
 
   Args:
     source: the folder that the path is below.
@@ -111,7 +111,7 @@ def open_file(source: str, path: str):
     file = known[1] if known else _open(place, path)
     _files[place] = (version, file)  # the last to be dropped
     if len(_files) > _OPEN:
-      _files.pop(next(iter(_files)))  # closes when nobody reads it any more
+      _files.pop(next(iter(_files)))  # closes after its last reader
   return file
 
 

@@ -29,7 +29,7 @@ _GROUPS = {
 
 
 class Protocols(NamedTuple):
-  """What the protocol files say."""
+  """The contents of the protocol files."""
 
   columns: dict[str, dict[str, str]]  # {video: {protocol: train, dev or eval}}
   findings: list[Finding]
@@ -41,8 +41,8 @@ def read(builder, videos: Iterable[str]) -> Protocols:
   """Reads the protocol files that are in --lists, or in the source.
 
   Args:
-    builder: its `lists` and `source` say where.
-    videos: names of those that the source has; a protocol that names others is told.
+    builder: with `lists` and `source`.
+    videos: names of those in the source; others in a protocol are reported.
   """
   made = Protocols(collections.defaultdict(dict), [], [], {})
   where = tables.places(builder.lists, builder.source)
@@ -104,8 +104,8 @@ def _read_one(path: Path, column: str, videos: set[str], made: Protocols) -> Non
 
 
 def _contradiction(parsed: path_layouts.ParsedPath, cells: Mapping[str, str]) -> str:
-  """What a row's label says against its name, or ''."""
+  """The contradiction between the label and the name of a row, or ''."""
   if not re.fullmatch(r'\d+', cells['label']):
     return f'the label {cells["label"]!r} is no number (0 is bona fide, others are attacks)'
   label = 'bona_fide' if int(cells['label']) == 0 else 'attack'
-  return '' if label == parsed.label else f'the label says {label}, and the name {parsed.label}'
+  return '' if label == parsed.label else f'the label is {label}, and the name means {parsed.label}'

@@ -1,4 +1,4 @@
-"""TFDS builder of WMCA. The README beside it says what it is and how to get it."""
+"""TFDS builder of WMCA. See README.md in this folder."""
 
 import collections
 import functools
@@ -29,7 +29,7 @@ _VALUES = {
   'frames': r'all|[1-9]\d*',
 }
 _AT_ONCE = 16  # files whose frames a worker lists
-_LOOKED_AT = 20  # bona fide videos by which the order of the channels is checked
+_CHECKED_VIDEOS = 20  # bona fide videos by which the order of the channels is checked
 _SHOWN = 5  # names that a note lists
 
 _CONFIGS = {
@@ -64,7 +64,7 @@ class Builder(SourceBuilder):
       if not re.fullmatch(_VALUES[option], value):
         raise ConfigError(f'--option {option}={value}: {_VALUES[option].replace("|", " or ")}')
       if value != self.OPTIONS[option] and not frames_of:
-        raise ConfigError(f'--option {option}: of wmca/preprocessed alone; the list names pictures')
+        raise ConfigError(f'--option {option}: only for wmca/preprocessed; the list has images')
     if not frames_of:
       sizes = image_checks.SIZES_OF['wmca']
       self.RULES = image_checks.Rules(bits=self.RULES.bits, units=None, sizes=sizes)
@@ -196,18 +196,18 @@ class Builder(SourceBuilder):
     return [numbers[k * len(numbers) // wanted] for k in range(wanted)]
 
   def _check_channel_order(self, rows: list[Row], plan: Plan) -> None:
-    """Skin has more red than blue: the one thing that tells whether the option is right."""
+    """Checks the channel order by skin, which has more red than blue."""
     reader, first = self.reader(), {}
     for row in rows:
       if row.facts['label'] == 'bona_fide':
         first.setdefault(row.facts['video'], row)
     redder = collections.Counter()
-    for row in list(first.values())[:: max(1, len(first) // _LOOKED_AT)][:_LOOKED_AT]:
+    for row in list(first.values())[:: max(1, len(first) // _CHECKED_VIDEOS)][:_CHECKED_VIDEOS]:
       path = row.files['rgb'].partition('#')[0]
       try:
         redder[frames.middle_is_red(reader, path, row.facts['frame'])] += 1
       except (image_checks.Unreadable, OSError):
-        continue  # told when it is read
+        continue  # reported when it is read
     order = self.options['channel_order']
     text = (
       f'channel_order={order}: the middle of the face has more red than blue in {redder[True]} '
@@ -222,7 +222,7 @@ class Builder(SourceBuilder):
 
 
 def _row(name: str, paths: Mapping[str, str], frame: int, extra: Mapping[str, str]) -> Row:
-  # With four digits, as pictures exported from these files have it: the same triplet, the same id.
+  # With four digits, as images exported from these files: the same triplet, the same id.
   number = f'{frame:04d}'
   facts = path_layouts.wmca_video(name, frame=number).example_fields()
   files = {
@@ -238,6 +238,6 @@ def _name(row: Row) -> str:
 
 
 def _columns(name: str, protocol_rows: protocols.Protocols) -> dict[str, str]:
-  """The columns of a video: its protocols, and what else its name says."""
+  """The columns of a video: its protocols, and the facts in its name."""
   _, session, presenter, _, _ = name.split('_')
   return {'presenter': presenter, 'session': session, **protocol_rows.columns.get(name, {})}

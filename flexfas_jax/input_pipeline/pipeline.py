@@ -2,7 +2,7 @@
 
 A batch: images [B, H, W, C] float32 in [-1, 1] (black is -127.5 / 128, as in
 FlexModal's reference), 'present' [B, M] bool, 'label' [B] int32, 'map' [B, h, w] float32 where
-one is given, and 'identity' [B] int32 where the source has it (`Source.with_identities`).
+it is required, and 'identity' [B] int32 where the source has it (`Source.with_identities`).
 """
 
 import dataclasses
@@ -79,7 +79,8 @@ def train_batches(
       if not arrays:
         arrays = {k: np.empty((len(rows), *np.shape(v)), v.dtype) for k, v in example.items()}
       for k, v in example.items():
-        # Fill in place: np.stack would allocate every image again, which takes as long as decoding.
+        # Filled in place: np.stack would allocate every image again, which takes as long as
+        # decoding it.
         arrays[k][place] = v
     return arrays
 

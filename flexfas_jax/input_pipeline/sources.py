@@ -51,7 +51,8 @@ class Source:
 
   Attributes:
     names: the selections.
-    columns: {field: [N] of str}, the manifests' columns: `FIELDS`, and those requested besides.
+    columns: {field: [N] of str}, from the manifests, of every example: `FIELDS` and the other
+      requested ones.
     digests: {modality: [N] uint64}, of the images' bytes as `exact_duplicates` compares them.
     identities: [N] int32, the class of every example, or None.
   """
@@ -231,7 +232,7 @@ def _manifest(name: str, folder: pathlib.Path) -> dict[str, Sequence[str]]:
 
 
 def _columns_of(name: str, split: str, examples, way_out: str) -> dict[str, list[str]]:
-  """The manifest rows of a split's examples, from the records."""
+  """The columns that a manifest has, from the examples of a split."""
   found = {field: [] for field in ('split', *FIELDS)}
   try:
     for example in examples:
@@ -245,7 +246,7 @@ def _columns_of(name: str, split: str, examples, way_out: str) -> dict[str, list
 
 
 def _row_of(example: Mapping) -> dict[str, str]:
-  """The manifest row of a stored example."""
+  """The cells that a manifest has for a stored example."""
   row = {}
   for name, value in example.items():
     if name in MODALITIES:
@@ -378,7 +379,7 @@ def _values(record: bytes) -> dict[str, bytes | int]:
 
 
 def _compare(row: Mapping[str, str], rows: Mapping[str, Sequence[str]], place: int) -> None:
-  """Raises ValueError where a record differs from its manifest row."""
+  """Raises ValueError where a record differs from the manifest."""
   for field in (*FIELDS, *_DIGESTS.values()):
     if field in rows and row.get(field) != rows[field][place]:
       raise ValueError(
@@ -435,7 +436,7 @@ def prepare(
   try:
     with contextlib.redirect_stdout(None):  # TFDS announces a download; progress is on stderr
       builder.download_and_prepare(**how)
-  except (OSError, RuntimeError) as error:  # ArrayRecord gives the reason as text only
+  except (OSError, RuntimeError) as error:  # the error of ArrayRecord has only a text
     if not any(os.strerror(code) in str(error) for code in _CANNOT_WRITE):
       raise
     raise DataError(

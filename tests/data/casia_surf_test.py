@@ -219,7 +219,7 @@ def test_resized_copies(challenge):
       shutil.copy(path, copy)
       copies.add(copy.relative_to(challenge).as_posix())
   plan = planned('challenge', challenge)
-  assert plan.notes == ['72 pictures with _resized in their names passed over']
+  assert plan.notes == ['72 images with _resized in their names are skipped']
   plan = planned('challenge', challenge, options={'resized': 'yes'})
   assert not plan.findings
   for row in plan.splits['train']:

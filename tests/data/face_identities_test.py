@@ -179,7 +179,7 @@ def test_a_damaged_picture_is_named(folders, tmp_path):
   'name,options,said',
   [
     ('web', {'val': 'some'}, 'val=some: a number from 0 to 100'),
-    ('web', {'val': '60', 'test': '40'}, 'nobody is left for train'),
+    ('web', {'val': '60', 'test': '40'}, 'no identity is left for train'),
     ('', {}, 'needs a name'),
     ('web', {'share': '2'}, "no option 'share'; it has: val, test, least"),
   ],

@@ -385,7 +385,7 @@ def test_an_id_is_one_triplets_in_all_splits(tree, tmp_path):
     row['id'] = id_
   _, found = refused(root, tmp_path, rows=named)
   assert found == [
-    ('duplicate', 4, 'the id ours/1 is also that of row 2, in train, of other pictures')
+    ('duplicate', 4, 'the id ours/1 is also that of row 2, in train, with other images')
   ]
 
 

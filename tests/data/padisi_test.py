@@ -171,8 +171,8 @@ def test_wrong_options(options, words, tree, tmp_path):
 @pytest.mark.parametrize(
   'text, words',
   [
-    ('code,category\nm501,poster\n', 'line 2 says m501, poster'),
-    ('code,category\n501,print\n', 'line 2 says 501, print'),
+    ('code,category\nm501,poster\n', 'line 2 has m501, poster'),
+    ('code,category\n501,print\n', 'line 2 has 501, print'),
     ('code,kind\nm501,print\n', 'no column category'),
     ('', 'first row must name the columns'),
   ],
