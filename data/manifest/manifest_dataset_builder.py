@@ -37,7 +37,7 @@ class Builder(SourceBuilder):
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First release.'}
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
-    'Your own images: --source=DIR with the images and manifest.csv (or --lists=FILE.csv). Its first '
+    'Your own images: --source=DIR with images and manifest.csv (or --lists=FILE.csv). Its first '
     'row names the columns: rgb, depth, ir (paths below DIR; at least one of the three), label '
     '(bona_fide or attack), and what else is known: attack_type, attack_category, subject, video, '
     'frame, split, ... as in data/manifest/README.md'

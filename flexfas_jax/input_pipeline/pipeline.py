@@ -28,15 +28,15 @@ class _Augment(grain.transforms.RandomMap):
     return self.preprocess(example, rng)
 
 
-def threads_here() -> int:
-  """Threads that read where no number is given: one per core, up to 4. More wait for Python's lock
+def default_threads() -> int:
+  """The default number of reading threads: one per core, up to 4. More wait for Python's lock
   (experiments/performance/README.md)."""
   return min(count_cores(), 4)
 
 
 def order(n: int, seed: int) -> grain.MapDataset:
-  """Which of n examples comes when, without end: each epoch has every one once, in an order of its
-  own. The same for every process; `order(n, seed)[i]` is an int."""
+  """The endless order of n examples: each epoch has every one once, in its own order. The same in
+  every process; `order(n, seed)[i]` is an int."""
   return grain.MapDataset.range(n).shuffle(seed=seed).repeat(None)
 
 
@@ -48,19 +48,18 @@ def train_batches(
   rows: Sequence[int] | None = None,
   threads: int | None = None,
 ) -> grain.DatasetIterator:
-  """Endless batches of a process's share; where it stands is `get_state()`, for every process.
+  """Endless batches of the rows of a process; `get_state()` is the position, the same in all.
 
-  Order and augmentation are drawn for the global batch, of which each process makes its rows: what
-  is trained on does not depend on how many processes there are, and a run can go on with others.
+  Order and augmentation are drawn for the global batch, of which each process makes its rows: they
+  do not depend on the number of processes, which may change when a run resumes.
 
   Args:
-    source: what to read.
-    preprocess: with its random parts.
+    source: the examples.
+    preprocess: applied with randomness.
     batch_size: of all processes together.
     seed: of order and augmentation; each epoch has its own.
     rows: of the global batch that this process makes; None: all.
-    threads: each makes one batch at a time, and two more are kept ready; None:
-      `threads_here`.
+    threads: each makes one batch at a time, and two more are kept ready; None: `default_threads`.
 
   Raises:
     ConfigError: the batch is larger than the source.
@@ -84,7 +83,7 @@ def train_batches(
         arrays[k][place] = v
     return arrays
 
-  threads = threads or threads_here()
+  threads = threads or default_threads()
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
   return iter(grain.MapDataset.range(2**62).map(batch).to_iter_dataset(options))
 
@@ -103,19 +102,18 @@ def eval_batches(
   rows: Sequence[int] | None = None,
   threads: int | None = None,
 ) -> Iterator[tuple[dict, list[dict]]]:
-  """Every example once, in order: (a process's share of a batch, what is known of the real ones).
+  """Every example once, in order: (the rows of a process, metadata of the real examples).
 
-  The second list is of the global batch, the same in every process, with each one's `META` and
-  `label`; it is as long as there are real examples. The last batch repeats its first example to
-  keep its shape. The arrays have 'unusable' [b, M] bool besides: images of real examples that are
-  there and carry no signal; they count as absent.
+  The metadata, `META` and `label`, are those of the global batch, equal in every process and
+  without padding. The last batch repeats its first example to keep its shape. The arrays also have
+  'unusable' [b, M] bool: images of real examples without signal, which count as absent.
 
   Args:
-    source: what to read.
-    preprocess: nothing random is drawn.
+    source: the examples.
+    preprocess: applied without randomness.
     batch_size: of all processes together.
     rows: of the global batch that this process makes; None: all.
-    threads: that decode; None: `threads_here`.
+    threads: that decode; None: `default_threads`.
   """
   rows = np.arange(batch_size) if rows is None else np.asarray(rows)
   n, known = len(source), source.columns
@@ -130,7 +128,7 @@ def eval_batches(
     return {**arrays, 'unusable': real & np.array(there) & ~arrays['present']}
 
   batches = -(-n // batch_size)
-  threads = threads or threads_here()
+  threads = threads or default_threads()
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * len(rows))
   examples = iter(grain.MapDataset.range(batches * len(rows)).map(load).to_iter_dataset(options))
   for start in range(0, n, batch_size):

@@ -1,9 +1,9 @@
-"""Prepared data sets, read without their builders: names in, random access to raw examples out.
+"""Prepared data sets: random access to raw examples by the names of sets, without builders.
 
 A source is named `set/config:split`, e.g. `rendered_faces/surf_like:train`, or is a part of one
-(`selection.py`). What is read is what a builder in `data/` wrote (`data/triplets.py`), as
-ArrayRecord under `data_dir/set/config/version/`, with the set's `manifest.csv` beside it. The one
-place that imports `data.<name>`: a set that needs no licence is built here when it is missing.
+(`selection.py`). Builders in `data/` write sets (`data/triplets.py`) as ArrayRecord under
+`data_dir/set/config/version/`, with the set's `manifest.csv` beside the shards. Only this module
+imports `data.<name>`: a missing set that needs no licence is built here.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ _DIGESTS = {modality: f'{modality}_sha256' for modality in MODALITIES}
 _TYPES = {key: (np.dtype(object), ()) for key in (*FIELDS, *MODALITIES)}
 _TYPES |= {'label': (np.dtype(np.int64), ()), 'frame': (np.dtype(np.int32), ())}
 READ_AT_ONCE = 512  # records, when a source is checked
-# A disk that is read-only, someone else's, or full: its owner's business, not a defect.
+# Errors of a disk that is read-only, another user's, or full: the user solves them.
 _CANNOT_WRITE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -70,7 +70,7 @@ class Source:
     self.identities = None
 
   def with_identities(self, identities: np.ndarray) -> 'Source':
-    """The same source, whose examples have 'identity' besides.
+    """The same source whose examples also have 'identity'.
 
     Args:
       identities: [N] int32.
@@ -102,7 +102,7 @@ class Source:
     return example
 
   def __getstate__(self):
-    # Workers read examples; what is known of all of them stays at home.
+    # Workers read examples only: columns stay in the main process.
     return {**self.__dict__, 'columns': {}, 'digests': {}}
 
   def __repr__(self) -> str:
@@ -127,15 +127,15 @@ def open_source(
   Args:
     names: as `selection.parse` has them, one or several, comma-separated or as a sequence.
     data_dir: where prepared sets are.
-    check: read every record once and compare it with the manifest, so that a damaged shard is
-      found now rather than hours later.
-    more: columns of the sets' manifests that are wanted besides `FIELDS`.
-    optional: further ones, '' where a set does not have them. Those of a modality, as 'ir_sha256',
-      are '' too where a selection leaves the modality out.
+    check: read every record once and compare it with the manifest, to detect a damaged shard
+      before training.
+    more: required columns of the manifests besides `FIELDS`.
+    optional: further columns, '' if a set lacks them. Those of a modality, as 'ir_sha256', are also
+      '' if a selection leaves the modality out.
 
   Raises:
     ConfigError: a name of another form, or of a set, field or value that does not exist.
-    DataError: a set that is not prepared, half prepared, empty or damaged; nothing is selected.
+    DataError: a set is not prepared, incomplete, empty or damaged; or a selection is empty.
   """
   names = selection.split_selections(names)
   if not names:
@@ -144,46 +144,52 @@ def open_source(
   parts, columns, checked = [], {field: [] for field in (*fields, *optional)}, set()
   digests = {modality: [] for modality in MODALITIES}
   for name in names:
-    wanted = selection.parse(name)
-    folder = _locate(wanted, data_dir)
-    where = f'{wanted.dataset}:{wanted.split}'
-    known = _manifest(where, folder)
-    of_split = {
-      field: [v for v, split in zip(values, known['split'], strict=True) if split == wanted.split]
-      for field, values in known.items()
+    selected = selection.parse(name)
+    folder = _locate(selected, data_dir)
+    where = f'{selected.dataset}:{selected.split}'
+    all_columns = _manifest(where, folder)
+    split_columns = {
+      field: [
+        v for v, split in zip(values, all_columns['split'], strict=True) if split == selected.split
+      ]
+      for field, values in all_columns.items()
     }
     check_now = check and where not in checked
     checked.add(where)
-    examples = _open_split(where, folder, wanted.split, of_split, check_now)
-    if not known:
-      known = of_split = _columns_of(where, wanted.split, examples, _again(where, folder))
-    places = selection.select(wanted, of_split, known, read_ids)
+    examples = _open_split(where, folder, selected.split, split_columns, check_now)
+    if not all_columns:
+      all_columns = split_columns = _columns_of(
+        where, selected.split, examples, _prepare_again(where, folder)
+      )
+    places = selection.select(selected, split_columns, all_columns, read_ids)
     if not places.size:
-      raise DataError(f'{name}: none of {len(examples)} examples is so')
-    if wrong := set(wanted.modalities or ()) - set(MODALITIES):
+      raise DataError(f'{name}: none of {len(examples)} examples matches')
+    if wrong := set(selected.modalities or ()) - set(MODALITIES):
       raise ConfigError(
         f'{name}: no modality {sorted(wrong)[0]!r}; there are {", ".join(MODALITIES)}'
       )
-    parts.append(_Part(examples, places, wanted.modalities))
-    if missing := [field for field in fields if field not in of_split]:
-      raise ConfigError(f'{name} has no column {missing[0]!r}; it has: {", ".join(of_split)}')
+    parts.append(_Part(examples, places, selected.modalities))
+    if missing := [field for field in fields if field not in split_columns]:
+      raise ConfigError(f'{name} has no column {missing[0]!r}; it has: {", ".join(split_columns)}')
     for field in fields:
-      columns[field] += [of_split[field][i] for i in places]
+      columns[field] += [split_columns[field][i] for i in places]
     for field in optional:
       modality = field.partition('_')[0]
-      kept = wanted.modalities is None or modality not in MODALITIES
-      there = field in of_split and (kept or modality in wanted.modalities)
-      columns[field] += [of_split[field][i] if there else '' for i in places]
-    of_split = _with_digests(of_split, examples)
+      kept = selected.modalities is None or modality not in MODALITIES
+      there = field in split_columns and (kept or modality in selected.modalities)
+      columns[field] += [split_columns[field][i] if there else '' for i in places]
+    split_columns = _with_digests(split_columns, examples)
     for modality, digest in _DIGESTS.items():
-      kept = wanted.modalities is None or modality in wanted.modalities
+      kept = selected.modalities is None or modality in selected.modalities
       try:
         numbers = exact_duplicates.digest_prefixes(
-          [of_split[digest][i] if kept else '' for i in places]
+          [split_columns[digest][i] if kept else '' for i in places]
         )
       except ValueError as error:
         path = folder / 'manifest.csv'
-        raise DataError(f'{path} is damaged: {digest}: {error}; {_again(where, folder)}') from error
+        raise DataError(
+          f'{path} is damaged: {digest}: {error}; {_prepare_again(where, folder)}'
+        ) from error
       digests[modality].append(numbers)
   return Source(names, parts, columns, {m: np.concatenate(some) for m, some in digests.items()})
 
@@ -192,12 +198,12 @@ def _with_digests(columns: dict[str, Sequence[str]], examples) -> dict[str, Sequ
   """The columns of a split with the digests of its images, computed where a manifest has none."""
   if not set(_DIGESTS.values()) - set(columns):
     return columns
-  found = {digest: [] for digest in _DIGESTS.values()}
+  digests = {digest: [] for digest in _DIGESTS.values()}
   for example in examples:
     for modality, digest in _DIGESTS.items():
       image = example.get(modality, b'')
-      found[digest].append(hashlib.sha256(image).hexdigest() if image else '')
-  return {**columns, **found}
+      digests[digest].append(hashlib.sha256(image).hexdigest() if image else '')
+  return {**columns, **digests}
 
 
 @functools.lru_cache(maxsize=16)
@@ -223,26 +229,26 @@ def _manifest(name: str, folder: pathlib.Path) -> dict[str, Sequence[str]]:
   if not path.is_file():
     return {}
   try:
-    found = _read_manifest(path, path.stat().st_mtime)
+    columns = _read_manifest(path, path.stat().st_mtime)
   except (ValueError, KeyError, TypeError, RecursionError, OSError, DataError) as error:
-    raise DataError(f'{path} is damaged: {error}; {_again(name, folder)}') from error
-  if missing := [field for field in ('split', *FIELDS) if field not in found]:
-    raise DataError(f'{path} has no column {missing[0]!r}; {_again(name, folder)}')
-  return found
+    raise DataError(f'{path} is damaged: {error}; {_prepare_again(name, folder)}') from error
+  if missing := [field for field in ('split', *FIELDS) if field not in columns]:
+    raise DataError(f'{path} has no column {missing[0]!r}; {_prepare_again(name, folder)}')
+  return columns
 
 
 def _columns_of(name: str, split: str, examples, way_out: str) -> dict[str, list[str]]:
   """The columns that a manifest has, from the examples of a split."""
-  found = {field: [] for field in ('split', *FIELDS)}
+  columns = {field: [] for field in ('split', *FIELDS)}
   try:
     for example in examples:
       row = _row_of(example)
-      found['split'].append(split)
+      columns['split'].append(split)
       for field in FIELDS:
-        found[field].append(row[field])
+        columns[field].append(row[field])
   except Exception as error:  # whatever TFDS and protocol buffers raise
     raise DataError(f'{name}: a record is damaged ({error}); {way_out}') from error
-  return found
+  return columns
 
 
 def _row_of(example: Mapping) -> dict[str, str]:
@@ -259,27 +265,27 @@ def _row_of(example: Mapping) -> dict[str, str]:
 
 
 def is_prepared(name: str, data_dir: str) -> bool:
-  """Whether a selection's set is in `data_dir`; False: `open_source` makes it from nothing.
+  """Whether the set of a selection is in `data_dir`; if not, `open_source` builds it.
 
   Raises:
-    ConfigError, DataError: it is not, and `open_source` cannot make it.
+    ConfigError, DataError: it is missing and `open_source` cannot build it.
   """
-  wanted = selection.parse(name)
-  if _newest_version(pathlib.Path(data_dir) / wanted.dataset) is not None:
+  selected = selection.parse(name)
+  if _newest_version(pathlib.Path(data_dir) / selected.dataset) is not None:
     return True
-  _builder_of(wanted.dataset, data_dir, only_free=True)
+  _builder_of(selected.dataset, data_dir, only_free=True)
   return False
 
 
-def _locate(wanted: selection.Selection, data_dir: str) -> pathlib.Path:
-  folder = _newest_version(pathlib.Path(data_dir) / wanted.dataset)
+def _locate(selected: selection.Selection, data_dir: str) -> pathlib.Path:
+  folder = _newest_version(pathlib.Path(data_dir) / selected.dataset)
   if folder is None:
-    prepare(wanted.dataset, data_dir, only_free=True)
-    folder = _newest_version(pathlib.Path(data_dir) / wanted.dataset)
+    prepare(selected.dataset, data_dir, only_free=True)
+    folder = _newest_version(pathlib.Path(data_dir) / selected.dataset)
   return folder
 
 
-def _again(name: str, folder: pathlib.Path) -> str:
+def _prepare_again(name: str, folder: pathlib.Path) -> str:
   return (
     f'delete {folder} and prepare it again: '
     f'python -m flexfas_jax.prepare --dataset={name.partition(":")[0]} --data_dir=...'
@@ -303,10 +309,10 @@ def _open_split(
     rows: {column: values} of the split's rows in the manifest; empty: there is no manifest.
     check: read all records, and compare them with the rows.
   """
-  way_out = _again(name, folder)
+  way_out = _prepare_again(name, folder)
   for needed in ('dataset_info.json', 'features.json'):
     if not (folder / needed).is_file():
-      raise DataError(f'{name}: {folder} is half built ({needed} is missing); {way_out}')
+      raise DataError(f'{name}: {folder} is incomplete ({needed} is missing); {way_out}')
   try:
     builder = tfds.builder_from_directory(folder)
     lengths = {one: info.shard_lengths for one, info in builder.info.splits.items()}
@@ -314,17 +320,17 @@ def _open_split(
     types = {key: (np.dtype(one.np_dtype), one.shape) for key, one in tensors.items()}
     paths = builder.info.splits[split].filepaths if split in lengths else ()
     shards = list(zip(map(pathlib.Path, paths), lengths.get(split, ()), strict=True))
-  except Exception as error:  # a damaged JSON raises whatever its parser raises
+  except Exception as error:  # any error of a parser
     raise DataError(f'{name}: {folder} cannot be read ({error}); {way_out}') from error
   if split not in lengths:
-    known = ', '.join(sorted(lengths)) or 'none'
-    raise DataError(f'{name}: there is no split {split!r} in {folder}; it has: {known}')
+    splits = ', '.join(sorted(lengths)) or 'none'
+    raise DataError(f'{name}: there is no split {split!r} in {folder}; it has: {splits}')
   n = sum(lengths[split])
   if n == 0:
     raise DataError(f'{name}: the split is empty; {way_out}')
   # A set that was prepared before a modality was added does not have its images.
   if types != {key: _TYPES[key] for key in _TYPES if key in types or key not in MODALITIES}:
-    raise DataError(f'{name}: {folder}/features.json is not as it was written; {way_out}')
+    raise DataError(f'{name}: {folder}/features.json has been changed; {way_out}')
   if rows and len(rows['id']) != n:
     raise DataError(
       f'{name}: {folder}/manifest.csv has {len(rows["id"])} rows and the split {n} records; '
@@ -340,7 +346,7 @@ def _open_split(
   try:
     examples = builder.as_data_source(split=split)
     if check and rows:
-      _compare(_row_of(examples[0]), rows, 0)  # as training reads it, by features.json
+      _compare(_row_of(examples[0]), rows, 0)  # decoded as in training, by features.json
   except Exception as error:
     raise DataError(f'{name}: {folder} cannot be read ({error}); {way_out}') from error
   return examples
@@ -356,8 +362,7 @@ def _check_shard(
 ) -> None:
   """Reads all records of a shard, the first of which is the split's record `start`.
 
-  ArrayRecord's check sums notice damage only where it is read, and not that a record is of another
-  set or in another place.
+  ArrayRecord's check sums detect damage, but not a record of another set or in another place.
   """
   try:
     with array_record_data_source.ArrayRecordDataSource(str(path)) as records:
@@ -373,7 +378,7 @@ def _check_shard(
 
 
 def _values(record: bytes) -> dict[str, bytes | int]:
-  """The fields of a record, five times as fast as TFDS decodes them."""
+  """The fields of a record, decoded five times as fast as by TFDS."""
   features = tf_example_pb2.Example.FromString(record).features.feature
   return {name: (one.bytes_list.value or one.int64_list.value)[0] for name, one in features.items()}
 
@@ -395,23 +400,22 @@ def prepare(
   beam: tuple[str, str] | None = None,
   **settings,
 ) -> pathlib.Path:
-  """Builds a data set with its builder in `data/`, as ArrayRecord; leaves what stands.
+  """Builds a data set with its builder in `data/`, as ArrayRecord, unless it exists.
 
   Args:
     dataset: `set` or `set/config`.
     data_dir: where prepared sets go.
-    only_free: refuse a set that its user has to fetch under a licence first.
+    only_free: refuse a set that requires a licence.
     beam: (runner, its options as on a command line): build on Apache Beam.
-    **settings: of the builder: `source` and what else `data/source_builder.py` takes; None leaves
-      one at its default.
+    **settings: arguments of the builder, see `SourceBuilder`; None is the default.
 
   Returns:
     The folder of the prepared set.
 
   Raises:
-    ConfigError: no such data set, config or setting; the message lists those there are.
-    DataError: it has to be prepared by hand, and which command does it; or its source is wrong; or
-      `data_dir` cannot be written to.
+    ConfigError: no such data set, config or setting; the message lists the existing ones.
+    DataError: it requires a licence (the message has the command), its source has errors, or
+      `data_dir` is not writable.
   """
   module = _builder_of(dataset, data_dir, only_free)
   name, _, config = dataset.partition('/')
@@ -419,11 +423,11 @@ def prepare(
   settings = {key: value for key, value in settings.items() if value not in (None, {}, ())}
   given = sorted(settings) + ['beam_runner'] * bool(beam)
   if given and not licensed:
-    raise ConfigError(f'{name} is made from nothing: it takes no --{given[0]}')
-  logging.getLogger('absl').setLevel(logging.ERROR)  # TFDS warns of every config not in its list
-  known = ', '.join(one.name for one in module.Builder.BUILDER_CONFIGS)
-  if known and not config:
-    raise ConfigError(f'{name} has several configs; name one, as {name}/CONFIG: {known}')
+    raise ConfigError(f'{name} has no source: it takes no --{given[0]}')
+  logging.getLogger('absl').setLevel(logging.ERROR)  # TFDS warns about every config not in its list
+  configs = ', '.join(one.name for one in module.Builder.BUILDER_CONFIGS)
+  if configs and not config:
+    raise ConfigError(f'{name} has several configs; name one, as {name}/CONFIG: {configs}')
   try:
     builder = module.Builder(
       config=config or None, data_dir=data_dir, file_format='array_record', **settings
@@ -431,7 +435,7 @@ def prepare(
   except ValueError as error:
     if 'BuilderConfig' not in str(error):
       raise
-    raise ConfigError(f'{name} has no config {config!r}; it has: {known}') from None
+    raise ConfigError(f'{name} has no config {config!r}; it has: {configs}') from None
   how = {'download_config': _on_beam(*beam)} if beam else {}
   try:
     with contextlib.redirect_stdout(None):  # TFDS announces a download; progress is on stderr
@@ -440,8 +444,8 @@ def prepare(
     if not any(os.strerror(code) in str(error) for code in _CANNOT_WRITE):
       raise
     raise DataError(
-      f'{dataset} is not prepared in {data_dir!r}, and cannot be: {error}. Prepare it where there '
-      'is room and leave to write, and name that place: --data_dir=... here, '
+      f'{dataset} is not prepared in {data_dir!r}, and cannot be: {error}. Prepare it in a '
+      'writable folder with enough space: --data_dir=... here, '
       '--config.data_dir=... in training'
     ) from error
   return pathlib.Path(builder.data_dir)
@@ -470,7 +474,7 @@ def _on_beam(runner: str, options: str) -> tfds.download.DownloadConfig:
     from apache_beam.options.pipeline_options import PipelineOptions, TypeOptions
   except ImportError:
     raise ConfigError(
-      "--beam_runner needs the extra `beam`: pip install 'flexfas_jax[beam]'"
+      "--beam_runner requires the extra `beam`: pip install 'flexfas_jax[beam]'"
     ) from None
   try:
     made = apache_beam.runners.create_runner(runner)
@@ -481,7 +485,7 @@ def _on_beam(runner: str, options: str) -> tfds.download.DownloadConfig:
   except ValueError as error:
     raise ConfigError(f'--beam_options={options!r}: {error}') from None
   if runner == 'DirectRunner':
-    # It would fetch another runner from the net and start that; there are no triggers here.
+    # Otherwise it downloads another runner. There are no triggers here.
     parsed.view_as(TypeOptions).allow_unsafe_triggers = True
   return tfds.download.DownloadConfig(beam_runner=made, beam_options=parsed)
 

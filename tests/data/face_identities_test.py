@@ -98,7 +98,7 @@ def test_folders_of_identities(folders, tmp_path):
 
 def test_the_card_says_who_was_left_out(folders, tmp_path):
   card = build(folders, tmp_path, val='0', test='0').joinpath('CARD.md').read_text()
-  assert '1 of 5 identities with fewer than 2 pictures are left out (1 pictures)' in card
+  assert '1 of 5 identities with fewer than 2 images are left out (1 images)' in card
 
 
 def test_records_are_as_the_folders(tmp_path):

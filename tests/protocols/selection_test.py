@@ -107,7 +107,7 @@ def test_a_slip_of_the_pen(prepared, inside, match):
 
 def test_nothing_is_left(prepared):
   # The species is one of the set, though of another split.
-  with pytest.raises(DataError, match='none of .* examples is so'):
+  with pytest.raises(DataError, match='none of .* examples matches'):
     sources.open_source(f'{CEFA}:train[species=resin_mask]', prepared)
 
 
