@@ -391,7 +391,7 @@ def _window_lines(modality: str, window: Mapping[str, Mapping[str, float]]) -> l
     ]
   if window.get('bona_fide', {}).get('relief_mm', 0) > units.FACE_RELIEF:
     lines.append(
-      f'\nNOTE: the relief of faces is about 20 mm, at most {units.FACE_RELIEF} mm. State another '
+      f'\nNOTE: faces have a relief of about 20 mm, at most {units.FACE_RELIEF} mm. State another '
       'unit (`depth_unit`), or crop faces from whole frames (`crop`).'
     )
   return lines

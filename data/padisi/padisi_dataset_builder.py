@@ -67,7 +67,7 @@ class Builder(SourceBuilder):
       self.RULES = image_checks.Rules(bits=bits, units=None, sizes='equal')
 
   def reader(self) -> reading.Reader:
-    """Pictures are channels of the array in an npz file."""
+    """Images are channels of the array in an npz file."""
     return samples.SampleReader(
       str(self.source), self.RULES, self.options['rounding'], int(self.options['depth_bits'])
     )

@@ -103,7 +103,7 @@ def test_the_same_findings(tmp_path):
   for number, path in enumerate(bad):
     path.write_bytes((b'', '<html>Straße\n</html>'.encode(), path.read_bytes()[:400])[number % 3])
   here, beam = both('padisi/face', source, tmp_path)
-  assert '3 wrong' in str(here)
+  assert '3 errors' in str(here)
   assert str(beam).replace('/beam/', '/here/') == str(here)
   reports = [tmp_path / name / 'padisi-face.bad_files.csv' for name in ('here', 'beam')]
   assert reports[0].read_bytes() == reports[1].read_bytes()
@@ -147,7 +147,7 @@ def test_a_defect_in_a_worker_leaves_nothing(trees, tmp_path, monkeypatch):
   def defect(*_):
     raise RuntimeError('a defect')
 
-  monkeypatch.setattr('flexfas_jax.data.padisi.samples.SampleReader.pictures', defect)
+  monkeypatch.setattr('flexfas_jax.data.padisi.samples.SampleReader.read_images', defect)
   with pytest.raises(RuntimeError, match='a defect'):
     sources.prepare('padisi/face', tmp_path, source=str(trees / 'padisi'), workers=1, beam=DIRECT)
   assert left(tmp_path) == ['metadata.json']

@@ -185,7 +185,7 @@ def test_lists_that_contradict_each_other(challenge, tmp_path):
 
 def test_the_folds_of_mm_fas(prepared):
   said = card(next((prepared / 'casia_surf' / 'challenge').iterdir()))
-  assert any('people are in train and val' in note for note in said['notes'])
+  assert any('subjects are in train and val' in note for note in said['notes'])
   for fold, out in enumerate(casia_surf.TRAINED, 1):
     parts = {
       part: read('challenge', prepared, f'train[mm_fas_fold{fold}={part}]')

@@ -402,7 +402,7 @@ def test_all_that_is_wrong_is_told_at_once_or_left_out(source, tmp_path, capsys)
   arguments = ['--dataset=padisi/face', f'--source={source}', f'--data_dir={out}', '--workers=1']
   assert prepare.main(arguments) == 3
   text = capsys.readouterr().err
-  for words in ('3 wrong', 'whole npz', 'the first nan', "code 'x'", '--on_bad=skip'):
+  for words in ('3 errors', 'whole npz', 'the first nan', "code 'x'", '--on_bad=skip'):
     assert words in text
   left = [path.name for path in out.rglob('*') if path.is_file()]
   assert sorted(left) == ['metadata.json', 'padisi-face.bad_files.csv']

@@ -194,7 +194,7 @@ def test_some_frames(tree, tmp_path):
     ('preprocessed', {'frames': '0'}, 'frames=0'),
     ('preprocessed', {'every': '-1'}, 'every=-1'),
     ('preprocessed', {'frame': '1'}, "no option 'frame'"),
-    ('flexmodal', {'frames': '2'}, 'frames: of wmca/preprocessed alone'),
+    ('flexmodal', {'frames': '2'}, 'frames: only for wmca/preprocessed'),
   ],
 )
 def test_wrong_options(config, options, words, tmp_path):
@@ -392,7 +392,7 @@ def test_all_that_is_wrong_is_told_at_once_or_left_out(tmp_path):
   with pytest.raises(DataError) as caught:
     build(source, tmp_path / 'out')
   text = str(caught.value)
-  assert '4 wrong' in text
+  assert '4 errors' in text
   for name in (VIDEO.name, wmca.VIDEOS[1].name, '001_01_000_2_50', last.name):
     assert name in text
   left = [path for path in (tmp_path / 'out').rglob('*') if path.is_file()]
@@ -489,8 +489,8 @@ def _protocol(*rows):
     ('path,label\na,0\n', 'row', 1, "no column group; its first row is 'path,label'"),
     ('face-station/x,0,1,train\n', 'row', 1, 'no column path, group, label'),
     (_protocol('d/001_01_000_0_00,0,1,weekend'), 'row', 2, "the group 'weekend' is none of train"),
-    (_protocol('d/001_01_000_0_00,1,1,train'), 'label', 2, 'label says attack, and the name bona'),
-    (_protocol('d/001_01_000_3_01,0,1,train'), 'label', 2, 'label says bona_fide, and the name at'),
+    (_protocol('d/001_01_000_0_00,1,1,train'), 'label', 2, 'label is attack, and the name means bona'),
+    (_protocol('d/001_01_000_3_01,0,1,train'), 'label', 2, 'label is bona_fide, and the name means at'),
     (_protocol('d/001_01_000_0_00,live,1,train'), 'label', 2, "the label 'live' is no number"),
     (_protocol('d/001_01_000_2_50,1,1,train'), 'label', 2, 'no type 2 with instrument 50'),
     (_protocol('d/video,1,1,train'), 'label', 2, "'video' is not a WMCA video"),
