@@ -132,7 +132,7 @@ def test_a_missing_shard(copy):
 @pytest.mark.parametrize('file', ['dataset_info.json', 'features.json'])
 def test_a_half_built_set(copy, file):
   (copy / file).unlink()
-  with pytest.raises(DataError, match=f'half built .{file} is missing'):
+  with pytest.raises(DataError, match=f'incomplete .{file} is missing'):
     sources.open_source(NAME, data_dir(copy))
 
 
