@@ -2,9 +2,9 @@
 
   python -m flexfas_jax.main --config=configs/vit_fusion.py --workdir=runs/vit_fusion
 
-Expected, on rendered faces: ACER within the data sets (intra) 1.2 % with all three modalities,
-35 % with RGB alone (0.6 to 1.2 and 29 to 35, depending on a machine's rounding). Time: 3.5 minutes
-on two CPU cores, one of which is spent on rendering.
+Expected, on rendered faces: ACER within the data sets (intra) 1.0 % with all three modalities,
+27.6 % with RGB alone; another machine's rounding moves them by several points. Time: 2 min 19 s on
+two CPU cores, 50 s of it for rendering.
 
   python -m flexfas_jax.main --config=configs/vit_fusion.py:flexmodal --workdir=...
 
