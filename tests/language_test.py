@@ -81,6 +81,9 @@ EXCEPTIONS = (
   ('^flexfas_jax/protocols', "'picture_indoor'", 'a species of CASIA-CeFA, part of stored data'),
   ('^flexfas_jax/protocols', "'picture_outdoor'", 'a species of CASIA-CeFA, part of stored data'),
   ('^data/manifest/README', '`picture`', 'a value of --option video'),
+  ('^CHANGELOG|^docs/reference/files', '`people.json`', 'the former name of subjects.json'),
+  ('^CHANGELOG', '`people_of_attacks`', 'the former name of subjects_of_attacks'),
+  ('^CHANGELOG|^docs/how-to/evaluate', '`--conventions`', 'the former --reference_metrics'),
   ('^data/manifest/', 'video=picture', 'a value of --option video'),
   ('^data/manifest/', "'picture'", 'a value of --option video'),
 )
