@@ -105,25 +105,29 @@ def group_missing(
   Returns:
     Findings in the order of the first of each group, with its list, row and id.
   """
-  files = [finding.text.partition(' ')[::2] for finding in missing]
-  counts = collections.Counter(modality for modality, _ in files)
+  # Lists of a wrong root name hundreds of thousands of files: only those to be listed are kept.
+  counts = collections.Counter(finding.text.partition(' ')[0] for finding in missing)
   nearly_all = {
     m for m, n in counts.items() if n > MAX_LISTED and n >= _NEARLY_ALL * totals.get(m, n + 1)
   }
   folder_exists: dict[str, bool] = {}
-  groups = collections.defaultdict(list)
-  for finding, (modality, path) in zip(missing, files, strict=True):
+  sizes, listed = collections.Counter(), collections.defaultdict(list)
+  for finding in missing:
+    modality, _, path = finding.text.partition(' ')
     folder = '' if modality in nearly_all else _missing_folder(root, path, folder_exists)
-    groups[modality, folder].append((finding, path))
+    sizes[modality, folder] += 1
+    if sizes[modality, folder] <= MAX_LISTED:
+      listed[modality, folder].append(finding)
   findings = []
-  for (modality, folder), group in groups.items():
-    first, path = group[0]
-    if len(group) <= MAX_LISTED:
-      findings += [finding for finding, _ in group]
+  for (modality, folder), group in listed.items():
+    size, first = sizes[modality, folder], group[0]
+    if size <= MAX_LISTED:
+      findings += group
       continue
+    path = first.text.partition(' ')[2]
     total = f' of {totals[modality]:,}' if modality in nearly_all else ''
     where = os.path.join(root, folder) if folder else root
-    text = f'{modality}: {len(group):,}{total} files are not below {where}, e.g. {path}'
+    text = f'{modality}: {size:,}{total} files are not below {where}, e.g. {path}'
     findings.append(first._replace(text=f'{text}{_describe_alternative(root, path)}'))
   return findings
 
