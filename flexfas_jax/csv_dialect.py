@@ -1,6 +1,6 @@
 """CSV as spreadsheets and scripts write it: one reader for score files, lists, manifests, tables.
 
-What is read: cells separated by commas, semicolons or tabs, also as a first line `sep=;` says; a
+What is read: cells separated by commas, semicolons or tabs, also by a first line `sep=;`; a
 byte order mark, CRLF, empty lines and rows of empty cells; a delimiter behind the last cell; names
 of columns in capitals or with blanks around them; a first column without a name (row numbers that
 pandas writes). Numbers may have a decimal comma where commas do not separate cells, and a percent
@@ -49,7 +49,7 @@ class Layout(NamedTuple):
 
 
 class CellError(ValueError):
-  """A cell that is no number: `at` is its place in the column, the text says why."""
+  """A cell that is no number: `at` is its place in the column, the text is the reason."""
 
   def __init__(self, at: int, why: str):
     super().__init__(why)
@@ -145,7 +145,7 @@ def declared_delimiter(path, first: str, line: int = 1) -> str:
 
 
 def check_names(path, line: int, names: Sequence[str], known: Collection[str] = ()) -> None:
-  """Raises DataError where two columns have one name, or one has what nobody sees in a name.
+  """Raises DataError where two columns have one name, or one has invisible characters in its name.
 
   Or letters of another script: `subject` with a Cyrillic e would leave the column `subject` of
   `known` unread.

@@ -178,8 +178,8 @@ def _ensemble(args: argparse.Namespace) -> None:
     devs, dev_known = _read(args, args.dev, args.dev_labels_from)
     if known and not dev_known:
       raise ConfigError(
-        f'--dev: which network, seed and fold {devs[0].path} is of is not known; say how names '
-        "are made, with * for what differs: --name='{network}_seed{seed}_fold{fold}*'"
+        f'--dev: the network, seed and fold of {devs[0].path} are not known; give the pattern of '
+        "the names, with * for what differs: --name='{network}_seed{seed}_fold{fold}*'"
       )
     devs = validation.match_dev(own, validation.align(devs, subsets), known and dev_known)
     sides = devs[0].scores, own[0].scores
@@ -194,7 +194,7 @@ def _ensemble(args: argparse.Namespace) -> None:
   print(_headline(args, own, known))
   for subset, one in made.items():
     _show(chosen, subset, one, sufficiency.insufficient_class_metrics(own[0].scores))
-  print('\n' + _how_to_judge(args, own, made, names))
+  print('\n' + _describe_output(args, own, made, names))
   for line in notes:
     print(line, file=sys.stderr)
 
@@ -208,7 +208,7 @@ def _check_usage(args: argparse.Namespace, chosen: recipe.Recipe) -> None:
     (args.dev_labels_from, '--dev_labels_from'),
   ):
     if asked and not args.dev:
-      raise ConfigError(f'{flag} needs --dev: nothing is fitted on the scores that are judged')
+      raise ConfigError(f'{flag} needs --dev: nothing may be fitted on the evaluated scores')
   inputs = [*args.members, *args.dev]
   inputs += [score_files.header_path(path) for path in inputs]
   inputs += [path for path in (args.labels_from, args.dev_labels_from) if path]
@@ -305,7 +305,7 @@ def _write(args, chosen, own, devs, made, incomplete) -> dict[tuple[str, ...], s
   return names
 
 
-def _how_to_judge(args, own, made, names) -> str:
+def _describe_output(args, own, made, names) -> str:
   """Where the ensemble is, and the command that compares it with its best member."""
   command = ['python -m flexfas_jax.score', str(args.out)]
   served = [one for one in made.values() if one.served]
@@ -330,7 +330,7 @@ def _how_to_judge(args, own, made, names) -> str:
       command += [f'--high_is={args.high_is}'] * (args.high_is == 'attack')
       command += [f'--scale={args.scale}'] * bool(args.scale)
   more = '' if files or not served else '\nwith --intermediate=DIR, also against its best member'
-  return f'Written: {args.out}. To judge it:\n  {" ".join(command)}{more}'
+  return f'Written: {args.out}. To evaluate it:\n  {" ".join(command)}{more}'
 
 
 if __name__ == '__main__':

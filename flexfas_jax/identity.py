@@ -1,7 +1,7 @@
 """When two names are one subject, one video or one file, however they are spelled.
 
 Leak checks, bootstrap clusters and frames of a video compare names through this module. `Zoë` is
-composed on one machine and decomposed on another, and cells have blanks that nobody sees: such
+composed on one machine and decomposed on another, and cells have invisible blanks: such
 spellings are one name. `7` and `007`, or `anna` and `Anna`, may be two names: that is for a note.
 
 A video is (dataset, subject, video): many data sets call the videos of every subject 1, 2, 3.

@@ -58,7 +58,7 @@ def strip_advice(text: str) -> str:
 
 
 class LabelMapping(dict):
-  """{text of a cell: label, one of LABELS}; texts are interpreted as they are first asked for.
+  """{text of a cell: label, one of LABELS}; a text is interpreted on its first lookup.
 
   Args:
     mapping: {value: label} from `parse`; None is `DEFAULT`. Booleans are read as the numbers 0 and

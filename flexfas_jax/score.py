@@ -324,7 +324,7 @@ def _same_samples(dev, scores) -> bool:
 
 
 def _without_redundant(scores, dev, rule, oracle):
-  """(scores, dev, what to tell): rows that published lists have twice count once."""
+  """(scores, dev, notes): rows that published lists have twice count once."""
   kept, n = aggregation.drop_redundant(scores)
   if not n:
     return scores, dev, []
@@ -332,12 +332,12 @@ def _without_redundant(scores, dev, rule, oracle):
   found = results.compute(scores, rule, dev, oracle)
   few = sufficiency.insufficient_metrics(scores, found)
   for subset, values in found.items():
-    said = ', '.join(
+    rates = ', '.join(
       f'{name.upper()} {formatting.rate_or_reason(values[name], True, name in few[subset])}'
       for name in ('acer', 'apcer', 'bpcer')
     )
     notes_on_redundancy.append(
-      f'{formatting.display_name(subset)}, counting them as published: {said}'
+      f'{formatting.display_name(subset)}, counting them as published: {rates}'
     )
   return kept, aggregation.drop_redundant(dev)[0] if dev else None, notes_on_redundancy
 

@@ -521,8 +521,13 @@ DEV = ['--dev', *given(folder='dev/')]
     (nothing, ['absent_seed1_fold1.csv'], 3, 'cannot be read'),
     (nothing, ['--name={seed}_fold*'], 2, 'are both seed'),
     (nothing, ['--name={net}'], 2, 'it must have some of {network}'),
-    (nothing, ['--name={network}-{seed}', 'other-1.csv'], 2, 'stands neither in its header'),
-    (nothing, ['other-1.csv'], 2, 'stands neither in its header nor in its name'),
+    (
+      nothing,
+      ['--name={network}-{seed}', 'other-1.csv'],
+      2,
+      'neither its header nor its name states',
+    ),
+    (nothing, ['other-1.csv'], 2, 'neither its header nor its name states its network'),
     (nothing, ['b_seed1.csv'], 2, 'has no fold, but b_seed1_fold1.csv'),
     (nothing, ['--views=c'], 2, 'has no scores c'),
     (nothing, ['--weights=val'], 2, '--weights=val needs --dev'),
@@ -591,7 +596,7 @@ def test_unknown_names_are_matched_by_order(files, capsys):
   assert '1 files for 2 members' in capsys.readouterr().err
   assert run(*args, 'dev/qq.csv') == 0
   assert run(*given(), '--out=e.csv', '--dev', 'dev/pp.csv') == 2
-  assert 'is not known' in capsys.readouterr().err
+  assert 'are not known' in capsys.readouterr().err
 
 
 def test_files_without_ids(files, capsys):

@@ -662,7 +662,7 @@ def test_no_figure_of_few_subjects_in_comparisons_and_references(tmp_path, capsy
   )
   (tmp_path / 't.csv').write_text(text)
   page = tmp_path / 'o.html'
-  args = ['--conventions', '--bootstrap=50', f'--report={page}', f'--json={tmp_path}/o.json']
+  args = ['--reference_metrics', '--bootstrap=50', f'--report={page}', f'--json={tmp_path}/o.json']
   assert run(tmp_path / 't.csv', *args) == 0
   out, err = capsys.readouterr()
   assert 'are not compared: n too small' in out + err

@@ -30,11 +30,11 @@ def write(path: pathlib.Path, rows: int, split: str, first: int = 0) -> None:
     for row in range(first, first + rows):
       video, frame = divmod(row, FRAMES)
       subject, clip = divmod(video, VIDEOS)
-      folder = f'faces/person_{subject:06}/session_1/clip_{clip:02}'
+      folder = f'faces/client_{subject:06}/session_1/clip_{clip:02}'
       label = 'bona_fide' if clip % 3 == 0 else 'attack'
       paths = (f'{folder}/{m}/{frame:05}.png' for m in ('color', 'depth', 'ir'))
       name = f'{subject:06}/{clip:02}/{frame:05}'
-      cells = f'person_{subject:06}', f'clip_{clip:02}', f'{frame:05}', split, 'camera_1'
+      cells = f'client_{subject:06}', f'clip_{clip:02}', f'{frame:05}', split, 'camera_1'
       writer.writerow((*paths, name, label, *cells))
 
 

@@ -65,7 +65,7 @@ class Manifests(Lists):
     super().__init__(scratch)
     self._path, self._n, self._scratch = scratch / 'manifest.csv', 0, scratch
     self._root = scratch / 'images'
-    self._form = Form(*_pictures(data_dir, self._root), ',')
+    self._form = Form(*_write_images(data_dir, self._root), ',')
 
   def __call__(self, rng: random.Random) -> tuple[str, str]:
     self._path.write_bytes(_mutated(self._form, rng))
@@ -335,7 +335,7 @@ def _cefa(row: int) -> tuple[list[str], str]:
 
 def _own(row: int) -> tuple[list[str], str]:
   live, subject, frame = row % 2, row // 4, row % 7
-  below = f'Zo\xeb {subject}' if row % 8 == 3 else f'person {subject}, a'
+  below = f'Zo\xeb {subject}' if row % 8 == 3 else f'client {subject}, a'
   return [f'{below}/{m}/{row}_{frame}.png' for m in MODALITIES], ('attack', 'bona_fide')[live]
 
 
@@ -354,7 +354,7 @@ FORMS = (
 )  # fmt: skip
 
 
-def _pictures(data_dir: str, root: pathlib.Path) -> tuple[tuple[str, ...], list[list[str]]]:
+def _write_images(data_dir: str, root: pathlib.Path) -> tuple[tuple[str, ...], list[list[str]]]:
   """Writes the images of rendered sets; returns the names of columns and the rows about them."""
   names = (*MODALITIES, 'label', 'attack_type', 'attack_category', 'subject', 'video', 'frame',
            'split')  # fmt: skip

@@ -210,7 +210,7 @@ def _score(rng: random.Random) -> int:
   options = rng.choice(
     ([], ['--dev=dev.csv'], ['--dev=dev.csv', '--by_video'], ['--group_by=ethnicity'],
      ['--labels=1=bona_fide,0=attack'], ['--columns=test.csv'], ['--against=dev.csv'],
-     ['--high_is=attack'], ['--conventions'])
+     ['--high_is=attack'], ['--reference_metrics'])
   )  # fmt: skip
   try:
     return score.main(['test.csv', '--bootstrap=0', *options])

@@ -10,7 +10,7 @@
 #   --devices=N       CPU devices that each of them has
 #   --logs=DIR        what host I writes goes to DIR/hostI.log (default: to the terminal, by name)
 #   --signal=S:I:T    signal S goes to host I after T seconds; for I `all`, to every host
-#   --cut=I:T         host I's cable is pulled after T seconds: its process lives, and hears nobody
+#   --cut=I:T         host I's cable is pulled after T seconds: its process lives, but receives nothing
 # Ends with the exit code of the first host whose code is not 0.
 set -euo pipefail
 
@@ -80,8 +80,8 @@ for ((i = 0; i < hosts; i++)); do
   echo "10.77.0.$((i + 1)) host$i" >>"$scratch/hosts"
 done
 
-# Collectives on CPUs (gloo) tell the others the address that a host's own name stands for: every
-# host needs its own name, and /etc/hosts that knows it. exec all the way: $! is the process itself.
+# Collectives on CPUs (gloo) send the others the address that a host's own name resolves to: every
+# host needs its own name, and an /etc/hosts with it. exec all the way: $! is the process itself.
 # shellcheck disable=SC2016  # for the inner shell
 inner='hostname "$1"; mount --bind "$2" /etc/hosts; shift 2; exec "$@"'
 for ((i = 0; i < hosts; i++)); do

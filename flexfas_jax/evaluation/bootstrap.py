@@ -79,8 +79,8 @@ def make_clusters(
     dataset, subject, video: [N] str, '' = not known.
     draws: number of replicates.
     seed: equal seeds give equal intervals.
-    unit: 'subjects', 'videos' or 'samples'; None: people if they are known of all samples, else
-      videos, else samples.
+    unit: 'subjects', 'videos' or 'samples'; None: subjects if all samples have one, else videos
+      if all have one, else samples.
     ids: [N] str, of the samples: where they are drawn, in the order of their ids, so that the order
       of rows changes nothing; in the order of rows if None.
 

@@ -1,8 +1,8 @@
-"""Maps that make scores mean what they say, fitted on development scores and nowhere else.
+"""Score calibration: monotone maps that are fitted on development scores only.
 
-All are monotone: who ranks above whom does not change, and so neither do AUC, EER and TPR@FPR,
-except where two scores become one (isotonic: its steps; the others: what float64 cannot tell
-from 1). What changes is what a score says, and what a threshold of 0.5 does.
+A monotone map keeps the ranking, and so AUC, EER and TPR@FPR, except where two scores become equal
+(isotonic: on its steps; the others: where float64 rounds to 1). It changes the probability that a
+score states, and the decisions at a threshold of 0.5.
 
   piecewise   a line in two pieces: 0 stays 0, dev's threshold becomes 0.5, 1 stays 1 [MM]
   platt       expit(slope * logit(score) + offset), of the largest likelihood, the targets being

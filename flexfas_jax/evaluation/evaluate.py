@@ -276,19 +276,21 @@ def _estimates(found, shares, drawn, few) -> dict[str, Estimate]:
     if name.startswith(('tpr@', 'bpcer@')) and not math.isnan(value):
       counts[name] = Count(round(value * n), n)
       exact[name] = intervals.clopper_pearson(counts[name])
-  people = {name: bootstrap.interval(draws) for name, draws in (drawn or {}).items()}
+  resampled = {name: bootstrap.interval(draws) for name, draws in (drawn or {}).items()}
   for name, parts in means.items():
     # Where one of the two rates is the same in every draw (no error was seen), the draws of the
-    # mean know nothing of it: its interval is made of theirs.
-    if name in people and any(np.ptp(drawn[x].drawn) == 0 for x in parts):
-      people[name] = intervals.mean_interval([found[x] for x in parts], [people[x] for x in parts])
+    # mean do not vary with it: the interval is then computed from those of the two rates.
+    if name in resampled and any(np.ptp(drawn[x].drawn) == 0 for x in parts):
+      resampled[name] = intervals.mean_interval(
+        [found[x] for x in parts], [resampled[x] for x in parts]
+      )
   named = [n for n in found if n not in ('threshold', 'ORACLE') and not n.startswith('n_')]
   return {
     name: Estimate(
       found[name],
       counts.get(name),
       exact.get(name, intervals.UNDEFINED),
-      people.get(name, intervals.UNDEFINED),
+      resampled.get(name, intervals.UNDEFINED),
       drawn[name].n if drawn and name in drawn else 0,
       name in few,
     )

@@ -1,7 +1,7 @@
 """How many scores of how many subjects a threshold is fitted on, by class.
 
-A threshold that is fitted on a handful of scores, or on those of one class alone, says nothing
-about the next face: a subset without enough evidence gets none.
+A threshold that is fitted on a handful of scores, or on those of one class alone, does not
+generalize: a subset without enough evidence gets none.
 """
 
 import unicodedata

@@ -1,16 +1,16 @@
-"""Face verification on held-out people: which pairs are compared, and what their scores say.
+"""Face verification on held-out subjects: pairs of images, their scores and metrics.
 
-A pair is two pictures, of the `same` person or of an `other`; its score is the cosine of their
-embeddings, high means the same. Pairs are judged by the functions of `metrics.py`, `same` in the
-place of bona fide: FAR is the share of `other` pairs that are taken for the same person.
+A pair is two images, of the `same` subject or of an `other`; its score is the cosine similarity of
+their embeddings, high means the same. The functions of `metrics.py` evaluate pairs, with `same` in
+the place of bona fide: FAR is the share of `other` pairs that are accepted.
 
   eer, auc          as in `metrics.py`
   tpr@far=T         largest share of `same` pairs accepted while FAR is at most T
   accuracy          (share of `same` accepted + share of `other` rejected) / 2. A pair belongs to
-                    the fold (of ten) of its first person; its threshold is the one that is best on
+                    the fold (of ten) of its first subject; its threshold is the one that is best on
                     the pairs of the other nine. With as many of either kind this is LFW's accuracy
-                    (Huang et al., "Labeled Faces in the Wild", 2007), whose folds share nobody at
-                    all; here the second person of an `other` pair may be in another fold.
+                    (Huang et al., "Labeled Faces in the Wild", 2007), whose folds share no
+                    subject; here the second subject of an `other` pair may be in another fold.
 """
 
 import csv
@@ -31,85 +31,87 @@ FARS = {'1e-2': 1e-2, '1e-3': 1e-3}
 FOLDS = 10
 _COLUMNS = ('id', 'a', 'b', 'subject_a', 'subject_b', 'label', 'score')
 _LABELS = ('other', 'same')
-_FEW = 3000  # pictures of which all pairs are listed; of more, `other` pairs are drawn
+_FEW = 3000  # images of which all pairs are listed; of more, `other` pairs are drawn
 
 
 class Pairs(NamedTuple):
-  """P pairs of pictures, as places in a list of N."""
+  """P pairs of images, as indices into a list of N."""
 
   a: np.ndarray  # [P] int64
-  b: np.ndarray  # [P] int64, another place
+  b: np.ndarray  # [P] int64, another index
   same: np.ndarray  # [P] bool
 
 
 def sample_pairs(subject: Sequence[str], video: Sequence[str], limit: int, seed: int = 0) -> Pairs:
-  """Pairs of the same person and pairs of others, up to `limit` of each kind.
+  """Pairs of the same subject and pairs of others, up to `limit` of each kind.
 
-  Two pictures of one video are no pair: they are nearly one picture. All pairs of a kind are taken
+  Two images of one video are no pair: they are nearly identical. All pairs of a kind are taken
   where there are no more than `limit`. The same list and seed give the same pairs.
 
   Args:
-    subject: [N] str, who is on each picture.
+    subject: [N] str, of each image.
     video: [N] str, '' where it is not known: a video of its own.
     limit: of each kind.
     seed: of the drawing.
 
   Raises:
-    DataError: there is nobody with two pictures of different videos, or only one person.
+    DataError: no subject has images of two videos, or there is only one subject.
   """
-  people, who = np.unique(np.asarray(subject, np.str_), return_inverse=True)
-  _, film = np.unique(np.asarray(video, np.str_), return_inverse=True)
+  subjects, subject_index = np.unique(np.asarray(subject, np.str_), return_inverse=True)
+  _, video_index = np.unique(np.asarray(video, np.str_), return_inverse=True)
   unknown = np.asarray(video, np.str_) == ''
-  film = np.where(unknown, film.max(initial=0) + 1 + np.arange(len(film)), film)
-  if len(people) < 2:
-    raise DataError(f'pairs need two people at least, and there are {len(people)}')
+  video_index = np.where(
+    unknown, video_index.max(initial=0) + 1 + np.arange(len(video_index)), video_index
+  )
+  if len(subjects) < 2:
+    raise DataError(f'pairs need at least two subjects, and there are {len(subjects)}')
   rng = np.random.default_rng(seed)
-  same = _same(who, film)
+  same = _same(subject_index, video_index)
   if not len(same):
-    raise DataError('nobody has two pictures of different videos, so that no pair is of one person')
+    raise DataError('no subject has images of two videos: there is no pair of the same subject')
   if len(same) > limit:
     same = same[np.sort(rng.choice(len(same), limit, replace=False))]
-  both = np.concatenate([same, _other(who, limit, rng)])
+  both = np.concatenate([same, _other(subject_index, limit, rng)])
   return Pairs(both[:, 0], both[:, 1], np.arange(len(both)) < len(same))
 
 
-def _same(who: np.ndarray, film: np.ndarray) -> np.ndarray:
-  """All pairs of one person and different videos, [P, 2]."""
-  order = np.argsort(who, kind='stable')
+def _same(subject_index: np.ndarray, video_index: np.ndarray) -> np.ndarray:
+  """All pairs of one subject and different videos, [P, 2]."""
+  order = np.argsort(subject_index, kind='stable')
   found = []
-  for own in np.split(order, np.flatnonzero(np.diff(who[order])) + 1):
+  for own in np.split(order, np.flatnonzero(np.diff(subject_index[order])) + 1):
     i, j = np.triu_indices(len(own), 1)
     pairs = np.stack([own[i], own[j]], 1)
-    found.append(pairs[film[pairs[:, 0]] != film[pairs[:, 1]]])
+    found.append(pairs[video_index[pairs[:, 0]] != video_index[pairs[:, 1]]])
   return np.concatenate(found)
 
 
-def _other(who: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
-  """Pairs of different people, [P, 2]: all, or `limit` of them."""
-  n = len(who)
+def _other(subject_index: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
+  """Pairs of different subjects, [P, 2]: all, or `limit` of them."""
+  n = len(subject_index)
   if n <= _FEW:
     pairs = np.stack(np.triu_indices(n, 1), 1)
-    pairs = pairs[who[pairs[:, 0]] != who[pairs[:, 1]]]
+    pairs = pairs[subject_index[pairs[:, 0]] != subject_index[pairs[:, 1]]]
     if len(pairs) > limit:
       pairs = pairs[np.sort(rng.choice(len(pairs), limit, replace=False))]
     return pairs
-  counts = np.bincount(who).astype(np.int64)
+  counts = np.bincount(subject_index).astype(np.int64)
   wanted = min(limit, (n * n - int((counts**2).sum())) // 2)
   pairs = np.zeros((0, 2), np.int64)
   while len(pairs) < wanted:
     more = np.sort(rng.integers(0, n, (2 * wanted, 2)), 1)
-    pairs = np.concatenate([pairs, more[who[more[:, 0]] != who[more[:, 1]]]])
+    pairs = np.concatenate([pairs, more[subject_index[more[:, 0]] != subject_index[more[:, 1]]]])
     _, first = np.unique(pairs, axis=0, return_index=True)
     pairs = pairs[np.sort(first)]
   return pairs[:wanted]
 
 
 def cosines(embedding: np.ndarray, pairs: Pairs) -> np.ndarray:
-  """The score of every pair, [P] float64; NaN where a picture has no embedding.
+  """The score of every pair, [P] float64; NaN where an image has no embedding.
 
   Args:
-    embedding: [N, D] float, a row of NaN for a picture that shows nothing.
-    pairs: of the N.
+    embedding: [N, D] float, a row of NaN for an image that shows nothing.
+    pairs: indices into the N.
   """
   embedding = np.asarray(embedding, np.float64)
   length = np.linalg.norm(embedding, axis=1, keepdims=True)
@@ -122,7 +124,7 @@ def compute_metrics(pairs: Pairs, score: np.ndarray, subject: Sequence[str]) -> 
 
   Args:
     pairs: P of them.
-    score: [P] float, NaN where a picture failed: the pair is rejected whatever the threshold.
+    score: [P] float, NaN where an image failed: the pair is rejected whatever the threshold.
     subject: [N] str.
   """
   points = metrics.curve(pairs.same, score)
@@ -152,15 +154,15 @@ def _accuracy(pairs: Pairs, score: np.ndarray, subject: np.ndarray) -> float:
 
 
 def write(path, pairs: Pairs, score: np.ndarray, ids, subject, header: Mapping) -> None:
-  """The scores of a set's pairs as CSV, a row each, with a JSON beside it.
+  """Writes the scores of a set's pairs as CSV, a row each, with a JSON header beside it.
 
-  `python -m flexfas_jax.score FILE --labels=same=bona_fide,other=attack` judges it.
+  `python -m flexfas_jax.score FILE --labels=same=bona_fide,other=attack` evaluates the file.
 
   Args:
     path: NAME.csv.
     pairs, score: P of them.
     ids, subject: [N] str.
-    header: what belongs to all.
+    header: entries of the JSON header.
   """
   path, text = pathlib.Path(path), io.StringIO()
   rows = csv.writer(text, lineterminator='\n')
@@ -171,8 +173,8 @@ def write(path, pairs: Pairs, score: np.ndarray, ids, subject, header: Mapping) 
       [f'{ids[a]}|{ids[b]}', ids[a], ids[b], subject[a], subject[b], _LABELS[same], shown]
     )
   write_text(path, text.getvalue())
-  said = {**header, 'polarity': 'high is the same person'}
-  write_text(path.with_suffix('.json'), json.dumps(said, indent=2) + '\n')
+  header = {**header, 'polarity': 'high is the same subject'}
+  write_text(path.with_suffix('.json'), json.dumps(header, indent=2) + '\n')
 
 
 def text(found: Mapping[str, Mapping[str, float]], title: str) -> str:

@@ -17,8 +17,8 @@ from flexfas_jax.evaluation.metrics import Count
 
 CONFIDENCE = 0.95
 # Fewer samples cannot show a rate of at most 10 %, even if no error is seen among them. Samples of
-# one subject are not independent: an interval over fewer subjects depends on each single one, and
-# says little, however many samples there are. A rate needs at least these numbers to be reported.
+# one subject are not independent: an interval over fewer subjects depends on each single one,
+# however many samples there are. A rate needs at least these numbers to be reported.
 MIN_SAMPLES = 29
 MIN_SUBJECTS = 10
 

@@ -31,8 +31,8 @@ Over all thresholds, read from one `Curve`:
   bpcer_at_apcer        smallest BPCER whose pooled APCER is not above the target: BPCER10, BPCER20
                         and BPCER100 at 10, 5 and 1 % [ISO]
 
-What the references count otherwise (the nearest FPR, score > threshold, ...) is in
-`conventions.py`.
+Definitions of the reference code that differ (nearest FPR, score > threshold, ...) are in
+`reference_metrics.py`.
 
 Failure to acquire (FTA): a sample whose score is NaN. It is not accepted, at any threshold: an
 attack that failed is rejected, a bona fide sample that failed is an error. Both stay in the
@@ -53,7 +53,7 @@ import numpy as np
 
 from flexfas_jax import identity
 
-UNKNOWN = 'unknown'  # the species, or category, of attacks of which none is told
+UNKNOWN = 'unknown'  # the species, or category, of attacks that have none
 
 
 class Count(NamedTuple):

@@ -33,7 +33,7 @@ def compute(
     rule: how the thresholds are found, as in `thresholds.RULES`; None: as `resolve_rule`.
     dev: the scores of the development set, under the same subsets; a `fixed` rule needs none.
     oracle: fit on the test scores if `dev` is them or missing. Every subset's results then have
-      the key `ORACLE`, and everything made of them says so.
+      the key `ORACLE`, and every table and report is marked.
     subsets: names of the subsets to evaluate; all if None.
 
   Returns:

@@ -1,9 +1,9 @@
-"""Score files: what a model said of every sample, under every subset of modalities, as text.
+"""Score files: text files with the scores of every sample under every subset of modalities.
 
 `NAME.csv` holds one row per sample: `id,dataset,subject,video,label,attack_type,attack_category`,
 `ethnicity` where it is known, then one column per subset (`rgb`, `rgb+depth`, ...). `NAME.json`
 beside it is the header: which weights, which list of samples, which config, and under `columns` the
-names of further columns of text, which people may be grouped by.
+names of further columns of text, which subjects may be grouped by.
 
 A score is the probability of bona fide: high means accept. Scores on another scale are kept on it,
 and the header states it as `scale` (see `scales`). A label is `bona_fide` or `attack` (1
@@ -14,7 +14,7 @@ never an outcome: it is read, and remembered as such.
 Any framework's CSV with `id,label,score` is a score file, header or not, in the dialects that
 `csv_dialect` reads. It may have any of the columns above; the scores are in `score`, or else in the
 columns that are subsets (SUBSET, or SUBSET@VIEW), and other columns are ignored. Labels of other
-names, and scores that are high for attacks, are read where the reader says so; nothing is guessed.
+names, and scores that are high for attacks, are read only by option; nothing is guessed.
 """
 
 import csv
@@ -47,8 +47,8 @@ _SUBSETS = {
   for n in range(1, len(schema.MODALITIES) + 1)
   for names in itertools.permutations(schema.MODALITIES, n)
 }
-# A damaged file is a header of ours if it has one of its keys, or ends before any key does.
-_OURS = re.compile('"(list_hash|polarity|code_version|weights_hash|bundle)"')
+# A damaged file counts as a header if it has one of a header's keys, or ends before any key does.
+_HEADER_KEY = re.compile('"(list_hash|polarity|code_version|weights_hash|bundle)"')
 _PAIR = re.compile('"[^"]*"\\s*:|^\\s*[^{\\s]')
 _NO_TEXT = {'', 'id', 'label', 'score'}
 _KNOWN = {'id', 'label', 'score', *METADATA, *_SUBSETS}  # read in capitals too
@@ -75,7 +75,7 @@ class Scores:
   ethnicity: np.ndarray | None = None
   # Further columns of text, by name: [N] str each.
   extra: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-  # What stands in the header: weights_hash, list_hash, config, polarity, code_version.
+  # The contents of the header: weights_hash, list_hash, config, polarity, code_version.
   header: dict = dataclasses.field(default_factory=dict)
   path: Path | None = None  # the file that these were read from
   ignored: tuple[str, ...] = ()  # columns of that file that are neither scores nor known
@@ -251,7 +251,7 @@ def scale_of(path: Path, header: Mapping, dialect: Dialect) -> tuple[str, bool]:
 
 
 def row_number(path: Path, sample: int) -> int:
-  """The row of a file that a sample stands in; reading again costs only those who made an error."""
+  """The row of a sample in a file. It reads the file again, which only errors need."""
   return csv_dialect.line_number(path, csv_dialect.sniff(path, _KNOWN), sample)
 
 
@@ -401,7 +401,7 @@ def write(path, scores: Scores) -> None:
 
 
 def _is_subset(name: str) -> bool:
-  """Whether a column's name says that it holds scores: SUBSET, SUBSET@VIEW or score."""
+  """Whether a column's name is that of scores: SUBSET, SUBSET@VIEW or score."""
   subset, at, view = name.partition('@')
   return subset in {'score', *_SUBSETS} and bool(view) == bool(at)
 
@@ -509,11 +509,11 @@ def read_header(path: Path) -> dict:
   try:
     header = json.loads(text)
   except (ValueError, RecursionError) as error:
-    if _OURS.search(text) or not _PAIR.search(text):
+    if _HEADER_KEY.search(text) or not _PAIR.search(text):
       raise DataError(
         f'{path}, the header of a score file, is damaged: {error}. Restore it, or remove it'
       ) from None
-    return {}  # somebody else's
+    return {}  # another program's file
   if not isinstance(header, dict) or 'list_hash' not in header:
     return {}
   columns = header.get('columns', [])

@@ -60,7 +60,10 @@ def test_drawing_stops_where_there_are_no_more(monkeypatch):
 
 @pytest.mark.parametrize(
   'subject,video,said',
-  [(['a', 'a'], ['1', '2'], 'two people at least'), (['a', 'a', 'b'], ['1', '1', '2'], 'nobody')],
+  [
+    (['a', 'a'], ['1', '2'], 'at least two subjects'),
+    (['a', 'a', 'b'], ['1', '1', '2'], 'no subject has'),
+  ],
 )
 def test_no_pairs(subject, video, said):
   with pytest.raises(DataError, match=said):
@@ -126,7 +129,7 @@ def test_what_is_written_is_judged_alike_by_the_score_command(tmp_path, capsys):
   assert (rows[1]['subject_a'], rows[1]['subject_b'], rows[1]['label']) == ('p0', 'p1', 'other')
   assert float(rows[0]['score']) == value[0] and rows[3]['score'] == ''
   header = json.loads((tmp_path / 'test_pairs.json').read_text())
-  assert header == {'step': 3, 'polarity': 'high is the same person'}
+  assert header == {'step': 3, 'polarity': 'high is the same subject'}
   out = tmp_path / 'judged.json'
   labels = '--labels=same=bona_fide,other=attack'
   assert score([str(file), labels, '--threshold=fixed=0', f'--json={out}']) == 0

@@ -143,7 +143,7 @@ def test_who_cannot_be_joined_is_an_error(config, tmp_path):
     {'JAX_NUM_PROCESSES': '2'},
   ],
 )
-def test_one_of_several_says_so(said):
+def test_one_of_several_processes_requires_distributed(said):
   with pytest.raises(
     ConfigError, match=f'{next(iter(said))} indicates .* start each with --distributed'
   ):

@@ -92,7 +92,7 @@ def test_killed_within_a_save(config, unbroken, tmp_path):
   assert_as_if_nothing_had_happened(config, workdir, unbroken)
 
 
-def test_told_to_stop_within_an_epoch(config, unbroken, tmp_path):
+def test_sigterm_within_an_epoch(config, unbroken, tmp_path):
   """SIGTERM: saved at the end of the step, exit code 143, well within 30 s."""
   workdir = tmp_path / 'told'
   (process,) = start(config, workdir, 1, 1, '--mode=train', '--config.checkpoint_every=100')
@@ -111,7 +111,7 @@ def test_told_to_stop_within_an_epoch(config, unbroken, tmp_path):
   assert_as_if_nothing_had_happened(config, workdir, unbroken)
 
 
-def test_told_to_stop_while_val_is_scored(config, unbroken, tmp_path, monkeypatch):
+def test_sigterm_while_val_is_scored(config, unbroken, tmp_path, monkeypatch):
   """The step is saved at once, and judged by whoever goes on."""
   score = AntiSpoofing.val_metrics
 
@@ -170,7 +170,7 @@ def test_a_damaged_newest_checkpoint(config, unbroken, tmp_path):
   assert_as_if_nothing_had_happened(config, workdir, unbroken)
 
 
-def test_another_config_is_refused_unless_one_says_so(config, unbroken, tmp_path, capsys):
+def test_another_config_requires_allow_config_change(config, unbroken, tmp_path, capsys):
   workdir = pathlib.Path(shutil.copytree(unbroken, tmp_path / 'run'))
   changed = in_process(config, steps=STEPS + 2, **{'schedule.peak': 0.01})
   with pytest.raises(

@@ -11,8 +11,8 @@ A set of scores has a key (network, seed, fold, view), '' where a coordinate is 
 called by the key that its parts have in common: (network, seed, fold) is the mean over views,
 (network, seed) over folds, (network,) over seeds, and () the ensemble.
 
-A sample that one part has no score of (NaN, a failure to acquire) has none in the mean: the system
-that is judged is all networks together, and one of them gave no answer.
+If one part has no score for a sample (NaN, a failure to acquire), the mean has none either: the
+evaluated system is all networks together, and one of them failed.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -30,7 +30,7 @@ SPACES = {
   'probability': 'scores are averaged as they are',
   'logit': 'their logits are, and the mean becomes a probability again',
 }
-# A float32 probability is 1 from here on: how much surer a network was, nobody knows. Without a
+# A float32 probability within this distance of 1 rounds to 1, so that its logit is lost. Without a
 # bound one such network would outvote all others in logits.
 EPSILON = 2.0**-24
 WEIGHING = (

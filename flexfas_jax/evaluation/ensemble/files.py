@@ -1,4 +1,4 @@
-"""The ensemble, and every mean on the way to it, as score files that say what they are made of."""
+"""Writes the ensemble and its intermediate means as score files that list their members."""
 
 import dataclasses
 import hashlib
@@ -54,7 +54,7 @@ def header(
   }
   hashes = sorted({(*m.at, str(m.scores.header.get('weights_hash') or '')) for m in members})
   weights_of = {h[-1] for h in hashes}
-  found = {'ensemble': {'members': [_told(m) for m in members], **recipe}}
+  found = {'ensemble': {'members': [_member_entry(m) for m in members], **recipe}}
   if weights is not None:
     found['ensemble']['weighing'] = averaging.WEIGHING
   if devs:
@@ -72,7 +72,7 @@ def header(
   return found
 
 
-def _told(member: Member) -> dict:
+def _member_entry(member: Member) -> dict:
   of = member.scores.header
   return {
     'file': str(member.path),

@@ -1,7 +1,7 @@
 """The members of an ensemble: which network, seed, fold and view each score file is of, and whether
 they belong together.
 
-A member's coordinates stand in its header, `"member": {"network": ..., "seed": ..., "fold": ...,
+A member's coordinates are in its header, `"member": {"network": ..., "seed": ..., "fold": ...,
 "view": ...}`, or in its name. Views may also be columns of one file, called SUBSET@VIEW; the plain
 SUBSET beside them is a view too. What is averaged over what is in `ensembles`.
 """
@@ -113,11 +113,11 @@ def read(
   if known and not all(places):
     path = found[places.index(None)][0].path
     raise ConfigError(
-      f'{path}: which network, seed and fold it is of stands neither in its header nor in its '
-      'name, as it does for others; say how names are made: '
+      f'{path}: neither its header nor its name states its network, seed and fold, as those of '
+      'other members do; give the pattern of the names: '
       "--name='{network}_seed{seed}_fold{fold}'"
     )
-  stems = _told_apart([scores.path for scores, _ in found])
+  stems = _distinct_names([scores.path for scores, _ in found])
   members = []
   for (scores, digest), place, stem in zip(found, places, stems, strict=True):
     place = place or {'network': stem}
@@ -132,14 +132,18 @@ def _place(scores: Scores, name: re.Pattern | None) -> dict[str, str] | None:
   if name is not None:
     found = re.search(f'(?:^|/){name.pattern}$', tail)
     return found.groupdict('') if found else None
-  if (said := scores.header.get('member')) is not None:
-    good = isinstance(said, Mapping) and set(said) <= set(COORDINATES) and said
-    if not good or not all(isinstance(x, str | int) and '/' not in str(x) for x in said.values()):
+  if (coordinates := scores.header.get('member')) is not None:
+    names_are_valid = (
+      isinstance(coordinates, Mapping) and coordinates and set(coordinates) <= set(COORDINATES)
+    )
+    if not names_are_valid or not all(
+      isinstance(x, str | int) and '/' not in str(x) for x in coordinates.values()
+    ):
       raise DataError(
-        f'{score_files.header_path(scores.path)}: member is {said!r}; it must have some of '
+        f'{score_files.header_path(scores.path)}: member is {coordinates!r}; it must have some of '
         f'{", ".join(COORDINATES)}, each a short text or a number'
       )
-    return {c: str(x) for c, x in said.items()}
+    return {c: str(x) for c, x in coordinates.items()}
   candidates = [scores.path.stem]
   if scores.path.parent.name == 'scores':
     candidates.append(scores.path.absolute().parent.parent.name)  # RUN/scores/TEST.csv
@@ -150,8 +154,8 @@ def _place(scores: Scores, name: re.Pattern | None) -> dict[str, str] | None:
   return None
 
 
-def _told_apart(paths: Sequence[Path]) -> list[str]:
-  """Stems, or as much of the paths as tells them apart."""
+def _distinct_names(paths: Sequence[Path]) -> list[str]:
+  """Stems, or the shortest parts of the paths that are unique."""
   stems = [path.stem for path in paths]
   same = {stem for stem in stems if stems.count(stem) > 1}
   return [
@@ -193,8 +197,8 @@ def _each_once(members: Sequence[Member]) -> None:
     weights = member.scores.header.get('weights_hash')
     if (other := places.setdefault(member.at, member)) is not member:
       raise ConfigError(
-        f'{other.path} and {member.path} are both {describe(member.at)}; say how names are made '
-        '(--name), or give one of them'
+        f'{other.path} and {member.path} are both {describe(member.at)}; give the pattern of '
+        'the names (--name), or only one of them'
       )
     if (other := digests.setdefault(_content(member), member)) is not member:
       raise DataError(
@@ -203,7 +207,7 @@ def _each_once(members: Sequence[Member]) -> None:
     if weights and (other := hashes.setdefault((weights, member.at[3]), member)) is not member:
       raise StateError(
         f'{other.path} and {member.path} are of the same weights ({weights}): one network counts '
-        'once, and its views are told apart by view'
+        'once, and its score files must differ in their view'
       )
 
 

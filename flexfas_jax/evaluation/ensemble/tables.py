@@ -34,7 +34,7 @@ _FRACTIONS = ('brier', 'log_loss', 'calibration_error', 'auc')  # the others are
 
 def best_member(made: Averaged) -> Key:
   """The member, (network, seed, fold), of the least EER, of equals the one of the largest AUC: on
-  dev, or without one on the scores that are judged, which then is an ORACLE's choice."""
+  dev, or without one on the evaluated scores, which then is an ORACLE's choice."""
   means, label = made.means, made.label
   if made.dev_means is not None:
     means, label = made.dev_means, made.dev_label

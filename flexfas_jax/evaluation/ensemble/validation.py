@@ -119,9 +119,9 @@ def _check_samples(first: Member, member: Member) -> None:
       wrong &= (mine != '') & (others != '')
     if wrong.any():
       i = int(np.argmax(wrong))
-      said = [x[i] if field != 'label' else schema.LABELS[x[i]] for x in (others, mine)]
+      values = [x[i] if field != 'label' else schema.LABELS[x[i]] for x in (others, mine)]
       raise DataError(
-        f'{field} of id {a.ids[i]} is {said[0]} in {member.path} and {said[1]} in {first.path}'
+        f'{field} of id {a.ids[i]} is {values[0]} in {member.path} and {values[1]} in {first.path}'
       )
 
 
@@ -136,7 +136,7 @@ def _check_subsets(first: Member, member: Member) -> None:
     subset = name.partition('@')[0]
     for view, other in first.views(subset).items():
       if np.isnan(score).all() != np.isnan(other).all():
-        # A subset that nobody serves stays one; that some do not, would make it one unseen.
+        # All members may lack a subset; if only some do, the mean would lack it without notice.
         lacking = member if np.isnan(score).all() else first
         raise DataError(
           f'{lacking.path} has no score at all of {subset}, which others serve'
@@ -194,7 +194,7 @@ def _half_trained(members: Sequence[Member]) -> list[str]:
 
 
 def require_complete(members: Sequence[Member]) -> None:
-  """Raises StateError where `find_missing` has something to say."""
+  """Raises StateError if `find_missing` returns complaints."""
   if complaints := find_missing(members):
     more = [f'... and {len(complaints) - _SHOWN} more'] if len(complaints) > _SHOWN else []
     raise StateError(
@@ -220,8 +220,8 @@ def match_dev(members: Sequence[Member], devs: Sequence[Member], known: bool) ->
   test, dev = members[0].scores, devs[0].scores
   if score_files.list_hash(test.ids, test.label) == score_files.list_hash(dev.ids, dev.label):
     raise StateError(
-      f'{devs[0].path} and {members[0].path} are the same list of samples: nothing is fitted on '
-      'what it is then judged by'
+      f'{devs[0].path} and {members[0].path} are the same list of samples: nothing may be '
+      'fitted on the scores it is evaluated on'
     )
   if known:
     of, mine = {m.at: m for m in devs}, {m.at for m in members}
@@ -241,8 +241,8 @@ def match_dev(members: Sequence[Member], devs: Sequence[Member], known: bool) ->
     hashes = [m.scores.header.get('weights_hash') for m in (dev, member)]
     if all(hashes) and hashes[0] != hashes[1]:
       raise StateError(
-        f'{dev.path} was scored by weights {hashes[0]}, {member.path} by {hashes[1]}: what is '
-        'fitted on one says nothing of the other'
+        f'{dev.path} was scored by weights {hashes[0]}, {member.path} by {hashes[1]}: a '
+        'fit on one does not apply to the other'
       )
     if not scales.compatible(dev.scores.scale, member.scores.scale):
       raise DataError(f'{dev.path} and {member.path} are on different scales')
@@ -255,7 +255,7 @@ def match_dev(members: Sequence[Member], devs: Sequence[Member], known: bool) ->
 
 
 def notes(members: Sequence[Member]) -> list[str]:
-  """What a reader must be told of members that are averaged all the same."""
+  """Notes to report on members that are averaged nevertheless."""
   lines = []
   for member in members:
     for subset in member.subsets:
@@ -270,8 +270,8 @@ def notes(members: Sequence[Member]) -> list[str]:
         for a, other in views[:k]:
           if np.array_equal(score, other) and not np.isnan(score).any():
             lines.append(
-              f'{member.path}: the views {a} and {b} of {subset} are equal in every score; was the '
-              'picture changed at all?'
+              f'{member.path}: the views {a} and {b} of {subset} are equal in every score; does '
+              'the view change the image?'
             )
   for subset in members[0].subsets:
     missing = [np.isnan([*m.views(subset).values()]).any(0) for m in members]  # [members][N]

@@ -122,9 +122,9 @@ def chapter(result: EvaluationResult, number: int, find_images=None) -> Chapter:
 
 
 def best_informed(result: EvaluationResult) -> list[str]:
-  """Of every system, the served subset of the most sensors: the first, where several are.
+  """For every system, the first of its served subsets that have the most sensors.
 
-  Not the one whose figures are best: that would be chosen on what is judged.
+  Choosing the subset with the best metrics would select on the evaluated scores.
   """
   found = {}
   for subset in result.served:

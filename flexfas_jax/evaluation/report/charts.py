@@ -37,7 +37,7 @@ def species_dots(result: EvaluationResult, salt: str) -> svg.Drawing | None:
 
 
 def kind_prefix(result: EvaluationResult, subset: str | None = None) -> str:
-  """Of the metrics that tell attacks apart most finely; '' where nothing does."""
+  """Prefix of the metrics with the finest distinction of attacks; '' where there are none."""
   found = result.estimates[subset or result.served[0]] if result.served else ()
   for prefix in ('apcer_species/', 'apcer/'):
     if any(name.startswith(prefix) for name in found):

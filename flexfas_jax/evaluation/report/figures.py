@@ -53,7 +53,7 @@ def figures(result: EvaluationResult, salt: str) -> Figures:
 
 
 def _groups(result: EvaluationResult, salt: str) -> tuple[Drawing, ...]:
-  """A figure for each column that people are grouped by, and each rate."""
+  """A figure for each column that subjects are grouped by, and each rate."""
   found = {}  # rows by (column, rate)
   for key, gaps in result.gaps.items():
     subset, _, column = key.rpartition(', ')

@@ -75,7 +75,7 @@ def metric(name: str) -> str:
 
 
 def digits_of(result: EvaluationResult) -> int:
-  """Decimals of a percentage: no more than the samples of the smaller class can tell apart."""
+  """Decimals of a percentage: as many as the size of the smaller class resolves."""
   n = min((n for n in class_sizes(result) if n), default=1)
   return 1 if n < 1000 else 2 if n < 100_000 else 3
 
@@ -168,7 +168,7 @@ def counts_of_species(
 
 
 def is_small(result: EvaluationResult, subset: str, name: str) -> bool:
-  """Whether too few samples were judged for a figure to say anything."""
+  """Whether the samples are too few to state this metric."""
   return result.estimates[subset][name].insufficient_samples
 
 

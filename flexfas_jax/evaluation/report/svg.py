@@ -39,7 +39,7 @@ _VARIABLES = {
   **{colour: f'--series-{i}' for i, colour in enumerate(SERIES)},
   **{colour: f'--heat-{i}' for i, colour in enumerate(HEAT)},
 }
-# Told apart without colour as well.
+# Series differ without colour, too.
 _DASHES = ('-', (0, (6, 2)), (0, (6, 2, 1.5, 2)), (0, (1.5, 1.5)), (0, (9, 2, 1.5, 2, 1.5, 2)))
 _MARKERS = 'os^DvPXh'
 _NO_LINE = {'linestyle': 'none'}

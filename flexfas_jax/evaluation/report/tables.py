@@ -18,7 +18,7 @@ COLUMNS = {  # heading: metric, in percent
 }
 _HEADINGS = {metric: heading for heading, metric in COLUMNS.items()}
 _WITH_INTERVALS = ('acer', 'apcer', 'apcer_max', 'bpcer', 'eer', 'auc')
-ORACLE = 'ORACLE: the thresholds were fitted on the scores that they judge'
+ORACLE = 'ORACLE: the thresholds were fitted on the evaluated scores'
 
 
 def text(
@@ -31,7 +31,7 @@ def text(
 
   Args:
     found: as `results.compute` gives them.
-    title: what was judged, and how.
+    title: what was evaluated, and how.
     metrics: names of the columns, in place of the usual ones.
     insufficient: by subset, the metrics that are not stated, from `sufficiency`; None: by the
       numbers of samples alone.
@@ -84,7 +84,7 @@ def interval_tables(result: EvaluationResult) -> list:
 def reference_text(
   references: Mapping[str, Mapping[str, float]], insufficient: Mapping[str, Collection[str]]
 ) -> str:
-  """The figures as the references' code counts them (`conventions.py`), in percent.
+  """The metrics as the reference code defines them (`reference_metrics.py`), in percent.
 
   Args:
     references: by subset.
@@ -175,8 +175,8 @@ def _caption(one: EvaluationResult) -> str:
     f'{int((one.scores.label == 1).sum())} bona fide, {int((one.scores.label == 0).sum())} attacks'
   )
   fitted = f'threshold {one.rule}' + (f' on {one.dev.path}' if one.dev and one.dev.path else '')
-  said = f'{one.name}: {n}; {fitted}; percent. {_whose(one)}.'
-  return f'{said} {ORACLE}.' if one.oracle else said
+  caption = f'{one.name}: {n}; {fitted}; percent. {_whose(one)}.'
+  return f'{caption} {ORACLE}.' if one.oracle else caption
 
 
 def _whose(one: EvaluationResult) -> str:
@@ -318,7 +318,7 @@ def aligned(rows: list[list[str]]) -> str:
 
 
 def _rich_table(rows: list[list[str]], title: str):
-  # Not needed to judge, and rich takes its time to import.
+  # Only tables need rich, and its import is slow.
   from rich.box import SIMPLE_HEAD
   from rich.table import Table
   from rich.text import Text
