@@ -226,7 +226,10 @@ def _check_exchange(records: Sequence[Mapping]) -> dict:
 
 def _shortcuts(records: list[dict], extra: Mapping[str, Mapping[str, str]]) -> list[dict]:
   """Facts that predict the label, by split."""
-  column = lambda key: [one[key] for one in records]  # noqa: E731
+
+  def column(key: str) -> list:
+    return [one[key] for one in records]
+
   facts = shortcuts.facts_of(
     {m: list(map(bool, column(f'{m}_sha256'))) for m in schema.MODALITIES},
     {
@@ -279,18 +282,21 @@ def _count_images(records: list[dict], modality: str) -> dict:
   forms = [one[f'{modality}_form'] for one in records if one[f'{modality}_form']]
   if not forms:
     return {'present': 0, 'absent': len(records)}
-  count = lambda values: dict(sorted(collections.Counter(map(str, values)).items()))  # noqa: E731
   sides = {side: _spread([f[k] for f in forms]) for side, k in (('width', 1), ('height', 2))}
   return {
     'present': len(forms),
     'absent': len(records) - len(forms),
-    'format': count(f[0] for f in forms),
-    'channels': count(f[3] for f in forms),
-    'bits': count(f[4] for f in forms),
+    'format': _count_values(f[0] for f in forms),
+    'channels': _count_values(f[3] for f in forms),
+    'bits': _count_values(f[4] for f in forms),
     'bytes': sum(one[f'{modality}_bytes'] for one in records),
     **sides,
     **(_millimetres(records, modality) if schema.is_distance(modality) else {}),
   }
+
+
+def _count_values(values: Iterable) -> dict[str, int]:
+  return dict(sorted(collections.Counter(map(str, values)).items()))
 
 
 def _millimetres(records: Sequence[Mapping], modality: str) -> dict:

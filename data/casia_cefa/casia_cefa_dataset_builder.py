@@ -76,11 +76,7 @@ class Builder(SourceBuilder):
       return self._release()
     published = self.builder_config.name == 'flexmodal_published'
     plan = flexmodal_lists.plan(self, 'casia_cefa', flexmodal_lists.SURF_CEFA, published)
-    device = lambda row: path_layouts.device_of(path_layouts.parse(row.files['rgb']))  # noqa: E731
-    plan.splits = {
-      split: [row._replace(extra={**row.extra, 'device': device(row)}) for row in rows]
-      for split, rows in plan.splits.items()
-    }
+    plan.splits = {split: list(map(_with_device, rows)) for split, rows in plan.splits.items()}
     return plan
 
   def _release(self) -> Plan:
@@ -181,3 +177,9 @@ class _Columns:
       self._plan.notes.append(
         f'{file.name}: {anonymous} rows without a video in their names are skipped'
       )
+
+
+def _with_device(row: Row) -> Row:
+  """The row with the device that its path names as a column of the manifest."""
+  device = path_layouts.device_of(path_layouts.parse(row.files['rgb']))
+  return row._replace(extra={**row.extra, 'device': device})
