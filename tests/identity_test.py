@@ -149,7 +149,7 @@ def test_videos_by_name_alone_are_noted(tmp_path, capsys):
   path = tmp_path / 't.csv'
   path.write_text('id,video,label,score\na,v,1,.5\nb,v,1,.6\nc,w,0,.1\n')
   assert run(path, '--by_video') == 0
-  assert 'subjects of 3 samples are unknown, so that their 2 videos' in capsys.readouterr().err
+  assert 'subjects of 3 samples are unknown, so their 2 videos' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('name', ['same', 'nfd', 'space', 'nbsp'])

@@ -123,7 +123,7 @@ def test_bad_data_ends_with_3_and_shows_no_traceback(tmp_path):
   found = run('main', *arguments, f'--config.data_dir={tmp_path}')
   assert found.returncode == 3
   assert found.stderr.startswith('error: ')
-  assert 'half built' in found.stderr
+  assert 'is incomplete' in found.stderr
   assert 'Traceback' not in found.stderr
   assert 'Traceback' in run('main', *arguments, f'--config.data_dir={tmp_path}', '--debug').stderr
 

@@ -320,7 +320,9 @@ def test_prediction_with_a_subset_without_evidence_is_refused(
   predictor = Predictor.load(target, format='weights')
   assert predictor(rgb=files['rgb']).threshold == card['thresholds']['rgb']['value']
   for given in (files, {'ir': files['ir']}):
-    with pytest.raises(StateError, match='has no threshold for (rgb.)?ir .it has: rgb.*val has'):
+    with pytest.raises(
+      StateError, match='has no threshold for (rgb.)?ir .it has: rgb.*validation scores'
+    ):
       predictor(**given)
   args = [str(target), '--format=weights', f'--data={config.val}', f'--data_dir={prepared}']
   assert predict.main([*args, f'--out={tmp_path}/o.csv']) == 4

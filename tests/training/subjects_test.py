@@ -128,7 +128,7 @@ def test_a_run_leaves_pairs_figures_and_people(donor, prepared):
   results = json.loads((donor / 'results.json').read_text())
   assert set(results) == {'val', 'intra'}
   # Two people with two videos of three pictures each.
-  assert [results['intra'][f'n_{n}'] for n in ('people', 'same', 'other')] == [2, 18, 36]
+  assert [results['intra'][f'n_{n}'] for n in ('subjects', 'same', 'other')] == [2, 18, 36]
   assert {'eer', 'auc', 'accuracy', 'tpr@far=1e-2', 'tpr@far=1e-3'} <= set(results['val'])
   rows = list(csv.DictReader((donor / 'scores/intra_pairs.csv').read_text().splitlines()))
   assert len(rows) == 54

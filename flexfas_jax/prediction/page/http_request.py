@@ -77,7 +77,7 @@ class Stream:
     """Restarts the timeout for a further request."""
     self._end = time.monotonic() + self._timeout
 
-  def line(self) -> bytes:
+  def line(self, too_long: HTTPStatus = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE) -> bytes:
     """Reads a line, and returns it without its end.
 
     Raises:
@@ -87,7 +87,7 @@ class Stream:
     """
     while (end := self._received.find(b'\n')) < 0:
       if len(self._received) > _LARGEST_HEAD:
-        raise HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, 'a header is too long')
+        raise HttpError(too_long, 'a line of the request is too long')
       self._received += self._receive()
     line = bytes(self._received[:end])
     del self._received[: end + 1]
@@ -137,7 +137,8 @@ def read_head(stream: Stream) -> Head | None:
   """
   began = False
   try:
-    while not (line := stream.line()):  # some clients send an empty line after a body
+    # Some clients send an empty line after a body.
+    while not (line := stream.line(HTTPStatus.REQUEST_URI_TOO_LONG)):
       if began:
         raise _bad('the request has no request line')
       began = True
