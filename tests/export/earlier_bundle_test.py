@@ -1,6 +1,6 @@
 """Bundles, score files and parameter paths of the commit before the vocabulary changed.
 
-tests/golden/before_language/ was written by the commit tagged `before-language`: a run of 40
+tests/golden/before_language/ was written by commit 68288a1: a run of 40
 steps on `rendered_faces/surf_like_tiny`, evaluated and exported; and parameter paths of toy models.
 """
 
