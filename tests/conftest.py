@@ -60,9 +60,15 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_collection_modifyitems(config, items):
-  # The longest files first, so that no core waits for one of them at the end.
-  seconds = config.cache.get(SECONDS, {})
-  items.sort(key=lambda item: -seconds.get(item.nodeid.partition('::')[0], 0))
+  # The longest files first, so that no core waits for one of them at the end. Where no times are
+  # recorded, as in a fresh clone, a file that imports JAX is long and any other short.
+  seconds = config.cache.get(SECONDS, {}) if hasattr(config, 'cache') else {}
+
+  def expected(item):
+    guess = 60 if markers.of_file(item.path) else 1
+    return seconds.get(item.nodeid.partition('::')[0], guess)
+
+  items.sort(key=expected, reverse=True)
   for item in items:
     if not any(map(item.get_closest_marker, markers.KINDS)):
       for kind in sorted(markers.of_test(item)):
@@ -88,21 +94,23 @@ def pytest_runtest_logreport(report):
 def pytest_sessionfinish(session):
   option = session.config.option
   # A worker's reports reach the main process; a selection of tests is not the time of a file.
-  if not (hasattr(session.config, 'workerinput') or option.markexpr or option.keyword):
+  cached = hasattr(session.config, 'cache')  # not with -p no:cacheprovider
+  if cached and not (hasattr(session.config, 'workerinput') or option.markexpr or option.keyword):
     rounded = {file: round(seconds, 1) for file, seconds in _seconds.items()}
     cache = session.config.cache
     cache.set(SECONDS, cache.get(SECONDS, {}) | rounded)
 
 
 @pytest.fixture(scope='session')
-def prepared(pytestconfig):
+def prepared(pytestconfig, tmp_path_factory):
   """A data_dir with the rendered sets, a handful of subjects each; tests only read it.
 
   It is kept in pytest's cache, named by the digest of what makes it.
   """
   from flexfas_jax.input_pipeline import sources
 
-  root = pytestconfig.cache.mkdir('prepared')
+  cached = hasattr(pytestconfig, 'cache')  # not with -p no:cacheprovider
+  root = pytestconfig.cache.mkdir('prepared') if cached else tmp_path_factory.mktemp('prepared')
   data_dir = root / _digest_of_rendered_sets()
   with open(root / 'lock', 'w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)  # one worker builds, the others wait

@@ -63,6 +63,14 @@ def card(exported):
   return json.loads((exported / 'card.json').read_text())
 
 
+def test_no_file_of_a_bundle_has_a_path_of_the_machine_that_wrote_it(exported, prepared):
+  root = pathlib.Path(bundle.__file__).parents[2]
+  paths = (str(root), str(exported.parent), prepared, sys.prefix)
+  for file in filter(pathlib.Path.is_file, exported.rglob('*')):
+    content = file.read_bytes()
+    assert not [path for path in paths if path.encode() in content], file.name
+
+
 def test_every_file_is_named_with_its_hash(exported, card):
   named = {e['file']: e for e in card['models']} | card['files']
   there = {p.relative_to(exported).as_posix() for p in exported.rglob('*') if p.is_file()}

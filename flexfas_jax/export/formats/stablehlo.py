@@ -1,5 +1,7 @@
 """StableHLO: one program for CPU, CUDA and TPU and any batch size, weights included."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -25,7 +27,19 @@ def write(graph, trained, folder: Path) -> list[dict]:
   """
   del trained
   (B,) = jax.export.symbolic_shape('B')
-  exported = jax.export.export(jax.jit(graph.function), platforms=PLATFORMS)(*graph.shapes(B))
+  with _without_source_paths():
+    exported = jax.export.export(jax.jit(graph.function), platforms=PLATFORMS)(*graph.shapes(B))
   file = f'{graph.stem}.stablehlo'
   (folder / file).write_bytes(exported.serialize())
   return [graph.card_entry('stablehlo', file) | {'platforms': list(PLATFORMS)}]
+
+
+@contextlib.contextmanager
+def _without_source_paths() -> Iterator[None]:
+  """A program records where each operation stands in the sources; a bundle gives that to others."""
+  limit = jax.config.jax_traceback_in_locations_limit
+  jax.config.update('jax_traceback_in_locations_limit', 0)
+  try:
+    yield
+  finally:
+    jax.config.update('jax_traceback_in_locations_limit', limit)
