@@ -210,18 +210,22 @@ def _write_manifest(path, records, extra, columns) -> str:
 
 def _check_exchange(records: Sequence[Mapping]) -> dict:
   """An entry for the card if depth and infrared seem exchanged; see `signal.seem_exchanged`."""
-  both = [one for one in records if one['depth_sha256'] and one['ir_sha256']]
-  found = {'depth': [], 'ir': []}
-  for one in both[:: 1 + len(both) // _COMPARED_SAMPLES]:
-    path, place = one['place']
-    example = _read(path, [place])[0]
-    for modality, cliffs in found.items():
-      if one[f'{modality}_form'][1]:
-        cliffs.append(signal.cliffs(geometry.decode(example[modality], modality, 'card')))
-  if not signal.seem_exchanged(**found):
-    return {}
-  medians = {modality: float(np.median(cliffs)) for modality, cliffs in found.items()}
-  return {'seem_exchanged': {'cliffs': medians, 'samples': len(found['ir'])}}
+  distances, intensities = (
+    filter(kind, schema.MODALITIES) for kind in (schema.is_distance, schema.is_intensity)
+  )
+  for pair in itertools.product(distances, intensities):
+    both = [one for one in records if all(one[f'{m}_sha256'] for m in pair)]
+    found = {modality: [] for modality in pair}
+    for one in both[:: 1 + len(both) // _COMPARED_SAMPLES]:
+      path, place = one['place']
+      example = _read(path, [place])[0]
+      for modality, cliffs in found.items():
+        if one[f'{modality}_form'][1]:
+          cliffs.append(signal.cliffs(geometry.decode(example[modality], modality, 'card')))
+    if signal.seem_exchanged(*found.values()):
+      medians = {modality: float(np.median(cliffs)) for modality, cliffs in found.items()}
+      return {'seem_exchanged': {'cliffs': medians, 'samples': len(found[pair[1]])}}
+  return {}
 
 
 def _shortcuts(records: list[dict], extra: Mapping[str, Mapping[str, str]]) -> list[dict]:
@@ -375,10 +379,11 @@ def _markdown(card: Mapping) -> str:
   for modality, images in card['images'].items():
     lines += _window_lines(modality, images.get('face_window', {}))
   if seen := card.get('seem_exchanged'):
+    (distance, few), (intensity, many) = seen['cliffs'].items()
     lines.append(
-      f'\nNOTE: depth and infrared look exchanged: of {seen["samples"]} samples, infrared images '
-      f'have holes beside near values ({seen["cliffs"]["ir"]:.1%} of neighbours), and the depth '
-      f'images fewer ({seen["cliffs"]["depth"]:.1%}). Compare the columns on the contact sheet.'
+      f'\nNOTE: {distance} and {intensity} look exchanged: of {seen["samples"]} samples, '
+      f'{intensity} images have holes beside near values ({many:.1%} of neighbours), and '
+      f'{distance} images fewer ({few:.1%}). Compare the columns on the contact sheet.'
     )
   for key in ('options', 'rules', 'faces'):
     if card.get(key):

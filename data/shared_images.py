@@ -62,10 +62,10 @@ def find(
         found.append(finding('leak-image' if leak else 'same-bytes', here, text))
   leaking = {f.id for f in found}
   for here, there, correlation in _alike(parts):
-    files = [row_of(one).files.get('rgb') for one in (here, there)]
+    files = [row_of(one).files.get(near_duplicates.MODALITY) for one in (here, there)]
     if here['id'] not in leaking and (files[0] != files[1] or not files[0]):
-      text = f'rgb of {here["id"]} of {here["split"]}: looks like that of {there["id"]} of '
-      text += f'{there["split"]}, correlation {correlation:.2f}'
+      text = f'{near_duplicates.MODALITY} of {here["id"]} of {here["split"]}: looks like that of '
+      text += f'{there["id"]} of {there["split"]}, correlation {correlation:.2f}'
       found.append(finding('near-duplicate', here, text))
   for split, some in parts.items():
     for group in exact_duplicates.group_equal_rows(digests[split], evidence(split)):

@@ -85,13 +85,13 @@ def describe(encoded: bytes) -> str:
   """
   start = encoded[:HEAD].lstrip().lower()
   if start.startswith(_PAGES):
-    return 'an HTML page (a login or error page that was saved?), not a JPEG or PNG'
+    return 'an HTML page (a login or error page that was saved?), not an image'
   if start.startswith(b'version https://git-lfs'):
-    return 'a Git LFS pointer (git lfs pull fetches the file), not a JPEG or PNG'
+    return 'a Git LFS pointer (git lfs pull fetches the file), not an image'
   if identified := _identify(encoded):
     name, command = identified
-    return f'{name}, not a JPEG or PNG; convert it: {command}'
-  return f'something else, starting {encoded[:8]!r}, not a JPEG or PNG'
+    return f'{name}, which is not read; convert it: {command}'
+  return f'something else, starting {encoded[:8]!r}; JPEG, PNG, TIFF, WebP and NPY are read'
 
 
 def describe_name(path: str) -> str:

@@ -15,8 +15,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.images import files as image_files
 
+# The modality that is compared: the threshold was measured on colour images.
+MODALITY = next(filter(schema.is_color, schema.MODALITIES))
 SIDE = 32  # pixels along a side of a fingerprint
 MIN_CORRELATION = 0.94  # of the detail of two images, above which they are near duplicates
 _BLUR = 1.5  # standard deviation in pixels of a fingerprint; detail is what the blur removes
@@ -54,7 +57,8 @@ def fingerprint(encoded: bytes) -> bytes:
   if grey is None:
     return b''
   small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-  return small.tobytes() if _detail(small).std() >= _MIN_CONTRAST else b''
+  _, contrast = cv2.meanStdDev(_detail(small))
+  return small.tobytes() if contrast >= _MIN_CONTRAST else b''
 
 
 def find(first: np.ndarray, second: np.ndarray) -> list[NearDuplicate]:

@@ -67,7 +67,7 @@ def test_depth_and_infrared_that_look_exchanged_are_noted(tmp_path):
       (tmp_path / row[modality]).write_bytes(faces.encode(image))
     rows.append(row)
   exchanged = [row | {'depth': row['ir'], 'ir': row['depth']} for row in rows]
-  note, said = 'NOTE: depth and infrared look exchanged: of 24 samples', {}
+  note, said = 'NOTE: depth and ir look exchanged: of 24 samples', {}
   for name, some in (('right', rows), ('wrong', exchanged), ('few', exchanged[:19])):
     manifest.write_csv(tmp_path / f'{name}.csv', some)
     folder = sources.prepare(

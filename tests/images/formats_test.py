@@ -127,7 +127,7 @@ def test_rgb_of_16_bits_is_refused_everywhere(tmp_path):
 
 def test_what_is_not_recognised_is_shown():
   assert image_formats.describe(b'\1\2\3\4') == (
-    r"something else, starting b'\x01\x02\x03\x04', not a JPEG or PNG"
+    r"something else, starting b'\x01\x02\x03\x04'; JPEG, PNG, TIFF, WebP and NPY are read"
   )
   assert 'HTML page' in image_formats.describe(b'\n <!DOCTYPE html>')
   assert 'Git LFS' in image_formats.describe(b'version https://git-lfs.github.com/spec/v1\n')

@@ -33,7 +33,7 @@ class Inspection(NamedTuple):
   problems: list[tuple[str, str]]  # (rule, text), missing files included
   descriptions: dict[str, str]  # {modality: `encodings.describe`}
   digests: list[int]  # for each of `MODALITIES`, see `exact_duplicates`; 0 without signal
-  fingerprint: bytes  # of RGB, see `near_duplicates`; b'' if absent, damaged or without signal
+  fingerprint: bytes  # of colour, see `near_duplicates`; b'' if absent, damaged or without signal
 
 
 def scan(
@@ -165,12 +165,13 @@ def inspect_triplet(
     0 if modality in silent else exact_duplicates.digest_prefix(images.get(modality, b''))
     for modality in MODALITIES
   ]
-  rgb = b'' if 'rgb' in silent | damaged else images.get('rgb', b'')
+  colour = near_duplicates.MODALITY
+  compared = b'' if colour in silent | damaged else images.get(colour, b'')
   return Inspection(
     problems,
     {modality: encodings.describe(encoded) for modality, encoded in images.items()},
     digests,
-    near_duplicates.fingerprint(rgb) if rgb else b'',
+    near_duplicates.fingerprint(compared) if compared else b'',
   )
 
 
