@@ -197,7 +197,7 @@ def _check_image(modality: str, array: np.ndarray, rules: Rules) -> list[Problem
     return [('bit-depth', f'has {bits} bits, and {expected} are due{way_out}')]
   problems = []
   # Before the signal: one channel of a colour map may be saturated or constant.
-  if not is_color and not signal.is_constant(array):
+  if not is_color and array.ndim == 3 and not signal.is_constant(array):
     difference = _channel_difference(array)
     if difference > GREY:
       problems.append(('colour', f'has channels up to {difference} grey levels apart'))

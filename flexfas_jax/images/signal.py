@@ -166,7 +166,7 @@ def contrast_and_spread(image: np.ndarray, modality: str, most: int = CELLS) -> 
     samples = cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY)
   samples = _one_channel(samples).reshape(down, SAMPLES, across, SAMPLES)
   samples = samples.swapaxes(1, 2).reshape(-1, SAMPLES**2)  # [cells, samples]
-  samples = np.sort(samples.astype(np.uint16), axis=1)  # NumPy sorts 16 bits ten times as fast as 8
+  samples = np.sort(samples.astype(np.uint32), axis=1)  # which NumPy sorts three times as fast
   low, median, high = (samples[:, i * SAMPLES**2 // 4] for i in (1, 2, 3))
   return int(median.max()) - int(median.min()), int(np.sort(high - low)[len(samples) // 2])
 
