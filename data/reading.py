@@ -30,6 +30,7 @@ class Row(NamedTuple):
   row: int = 0  # line of the list, counted from 1; 0: no list
   sha256: Mapping[str, str] = {}  # {modality: expected digest of the file}, where known
   extra: Mapping[str, str] = {}  # further columns of the prepared set's manifest
+  split: str = ''  # of a manifest's row
 
 
 class Outcome(NamedTuple):
@@ -179,8 +180,8 @@ def describe(images: Mapping[str, bytes], with_fingerprint: bool = False) -> dic
       if form and form[4] == 16:
         image = geometry.decode(encoded, modality, 'card')
         facts[f'{modality}_mm'] = units.distance_and_relief(image)
-  if with_fingerprint and images.get('rgb'):
-    facts['fingerprint'] = near_duplicates.fingerprint(images['rgb'])
+  if with_fingerprint and images.get(near_duplicates.MODALITY):
+    facts['fingerprint'] = near_duplicates.fingerprint(images[near_duplicates.MODALITY])
   return facts
 
 

@@ -23,8 +23,8 @@ import json
 import pathlib
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from flexfas_jax import csv_dialect, schema
 from flexfas_jax.data import features, reading, shared_images, triplets
@@ -219,7 +219,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     outcomes = itertools.chain.from_iterable(self._pool.map(task, tasks, few=8))
     good, seen = 0, set()
     for row, read in zip(rows, outcomes, strict=True):
-      self._findings += make_findings(row, read.problems)
+      self._findings += self._findings_of(row, read.problems)
       id_ = row.facts['id']
       if read.described and id_ not in seen:
         good += 1
@@ -234,6 +234,17 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       # TFDS cannot write a split of nothing; the build fails when all splits have been read.
       self._nothing = True
       yield rows[0].facts['id'], {**rows[0].facts, 'rgb': b'nothing'}
+
+  def _findings_of(
+    self, row: Row, problems: Sequence[image_checks.Problem]
+  ) -> list['Finding | _MissingFiles']:
+    """The findings of a row; of missing files that will be grouped, in little memory."""
+    if not problems or self.on_bad == 'skip':
+      return make_findings(row, problems)
+    missing = {('missing-file', f'{m} {path}'): m for m, path in row.files.items()}
+    if not all(problem in missing for problem in problems):
+      return make_findings(row, problems)
+    return [_MissingFiles(row, _share_modalities(*map(missing.get, problems)))]
 
   def _finish(self):
     """Fails, or completes the set with its card and the list of omitted samples."""
@@ -273,15 +284,21 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     }
     self.write_card(records, recorded)
 
-  def _grouped(self, findings: list[Finding]) -> list[Finding]:
+  def _grouped(self, findings: 'list[Finding | _MissingFiles]') -> list[Finding]:
     """Findings with files that are missing in great numbers reported together."""
-    missing, others = [], []
-    for finding in findings:
+
+    def is_missing(finding: Finding) -> bool:
       # Other missing files are those of a folder or of an id.
       names_file = finding.text.partition(' ')[0] in self._files
-      (missing if finding.rule == 'missing-file' and names_file else others).append(finding)
-    if len(missing) <= relative_paths.MAX_LISTED:
-      return findings
+      return finding.rule == 'missing-file' and names_file
+
+    missing = _Selected(findings, is_missing)
+    if (
+      len(list(itertools.islice(missing, relative_paths.MAX_LISTED + 1)))
+      <= relative_paths.MAX_LISTED
+    ):
+      return list(_expand(findings))
+    others = [finding for finding in _expand(findings) if not is_missing(finding)]
     return others + relative_paths.group_missing(self.source, missing, self._files)
 
   def _note_converted(self) -> None:
@@ -410,6 +427,37 @@ def _unique(rows: list[Row]) -> list[Row]:
   return list({row.facts['id']: row for row in reversed(rows)}.values())[::-1]
 
 
+class _MissingFiles(NamedTuple):
+  """Findings of files of a row that are missing, before they are made."""
+
+  row: Row
+  modalities: tuple[str, ...]
+
+
+@functools.cache
+def _share_modalities(*modalities: str) -> tuple[str, ...]:
+  return modalities
+
+
+def _expand(findings: Iterable[Finding | _MissingFiles]) -> Iterator[Finding]:
+  for one in findings:
+    if isinstance(one, _MissingFiles):
+      problems = [('missing-file', f'{m} {one.row.files[m]}') for m in one.modalities]
+      yield from make_findings(one.row, problems)
+    else:
+      yield one
+
+
+class _Selected:
+  """Some findings, made each time they are iterated: there may be hundreds of thousands."""
+
+  def __init__(self, findings: list[Finding | _MissingFiles], selects: Callable[[Finding], bool]):
+    self._findings, self._selects = findings, selects
+
+  def __iter__(self) -> Iterator[Finding]:
+    return filter(self._selects, _expand(self._findings))
+
+
 def make_findings(row: Row, problems: Iterable[image_checks.Problem]) -> list[Finding]:
   """The problems of a row as findings with its list and line."""
   # Rules and paths from workers are copies: share them, there may be a problem for each file.
@@ -482,7 +530,7 @@ def _read_on_beam(reader: reading.Reader, rows: list[Row], findings: str):
 def _finding_lines(outcome: reading.Outcome) -> list[str]:
   found, extra = make_findings(outcome.row, outcome.problems), outcome.row.extra
   converted = any(f'source_{modality}_file' in extra for modality in schema.MODALITIES)
-  return [json.dumps([outcome.row.facts['id'], found, extra])] if found or converted else []
+  return [json.dumps([outcome.row.facts['id'], found, dict(extra)])] if found or converted else []
 
 
 def _keyed_examples(

@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from flexfas_jax import label_mapping, schema
 from flexfas_jax.data import features
 from flexfas_jax.data.manifest import cropping
+from flexfas_jax.data.packed_rows import pack_facts, pack_paths
 from flexfas_jax.data.reading import Row
 from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
@@ -85,17 +86,19 @@ class Builder(SourceBuilder):
         made.notes.append(f'{path.name}: {text}')
       made.recorded['lists'][path.name] = form.sha256
       made.lists.add(str(path))
-      listed = list(self._rows(path, form, made.findings))
-      without = [row for row, split in listed if not split]
-      if without and len(without) < len(listed):
-        text = lists.describe_without_split(len(without), len(listed))
-        made.findings.append(Finding('no-split', str(path), without[0].row, text))
+      n_before, without = len(rows), []  # lines without a split
+      for row in self._rows(path, form, made.findings):
+        if not row.split:
+          without.append(row.row)
+          row = row._replace(split=lists.DEFAULT_SPLIT)
+        rows.append(row)
+      if 0 < len(without) < len(rows) - n_before:
+        text = lists.describe_without_split(len(without), len(rows) - n_before)
+        made.findings.append(Finding('no-split', str(path), without[0], text))
         made.notes.append(f'{path.name}: {text}')
-      rows += [(row, split or lists.DEFAULT_SPLIT) for row, split in listed]
     rows = _with_own_ids(self._with_videos(rows, made), made.findings)
-    for row, split in rows:
-      made.splits.setdefault(split, []).append(row)
-    rows = [row for row, _ in rows]
+    for row in rows:
+      made.splits.setdefault(row.split, []).append(row)
     self._set_rules(rows, made.notes)
     if nameless := sum(not row.facts['subject'] for row in rows):
       made.notes.append(
@@ -164,8 +167,8 @@ class Builder(SourceBuilder):
 
   def _rows(
     self, path: pathlib.Path, form: list_format.ListFormat, findings: list[Finding]
-  ) -> Iterator[tuple[Row, str]]:
-    """Yields (row, split or '') of what is sound; findings get what is not."""
+  ) -> Iterator[Row]:
+    """Yields what is sound; findings get what is not."""
     wrong = set()
 
     def found(rule: str, line: int, text: str) -> None:
@@ -181,7 +184,7 @@ class Builder(SourceBuilder):
       problems, _ = consistency.check(listed)
       findings += [Finding(rule, str(path), listed.line, text) for rule, text in problems]
       if listed.line not in wrong:
-        yield self._row(listed), listed.split
+        yield self._row(listed)
 
   def _problems(self, row: lists.Row) -> Iterator[image_checks.Problem]:
     """Problems of the cells of a row that `lists.scan` does not report."""
@@ -236,36 +239,36 @@ class Builder(SourceBuilder):
     drop = {'', *_DIGESTS, *_READER_COLUMNS}
     extra = {name: text for name, text in row.extra.items() if name not in drop}
     # Many rows have nothing else, and share what they have.
-    paths = {f'source_{m}': path for m, path in row.paths.items()} if changed else row.paths
+    files = pack_paths(row.paths)
+    paths = {f'source_{m}': path for m, path in row.paths.items()} if changed else files
     extra = {**extra, **paths} if extra else paths
     digests = {modality: text.lower() for modality, text in lists.digests(row.extra).items()}
     if changed:
-      extra = extra | {f'source_{m}_sha256': digest for m, digest in digests.items()}
-    return Row(facts, row.paths, row.list, row.line, digests or _NO_DIGESTS, extra)
+      extra |= {f'source_{m}_sha256': digest for m, digest in digests.items()}
+    digests = digests or _NO_DIGESTS
+    return Row(pack_facts(facts), files, row.list, row.line, digests, extra, row.split)
 
-  def _with_videos(self, rows: Sequence[tuple[Row, str]], made: Plan) -> list[tuple[Row, str]]:
+  def _with_videos(self, rows: Sequence[Row], made: Plan) -> list[Row]:
     """Rows with the video that they do not name: their folder, or themselves."""
     if self.options['video'] == 'picture':
-      return [
-        (_with_video(row, row.facts['video'] or row.facts['id']), split) for row, split in rows
-      ]
+      return [_with_video(row, row.facts['video'] or row.facts['id']) for row in rows]
     folders = collections.defaultdict(list)
-    for row, split in rows:
+    for row in rows:
       if not row.facts['video']:
-        folders[_folder(row)].append((row, split))
+        folders[_folder(row)].append(row)
     # A folder that holds several is no video; as one it would hide a leak, or feign one.
     several = {}
     for folder, inside in folders.items():
-      splits = sorted({split for _, split in inside})
-      kinds = sorted({row.facts['attack_type'] or 'bona_fide' for row, _ in inside})
+      splits = sorted({row.split for row in inside})
+      kinds = sorted({row.facts['attack_type'] or 'bona_fide' for row in inside})
       if len(splits) > 1:
         several[folder] = 'leak-video', ', '.join(splits)
       elif len(kinds) > 1:
         several[folder] = 'label', ', '.join(kinds)
     named = []
-    for row, split in rows:
+    for row in rows:
       if row.facts['video']:
-        named.append((row, split))
+        named.append(row)
         continue
       folder = _folder(row)
       if folder in several:
@@ -273,7 +276,7 @@ class Builder(SourceBuilder):
         text = f'names no video, and its folder {folder} is not one, with rows of {holds}'
         made.findings.append(Finding(rule, row.list, row.row, f'{text}; {_WAY_OUT}'))
       else:
-        named.append((_with_video(row, folder), split))
+        named.append(_with_video(row, folder))
     if n := sum(len(inside) for folder, inside in folders.items() if folder not in several):
       made.notes.append(f'{n} rows name no video: the folder of their images is used')
     return named
@@ -284,7 +287,9 @@ class Builder(SourceBuilder):
     for modality in schema.MODALITIES:
       bits[modality] = self._stated_bits(modality)
       if not bits[modality]:
-        found = _bits(self.source, [r.files[modality] for r in rows if modality in r.files])
+        some = [row for row in rows if modality in row.files]
+        some = some[:: max(1, len(some) // _HEADERS)]
+        found = _bits(self.source, [row.files[modality] for row in some])
         bits[modality] = found.most_common(1)[0][0] if found else 0
         if len(found) > 1:
           counts = ', '.join(f'{n} with {b}' for b, n in found.most_common())
@@ -305,23 +310,20 @@ class Builder(SourceBuilder):
 
 
 def _with_video(row: Row, video: str) -> Row:
-  return row._replace(facts={**row.facts, 'video': video})
+  return row._replace(facts=pack_facts({**row.facts, 'video': video}))
 
 
-def _with_own_ids(
-  rows: Sequence[tuple[Row, str]], findings: list[Finding]
-) -> list[tuple[Row, str]]:
+def _with_own_ids(rows: Sequence[Row], findings: list[Finding]) -> list[Row]:
   """The rows without those whose id another split has for other images: scores use ids only."""
   first, own = {}, []
-  for row, split in rows:
-    before, of = first.setdefault(row.facts['id'], (row, split))
-    if split != of and row.files != before.files:
-      text = (
-        f'the id {row.facts["id"]} is also that of row {before.row}, in {of}, with other images'
-      )
+  for row in rows:
+    before = first.setdefault(row.facts['id'], row)
+    if row.split != before.split and row.files != before.files:
+      text = f'the id {row.facts["id"]} is also that of row {before.row}, in {before.split}, '
+      text += 'with other images'
       findings.append(Finding('duplicate', row.list, row.row, text))
     else:
-      own.append((row, split))
+      own.append(row)
   return own
 
 
@@ -347,9 +349,9 @@ def _folder(row: Row) -> str:
 
 
 def _bits(source: pathlib.Path, paths: Sequence[str]) -> collections.Counter:
-  """{8 or 16 bits: number of images}, from the headers of some of them."""
+  """{8 or 16 bits: number of images}, from their headers."""
   found = collections.Counter()
-  for path in paths[:: max(1, len(paths) // _HEADERS)]:
+  for path in paths:
     try:
       with image_files.open_regular(relative_paths.locate(source, path)) as file:
         header = file.read(_PNG_HEADER)

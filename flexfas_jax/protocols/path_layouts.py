@@ -100,7 +100,7 @@ def _parse(path: str) -> ParsedPath | str | None:
   return ParsedPath(*parsed[:4], frame, *parsed[5:])  # faster than _replace, in millions of rows
 
 
-@functools.lru_cache(65536)
+@functools.lru_cache(8192)  # folders; paths in unknown layouts, which are kept as long
 def _parse_cached(path: str) -> ParsedPath | str | None:
   for marks, pattern, make in _LAYOUTS:
     if any(mark in path for mark in marks) and (match := pattern.search(path)):

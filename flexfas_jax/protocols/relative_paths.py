@@ -9,7 +9,7 @@ import os
 import posixpath
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from flexfas_jax.protocols.findings import Finding
@@ -93,13 +93,13 @@ def _folders(root: Path) -> list[Path]:
 
 
 def group_missing(
-  root: str | os.PathLike, missing: Sequence[Finding], totals: Mapping[str, int]
+  root: str | os.PathLike, missing: Iterable[Finding], totals: Mapping[str, int]
 ) -> list[Finding]:
   """Replaces many missing files of one folder or modality by one finding.
 
   Args:
     root: the folder that paths are relative to.
-    missing: findings of the rule 'missing-file', whose texts are 'MODALITY PATH'.
+    missing: findings of the rule 'missing-file', whose texts are 'MODALITY PATH'; iterated twice.
     totals: the number of files of each modality in the lists.
 
   Returns:

@@ -9,6 +9,7 @@ import numpy as np
 from flexfas_jax import schema
 from flexfas_jax.protocols import exact_duplicates, lists, path_layouts
 from flexfas_jax.protocols.findings import Finding
+from flexfas_jax.protocols.lint import hashed_list
 from flexfas_jax.protocols.lint.hashed_list import COLUMNS, HashedList, SplitCodes, first_path
 from flexfas_jax.protocols.lint.report import KNOWN_LEAKS, SIMILAR, Note, Report, SubjectLeak
 
@@ -26,10 +27,7 @@ class CrossChecks:
   """
 
   def __init__(self, hashed_lists: list[HashedList], codes: SplitCodes):
-    columns = {
-      name: np.concatenate([np.empty(0, np.int64), *(h.column(name) for h in hashed_lists)])
-      for name in COLUMNS
-    }
+    columns = dict(zip(COLUMNS, hashed_list.join(hashed_lists).T, strict=True))
     self._hashed_lists = hashed_lists
     self._starts = np.cumsum([0] + [len(hashed) for hashed in hashed_lists])
     self._list = np.repeat(np.arange(len(hashed_lists)), np.diff(self._starts))
@@ -43,7 +41,7 @@ class CrossChecks:
     # One bit for each split; 0 if there are no splits.
     self._bit = np.where(self._split > 0, np.int64(1) << np.maximum(self._split - 1, 0), 0)
     self._label, self._subject = columns['label'], columns['subject']
-    self._video = _identify_by_folder(columns['video'], columns['folder'], self._subject)
+    self._video = _identify_by_folder(columns['video'].copy(), columns['folder'], self._subject)
     self._files = [columns[m] for m in schema.MODALITIES]
     # By row: functions that make its finding, (rule, text), or None.
     self._deferred = collections.defaultdict(list)
@@ -69,9 +67,10 @@ class CrossChecks:
     return f'the id {row.id} is also that of {self._where(before, row.list)}, with other files'
 
   def check_labels(self) -> None:
-    """Triplets and RGB images with two labels: all of their rows, as any may be wrong."""
+    """Triplets and colour images with two labels: all of their rows, as any may be wrong."""
     contradicted = {}  # {row: the first row with the other label}
-    for keys in (self._columns['sample'], self._files[0]):
+    colours = [self._columns[m] for m in schema.MODALITIES if schema.is_color(m)]
+    for keys in (self._columns['sample'], *colours):
       rows = np.flatnonzero((self._label >= 0) & (keys != 0))
       rows = rows[np.argsort(keys[rows], kind='stable')]
       start = _group_starts(keys[rows])
@@ -104,13 +103,15 @@ class CrossChecks:
     self._check_similar_subjects(report)
 
   def _check_files(self, report: Report, reported: np.ndarray) -> None:
-    rows = np.flatnonzero(self._bit)
     # The sample comes first: its files may be below another root.
     columns = [self._columns['sample'], *self._files]
-    keys = np.concatenate([column[rows] for column in columns])
-    column_bits = np.repeat(1 << np.arange(len(columns)), len(rows))
+    keys = _keys_of_several_splits(columns, self._split)
+    rows = [np.flatnonzero(np.isin(column, keys) & (self._bit != 0)) for column in columns]
     keys, at, column_bits, splits = _select_shared(
-      keys, np.tile(rows, len(columns)), column_bits, self._bit
+      np.concatenate([column[some] for column, some in zip(columns, rows, strict=True)]),
+      np.concatenate(rows),
+      np.repeat(1 << np.arange(len(columns)), [len(some) for some in rows]),
+      self._bit,
     )
     np.bitwise_or.at(reported, at, splits & ~self._bit[at])
 
@@ -360,9 +361,10 @@ class CrossChecks:
     rows = dict(self._read_again(itertools.chain.from_iterable(pair[:2] for pair in pairs)))
     leaking = {(f.list, f.row) for f in report.findings if f.rule.startswith('leak')}
     for here, there, correlation in pairs:
-      row, other = rows[here], rows[there]
-      if (row.list, row.line) not in leaking and row.paths['rgb'] != other.paths['rgb']:
-        text = f'{row.paths["rgb"]} of {self._split_of(here)}: looks like {other.paths["rgb"]} of '
+      row = rows[here]
+      path, other = (rows[place].paths[near_duplicates.MODALITY] for place in (here, there))
+      if (row.list, row.line) not in leaking and path != other:
+        text = f'{path} of {self._split_of(here)}: looks like {other} of '
         text += f'{self._split_of(there)} ({self._where(there)}), correlation {correlation:.2f}'
         report.add('near-duplicate', row, text)
 
@@ -470,6 +472,18 @@ def _find_repeats(keys: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, np.
     first_of[order] = order[np.flatnonzero(new)][np.cumsum(new) - 1]
   repeated = np.sort(order[~new])
   return repeated, first_of[repeated]
+
+
+def _keys_of_several_splits(columns: Sequence[np.ndarray], split: np.ndarray) -> np.ndarray:
+  """The keys of columns, each [rows], that are in several splits; few, where nothing leaks."""
+  of_splits = [
+    np.unique(np.concatenate([column[split == code] for column in columns]))
+    for code in np.unique(split)
+    if code
+  ]
+  keys = np.concatenate([np.empty(0, np.int64), *of_splits])
+  keys.sort()
+  return keys[1:][keys[1:] == keys[:-1]]
 
 
 def _select_shared(

@@ -125,8 +125,26 @@ class HashedList:
 
   def column(self, name: str) -> np.ndarray:
     """One of `COLUMNS`, [rows] int64."""
-    values = np.frombuffer(self._values, np.int64).reshape(-1, len(COLUMNS))
-    return values[:, COLUMNS.index(name)].copy()
+    return self.table()[:, COLUMNS.index(name)].copy()
+
+  def table(self) -> np.ndarray:
+    """All of `COLUMNS`, [rows, columns] int64; not a copy."""
+    return np.frombuffer(self._values, np.int64).reshape(-1, len(COLUMNS))
+
+
+def join(hashed_lists: Sequence[HashedList]) -> np.ndarray:
+  """The rows of all lists, [rows, columns] int64.
+
+  The lists keep no copy: a part of this array replaces their values.
+  """
+  table = np.empty((sum(map(len, hashed_lists)), len(COLUMNS)), np.int64)
+  start = 0
+  for hashed in hashed_lists:
+    part = table[start : start + len(hashed)]
+    part[:] = hashed.table()
+    hashed._values = part.ravel()  # a view
+    start += len(part)
+  return table
 
 
 def read(
