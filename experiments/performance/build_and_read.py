@@ -1,23 +1,23 @@
 """Speed of building and reading a data set, compared with decoding its images alone.
 
-  python -m experiments.performance.build_and_read [--triplets=6000] [--size=112]
+  python -m experiments.performance.build_and_read [--triplets=4000] [--size=112]
 
-Writes a tree in CASIA-SURF's challenge layout (RENDERED faces, JPEG), prepares it as a user would,
-and prints triplets per second: decoding all images alone, with as many processes and the same
-decoder; building; opening with its check; reading; reading and decoding.
+Writes trees in CASIA-SURF's challenge layout (RENDERED faces, JPEG), prepares them as a user would,
+and prints triplets per second of CPU time, of all processes together: decoding all images alone,
+with the same decoder; building; opening with its check; reading; reading and decoding. The
+building of a quarter of the triplets tells the start of the processes from the work.
 """
 
 import argparse
 import pathlib
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import geometry
-from flexfas_jax.images.worker_pool import Workers, count_cores
 from flexfas_jax.input_pipeline import sources
 
 DISTINCT = 60  # triplets; the tree repeats them under other names
@@ -56,47 +56,57 @@ def decode(example: dict) -> list:
   return [geometry.decode(example[m], m, example['id']) for m in ('rgb', 'depth', 'ir')]
 
 
-def timed(function) -> float:
-  start = time.perf_counter()
+def cpu_seconds(function) -> float:
+  """User and system time of a call, with the processes that it starts and waits for."""
+
+  def used() -> float:
+    times = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in times)
+
+  start = used()
   function()
-  return time.perf_counter() - start
+  return used() - start
+
+
+def build(source: pathlib.Path, data_dir: str) -> None:
+  command = [sys.executable, '-m', 'flexfas_jax.prepare', '--dataset=casia_surf/challenge']
+  command += [f'--source={source}', f'--data_dir={data_dir}']
+  subprocess.run(command, check=True, capture_output=True)
 
 
 def measure(root: pathlib.Path, data_dir: str, n: int) -> dict[str, float]:
-  """Measures everything once: triplets per second."""
-  # Worker processes cannot import from __main__.
-  from experiments.performance.build_and_read import decode_files as decode_alone
-
+  """Measures everything once: triplets per CPU second, and the seconds of the start."""
   files = sorted(map(str, (root / 'source').rglob('*.jpg')))
-  tasks = [files[i : i + 48] for i in range(0, len(files), 48)]
-  rates = {}
-  with Workers() as workers:
-    list(workers.map(len, [[1]] * 8))  # processes have started
-    seconds = timed(lambda: list(workers.map(decode_alone, tasks)))
-  rates[f'decoding alone (with its checks, {count_cores()} processes)'] = n / seconds
-
-  command = [sys.executable, '-m', 'flexfas_jax.prepare', '--dataset=casia_surf/challenge']
-  command += [f'--source={root}/source', f'--data_dir={data_dir}']
-  seconds = timed(lambda: subprocess.run(command, check=True, capture_output=True))
-  rates['building: the whole command of prepare'] = n / seconds
+  decoding = cpu_seconds(lambda: decode_files(files)) / n
+  building = cpu_seconds(lambda: build(root / 'source', data_dir))
+  of_quarter = cpu_seconds(lambda: build(root / 'quarter', f'{data_dir}_quarter'))
+  each = (building - of_quarter) / (n - n // 4)
+  rates = {
+    'decoding alone, with its checks': 1 / decoding,
+    'building: the whole command of prepare': n / building,
+    'building without its start': 1 / each,
+    'seconds of the start': building - n * each,
+    'building, of decoding alone': decoding * n / building,
+    'building without its start, of decoding alone': decoding / each,
+  }
 
   name = 'casia_surf/challenge:train'
-  seconds = timed(lambda: sources.open_source(name, data_dir))
-  rates['opening, every record checked'] = n / seconds
+  rates['opening, every record checked'] = n / cpu_seconds(
+    lambda: sources.open_source(name, data_dir)
+  )
   source = sources.open_source(name, data_dir, check=False)
   some = range(min(n, READ))
-  rates['reading, one thread'] = len(some) / timed(lambda: [source[i] for i in some])
+  rates['reading'] = len(some) / cpu_seconds(lambda: [source[i] for i in some])
   examples = [source[i] for i in some]
-  seconds = timed(lambda: [decode(example) for example in examples])
-  rates['decoding alone (OpenCV, one thread)'] = len(some) / seconds
-  seconds = timed(lambda: [decode(source[i]) for i in some])
-  rates['reading and decoding, one thread'] = len(some) / seconds
+  seconds = cpu_seconds(lambda: [decode(example) for example in examples])
+  rates['decoding alone (OpenCV)'] = len(some) / seconds
+  rates['reading and decoding'] = len(some) / cpu_seconds(lambda: [decode(source[i]) for i in some])
   return rates
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--triplets', type=int, default=6000)
+  parser.add_argument('--triplets', type=int, default=4000)
   parser.add_argument('--size', type=int, default=112)
   parser.add_argument('--repeats', type=int, default=3)
   args = parser.parse_args()
@@ -104,14 +114,14 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as folder:
     root = pathlib.Path(folder)
     write_tree(root / 'source', n, args.size)
+    write_tree(root / 'quarter', n // 4, args.size)
     found = [measure(root, f'{root}/out{k}', n) for k in range(args.repeats)]
-  print(
-    f'{n} triplets of {args.size} x {args.size} JPEG; median of {args.repeats}, lowest, highest'
-  )
+  print(f'{n} triplets of {args.size} x {args.size} JPEG, by CPU second; median, lowest, highest')
   for what in found[0]:
     rates = [one[what] for one in found]
-    spread = f'{min(rates):,.0f} to {max(rates):,.0f}'
-    print(f'{what}: {statistics.median(rates):,.0f} triplets/s ({spread})')
+    form = ',.0f' if min(rates) > 20 else '.2f'
+    spread = f'{min(rates):{form}} to {max(rates):{form}}'
+    print(f'{what}: {statistics.median(rates):{form}} ({spread})')
 
 
 if __name__ == '__main__':
