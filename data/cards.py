@@ -216,12 +216,14 @@ def _check_exchange(records: Sequence[Mapping]) -> dict:
   for pair in itertools.product(distances, intensities):
     both = [one for one in records if all(one[f'{m}_sha256'] for m in pair)]
     found = {modality: [] for modality in pair}
-    for one in both[:: 1 + len(both) // _COMPARED_SAMPLES]:
-      path, place = one['place']
-      example = _read(path, [place])[0]
-      for modality, cliffs in found.items():
-        if one[f'{modality}_form'][1]:
-          cliffs.append(signal.cliffs(geometry.decode(example[modality], modality, 'card')))
+    some = both[:: 1 + len(both) // _COMPARED_SAMPLES]
+    for path, of_shard in itertools.groupby(some, lambda one: one['place'][0]):
+      with array_record_data_source.ArrayRecordDataSource(str(path)) as records_of_shard:
+        for one in of_shard:
+          example = _features().deserialize_example_np(records_of_shard[one['place'][1]])
+          for modality, cliffs in found.items():
+            if one[f'{modality}_form'][1]:
+              cliffs.append(signal.cliffs(geometry.decode(example[modality], modality, 'card')))
     if signal.seem_exchanged(*found.values()):
       medians = {modality: float(np.median(cliffs)) for modality, cliffs in found.items()}
       return {'seem_exchanged': {'cliffs': medians, 'samples': len(found[pair[1]])}}

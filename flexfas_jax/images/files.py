@@ -6,6 +6,7 @@ parts as real images are decoded.
 """
 
 import errno
+import functools
 import numbers
 import os
 import re
@@ -25,6 +26,7 @@ MIN_SIDE = 16  # pixels of the shorter side; the smallest face crops of real set
 _MAX_PARTS = 65_536  # PNG chunks or JPEG segments: both are walked through in Python
 _MAX_TABLES = 160  # of a JPEG's codes: eight for each scan
 _MAX_SCANS = 20  # of a progressive JPEG, each of which costs a pass over all pixels; usual are 10
+_REMEMBERED, _REMEMBERED_BYTES = 8, 2**20  # files whose headers are kept, and their length at most
 _SHORT = 2**16  # bytes of data: an allowance for small images
 
 # FF and the code of a marker; FF00 is data, and FFD0 to FFD7 lie within a scan.
@@ -168,6 +170,11 @@ def header(encoded: bytes) -> Header:
   if not encoded:
     raise Unreadable('is empty (0 bytes)')
   check_bytes(len(encoded))
+  return (_parse_header if len(encoded) > _REMEMBERED_BYTES else _remembered_header)(encoded)
+
+
+def _parse_header(encoded: bytes) -> Header:
+  """`header` of a file that is not empty and not too long."""
   kind = _kind(encoded)
   if kind == 'JPEG':
     return _jpeg_header(encoded)
@@ -176,6 +183,10 @@ def header(encoded: bytes) -> Header:
   if other := converted_formats.header(encoded):
     return other
   raise Unreadable(f'is {image_formats.describe(encoded)}')
+
+
+# An image is decoded, described and fingerprinted one after the other, each by its header.
+_remembered_header = functools.lru_cache(_REMEMBERED)(_parse_header)
 
 
 def is_jpeg_or_png(encoded: bytes) -> bool:

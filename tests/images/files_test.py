@@ -127,6 +127,15 @@ def test_headers():
     assert header(encode(RGB, 'JPEG', **options))[:3] == ('JPEG', 40, 24), options
 
 
+def test_headers_of_small_files_are_remembered_and_large_files_are_not_kept():
+  assert header(PNG) is header(bytes(bytearray(PNG)))
+  large = JPEG + bytes(2**20)
+  assert header(large) == header(large) and header(large) is not header(large)
+  for _ in range(2):
+    with pytest.raises(Unreadable, match='truncated'):
+      header(JPEG[:-2])
+
+
 def test_what_follows_the_end_is_ignored():
   """Phones append a second image, or seconds of video; other devices pad to whole blocks."""
   for encoded in (JPEG, PNG, encode(RGB, 'JPEG', progressive=True, restart_marker_blocks=1)):
