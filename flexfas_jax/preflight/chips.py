@@ -9,6 +9,9 @@ https://jax-ml.github.io/scaling-book/tpus for link rates, clocks, hops and clos
 - The clock converts the compiler's cycles to seconds. On v5e the four 128 x 128 matrix units reach
   197 TFLOP/s at 1.5 GHz; in the compiler's cycles, large products reach 88 to 97 % of that. A test
   checks the clock of every kind in this way.
+- The rate of the data centre network, between slices, is a chip's share of its host's network
+  cards, one way: v5e and v6e, 6.4 and 25.6 Tb/s for a pod of 256; v5p, 50 Gb/s for a chip. None is
+  published for v4.
 - Memory is what the compiler grants one program, which is less than the chip has; its error for a
   program that is too large states it.
 """
@@ -25,6 +28,7 @@ class Chip(NamedTuple):
     hbm: bytes that a program may use.
     link: bytes per second and link, one way.
     dimensions: of the torus.
+    network: bytes per second of a chip to other slices, one way; None: not published.
   """
 
   peak_flops: float
@@ -32,14 +36,15 @@ class Chip(NamedTuple):
   hbm: int
   link: float
   dimensions: int
+  network: float | None
 
 
 _GiB = 2**30
 CHIPS = {
-  'v4': Chip(275e12, 1.05e9, int(30.75 * _GiB), 4.5e10, 3),
-  'v5e': Chip(197e12, 1.5e9, int(15.75 * _GiB), 5e10, 2),
-  'v5p': Chip(459e12, 1.75e9, int(95.74 * _GiB), 1e11, 3),
-  'v6e': Chip(918e12, 1.75e9, int(31.25 * _GiB), 1e11, 2),
+  'v4': Chip(275e12, 1.05e9, int(30.75 * _GiB), 4.5e10, 3, None),
+  'v5e': Chip(197e12, 1.5e9, int(15.75 * _GiB), 5e10, 2, 6.4e12 / 8 / 256),
+  'v5p': Chip(459e12, 1.75e9, int(95.74 * _GiB), 1e11, 3, 50e9 / 8),
+  'v6e': Chip(918e12, 1.75e9, int(31.25 * _GiB), 1e11, 2, 25.6e12 / 8 / 256),
 }
 HOP = 1e-6  # seconds from a chip to its neighbour, for the smallest message
 

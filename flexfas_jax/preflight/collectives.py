@@ -10,8 +10,11 @@ those from their bytes, their groups of chips and the torus:
 - An all-gather or reduce-scatter of N bytes over n chips sends N (n - 1) / n through the rings, an
   all-reduce twice that; every step of a ring adds the time of a hop.
 - Interleaved groups (every fourth chip of a row) share the links of their row.
+- For several slices the compiler splits a collective into ones inside each slice and a `recv` from
+  the hosts, which exchange each chip's part over the data centre network. Of S slices, a chip sends
+  N (S - 1) / S to gather N bytes, twice that to sum them.
 
-Link rates are the published ones, without the cost of packets and waiting.
+Rates are the published ones, without the cost of packets and waiting, nor the network's latency.
 """
 
 import math
@@ -37,6 +40,8 @@ _INSTRUCTION = re.compile(r'\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([a-z][\w\
 _ARRAY = re.compile(r'\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _CHAIN = re.compile(r'chain_id="(\d+)"')
+_TRANSFER = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
+_SLICES = re.compile(r'_xla_megascale_target="\{([\d,]+)\}')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
@@ -47,7 +52,7 @@ class Collective(NamedTuple):
     operation: one of OPERATIONS.
     dtype: of most of its bytes.
     bytes: of the whole array: the summed one, or the one before scattering or after gathering.
-    groups: positions in the mesh; for a permute, (from, to).
+    groups: positions in the mesh, of several slices in the part of one; for a permute, (from, to).
   """
 
   operation: str
@@ -56,17 +61,35 @@ class Collective(NamedTuple):
   groups: tuple[tuple[int, ...], ...]
 
 
+class Transfer(NamedTuple):
+  """One exchange of a step between slices.
+
+  Attributes:
+    operation: of a chip of each slice, one of OPERATIONS or another of the compiler's.
+    dtype: of its array.
+    bytes: that a chip has afterwards.
+    slices: their number.
+  """
+
+  operation: str
+  dtype: str
+  bytes: int
+  slices: int
+
+
 class Program(NamedTuple):
   """The cost of a step on one chip.
 
   Attributes:
     cycles: the compiler's estimate.
     collectives: {Collective: number of executions}.
+    transfers: {Transfer: number of executions}.
     unknown_loops: loops of unknown length, which count once.
   """
 
   cycles: int
   collectives: Counter
+  transfers: Counter
   unknown_loops: int
 
 
@@ -82,13 +105,13 @@ def parse_program(text: str, chips: int) -> Program:
 
   Args:
     text: of the module.
-    chips: number of chips that it runs on.
+    chips: number of chips that it runs on, in one slice.
 
   Raises:
     ValueError: an unknown notation of a collective's groups.
   """
   entry, computations = _computations(text)
-  cycles, collectives, unknown, chains = 0, Counter(), 0, set()
+  cycles, collectives, transfers, unknown, chains = 0, Counter(), Counter(), 0, set()
 
   def walk(name: str, times: int, caller: str = '') -> None:
     nonlocal cycles, unknown
@@ -103,6 +126,10 @@ def parse_program(text: str, chips: int) -> Program:
           chains.add(chain[1])
         scatters = name.startswith('all-reduce-scatter')  # a chip keeps its share of the sum
         collectives[_collective(i, operation, scatters, chips)] += times
+      elif i.operation == 'recv' and (kind := _TRANSFER.search(i.rest)):
+        slices = len(_ints(_SLICES.search(i.rest)[1]))
+        (dtype, size), *_ = _arrays(i.shape)  # the others are counters
+        transfers[Transfer(kind[1].lower().replace('_', '-'), dtype, size, slices)] += times
       elif i.operation == 'while':
         body, condition = _attribute(i.rest, 'body'), _attribute(i.rest, 'condition')
         trips = _trip_count(i, computations[name], computations[condition])
@@ -116,7 +143,7 @@ def parse_program(text: str, chips: int) -> Program:
         walk(called, times, 'fusion' if 'fusion' in (i.operation, caller) else '')
 
   walk(entry, 1)
-  return Program(cycles, collectives, unknown)
+  return Program(cycles, collectives, transfers, unknown)
 
 
 def _computations(text: str) -> tuple[str, dict[str, dict[str, _Instruction]]]:
@@ -181,10 +208,7 @@ def _operands(rest: str) -> list[str]:
 def _collective(i: _Instruction, operation: str, scatters: bool, chips: int) -> Collective:
   groups = _groups(i.rest, chips)
   n = len(groups[0])
-  arrays = [
-    (dtype, math.prod(map(int, filter(None, shape.split(',')))) * _bits(dtype) // 8)
-    for dtype, shape in _ARRAY.findall(i.shape)
-  ]
+  arrays = _arrays(i.shape)
   size = sum(size for _, size in arrays)
   if i.operation == 'all-gather-start':  # (a chip's part, the whole)
     size = size * n // (n + 1)
@@ -194,6 +218,14 @@ def _collective(i: _Instruction, operation: str, scatters: bool, chips: int) -> 
     size *= n
   dtype = max(arrays, key=lambda array: array[1])[0]
   return Collective('reduce-scatter' if scatters else operation, dtype, size, groups)
+
+
+def _arrays(shape: str) -> list[tuple[str, int]]:
+  """[(type, bytes)] of the arrays in an instruction's result."""
+  return [
+    (dtype, math.prod(map(int, filter(None, dims.split(',')))) * _bits(dtype) // 8)
+    for dtype, dims in _ARRAY.findall(shape)
+  ]
 
 
 def _bits(dtype: str) -> int:
@@ -291,6 +323,18 @@ def estimate_seconds(collective: Collective, torus: Torus, chip: Chip) -> float:
     _group_seconds(collective.operation, collective.bytes, tuple(axes), chip.link)
     for axes in {tuple(_axes(group, torus)) for group in collective.groups}
   )
+
+
+def transfer_seconds(transfer: Transfer, chip: Chip) -> float:
+  """Time of one exchange between slices."""
+  size, S = transfer.bytes, transfer.slices
+  sent = {
+    'all-reduce': 2 * size * (S - 1) / S,
+    'all-gather': size * (S - 1) / S,
+    'all-to-all': size * (S - 1) / S,
+    'reduce-scatter': size * (S - 1),
+  }
+  return sent.get(transfer.operation, size) / chip.network
 
 
 def _group_seconds(operation: str, size: int, axes: tuple, link: float) -> float:

@@ -32,9 +32,10 @@ from flexfas_jax.files import write_text
 from flexfas_jax.preflight import collectives
 from flexfas_jax.preflight.chips import CHIPS, Chip
 from flexfas_jax.preflight.flop_count import count_flops
-from flexfas_jax.training import setup
+from flexfas_jax.training import setup, sharding
 
-EXAMPLE = '--topology=v5e:4x4,v5p:2x2x1,cuda'
+EXAMPLE = '--topology=v5e:4x4,2xv5e:4x4,v5p:2x2x1,cuda'
+_TOPOLOGY = re.compile(r'(?:([1-9]\d*)x)?([a-z]\w*):(\d+(?:x\d+){1,2})')
 MOST_BATCHES = 4  # compiled at most to find the largest batch of one kind of chip
 SPEED = 'estimated_triplets_per_second_per_chip'
 
@@ -44,7 +45,7 @@ def run(config: ConfigDict, workdir: str, topology: str | None) -> list[dict[str
 
   Writes `workdir/preflight.json`, a list with a dict per topology:
 
-  topology, kind, chips: of the slice.
+  topology, kind, chips: of the slice, or of all slices.
   batch_per_chip, global_batch: triplets in a step.
   fits: whether the program fits into the memory.
   bytes_per_chip: that it needs, None if the compiler does not report it; hbm_per_chip: available.
@@ -52,12 +53,14 @@ def run(config: ConfigDict, workdir: str, topology: str | None) -> list[dict[str
   compute_seconds: the compiler's cycles divided by the clock.
   collective_bytes: of all collectives of a step, `collectives.Collective.bytes`.
   collective_seconds: of all collectives, one after the other, by the model.
+  network_seconds: of these, on the network between slices.
   estimated_step_seconds: compute and collectives, one after the other.
   estimated_step_seconds_overlapped: the longer of the two.
   estimated_images_per_second: of the slice; a triplet has one image per modality.
   estimated_triplets_per_second_per_chip.
   estimated_mfu: flops_per_chip per second, divided by the chip's bfloat16 peak.
-  collectives: operation, dtype, bytes, chips of a group, groups, executions in a step, seconds.
+  collectives: operation, dtype, bytes, members of a group, groups, whether between chips or slices,
+    executions in a step, seconds.
   largest_batch_per_chip, too_large_batch_per_chip: largest that fits and smallest that does not,
     of the batches tried on the smallest of the given slices of this kind.
   tried_batches: their bytes and speed; the largest batch need not be the fastest.
@@ -69,7 +72,8 @@ def run(config: ConfigDict, workdir: str, topology: str | None) -> list[dict[str
   Args:
     config: as a file of `configs/` returns it.
     workdir: created if missing.
-    topology: slices, separated by commas, e.g. 'v5e:4x4,v5p:2x2x1,cuda'.
+    topology: slices, separated by commas, e.g. 'v5e:4x4,v5p:2x2x1,cuda'; '2xv5e:4x4' are two slices
+      that are joined by the data centre network.
 
   Returns:
     The rows that were written.
@@ -111,19 +115,30 @@ def parse_topologies(topology: str | None) -> list[str]:
   """The distinct topologies of a flag's value.
 
   Raises:
-    ConfigError: none, or one that is neither KIND:AxB, KIND:AxBxC nor 'cuda'.
+    ConfigError: none, or one that is neither KIND:AxB, KIND:AxBxC, several of them nor 'cuda'.
   """
   names = [name.strip() for name in (topology or '').split(',') if name.strip()]
   if not names:
     raise ConfigError(f'--mode=preflight requires --topology, e.g. {EXAMPLE}')
   for name in names:
-    kind, _, shape = name.partition(':')
-    if name != 'cuda' and (kind not in CHIPS or not re.fullmatch(r'\d+(x\d+){1,2}', shape)):
+    match = _TOPOLOGY.fullmatch(name)
+    if name != 'cuda' and not (match and match[2] in CHIPS):
       raise ConfigError(
         f'--topology={name} is not KIND:AxB or KIND:AxBxC, where KIND is one of '
-        f'{", ".join(CHIPS)}, nor cuda; e.g. {EXAMPLE}'
+        f'{", ".join(CHIPS)}, several of them (2xKIND:AxB), nor cuda; e.g. {EXAMPLE}'
+      )
+    if name != 'cuda' and int(match[1] or 1) > 1 and CHIPS[match[2]].network is None:
+      raise ConfigError(
+        f'--topology={name}: the rate of the network between {match[2]} slices is not published; '
+        'estimate one slice'
       )
   return list(dict.fromkeys(names))
+
+
+def _kind(name: str) -> str:
+  """The kind of chip of a topology."""
+  match = _TOPOLOGY.fullmatch(name)
+  return match[2] if match else name
 
 
 def hide_accelerators() -> None:
@@ -141,7 +156,7 @@ def hide_accelerators() -> None:
 
 
 def slice_devices(name: str) -> Sequence[jax.Device]:
-  """The chips of a slice, as JAX devices to compile for.
+  """The chips of a slice, or of several, as JAX devices to compile for.
 
   Raises:
     ConfigError: libtpu is not installed, or does not support the topology.
@@ -150,13 +165,16 @@ def slice_devices(name: str) -> Sequence[jax.Device]:
     raise ConfigError(
       f"--topology={name} requires the TPU compiler: pip install 'flexfas_jax[tpu]'"
     )
-  options: dict[str, Any] = {}
-  if name.startswith('v4:'):
+  count, kind, shape = _TOPOLOGY.fullmatch(name).groups()
+  options: dict[str, Any] = {'num_slices': int(count)} if count else {}
+  if kind == 'v4':
     options['chip_config_name'] = 'megacore'  # as on real slices: two cores are one device
-  if math.prod(map(int, re.findall(r'\d+', name.partition(':')[2]))) == 1:
+  if math.prod(map(int, shape.split('x'))) == 1:
     options['chips_per_host_bounds'] = (1, 1, 1)
   try:
-    description = topologies.get_topology_desc(platform='tpu', topology_name=name, **options)
+    description = topologies.get_topology_desc(
+      platform='tpu', topology_name=f'{kind}:{shape}', **options
+    )
   except Exception as error:  # libtpu raises several types
     raise ConfigError(f'--topology={name}: libtpu: {" ".join(str(error).split())}') from error
   return description.devices
@@ -164,7 +182,7 @@ def slice_devices(name: str) -> Sequence[jax.Device]:
 
 def slice_row(experiment: setup.Experiment, name: str, flops: float) -> dict[str, Any]:
   """Memory and time of an experiment's step on the slice that it was built for; see `run`."""
-  kind = name.partition(':')[0]
+  kind = _kind(name)
   chip = CHIPS[kind]
   row = _row(name, kind, experiment) | {'hbm_per_chip': chip.hbm}
   start = time.perf_counter()
@@ -186,9 +204,9 @@ def estimate(text: str, experiment: setup.Experiment, chip: Chip, flops: float) 
     chip: of the slice.
     flops: of a chip in a step.
   """
-  program = collectives.parse_program(text, experiment.mesh.size)
-  coordinates = np.array([device.coords for device in experiment.mesh.devices.flat])
-  torus = collectives.make_torus(coordinates, chip)
+  chips = sharding.split_by_slice(experiment.mesh.devices.flat)[0]  # the program is that of each
+  program = collectives.parse_program(text, len(chips))
+  torus = collectives.make_torus(np.array([device.coords for device in chips]), chip)
   listed = [
     {
       'operation': collective.operation,
@@ -196,10 +214,24 @@ def estimate(text: str, experiment: setup.Experiment, chip: Chip, flops: float) 
       'bytes': collective.bytes,
       'group': len(collective.groups[0]),
       'groups': len(collective.groups),
+      'between': 'chips',
       'count': count,
       'seconds': count * collectives.estimate_seconds(collective, torus, chip),
     }
     for collective, count in program.collectives.items()
+  ]
+  listed += [
+    {
+      'operation': transfer.operation,
+      'dtype': transfer.dtype,
+      'bytes': transfer.bytes,
+      'group': transfer.slices,
+      'groups': len(chips),
+      'between': 'slices',
+      'count': count,
+      'seconds': count * collectives.transfer_seconds(transfer, chip),
+    }
+    for transfer, count in program.transfers.items()
   ]
   listed.sort(key=lambda row: -row['seconds'])
   compute = program.cycles / chip.clock
@@ -216,6 +248,7 @@ def estimate(text: str, experiment: setup.Experiment, chip: Chip, flops: float) 
     'compute_seconds': compute,
     'collective_bytes': sum(row['count'] * row['bytes'] for row in listed),
     'collective_seconds': communication,
+    'network_seconds': sum(row['seconds'] for row in listed if row['between'] == 'slices'),
     'estimated_step_seconds': step_seconds,
     'estimated_step_seconds_overlapped': max(compute, communication),
     'estimated_images_per_second': triplets * len(experiment.model.modalities) / step_seconds,
@@ -366,6 +399,7 @@ def _row(name: str, kind: str, experiment: setup.Experiment) -> dict[str, Any]:
       'compute_seconds',
       'collective_bytes',
       'collective_seconds',
+      'network_seconds',
       'estimated_step_seconds',
       'estimated_step_seconds_overlapped',
       'estimated_images_per_second',
@@ -444,6 +478,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     'MB of collectives per chip': cells('collective_bytes', 1e6, 1),
     'estimated ms of a step': cells('estimated_step_seconds', 1e-3, 1),
     '  of which collectives': cells('collective_seconds', 1e-3, 2),
+    '    on the network between slices': cells('network_seconds', 1e-3, 2),
     '  with overlapping collectives': cells('estimated_step_seconds_overlapped', 1e-3, 1),
     'estimated images/s': cells('estimated_images_per_second'),
     'estimated triplets/s per chip': cells(SPEED, 1, 1),
@@ -497,13 +532,13 @@ def _by_batch(tried: list[dict[str, Any]]) -> list[str]:
 def _by_operation(listed: list[dict[str, Any]]) -> list[str]:
   counts, sizes, times = Counter(), Counter(), Counter()
   for row in listed:
-    key = (row['operation'], row['dtype'], row['group'])
+    key = (row['operation'], row['dtype'], row['group'], row['between'])
     counts[key] += row['count']
     sizes[key] += row['count'] * row['bytes']
     times[key] += row['seconds']
   return [
-    f'{counts[key]} {operation} over {group} chips, {dtype}: {sizes[key] / 1e6:.2f} MB, '
+    f'{counts[key]} {operation} over {group} {between}, {dtype}: {sizes[key] / 1e6:.2f} MB, '
     f'{seconds * 1e3:.2f} ms'
     for key, seconds in times.most_common()
-    for operation, dtype, group in [key]
+    for operation, dtype, group, between in [key]
   ]

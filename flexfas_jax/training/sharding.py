@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -9,7 +10,7 @@ from flexfas_jax.errors import ConfigError
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, devices=None) -> Mesh:
-  """All devices as [data, fsdp].
+  """All devices as [data, fsdp]; a row never spans two slices, between which the network is slow.
 
   The axes are `Auto`: Linen's dropout and the ViT's class token raise under `Explicit`, which is
   `jax.make_mesh`'s default.
@@ -21,18 +22,47 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices=None) -> Mesh:
     devices: None: all that are attached.
 
   Raises:
-    ConfigError: data x fsdp is not the number of devices.
+    ConfigError: data x fsdp is not the number of devices, fsdp does not divide the devices of a
+      slice, or slices differ in size.
   """
   devices = jax.devices() if devices is None else devices
-  n = len(devices)
-  if fsdp < 1 or n % fsdp:
-    raise ConfigError(f'config.mesh.fsdp = {fsdp} does not divide the {n} devices')
+  n, slices = len(devices), split_by_slice(devices)
+  per_slice = len(slices[0])
+  if any(len(members) != per_slice for members in slices):
+    raise ConfigError(
+      f'the slices (GPU nodes) have {", ".join(str(len(members)) for members in slices)} devices; '
+      'use slices of one size'
+    )
+  if fsdp < 1 or per_slice % fsdp:
+    where = f' of each of the {len(slices)} slices (GPU nodes)' if len(slices) > 1 else ''
+    raise ConfigError(f'config.mesh.fsdp = {fsdp} does not divide the {per_slice} devices{where}')
   if data not in (-1, n // fsdp):
     raise ConfigError(
       f'config.mesh = {data} x {fsdp} does not match the {n} devices; --config.mesh.data=-1 uses '
       f'all, {n // fsdp} here'
     )
-  return jax.make_mesh((n // fsdp, fsdp), ('data', 'fsdp'), (AxisType.Auto,) * 2, devices=devices)
+  grids = [
+    mesh_utils.create_device_mesh(
+      (per_slice // fsdp, fsdp), members, allow_split_physical_axes=True
+    )
+    for members in slices
+  ]
+  return Mesh(np.concatenate(grids), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
+
+
+def split_by_slice(devices) -> list[list]:
+  """The devices of each TPU slice, or of each GPU node, in the order of the slices.
+
+  Devices of a kind that has no slices (CPUs) are a single one; GPUs that do not name their node
+  are grouped by process.
+  """
+  slices: dict[int, list] = {}
+  for device in devices:
+    index = getattr(device, 'slice_index', None)
+    if index is None:
+      index = device.process_index if device.platform == 'gpu' else 0
+    slices.setdefault(index, []).append(device)
+  return [slices[index] for index in sorted(slices)]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

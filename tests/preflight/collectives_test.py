@@ -81,6 +81,29 @@ def test_the_order_of_the_mesh_does_not_matter_to_a_group_of_all():
   assert there == collectives.estimate_seconds(one, slice_of(2, 2), V5E)
 
 
+# N = 1e9 bytes of each of a slice's chips; v5e: 3.125 GB/s for each, 25 Gb/s.
+@pytest.mark.parametrize(
+  ('operation', 'slices', 'expected'),
+  [
+    ('all-reduce', 2, 1 / 3.125),  # half is sent to be summed, and half of the sums
+    ('all-reduce', 4, 2 * 3 / 4 / 3.125),
+    ('all-gather', 2, 1 / 2 / 3.125),  # half of the whole is a chip's own
+    ('reduce-scatter', 4, 3 / 3.125),  # a part for each of the others
+    ('all-to-all', 4, 3 / 4 / 3.125),
+    ('one-to-one', 2, 1 / 3.125),
+  ],
+)
+def test_seconds_between_slices_by_hand(operation, slices, expected):
+  one = collectives.Transfer(operation, 'f32', 10**9, slices)
+  assert collectives.transfer_seconds(one, V5E) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_network_is_as_published():
+  """v5e: two cards of 100 Gb/s for eight chips; v6e: four of 200; v5p: 50 Gb/s for a chip."""
+  rates = {kind: chip.network for kind, chip in chips.CHIPS.items()}
+  assert rates == {'v4': None, 'v5e': 3.125e9, 'v5p': 6.25e9, 'v6e': 12.5e9}
+
+
 PROGRAM = """\
 HloModule jit_step, is_scheduled=true
 
@@ -144,6 +167,15 @@ source_target_pairs={{0,1},{1,0}}
   %permuted = f32[2]{0} collective-permute-done(%permute)
   %gather = (f32[2]{0}, f32[8]{0}) all-gather-start(%param), replica_groups={}, dimensions={0}
   %gathered = f32[8]{0} all-gather-done(%gather)
+  %sent = (f32[2,4]{1,0}, u32[], token[]) send(%param, %token), channel_id=1, \
+is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name=\
+"xla_megascale_runtime",_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type=\
+"ALL_GATHER"}
+  %received = (f32[4,4]{1,0}, u32[], token[]) recv(%token), channel_id=1, \
+is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name=\
+"xla_megascale_runtime",_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type=\
+"ALL_GATHER"}
+  %done = (f32[4,4]{1,0}, token[]) recv-done(%received), channel_id=1
   %scatter = f32[2]{0} reduce-scatter(%param), replica_groups={{0,1},{2,3}}, to_apply=%add
   ROOT %copy.2 = f32[8,128]{1,0} copy(%param), backend_config={"estimated_cycles":"20"}
 }
@@ -154,6 +186,7 @@ def test_a_program_is_read_with_its_loop_its_fusions_and_its_pairs():
   program = collectives.parse_program(PROGRAM, 4)
   assert program.unknown_loops == 0
   assert program.cycles == 5 * 10 + 3 + 20  # not what is inside fusions and reductions
+  assert program.transfers == {collectives.Transfer('all-gather', 'f32', 64, 2): 1}
   everyone = ((0, 1, 2, 3),)
   assert program.collectives == {
     Collective('all-reduce', 'f32', 4096 + 8, everyone): 5,

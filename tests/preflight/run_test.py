@@ -49,15 +49,26 @@ def devices():
 
 
 def test_several_topologies_each_once():
-  text = 'v5e:4x4, v5p:2x2x1,cuda,,v5e:4x4'
-  assert preflight.parse_topologies(text) == ['v5e:4x4', 'v5p:2x2x1', 'cuda']
+  text = 'v5e:4x4, v5p:2x2x1,cuda,,v5e:4x4,16xv6e:2x2'
+  assert preflight.parse_topologies(text) == ['v5e:4x4', 'v5p:2x2x1', 'cuda', '16xv6e:2x2']
 
 
-@pytest.mark.parametrize('text', [None, '', ' , ', 'v9:2x2', 'v5e', 'v5e:4', 'v5e:2x2x2x2', '2x2'])
+@pytest.mark.parametrize(
+  'text',
+  [
+    *(None, '', ' , ', 'v9:2x2', 'v5e', 'v5e:4', 'v5e:2x2x2x2', '2x2'),
+    *('0xv5e:2x2', '2v5e:2x2', '2xcuda', '2x2xv5e:2x2'),
+  ],
+)
 def test_a_topology_that_is_none_is_refused_with_an_example(text, tmp_path):
   with pytest.raises(ConfigError, match='v5e:4x4'):
     preflight.run(make_config(), str(tmp_path / 'w'), text)
   assert not (tmp_path / 'w').exists()
+
+
+def test_slices_of_a_kind_whose_network_is_not_published_are_refused(tmp_path):
+  with pytest.raises(ConfigError, match='2xv4:2x2x1: the rate of the network between v4 slices'):
+    preflight.run(make_config(), str(tmp_path / 'w'), '2xv4:2x2x1')
 
 
 def test_without_the_compiler_the_extra_is_named(monkeypatch):
@@ -237,3 +248,28 @@ def test_the_chips_are_where_the_mesh_says(devices):
   assert torus.shape == (16, 16, 1)
   assert torus.closed == (True, True, False)
   assert math.prod(torus.shape) == len({tuple(place) for place in places})
+
+
+def test_two_slices_exchange_over_the_network(devices, tmp_path, monkeypatch, capsys):
+  """Gradients are summed in each slice, and then each chip's part of them between the slices."""
+  monkeypatch.setattr(preflight, 'MOST_BATCHES', 0)
+  config = make_config()
+  (row,) = preflight.run(config, str(tmp_path / 'w'), '2xv5e:2x2')
+  assert (row['kind'], row['chips'], row['global_batch'], row['fits']) == ('v5e', 8, 32, True)
+  between = [one for one in row['collectives'] if one['between'] == 'slices']
+  inside = [one for one in row['collectives'] if one['between'] == 'chips']
+  assert {(one['group'], one['groups'], one['operation']) for one in between} == {
+    (2, 4, 'all-reduce')
+  }
+  assert {one['group'] for one in inside} == {4}
+  experiment = preflight._experiment(config, 4, devices('2xv5e:2x2'))
+  params = sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract.params))
+  # A quarter of the float32 gradients, whose rows of 32 the compiler pads to 128.
+  sent = sum(one['count'] * one['bytes'] for one in between)
+  assert params <= sent < 5 * params
+  # Both ways, half of each chip's part at 25 Gb/s.
+  assert row['network_seconds'] == pytest.approx(2 * sent / 2 / 3.125e9)
+  assert row['network_seconds'] < row['collective_seconds'] < row['estimated_step_seconds']
+  printed = capsys.readouterr().out
+  assert 'on the network between slices' in printed
+  assert 'all-reduce over 2 slices, f32' in printed
