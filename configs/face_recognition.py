@@ -75,6 +75,8 @@ def embedded() -> ConfigDict:
   c.schedule = ConfigDict({'name': 'warmup_cosine', 'peak': 3e-3, 'warmup': 50})
   c.clip_norm = 5.0
   c.accumulate = 1  # number of parts that a batch is split into, to save memory
+  # Decay of a moving average of the weights, such as 0.999, which is then evaluated and exported.
+  c.ema = 0.0
   # The batch is sharded over all devices, the state over groups of `fsdp` devices.
   c.mesh = ConfigDict({'data': -1, 'fsdp': 1})
 
@@ -128,6 +130,7 @@ def resnet34_caffe() -> ConfigDict:
   c.schedule = ConfigDict({'name': 'steps_at', 'peak': 0.1, 'at': (16_000, 24_000), 'gamma': 0.1})
   c.clip_norm = 5.0  # not in the paper, whose blend is 1500 while the learning rate is high
   c.accumulate = 1
+  c.ema = 0.0
   # The classifier, 512 x 10,575, is sharded over a group of `fsdp` devices.
   c.mesh = ConfigDict({'data': -1, 'fsdp': 1})
 
@@ -179,6 +182,7 @@ def ir50() -> ConfigDict:
   c.schedule = ConfigDict({'name': 'steps_at', 'peak': 0.1, 'at': (100_000, 160_000), 'gamma': 0.1})
   c.clip_norm = None
   c.accumulate = 1
+  c.ema = 0.0
   # To shard the classifier, 512 x 85,000, over 8 devices: --config.mesh.fsdp=8.
   c.mesh = ConfigDict({'data': -1, 'fsdp': 1})
 

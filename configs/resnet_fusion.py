@@ -67,6 +67,8 @@ def embedded() -> ConfigDict:
   c.schedule = ConfigDict({'name': 'warmup_cosine', 'peak': 1e-3, 'warmup': 50})
   c.clip_norm = 1.0
   c.accumulate = 1  # number of parts that a batch is split into, to save memory
+  # Decay of a moving average of the weights, such as 0.999, which is then evaluated and exported.
+  c.ema = 0.0
   # The batch is sharded over all devices, the state over groups of `fsdp` devices.
   c.mesh = ConfigDict({'data': -1, 'fsdp': 1})
 
@@ -138,6 +140,8 @@ def flexmodal() -> ConfigDict:
   )
   c.clip_norm = None
   c.accumulate = 1  # number of parts that a batch is split into, to save memory
+  # Decay of a moving average of the weights, such as 0.999, which is then evaluated and exported.
+  c.ema = 0.0
   # The batch is sharded over all devices, the state over groups of `fsdp` devices.
   c.mesh = ConfigDict({'data': -1, 'fsdp': 1})
 

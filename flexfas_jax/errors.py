@@ -169,6 +169,11 @@ def exit_code_of(command: Callable[[], None], debug: bool = False, broken_pipe: 
       raise
     print(f'error: {_not_installed(error)}', file=sys.stderr)
     return ConfigError.exit_code
+  except MemoryError as error:
+    if debug:
+      raise
+    print(f'error: out of memory ({error or "of this machine"})', file=sys.stderr)
+    return ConfigError.exit_code
   except BrokenPipeError:  # e.g. `... | head`
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return broken_pipe

@@ -31,7 +31,7 @@ _EXAMPLES = (
 )
 
 _EXIT_CODES = {
-  2: 'wrong usage or config',
+  2: 'wrong usage or config, or out of memory',
   4: 'a checkpoint or workdir that is missing, damaged or of another config',
   5: 'the exported model does not reproduce the decisions of the checkpoint',
   143: 'stopped by SIGTERM after saving; rerun the same command to resume',
@@ -101,7 +101,7 @@ _MIN_SUBJECTS = flags.DEFINE_integer(
   'min_val_subjects', None, 'and if these scores are of that many subjects; default: 10'
 )
 _TOPOLOGY = flags.DEFINE_string(
-  'topology', None, "slices to compile for, e.g. v5e:4x4,v6e:2x4; 'cuda' lowers for a GPU"
+  'topology', None, "slices to compile for, e.g. v5e:4x4,2xv5e:4x4; 'cuda' lowers for a GPU"
 )
 _DEBUG = flags.DEFINE_bool('debug', False, 'show the traceback of an error')
 
@@ -250,15 +250,16 @@ def _run_mode() -> None:
     if _DISTRIBUTED.value:
       raise errors.ConfigError('--mode=export runs in one process, without --distributed')
     from flexfas_jax.export import bundle
+    from flexfas_jax.training import memory
 
-    with _disk_errors():
+    with _disk_errors(), memory.explain_exhaustion(_CONFIG.value):
       bundle.export(_CONFIG.value, _WORKDIR.value, **export_options)
   else:
-    from flexfas_jax.training import loop
+    from flexfas_jax.training import loop, memory
 
     _start_processes()
     options = loop.Options(_STRICT.value, _ALLOW.value, profile_steps)
-    with _disk_errors():
+    with _disk_errors(), memory.explain_exhaustion(_CONFIG.value):
       getattr(loop, _MODE.value)(_CONFIG.value, _WORKDIR.value, options)
 
 

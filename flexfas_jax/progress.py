@@ -4,6 +4,8 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
+EVERY = 10.0  # seconds between the lines of a log
+
 
 def show_progress(
   items: Iterable, total: int | None, text: str, transient: bool = False
@@ -33,11 +35,14 @@ def show_progress(
   if transient:
     yield from items
     return
-  step = max(1, (total or 10_000) // 10)
+  done, printed, of = 0, time.monotonic(), f' of {total}' if total else ''
   for done, item in enumerate(items, 1):
     yield item
-    if done % step == 0 or done == total:
-      print(f'{text}: {done}' + (f' of {total}' if total else ''), file=sys.stderr, flush=True)
+    if time.monotonic() - printed >= EVERY and done != total:
+      printed = time.monotonic()
+      print(f'{text}: {done}{of}', file=sys.stderr, flush=True)
+  if done:
+    print(f'{text}: {done}{of}', file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -52,12 +57,12 @@ class Progress:
   """
 
   def __init__(
-    self, text: str, total: int, done: int = 0, every: float = 10.0, silent: bool = False
+    self, text: str, total: int, done: int = 0, every: float = EVERY, silent: bool = False
   ):
     self._silent = silent
     self._text, self._total, self._done, self._every = text, total, done, every
     self._start, self._first = time.monotonic(), done
-    self._printed = self._start
+    self._printed, self._printed_done = self._start, -1
     self._bar = None
     if sys.stderr.isatty() and not silent:
       import rich.console  # imported only for a terminal
@@ -93,9 +98,9 @@ class Progress:
       self._bar.update(self._task, completed=done, **fields)
       return
     now = time.monotonic()
-    if now - self._printed < self._every and done < self._total:
+    if now - self._printed < self._every and done < self._total or done == self._printed_done:
       return
-    self._printed = now
+    self._printed, self._printed_done = now, done
     rate = (done - self._first) / max(now - self._start, 1e-9)
     left = (self._total - done) / rate if rate else float('inf')
     parts = [f'{self._text} {done}/{self._total}', values, f'{left:.0f} s left']

@@ -72,7 +72,7 @@ def decode(encoded: bytes, max_pixels: int = image_files.MAX_PIXELS) -> np.ndarr
   header = image_files.check(encoded, max_pixels)
   try:
     return _DECODERS.get(header.kind, converted_formats.decode)(encoded, header)
-  except Unreadable:
+  except (Unreadable, MemoryError):
     raise
   except Exception as error:  # decoders raise many kinds
     raise Unreadable(f'cannot be decoded whole ({error})') from None

@@ -16,12 +16,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from flexfas_jax.errors import StateError, Stopped
 from flexfas_jax.training import digests, distributed
 
 KEEP = 2  # newest checkpoints, besides the best on val
+_OUT_OF_MEMORY = (MemoryError, jax.errors.JaxRuntimeError)
 
 
 def _print_warning(line: str) -> None:
@@ -245,6 +247,8 @@ class Checkpoints:
     try:
       items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
       return self._manager.restore(step, args=items)['state']
+    except _OUT_OF_MEMORY:  # the checkpoint is intact
+      raise
     except Exception as error:
       raise self._unreadable(step, error) from error
 
@@ -266,7 +270,10 @@ class Checkpoints:
       )
       items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
       state = self._manager.restore(step, args=items)['state']
+      state = state.get('ema') or state  # what the run itself evaluates
       return {name: state.get(name) or {} for name in ('params', 'batch_stats')}
+    except _OUT_OF_MEMORY:
+      raise
     except Exception as error:
       raise self._unreadable(step, error) from error
 
@@ -286,16 +293,17 @@ class Checkpoints:
       raise self._unreadable(step, error) from error
 
   def _check_tensors(self, step: int, abstract: Any) -> None:
-    """Raises a StateError that names tensors of another shape; Orbax would pad or crop them."""
+    """Raises a StateError that names tensors of another shape or type; Orbax would pad, crop or
+    convert them."""
     try:
       stored = self._manager.item_metadata(step)['state']
       stored = dict(jax.tree_util.tree_leaves_with_path(getattr(stored, 'tree', stored)))
     except Exception as error:
       raise self._unreadable(step, error) from error
     name = _path_name
-    stored = {name(path): tuple(leaf.shape) for path, leaf in stored.items()}
+    stored = {name(path): _describe(leaf) for path, leaf in stored.items()}
     expected = {
-      name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)
+      name(path): _describe(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)
     }
     differences = [
       f'  {key}: checkpoint {stored.get(key, "nothing")}, model {expected.get(key, "nothing")}'
@@ -404,6 +412,11 @@ def _quarantine_corrupt(folder: pathlib.Path, strict: bool, warn) -> None:
     target.parent.mkdir(exist_ok=True)
     step.rename(target)
     warn(f'WARNING: resuming from step {steps[-1].name} instead; moved {step.name} to {target}')
+
+
+def _describe(leaf: Any) -> str:
+  """Shape and type of an array, e.g. '(8, 8) float32'."""
+  return f'{tuple(leaf.shape)} {np.dtype(leaf.dtype).name}'
 
 
 def _first_line(error: Exception) -> str:

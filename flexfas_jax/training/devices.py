@@ -12,6 +12,15 @@ from flexfas_jax.errors import ConfigError
 ACCELERATORS = ('/dev/nvidia0', '/dev/accel0', '/dev/vfio/0')
 
 
+def check_precision() -> None:
+  """Raises a ConfigError if JAX computes in 64 bits, which a run would do in part."""
+  if jax.config.jax_enable_x64:
+    raise ConfigError(
+      'JAX_ENABLE_X64 is set: part of the parameters, the optimizer state and the losses would be '
+      'float64, which no other run of this config has; unset it'
+    )
+
+
 def find_devices(accelerators: Sequence[str] = ACCELERATORS) -> list[jax.Device]:
   """All devices of all processes.
 

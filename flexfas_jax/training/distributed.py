@@ -4,9 +4,8 @@ Every process calls these functions, in the same order.
 """
 
 import os
-import socket
 import sys
-import time
+import threading
 
 import jax
 import numpy as np
@@ -14,6 +13,12 @@ from jax.experimental import multihost_utils
 
 from flexfas_jax.errors import STOPPED, ConfigError
 
+# Variables in which launchers state the number of processes: JAX's, Open MPI's, MPICH's and
+# Intel's, MVAPICH's, Flux's, jsrun's, torchrun's and Kubeflow's, and several TPU slices'.
+_COUNTS = (
+  *('JAX_NUM_PROCESSES', 'OMPI_COMM_WORLD_SIZE', 'PMI_SIZE', 'MV2_COMM_WORLD_SIZE'),
+  *('FLUX_JOB_SIZE', 'JSM_NAMESPACE_SIZE', 'WORLD_SIZE', 'MEGASCALE_NUM_SLICES'),
+)
 _FLAGS = 'give each process --distributed --coordinator=HOST:PORT --num_processes=N --process_id=I'
 
 
@@ -41,35 +46,48 @@ def start(
     host, _, port = coordinator.rpartition(':')
     if not host or not port.isdigit():
       raise ConfigError(f'--coordinator={coordinator} is not host:port')
-    if process:
-      _reach(host.strip('[]'), int(port), timeout)
   try:
-    jax.distributed.initialize(coordinator, processes, process, initialization_timeout=timeout)
+    joined = _initialize(coordinator, processes, process, timeout)
   except Exception as error:  # each kind of cluster, and XLA, raise their own
     lines = str(error).strip().splitlines() or [type(error).__name__]
     raise ConfigError(
       f'--distributed: the processes cannot be joined: {lines[0]}; {_FLAGS}'
     ) from error
+  if not joined:
+    raise ConfigError(
+      f'--distributed: the processes cannot be joined: not all of them started within {timeout} s '
+      f'(--connect_seconds); look for their messages, or {_FLAGS}'
+    )
   if processes not in (None, jax.process_count()):
     raise ConfigError(
       f'--num_processes={processes}, but the devices belong to {jax.process_count()} processes'
     )
 
 
-def _reach(host: str, port: int, timeout: int) -> None:
-  """Waits for process 0; if it never starts, XLA would end this process with a core dump."""
-  end = time.monotonic() + timeout
-  while True:
+def _initialize(
+  coordinator: str | None, processes: int | None, process: int | None, timeout: int
+) -> bool:
+  """`jax.distributed.initialize`; False if it takes too long.
+
+  At its own timeout XLA would end this process with a core dump, so the wait is ours, and XLA's
+  is longer. The thread that still waits ends with the process.
+  """
+  errors: list[Exception] = []
+
+  def initialize() -> None:
     try:
-      with socket.create_connection((host, port), timeout=max(end - time.monotonic(), 0.1)):
-        return
-    except OSError as error:
-      if time.monotonic() > end:
-        raise ConfigError(
-          f'--distributed: the processes cannot be joined: no answer from {host}:{port} '
-          f'({error}) within {timeout} s; start process 0 there, or {_FLAGS}'
-        ) from error
-      time.sleep(0.2)
+      jax.distributed.initialize(
+        coordinator, processes, process, initialization_timeout=timeout + 600
+      )
+    except Exception as error:
+      errors.append(error)
+
+  thread = threading.Thread(target=initialize, daemon=True)
+  thread.start()
+  thread.join(timeout)
+  if errors:
+    raise errors[0]
+  return not thread.is_alive()
 
 
 def check_launched_distributed(environment=os.environ) -> None:
@@ -77,17 +95,17 @@ def check_launched_distributed(environment=os.environ) -> None:
 
   Each process would train by itself, into the same workdir.
   """
-  counts = {
-    'SLURM_STEP_NUM_TASKS': environment.get('SLURM_STEP_NUM_TASKS', ''),
-    'OMPI_COMM_WORLD_SIZE': environment.get('OMPI_COMM_WORLD_SIZE', ''),
-    'TPU_WORKER_HOSTNAMES': str(len(environment.get('TPU_WORKER_HOSTNAMES', '').split(','))),
-    'JAX_NUM_PROCESSES': environment.get('JAX_NUM_PROCESSES', ''),
-  }
+  # A job of several tasks may run a step of one.
+  slurm = 'SLURM_STEP_NUM_TASKS' if 'SLURM_STEP_NUM_TASKS' in environment else 'SLURM_NTASKS'
+  counts = {name: environment.get(name, '') for name in (slurm, *_COUNTS)}
+  hosts = environment.get('TPU_WORKER_HOSTNAMES', '')
+  counts['TPU_WORKER_HOSTNAMES'] = str(len(hosts.split(',')))
   for name, n in counts.items():
     if n.isdigit() and int(n) > 1:
+      part = 'slices' if name == 'MEGASCALE_NUM_SLICES' else 'processes'
       raise ConfigError(
-        f'{name} indicates that this is one of {n} processes; start each with --distributed, or '
-        f'unset {name} to run a single one'
+        f'{name} indicates that this is one of {n} {part}; start each with --distributed, '
+        f'or unset {name} to run a single one'
       )
 
 

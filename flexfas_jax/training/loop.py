@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -30,6 +31,7 @@ from flexfas_jax.training import (
   datasets,
   distributed,
   init_from_run,
+  optimizer,
   setup,
   sharding,
   subjects,
@@ -39,7 +41,7 @@ from flexfas_jax.training.checkpoints import Checkpoints, quarantine_corrupt
 from flexfas_jax.training.clock import Clock
 from flexfas_jax.training.metric_writer import MetricWriter
 from flexfas_jax.training.preemption import Preemption, restore_default_sigterm
-from flexfas_jax.training.step import named_key
+from flexfas_jax.training.step import AveragedState, named_key
 from flexfas_jax.training.tasks import Task, get_task
 
 
@@ -210,6 +212,12 @@ class _Training:
     """The experiment's config."""
     return self.run.experiment.config
 
+  def show_status(self, step: int, text: str) -> None:
+    """Displays and records what goes on after a step that takes long and shows nothing."""
+    self.progress.print_line(f'{text} ...')
+    if self.writer:
+      self.writer.write_status(step, text)
+
 
 def _train(run: _Run, options: Options) -> None:
   """Trains from the newest checkpoint, or from the initial weights, to the last step."""
@@ -233,14 +241,12 @@ def _train(run: _Run, options: Options) -> None:
     notes += [f'WARNING: from step {start} on, training continues with another config:']
     notes += run.changed
   if start:
-    with clock.measure('restore'):
-      state = checkpoints.restore(start, experiment.abstract)
-    if workdir.data_order_changed(checkpoints.run_info(start)['config'], config.to_dict()):
+    before = checkpoints.run_info(start)['config']
+    notes += _rate_change(experiment, before, start)
+    if workdir.data_order_changed(before, config.to_dict()):
       notes.append('data order reset: some samples may be used more often than others')
     else:
       batches.set_state(checkpoints.position(start))
-  else:
-    state = _initial_state(experiment, root_key, pretrained, clock)
   # A run may have been stopped before it could score val at its last step.
   val_is_missing = start and _val_is_due(config, start) and not checkpoints.has_metrics(start)
 
@@ -267,6 +273,12 @@ def _train(run: _Run, options: Options) -> None:
       data_offset=batches.get_state()['next_index'] - start,
       profile_steps=options.profile_steps,
     )
+    if start:
+      with clock.measure('restore'):
+        state = checkpoints.restore(start, experiment.abstract)
+    else:
+      training.show_status(start, 'compiling the initial weights')
+      state = _initial_state(experiment, root_key, pretrained, clock)
     if training.profile_steps and training.profile_steps[1] <= start:
       last = training.profile_steps[1]
       progress.print_line(f'no profile: its last step, {last}, is not after step {start}')
@@ -275,6 +287,24 @@ def _train(run: _Run, options: Options) -> None:
     if start < config.steps:
       _run_steps(training, state, batches, start)
       _report_time(training)
+
+
+def _rate_change(experiment: setup.Experiment, before: dict, start: int) -> list[str]:
+  """A line on the learning rate of the next step, if the config it was started with has another.
+
+  Args:
+    experiment: with the schedule from now on.
+    before: the config of the checkpoint.
+    start: the number of finished steps.
+  """
+  old = float(optimizer.make_schedule(before['schedule'], before['steps'])(start))
+  new = float(experiment.schedule(start))
+  if old == new:
+    return []
+  return [
+    f'WARNING: the learning rate of step {start + 1} is {new:.4g}; it was {old:.4g} by the config '
+    'before (config.schedule, config.steps)'
+  ]
 
 
 def _print_warning(line: str) -> None:
@@ -360,7 +390,11 @@ def _initial_state(
       experiment.init, out_shardings=setup.shardings(experiment), compiler_options=options
     )
     state = init(named_key(root_key, 'init'))
-  state = state.replace(**transfer.assign(setup.model_variables(state), pretrained.arrays))
+  if pretrained.arrays:
+    variables = transfer.assign(setup.model_variables(state), pretrained.arrays)
+    state = state.replace(**variables)
+    if isinstance(state, AveragedState):  # frozen parameters have no other value
+      state = state.replace(ema=jax.tree.map(jnp.copy, variables))
   pretrained.arrays.clear()  # ViT-L's take more than a gigabyte
   return state
 
@@ -379,6 +413,7 @@ def _headline(run: _Run, start: int) -> str:
 def _run_steps(training: _Training, state, batches, start: int) -> None:
   """The training loop. The metrics of a step are read while later steps run."""
   experiment, config, clock = training.run.experiment, training.config, training.clock
+  training.show_status(start, 'compiling the training step')
   with clock.measure('compile'):
     step_fn = _compile_step(experiment)
   clock.lap()
@@ -440,11 +475,13 @@ def _evaluate_val(training: _Training, step: int, state, batches) -> None:
     Stopped: SIGTERM arrived meanwhile; the checkpoint is saved without metrics.
   """
   run, config = training.run, training.config
+  if not training.clock.total()[1]['evaluate']:
+    training.show_status(step, 'compiling the evaluation')
   with training.clock.measure('evaluate'):
     metrics = run.task.val_metrics(
       run.experiment,
       run.scorer,
-      setup.model_variables(state),
+      setup.scored_variables(state),
       run.data.val,
       training.preemption.reached,
     )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
+from tensorboardX.summary import scalar, text
 
 
 class MetricWriter:
@@ -40,7 +40,7 @@ class MetricWriter:
 
     def is_valid(row: dict) -> bool:
       rescored = rescore_val and row['step'] == step and 'val/auc' in row
-      return row['step'] <= step and not rescored
+      return row['step'] <= step and not rescored and 'status' not in row
 
     kept = [line for row, line in complete if is_valid(row)]
     if kept != lines:
@@ -58,7 +58,18 @@ class MetricWriter:
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
     """Records {name: value} of one step."""
     row = {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
-    self._pending += (json.dumps({'step': step, **row}) + '\n').encode()
+    self._append({'step': step, **row})
+    for name, value in row.items():
+      if value is not None:
+        self._event(step, summary=scalar(name.replace('+', '_'), value))  # TensorBoard has no +
+
+  def write_status(self, step: int, status: str) -> None:
+    """Records what goes on after a step, e.g. 'compiling'; a resumed run removes it."""
+    self._append({'step': step, 'status': status})
+    self._event(step, summary=text('status', status))
+
+  def _append(self, row: Mapping) -> None:
+    self._pending += (json.dumps(row) + '\n').encode()
     try:
       while self._pending:
         self._pending = self._pending[self._file.write(self._pending) :]
@@ -67,9 +78,6 @@ class MetricWriter:
       if not self._warned:
         self._warn(f'WARNING: {self._path} cannot be written ({error.strerror}); its rows are kept')
       self._warned = True
-    for name, value in row.items():
-      if value is not None:
-        self._event(step, summary=scalar(name.replace('+', '_'), value))  # TensorBoard has no +
 
   def _event(self, step: int, **contents) -> None:
     with contextlib.suppress(OSError):  # the writer keeps its buffer

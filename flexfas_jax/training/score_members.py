@@ -21,6 +21,7 @@ from flexfas_jax.training import (
   datasets,
   distributed,
   init_from_run,
+  memory,
   run_config,
   scoring,
   setup,
@@ -77,7 +78,9 @@ def evaluate(
   for member in members:
     groups.setdefault(_architecture(member.experiment), []).append(member)
   for group in groups.values():
-    for member, scored in zip(group, _score(group), strict=True):
+    with memory.explain_exhaustion(group[0].experiment.config):
+      scores = _score(group)
+    for member, scored in zip(group, scores, strict=True):
       if distributed.is_first():
         print(f'{member.folder}:')
       anti_spoofing.write_evaluation(

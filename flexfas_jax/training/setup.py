@@ -23,8 +23,8 @@ from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import transfer
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training import sharding, subjects
-from flexfas_jax.training.devices import find_devices
-from flexfas_jax.training.step import init_state, train_step
+from flexfas_jax.training.devices import check_precision, find_devices
+from flexfas_jax.training.step import AveragedState, init_state, train_step
 
 
 class Experiment(NamedTuple):
@@ -85,6 +85,7 @@ def build(
   """
   config_problems: list[FlexfasError] = []
   attempt = functools.partial(errors.attempt, config_problems)
+  attempt('environment', check_precision)
   target = attempt('config.task', subjects.target_column, config) or ''
   config, protocol = attempt('config.protocol', apply_protocol, config) or (config, None)
   if target and protocol:
@@ -115,7 +116,7 @@ def build(
       ConfigError(f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}')
     )
   scored = attempt('config.protocol', scored_subsets, model, protocol)
-  init = functools.partial(init_state, model=model, optimizer=optimizer)
+  init = functools.partial(init_state, model=model, optimizer=optimizer, ema=_ema(config))
   abstract = attempt('config.model', jax.eval_shape, init, jax.random.key(0))
   map_size = pretrained = None
   if abstract is not None:
@@ -171,6 +172,13 @@ def _check_plain_fields(
     config_problems.append(
       ConfigError(f'config.clip_norm is {config.clip_norm}; give a norm, or None')
     )
+  ema = _ema(config)
+  if isinstance(ema, bool) or not isinstance(ema, int | float) or not 0 <= ema < 1:
+    config_problems.append(
+      ConfigError(
+        f'config.ema is {ema!r}; give a decay below 1, such as 0.999, or 0 for no average'
+      )
+    )
   attempt('config.resize', geometry.check_resize, config.get('resize', 'area'))
   attempt('', _check_arguments, 'config.view', geometry.draw_view, fields['view'], 'rng')
   for modality, changes in fields['photometric'].items():
@@ -178,6 +186,10 @@ def _check_plain_fields(
   attempt('config.member', member_fields, config)
   for name in config.test if not target else ():
     attempt(f'config.threshold.{name}', _check_rule, config, name)
+
+
+def _ema(config: ConfigDict) -> float:
+  return config.get('ema', 0.0)  # configs of earlier versions lack it
 
 
 def _model(fields: dict, classes: int | None) -> flexmodal.Model:
@@ -264,6 +276,7 @@ def make_step(experiment: Experiment):
       loss=experiment.loss,
       modality_dropout=experiment.config.modality_dropout.to_dict(),
       accumulate=experiment.config.accumulate,
+      ema=_ema(experiment.config),
     ),
     out_shardings=(shardings(experiment), sharding.replicated(experiment.mesh)),
     donate_argnums=0,
@@ -292,8 +305,13 @@ def abstract_key(experiment: Experiment) -> jax.ShapeDtypeStruct:
 
 
 def model_variables(state) -> dict:
-  """The model's variables in a state."""
+  """The model's variables in a state, as the optimizer left them."""
   return {'params': state.params, 'batch_stats': state.batch_stats}
+
+
+def scored_variables(state) -> dict:
+  """The variables that are evaluated and exported: the moving average, if the state has one."""
+  return state.ema if isinstance(state, AveragedState) else model_variables(state)
 
 
 def apply_protocol(config: ConfigDict):

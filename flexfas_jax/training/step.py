@@ -1,5 +1,6 @@
 """One training step: a pure function of state, batch and key. Start reading at `train_step`."""
 
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,15 +21,35 @@ class State:
   opt_state: Any
 
 
-def init_state(key: jax.Array, *, model, optimizer: optax.GradientTransformation) -> State:
-  """A new state; under `jax.eval_shape`, its shapes without memory."""
+@flax.struct.dataclass
+class AveragedState(State):
+  """A state with the moving average of the model's variables, which is evaluated and exported.
+
+  It is a class of its own, so that checkpoints without an average have no entry for it.
+  """
+
+  ema: Any  # {'params': ..., 'batch_stats': ...}
+
+
+def init_state(
+  key: jax.Array, *, model, optimizer: optax.GradientTransformation, ema: float = 0.0
+) -> State:
+  """A new state; under `jax.eval_shape`, its shapes without memory.
+
+  Args:
+    key: of the initial values.
+    model, optimizer, ema: as in `train_step`.
+  """
   variables = model.init(key)
-  return State(
-    step=jnp.zeros((), jnp.int32),
-    params=variables['params'],
-    batch_stats=variables['batch_stats'],
-    opt_state=optimizer.init(variables['params']),
-  )
+  fields = {
+    'step': jnp.zeros((), jnp.int32),
+    'params': variables['params'],
+    'batch_stats': variables['batch_stats'],
+    'opt_state': optimizer.init(variables['params']),
+  }
+  if not ema:
+    return State(**fields)
+  return AveragedState(**fields, ema={k: variables[k] for k in ('params', 'batch_stats')})
 
 
 def named_key(key: jax.Array, name: str) -> jax.Array:
@@ -69,6 +90,7 @@ def train_step(
   loss: Callable[..., jax.Array],
   modality_dropout: Mapping[str, float],
   accumulate: int = 1,
+  ema: float = 0.0,
 ) -> tuple[State, dict[str, jax.Array]]:
   """(state, batch, root key) -> (state, metrics); bind the rest with `functools.partial`.
 
@@ -85,6 +107,7 @@ def train_step(
     modality_dropout: see `drop_modalities`.
     accumulate: number of parts that are processed one after the other, to save memory; one update
       with their mean gradient. Batch norm's statistics are over each part.
+    ema: decay of the moving average of parameters and batch statistics; 0: there is none.
 
   Returns:
     The next state, and {'loss', 'accuracy', 'grad_norm'}, each [] float32.
@@ -120,13 +143,26 @@ def train_step(
     (sums, batch_stats), _ = jax.lax.scan(add_part, (zeros, state.batch_stats), numbered)
     value, accuracy, grads = jax.tree.map(lambda x: x / accumulate, sums)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-  state = State(
+  state = state.replace(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
     batch_stats=batch_stats,
     opt_state=opt_state,
   )
+  if ema:
+    state = state.replace(ema=_next_average(state, ema))
   return state, {'loss': value, 'accuracy': accuracy, 'grad_norm': optax.tree.norm(grads)}
+
+
+def _next_average(state: AveragedState, decay: float):
+  """The moving average after a step, which `state.step` counts from 1.
+
+  m(t) = m(t-1) + (1 - d) / (1 - d^t) (x(t) - m(t-1)): the weight of x(i) is d^(t-i), over the sum
+  of these. As in Adam (Kingma & Ba, 2015, section 3), the initial values have no weight.
+  """
+  rate = (1 - decay) / -jnp.expm1(state.step * math.log(decay))
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  return jax.tree.map(lambda mean, x: mean + rate * (x - mean), state.ema, variables)
 
 
 def is_correct(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> jax.Array:

@@ -18,7 +18,7 @@ ONLY_TESTS = (
   'pairs',
 )
 # Fields that the configs of earlier versions lack, with the values those versions used.
-_DEFAULTS = {'resize': 'area'}
+_DEFAULTS = {'resize': 'area', 'ema': 0.0}
 # Fields that determine the order of the training data.
 _DATA_ORDER = ('train', 'seed', 'batch_size')
 _PRETRAINING = 'pretraining.json'

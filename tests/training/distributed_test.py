@@ -1,6 +1,7 @@
 """Several processes, really started, equal one; what cannot be joined is an error."""
 
 import json
+import os
 import signal
 import time
 
@@ -134,6 +135,20 @@ def test_who_cannot_be_joined_is_an_error(config, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.parametrize('task', [0, 1])
+def test_slurm_tasks_that_never_come(config, tmp_path, monkeypatch, task):
+  """Of two tasks one starts: XLA would end it with a core dump."""
+  job = {'SLURM_JOB_ID': str(os.getpid()), 'SLURM_STEP_NODELIST': 'localhost'}
+  job |= {'SLURM_NTASKS': '2', 'SLURM_PROCID': str(task), 'SLURM_LOCALID': str(task)}
+  for name, value in job.items():
+    monkeypatch.setenv(name, value)
+  flags = ('--distributed', '--connect_seconds=3')
+  ((code, _, said),) = finish(start(config, tmp_path / 'run', 1, 1, *flags))
+  assert code == 2, (code, said)
+  assert 'not all of them started within 3 s (--connect_seconds)' in said
+  assert not (tmp_path / 'run').exists()
+
+
 @pytest.mark.parametrize(
   'said',
   [
@@ -141,6 +156,10 @@ def test_who_cannot_be_joined_is_an_error(config, tmp_path):
     {'OMPI_COMM_WORLD_SIZE': '4'},
     {'TPU_WORKER_HOSTNAMES': 'a,b'},
     {'JAX_NUM_PROCESSES': '2'},
+    {'SLURM_NTASKS': '2'},
+    {'PMI_SIZE': '2', 'WORLD_SIZE': '1'},
+    {'WORLD_SIZE': '16'},
+    {'MEGASCALE_NUM_SLICES': '2'},
   ],
 )
 def test_one_of_several_processes_requires_distributed(said):
@@ -148,8 +167,9 @@ def test_one_of_several_processes_requires_distributed(said):
     ConfigError, match=f'{next(iter(said))} indicates .* start each with --distributed'
   ):
     distributed.check_launched_distributed(said)
-  one = {'SLURM_STEP_NUM_TASKS': '1', 'TPU_WORKER_HOSTNAMES': 'localhost'}
+  one = {'SLURM_STEP_NUM_TASKS': '1', 'TPU_WORKER_HOSTNAMES': 'localhost', 'WORLD_SIZE': '1'}
   distributed.check_launched_distributed(one)
+  distributed.check_launched_distributed(one | {'SLURM_NTASKS': '8'})  # a step of one task
   distributed.check_launched_distributed({})
 
 

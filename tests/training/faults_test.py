@@ -67,8 +67,13 @@ def assert_as_if_nothing_had_happened(config, workdir, unbroken):
   jax.tree.map(np.testing.assert_array_equal, *states)
 
 
-def rows(workdir):
+def all_rows(workdir):
   return list(map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines()))
+
+
+def rows(workdir):
+  """Without what is of one start alone."""
+  return [row for row in all_rows(workdir) if 'status' not in row]
 
 
 def wait_for(process, seen):
@@ -188,6 +193,8 @@ def test_another_config_requires_allow_config_change(config, unbroken, tmp_path,
   assert f'WARNING: from step {STEPS} on, training continues with another config:' in said
   assert 'schedule.peak: 0.001 in the workdir, 0.01 now' in said
   assert 'data order reset' not in said
+  # By hand: 0.01 (1 + cos(3 pi / 4)) / 2, at three quarters of the way from step 2 to 10.
+  assert 'WARNING: the learning rate of step 9 is 0.001464; it was 0 by the config before' in said
   assert json.loads((workdir / 'config.before_step_8.json').read_text())['steps'] == STEPS
   assert json.loads((workdir / 'config.json').read_text())['steps'] == STEPS + 2
   positions = Checkpoints(workdir / 'checkpoints', 'eer', read_only=True)
@@ -290,3 +297,37 @@ def test_an_accelerator_that_is_not_there_is_told(config, tmp_path):
   assert 'JAX_PLATFORMS=cuda: ' in found.stderr
   assert "pip install 'flexfas_jax[cuda]'" in found.stderr
   assert 'Traceback' not in found.stderr
+
+
+def test_double_precision_is_refused(config, tmp_path, monkeypatch):
+  monkeypatch.setenv('JAX_ENABLE_X64', '1')
+  ((code, _, said),) = finish(start(config, tmp_path / 'run', 1, 1))
+  assert code == 2, said
+  assert 'error: environment: JAX_ENABLE_X64 is set' in said
+  assert 'Traceback' not in said
+  assert not (tmp_path / 'run').exists()
+
+
+def test_compiling_is_shown_while_it_goes_on(config, tmp_path, monkeypatch, capsys):
+  compile_step, seen = loop._compile_step, []
+
+  def look(experiment):
+    (events,) = (tmp_path / 'run' / 'tensorboard').iterdir()
+    last = all_rows(tmp_path / 'run')[-1]
+    seen.append((last, b'compiling the training step' in events.read_bytes()))
+    seen.append(capsys.readouterr().err.splitlines()[-1])
+    return compile_step(experiment)
+
+  monkeypatch.setattr(loop, '_compile_step', look)
+  loop.train(in_process(config, steps=4, checkpoint_every=2), str(tmp_path / 'run'))
+  assert seen == [
+    ({'step': 0, 'status': 'compiling the training step'}, True),
+    'compiling the training step ...',
+  ]
+  monkeypatch.setattr(loop, '_compile_step', compile_step)
+  loop.train(
+    in_process(config, steps=6), str(tmp_path / 'run'), loop.Options(allow_config_change=True)
+  )
+  statuses = [(r['step'], r['status']) for r in all_rows(tmp_path / 'run') if 'status' in r]
+  # Those of the first start are gone.
+  assert statuses == [(4, 'compiling the training step'), (6, 'compiling the evaluation')]

@@ -65,7 +65,8 @@ def make_config(data_dir, **more):
 
 
 def rows(workdir):
-  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return [row for row in map(json.loads, lines) if 'status' not in row]
 
 
 def losses(workdir):

@@ -2,8 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from configs import vit_fusion
+from flexfas_jax.errors import ConfigError
 from flexfas_jax.training import setup
 
 
@@ -23,7 +25,7 @@ def make_config(**more):
 
 
 def test_the_step_is_given_what_the_config_says(monkeypatch):
-  config = make_config(**{'accumulate': 4, 'modality_dropout.ir': 0.25})
+  config = make_config(**{'accumulate': 4, 'ema': 0.5, 'modality_dropout.ir': 0.25})
   experiment, seen = setup.build(config), {}
 
   def step(state, batch, key, **fields):
@@ -43,6 +45,7 @@ def test_the_step_is_given_what_the_config_says(monkeypatch):
     'loss': experiment.loss,
     'modality_dropout': {'depth': 0.5, 'ir': 0.25},
     'accumulate': 4,
+    'ema': 0.5,
   }
 
 
@@ -50,3 +53,14 @@ def test_the_rate_warms_up_as_the_config_says():
   config = make_config(**{'schedule.warmup': 10, 'schedule.peak': 0.5, 'steps': 100})
   rate = setup.build(config).schedule
   assert [float(rate(step)) for step in (0, 5, 10)] == [0, 0.25, 0.5]
+
+
+@pytest.mark.parametrize('ema', [1.0, -0.1, float('nan')])
+def test_a_decay_that_averages_nothing_is_refused(ema):
+  with pytest.raises(ConfigError, match='config.ema is .*; give a decay below 1, such as 0.999'):
+    setup.build(make_config(ema=ema))
+
+
+def test_double_precision_is_refused():
+  with jax.enable_x64(True), pytest.raises(ConfigError, match='JAX_ENABLE_X64 is set: .* unset it'):
+    setup.build(make_config())

@@ -1,5 +1,6 @@
 """The training step: the same on eight devices as on one, and modality dropout by its rates."""
 
+import dataclasses
 import functools
 import types
 
@@ -16,6 +17,7 @@ from flexfas_jax.training.step import (
   State,
   _parts,
   drop_modalities,
+  init_state,
   is_correct,
   named_key,
   train_step,
@@ -239,6 +241,40 @@ def test_a_step_depends_on_its_number_not_on_what_ran_before():
   _, second = step(first, batch, key)
   assert metrics['loss'] == again['loss']
   assert metrics['loss'] != second['loss']  # other modalities were dropped
+
+
+def test_the_average_is_its_recurrence_by_hand():
+  """Of parameters and of batch statistics: the weight of step i is d^(t - i), over their sum."""
+  model = types.SimpleNamespace(
+    modalities=('rgb',),
+    init=lambda key: {'params': {'w': jnp.full(3, 50.0)}, 'batch_stats': {'n': jnp.full((), 70.0)}},
+    apply=lambda variables, batch, key: (
+      {'logit': variables['params']['w'].sum() * jnp.ones(8) / 100},
+      {'n': variables['batch_stats']['n'] + 1},
+    ),
+  )
+  optimizer, d = optax.sgd(3.0), 0.9
+  batch = {'rgb': jnp.zeros((8, 1, 1, 1)), 'present': jnp.ones((8, 1), bool),
+           'label': jnp.zeros(8, jnp.int32)}  # fmt: skip
+  state = init_state(jax.random.key(0), model=model, optimizer=optimizer, ema=d)
+  step = jax.jit(functools.partial(make_step(model, optimizer), ema=d))
+  seen = []
+  for t in range(1, 7):
+    state, _ = step(state, batch, jax.random.key(0))
+    seen.append((np.float64(state.params['w'][0]), np.float64(state.batch_stats['n'])))
+    weights = d ** np.arange(t - 1, -1, -1.0)
+    expected = weights @ np.array(seen) / weights.sum()
+    np.testing.assert_allclose(state.ema['params']['w'], expected[0], rtol=2e-6)
+    np.testing.assert_allclose(state.ema['batch_stats']['n'], expected[1], rtol=2e-6)
+  assert seen[0][0] != seen[-1][0]
+  # Without an average, training is the same, and its state has no entry for one.
+  plain = init_state(jax.random.key(0), model=model, optimizer=optimizer)
+  assert {field.name for field in dataclasses.fields(plain)} == {
+    'step', 'params', 'batch_stats', 'opt_state'
+  }  # fmt: skip
+  for _ in range(6):
+    plain, _ = jax.jit(make_step(model, optimizer))(plain, batch, jax.random.key(0))
+  np.testing.assert_array_equal(plain.params['w'], state.params['w'])
 
 
 def test_devices_that_do_not_divide_are_named():

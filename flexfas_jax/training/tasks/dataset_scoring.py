@@ -137,7 +137,7 @@ def restore_best(
   if step is None:
     raise StateError(f'{folder} holds no checkpoint; run with --mode=train first')
   checkpoints.verify(step)
-  variables = setup.model_variables(checkpoints.restore(step, experiment.abstract))
+  variables = setup.scored_variables(checkpoints.restore(step, experiment.abstract))
   header = {
     'step': step,
     'trained_steps': checkpoints.latest(),  # an ensemble refuses unfinished members
