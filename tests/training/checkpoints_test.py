@@ -251,3 +251,12 @@ def test_a_full_disk_is_survived_for_some_tries(tmp_path):
   )
   assert found['end'] == [1, 3]
   assert found['left'] == ['1', '3']
+
+
+def test_a_tensor_of_another_type_is_named_not_converted(folder):
+  """As a run leaves it that had JAX_ENABLE_X64."""
+  wanted = abstract()
+  wanted['w'] = jax.ShapeDtypeStruct((64, 32), jnp.bfloat16, sharding=wanted['w'].sharding)
+  said = r'(?s)another model:\n  w: checkpoint \(64, 32\) float32, model \(64, 32\) bfloat16$'
+  with pytest.raises(StateError, match=said):
+    Checkpoints(folder, 'eer').restore(6, wanted)
