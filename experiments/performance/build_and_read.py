@@ -4,8 +4,8 @@
 
 Writes trees in CASIA-SURF's challenge layout (RENDERED faces, JPEG), prepares them as a user would,
 and prints triplets per second of CPU time, of all processes together: decoding all images alone,
-with the same decoder; building; opening with its check; reading; reading and decoding. The
-building of a quarter of the triplets tells the start of the processes from the work.
+with the same decoder; building; opening with its check; reading; reading and decoding. The start
+of the processes is separated from the work by building a quarter of the triplets too.
 """
 
 import argparse
