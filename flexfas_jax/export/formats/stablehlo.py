@@ -36,7 +36,7 @@ def write(graph, trained, folder: Path) -> list[dict]:
 
 @contextlib.contextmanager
 def _without_source_paths() -> Iterator[None]:
-  """A program records where each operation stands in the sources; a bundle gives that to others."""
+  """A program records the file and line of each operation; a bundle is given to others."""
   limit = jax.config.jax_traceback_in_locations_limit
   jax.config.update('jax_traceback_in_locations_limit', 0)
   try:
