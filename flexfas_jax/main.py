@@ -6,7 +6,7 @@ import sys
 import traceback
 from typing import NoReturn
 
-from flexfas_jax import command_line, errors, lookup
+from flexfas_jax import bucket, command_line, errors, lookup
 
 with errors.required_imports(__name__):
   from absl import app, flags, logging
@@ -45,7 +45,9 @@ _CONFIG = config_flags.DEFINE_config_file(
   "config of the workdir's run",
   lock_config=True,
 )
-_WORKDIR = flags.DEFINE_string('workdir', None, 'folder of checkpoints, logs, scores and results')
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'folder of checkpoints, logs, scores and results; local or gs://BUCKET/FOLDER'
+)
 _MODE = flags.DEFINE_enum(
   'mode', MODES[0], MODES, f'one of {", ".join(MODES)}; default: {MODES[0]}'
 )
@@ -168,10 +170,23 @@ def _with_config_file(argv: list[str]) -> list[str]:
       arguments[at] = f'{flag}={file}' if equals else file
     elif flag in ('--workdir', '-workdir'):
       workdir = value if equals else argv[at]
-  if not has_config and workdir and (pathlib.Path(workdir) / 'config.json').exists():
+  if not has_config and workdir and _holds_run(workdir):
     reader = pathlib.Path(__file__).parent / 'training' / 'run_config.py'
     arguments.insert(1, f'--config={reader}:{workdir}')  # before the fields that override it
   return arguments
+
+
+def _holds_run(workdir: str) -> bool:
+  """Whether a workdir has a config.
+
+  Raises:
+    ConfigError, StateError: it is at gs:// and cannot be read.
+  """
+  bucket.check_path(workdir, '--workdir')
+  if not bucket.is_remote(workdir):
+    return (pathlib.Path(workdir) / 'config.json').exists()
+  bucket.check_reachable(workdir, '--workdir', errors.StateError)
+  return bucket.read(f'{workdir}/config.json') is not None
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -191,8 +206,10 @@ def _parse(argv: list[str]) -> list[str]:
   except Exception as error:  # of absl, ml_collections, or a config file
     if '--debug' in argv:
       raise
-    print(f'error: {_short_message(error)}\n(see --help)', file=sys.stderr)
-    sys.exit(errors.ConfigError.exit_code)
+    code = getattr(error, 'exit_code', errors.ConfigError.exit_code)
+    hint = '\n(see --help)' if code == errors.ConfigError.exit_code else ''
+    print(f'error: {_short_message(error)}{hint}', file=sys.stderr)
+    sys.exit(code)
   return rest
 
 
@@ -233,8 +250,6 @@ def _run_mode() -> None:
   """Checks the flags and does what --mode names."""
   # Orbax and TFDS report their own housekeeping as warnings.
   logging.set_verbosity(logging.INFO if _DEBUG.value else logging.ERROR)
-  if '://' in _WORKDIR.value:
-    raise errors.ConfigError(f'--workdir={_WORKDIR.value}: give a path, e.g. of a mounted bucket')
   profile_steps = _profile_steps(_PROFILE.value)
   if _MODE.value != 'preflight' and _TOPOLOGY.value is not None:
     raise errors.ConfigError('--topology requires --mode=preflight')
@@ -244,23 +259,35 @@ def _run_mode() -> None:
   # The modes import jax, which --help and wrong flags do not need.
   if _MODE.value == 'preflight':
     from flexfas_jax.preflight import run as preflight
+    from flexfas_jax.training import remote_workdir
 
-    preflight.run(_CONFIG.value, _WORKDIR.value, _TOPOLOGY.value)
+    with remote_workdir.open_workdir(_WORKDIR.value) as opened:
+      preflight.run(_CONFIG.value, opened.folder, _TOPOLOGY.value)
   elif _MODE.value == 'export':
     if _DISTRIBUTED.value:
       raise errors.ConfigError('--mode=export runs in one process, without --distributed')
     from flexfas_jax.export import bundle
-    from flexfas_jax.training import memory
+    from flexfas_jax.training import memory, remote_workdir
 
-    with _disk_errors(), memory.explain_exhaustion(_CONFIG.value):
-      bundle.export(_CONFIG.value, _WORKDIR.value, **export_options)
+    data_dir = _CONFIG.value.data_dir
+    with (
+      _disk_errors(),
+      remote_workdir.open_workdir(_WORKDIR.value, data_dir) as opened,
+      memory.explain_exhaustion(_CONFIG.value),
+    ):
+      bundle.export(_CONFIG.value, opened.folder, **export_options)
   else:
-    from flexfas_jax.training import loop, memory
+    from flexfas_jax.training import loop, memory, remote_workdir
 
     _start_processes()
-    options = loop.Options(_STRICT.value, _ALLOW.value, profile_steps)
-    with _disk_errors(), memory.explain_exhaustion(_CONFIG.value):
-      getattr(loop, _MODE.value)(_CONFIG.value, _WORKDIR.value, options)
+    data_dir = _CONFIG.value.data_dir
+    with (
+      _disk_errors(),
+      remote_workdir.open_workdir(_WORKDIR.value, data_dir) as opened,
+      memory.explain_exhaustion(_CONFIG.value),
+    ):
+      options = loop.Options(_STRICT.value, _ALLOW.value, profile_steps, opened.send)
+      getattr(loop, _MODE.value)(_CONFIG.value, opened.folder, options)
 
 
 def _start_processes() -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from flexfas_jax import command_line, errors, label_mapping, schema
+from flexfas_jax import bucket, command_line, errors, label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.progress import show_progress
@@ -158,7 +158,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
   """Adds the bundle and the choice of a model in it, for `predict` and `demo`."""
   add = parser.add_argument_group('model').add_argument
   order = ', '.join(model_loader.RUNTIMES)
-  add('bundle', metavar='BUNDLE', type=Path, help='folder that `flexfas export` made')
+  add('bundle', metavar='BUNDLE', help='folder that `flexfas export` made, local or gs://')
   add(
     '--format',
     choices=model_loader.FORMATS,
@@ -259,8 +259,9 @@ def add_verification_options(parser: argparse.ArgumentParser) -> None:
 
 def load(args: argparse.Namespace) -> Predictor:
   """Loads the predictor that the options of `predict` or `demo` describe."""
+  remote = bucket.is_remote(args.bundle)
   return Predictor.load(
-    args.bundle,
+    bucket.local_copy(args.bundle) if remote else Path(args.bundle),
     args.format,
     precision=args.precision,
     crop=args.crop,

@@ -5,7 +5,7 @@ import json
 import pathlib
 import sys
 
-from flexfas_jax import command_line
+from flexfas_jax import bucket, command_line
 from flexfas_jax.images.files import MAX_PIXELS
 
 _DESCRIPTION = """\
@@ -89,6 +89,7 @@ def _positive(text: str) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> None:
+  bucket.check_path(args.data_dir, '--data_dir')
   from flexfas_jax.input_pipeline import sources  # after --help: it imports much
 
   settings = {
@@ -107,6 +108,8 @@ def _prepare(args: argparse.Namespace) -> None:
     print(folder)
     if (folder / 'CARD.md').exists():
       _print_card(folder)
+    command = sources.copy_command(dataset, args.data_dir, 'gs://BUCKET/prepared')
+    print(f'To train from a bucket: {command}', file=sys.stderr)
 
 
 def _print_card(folder: pathlib.Path) -> None:

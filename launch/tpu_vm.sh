@@ -3,9 +3,9 @@
 #
 #   export TPU=flexfas ZONE=us-west4-a TYPE=v5litepod-16
 #   launch/tpu_vm.sh create [--spot]
-#   launch/tpu_vm.sh install [10.0.0.2:/share]       # NFS, mounted as /shared
+#   launch/tpu_vm.sh install [10.0.0.2:/share]       # NFS, mounted as /shared; not for a bucket
 #   launch/tpu_vm.sh run --config=configs/vit_fusion.py:flexmodal \
-#     --workdir=/shared/runs/flexmodal --config.data_dir=/shared/prepared
+#     --workdir=gs://BUCKET/runs/flexmodal --config.data_dir=gs://BUCKET/prepared
 #   launch/tpu_vm.sh log | stop | delete
 set -euo pipefail
 : "${TPU:?name of the slice}" "${ZONE:?e.g. us-west4-a}" "${TYPE:=v5litepod-16}"
@@ -35,7 +35,7 @@ case $task in
       python3 -m pip install --user uv; PATH=$HOME/.local/bin:$PATH
       uv venv --allow-existing --python=3.11 flexfas/.venv
       uv pip install --python=flexfas/.venv --constraints=flexfas/requirements/lock.txt \
-        "./flexfas[tpu]"'
+        "./flexfas[tpu,gcs]"'
     if (($#)); then
       workers all "sudo apt-get install -y nfs-common && sudo mkdir -p /shared &&
         sudo mount $(printf %q "$1") /shared"

@@ -36,7 +36,7 @@ FORMATS = ('stablehlo', 'onnx', 'tflite', 'weights')
 
 def export(
   config: ConfigDict,
-  workdir: str,
+  workdir: str | pathlib.Path,
   export_dir: str | None = None,
   formats: str | None = None,
   modalities: str | None = None,

@@ -5,6 +5,7 @@ FlexModal's reference), 'present' [B, M] bool, 'label' [B] int32, 'map' [B, h, w
 it is required, and 'identity' [B] int32 where the source has it (`Source.with_identities`).
 """
 
+import concurrent.futures
 import dataclasses
 from collections.abc import Iterator, Sequence
 
@@ -17,6 +18,7 @@ from flexfas_jax.images.worker_pool import count_cores
 from flexfas_jax.input_pipeline.sources import Source
 from flexfas_jax.schema import LABELS
 
+_REMOTE_THREADS = 32  # that read from a bucket: they wait for its answers most of the time
 META = ('id', 'dataset', 'subject', 'video', 'attack_type', 'attack_category', 'ethnicity')
 
 
@@ -71,10 +73,12 @@ def train_batches(
     order(len(source), seed).map(source.__getitem__).random_map(_Augment(preprocess), seed=seed + 1)
   )
 
+  pool = concurrent.futures.ThreadPoolExecutor(_REMOTE_THREADS) if source.is_remote else None
+
   def batch(i: int) -> dict:
-    arrays = {}
-    for place, row in enumerate(rows):
-      example = examples[i * batch_size + int(row)]
+    arrays, places = {}, [i * batch_size + int(row) for row in rows]
+    read = pool.map if pool else map
+    for place, example in enumerate(read(examples.__getitem__, places)):
       if not arrays:
         arrays = {k: np.empty((len(rows), *np.shape(v)), v.dtype) for k, v in example.items()}
       for k, v in example.items():
@@ -128,7 +132,7 @@ def eval_batches(
     return {**arrays, 'unusable': real & np.array(there) & ~arrays['present']}
 
   batches = -(-n // batch_size)
-  threads = threads or default_threads()
+  threads = threads or (_REMOTE_THREADS if source.is_remote else default_threads())
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * len(rows))
   examples = iter(grain.MapDataset.range(batches * len(rows)).map(load).to_iter_dataset(options))
   for start in range(0, n, batch_size):

@@ -17,15 +17,17 @@ import os
 import pathlib
 import shlex
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_data_source
+from etils import epath
 from tensorflow_datasets.proto import tf_example_pb2
 
-from flexfas_jax import csv_dialect
+from flexfas_jax import bucket, csv_dialect
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.protocols import exact_duplicates, selection
 from flexfas_jax.protocols.lists import read_ids
@@ -55,6 +57,7 @@ class Source:
       requested ones.
     digests: {modality: [N] uint64}, of the images' bytes as `exact_duplicates` compares them.
     identities: [N] int32, the class of every example, or None.
+    is_remote: whether reading an example waits for a bucket.
   """
 
   def __init__(
@@ -67,6 +70,7 @@ class Source:
     self.names, self.columns, self.digests = tuple(names), columns, digests
     self._parts = tuple(parts)
     self._ends = np.cumsum([len(part.places) for part in parts])
+    self.is_remote = any(part.is_remote for part in parts)
     self.identities = None
 
   def with_identities(self, identities: np.ndarray) -> 'Source':
@@ -113,6 +117,7 @@ class _Part(NamedTuple):
   examples: Sequence  # of a whole split
   places: np.ndarray  # [n] those that are selected
   modalities: tuple[str, ...] | None  # that are kept; None: all
+  is_remote: bool = False
 
 
 def open_source(
@@ -168,7 +173,7 @@ def open_source(
       raise ConfigError(
         f'{name}: no modality {sorted(wrong)[0]!r}; there are {", ".join(MODALITIES)}'
       )
-    parts.append(_Part(examples, places, selected.modalities))
+    parts.append(_Part(examples, places, selected.modalities, bucket.is_remote(folder)))
     if missing := [field for field in fields if field not in split_columns]:
       raise ConfigError(f'{name} has no column {missing[0]!r}; it has: {", ".join(split_columns)}')
     for field in fields:
@@ -207,7 +212,18 @@ def _with_digests(columns: dict[str, Sequence[str]], examples) -> dict[str, Sequ
 
 
 @functools.lru_cache(maxsize=16)
-def _read_manifest(path: pathlib.Path, changed: float) -> dict[str, list[str]]:
+def _read_manifest(path: epath.Path, version: float | str) -> dict[str, list[str]]:
+  """{column: values} of a manifest; `version` changes when it does."""
+  if not bucket.is_remote(path):
+    return _parse_manifest(pathlib.Path(path))
+  with tempfile.TemporaryDirectory() as scratch:
+    for name in ('manifest.csv', 'card.json'):
+      if (contents := bucket.read(f'{path.parent}/{name}')) is not None:
+        (pathlib.Path(scratch) / name).write_bytes(contents)
+    return _parse_manifest(pathlib.Path(scratch) / 'manifest.csv')
+
+
+def _parse_manifest(path: pathlib.Path) -> dict[str, list[str]]:
   card = path.with_name('card.json')
   if card.is_file():
     written = json.loads(card.read_bytes())['manifest_sha256']
@@ -223,13 +239,17 @@ def _read_manifest(path: pathlib.Path, changed: float) -> dict[str, list[str]]:
   }
 
 
-def _manifest(name: str, folder: pathlib.Path) -> dict[str, Sequence[str]]:
+def _manifest(name: str, folder: epath.Path) -> dict[str, Sequence[str]]:
   """{column: values} of the set's manifest; empty where there is none."""
   path = folder / 'manifest.csv'
   if not path.is_file():
     return {}
   try:
-    columns = _read_manifest(path, path.stat().st_mtime)
+    if bucket.is_remote(path):
+      version = bucket.list_objects(str(folder))[path.name].crc32c
+    else:
+      version = os.stat(path).st_mtime
+    columns = _read_manifest(path, version)
   except (ValueError, KeyError, TypeError, RecursionError, OSError, DataError) as error:
     raise DataError(f'{path} is damaged: {error}; {_prepare_again(name, folder)}') from error
   if missing := [field for field in ('split', *FIELDS) if field not in columns]:
@@ -271,34 +291,36 @@ def is_prepared(name: str, data_dir: str) -> bool:
     ConfigError, DataError: it is missing and `open_source` cannot build it.
   """
   selected = selection.parse(name)
-  if _newest_version(pathlib.Path(data_dir) / selected.dataset) is not None:
+  if _newest_version(epath.Path(data_dir) / selected.dataset) is not None:
     return True
   _builder_of(selected.dataset, data_dir, only_free=True)
   return False
 
 
-def _locate(selected: selection.Selection, data_dir: str) -> pathlib.Path:
-  folder = _newest_version(pathlib.Path(data_dir) / selected.dataset)
+def _locate(selected: selection.Selection, data_dir: str) -> epath.Path:
+  folder = _newest_version(epath.Path(data_dir) / selected.dataset)
   if folder is None:
     prepare(selected.dataset, data_dir, only_free=True)
-    folder = _newest_version(pathlib.Path(data_dir) / selected.dataset)
+    folder = _newest_version(epath.Path(data_dir) / selected.dataset)
   return folder
 
 
-def _prepare_again(name: str, folder: pathlib.Path) -> str:
+def _prepare_again(name: str, folder: epath.Path) -> str:
+  if bucket.is_remote(folder):
+    return f'copy the prepared set to {folder} again: gcloud storage cp -r'
   return (
     f'delete {folder} and prepare it again: '
     f'python -m flexfas_jax.prepare --dataset={name.partition(":")[0]} --data_dir=...'
   )
 
 
-def _newest_version(folder: pathlib.Path) -> pathlib.Path | None:
+def _newest_version(folder: epath.Path) -> epath.Path | None:
   versions = [f for f in folder.glob('*.*.*') if f.name.replace('.', '').isdigit()]
   return max(versions, key=lambda f: tuple(map(int, f.name.split('.'))), default=None)
 
 
 def _open_split(
-  name: str, folder: pathlib.Path, split: str, rows: Mapping[str, Sequence[str]], check: bool
+  name: str, folder: epath.Path, split: str, rows: Mapping[str, Sequence[str]], check: bool
 ):
   """The examples of a split.
 
@@ -319,7 +341,7 @@ def _open_split(
     tensors = builder.info.features.get_tensor_info()
     types = {key: (np.dtype(one.np_dtype), one.shape) for key, one in tensors.items()}
     paths = builder.info.splits[split].filepaths if split in lengths else ()
-    shards = list(zip(map(pathlib.Path, paths), lengths.get(split, ()), strict=True))
+    shards = list(zip(map(epath.Path, paths), lengths.get(split, ()), strict=True))
   except Exception as error:  # any error of a parser
     raise DataError(f'{name}: {folder} cannot be read ({error}); {way_out}') from error
   if split not in lengths:
@@ -353,7 +375,7 @@ def _open_split(
 
 
 def _check_shard(
-  path: pathlib.Path,
+  path: epath.Path,
   length: int,
   start: int,
   rows: Mapping[str, Sequence[str]],
@@ -417,6 +439,14 @@ def prepare(
     DataError: it requires a licence (the message has the command), its source has errors, or
       `data_dir` is not writable.
   """
+  if bucket.is_remote(data_dir):
+    target = data_dir.rstrip('/')
+    raise ConfigError(
+      f'{dataset} is not prepared in {data_dir}, and a set is prepared in a local folder. Prepare '
+      f'it there, and copy it:\n'
+      f'  python -m flexfas_jax.prepare --dataset={dataset} --data_dir=prepared\n'
+      f'  {copy_command(dataset, "prepared", target)}'
+    )
   module = _builder_of(dataset, data_dir, only_free)
   name, _, config = dataset.partition('/')
   licensed = module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS
@@ -449,6 +479,18 @@ def prepare(
       '--config.data_dir=... in training'
     ) from error
   return pathlib.Path(builder.data_dir)
+
+
+def copy_command(dataset: str, data_dir: str, target: str) -> str:
+  """The command that copies a prepared set into a bucket.
+
+  Args:
+    dataset: `set` or `set/config`.
+    data_dir: where it is prepared.
+    target: the data_dir of trainings, at gs://.
+  """
+  source, folder = f'{data_dir.rstrip("/")}/{dataset}', f'{target}/{dataset}'.rpartition('/')[0]
+  return f'gcloud storage cp -r {shlex.quote(source)} {folder}/'
 
 
 def _builder_of(dataset: str, data_dir: str, only_free: bool):

@@ -8,8 +8,7 @@ a damaged newest checkpoint is moved away and the one before it is used.
 
 import contextlib
 import math
-import pathlib
-import shutil
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -18,12 +17,16 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
+from flexfas_jax import bucket
 from flexfas_jax.errors import StateError, Stopped
 from flexfas_jax.training import digests, distributed
 
 KEEP = 2  # newest checkpoints, besides the best on val
 _OUT_OF_MEMORY = (MemoryError, jax.errors.JaxRuntimeError)
+# In a bucket a step has its final name from the start; this file, written last, completes it.
+_COMMITTED = 'commit_success.txt'
 
 
 def _print_warning(line: str) -> None:
@@ -34,25 +37,30 @@ class Checkpoints:
   """The checkpoints of one workdir, written without stopping the training.
 
   Args:
-    folder: of the checkpoints.
+    folder: of the checkpoints; local or at gs://.
     metric: of val, that selects the best one; lower is better.
     read_only: for evaluation: never writes or cleans up.
     tries: consecutive failed saves (a full disk) that are an error.
     warn: called with a line for each failure that the training survives.
+    before_save: called before each save, which fails if it raises.
   """
 
   def __init__(
     self,
-    folder: str,
+    folder: str | os.PathLike,
     metric: str,
     read_only: bool = False,
     tries: int = 1,
     warn: Callable[[str], None] = _print_warning,
+    before_save: Callable[[], None] = lambda: None,
   ):
-    self._folder = pathlib.Path(folder).absolute()
+    self._folder = _absolute(folder)
     if read_only and not self._folder.is_dir():
       raise StateError(f'no checkpoints in {folder}; train first (--mode=train)')
+    if read_only and bucket.is_remote(self._folder) and distributed.is_first():
+      _list_steps(self._folder)  # refuses a copy of local checkpoints
     self._metric, self._read_only, self._tries, self._warn = metric, read_only, tries, warn
+    self._before_save = before_save
     self._saving, self._failures = None, 0
     self._manager = self._open()
 
@@ -154,6 +162,7 @@ class Checkpoints:
     while True:
       error = None
       try:
+        self._before_save()
         if step in self.steps():
           self._stash(step)
         self._saving = step
@@ -182,13 +191,18 @@ class Checkpoints:
       return False
     self._failures = 0
     if distributed.is_first():
-      shutil.rmtree(_stash_folder(self._folder), ignore_errors=True)
+      _remove(_stash_folder(self._folder))
     return True
 
   def _stash(self, step: int) -> None:
-    """Moves a step that is saved again aside, so that a failed save does not lose it."""
+    """Moves a step that is saved again aside, so that a failed save does not lose it.
+
+    In a bucket, where moving is copying, it is deleted: the step before it stands.
+    """
     self._manager.close()
-    if distributed.is_first():
+    if distributed.is_first() and bucket.is_remote(self._folder):
+      bucket.delete_folder(str(self._folder / str(step)), first=_COMMITTED)
+    elif distributed.is_first():
       _stash_folder(self._folder).mkdir(exist_ok=True)
       (self._folder / str(step)).rename(_stash_folder(self._folder) / str(step))
     distributed.barrier('stashed')
@@ -208,10 +222,10 @@ class Checkpoints:
       self._manager.close()
     if distributed.is_first():
       for partial in self._folder.glob(f'{step}.*tmp*'):
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
       _unstash(self._folder)
     distributed.barrier('unstashed')
-    self._manager = self._open()
+    self._manager = self._open()  # in a bucket, this deletes the partial step
     intact = f'the checkpoint of step {self.latest()} is intact'
     if self._failures >= self._tries:
       raise StateError(
@@ -350,20 +364,32 @@ class _Manager(ocp.CheckpointManager):
     return False
 
 
-def _stash_folder(folder: pathlib.Path) -> pathlib.Path:
+def _absolute(folder: str | os.PathLike) -> epath.Path:
+  return epath.Path(folder if bucket.is_remote(folder) else os.path.abspath(folder))
+
+
+def _remove(folder: epath.Path) -> None:
+  """Deletes a folder, if it exists and can be deleted."""
+  with contextlib.suppress(OSError):
+    folder.rmtree()
+
+
+def _stash_folder(folder: epath.Path) -> epath.Path:
   return folder.parent / 'replaced_checkpoint'
 
 
-def _unstash(folder: pathlib.Path) -> None:
-  """Puts back a stashed step whose second save failed."""
+def _unstash(folder: epath.Path) -> None:
+  """Puts back a stashed step whose second save failed; in a bucket there is none."""
+  if bucket.is_remote(folder):
+    return
   for step in _stash_folder(folder).glob('*'):
     if not (folder / step.name).exists():
       step.rename(folder / step.name)
-  shutil.rmtree(_stash_folder(folder), ignore_errors=True)
+  _remove(_stash_folder(folder))
 
 
 def quarantine_corrupt(
-  folder: pathlib.Path, strict: bool = False, warn: Callable[[str], None] = _print_warning
+  folder: str | os.PathLike, strict: bool = False, warn: Callable[[str], None] = _print_warning
 ) -> None:
   """Moves damaged newest checkpoints to `damaged_checkpoints`, beside the folder.
 
@@ -381,16 +407,16 @@ def quarantine_corrupt(
   message = ''
   if distributed.is_first():
     try:
-      _quarantine_corrupt(pathlib.Path(folder).absolute(), strict, warn)
+      _quarantine_corrupt(_absolute(folder), strict, warn)
     except StateError as error:
       message = str(error)
   if message := distributed.broadcast_str(message):
     raise StateError(message)
 
 
-def _quarantine_corrupt(folder: pathlib.Path, strict: bool, warn) -> None:
+def _quarantine_corrupt(folder: epath.Path, strict: bool, warn) -> None:
   _unstash(folder)
-  steps = sorted((f for f in folder.glob('*') if f.name.isdigit()), key=lambda f: int(f.name))
+  steps = _list_steps(folder)
   damaged = []
   while steps and (why := digests.find_damage(steps[-1])):
     damaged.append(steps.pop())
@@ -409,9 +435,38 @@ def _quarantine_corrupt(folder: pathlib.Path, strict: bool, warn) -> None:
     target = folder.parent / 'damaged_checkpoints' / step.name
     while target.exists():
       target = target.with_name(target.name + '_')
-    target.parent.mkdir(exist_ok=True)
-    step.rename(target)
+    if bucket.is_remote(folder):
+      bucket.move_folder(str(step), str(target), first=_COMMITTED)
+    else:
+      target.parent.mkdir(exist_ok=True)
+      step.rename(target)
     warn(f'WARNING: resuming from step {steps[-1].name} instead; moved {step.name} to {target}')
+  for step in steps[:-1] if bucket.is_remote(folder) else ():
+    if digests.find_damage(step).endswith('is missing'):  # killed while Orbax deleted it
+      bucket.delete_folder(str(step), first=_COMMITTED)
+
+
+def _list_steps(folder: epath.Path) -> list[epath.Path]:
+  """The folders of the complete steps, ascending.
+
+  Raises:
+    StateError: they were copied into a bucket from a local workdir, so Orbax would not list them.
+  """
+  if not bucket.is_remote(folder):
+    steps = [f for f in folder.glob('*') if f.name.isdigit()] if folder.is_dir() else []
+    return sorted(steps, key=lambda step: int(step.name))
+  names = bucket.list_objects(str(folder))
+  numbers = sorted({int(n.partition('/')[0]) for n in names if n.partition('/')[0].isdigit()})
+  complete = [n for n in numbers if f'{n}/{_COMMITTED}' in names]
+  copied = [n for n in numbers if n not in complete and digests.is_of_files(folder / str(n))]
+  if copied and not complete:
+    raise StateError(
+      f'the checkpoints in {folder} were copied from a local workdir and lack the file that '
+      f'completes a checkpoint in a bucket. If the copy is complete, create it for each of '
+      f'{", ".join(map(str, copied))}:\n'
+      f'  echo complete | gcloud storage cp - {folder}/{copied[-1]}/{_COMMITTED}'
+    )
+  return [folder / str(n) for n in complete]
 
 
 def _describe(leaf: Any) -> str:

@@ -1,9 +1,9 @@
 """The data of a run: training, validation and test sets, opened and checked for leakage."""
 
-import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from flexfas_jax import errors, identity
@@ -69,7 +69,7 @@ def inspect(config: ConfigDict, train: bool = True, test: bool = True) -> Inspec
       text = str(error).removeprefix(': ')
       fields_of.setdefault(text, (type(error), []))[1].append(f'config.{side}')
   problems = [kind(f'{", ".join(where)}: {text}') for text, (kind, where) in fields_of.items()]
-  if problems and not pathlib.Path(config.data_dir).is_dir():
+  if problems and not epath.Path(config.data_dir).is_dir():
     problems.insert(
       0,
       ConfigError(

@@ -11,7 +11,15 @@ from typing import Any, NamedTuple
 
 from flexfas_jax.errors import StateError
 from flexfas_jax.models.weights import transfer
-from flexfas_jax.training import digests, distributed, setup, sharding, subjects, workdir
+from flexfas_jax.training import (
+  digests,
+  distributed,
+  remote_workdir,
+  setup,
+  sharding,
+  subjects,
+  workdir,
+)
 from flexfas_jax.training.checkpoints import Checkpoints
 from flexfas_jax.training.tasks import get_task
 
@@ -56,7 +64,7 @@ def pretraining_subjects(
     return record['subjects'], [record['note']] if record.get('note') else []
   if source is None or source.architecture != transfer.OWN_RUN:
     return [], []
-  source_folder = pathlib.Path(source.weights)
+  source_folder = remote_workdir.fetch_run(source.weights)
   if not (source_folder / 'config.json').is_file():
     raise StateError(
       f'config.pretrained.weights = {source.weights} is not the workdir of a run (it has no '
@@ -89,18 +97,18 @@ def load(experiment: setup.Experiment, folder: pathlib.Path) -> PretrainedInit:
   """
   source = experiment.pretrained
   names, notes = pretraining_subjects(folder, source, experiment.config.train)
-  source_folder = pathlib.Path(source.weights)
+  source_folder = remote_workdir.fetch_run(source.weights)
   metric = get_task(_read_config(source_folder)).metric
-  checkpoints = Checkpoints(source_folder / 'checkpoints', metric, read_only=True)
+  checkpoints = Checkpoints(workdir.checkpoints(source_folder), metric, read_only=True)
   step = checkpoints.best()
   if step is None:
-    raise StateError(f'{source_folder} holds no checkpoint; train it first')
+    raise StateError(f'{source.weights} holds no checkpoint; train it first')
   checkpoints.verify(step)
   variables = checkpoints.restore_variables(step, sharding.replicated(experiment.mesh))
   digest = digests.hash_weights(variables)
   if source.sha256 not in (None, digest):
     raise StateError(
-      f'the weights of {source_folder}, step {step}, have the hash {digest}, but '
+      f'the weights of {source.weights}, step {step}, have the hash {digest}, but '
       f'config.pretrained.sha256 is {source.sha256}'
     )
   own = setup.model_variables(experiment.abstract)

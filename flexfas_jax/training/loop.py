@@ -52,11 +52,13 @@ class Options(NamedTuple):
     strict_restore: a damaged newest checkpoint is an error.
     allow_config_change: resume with another config than the run was started with.
     profile_steps: first and last step to profile; None: no profile.
+    before_save: called before each checkpoint; a save fails if it raises.
   """
 
   strict_restore: bool = False
   allow_config_change: bool = False
   profile_steps: tuple[int, int] | None = None
+  before_save: Callable[[], None] = lambda: None
 
 
 DEFAULTS = Options()
@@ -224,13 +226,17 @@ def _train(run: _Run, options: Options) -> None:
   experiment, config, folder = run.experiment, run.experiment.config, run.folder
   warn = _print_warning if distributed.is_first() else _ignore
   distributed.barrier('every process has checked the workdir')
-  quarantine_corrupt(folder / 'checkpoints', options.strict_restore, warn)
+  quarantine_corrupt(workdir.checkpoints(folder), options.strict_restore, warn)
   pretrained = _load_pretrained(run)
   batches = _make_batches(experiment, run.data.train)
   # Config, data and weights are valid: from here on the workdir is written.
   _write_workdir(run, pretrained.record)
   checkpoints = Checkpoints(
-    folder / 'checkpoints', run.task.metric, tries=config.save_tries, warn=warn
+    workdir.checkpoints(folder),
+    run.task.metric,
+    tries=config.save_tries,
+    warn=warn,
+    before_save=options.before_save,
   )
   start = _agree_on_start(checkpoints, folder)
   if distributed.is_first() and run.changed:
@@ -317,7 +323,7 @@ def _ignore(line: str) -> None:
 
 def _load_pretrained(run: _Run) -> init_from_run.PretrainedInit:
   """The initial weights that the config names; a resumed run needs none."""
-  experiment, checkpoints = run.experiment, run.folder / 'checkpoints'
+  experiment, checkpoints = run.experiment, workdir.checkpoints(run.folder)
   if experiment.pretrained is None:
     return init_from_run.no_pretraining()
   if checkpoints.is_dir() and Checkpoints(checkpoints, run.task.metric, read_only=True).latest():

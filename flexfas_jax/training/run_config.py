@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from flexfas_jax import bucket
 from flexfas_jax.errors import StateError
 
 
@@ -18,9 +19,12 @@ def get_config(workdir: str) -> ConfigDict:
   Raises:
     StateError: the file is missing or damaged.
   """
-  file = pathlib.Path(workdir) / 'config.json'
+  file = f'{workdir}/config.json'
   try:
-    return ConfigDict(_tuples(json.loads(file.read_text(encoding='utf-8'))))
+    text = bucket.read(file) if bucket.is_remote(file) else pathlib.Path(file).read_bytes()
+    if text is None:
+      raise FileNotFoundError(file)
+    return ConfigDict(_tuples(json.loads(text)))
   except FileNotFoundError as error:
     raise StateError(f'{workdir} holds no run (it has no config.json)') from error
   except (OSError, ValueError, TypeError) as error:

@@ -5,6 +5,7 @@ to the devices once. Every run is left with what its own evaluation would write:
 results.json, report.
 """
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from flexfas_jax import bucket
 from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.input_pipeline import sources
@@ -22,10 +24,12 @@ from flexfas_jax.training import (
   distributed,
   init_from_run,
   memory,
+  remote_workdir,
   run_config,
   scoring,
   setup,
   sharding,
+  workdir,
 )
 from flexfas_jax.training.tasks import AntiSpoofing, anti_spoofing, dataset_scoring
 
@@ -69,11 +73,24 @@ def evaluate(
       a damaged one.
     DataError: the data is missing, damaged or leaks.
   """
-  folders = list(map(pathlib.Path, folders))
-  resolved = [folder.resolve() for folder in folders]
-  if duplicates := [f for f in resolved if resolved.count(f) > 1]:
+  names = [
+    f.rstrip('/') if bucket.is_remote(f) else str(pathlib.Path(f).resolve()) for f in folders
+  ]
+  if duplicates := [name for name in names if names.count(name) > 1]:
     raise ConfigError(f'{duplicates[0]} is given twice')
-  members = [_open(folder, changes or {}) for folder in folders]
+  data_dir = (changes or {}).get('data_dir', '')
+  with contextlib.ExitStack() as opened:
+    _evaluate(
+      [
+        opened.enter_context(remote_workdir.open_workdir(str(folder), data_dir)).folder
+        for folder in folders
+      ],
+      changes or {},
+    )
+
+
+def _evaluate(folders: Sequence[pathlib.Path], changes: Mapping[str, Any]) -> None:
+  members = [_open(folder, changes) for folder in folders]
   groups: dict[str, list[Member]] = {}
   for member in members:
     groups.setdefault(_architecture(member.experiment), []).append(member)
@@ -82,7 +99,7 @@ def evaluate(
       scores = _score(group)
     for member, scored in zip(group, scores, strict=True):
       if distributed.is_first():
-        print(f'{member.folder}:')
+        print(f'{workdir.origin(member.folder)}:')
       anti_spoofing.write_evaluation(
         member.experiment, member.folder, member.data, member.step, scored.scores, scored.notes
       )

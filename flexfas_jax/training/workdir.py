@@ -3,6 +3,8 @@
 import json
 import pathlib
 
+from etils import epath
+
 from flexfas_jax.errors import StateError
 from flexfas_jax.files import write_text
 
@@ -22,6 +24,7 @@ _DEFAULTS = {'resize': 'area', 'ema': 0.0}
 # Fields that determine the order of the training data.
 _DATA_ORDER = ('train', 'seed', 'batch_size')
 _PRETRAINING = 'pretraining.json'
+_ORIGIN = '.origin'  # in a scratch folder
 
 
 def changed_fields(workdir: pathlib.Path, fields: dict, but: tuple[str, ...] = ()) -> list[str]:
@@ -58,6 +61,22 @@ def changed_fields(workdir: pathlib.Path, fields: dict, but: tuple[str, ...] = (
   return [
     f'{k}: {old.get(k, "(nothing)")} in the workdir, {new.get(k, "(nothing)")} now' for k in changed
   ]
+
+
+def set_origin(folder: pathlib.Path, url: str) -> None:
+  """Marks a scratch folder as that of a workdir at gs://."""
+  write_text(folder / _ORIGIN, url)
+
+
+def origin(folder: pathlib.Path) -> str:
+  """The workdir as the user gave it: the folder, or its URL if the folder is a scratch folder."""
+  file = pathlib.Path(folder) / _ORIGIN
+  return file.read_text(encoding='utf-8') if file.is_file() else str(folder)
+
+
+def checkpoints(folder: pathlib.Path) -> epath.Path:
+  """The folder of a workdir's checkpoints, which of a scratch folder is in the bucket."""
+  return epath.Path(origin(folder)) / 'checkpoints'
 
 
 def data_order_changed(old: dict, new: dict) -> bool:

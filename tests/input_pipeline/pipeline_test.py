@@ -318,6 +318,8 @@ def test_nothing_but_constant_pictures():
 class Examples(list):
   """A source in memory."""
 
+  is_remote = False
+
   @property
   def columns(self):
     labels = [('attack', 'bona_fide')[example['label']] for example in self]

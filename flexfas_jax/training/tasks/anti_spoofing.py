@@ -17,7 +17,7 @@ from flexfas_jax.evaluation.ensemble import views as score_views
 from flexfas_jax.evaluation.report import tables
 from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import sources
-from flexfas_jax.training import datasets, distributed, scoring, setup, sharding
+from flexfas_jax.training import datasets, distributed, scoring, setup, sharding, workdir
 from flexfas_jax.training.tasks import dataset_scoring
 
 
@@ -157,14 +157,15 @@ def _write_results(
     required = '+'.join(experiment.model.requires)
     print(f'Subsets without {required} are not served: the fusion requires it.\n')
   write_text(folder / 'results.json', json.dumps(results.json_safe(metrics), indent=2) + '\n')
-  written = [f'{folder}/results.json', f'{folder}/scores/']
+  target = workdir.origin(folder)
+  written = [f'{target}/results.json', f'{target}/scores/']
   if report:
     from flexfas_jax.evaluation.report import page  # matplotlib: imported only for a report
 
     title = f'{folder.name}, step {step}'
     find_images = _image_finder(data.test, experiment.model.modalities)
     page.write(folder / 'report.html', evaluations, title, find_images)
-    written.insert(0, f'{folder}/report.html')
+    written.insert(0, f'{target}/report.html')
   print(f'Written: {", ".join(written)}')
 
 

@@ -132,7 +132,7 @@ def restore_best(
   Raises:
     StateError: no checkpoint, or one that is damaged or of another model.
   """
-  checkpoints = Checkpoints(folder / 'checkpoints', metric, read_only=True)
+  checkpoints = Checkpoints(workdir.checkpoints(folder), metric, read_only=True)
   step = checkpoints.best()
   if step is None:
     raise StateError(f'{folder} holds no checkpoint; run with --mode=train first')
@@ -169,4 +169,5 @@ def write_results(folder: pathlib.Path, metrics: Mapping, table: str, notes: lis
     print(line + '\n')
   text = json.dumps(results.json_safe(metrics), indent=2)
   write_text(folder / 'results.json', text + '\n')
-  print(f'Written: {folder}/results.json, {folder}/scores/')
+  written = workdir.origin(folder)
+  print(f'Written: {written}/results.json, {written}/scores/')

@@ -21,6 +21,8 @@ N, BATCH = 5, 4  # the last batch has padding
 class Examples(list):
   """A source in memory."""
 
+  is_remote = False
+
   @property
   def columns(self):
     known = {name: [example.get(name, '') for example in self] for name in pipeline.META}

@@ -1,0 +1,204 @@
+"""A workdir at gs://: Orbax writes its checkpoints there; all else is in a local scratch folder.
+
+The scratch folder is filled at the start, and what changes in it is copied to the bucket
+periodically, before each checkpoint and at the end. So the files in the bucket are never older than
+the newest checkpoint, and a run that is killed resumes from both. Every process has its own scratch
+folder, but only the first one sends.
+"""
+
+import contextlib
+import functools
+import os
+import pathlib
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from flexfas_jax import bucket, errors
+from flexfas_jax.errors import DataError, FlexfasError, StateError
+from flexfas_jax.training import distributed, workdir
+
+SEND_SECONDS = 30.0
+# Folders whose files are not read again: they are not fetched.
+_NOT_FETCHED = (
+  *('checkpoints', 'damaged_checkpoints', 'tensorboard', 'profile'),
+  'bundle',
+)
+
+
+class OpenWorkdir(NamedTuple):
+  """A workdir that is in use.
+
+  Attributes:
+    folder: local; of a workdir at gs://, the scratch folder.
+    send: copies what changed in the scratch folder to the bucket; does nothing for a local workdir.
+  """
+
+  folder: pathlib.Path
+  send: Callable[[], None]
+
+
+@contextlib.contextmanager
+def open_workdir(path: str, data_dir: str = '', read_only: bool = False) -> Iterator[OpenWorkdir]:
+  """Opens a workdir at gs:// or a local one; call it when the processes have joined.
+
+  Args:
+    path: of the workdir.
+    data_dir: of the run; a bucket must answer, too.
+    read_only: nothing is sent.
+
+  Raises:
+    ConfigError: another scheme than gs://, or the extra `gcs` is missing.
+    StateError: the workdir's bucket does not answer, or denies access.
+    DataError: that of the data does.
+  """
+  uses = check(path, data_dir)
+  with bucket.watch(uses, _stop):
+    if not bucket.is_remote(path):
+      yield OpenWorkdir(pathlib.Path(path), _nothing)
+      return
+    with tempfile.TemporaryDirectory(prefix='flexfas_') as scratch:
+      url = path.rstrip('/')
+      folder = _fetch(url, pathlib.Path(scratch))
+      sends = not read_only and distributed.is_first()
+      sender = _Sender(url, folder) if sends else None
+      with _named(folder, url), sender or contextlib.nullcontext():
+        yield OpenWorkdir(folder, sender.send if sender else _nothing)
+
+
+def check(path: str, data_dir: str = '') -> list[tuple[str, str, int]]:
+  """Checks that the buckets of workdir and data answer; errors as in `open_workdir`.
+
+  Returns:
+    For `bucket.watch`.
+  """
+  problems: list[FlexfasError] = []
+  used = [(path, '--workdir', StateError), (data_dir, 'config.data_dir', DataError)]
+  for url, what, _ in used:
+    errors.attempt(problems, what, bucket.check_path, url, what)
+  errors.raise_all(problems)
+  used = [(url, what, kind) for url, what, kind in used if bucket.is_remote(url)]
+  for url, what, kind in used:
+    writes = what == '--workdir'
+    errors.attempt(problems, what, bucket.check_reachable, url, what, kind, writes)
+  errors.raise_all(problems)
+  return [(url, f'{what} = {url}', kind.exit_code) for url, what, kind in used]
+
+
+@functools.cache
+def fetch_run(path: str) -> pathlib.Path:
+  """The local folder of a run that is only read, such as a pretrained source."""
+  if not bucket.is_remote(path):
+    return pathlib.Path(path)
+  scratch = tempfile.TemporaryDirectory(prefix='flexfas_')
+  _kept.append(scratch)  # to the end of the process
+  return _fetch(path.rstrip('/'), pathlib.Path(scratch.name))
+
+
+_kept: list[tempfile.TemporaryDirectory] = []
+
+
+def _fetch(url: str, scratch: pathlib.Path) -> pathlib.Path:
+  folder = scratch / url.rpartition('/')[2]  # a report shows the name
+  folder.mkdir()
+
+  def wanted(name: str) -> bool:
+    top, slash, _ = name.partition('/')
+    if slash:
+      (folder / top).mkdir(exist_ok=True)  # for the checks of what a workdir may hold
+    return not (slash and top in _NOT_FETCHED)
+
+  bucket.fetch(url, folder, wanted)
+  for name in ('checkpoints', 'tensorboard'):
+    with contextlib.suppress(OSError):
+      (folder / name).rmdir()
+  workdir.set_origin(folder, url)
+  return folder
+
+
+class _Sender:
+  """Copies what changes in a scratch folder to a bucket; as a context, periodically."""
+
+  def __init__(self, url: str, folder: pathlib.Path):
+    self._url, self._folder = url, folder
+    self._sent = self._versions()
+    self._lock, self._ended, self._warned = threading.Lock(), threading.Event(), False
+    self._thread = threading.Thread(target=self._send_periodically, daemon=True)
+
+  def send(self) -> None:
+    """Copies the files that changed since the last time; deletes those that are gone.
+
+    Raises:
+      StateError: the bucket does not answer, or denies access.
+    """
+    with self._lock:
+      versions = self._versions()
+      for name, version in versions.items():
+        if self._sent.get(name) != version:
+          try:
+            contents = (self._folder / name).read_bytes()
+          except FileNotFoundError:  # replaced meanwhile
+            continue
+          bucket.write(f'{self._url}/{name}', contents)
+          self._sent[name] = version
+      for name in self._sent.keys() - versions.keys():
+        bucket.delete(f'{self._url}/{name}')
+        del self._sent[name]
+
+  def _versions(self) -> dict[str, tuple[int, int]]:
+    """{name of a file: what changes when it is written}; without temporary files."""
+    versions = {}
+    for place, folders, names in os.walk(self._folder):
+      folders[:] = [name for name in folders if name[0] != '.']
+      for name in names:
+        file = pathlib.Path(place) / name
+        if name[0] != '.' and file.suffix != '.tmp':
+          with contextlib.suppress(FileNotFoundError):
+            found = file.stat()
+            versions[file.relative_to(self._folder).as_posix()] = found.st_mtime_ns, found.st_size
+    return dict(sorted(versions.items()))
+
+  def _send_periodically(self) -> None:
+    while not self._ended.wait(SEND_SECONDS):
+      try:
+        self.send()
+        self._warned = False
+      except FlexfasError as error:
+        if not self._warned:
+          print(f'WARNING: {error}; trying again', file=sys.stderr, flush=True)
+        self._warned = True
+
+  def __enter__(self) -> '_Sender':
+    self._thread.start()
+    return self
+
+  def __exit__(self, kind, error, traceback) -> None:
+    self._ended.set()
+    try:
+      self.send()
+    except FlexfasError as failure:
+      if kind is None:
+        raise
+      print(f'WARNING: {failure}; some files were not sent', file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _named(folder: pathlib.Path, url: str) -> Iterator[None]:
+  """Errors name the workdir, not its scratch folder."""
+  try:
+    yield
+  except FlexfasError as error:
+    error.args = tuple(a.replace(str(folder), url) if isinstance(a, str) else a for a in error.args)
+    raise
+
+
+def _nothing() -> None:
+  """What a local workdir sends."""
+
+
+def _stop(message: str, code: int) -> None:
+  print(f'error: {message}', file=sys.stderr, flush=True)
+  sys.stdout.flush()
+  os._exit(code)
