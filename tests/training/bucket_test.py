@@ -12,6 +12,10 @@ import pytest
 pytest.importorskip('gcsfs')
 
 from experiments.reliability.bucket_server import BucketServer
+from flexfas_jax import bucket
+from flexfas_jax.errors import ConfigError, DataError, StateError
+from flexfas_jax.training import digests, remote_workdir, workdir
+from flexfas_jax.training.checkpoints import quarantine_corrupt
 from tests.small_job import ROOT, finish, losses, start, write_config
 
 SET = 'rendered_faces/surf_like_tiny'
@@ -25,7 +29,9 @@ def server(monkeypatch, prepared):
     server.upload(pathlib.Path(prepared) / SET, f'prepared/{SET}')
     for name, value in server.environment.items():
       monkeypatch.setenv(name, value)
+    bucket._client.cache_clear()
     yield server
+    bucket._client.cache_clear()
 
 
 @pytest.fixture(scope='module')
@@ -113,34 +119,153 @@ def test_two_processes(server, config, local, tmp_path):
   assert ids[0] == ids[1]
 
 
-def run(config, *flags, seconds=60.0):
-  """The main command in one process: (exit code, stderr, seconds)."""
-  command = [sys.executable, '-m', 'flexfas_jax.main', f'--config={config}', *flags]
-  begun = time.monotonic()
-  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
-  return done.returncode, done.stderr, time.monotonic() - begun
-
-
-def test_what_is_denied_is_named_at_once(server, config, tmp_path, prepared):
+def test_what_is_denied_is_named_at_once(server, config, prepared, tmp_path):
   server.fault = lambda method, path: 403
-  code, said, seconds = run(config, f'--workdir={WORKDIR}/run')
-  assert code == 2 and '2 problems' in said  # both are denied
-  assert said.count('permission denied (403') == 2
-  code, said, _ = run(config, f'--workdir={tmp_path / "run"}')
+  denied = r'gs://bucket/{}: permission denied \(403 .*grant roles/storage.objectUser'
+  with pytest.raises(StateError, match='--workdir = ' + denied.format('runs/run')):
+    remote_workdir.check('gs://bucket/runs/run', prepared)
+  with pytest.raises(DataError, match='config.data_dir = ' + denied.format('prepared')):
+    remote_workdir.check(str(tmp_path), 'gs://bucket/prepared')
+  with pytest.raises(ConfigError, match='2 problems'):
+    remote_workdir.check('gs://bucket/runs/run', 'gs://bucket/prepared')
+  assert len(server.requests) == 4  # none was repeated
+  ((code, _, said),) = finish(start(config, tmp_path / 'run', 1, 1))
   assert code == 3, said
-  assert 'config.data_dir = gs://bucket/prepared: permission denied (403' in said
+  assert said.startswith('error: config.data_dir = gs://bucket/prepared: permission denied (403')
   assert not (tmp_path / 'run').exists()
-  own = write_config(tmp_path / 'local_data.py', prepared)
-  code, said, seconds = run(own, f'--workdir={WORKDIR}/run')
-  assert code == 4, said
-  assert f'--workdir = {WORKDIR}/run: permission denied (403' in said
-  assert 'grant roles/storage.objectUser' in said
-  assert seconds < 20
 
 
-def test_what_does_not_answer_is_named(server, config, tmp_path):
+def test_what_is_not_there_is_named(server, prepared):
+  with pytest.raises(StateError, match='gs://other/run: there is no bucket other'):
+    remote_workdir.check('gs://other/run', prepared)
+  for url in ('s3://bucket/run', 'gs://bucket', 'gs:///run', 'gs://bucket/../run'):
+    with pytest.raises(ConfigError, match=f'--workdir = {url}: .*gs://BUCKET/FOLDER'):
+      remote_workdir.check(url, prepared)
+  with pytest.raises(ConfigError, match='config.data_dir = s3://b/x: s3:// is not supported'):
+    remote_workdir.check('runs/run', 's3://b/x')
+
+
+def test_what_does_not_answer_is_named(server, monkeypatch, tmp_path):
+  monkeypatch.setattr(bucket, 'START_SECONDS', 1.0)
+  server.fault = lambda method, path: 503
+  with pytest.raises(DataError, match=r'data_dir = gs://bucket/prepared: .*reached \(503'):
+    remote_workdir.check(str(tmp_path), 'gs://bucket/prepared')
   server.vanish()
-  code, said, seconds = run(config, f'--workdir={tmp_path / "run"}')
-  assert code == 3, said
-  assert 'config.data_dir = gs://bucket/prepared: the bucket bucket cannot be reached' in said
-  assert seconds < 45
+  with pytest.raises(DataError, match='config.data_dir = gs://bucket/prepared: the bucket bucket'):
+    remote_workdir.check(str(tmp_path), 'gs://bucket/prepared')
+  with pytest.raises(StateError, match='--workdir = gs://bucket/run: .* cannot be reached'):
+    remote_workdir.check('gs://bucket/run')
+
+
+@pytest.mark.parametrize(('gone', 'code'), [('runs', 4), ('prepared', 3)])
+def test_a_bucket_that_vanishes_ends_the_run(server, config, prepared, tmp_path, gone, code):
+  """Within the time that it is given: other libraries retry for a quarter of an hour."""
+  if gone == 'runs':
+    config, workdir = write_config(tmp_path / 'small.py', prepared), f'{WORKDIR}/run'
+  else:
+    workdir = tmp_path / 'run'
+  program = 'from flexfas_jax import bucket, main\nbucket.PATIENCE_SECONDS = 3.0\nmain.main()'
+  flags = [f'--config={config}', f'--workdir={workdir}', '--config.steps=100000', '--mode=train']
+  process = subprocess.Popen(
+    [sys.executable, '-c', program, *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True
+  )
+  metrics = tmp_path / 'run' / 'metrics.jsonl'
+  while process.poll() is None:
+    if server.steps('runs/run')[1] or (metrics.exists() and metrics.stat().st_size):
+      break
+    time.sleep(0.01)
+  server.vanish()
+  _, said = process.communicate(timeout=120)
+  assert process.returncode == code, said
+  assert f'gs://bucket/{gone}' in said and 'the bucket bucket cannot be reached' in said
+
+
+def test_a_local_run_that_was_copied_is_refused(server, local):
+  server.upload(local, 'runs/copied')
+  folder = f'{WORKDIR}/copied/checkpoints'
+  steps = server.steps('runs/copied')[0]
+  with pytest.raises(StateError, match='copied from a local workdir') as error:
+    quarantine_corrupt(folder)
+  assert f'{folder}/{max(steps)}/commit_success.txt' in str(error.value)  # the way out
+  for step in steps:
+    server.put(f'runs/copied/checkpoints/{step}/commit_success.txt', b'complete')
+  quarantine_corrupt(folder, warn=pytest.fail)  # its SHA-256 hold
+
+
+def test_incomplete_and_damaged_steps(server):
+  """A step without the file that completes it is not damaged; one that was changed is."""
+  for step in (2, 4, 6):
+    for name in ('state/d/x', 'run/metadata'):
+      server.put(f'runs/run/checkpoints/{step}/{name}', bytes([step]))
+    folder = f'{WORKDIR}/run/checkpoints/{step}'
+    digests.write(folder)
+    if step < 6:
+      server.put(f'runs/run/checkpoints/{step}/commit_success.txt', b'x')
+  quarantine_corrupt(f'{WORKDIR}/run/checkpoints', warn=pytest.fail)
+  server.put('runs/run/checkpoints/4/state/d/x', b'other')
+  said = []
+  with pytest.raises(StateError, match='checkpoints/4 is damaged .state/d/x was changed'):
+    quarantine_corrupt(f'{WORKDIR}/run/checkpoints', strict=True)
+  quarantine_corrupt(f'{WORKDIR}/run/checkpoints', warn=said.append)
+  assert 'resuming from step 2 instead' in said[1]
+  assert server.steps('runs/run')[1] == {2}
+  assert server.names('runs/run/damaged_checkpoints/4/') == [
+    *('commit_success.txt', 'digests.json', 'run/metadata', 'state/d/x'),
+  ]
+
+
+def test_changed_and_deleted_files_are_sent(server):
+  server.put('runs/run/scores/old.csv', b'old')
+  server.put('runs/run/tensorboard/events', b'large')
+  with remote_workdir.open_workdir(f'{WORKDIR}/run') as opened:
+    folder = opened.folder
+    assert folder.name == 'run' and workdir.origin(folder) == f'{WORKDIR}/run'
+    assert str(workdir.checkpoints(folder)) == f'{WORKDIR}/run/checkpoints'
+    assert (folder / 'scores' / 'old.csv').read_bytes() == b'old'
+    assert not (folder / 'tensorboard' / 'events').exists()  # is not fetched, and stays
+    (folder / 'scores' / 'old.csv').unlink()
+    (folder / 'metrics.jsonl').write_bytes(b'1\n')
+    (folder / '.config.json.1.tmp').write_bytes(b'part')
+    opened.send()
+    assert server.objects['runs/run/metrics.jsonl'].data == b'1\n'
+    (folder / 'metrics.jsonl').write_bytes(b'1\n2\n')
+    with (
+      pytest.raises(StateError, match=f'^{WORKDIR}/run is bad$'),
+      remote_workdir.open_workdir(f'{WORKDIR}/run') as other,
+    ):
+      raise StateError(f'{other.folder} is bad')
+  assert server.names('runs/run/') == ['metrics.jsonl', 'tensorboard/events']
+  assert server.objects['runs/run/metrics.jsonl'].data == b'1\n2\n'
+  assert not folder.exists()
+
+
+def test_one_of_two_writers_gets_the_lock(server):
+  mine, other = bucket.LockStore('gs://bucket/lock'), bucket.LockStore('gs://bucket/lock')
+  assert mine.create('a') and not other.create('b')
+  assert other.read() == 'a' and not other.replace('b', 'c') and not other.delete('b')
+  assert mine.replace('a', 'd') and not other.delete('a') and other.delete('d')
+  assert mine.read() is None
+  # An answer that is lost: the repeated request finds its own text.
+  asked = []
+
+  def lose(method, path):
+    if method == 'POST' and not asked:
+      asked.append(path)
+      server.put('lock', b'mine')
+      return 503
+    return None
+
+  server.fault = lose
+  assert mine.create('mine')
+
+
+def test_a_missing_extra_is_named():
+  program = (
+    'import sys; sys.modules["gcsfs"] = None\n'
+    'from flexfas_jax import main\n'
+    'main.main(["--workdir=gs://bucket/run"])'
+  )
+  done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 2, done.stderr
+  assert 'gs:// requires the extra `gcs`' in done.stderr
+  assert "pip install 'flexfas_jax[gcs]'" in done.stderr
