@@ -152,7 +152,7 @@ class _Server(http.server.ThreadingHTTPServer):
   daemon_threads, block_on_close, request_queue_size = True, False, 256
 
   def handle_error(self, request, client_address) -> None:
-    """Clients that are killed leave broken connections."""
+    """Clients that are killed leave cut connections."""
 
 
 class _Failed(Exception):
