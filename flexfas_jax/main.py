@@ -269,7 +269,7 @@ def _run_mode() -> None:
     from flexfas_jax.export import bundle
     from flexfas_jax.training import memory, remote_workdir
 
-    data_dir = _CONFIG.value.data_dir
+    data_dir = _CONFIG.value.get('data_dir', '')
     with (
       _disk_errors(),
       remote_workdir.open_workdir(_WORKDIR.value, data_dir) as opened,
@@ -280,7 +280,7 @@ def _run_mode() -> None:
     from flexfas_jax.training import loop, memory, remote_workdir
 
     _start_processes()
-    data_dir = _CONFIG.value.data_dir
+    data_dir = _CONFIG.value.get('data_dir', '')
     with (
       _disk_errors(),
       remote_workdir.open_workdir(_WORKDIR.value, data_dir) as opened,

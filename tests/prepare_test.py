@@ -62,3 +62,20 @@ def test_wrong_usage_ends_with_2(flag):
   with pytest.raises(SystemExit) as caught:
     prepare.main(['--dataset=x', flag])
   assert caught.value.code == 2
+
+
+def test_a_set_is_prepared_locally_and_copied_into_a_bucket(prepared, capsys):
+  code = prepare.main(['--dataset=rendered_faces/surf_like', '--data_dir=gs://bucket/sets/'])
+  assert code == 2
+  said = capsys.readouterr().err.splitlines()[:3]
+  assert said[0].startswith('error: --data_dir=gs://bucket/sets/: a set is prepared in a local')
+  assert said[1].split()[2:] == [
+    *('flexfas_jax.prepare', '--dataset=rendered_faces/surf_like', '--data_dir=prepared'),
+  ]
+  copy = 'gcloud storage cp -r {}/rendered_faces/{} gs://{}/rendered_faces/'
+  assert said[2].strip() == copy.format('prepared', 'surf_like', 'bucket/sets')
+  assert prepare.main(['--dataset=rendered_faces/x', '--data_dir=s3://bucket/sets']) == 2
+  assert 's3:// is not supported' in capsys.readouterr().err
+  name = 'surf_like_tiny'
+  assert prepare.main([f'--dataset=rendered_faces/{name}', f'--data_dir={prepared}']) == 0
+  assert copy.format(prepared, name, 'BUCKET/prepared') in capsys.readouterr().err

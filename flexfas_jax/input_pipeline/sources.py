@@ -440,13 +440,7 @@ def prepare(
       `data_dir` is not writable.
   """
   if bucket.is_remote(data_dir):
-    target = data_dir.rstrip('/')
-    raise ConfigError(
-      f'{dataset} is not prepared in {data_dir}, and a set is prepared in a local folder. Prepare '
-      f'it there, and copy it:\n'
-      f'  python -m flexfas_jax.prepare --dataset={dataset} --data_dir=prepared\n'
-      f'  {copy_command(dataset, "prepared", target)}'
-    )
+    raise ConfigError(f'--data_dir={data_dir}: {_prepare_locally(dataset, data_dir)}')
   module = _builder_of(dataset, data_dir, only_free)
   name, _, config = dataset.partition('/')
   licensed = module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS
@@ -493,6 +487,14 @@ def copy_command(dataset: str, data_dir: str, target: str) -> str:
   return f'gcloud storage cp -r {shlex.quote(source)} {folder}/'
 
 
+def _prepare_locally(dataset: str, data_dir: str) -> str:
+  return (
+    'a set is prepared in a local folder, and copied from there:\n'
+    f'  python -m flexfas_jax.prepare --dataset={dataset} --data_dir=prepared\n'
+    f'  {copy_command(dataset, "prepared", data_dir.rstrip("/"))}'
+  )
+
+
 def _builder_of(dataset: str, data_dir: str, only_free: bool):
   """The module of a data set's builder; arguments and errors as in `prepare`."""
   name = dataset.partition('/')[0]
@@ -502,6 +504,10 @@ def _builder_of(dataset: str, data_dir: str, only_free: bool):
       f'{", ".join(builders())}'
     )
   module = importlib.import_module(f'flexfas_jax.data.{name}.{name}_dataset_builder')
+  if only_free and bucket.is_remote(data_dir):
+    raise DataError(
+      f'{dataset} is not prepared in {data_dir!r}; {_prepare_locally(dataset, data_dir)}'
+    )
   if only_free and module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
     raise DataError(
       f'{dataset} is not prepared in {data_dir!r}. With the data set at hand: '

@@ -14,6 +14,7 @@ pytest.importorskip('gcsfs')
 from experiments.reliability.bucket_server import BucketServer
 from flexfas_jax import bucket
 from flexfas_jax.errors import ConfigError, DataError, StateError
+from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import digests, remote_workdir, workdir
 from flexfas_jax.training.checkpoints import quarantine_corrupt
 from tests.small_job import ROOT, finish, losses, start, write_config
@@ -143,6 +144,13 @@ def test_what_is_not_there_is_named(server, prepared):
       remote_workdir.check(url, prepared)
   with pytest.raises(ConfigError, match='config.data_dir = s3://b/x: s3:// is not supported'):
     remote_workdir.check('runs/run', 's3://b/x')
+
+
+def test_a_set_that_is_not_in_the_bucket(server):
+  with pytest.raises(DataError, match='not prepared in .gs://bucket/none') as error:
+    sources.is_prepared(f'{SET}:train', 'gs://bucket/none')
+  copy = f'gcloud storage cp -r prepared/{SET} gs://bucket/none/rendered_faces/'
+  assert str(error.value).endswith(copy)
 
 
 def test_what_does_not_answer_is_named(server, monkeypatch, tmp_path):
