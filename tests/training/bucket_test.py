@@ -1,6 +1,7 @@
 """Workdir and data at gs://, on a server that speaks Cloud Storage's JSON API on 127.0.0.1."""
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -206,7 +207,15 @@ def test_commands_read_a_run_in_a_bucket(server, local, tmp_path):
   del server.objects['runs/old/results.json'], server.objects['runs/old/scores/val.csv']
   command = [sys.executable, '-m', 'flexfas_jax', 'evaluate', f'{WORKDIR}/old']
   command.append('--config.data_dir=gs://bucket/prepared')
-  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+  one_device = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=1'
+  done = subprocess.run(
+    command,
+    cwd=ROOT,
+    env={**os.environ, 'XLA_FLAGS': one_device},
+    capture_output=True,
+    text=True,
+    timeout=200,
+  )
   assert done.returncode == 0, done.stderr
   assert f'Written: {WORKDIR}/old/results.json' in done.stdout
   assert_equal_runs(server, 'old', local, tmp_path)
