@@ -58,6 +58,8 @@ SETTINGS = (
   Setting('60 subjects, errors rare (2 %)', 60, 8, 12, 0.3, distance=4.1, threshold=2.05),
 )
 
+OF_CURVE = ('eer', 'auc', 'tpr@fpr=1e-2', 'bpcer@apcer=5%')
+
 
 def truth(s: Setting) -> dict[str, float]:
   """The true value of each figure."""
@@ -124,9 +126,7 @@ def hits(setting: Setting, first: int, last: int, draws: int) -> dict[str, list]
         score,
         {'apcer': (accepted, label == 0), 'bpcer': (~accepted, label == 1)},
         means={'acer': ('apcer', 'bpcer')},
-        fprs={'tpr@fpr=1e-2': 1e-2} if k == 0 else {},
-        apcers={'bpcer@apcer=5%': 5e-2} if k == 0 else {},
-        curves=k == 0,
+        of_curve={name: metrics.RESAMPLED[name] for name in OF_CURVE} if k == 0 else {},
       )
     drawn = bootstrap.resample(clusters, figures)
     for figure in list(true)[:-1]:
@@ -138,7 +138,8 @@ def hits(setting: Setting, first: int, last: int, draws: int) -> dict[str, list]
     )
     rates = metrics.error_rates(label, scores[0], setting.threshold)
     exact = [
-      intervals.clopper_pearson(c) for c in (rates.accepted_attack, rates.rejected_bona_fide)
+      intervals.clopper_pearson(rates.counts[key])
+      for key in (('accepted', 'attack'), ('rejected', 'bona_fide'))
     ]
     note('Clopper-Pearson', 'apcer', exact[0])
     note('Clopper-Pearson', 'bpcer', exact[1])

@@ -23,7 +23,7 @@ error was observed), the interval is Clopper-Pearson over subjects.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -152,8 +152,7 @@ class WeightedMetrics:
     shares: {name: (which [N] bool, among [N] bool)}: a rate each.
     maxima, means: {name: the names that it is the largest, or the mean, of}; a mean may be of
       maxima.
-    fprs, apcers: targets of tpr_at_fpr and bpcer_at_apcer, by the figure's name.
-    curves: whether to compute EER and AUC.
+    of_curve: {name: a function of `metrics.CurveReplicates`, to [R]}.
   """
 
   def __init__(
@@ -164,18 +163,15 @@ class WeightedMetrics:
     shares: Mapping[str, tuple[np.ndarray, np.ndarray]],
     maxima: Mapping[str, tuple[str, ...]] | None = None,
     means: Mapping[str, tuple[str, ...]] | None = None,
-    fprs: Mapping[str, float] | None = None,
-    apcers: Mapping[str, float] | None = None,
-    curves: bool = True,
+    of_curve: Mapping[str, Callable[[metrics.CurveReplicates], np.ndarray]] | None = None,
   ):
     bona_fide, score = np.asarray(label) == 1, np.asarray(score, np.float64)
-    count = lambda which: np.bincount(who.of[which], minlength=who.n)  # noqa: E731
     self._names = list(shares)
-    self._errors = _columns([count(which & among) for which, among in shares.values()], who.n)
-    self._n = _columns([count(among) for _, among in shares.values()], who.n)
+    self._errors = _per_cluster(who, [which & among for which, among in shares.values()])
+    self._n = _per_cluster(who, [among for _, among in shares.values()])
     self._maxima, self._means = dict(maxima or {}), dict(means or {})
-    self._fprs, self._apcers, self._curves = dict(fprs or {}), dict(apcers or {}), curves
-    self._of_class = _columns([count(bona_fide), count(~bona_fide)], who.n)
+    self._functions = dict(of_curve or {})
+    self._of_class = _per_cluster(who, [bona_fide, ~bona_fide])
 
     acquired = ~np.isnan(score)
     order = np.flatnonzero(acquired)[np.argsort(score[acquired])[::-1]]
@@ -201,33 +197,15 @@ class WeightedMetrics:
     return found
 
   def _of_curve(self, weights, of_class) -> dict[str, np.ndarray]:
-    if not (self._curves or self._fprs or self._apcers) or not self.size:
+    if not self._functions or not self.size:
       return {}
     n_bona_fide, n_attack = of_class  # [r] each, failures to acquire included
     times = weights[:, self._whose]  # [r, n]
     both = np.cumsum(times, 1, dtype=np.int32)[:, self._last]  # [r, K]
     bona_fide = np.cumsum(times * self._bona_fide, 1, dtype=np.int32)[:, self._last]
-    attack = both - bona_fide
-    found = {}
-    rows = np.arange(len(weights))
+    curves = metrics.CurveReplicates(bona_fide, both - bona_fide, n_bona_fide, n_attack)
     with np.errstate(invalid='ignore', divide='ignore'):
-      if self._curves:
-        apart = np.abs(
-          attack * n_bona_fide[:, None] - (n_bona_fide[:, None] - bona_fide) * n_attack[:, None]
-        )
-        k = apart.argmin(1)
-        found['eer'] = (attack[rows, k] / n_attack + 1 - bona_fide[rows, k] / n_bona_fide) / 2
-        # An attack loses to the bona fide samples above it, by half to those that tie.
-        higher = np.concatenate([np.zeros_like(n_bona_fide)[:, None], bona_fide], 1)  # [r, K+1]
-        won = (np.diff(attack, axis=1, prepend=0) * (higher[:, :-1] + higher[:, 1:])).sum(1)
-        won += (n_attack - attack[:, -1]) * (higher[:, -1] + n_bona_fide)
-        found['auc'] = won / (2 * n_bona_fide * n_attack)
-      targets = [*self._fprs.items(), *self._apcers.items()]
-      for name, target in targets:
-        k = (attack / n_attack[:, None] <= target).sum(1)  # points within, of a rising rate
-        tpr = np.where(k > 0, bona_fide[rows, np.maximum(k, 1) - 1], 0) / n_bona_fide
-        found[name] = tpr if name in self._fprs else 1 - tpr
-    return found
+      return {name: function(curves) for name, function in self._functions.items()}
 
   def count_clusters(self, name: str) -> int:
     """The number of clusters that contribute to a metric; of its parts, the smallest number."""
@@ -239,8 +217,12 @@ class WeightedMetrics:
     return int(np.count_nonzero(self._of_class, axis=0).min())
 
 
-def _columns(columns: list[np.ndarray], n: int) -> np.ndarray:
-  return np.stack(columns, 1).astype(np.float64) if columns else np.zeros((n, 0))
+def _per_cluster(who: Clusters, masks: list[np.ndarray]) -> np.ndarray:
+  """How many samples of each cluster each mask [N] holds, [C, len(masks)] float64."""
+  counts = np.zeros((who.n, len(masks)))
+  for column, mask in enumerate(masks):
+    counts[:, column] = np.bincount(who.of[mask], minlength=who.n)
+  return counts
 
 
 def resample(

@@ -25,7 +25,6 @@ RATES = (
   *('acer', 'apcer', 'apcer_max', 'bpcer', 'eer', 'auc'),
   *('tpr@fpr=1e-2', 'tpr@fpr=1e-3', 'tpr@fpr=1e-4'),
 )
-HIGHER_IS_BETTER = ('auc', 'tpr@')
 
 
 class Discordant(NamedTuple):

@@ -23,7 +23,6 @@ from flexfas_jax.evaluation import (
   results,
   score_files,
   sufficiency,
-  thresholds,
   unusable,
 )
 from flexfas_jax.evaluation.intervals import Interval
@@ -32,12 +31,8 @@ from flexfas_jax.evaluation.metrics import Count
 # Above so many samples the bootstrap takes minutes and must be requested.
 MOST_SAMPLES = 1_000_000
 WORST = 12  # mistakes that are shown, of each kind
-_MEANS = {
-  'acer': ('apcer', 'bpcer'),
-  'hter': ('apcer', 'bpcer'),
-  'acer_max': ('apcer_max', 'bpcer'),
-  'acer_fta': ('apcer_fta', 'bpcer_fta'),
-}
+_MEANS = {name: metric.parts for name, metric in metrics.of_kind(metrics.Mean).items()}
+_MEANS['acer_fta'] = ('apcer_fta', 'bpcer_fta')  # see `unusable`
 
 
 class Estimate(NamedTuple):
@@ -130,51 +125,40 @@ def evaluate(
   found = results.compute(scores, rule, dev, oracle)
   units = sufficiency.Units(scores)
   few = sufficiency.insufficient_metrics(scores, found, units)
-  notes = [*notes, *results.notes(found, few)]
-  notes += results.scale_notes(scores, found, rule)
-  if draws is None:
-    draws = bootstrap.N_REPLICATES if scores.label.size <= MOST_SAMPLES else 0
-    if not draws:
-      notes.append(
-        f'no bootstrap: {scores.label.size} samples take minutes; to compute it anyway: '
-        f'--bootstrap={bootstrap.N_REPLICATES}'
-      )
+  notes = [*notes, *results.notes(found, few), *results.scale_notes(scores, found, rule)]
+  if draws is None and scores.label.size > MOST_SAMPLES:
+    notes.append(
+      f'no bootstrap: {scores.label.size} samples take minutes; to compute it anyway: '
+      f'--bootstrap={bootstrap.N_REPLICATES}'
+    )
+    draws = 0
   columns = {column: _column(scores, column) for column in group_by}
   served = [s for s, values in found.items() if not math.isnan(values['threshold'])]
   of_kinds = results.attack_kinds(scores)
   with np.errstate(invalid='ignore'):
     accepted = {s: scores.scores[s] >= found[s]['threshold'] for s in served}
-  shares = {s: _shares(scores, accepted[s], s, of_kinds) for s in served}
+  shares = {s: _shares(scores, s, found[s]['threshold'], of_kinds) for s in served}
   by_group = {
     (s, column): groups.shares(column, values, scores.label, accepted[s])
     for s in served
     for column, values in columns.items()
   }
 
-  who, drawn = None, dict.fromkeys(served)
+  clusters, drawn = None, None
+  if draws is None:
+    draws = bootstrap.N_REPLICATES
   if draws and served:
     progress(f'bootstrap, {draws} replicates')
-    known = scores.label, scores.dataset, *aggregation.cluster_columns(scores)
-    who = bootstrap.make_clusters(*known, draws, seed, ids=scores.ids)
-    drawn = bootstrap.resample(
-      who,
-      {
-        s: _figures(
-          who,
-          scores,
-          s,
-          shares[s] | {k: v for c in columns for k, v in by_group[s, c].items()},
-          tuple(n for n in shares[s] if n.startswith(_of_max(shares[s]))),
-        )
-        for s in served
-      },
+    clusters = bootstrap.make_clusters(
+      scores.label,
+      scores.dataset,
+      *aggregation.cluster_columns(scores),
+      draws,
+      seed,
+      ids=scores.ids,
     )
+    drawn = _resample(clusters, scores, shares, by_group)
   progress('counting')
-  compared = []
-  for a, b in comparisons.pairs(served):
-    both = {a: drawn[a], b: drawn[b]} if who else None
-    of = comparisons.compare(a, b, scores.label, accepted, both)
-    compared.append(dataclasses.replace(of, insufficient_samples='acer' in few[a] | few[b]))
   return EvaluationResult(
     name=name,
     scores=scores,
@@ -182,9 +166,11 @@ def evaluate(
     rule=rule,
     oracle=oracle,
     metrics=found,
-    estimates={s: _estimates(found[s], shares[s], drawn[s], few[s]) for s in served},
-    clusters=who,
-    comparisons=tuple(comparisons.apply_holm(compared)),
+    estimates={
+      s: _estimates(found[s], shares[s], drawn[s] if drawn else {}, few[s]) for s in served
+    },
+    clusters=clusters,
+    comparisons=_comparisons(scores, accepted, drawn, few),
     sensors=tuple(
       comparisons.sensor_effects(
         served, scores.label, accepted, of_kinds[0] or of_kinds[1], units.insufficient_samples
@@ -192,10 +178,10 @@ def evaluate(
     ),
     gaps={
       f'{s}, {column}': tuple(
-        groups.gap(rate, column, by_group[s, column], drawn[s], units.insufficient_samples)
+        groups.gap(rate, column, counts, drawn[s] if drawn else None, units.insufficient_samples)
         for rate in groups.RATES
       )
-      for s, column in by_group
+      for (s, column), counts in by_group.items()
     },
     mistakes={s: _mistakes(scores, s, accepted[s], of_kinds) for s in served},
     notes=tuple(notes),
@@ -215,14 +201,14 @@ def _column(scores: score_files.Scores, column: str) -> np.ndarray:
   return np.array(identity.canonical(known[column].tolist()))
 
 
-def _shares(scores, accepted, subset, of_kinds) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _shares(scores, subset, threshold, of_kinds) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   """{rate: (errors [N] bool, among [N] bool)} of everything that is a share of samples."""
-  bona_fide, missing = scores.label == 1, np.isnan(scores.scores[subset])
+  bona_fide = scores.label == 1
+  outcomes = metrics.outcomes(scores.scores[subset], threshold)
+  accepted = outcomes['accepted']
   found = {
-    'apcer': (accepted, ~bona_fide),
-    'bpcer': (~accepted, bona_fide),
-    'apnrr': (missing, ~bona_fide),
-    'bpnrr': (missing, bona_fide),
+    name: (outcomes[share.outcome], bona_fide == (share.label == 'bona_fide'))
+    for name, share in metrics.of_kind(metrics.Share).items()
   }
   if (without := unusable.affected(scores, subset)).any():
     found['apcer_fta'] = (accepted & ~without, ~bona_fide)
@@ -238,64 +224,105 @@ def _shares(scores, accepted, subset, of_kinds) -> dict[str, tuple[np.ndarray, n
   return found
 
 
-def _of_max(shares) -> str:
-  """The prefix of what `apcer_max` is the largest of."""
-  return 'apcer_species/' if any(n.startswith('apcer_species/') for n in shares) else 'apcer/'
+def _parts_of_max(shares) -> tuple[str, ...]:
+  """The rates that `apcer_max` is the largest of: of species, or else of categories."""
+  of_species = tuple(name for name in shares if name.startswith('apcer_species/'))
+  return of_species or tuple(name for name in shares if name.startswith('apcer/'))
 
 
-def _figures(who, scores, subset, shares, parts) -> bootstrap.WeightedMetrics:
-  return bootstrap.WeightedMetrics(
-    who,
-    scores.label,
-    scores.scores[subset],
-    shares,
-    maxima={'apcer_max': parts} if parts else {},
-    means={
-      n: of for n, of in _MEANS.items() if of[0] in shares or (of[0] == 'apcer_max' and parts)
-    },
-    fprs={f'tpr@fpr={fpr}': float(fpr) for fpr in results.FPRS},
-    apcers={f'bpcer@apcer={apcer}': float(thresholds.share(apcer)) for apcer in results.APCERS},
-  )
+def _resample(clusters, scores, shares, by_group) -> dict[str, dict[str, bootstrap.Replicates]]:
+  """The replicates of every figure, by subset.
+
+  Args:
+    clusters: of the samples.
+    scores: that are evaluated.
+    shares: by subset, from `_shares`.
+    by_group: by subset and column, from `groups.shares`.
+  """
+  figures = {}
+  for subset, own in shares.items():
+    of_groups = {
+      name: masks
+      for (s, _), rates in by_group.items()
+      if s == subset
+      for name, masks in rates.items()
+    }
+    maxima = {'apcer_max': parts} if (parts := _parts_of_max(own)) else {}
+    figures[subset] = bootstrap.WeightedMetrics(
+      clusters,
+      scores.label,
+      scores.scores[subset],
+      own | of_groups,
+      maxima,
+      means={n: parts for n, parts in _MEANS.items() if set(parts) <= own.keys() | maxima.keys()},
+      of_curve=metrics.RESAMPLED,
+    )
+  return bootstrap.resample(clusters, figures)
+
+
+def _comparisons(scores, accepted, drawn, few) -> tuple[comparisons.Comparison, ...]:
+  """Every pair of subsets that is compared, corrected for their number."""
+  found = []
+  for a, b in comparisons.pairs(list(accepted)):
+    one = comparisons.compare(a, b, scores.label, accepted, drawn)
+    found.append(dataclasses.replace(one, insufficient_samples='acer' in few[a] | few[b]))
+  return tuple(comparisons.apply_holm(found))
 
 
 def _estimates(found, shares, drawn, few) -> dict[str, Estimate]:
+  """The rates of one subset with their counts and intervals.
+
+  Args:
+    found: {metric: value}.
+    shares: from `_shares`.
+    drawn: {metric: `Replicates`}; {} without a bootstrap.
+    few: metrics with insufficient samples.
+  """
   counts = {
     name: Count(int((which & among).sum()), int(among.sum()))
     for name, (which, among) in shares.items()
   }
-  of_max = [c for name, c in counts.items() if name.startswith(_of_max(shares))]
-  exact = {name: intervals.clopper_pearson(count) for name, count in counts.items()}
-  exact['apcer_max'] = intervals.max_interval(of_max)
-  means = {name: parts for name, parts in _MEANS.items() if name in found}
-  for name, parts in means.items():
-    rates = [found[part] for part in parts]
-    if not any(map(math.isnan, rates)):
-      exact[name] = intervals.mean_interval(rates, [exact[part] for part in parts])
-  n = found['n_bona_fide']
-  for name, value in found.items():  # at a threshold that is taken as given
-    if name.startswith(('tpr@', 'bpcer@')) and not math.isnan(value):
-      counts[name] = Count(round(value * n), n)
-      exact[name] = intervals.clopper_pearson(counts[name])
-  resampled = {name: bootstrap.interval(draws) for name, draws in (drawn or {}).items()}
-  for name, parts in means.items():
-    # Where one of the two rates is the same in every draw (no error was seen), the draws of the
-    # mean do not vary with it: the interval is then computed from those of the two rates.
-    if name in resampled and any(np.ptp(drawn[x].drawn) == 0 for x in parts):
-      resampled[name] = intervals.mean_interval(
-        [found[x] for x in parts], [resampled[x] for x in parts]
-      )
-  named = [n for n in found if n not in ('threshold', 'ORACLE') and not n.startswith('n_')]
+  for name, metric in metrics.of_kind(metrics.OfCurve).items():
+    if metric.share_of_bona_fide and not math.isnan(found[name]):
+      n = found['n_bona_fide']
+      counts[name] = Count(round(found[name] * n), n)
+  exact, resampled = _exact_intervals(found, shares, counts), _bootstrap_intervals(found, drawn)
+  facts = {*metrics.of_kind(metrics.Fact), 'ORACLE'}
   return {
     name: Estimate(
-      found[name],
+      value,
       counts.get(name),
       exact.get(name, intervals.UNDEFINED),
       resampled.get(name, intervals.UNDEFINED),
-      drawn[name].n if drawn and name in drawn else 0,
+      drawn[name].n if name in drawn else 0,
       name in few,
     )
-    for name in named
+    for name, value in found.items()
+    if name not in facts and not name.startswith('n_')
   }
+
+
+def _exact_intervals(found, shares, counts) -> dict[str, Interval]:
+  exact = {name: intervals.clopper_pearson(count) for name, count in counts.items()}
+  exact['apcer_max'] = intervals.max_interval(counts[name] for name in _parts_of_max(shares))
+  for name, parts in _MEANS.items():
+    if name in found and not any(math.isnan(found[part]) for part in parts):
+      exact[name] = intervals.mean_interval(
+        [found[part] for part in parts], [exact[part] for part in parts]
+      )
+  return exact
+
+
+def _bootstrap_intervals(found, drawn) -> dict[str, Interval]:
+  resampled = {name: bootstrap.interval(draws) for name, draws in drawn.items()}
+  for name, parts in _MEANS.items():
+    # Where one of the two rates is the same in every replicate (no error was seen), those of the
+    # mean do not vary with it: the interval is then computed from those of the two rates.
+    if name in drawn and any(np.ptp(drawn[part].drawn) == 0 for part in parts):
+      resampled[name] = intervals.mean_interval(
+        [found[part] for part in parts], [resampled[part] for part in parts]
+      )
+  return resampled
 
 
 def _mistakes(scores, subset, accepted, of_kinds) -> tuple[list[Mistake], list[Mistake]]:
@@ -332,15 +359,14 @@ def to_json(result: EvaluationResult) -> dict[str, dict]:
   for subset, values in found.items():
     if scale := result.scores.scale_under(subset):
       values['scale'] = scale
-  span = lambda i: None if math.isnan(i.low) else [i.low, i.high]  # noqa: E731
   for subset, of in result.estimates.items():
     found[subset]['intervals'] = {
       name: {
         'errors': e.count.errors if e.count else None,
         'n': e.count.n if e.count else None,
         'subjects': e.n_subjects or None,
-        'clopper_pearson': span(e.exact),
-        'bootstrap': span(e.bootstrap),
+        'clopper_pearson': _limits(e.exact),
+        'bootstrap': _limits(e.bootstrap),
         'insufficient_samples': e.insufficient_samples,
       }
       for name, e in of.items()
@@ -352,7 +378,7 @@ def to_json(result: EvaluationResult) -> dict[str, dict]:
       'bona_fide': one.bona_fide._asdict(),
       'attacks': one.attacks._asdict(),
       **{
-        name: {'difference': d.value, 'interval': span(d.interval), 'p': d.p}
+        name: {'difference': d.value, 'interval': _limits(d.interval), 'p': d.p}
         for name, d in one.rates.items()
       },
     }
@@ -361,13 +387,13 @@ def to_json(result: EvaluationResult) -> dict[str, dict]:
     found[subset].setdefault('groups', {})[column] = {
       gap.rate: {
         'gap': gap.value,
-        'interval': span(gap.interval),
+        'interval': _limits(gap.interval),
         **{
           f'{column}={g.name}': {
             'errors': g.count.errors,
             'n': g.count.n,
-            'clopper_pearson': span(g.exact),
-            'bootstrap': span(g.bootstrap),
+            'clopper_pearson': _limits(g.exact),
+            'bootstrap': _limits(g.bootstrap),
           }
           for g in gap.groups
         },
@@ -375,6 +401,10 @@ def to_json(result: EvaluationResult) -> dict[str, dict]:
       for gap in gaps
     }
   return found
+
+
+def _limits(interval: Interval) -> list[float] | None:
+  return None if math.isnan(interval.low) else [interval.low, interval.high]
 
 
 def merge_systems(systems: Mapping[str, score_files.Scores]) -> score_files.Scores:

@@ -1,7 +1,8 @@
 """Presentation attack detection metrics: pure functions over labels and scores, in NumPy alone.
 
 A label is 1 for bona fide and 0 for an attack; a sample is accepted when score >= threshold. Every
-rate is a fraction. Sources:
+rate is a fraction. `METRICS` defines each one, once: the keys of the results, the intervals, what
+has too few samples, and the names in reports follow from its rows. Sources:
 
   [ISO]  ISO/IEC 30107-3, Biometric presentation attack detection, part 3: testing and reporting.
   [FM]   Yu et al., Flexible-Modal Face Anti-Spoofing: A Benchmark (CVPRW 2023), and its code.
@@ -10,26 +11,8 @@ rate is a fraction. Sources:
   [MW]   Mann and Whitney, On a test of whether one of two random variables is stochastically
          larger than the other (Annals of Mathematical Statistics, 1947).
 
-At one threshold (`error_rates`):
-  APCER of a species    share of that PAI species' attacks that are accepted [ISO]
-  APCER of a category   the same, for the species of one category (print, replay, ...)
-  apcer                 pooled: share of all attacks that are accepted [FM, MM]
-  apcer_max             the largest APCER of a species [ISO]; of a category where no species is
-                        known; undefined where neither is
-  bpcer                 share of the bona fide samples that are not accepted [ISO]
-  acer                  (apcer + bpcer) / 2, with the pooled APCER [FM, MM]
-  acer_max              (apcer_max + bpcer) / 2, with ISO's maximum in APCER's place
-  hter                  (false accept rate + false reject rate) / 2, the cross-dataset papers' name:
-                        with the pooled APCER and failures counted in, the same number as acer
-  apnrr, bpnrr          share of the attacks, of the bona fide samples, without a score [ISO]
-
-Over all thresholds, read from one `Curve`:
-  eer                   where |apcer - bpcer| is least, the mean of the two; its threshold is the
-                        largest of those that tie. No interpolation
-  auc                   probability that a bona fide sample scores above an attack, ties half [MW]
-  tpr_at_fpr            largest TPR (1 - bpcer) whose FPR (pooled apcer) is at most the target [MM]
-  bpcer_at_apcer        smallest BPCER whose pooled APCER is not above the target: BPCER10, BPCER20
-                        and BPCER100 at 10, 5 and 1 % [ISO]
+The APCER of a species is the share of that PAI species' attacks that are accepted [ISO]; of a
+category, the same for the species of one category (print, replay, ...).
 
 Definitions of the reference code that differ (nearest FPR, score > threshold, ...) are in
 `reference_metrics.py`.
@@ -46,12 +29,14 @@ Everything is O(N log N) at most: ten million samples take seconds.
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from flexfas_jax import identity
+from flexfas_jax import identity, schema
 
 UNKNOWN = 'unknown'  # the species, or category, of attacks that have none
 
@@ -76,23 +61,20 @@ class Groups(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ErrorRates:
-  """What is accepted and rejected at one threshold; the module's docstring defines each rate."""
+  """What is accepted and rejected at one threshold; `METRICS` defines each rate."""
 
   threshold: float
-  accepted_attack: Count
-  rejected_bona_fide: Count
-  missing_attack: Count  # failures to acquire
-  missing_bona_fide: Count
+  counts: Mapping[tuple[str, str], Count]  # by outcome, see `outcomes`, and label: 'attack', ...
   accepted_of: dict[str, Count]  # by category, in alphabetical order; empty where none is known
   accepted_of_species: dict[str, Count]
 
   @property
   def apcer(self) -> float:
-    return self.accepted_attack.rate
+    return self.counts['accepted', 'attack'].rate
 
   @property
   def bpcer(self) -> float:
-    return self.rejected_bona_fide.rate
+    return self.counts['rejected', 'bona_fide'].rate
 
   @property
   def apcer_of(self) -> dict[str, float]:
@@ -105,27 +87,19 @@ class ErrorRates:
 
   @property
   def n_bona_fide(self) -> int:
-    return self.rejected_bona_fide.n
+    return self.counts['rejected', 'bona_fide'].n
 
   @property
   def n_attack(self) -> int:
-    return self.accepted_attack.n
+    return self.counts['accepted', 'attack'].n
 
   @property
   def n_fta(self) -> int:
-    return self.missing_attack.errors + self.missing_bona_fide.errors
+    return sum(self.counts['missing', label].errors for label in schema.LABELS)
 
   @property
   def acer(self) -> float:
     return (self.apcer + self.bpcer) / 2
-
-  @property
-  def acer_max(self) -> float:
-    return (self.apcer_max + self.bpcer) / 2
-
-  @property
-  def hter(self) -> float:
-    return self.acer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -201,19 +175,29 @@ def error_rates(label, score, threshold: float, category=None, species=None) -> 
     ValueError: shapes that differ, a label that is neither 0 nor 1, an infinite score.
   """
   bona_fide, score = _checked(label, score)
-  accepted = score >= threshold  # [N]; false where the score is NaN
-  attack, missing = ~bona_fide, np.isnan(score)
-  n_bona_fide, n_attack = int(bona_fide.sum()), int(attack.sum())
-  count = lambda which, n: Count(int(np.count_nonzero(which)), n)  # noqa: E731
+  attack = ~bona_fide
+  found = outcomes(score, threshold)
   return ErrorRates(
     threshold=float(threshold),
-    accepted_attack=count(accepted & attack, n_attack),
-    rejected_bona_fide=count(~accepted & bona_fide, n_bona_fide),
-    missing_attack=count(missing & attack, n_attack),
-    missing_bona_fide=count(missing & bona_fide, n_bona_fide),
-    accepted_of=_by_name(category, accepted, attack),
-    accepted_of_species=_by_name(species, accepted, attack),
+    counts={
+      (outcome, label): Count(int(np.count_nonzero(which & among)), int(np.count_nonzero(among)))
+      for outcome, which in found.items()
+      for label, among in (('attack', attack), ('bona_fide', bona_fide))
+    },
+    accepted_of=_by_name(category, found['accepted'], attack),
+    accepted_of_species=_by_name(species, found['accepted'], attack),
   )
+
+
+def outcomes(score: np.ndarray, threshold: float) -> dict[str, np.ndarray]:
+  """Which samples are 'accepted', 'rejected' and 'missing', [N] bool each.
+
+  Args:
+    score: [N] float64, NaN = failure to acquire: missing, and rejected as well.
+    threshold: accept when score >= threshold.
+  """
+  accepted = score >= threshold  # false where the score is NaN
+  return {'accepted': accepted, 'rejected': ~accepted, 'missing': np.isnan(score)}
 
 
 def _by_name(names, which: np.ndarray, among: np.ndarray) -> dict[str, Count]:
@@ -261,6 +245,19 @@ def curve(label, score) -> Curve:
   )
 
 
+class CurveReplicates(NamedTuple):
+  """R bootstrap replicates of a curve, each with its own multiplicity of every sample.
+
+  The K thresholds are the distinct scores, falling: the infinite one is left out. A replicate may
+  hold no sample of a class; what it divides by is then 0, and NaN is the result.
+  """
+
+  accepted_bona_fide: np.ndarray  # [R, K] int32, of the samples at or above each threshold
+  accepted_attack: np.ndarray  # [R, K] int32
+  n_bona_fide: np.ndarray  # [R] float64, failures to acquire included
+  n_attack: np.ndarray  # [R] float64
+
+
 def eer(points: Curve) -> tuple[float, float]:
   """The equal error rate and its threshold; both NaN where undefined.
 
@@ -276,6 +273,15 @@ def eer(points: Curve) -> tuple[float, float]:
   return float(points.apcer[k] + points.bpcer[k]) / 2, float(points.threshold[k])
 
 
+def resampled_eer(curves: CurveReplicates) -> np.ndarray:
+  """`eer` of each replicate, [R]."""
+  bona_fide, attack, n_bona_fide, n_attack = curves
+  false_rejects = (n_bona_fide[:, None] - bona_fide) * n_attack[:, None]
+  k = np.abs(attack * n_bona_fide[:, None] - false_rejects).argmin(1)
+  rows = np.arange(len(k))
+  return (attack[rows, k] / n_attack + 1 - bona_fide[rows, k] / n_bona_fide) / 2
+
+
 def auc(points: Curve) -> float:
   """The area under the ROC curve; NaN where undefined."""
   if points.one_class:
@@ -288,6 +294,15 @@ def auc(points: Curve) -> float:
   return int(twice_won) / (2 * points.n_bona_fide * points.n_attack)
 
 
+def resampled_auc(curves: CurveReplicates) -> np.ndarray:
+  """`auc` of each replicate, [R]."""
+  bona_fide, attack, n_bona_fide, n_attack = curves
+  higher = np.concatenate([np.zeros_like(n_bona_fide)[:, None], bona_fide], 1)  # [R, K+1]
+  twice_won = (np.diff(attack, axis=1, prepend=0) * (higher[:, :-1] + higher[:, 1:])).sum(1)
+  twice_won += (n_attack - attack[:, -1]) * (higher[:, -1] + n_bona_fide)
+  return twice_won / (2 * n_bona_fide * n_attack)
+
+
 def tpr_at_fpr(points: Curve, fpr: float) -> float:
   """The largest TPR whose FPR is not above `fpr`; NaN where undefined."""
   if points.one_class:
@@ -295,9 +310,22 @@ def tpr_at_fpr(points: Curve, fpr: float) -> float:
   return float(points.accepted_bona_fide[_last_within(points, fpr)]) / points.n_bona_fide
 
 
+def resampled_tpr_at_fpr(curves: CurveReplicates, fpr: float) -> np.ndarray:
+  """`tpr_at_fpr` of each replicate, [R]."""
+  bona_fide, attack, n_bona_fide, n_attack = curves
+  n_within = (attack / n_attack[:, None] <= fpr).sum(1)  # points of a rising rate
+  last = np.maximum(n_within, 1) - 1
+  return np.where(n_within > 0, bona_fide[np.arange(len(last)), last], 0) / n_bona_fide
+
+
 def bpcer_at_apcer(points: Curve, apcer: float) -> float:
   """The smallest BPCER whose pooled APCER is not above `apcer`; NaN where undefined."""
   return math.nan if points.one_class else float(points.bpcer[_last_within(points, apcer)])
+
+
+def resampled_bpcer_at_apcer(curves: CurveReplicates, apcer: float) -> np.ndarray:
+  """`bpcer_at_apcer` of each replicate, [R]."""
+  return 1 - resampled_tpr_at_fpr(curves, apcer)
 
 
 def _last_within(points: Curve, apcer: float) -> int:
@@ -332,3 +360,217 @@ def _checked(label, score) -> tuple[np.ndarray, np.ndarray]:
   if np.isinf(score).any():
     raise ValueError('a score must be finite, or NaN for a failure to acquire')
   return bona_fide, score
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Metric:
+  """One figure of a subset of modalities; its kinds below state how it is computed.
+
+  Attributes:
+    name: key in `results.json` and in `flexfas score --json`.
+    title: its name in a report.
+    definition: one clause, as in docs/reference/metrics.md.
+    source: who defines it; '' without one.
+    higher_is_better: of two systems, the one with the larger figure is better.
+  """
+
+  name: str
+  title: str
+  definition: str
+  source: str = ''
+  higher_is_better: bool = False
+
+  def value(self, rates: ErrorRates, points: Curve) -> float:
+    """The figure; NaN where undefined."""
+    raise NotImplementedError
+
+
+class Fact(Metric):
+  """What the rates rest on: an attribute of `ErrorRates` that has no interval."""
+
+  def value(self, rates: ErrorRates, points: Curve) -> float:
+    return getattr(rates, self.name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Share(Metric):
+  """The share of the samples of one label that have one outcome at the threshold.
+
+  Attributes:
+    outcome: 'accepted', 'rejected' or 'missing', see `outcomes`.
+    label: 'attack' or 'bona_fide'.
+  """
+
+  outcome: str
+  label: str
+
+  def value(self, rates: ErrorRates, points: Curve) -> float:
+    return rates.counts[self.outcome, self.label].rate
+
+
+class LargestApcer(Metric):
+  """The largest APCER of a species, or of a category where no species is known."""
+
+  def value(self, rates: ErrorRates, points: Curve) -> float:
+    return rates.apcer_max
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mean(Metric):
+  """The mean of two other metrics, which are of different samples.
+
+  Attributes:
+    parts: their names; each a `Share` or `LargestApcer`.
+  """
+
+  parts: tuple[str, str]
+
+  def value(self, rates: ErrorRates, points: Curve) -> float:
+    one, other = (BY_NAME[part].value(rates, points) for part in self.parts)
+    return (one + other) / 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfCurve(Metric):
+  """A figure over all thresholds, which needs samples of both labels.
+
+  Attributes:
+    compute: of a `Curve`.
+    resampled: the same of `CurveReplicates`, [R]; None: no bootstrap interval.
+    share_of_bona_fide: whether it is a share of the bona fide samples: then it has counts and an
+      exact interval, at a threshold that is taken as given.
+  """
+
+  compute: Callable[[Curve], float]
+  resampled: Callable[[CurveReplicates], np.ndarray] | None = None
+  share_of_bona_fide: bool = False
+
+  def value(self, rates: ErrorRates, points: Curve) -> float:
+    return self.compute(points)
+
+
+FPRS = ('1e-2', '1e-3', '1e-4')
+APCERS = {'10%': 0.1, '5%': 0.05, '1%': 0.01}
+_ISO, _PAPERS = 'ISO/IEC 30107-3', 'FlexModal, MM-FAS'
+
+METRICS: tuple[Metric, ...] = (
+  Mean(
+    name='acer',
+    title='ACER',
+    definition='(`apcer` + `bpcer`) / 2',
+    source=_PAPERS,
+    parts=('apcer', 'bpcer'),
+  ),
+  Share(
+    name='apcer',
+    title='APCER, pooled',
+    definition='share of all attacks that are accepted',
+    source=_PAPERS,
+    outcome='accepted',
+    label='attack',
+  ),
+  Share(
+    name='bpcer',
+    title='BPCER',
+    definition='share of the bona fide samples that are not accepted',
+    source=_ISO,
+    outcome='rejected',
+    label='bona_fide',
+  ),
+  OfCurve(
+    name='eer',
+    title='EER',
+    definition='the mean of APCER and BPCER where they differ least; no interpolation',
+    compute=lambda points: eer(points)[0],
+    resampled=resampled_eer,
+  ),
+  OfCurve(
+    name='auc',
+    title='AUC',
+    definition='probability that a bona fide sample scores above an attack, ties half',
+    source='Mann and Whitney',
+    higher_is_better=True,
+    compute=auc,
+    resampled=resampled_auc,
+  ),
+  *(
+    OfCurve(
+      name=f'tpr@fpr={fpr}',
+      title=f'TPR at FPR {fpr}',
+      definition=f'largest TPR (1 - `bpcer`) whose FPR (`apcer`) is at most {fpr}',
+      source='MM-FAS',
+      higher_is_better=True,
+      compute=functools.partial(tpr_at_fpr, fpr=float(fpr)),
+      resampled=functools.partial(resampled_tpr_at_fpr, fpr=float(fpr)),
+      share_of_bona_fide=True,
+    )
+    for fpr in FPRS
+  ),
+  Fact(
+    name='threshold',
+    title='threshold',
+    definition='a sample is accepted when its score is at least this',
+  ),
+  LargestApcer(
+    name='apcer_max',
+    title='APCER, max',
+    definition='the largest APCER of a PAI species: the share of its attacks that are accepted; '
+    'of a category where no species is known',
+    source=_ISO,
+  ),
+  Mean(
+    name='acer_max',
+    title='ACER, max',
+    definition='(`apcer_max` + `bpcer`) / 2',
+    parts=('apcer_max', 'bpcer'),
+  ),
+  Mean(
+    name='hter',
+    title='HTER',
+    definition='(false accept rate + false reject rate) / 2; the same number as `acer`',
+    source='cross-dataset papers',
+    parts=('apcer', 'bpcer'),
+  ),
+  *(
+    OfCurve(
+      name=f'bpcer@apcer={name}',
+      title=f'BPCER at APCER {name.replace("%", " %")}',
+      definition=f'BPCER{round(1 / apcer)}: smallest BPCER whose APCER is at most {name}',
+      source=_ISO,
+      compute=functools.partial(bpcer_at_apcer, apcer=apcer),
+      resampled=functools.partial(resampled_bpcer_at_apcer, apcer=apcer),
+      share_of_bona_fide=True,
+    )
+    for name, apcer in APCERS.items()
+  ),
+  Share(
+    name='apnrr',
+    title='APNRR',
+    definition='share of the attacks without a score',
+    source=_ISO,
+    outcome='missing',
+    label='attack',
+  ),
+  Share(
+    name='bpnrr',
+    title='BPNRR',
+    definition='share of the bona fide samples without a score',
+    source=_ISO,
+    outcome='missing',
+    label='bona_fide',
+  ),
+  Fact(name='n_bona_fide', title='bona fide', definition='number of bona fide samples'),
+  Fact(name='n_attack', title='attacks', definition='number of attacks'),
+  Fact(name='n_fta', title='FTA', definition='number of samples without a score'),
+)
+BY_NAME = {metric.name: metric for metric in METRICS}
+
+
+def of_kind(kind: type[Metric]) -> dict[str, Metric]:
+  """The metrics of one kind, by name."""
+  return {name: metric for name, metric in BY_NAME.items() if isinstance(metric, kind)}
+
+
+RESAMPLED = {
+  name: metric.resampled for name, metric in of_kind(OfCurve).items() if metric.resampled
+}

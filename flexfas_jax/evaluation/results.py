@@ -1,7 +1,7 @@
 """The figures of a set of scores under every subset of modalities.
 
 Results are {subset: {metric: value}}, fractions throughout. The names of the metrics are those of
-`results.json` and of `python -m flexfas_jax.score --json`; `metrics` defines them.
+`results.json` and of `python -m flexfas_jax.score --json`; `metrics.METRICS` defines them.
 """
 
 import math
@@ -14,9 +14,6 @@ from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.evaluation import metrics, scales, score_files, thresholds, unusable
 
 Results = dict[str, dict[str, float]]
-
-FPRS = ('1e-2', '1e-3', '1e-4')
-APCERS = ('10%', '5%', '1%')
 
 
 def compute(
@@ -37,13 +34,12 @@ def compute(
     subsets: names of the subsets to evaluate; all if None.
 
   Returns:
-    By subset: acer, apcer (pooled), bpcer, eer, auc, tpr@fpr=1e-2, 1e-3 and 1e-4, threshold,
-    apcer_max, acer_max, hter, bpcer@apcer=10%, 5% and 1%, apnrr, bpnrr, n_bona_fide, n_attack,
-    n_fta, and apcer/NAME and n_attack/NAME by attack category, or by species where no category is
-    known; where both are, apcer_species/NAME besides. NaN is undefined. A subset without one score
-    is not served by the model: all of its rates are NaN. Where samples were given a modality of the
-    subset that is unusable: n_unusable of them, and acer_fta, apcer_fta, bpcer_fta, which count
-    these as failures to acquire; all other figures count that modality as absent.
+    By subset: those of `metrics.METRICS`, in that order; apcer/NAME and n_attack/NAME by attack
+    category, or by species where no category is known; where both are, apcer_species/NAME besides.
+    NaN is undefined. A subset without one score is not served by the model: all of its rates are
+    NaN. Where samples were given a modality of the subset that is unusable: n_unusable of them, and
+    acer_fta, apcer_fta, bpcer_fta, which count these as failures to acquire; all other figures
+    count that modality as absent.
 
   Raises:
     ConfigError: an unknown rule or subset.
@@ -229,11 +225,10 @@ def attack_kinds(scores: score_files.Scores) -> tuple[metrics.Groups | None, met
   set names its own.
   """
   attack = scores.label == 0
-  known = lambda names: bool((names[attack] != '').any())  # noqa: E731
   category = species = None
-  if known(scores.attack_category):
+  if (scores.attack_category[attack] != '').any():
     category = metrics.groups(scores.attack_category)
-  if known(scores.attack_type):
+  if (scores.attack_type[attack] != '').any():
     species = metrics.groups(scores.attack_type)
     home = metrics.groups(scores.dataset)
     if len(home.names) > 1:
@@ -267,25 +262,7 @@ def _subset_metrics(scores, subset, threshold, of_kinds) -> dict[str, float]:
   if category and species:
     by_name |= {f'apcer_species/{n}': c.rate for n, c in rates.accepted_of_species.items()}
   return {
-    'acer': rates.acer,
-    'apcer': rates.apcer,
-    'bpcer': rates.bpcer,
-    'eer': metrics.eer(points)[0],
-    'auc': metrics.auc(points),
-    **{f'tpr@fpr={fpr}': metrics.tpr_at_fpr(points, float(fpr)) for fpr in FPRS},
-    'threshold': threshold,
-    'apcer_max': rates.apcer_max,
-    'acer_max': rates.acer_max,
-    'hter': rates.hter,
-    **{
-      f'bpcer@apcer={apcer}': metrics.bpcer_at_apcer(points, float(thresholds.share(apcer)))
-      for apcer in APCERS
-    },
-    'apnrr': rates.missing_attack.rate,
-    'bpnrr': rates.missing_bona_fide.rate,
-    'n_bona_fide': rates.n_bona_fide,
-    'n_attack': rates.n_attack,
-    'n_fta': rates.n_fta,
+    **{metric.name: metric.value(rates, points) for metric in metrics.METRICS},
     **by_name,
     **{f'n_attack/{name}': count.n for name, count in accepted_by_kind(rates).items()},
     **unusable.fta_metrics(scores, subset, threshold),

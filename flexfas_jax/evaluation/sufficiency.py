@@ -6,10 +6,9 @@ insufficient samples if one of them has; a maximum over species, if all species 
 
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.evaluation import aggregation, bootstrap, intervals, metrics, results
 from flexfas_jax.evaluation.score_files import Scores
-
-_BONA_FIDE, _ATTACK = ('bpcer', 'bpnrr'), ('apcer', 'apnrr')
 
 
 class Units:
@@ -44,13 +43,13 @@ def insufficient_metrics(
     found: their figures.
     units: of the scores, where they are known already.
   """
-  units, bona_fide = units or Units(scores), scores.label == 1
-  few = _of_classes(units, bona_fide)
+  units, attack = units or Units(scores), scores.label == 0
+  few = _of_labels(units, scores)
   category, species = results.attack_kinds(scores)
   for prefix, kinds in (('apcer/', category or species), ('apcer_species/', species)):
     for i, name in enumerate(kinds.names if kinds else ()):
       few[f'{prefix}{name or metrics.UNKNOWN}'] = units.insufficient_samples(
-        ~bona_fide & (kinds.index == i)
+        attack & (kinds.index == i)
       )
   return {
     subset: frozenset(name for name in values if _is_few(name, values, few))
@@ -60,18 +59,15 @@ def insufficient_metrics(
 
 def insufficient_class_metrics(scores: Scores) -> frozenset[str]:
   """The metrics of whole classes that have too few samples or subjects, under any subset."""
-  few = _of_classes(Units(scores), scores.label == 1)
-  return frozenset(
-    name for name in (*few, 'acer', 'eer', 'auc', 'tpr@fpr=1e-4') if _is_few(name, {}, few)
-  )
+  few = _of_labels(Units(scores), scores)
+  return frozenset(name for name in metrics.BY_NAME if _is_few(name, {}, few))
 
 
 def insufficient_by_counts(found: results.Results) -> dict[str, frozenset[str]]:
   """The same by the numbers of samples, where nothing else is known."""
   of = {}
   for subset, values in found.items():
-    few = dict.fromkeys(_BONA_FIDE, intervals.insufficient_samples(values['n_bona_fide']))
-    few |= dict.fromkeys(_ATTACK, intervals.insufficient_samples(values['n_attack']))
+    few = {label: intervals.insufficient_samples(values[f'n_{label}']) for label in schema.LABELS}
     for name, n in values.items():
       if name.startswith('n_attack/'):
         few[f'apcer/{name.removeprefix("n_attack/")}'] = intervals.insufficient_samples(n)
@@ -79,22 +75,33 @@ def insufficient_by_counts(found: results.Results) -> dict[str, frozenset[str]]:
   return of
 
 
-def _of_classes(units: Units, bona_fide: np.ndarray) -> dict[str, bool]:
-  few = dict.fromkeys(_BONA_FIDE, units.insufficient_samples(bona_fide))
-  return few | dict.fromkeys(_ATTACK, units.insufficient_samples(~bona_fide))
+def _of_labels(units: Units, scores: Scores) -> dict[str, bool]:
+  return {
+    name: units.insufficient_samples(scores.label == label)
+    for label, name in enumerate(schema.LABELS)
+  }
 
 
 def _is_few(name: str, values: dict[str, float], few: dict[str, bool]) -> bool:
-  name = name.removesuffix('_fta')
+  """Whether a metric has too few samples or subjects.
+
+  Args:
+    name: of the metric.
+    values: of all metrics of the subset.
+    few: by label, and by the name of the APCER of each species and category.
+  """
   if name in few:
     return few[name]
-  if name == 'apcer_max':
-    of = [n for n in values if n.startswith('apcer_species/')]
-    of = of or [n for n in values if n.startswith('apcer/')]
-    most = max((values[n] for n in of), default=0)
-    return bool(of) and all(few.get(n, few['apcer']) for n in of if values[n] == most)
-  if name == 'acer_max':
-    return few['bpcer'] or _is_few('apcer_max', values, few)
-  if name in ('acer', 'hter', 'eer', 'auc') or '@' in name:
-    return few['apcer'] or few['bpcer']
+  match metrics.BY_NAME.get(name.removesuffix('_fta')):
+    case metrics.Share(label=label):
+      return few[label]
+    case metrics.OfCurve():
+      return any(few[label] for label in schema.LABELS)
+    case metrics.Mean(parts=parts):
+      return any(_is_few(part, values, few) for part in parts)
+    case metrics.LargestApcer():
+      of = [n for n in values if n.startswith('apcer_species/')]
+      of = of or [n for n in values if n.startswith('apcer/')]
+      most = max((values[n] for n in of), default=0)
+      return bool(of) and all(few.get(n, few['attack']) for n in of if values[n] == most)
   return False  # a threshold, a count

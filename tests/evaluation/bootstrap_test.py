@@ -34,8 +34,7 @@ def figures_of(who, label, score, threshold=0.8):
     score,
     {'apcer': (accepted, label == 0), 'bpcer': (~accepted, label == 1)},
     means={'acer': ('apcer', 'bpcer')},
-    fprs={'tpr@fpr=1e-1': 0.1},
-    apcers={'bpcer@apcer=5%': 0.05},
+    of_curve=metrics.RESAMPLED,
   )
 
 
@@ -96,10 +95,7 @@ def test_figures_of_a_draw_are_those_of_the_samples_repeated(seed):
       'apcer': rates.apcer,
       'bpcer': rates.bpcer,
       'acer': rates.acer,
-      'eer': metrics.eer(points)[0],
-      'auc': metrics.auc(points),
-      'tpr@fpr=1e-1': metrics.tpr_at_fpr(points, 0.1),
-      'bpcer@apcer=5%': metrics.bpcer_at_apcer(points, 0.05),
+      **{name: metrics.BY_NAME[name].value(rates, points) for name in metrics.RESAMPLED},
     }
     assert {name: value[0] for name, value in found.items()} == pytest.approx(expected, abs=1e-12)
 
@@ -315,10 +311,11 @@ def test_how_many_subjects_a_figure_is_of():
      'apcer/mask': (score > 0.5, masks)},
     maxima={'worst': ('apcer', 'apcer/mask')},
     means={'acer': ('apcer', 'bpcer')},
+    of_curve={'auc': metrics.resampled_auc},
   )  # fmt: skip
   found = bootstrap.resample(who, {'x': figures})['x']
   assert {name: one.n for name, one in found.items()} == {
-    'apcer': 5, 'bpcer': 3, 'apcer/mask': 1, 'worst': 1, 'acer': 3, 'eer': 3, 'auc': 3,
+    'apcer': 5, 'bpcer': 3, 'apcer/mask': 1, 'worst': 1, 'acer': 3, 'auc': 3,
   }  # fmt: skip
   assert all(map(math.isnan, bootstrap.interval(found['worst'])))
 
@@ -330,7 +327,7 @@ def test_the_largest_rate_of_a_draw_is_of_the_species_that_were_drawn():
   kinds = {'apcer/print': [0, 1, 1, 0], 'apcer/mask': [0, 0, 0, 1]}
   shares = {name: (accepted, np.array(which, bool)) for name, which in kinds.items()}
   figures = bootstrap.WeightedMetrics(
-    who, label, np.arange(4.0), shares, maxima={'worst': tuple(kinds)}, curves=False
+    who, label, np.arange(4.0), shares, maxima={'worst': tuple(kinds)}
   )
   # Everybody; twice who was accepted; no mask; a mask alone, which was rejected.
   weights = np.array([[1, 1, 1, 1], [1, 1, 2, 0], [1, 2, 1, 0], [1, 0, 0, 3]], np.int32)
@@ -343,7 +340,8 @@ def test_the_largest_rate_of_a_draw_is_of_the_species_that_were_drawn():
 def test_an_attack_above_all_others_loses_to_nobody():
   label, score = np.array([1, 0, 1, 0]), np.array([0.1, 0.9, 0.5, 0.3])
   who = people_of(label, np.array(['a', 'b', 'c', 'd']))
-  figures = bootstrap.WeightedMetrics(who, label, score, {})
+  of_curve = {'auc': metrics.resampled_auc}
+  figures = bootstrap.WeightedMetrics(who, label, score, {}, of_curve=of_curve)
   # Of the pairs of a bona fide sample and an attack one is in order; with c twice and d thrice, 6.
   found = figures(np.array([[1, 1, 1, 1], [1, 1, 2, 3], [2, 1, 1, 0]], np.int32))
   np.testing.assert_allclose(found['auc'], [1 / 4, 6 / 12, 0])

@@ -53,7 +53,7 @@ def test_intervals_are_over_people_where_they_are_known():
   subject = np.char.add(values, (np.arange(values.size) // 10).astype(str))  # ten samples each
   nothing = np.full(values.size, '')
   who = bootstrap.make_clusters(label, nothing, subject, nothing)
-  figures = bootstrap.WeightedMetrics(who, label, accepted.astype(float), counts, curves=False)
+  figures = bootstrap.WeightedMetrics(who, label, accepted.astype(float), counts)
   drawn = bootstrap.resample(who, {'x': figures})['x']
   gap = groups.gap('bpcer', 'e', counts, drawn)
   alone = groups.gap('bpcer', 'e', counts, None)

@@ -7,16 +7,11 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.evaluation import results, score_files
+from flexfas_jax.evaluation import metrics, results, score_files
 from flexfas_jax.evaluation.report import tables
 
 NAN = math.nan
-METRICS = [
-  *('acer', 'apcer', 'bpcer', 'eer', 'auc', 'tpr@fpr=1e-2', 'tpr@fpr=1e-3', 'tpr@fpr=1e-4'),
-  *('threshold', 'apcer_max', 'acer_max', 'hter'),
-  *('bpcer@apcer=10%', 'bpcer@apcer=5%', 'bpcer@apcer=1%', 'apnrr', 'bpnrr'),
-  *('n_bona_fide', 'n_attack', 'n_fta'),
-]
+METRICS = list(metrics.BY_NAME)
 
 
 def make(prefix, rgb, depth=None, **fields):

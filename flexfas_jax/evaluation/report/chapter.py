@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from flexfas_jax.evaluation import intervals, score_files, thresholds
-from flexfas_jax.evaluation.comparisons import HIGHER_IS_BETTER, RATES, Comparison
+from flexfas_jax.evaluation import intervals, metrics, score_files, thresholds
+from flexfas_jax.evaluation.comparisons import RATES, Comparison
 from flexfas_jax.evaluation.evaluate import EvaluationResult
 from flexfas_jax.evaluation.report import checklist, formatting, thumbnails
 from flexfas_jax.evaluation.report.figures import Figures, figures
@@ -264,7 +264,7 @@ def _comparison(comparison: Comparison, digits: int) -> Row:
     if of is None or math.isnan(of.value):
       cells.append(Cell(formatting.UNDEFINED if of else formatting.NOTHING, False))
       continue
-    better = of.value > 0 if name.startswith(HIGHER_IS_BETTER) else of.value < 0
+    better = of.value > 0 if metrics.BY_NAME[name].higher_is_better else of.value < 0
     cells.append(
       Cell(
         formatting.typographic(formatting.points(of.value, digits)),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from flexfas_jax.evaluation.evaluate import EvaluationResult
 from flexfas_jax.evaluation.intervals import Interval
-from flexfas_jax.evaluation.metrics import Count
+from flexfas_jax.evaluation.metrics import BY_NAME, Count
 
 MINUS = '\N{MINUS SIGN}'
 NOTHING = '\N{EN DASH}'
@@ -14,22 +14,6 @@ NOT_SERVED = 'not served'
 UNDEFINED = 'undefined'
 TABLE_DIGITS = 2  # decimals of a percentage in tables of text; the report uses `digits_of`
 TOO_SMALL = 'n too small'
-
-NAMES = {
-  'acer': 'ACER',
-  'apcer': 'APCER, pooled',
-  'bpcer': 'BPCER',
-  'eer': 'EER',
-  'auc': 'AUC',
-  'apcer_max': 'APCER, max',
-  'acer_max': 'ACER, max',
-  'hter': 'HTER',
-  'apnrr': 'APNRR',
-  'bpnrr': 'BPNRR',
-  'acer_fta': 'ACER, unusable as FTA',
-  'apcer_fta': 'APCER, pooled, unusable as FTA',
-  'bpcer_fta': 'BPCER, unusable as FTA',
-}
 
 
 class Cell(NamedTuple):
@@ -64,14 +48,12 @@ def display_name(subset: str) -> str:
 
 def metric(name: str) -> str:
   """A metric's name for readers."""
-  if name in NAMES:
-    return NAMES[name]
-  head, _, rest = name.partition('/')
-  if rest:
-    return f'APCER of {rest}'
-  head, _, rest = name.partition('@')
-  of, _, target = rest.partition('=')
-  return f'{head.upper()} at {of.upper()} {target.replace("%", " %")}'
+  if name in BY_NAME:
+    return BY_NAME[name].title
+  _, slash, kind = name.partition('/')
+  if slash:
+    return f'APCER of {kind}'
+  return f'{BY_NAME[name.removesuffix("_fta")].title}, unusable as FTA'
 
 
 def digits_of(result: EvaluationResult) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from flexfas_jax.evaluation import comparisons, groups, results, sufficiency
 from flexfas_jax.evaluation.evaluate import EvaluationResult
+from flexfas_jax.evaluation.metrics import FPRS
 from flexfas_jax.evaluation.report import formatting
 
 COLUMNS = {  # heading: metric, in percent
@@ -14,7 +15,7 @@ COLUMNS = {  # heading: metric, in percent
   'BPCER': 'bpcer',
   'EER': 'eer',
   'AUC': 'auc',
-  **{f'TPR@ FPR={fpr}': f'tpr@fpr={fpr}' for fpr in results.FPRS},
+  **{f'TPR@ FPR={fpr}': f'tpr@fpr={fpr}' for fpr in FPRS},
 }
 _HEADINGS = {metric: heading for heading, metric in COLUMNS.items()}
 _WITH_INTERVALS = ('acer', 'apcer', 'apcer_max', 'bpcer', 'eer', 'auc')
