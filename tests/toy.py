@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flexfas_jax.models import flexmodal
+from flexfas_jax.models.weights import transfer
 
 SIZE = {'vit': 16, 'resnet': 32, 'cdcn': 16, 'caffe_resnet': 48, 'ir_resnet': 16}
 TOY = {name: {'variant': 'mu'} for name in SIZE} | {'vit': {'variant': 'mu', 'patch_size': 8}}
@@ -52,6 +53,11 @@ def make(
     dtype=dtype,
   )
   return model, fill(jax.eval_shape(model.init, jax.random.key(0)))
+
+
+def initialised(variables, pretrained, into='streams'):
+  """New variables with the weights of one backbone, as training assigns them."""
+  return transfer.assign(variables, transfer.match(variables, pretrained, into).arrays)
 
 
 def make_batch(model, B=4, seed=0):

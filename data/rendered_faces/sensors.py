@@ -214,13 +214,13 @@ def depth_camera(
   return np.where(hole | (out > rig.depth_range) | (z > 9e4), 0, out)
 
 
-def visualise(depth: np.ndarray, window: float = WINDOW) -> np.ndarray:
+def visualise(depth: np.ndarray) -> np.ndarray:
   """8-bit image of a depth map [H, W] in mm: near is bright, the median 0.5, holes are 0.
 
-  value = 0.5 - (depth - median) / window, clipped to [1/255, 1]; the median is that of all
+  value = 0.5 - (depth - median) / WINDOW, clipped to [1/255, 1]; the median is that of all
   measured points.
   """
   seen = depth > 0
   median = np.median(depth[seen]) if seen.any() else 0.0
-  value = np.clip(0.5 - (depth - median) / window, 1 / 255, 1)
+  value = np.clip(0.5 - (depth - median) / WINDOW, 1 / 255, 1)
   return np.where(seen, np.rint(255 * value), 0).astype(np.uint8)

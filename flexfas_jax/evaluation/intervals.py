@@ -53,9 +53,9 @@ def clopper_pearson(count: Count, confidence: float = CONFIDENCE) -> Interval:
   return Interval(low, high)
 
 
-def upper_bound(count: Count, confidence: float = CONFIDENCE) -> float:
+def upper_bound(count: Count) -> float:
   """The exact one-sided upper bound: the truth is at most this. NaN for none of none [CP]."""
-  return clopper_pearson(count, 2 * confidence - 1).high
+  return clopper_pearson(count, 2 * CONFIDENCE - 1).high
 
 
 def mean_interval(rates: tuple[float, float], parts: tuple[Interval, Interval]) -> Interval:

@@ -77,10 +77,6 @@ class ErrorRates:
     return self.counts['rejected', 'bona_fide'].rate
 
   @property
-  def apcer_of(self) -> dict[str, float]:
-    return {name: count.rate for name, count in self.accepted_of.items()}
-
-  @property
   def apcer_max(self) -> float:
     by = self.accepted_of_species or self.accepted_of
     return max((count.rate for count in by.values()), default=math.nan)
@@ -140,8 +136,8 @@ def groups(names) -> Groups:
     `Groups`.
   """
   names = np.ascontiguousarray(names, np.str_)
-  if not names.size or not names.itemsize:
-    return Groups(('',) * bool(names.size), np.zeros(names.size, np.int64))
+  if not names.size or not names.itemsize:  # no name, or all of them empty
+    return Groups(('',) if names.size else (), np.zeros(names.size, np.int64))
   # Sorting ten million texts takes a minute; sorting a number of each, a second.
   letters = names.view(np.uint32).reshape(names.size, -1)  # [N, longest]
   number = np.zeros(names.size, np.uint64)

@@ -21,7 +21,6 @@ def compute(
   rule: str | None = None,
   dev: score_files.Scores | None = None,
   oracle: bool = False,
-  subsets=None,
 ) -> Results:
   """The metrics of some scores, with a threshold of its own for every subset.
 
@@ -31,7 +30,6 @@ def compute(
     dev: the scores of the development set, under the same subsets; a `fixed` rule needs none.
     oracle: fit on the test scores if `dev` is them or missing. Every subset's results then have
       the key `ORACLE`, and every table and report is marked.
-    subsets: names of the subsets to evaluate; all if None.
 
   Returns:
     By subset: those of `metrics.METRICS`, in that order; apcer/NAME and n_attack/NAME by attack
@@ -42,20 +40,18 @@ def compute(
     count that modality as absent.
 
   Raises:
-    ConfigError: an unknown rule or subset.
+    ConfigError: an unknown rule.
     StateError: no dev for a rule that needs it; dev of the same list of samples, or of other
       weights, or on another scale, or without such a subset; a threshold that its scores cannot
       give.
     DataError: as `resolve_rule`.
   """
   rule = resolve_rule(scores, rule, dev, oracle)
-  if unknown := set(subsets or ()) - scores.scores.keys():
-    raise ConfigError(f'no subset {sorted(unknown)} in the scores; they have {list(scores.scores)}')
   # A fixed rule looks at nothing, and any scores will do.
   dev = development_scores(scores, rule, dev, oracle) if thresholds.needs_dev(rule) else scores
 
   found, of_kinds = {}, attack_kinds(scores)
-  for subset in scores.scores if subsets is None else subsets:
+  for subset in scores.scores:
     if np.isnan(scores.scores[subset]).all():
       found[subset] = _not_served(scores, subset, of_kinds)
     else:

@@ -104,7 +104,6 @@ def eval_batches(
   preprocess: Preprocess,
   batch_size: int,
   rows: Sequence[int] | None = None,
-  threads: int | None = None,
 ) -> Iterator[tuple[dict, list[dict]]]:
   """Every example once, in order: (the rows of a process, metadata of the real examples).
 
@@ -117,7 +116,6 @@ def eval_batches(
     preprocess: applied without randomness.
     batch_size: of all processes together.
     rows: of the global batch that this process makes; None: all.
-    threads: that decode; None: `default_threads`.
   """
   rows = np.arange(batch_size) if rows is None else np.asarray(rows)
   n, known = len(source), source.columns
@@ -132,7 +130,7 @@ def eval_batches(
     return {**arrays, 'unusable': real & np.array(there) & ~arrays['present']}
 
   batches = -(-n // batch_size)
-  threads = threads or (_REMOTE_THREADS if source.is_remote else default_threads())
+  threads = _REMOTE_THREADS if source.is_remote else default_threads()
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * len(rows))
   examples = iter(grain.MapDataset.range(batches * len(rows)).map(load).to_iter_dataset(options))
   for start in range(0, n, batch_size):

@@ -48,8 +48,8 @@ def test_error_rates_by_hand():
   assert rates.apcer == 2 / 4
   assert rates.bpcer == 0
   assert rates.acer == 1 / 4
-  assert rates.apcer_of == {'print': 1, 'replay': 0, 'unknown': 0}
-  assert list(rates.apcer_of) == ['print', 'replay', 'unknown']
+  assert rates.accepted_of == {'print': (2, 2), 'replay': (0, 1), 'unknown': (0, 1)}
+  assert list(rates.accepted_of) == ['print', 'replay', 'unknown']
   assert rates.apcer_max == 1
   assert (rates.n_bona_fide, rates.n_attack, rates.n_fta) == (3, 4, 0)
 
@@ -97,7 +97,7 @@ def test_a_score_at_the_threshold_is_accepted():
 def test_without_categories_their_maximum_is_undefined():
   for category in (None, np.full(7, '')):
     rates = metrics.error_rates(LABEL, SCORE, 0.5, category)
-    assert rates.apcer_of == {}
+    assert rates.accepted_of == {}
     assert math.isnan(rates.apcer_max)
 
 

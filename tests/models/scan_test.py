@@ -199,21 +199,21 @@ def test_a_model_starts_from_either_form(into):
   donor = backbone(SCAN)
   (_, stacked), (_, unrolled) = make(SCAN), make(UNROLLED)
   donors = donor, variable_tree.restack(donor, backbone(UNROLLED))
-  expected = transfer.initialise(unrolled, donors[1], into)
+  expected = toy.initialised(unrolled, donors[1], into)
   kernel = donor['params']['streams_shared']['stage_2']['blocks_1']['fc1']['kernel']
   for part in ('streams_shared', 'stage_2'), ('fusion', 'later_0'):
     if into == 'aggregation' or part[0] != 'fusion':
       found = expected['params'][part[0]][part[1]]['block_2']['fc1']['kernel']
       np.testing.assert_array_equal(found, kernel[1])
   for either in donors:
-    found = transfer.initialise(stacked, either, into)
+    found = toy.initialised(stacked, either, into)
     streams = variable_tree.restack(found, unrolled)['params']['streams_shared']
     assert_same(streams, expected['params']['streams_shared'])
     if into == 'aggregation':
       later = variable_tree.restack(found, unrolled)['params']['fusion']['later_2']['block_5']
       assert_same(later, expected['params']['fusion']['later_2']['block_5'])
   assert_same(
-    transfer.initialise(unrolled, donors[0], into)['params'],
+    toy.initialised(unrolled, donors[0], into)['params'],
     expected['params'],
   )
 
@@ -222,9 +222,9 @@ def test_weights_that_do_not_fit_are_named():
   _, variables = make(SCAN)
   shallow, wide = backbone((('variant', 'mu'),)), backbone((('variant', 'pico'),))
   with pytest.raises(StateError, match='streams_shared/stage_2/block_2/attn/.* not among the'):
-    transfer.initialise(variables, shallow)
+    toy.initialised(variables, shallow)
   with pytest.raises(StateError, match=r'patch_embed/bias: \(96,\) does not match \(32,\)'):
-    transfer.initialise(variables, wide)
+    toy.initialised(variables, wide)
   with pytest.raises(
     StateError, match='belong to another model; these differ: .*stage_2/block_2/attn'
   ):

@@ -109,9 +109,9 @@ def style(i: int) -> dict:
   }
 
 
-def width_of(text: str, size: float = _FONT) -> float:
+def width_of(text: str) -> float:
   """About how wide a text becomes, in pixels."""
-  return 0.62 * size * len(text)
+  return 0.62 * _FONT * len(text)
 
 
 def short(text: str, most: int = 32) -> str:

@@ -8,7 +8,6 @@ The weights are a foreign file's (`conversion.py`) or those of one of this packa
 (`training/init_from_run.py`).
 """
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,8 +24,6 @@ from flexfas_jax.models.weights.architectures import ARCHITECTURES
 from flexfas_jax.models.weights.files import list_names
 from flexfas_jax.models.weights.variable_tree import Path
 
-log = logging.getLogger(__name__)
-
 OWN_RUN = 'ours'  # as `architecture`: the weights are in a workdir of this package
 
 
@@ -37,7 +34,7 @@ class PretrainedConfig(NamedTuple):
     weights: a file, 'hub:OWNER/NAME', or the workdir of a run.
     architecture: a key of `ARCHITECTURES` with one backbone; 'ours' for a workdir.
     sha256: required hash of the file, or of a workdir's weights; None accepts any.
-    into: see `initialise`; for a workdir also 'all', see `match_all`.
+    into: see `match`; for a workdir also 'all', see `match_all`.
   """
 
   weights: str
@@ -51,7 +48,7 @@ class Match(NamedTuple):
 
   Attributes:
     arrays: {path in the model: its new array}.
-    untouched: names in the initialised parts that the weights lack.
+    untouched: names in the matched parts that the weights lack.
     left_out: names in the weights that the model lacks.
   """
 
@@ -98,7 +95,7 @@ def load(source: PretrainedConfig, variables) -> tuple[dict[Path, Any], str]:
     ({path in the model: array}, a line for the log that describes them).
 
   Raises:
-    ConfigError, StateError: see `conversion.load` and `initialise`.
+    ConfigError, StateError: see `conversion.load` and `match`.
   """
   tensors = conversion.read(source.weights, source.sha256)
   _, pretrained, left_out = conversion.import_tensors(tensors, source.architecture)
@@ -117,11 +114,11 @@ def describe(source: PretrainedConfig, matched: Match, left_out: Sequence[str] =
   return line
 
 
-def initialise(variables, pretrained, into: str = 'streams') -> dict[str, Any]:
-  """Copies the weights of one backbone into a larger model.
+def match(variables, pretrained, into: str = 'streams') -> Match:
+  """Matches the arrays of one backbone to those of a larger model.
 
   Args:
-    variables: of the model, freshly initialised.
+    variables: of the model, or their shapes.
     pretrained: variables of a model with one backbone, from `conversion.from_torch` or a
       checkpoint. A ViT may have `scan` or not, whatever the model has.
     into: 'streams': all streams. A modality's name: the stream of that modality, where streams are
@@ -131,27 +128,11 @@ def initialise(variables, pretrained, into: str = 'streams') -> dict[str, Any]:
       _load_pretrained_weights).
 
   Returns:
-    New variables. Arrays of the initialised parts that keep their values are logged by name. A
-    position embedding of another grid is interpolated.
+    `Match`, for `assign`. A position embedding of another grid is interpolated.
 
   Raises:
     ConfigError: `into` names no part of the model.
-    StateError: shapes that do not match; no array is changed.
-  """
-  matched = match(variables, pretrained, into)
-  if matched.untouched:
-    log.warning('not among the weights, left as initialised: %s', list_names(matched.untouched, 8))
-  if matched.left_out:
-    log.warning('left out, as the model lacks them: %s', list_names(matched.left_out, 8))
-  new = {path: jnp.asarray(value) for path, value in matched.arrays.items()}
-  flat = variable_tree.flatten(variables)
-  return variable_tree.unflatten((path, new.get(path, value)) for path, value in flat)
-
-
-def match(variables, pretrained, into: str = 'streams') -> Match:
-  """Matches the arrays of one backbone to a model's; arguments as in `initialise`.
-
-  `variables` may be shapes alone.
+    StateError: shapes that do not match.
   """
   like = variables
   variables = jax.eval_shape(variable_tree.unstack, variables)
