@@ -79,11 +79,9 @@ def chapter(result: EvaluationResult, number: int, find_images=None) -> Chapter:
   """
   best = best_informed(result)
   anchor, who = f'test-{number}', result.clusters
-  sentences = [sentence(c, formatting.digits_of(result)) for c in result.comparisons]
-  first = sentences
-  if len(sentences) > _SENTENCES:
-    of = [c for c in result.comparisons if c.b in best or c.a in best][:_SENTENCES]
-    first = [sentence(c, formatting.digits_of(result)) for c in of]
+  first = result.comparisons
+  if len(first) > _SENTENCES:
+    first = [c for c in first if c.b in best or c.a in best][:_SENTENCES]
   shown = _images(result, find_images)
   return Chapter(
     anchor=anchor,
@@ -95,8 +93,10 @@ def chapter(result: EvaluationResult, number: int, find_images=None) -> Chapter:
     headlines=[_headline(result, subset) for subset in best],
     columns=[formatting.metric(name) for name in TABLE],
     table=[_row(result, subset) for subset in result.metrics],
-    sentences=first,
-    n_sentences_left=len(sentences) - len(first),
+    sentences=[
+      formatting.sentence(c, formatting.digits_of(result), formatting.MINUS) for c in first
+    ],
+    n_sentences_left=len(result.comparisons) - len(first),
     checklist=checklist.answer_all(result),
     sample_lists=_sample_lists(result),
     notes=list(result.notes),
@@ -135,46 +135,64 @@ def best_informed(result: EvaluationResult) -> list[str]:
 
 
 def _headline(result: EvaluationResult, subset: str) -> Headline:
-  found, digits = result.estimates[subset], formatting.digits_of(result)
-  by_species = formatting.counts_of_species(result, subset)
-  worst = result.species_of_max(subset)
-  cells = {name: formatting.cell(result, subset, name) for name in ('apcer_max', 'bpcer', 'acer')}
-
+  """APCER, BPCER and ACER of one subset, each with what it is of and its limits."""
   unit = result.clusters.unit if result.clusters else ''
+  cells = {name: formatting.cell(result, subset, name) for name in ('apcer_max', 'bpcer', 'acer')}
   limits = {name: _limits(cell, unit) for name, cell in cells.items()}
-  one_sided = {}
-  if by_species:
-    one_sided['apcer_max'] = intervals.max_interval(
-      by_species.values(), 2 * intervals.CONFIDENCE - 1
-    ).high
-  if found['bpcer'].count and found['bpcer'].count.n:
-    one_sided['bpcer'] = intervals.upper_bound(found['bpcer'].count)
-  for name, bound in one_sided.items():
-    limits[name].append(f'at most {formatting.percent(bound, digits)} %, one-sided, over samples')
-  if by_species:
-    count = by_species[worst]
-    of = f'{worst}: {formatting.fraction(count)} accepted'
-    if not any(c.errors for c in by_species.values()):
-      of = f'no attack of {len(by_species)} species accepted'
-    if not cells['apcer_max'].plain:
-      large = formatting.counts_of_species(result, subset, enough=True)
-      if large:
-        name = max(large, key=lambda k: large[k].rate)
-        rate = formatting.percent(large[name].rate, digits)
-        limits['apcer_max'].insert(0, f'{rate} % of {name}, the largest of those with enough')
-  else:
-    of = 'PAI species unknown' if formatting.class_sizes(result)[1] else 'no attack'
+  for name, bound in _one_sided_bounds(result, subset).items():
+    text = formatting.percent(bound, formatting.digits_of(result))
+    limits[name].append(f'at most {text} %, one-sided, over samples')
+  if not cells['apcer_max'].plain:
+    limits['apcer_max'][:0] = _largest_with_enough(result, subset)
   rejected = cells['bpcer'].count
   rejected = f'{rejected} rejected' if rejected else 'no bona fide sample'
   return Headline(
     formatting.display_name(subset),
     f'{result.metrics[subset]["threshold"]:.6g}',
     [
-      ('APCER, max over PAI species', cells['apcer_max'], of, limits['apcer_max']),
+      (
+        'APCER, max over PAI species',
+        cells['apcer_max'],
+        _worst_species(result, subset),
+        limits['apcer_max'],
+      ),
       ('BPCER', cells['bpcer'], rejected, limits['bpcer']),
       ('ACER', cells['acer'], 'with the pooled APCER', limits['acer']),
     ],
   )
+
+
+def _one_sided_bounds(result: EvaluationResult, subset: str) -> dict[str, float]:
+  """The exact upper bounds of the largest APCER and of BPCER, where they have counts."""
+  bounds = {}
+  if by_species := formatting.counts_of_species(result, subset):
+    confidence = 2 * intervals.CONFIDENCE - 1
+    bounds['apcer_max'] = intervals.max_interval(by_species.values(), confidence).high
+  count = result.estimates[subset]['bpcer'].count
+  if count and count.n:
+    bounds['bpcer'] = intervals.upper_bound(count)
+  return bounds
+
+
+def _worst_species(result: EvaluationResult, subset: str) -> str:
+  """What the largest APCER is of."""
+  by_species = formatting.counts_of_species(result, subset)
+  if not by_species:
+    return 'PAI species unknown' if formatting.class_sizes(result)[1] else 'no attack'
+  if not any(count.errors for count in by_species.values()):
+    return f'no attack of {len(by_species)} species accepted'
+  worst = result.species_of_max(subset)
+  return f'{worst}: {formatting.fraction(by_species[worst])} accepted'
+
+
+def _largest_with_enough(result: EvaluationResult, subset: str) -> list[str]:
+  """The largest APCER of the species with enough samples, as a line; [] where none has."""
+  enough = formatting.counts_of_species(result, subset, enough=True)
+  if not enough:
+    return []
+  name = max(enough, key=lambda name: enough[name].rate)
+  rate = formatting.percent(enough[name].rate, formatting.digits_of(result))
+  return [f'{rate} % of {name}, the largest of those with enough']
 
 
 def _limits(cell: Cell, unit: str) -> list[str]:
@@ -213,46 +231,6 @@ def _metrics(result: EvaluationResult, subset: str) -> list[Row]:
   ]
 
 
-def sentence(comparison: Comparison, digits: int = 1) -> str:
-  """A comparison in words."""
-  a, b = formatting.display_name(comparison.a), formatting.display_name(comparison.b)
-  if comparison.insufficient_samples:
-    return f'{b} and {a} are not compared: {formatting.TOO_SMALL}'
-  if 'acer' not in comparison.rates:
-    parts = [
-      f'{what}: {of.only_b_correct} right under {b} alone, {of.only_a_correct} under {a} alone '
-      f'(p {formatting.p_value(of.p)})'
-      for what, of in (('attacks', comparison.attacks), ('bona fide', comparison.bona_fide))
-    ]
-    return (
-      f'{b} and {a}, without a bootstrap, by McNemar\N{RIGHT SINGLE QUOTATION MARK}s test: '
-      + '; '.join(parts)
-    )
-  difference = comparison.rates['acer']
-  if math.isnan(difference.value):
-    return f'{b} and {a}: undefined'
-  low, high = difference.interval
-  holm = f'Holm p {formatting.p_value(comparison.p_holm)}'
-  if (verdict := comparison.verdict) == 'no significant difference':
-    value = formatting.typographic(formatting.points(difference.value, digits))
-    ends = _ends(low, high, digits)
-    return f'{b} and {a} do not differ significantly: ACER {value} points {ends}, {holm}'
-  if verdict == 'better':
-    low, high = -high, -low
-  of = f'{formatting.percent(abs(difference.value), digits)} points {_ends(low, high, digits, "")}'
-  how = 'lower' if verdict == 'better' else 'higher'
-  return f'{b} is {verdict} than {a}: ACER {how} by {of}, {holm}'
-
-
-def _ends(low: float, high: float, digits: int, plus: str = '+') -> str:
-  if math.isnan(low):
-    return ''
-  ends = (
-    formatting.points(x, digits) if plus else formatting.percent(x, digits) for x in (low, high)
-  )
-  return formatting.typographic(f'[{", ".join(ends)}]')
-
-
 def _comparison(comparison: Comparison, digits: int) -> Row:
   """Differences by rate, then McNemar's counts; the verdict leads the tail."""
   cells = []
@@ -269,7 +247,7 @@ def _comparison(comparison: Comparison, digits: int) -> Row:
       Cell(
         formatting.typographic(formatting.points(of.value, digits)),
         better and not math.isnan(of.p),
-        _ends(*of.interval, digits),
+        formatting.typographic(formatting.points_span(of.interval, digits)),
         f'p {formatting.p_value(of.p)}',
       )
     )

@@ -91,12 +91,14 @@ def dots(
       if k:
         axes.axhline(k, color=svg.RULE, linewidth=1)
       n = max(dot.count.n for dot in of.values())
-      put = lambda text, down, k=k, **how: axes.annotate(  # noqa: E731
-        text, (0, k + 0.5), xytext=(-12, down), textcoords='offset points', ha='right',
-        va='center', annotation_clip=False, **how,
-      )  # fmt: skip
-      put(labels[row], 7)
-      put(f'n {n}', -8, color=svg.MUTED, fontsize=11)
+      for text, down, style in (
+        (labels[row], 7, {}),
+        (f'n {n}', -8, {'color': svg.MUTED, 'fontsize': 11}),
+      ):
+        axes.annotate(
+          text, (0, k + 0.5), xytext=(-12, down), textcoords='offset points', ha='right',
+          va='center', annotation_clip=False, **style,
+        )  # fmt: skip
       for i, subset in enumerate(subsets):
         if subset in of:
           _dot(
@@ -247,14 +249,10 @@ def sensor(result: EvaluationResult, added: SensorEffect, salt: str) -> svg.Draw
     axes.set_xlabel('errors (%)')
     figure.text(0, 1, svg.short(title, 60), va='top', weight='bold')
     for y, (gain, label) in enumerate(zip(gains, labels, strict=True)):
-      beside = lambda text, x, ha, y=y, **how: axes.annotate(  # noqa: E731
-        text, (x, y), xycoords=('axes fraction', 'data'), va='center', ha=ha,
-        annotation_clip=False, xytext=(8 if x else -8, 0), textcoords='offset points', **how,
-      )  # fmt: skip
-      beside(label, 0, 'right')
+      _beside(axes, y, label, right=False)
       if gain.insufficient_samples:
         small = Count(gain.errors_before, gain.n)
-        beside(formatting.too_small(small), 1, 'left', color=svg.MUTED, fontsize=11, style='italic')
+        _beside(axes, y, formatting.too_small(small), color=svg.MUTED, fontsize=11, style='italic')
         continue
       rate = 100 / gain.n
       still = gain.errors_before - gain.fixed
@@ -266,10 +264,8 @@ def sensor(result: EvaluationResult, added: SensorEffect, salt: str) -> svg.Draw
       svg.boxes(
         axes, (-gain.regressed * rate, y - 0.28, 0, y + 0.28), facecolor=svg.INK, edgecolor='none'
       )
-      beside(
-        f'\N{MINUS SIGN}{gain.fixed}  +{gain.regressed}  of {gain.n}', 1, 'left',
-        color=svg.MUTED, fontsize=11,
-      )  # fmt: skip
+      counts = f'\N{MINUS SIGN}{gain.fixed}  +{gain.regressed}  of {gain.n}'
+      _beside(axes, y, counts, color=svg.MUTED, fontsize=11)
 
   description = '; '.join(
     f'{g.kind}: {g.errors_before} of {g.n} wrong under {before}, of which {g.fixed} are fixed, '
@@ -280,3 +276,18 @@ def sensor(result: EvaluationResult, added: SensorEffect, salt: str) -> svg.Draw
   )
   size = (500, 26 + 42 + 27 * len(labels))
   return svg.draw('sensor', salt, title, f'From {before} to {after}. {description}.', size, paint)
+
+
+def _beside(axes, y: float, text: str, right: bool = True, **style) -> None:
+  """Writes to the right, or to the left, of the axes, at the height of a row."""
+  axes.annotate(
+    text,
+    (1 if right else 0, y),
+    xycoords=('axes fraction', 'data'),
+    xytext=(8 if right else -8, 0),
+    textcoords='offset points',
+    ha='left' if right else 'right',
+    va='center',
+    annotation_clip=False,
+    **style,
+  )

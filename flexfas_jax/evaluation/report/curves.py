@@ -48,11 +48,13 @@ def det(result: EvaluationResult, points: Mapping[str, metrics.Curve], salt: str
     most = max(found[s][rate] for s in points)
     high = next((x for x in (0.5, 0.7, 0.9) if x > 1.1 * most), 0.995)
     limits.append((1e-3 if found[next(iter(points))][n] < 2000 else 1e-4, high))
-  # No error is drawn at the edge; what is beyond the other end is not drawn.
-  on_axis = lambda rate, axis: ndtri(np.clip(rate, limits[axis][0], 1 - 1e-9))  # noqa: E731
   ends = [ndtri(np.array(limit)) for limit in limits]
 
   top = svg.height_of_legend(len(points), 2)
+
+  def on_axis(rate, axis):
+    # No error is drawn at the edge; what is beyond the other end is not drawn.
+    return ndtri(np.clip(rate, limits[axis][0], 1 - 1e-9))
 
   def paint(figure):
     axes = svg.axes(figure, 56, 48, 14, top)
@@ -89,7 +91,9 @@ def det(result: EvaluationResult, points: Mapping[str, metrics.Curve], salt: str
     axes.set_xlabel('APCER, all attacks pooled (%)')
     axes.set_ylabel('BPCER (%)')
 
-  rate = lambda s, name: formatting.rate(result, s, name, digits)  # noqa: E731
+  def rate(subset, metric):
+    return formatting.rate(result, subset, metric, digits)
+
   description = '; '.join(
     f'{formatting.display_name(s)}: BPCER {rate(s, "bpcer@apcer=1%")} at APCER 1 %, '
     f'{rate(s, "bpcer@apcer=10%")} at APCER 10 %, EER {rate(s, "eer")}; at its threshold APCER '
@@ -137,7 +141,9 @@ def roc(result: EvaluationResult, points: Mapping[str, metrics.Curve], salt: str
     axes.set_xlabel(f'FPR: pooled APCER, down to one attack in {n}')
     axes.set_ylabel('TPR: 1 \N{MINUS SIGN} BPCER')
 
-  rate = lambda s, name: formatting.rate(result, s, name, digits)  # noqa: E731
+  def rate(subset, metric):
+    return formatting.rate(result, subset, metric, digits)
+
   description = '; '.join(
     f'{formatting.display_name(s)}: TPR '
     + ', '.join(f'{rate(s, f"tpr@fpr={fpr}")} at FPR {fpr}' for fpr in ('1e-2', '1e-3'))
@@ -202,13 +208,14 @@ def histogram(result: EvaluationResult, subset: str, salt: str) -> svg.Drawing:
     axes.set_ylabel('samples')
     figure.text(0, 1, svg.short(formatting.display_name(subset), 32), va='top', weight='bold')
 
-  quartiles = lambda of: ' to '.join(f'{q:.3g}' for q in np.quantile(of, (0.25, 0.75)))  # noqa: E731
   description = [f'Scores under {formatting.display_name(subset)}, divided at {threshold:.4g}.']
   for what, of, wrong in (('bona fide samples', real, 'rejected'), ('attacks', ~real, 'accepted')):
     if of.any():
       n = int((of & (accepted != real)).sum())
+      low, high = np.quantile(known[of], (0.25, 0.75))
       description.append(
-        f'Of {int(of.sum())} {what} with a score half have {quartiles(known[of])}; {n} are {wrong}.'
+        f'Of {int(of.sum())} {what} with a score half have {low:.3g} to {high:.3g}; '
+        f'{n} are {wrong}.'
       )
   if not scored.all():
     description.append(f'{int((~scored).sum())} samples have no score.')

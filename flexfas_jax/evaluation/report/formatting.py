@@ -4,6 +4,7 @@ import math
 import unicodedata
 from typing import NamedTuple
 
+from flexfas_jax.evaluation.comparisons import Comparison
 from flexfas_jax.evaluation.evaluate import EvaluationResult
 from flexfas_jax.evaluation.intervals import Interval
 from flexfas_jax.evaluation.metrics import BY_NAME, Count
@@ -90,6 +91,13 @@ def points(value: float, digits: int = 1) -> str:
   return f'+{text}' if value > 0 else text
 
 
+def points_span(interval: Interval, digits: int = 1) -> str:
+  """'[-1.1, +5.4]' in percentage points; '' where undefined."""
+  if math.isnan(interval.low):
+    return ''
+  return f'[{points(interval.low, digits)}, {points(interval.high, digits)}]'
+
+
 def p_value(p: float) -> str:
   """A p value with two significant digits."""
   if math.isnan(p):
@@ -107,29 +115,64 @@ def too_small(count: Count | None) -> str:
   return f'{TOO_SMALL} ({fraction(count)})' if count else TOO_SMALL
 
 
-def rate_or_reason(
-  value: float, served: bool, insufficient: bool, digits: int = TABLE_DIGITS
-) -> str:
+def sentence(comparison: Comparison, digits: int = TABLE_DIGITS, minus: str = '-') -> str:
+  """A comparison as one line of text, without a full stop.
+
+  Args:
+    comparison: of systems or subsets a and b.
+    digits: decimals of percentage points.
+    minus: the minus sign.
+  """
+  a, b = display_name(comparison.a), display_name(comparison.b)
+  if comparison.insufficient_samples:
+    return f'{b} and {a} are not compared: {TOO_SMALL}'
+  difference = comparison.rates.get('acer')
+  if difference is None:
+    opening, parts = f'{b} and {a}, without a bootstrap', []
+  elif math.isnan(difference.value):
+    opening, parts = f'{b} and {a}', ['ACER undefined']
+  else:
+    value, interval, p = difference
+    if comparison.verdict == 'no significant difference':
+      opening = f'{b} and {a} do not differ significantly'
+      change = f'{points(value, digits)} points {points_span(interval, digits)}'
+      change = change.rstrip().replace('-', minus)
+    else:
+      opening = f'{b} is {comparison.verdict} than {a}'
+      if lower := value < 0:
+        interval = Interval(-interval.high, -interval.low)
+      change = f'{"lower" if lower else "higher"} by {percent(abs(value), digits)} points '
+      change += span(interval, digits)
+    parts = [f'ACER {change}, p {p_value(p)}, Holm p {p_value(comparison.p_holm)}']
+  for name, samples in (('bona fide', comparison.bona_fide), ('attacks', comparison.attacks)):
+    if not math.isnan(samples.p):
+      parts.append(
+        f'{name}: {samples.only_b_correct} fixed, {samples.only_a_correct} regressed '
+        f'(McNemar p {p_value(samples.p)})'
+      )
+  return f'{opening}: ' + '; '.join(parts or ['all decisions are equal'])
+
+
+def rate_or_reason(value: float, served: bool, insufficient: bool) -> str:
   """A rate in percent, or why it is not printed: not served, undefined, n too small."""
   if not served:
     return '-'
-  return TOO_SMALL if insufficient and not math.isnan(value) else percent(value, digits)
+  return TOO_SMALL if insufficient and not math.isnan(value) else percent(value, TABLE_DIGITS)
 
 
-def with_interval(estimate, digits: int = TABLE_DIGITS) -> str:
+def with_interval(estimate) -> str:
   """'1.10 [0.62, 1.80]', or why there is no rate.
 
   Args:
     estimate: an `evaluate.Estimate` or a `groups.Group`; None is undefined. The interval is the
       bootstrap's; without one, the exact one over samples.
-    digits: decimals.
   """
   if estimate is None or math.isnan(estimate.value):
     return UNDEFINED
   if estimate.insufficient_samples:
     return too_small(estimate.count)
   interval = estimate.exact if math.isnan(estimate.bootstrap.low) else estimate.bootstrap
-  return f'{percent(estimate.value, digits)} {span(interval, digits)}'.rstrip()
+  return f'{percent(estimate.value, TABLE_DIGITS)} {span(interval, TABLE_DIGITS)}'.rstrip()
 
 
 def typographic(text: str) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-from flexfas_jax.evaluation import comparisons, groups, results, sufficiency
+from flexfas_jax.evaluation import groups, results, sufficiency
 from flexfas_jax.evaluation.evaluate import EvaluationResult
 from flexfas_jax.evaluation.metrics import FPRS
 from flexfas_jax.evaluation.report import formatting
@@ -64,7 +64,7 @@ def interval_text(result: EvaluationResult) -> str:
   """The main rates with their 95 % intervals, and the comparisons, as plain lines of text."""
   lines = ['', _whose(result), aligned(_interval_rows(result))]
   if result.comparisons:
-    lines += ['', 'compared on the same samples', *map(sentence, result.comparisons)]
+    lines += ['', 'compared on the same samples', *map(formatting.sentence, result.comparisons)]
   for place, gaps in result.gaps.items():
     subset, _, column = place.rpartition(', ')
     lines += ['', f'by {column}, {formatting.display_name(subset)}', aligned(_gap_rows(gaps))]
@@ -75,7 +75,9 @@ def interval_tables(result: EvaluationResult) -> list:
   """The same as `rich` tables and lines of text, for a terminal."""
   tables = [_rich_table(_interval_rows(result), _whose(result))]
   if result.comparisons:
-    tables.append('\n'.join(['compared on the same samples', *map(sentence, result.comparisons)]))
+    tables.append(
+      '\n'.join(['compared on the same samples', *map(formatting.sentence, result.comparisons)])
+    )
   for place, gaps in result.gaps.items():
     subset, _, column = place.rpartition(', ')
     tables.append(_rich_table(_gap_rows(gaps), f'by {column}, {formatting.display_name(subset)}'))
@@ -102,33 +104,6 @@ def reference_text(
       [name, *(f'{x:.6g}' if raw else formatting.rate_or_reason(x, True, few) for x, few in values)]
     )
   return aligned(rows)
-
-
-def sentence(comparison: comparisons.Comparison) -> str:
-  """A comparison as one line of text."""
-  a, b = formatting.display_name(comparison.a), formatting.display_name(comparison.b)
-  if comparison.insufficient_samples:
-    return f'{b} and {a} are not compared: {formatting.TOO_SMALL}'
-  verdict = {
-    'better': f'{b} is better than {a}',
-    'worse': f'{b} is worse than {a}',
-    'no significant difference': f'{b} and {a} do not differ significantly',
-  }[comparison.verdict]
-  parts = []
-  if 'acer' in comparison.rates and not math.isnan(comparison.rates['acer'].value):
-    value, interval, p = comparison.rates['acer']
-    value, low, high = (formatting.points(x, formatting.TABLE_DIGITS) for x in (value, *interval))
-    parts.append(
-      f'ACER {value} points [{low}, {high}], p {formatting.p_value(p)}, '
-      f'Holm {formatting.p_value(comparison.p_holm)}'
-    )
-  for name, samples in (('bona fide', comparison.bona_fide), ('attacks', comparison.attacks)):
-    if not math.isnan(samples.p):
-      parts.append(
-        f'{name}: {samples.only_b_correct} fixed, {samples.only_a_correct} regressed '
-        f'(McNemar {formatting.p_value(samples.p)})'
-      )
-  return f'{verdict}: ' + '; '.join(parts or ['all decisions are equal'])
 
 
 def markdown(evaluations: Sequence[EvaluationResult]) -> str:

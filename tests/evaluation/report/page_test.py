@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flexfas_jax.evaluation import evaluate, intervals, score_files
+from flexfas_jax.evaluation import comparisons, evaluate, intervals, score_files
 from flexfas_jax.evaluation.report import (
   chapter,
   checklist,
@@ -199,7 +199,7 @@ def test_numbers_are_the_judgements(text, full, no_figures):
 
 def test_sentences():
   full = judged(draws=200)
-  told = [chapter.sentence(c) for c in full.comparisons]
+  told = [formatting.sentence(c, 1) for c in full.comparisons]
   verdicts = [c.verdict for c in full.comparisons]
   assert verdicts[1] == 'better'
   difference = full.comparisons[1].rates['acer']
@@ -207,8 +207,21 @@ def test_sentences():
     f'rgb+depth+ir is better than rgb: ACER lower by {-100 * difference.value:.1f} points ['
   )
   turned = dataclasses.replace(full.comparisons[1], a='rgb+depth+ir', b='ensemble: score', p_holm=1)
-  assert 'ensemble and rgb+depth+ir do not differ significantly: ACER ' in chapter.sentence(turned)
-  assert 'McNemar' in chapter.sentence(dataclasses.replace(turned, rates={}))
+  assert 'ensemble and rgb+depth+ir do not differ significantly: ACER ' in formatting.sentence(
+    turned
+  )
+  without = dataclasses.replace(full.comparisons[1], rates={})
+  counts = without.attacks
+  assert formatting.sentence(without).startswith('rgb+depth+ir and rgb, without a bootstrap: ')
+  assert (
+    f'attacks: {counts.only_b_correct} fixed, {counts.only_a_correct} regressed (McNemar p '
+    in formatting.sentence(without)
+  )
+  a_little = comparisons.Difference(-0.001, intervals.Interval(-0.012, 0.01), 0.8)
+  slight = dataclasses.replace(turned, rates={'acer': a_little})
+  assert 'ACER \N{MINUS SIGN}0.1 points [\N{MINUS SIGN}1.2, +1.0], p 0.80, Holm p 1.00; ' in (
+    formatting.sentence(slight, 1, formatting.MINUS)
+  )
 
 
 def test_the_same_bytes_again(text, full):

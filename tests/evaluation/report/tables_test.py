@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from flexfas_jax.evaluation import evaluate, results
-from flexfas_jax.evaluation.report import tables
+from flexfas_jax.evaluation.report import formatting, tables
 from flexfas_jax.evaluation.score_files import Scores
 from tests.evaluation.evaluate_test import DEV as MADE_DEV
 from tests.evaluation.evaluate_test import TEST as MADE
@@ -110,7 +110,7 @@ def test_intervals_and_comparisons_as_text(judged):
   assert 'bootstrap over 30 subjects' in text
   value = judged.metrics['rgb']['acer']
   assert f'{100 * value:.2f} [{100 * low:.2f}, {100 * high:.2f}]' in text
-  assert 'rgb+ir is better than rgb: ACER -' in text
+  assert 'rgb+ir is better than rgb: ACER lower by ' in text
   assert 'by ethnicity, rgb+ir' in text
   console = Console(file=io.StringIO(), width=200)
   for part in tables.interval_tables(judged):
@@ -125,7 +125,9 @@ def test_a_comparison_that_tells_nothing_apart_says_so():
     scores={'a: score': [0.1, 0.9] * 30, 'b: score': [0.1, 0.9] * 30},
   )
   [one] = evaluate.evaluate('x', scores, 'fixed=0.5', draws=50).comparisons
-  assert tables.sentence(one).startswith('b and a do not differ significantly')
+  assert formatting.sentence(one) == (
+    'b and a do not differ significantly: ACER 0.00 points [0.00, 0.00], p 1.00, Holm p 1.00'
+  )
 
 
 def test_markdown_has_a_table_of_equal_rows(judged):
