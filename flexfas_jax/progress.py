@@ -18,31 +18,13 @@ def show_progress(
     text: shown before the numbers.
     transient: remove the bar at the end; write nothing to a log.
   """
-  if sys.stderr.isatty():
-    import rich.console  # imported only for a terminal
-    import rich.progress
-
-    columns = (
-      rich.progress.TextColumn('{task.description}', markup=False),
-      rich.progress.BarColumn(),
-      rich.progress.MofNCompleteColumn(),
-      rich.progress.TimeRemainingColumn(),
-    )
-    console = rich.console.Console(stderr=True)
-    with rich.progress.Progress(*columns, console=console, transient=transient) as bar:
-      yield from bar.track(items, total=total, description=text)
-    return
-  if transient:
-    yield from items
-    return
-  done, printed, of = 0, time.monotonic(), f' of {total}' if total else ''
-  for done, item in enumerate(items, 1):
-    yield item
-    if time.monotonic() - printed >= EVERY and done != total:
-      printed = time.monotonic()
-      print(f'{text}: {done}{of}', file=sys.stderr, flush=True)
-  if done:
-    print(f'{text}: {done}{of}', file=sys.stderr, flush=True)
+  done = 0
+  with Progress(text, total, transient=transient) as progress:
+    for done, item in enumerate(items, 1):
+      yield item
+      progress.update(done)
+    if done:
+      progress.update(done, last=True)
 
 
 class Progress:
@@ -50,32 +32,39 @@ class Progress:
 
   Args:
     text: shown before the numbers.
-    total: number of items.
+    total: number of items; None: unknown.
     done: of these, at the start.
-    every: minimum seconds between plain lines.
     silent: show nothing, as in all processes but the first.
+    transient: remove the bar at the end; write nothing to a log.
   """
 
   def __init__(
-    self, text: str, total: int, done: int = 0, every: float = EVERY, silent: bool = False
+    self,
+    text: str,
+    total: int | None,
+    done: int = 0,
+    silent: bool = False,
+    transient: bool = False,
   ):
-    self._silent = silent
-    self._text, self._total, self._done, self._every = text, total, done, every
+    on_terminal = sys.stderr.isatty()
+    self._silent = silent or (transient and not on_terminal)
+    self._text, self._total = text, total
     self._start, self._first = time.monotonic(), done
     self._printed, self._printed_done = self._start, -1
     self._bar = None
-    if sys.stderr.isatty() and not silent:
+    if on_terminal and not silent:
       import rich.console  # imported only for a terminal
       import rich.progress
 
       self._bar = rich.progress.Progress(
-        rich.progress.TextColumn('{task.description}'),
+        rich.progress.TextColumn('{task.description}', markup=False),
         rich.progress.BarColumn(),
         rich.progress.MofNCompleteColumn(),
         rich.progress.TimeElapsedColumn(),
         rich.progress.TimeRemainingColumn(),
         rich.progress.TextColumn('{task.fields[metrics]}'),
         console=rich.console.Console(stderr=True),
+        transient=transient,
       )
       self._task = self._bar.add_task(text, total=total, completed=done, metrics='')
 
@@ -88,8 +77,13 @@ class Progress:
     if self._bar:
       self._bar.stop()
 
-  def update(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
-    """Shows that `done` of `total` items are finished, with metrics if given."""
+  def update(
+    self, done: int, metrics: Mapping[str, float] | None = None, last: bool = False
+  ) -> None:
+    """Shows that `done` items are finished, with metrics if given.
+
+    A log gets a line every `EVERY` seconds, and one of the last item.
+    """
     if self._silent:
       return
     values = '  '.join(f'{k} {v:.4g}' for k, v in (metrics or {}).items())
@@ -98,12 +92,15 @@ class Progress:
       self._bar.update(self._task, completed=done, **fields)
       return
     now = time.monotonic()
-    if now - self._printed < self._every and done < self._total or done == self._printed_done:
+    is_due = last or done == self._total or now - self._printed >= EVERY
+    if not is_due or done == self._printed_done:
       return
     self._printed, self._printed_done = now, done
-    rate = (done - self._first) / max(now - self._start, 1e-9)
-    left = (self._total - done) / rate if rate else float('inf')
-    parts = [f'{self._text} {done}/{self._total}', values, f'{left:.0f} s left']
+    parts = [f'{self._text} {done}', values]
+    if self._total is not None:
+      seconds_each = (now - self._start) / max(done - self._first, 1)
+      left = (self._total - done) * seconds_each
+      parts = [f'{self._text} {done}/{self._total}', values, f'{left:.0f} s left']
     print('  '.join(p for p in parts if p), file=sys.stderr, flush=True)
 
   def print_line(self, line: str) -> None:

@@ -25,8 +25,8 @@ def test_items_that_take_no_time_are_one_line(total, capsys):
   """Of a pipe, which pytest's capture is."""
   count = total or 7
   assert list(progress.show_progress(range(count), total, 'images')) == list(range(count))
-  of = f' of {total}' if total else ''
-  assert capsys.readouterr().err == f'images: {count}{of}\n'
+  expected = f'images {count}/{total}  0 s left\n' if total else f'images {count}\n'
+  assert capsys.readouterr().err == expected
   assert list(progress.show_progress([], 0, 'images')) == []
   assert capsys.readouterr().err == ''
 
@@ -35,11 +35,11 @@ def test_items_that_take_time_are_a_line_every_ten_seconds(clock, capsys):
   for _ in progress.show_progress(range(100), 100, 'images'):
     clock.now += 0.5  # 50 s in all
   assert capsys.readouterr().err.splitlines() == [
-    'images: 20 of 100',
-    'images: 40 of 100',
-    'images: 60 of 100',
-    'images: 80 of 100',
-    'images: 100 of 100',
+    'images 20/100  40 s left',
+    'images 40/100  30 s left',
+    'images 60/100  20 s left',
+    'images 80/100  10 s left',
+    'images 100/100  0 s left',
   ]
 
 
