@@ -150,8 +150,8 @@ def check_names(path, line: int, names: Sequence[str], known: Collection[str] = 
   Or letters of another script: `subject` with a Cyrillic e would leave the column `subject` of
   `known` unread.
   """
-  unseen = lambda name: any(not (c.isprintable() or c.isspace()) for c in name)  # noqa: E731
-  if odd := next(filter(unseen, names), ''):
+  invisible = (n for n in names if any(not (c.isprintable() or c.isspace()) for c in n))
+  if odd := next(invisible, ''):
     raise DataError(
       f'{path}, row {line}: {odd!r} names a column, with a character that cannot be seen: a byte '
       'order mark that is there twice? Write the name again'

@@ -324,11 +324,11 @@ def _describe_output(args, own, made, names) -> str:
     command.append(f'--against={files[0]}')
     if args.dev_out:
       command.append(f'--against_dev={files[1]}')
-    if (
-      not names
-    ):  # a member's own file, which states no scale; what the ensemble states is believed
-      command += [f'--high_is={args.high_is}'] * (args.high_is == 'attack')
-      command += [f'--scale={args.scale}'] * bool(args.scale)
+    if not names:  # a member's own file states no scale; what the ensemble states is believed
+      if args.high_is == 'attack':
+        command.append('--high_is=attack')
+      if args.scale:
+        command.append(f'--scale={args.scale}')
   more = '' if files or not served else '\nwith --intermediate=DIR, also against its best member'
   return f'Written: {args.out}. To evaluate it:\n  {" ".join(command)}{more}'
 

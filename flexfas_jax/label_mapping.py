@@ -5,6 +5,7 @@ user gives a mapping (`--labels=live=bona_fide,spoof=attack`): it replaces this 
 value that is not in it is refused. Nothing else is guessed.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 
@@ -53,12 +54,12 @@ def normalize(cell: str) -> str:
 
 
 def strip_advice(text: str) -> str:
-  """What `Meaning.unknown` reports, for a builder that takes no mapping."""
+  """What `LabelMapping.unknown` reports, for a builder that takes no mapping."""
   return text.partition(_WAY_OUT)[0]
 
 
-class LabelMapping(dict):
-  """{text of a cell: label, one of LABELS}; a text is interpreted on its first lookup.
+class LabelMapping:
+  """What the text of a cell means.
 
   Args:
     mapping: {value: label} from `parse`; None is `DEFAULT`. Booleans are read as the numbers 0 and
@@ -66,23 +67,28 @@ class LabelMapping(dict):
   """
 
   def __init__(self, mapping: Mapping[str, str] | None = None):
-    super().__init__({label: label for label in LABELS})
-    self.update(DEFAULT if mapping is None else mapping)
-    self._values = tuple(self)  # without the spellings that are met later
+    self._labels = {label: label for label in LABELS}
+    self._labels |= DEFAULT if mapping is None else mapping
     self._given = ''.join(f'{value}={label},' for value, label in (mapping or {}).items())
+    self.label = functools.cache(self._interpret)  # files have millions of cells and few spellings
 
-  def __missing__(self, cell: str) -> str:
+  def _interpret(self, cell: str) -> str:
+    """The label, one of LABELS.
+
+    Raises:
+      KeyError: the cell, if it has no meaning.
+    """
     text = normalize(cell)
-    text = text if text in self._values else _BOOLEANS.get(text.casefold(), text)
-    if text not in self._values:
+    if text not in self._labels:
+      text = _BOOLEANS.get(text.casefold(), text)
+    if text not in self._labels:
       raise KeyError(cell)
-    self[cell] = self[text]
-    return self[cell]
+    return self._labels[text]
 
   def unknown(self, cell: str) -> str:
     """What to report about a cell without a meaning, and the way out, whatever its polarity."""
     value = cell.strip()
-    expected = sorted(v for v in self._values if v not in LABELS) + ['bona_fide', 'attack']
+    expected = sorted(v for v in self._labels if v not in LABELS) + ['bona_fide', 'attack']
     listed = f'{", ".join(expected[:-1])} or {expected[-1]}'
     if not value:
       return f'the label is empty; expected {listed}'

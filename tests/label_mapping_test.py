@@ -23,25 +23,25 @@ def test_defaults():
     (('0', '0.0', '0 ', 'False', 'false', 'attack', 'ATTACK', 'attack '), 'attack'),
   ):  # fmt: skip
     for cell in cells:
-      assert meaning[cell] == label, cell
+      assert meaning.label(cell) == label, cell
   for cell in ('', ' ', '-1', '2', '0.5', '1.5', '0_1', '1e0', 'live', 'bona fide', 'yes', '١'):
     with pytest.raises(KeyError):
-      meaning[cell]
+      meaning.label(cell)
 
 
 def test_a_mapping_replaces_the_defaults():
   meaning = label_mapping.LabelMapping({'0': 'bona_fide', '2': 'attack'})
-  assert (meaning['0'], meaning['0.0'], meaning['False']) == ('bona_fide',) * 3
-  assert (meaning['2.0'], meaning['attack'], meaning['bona_fide']) == (
+  assert (meaning.label('0'), meaning.label('0.0'), meaning.label('False')) == ('bona_fide',) * 3
+  assert (meaning.label('2.0'), meaning.label('attack'), meaning.label('bona_fide')) == (
     'attack', 'attack', 'bona_fide',
   )  # fmt: skip
   for cell in ('1', '1.0', 'True', '3'):
     with pytest.raises(KeyError):
-      meaning[cell]
+      meaning.label(cell)
   own = label_mapping.LabelMapping({'True': 'attack', '1': 'bona_fide'})
-  assert (own['True'], own['1']) == ('attack', 'bona_fide')
+  assert (own.label('True'), own.label('1')) == ('attack', 'bona_fide')
   with pytest.raises(KeyError):
-    own['False']
+    own.label('False')
 
 
 def test_the_hint_gives_both_polarities():
@@ -105,6 +105,6 @@ def test_lists_manifests_and_bare_lists_refuse_alike(tmp_path, capsys):
 
 
 def test_a_label_with_a_comma_is_a_number_or_has_to_be_renamed():
-  assert label_mapping.LabelMapping()['1,0'] == 'bona_fide'
+  assert label_mapping.LabelMapping().label('1,0') == 'bona_fide'
   text = label_mapping.LabelMapping().unknown('print, flat')
   assert '--labels' not in text and 'Rename it in the file' in text

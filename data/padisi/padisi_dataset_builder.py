@@ -177,8 +177,9 @@ class Builder(SourceBuilder):
     shared = sorted(who for who, parts in subjects.items() if len(parts) > 1)
     for text, names in (('samples are not in', unnamed), ('subjects are in two parts of', shared)):
       if names:
-        some = ', '.join(names[:_SHOWN]) + ', ...' * (len(names) > _SHOWN)
-        plan.notes.append(f'{column}: {len(names)} {text} it: {some}')
+        more = ', ...' if len(names) > _SHOWN else ''
+        some = ', '.join(names[:_SHOWN])
+        plan.notes.append(f'{column}: {len(names)} {text} it: {some}{more}')
 
   def _facts(
     self, name: str, cells: Mapping[str, str], categories, path: str, line: int, plan: Plan

@@ -180,10 +180,11 @@ class Builder(SourceBuilder):
         alone[name] = len(rgb ^ cdit)
       videos[name] = sorted(rgb & cdit)
     if alone:
-      some = ', '.join(list(alone)[:_SHOWN]) + ', ...' * (len(alone) > _SHOWN)
+      some = ', '.join(list(alone)[:_SHOWN])
+      more = ', ...' if len(alone) > _SHOWN else ''
       plan.notes.append(
         f'{sum(alone.values())} frames of {len(alone)} videos are in one half alone, and left '
-        f'out: {some}'
+        f'out: {some}{more}'
       )
     return videos
 

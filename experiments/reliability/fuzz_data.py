@@ -149,7 +149,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f'\n{kind}: refused by')
     for (how, what), n in outcome.endings.most_common():
       if how in ('refused', 'another'):
-        print(f'  {n:6,} {what}' + ' (another whole file is accepted)' * (how == 'another'))
+        note = ' (another whole file is accepted)' if how == 'another' else ''
+        print(f'  {n:6,} {what}{note}')
     for line in outcome.lines:
       print(f'  {line}')
     for line in outcome.bad[:_SHOWN]:

@@ -126,11 +126,10 @@ def mutated(port: int, modalities: Sequence[str], rng: random.Random) -> bytes:
 
 
 def _headers(port: int, content: bytes) -> list[bytes]:
-  return [
-    b'Host: 127.0.0.1:%d' % port,
-    b'Origin: http://127.0.0.1:%d' % port,
-    *([b'Content-Type: application/json', b'Content-Length: %d' % len(content)] * bool(content)),
-  ]
+  headers = [b'Host: 127.0.0.1:%d' % port, b'Origin: http://127.0.0.1:%d' % port]
+  if content:
+    headers += [b'Content-Type: application/json', b'Content-Length: %d' % len(content)]
+  return headers
 
 
 def _joined(line: bytes, headers: list[bytes], content: bytes) -> bytes:

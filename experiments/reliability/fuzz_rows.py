@@ -169,7 +169,9 @@ def compare_with_oracle(
     report: a file for lint's JSON.
     root: of the images; None: images are not read.
   """
-  options = [f'--json={report}'] + [f'--root={root}'] * bool(root)
+  options = [f'--json={report}']
+  if root:
+    options.append(f'--root={root}')
   if labels:
     options.append('--labels=' + ','.join(f'{k}={v}' for k, v in labels.items()))
   code = lint.main([str(path), *options])

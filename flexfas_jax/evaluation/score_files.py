@@ -86,19 +86,21 @@ class Scores:
   nan_samples: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
-    keep = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
-    keep('ids', np.asarray(self.ids, np.str_))
     label = np.asarray(self.label)
     if not np.isin(label, (0, 1)).all():
       raise ValueError('a label is 1 (bona fide) or 0 (attack)')
-    keep('label', label.astype(np.int8))
-    keep('scores', {name: np.asarray(s, np.float64) for name, s in self.scores.items()})
+    arrays = {
+      'ids': np.asarray(self.ids, np.str_),
+      'label': label.astype(np.int8),
+      'scores': {name: np.asarray(s, np.float64) for name, s in self.scores.items()},
+      'nan_samples': {n: np.asarray(at, np.int64) for n, at in self.nan_samples.items()},
+      'extra': {name: np.asarray(values, np.str_) for name, values in self.extra.items()},
+    }
     for name in METADATA:
       value = getattr(self, name)
-      keep(name, np.full(len(self.ids), '') if value is None else np.asarray(value, np.str_))
-
-    keep('nan_samples', {n: np.asarray(at, np.int64) for n, at in self.nan_samples.items()})
-    keep('extra', {name: np.asarray(values, np.str_) for name, values in self.extra.items()})
+      arrays[name] = np.full(len(self.ids), '') if value is None else np.asarray(value, np.str_)
+    for name, value in arrays.items():
+      object.__setattr__(self, name, value)  # frozen
     arrays = {name: getattr(self, name) for name in ('ids', 'label', *METADATA)}
     arrays |= self.extra | self.scores
     for name, array in arrays.items():
@@ -458,7 +460,7 @@ def _chunks(path: Path, layout: csv_dialect.Layout, styles: dict[str, dict], tex
     column = dict(zip(layout.names, zip(*rows, strict=True), strict=True))
     chunk = {name: np.array(column[name], np.str_) for name in ('id', *metadata)}
     try:
-      chunk['label'] = np.array([number[meaning[cell]] for cell in column['label']], np.int8)
+      chunk['label'] = np.array([number[meaning.label(cell)] for cell in column['label']], np.int8)
     except KeyError as error:
       cell = error.args[0]
       at = csv_dialect.line_number(path, layout, n_before + column['label'].index(cell))

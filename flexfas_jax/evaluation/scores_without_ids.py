@@ -34,7 +34,7 @@ def read_list(
   meaning, label = label_mapping.LabelMapping(dialect.labels), []
   for line, cell in zip(lines, column['label'], strict=True):
     try:
-      label.append(schema.LABELS.index(meaning[cell]))
+      label.append(schema.LABELS.index(meaning.label(cell)))
     except KeyError:
       raise DataError(f'{path}, row {line}: {meaning.unknown(cell)}') from None
   ids = column.get('id') or column[next(filter(None, layout.names))]

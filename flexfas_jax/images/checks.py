@@ -52,7 +52,7 @@ class Rules:
   """
 
   bits: Mapping[str, int] = dataclasses.field(default_factory=dict)
-  units: Units | None = Units()  # noqa: RUF009
+  units: Units | None = Units()
   sizes: str = 'any'
   frame: bool = False
 
@@ -139,7 +139,7 @@ def decode_for_modality(
 
 def inspect(
   images: Mapping[str, bytes],
-  rules: Rules = Rules(),  # noqa: B008
+  rules: Rules = Rules(),
   max_pixels: int = image_files.MAX_PIXELS,
 ) -> list[Problem]:
   """Checks the images of one triplet, each and together, after turning them upright.
@@ -166,7 +166,7 @@ def inspect(
 
 def inspect_arrays(
   arrays: Mapping[str, np.ndarray],
-  rules: Rules = Rules(),  # noqa: B008
+  rules: Rules = Rules(),
   files: Mapping[str, bytes] | None = None,
 ) -> list[Problem]:
   """Checks decoded images of one triplet.

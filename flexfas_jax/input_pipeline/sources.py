@@ -445,7 +445,7 @@ def prepare(
   name, _, config = dataset.partition('/')
   licensed = module.Builder.MANUAL_DOWNLOAD_INSTRUCTIONS
   settings = {key: value for key, value in settings.items() if value not in (None, {}, ())}
-  given = sorted(settings) + ['beam_runner'] * bool(beam)
+  given = sorted(settings) + (['beam_runner'] if beam else [])
   if given and not licensed:
     raise ConfigError(f'{name} has no source: it takes no --{given[0]}')
   logging.getLogger('absl').setLevel(logging.ERROR)  # TFDS warns about every config not in its list

@@ -30,7 +30,7 @@ def read_images(
   given: Mapping[str, Given],
   sizes: str = 'aspect',
   max_pixels: int = image_files.MAX_PIXELS,
-  stated: units.Units | None = units.Units(),  # noqa: B008
+  stated: units.Units | None = units.Units(),
   frame: bool = False,
 ) -> dict[str, np.ndarray]:
   """Decodes and checks the images of a sample.

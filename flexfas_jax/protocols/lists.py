@@ -193,7 +193,7 @@ class _RowMaker:
     label = ''
     if self._label is not None:
       try:
-        label = self._labels[cells[self._label]]
+        label = self._labels.label(cells[self._label])
       except KeyError:
         self._report('label', line, self._labels.unknown(cells[self._label]))
     first = next(iter(paths.values()))

@@ -124,8 +124,8 @@ def facts_of(
       facts[f'{modality} presence'] = ['present' if p else 'absent' for p in present[modality]]
     if any(files.get(modality, ())):
       words = [text.split(' ') if text else [''] * 4 for text in files[modality]]
-      for name, column in zip(('format', 'size', 'bits', 'encoder'), zip(*words), strict=True):  # noqa: B905
-        facts[f'{modality} {name}'] = list(column)
+      for i, name in enumerate(('format', 'size', 'bits', 'encoder')):
+        facts[f'{modality} {name}'] = [of_file[i] for of_file in words]
   return facts
 
 

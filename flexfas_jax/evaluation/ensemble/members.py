@@ -106,7 +106,8 @@ def read(
   whole = {}
   for path in map(Path, paths):
     if (same := whole.setdefault(path.resolve(), path)) is not path:
-      raise ConfigError(f'{path} is given twice' + f' (also as {same})' * (same != path))
+      other_name = f' (also as {same})' if same != path else ''
+      raise ConfigError(f'{path} is given twice{other_name}')
   found = [(reader(path), hashlib.sha256(path.read_bytes()).hexdigest()) for path in whole.values()]
   places = [_place(scores, name) for scores, _ in found]
   known = any(places)
@@ -169,9 +170,10 @@ def _with_views(scores: Scores, views: Sequence[str]) -> Scores:
       f'--views: {scores.path} has no scores {lacking[0]}, only {", ".join(scores.scores)}'
     )
   if views:
-    of = lambda values: {f'score@{v}': values[v] for v in views if v in values}  # noqa: E731
     scores = dataclasses.replace(
-      scores, scores=of(scores.scores), nan_samples=of(scores.nan_samples)
+      scores,
+      scores={f'score@{v}': scores.scores[v] for v in views},
+      nan_samples={f'score@{v}': scores.nan_samples[v] for v in views if v in scores.nan_samples},
     )
   for column in scores.scores:
     subset, at, view = column.partition('@')

@@ -127,8 +127,8 @@ def inspect_triplet(
   paths: Mapping[str, str],
   sizes: str,
   max_pixels: int,
-  stated: units.Units = units.Units(),  # noqa: B008
-  cells: Mapping[str, str] = {},  # noqa: B006
+  stated: units.Units = units.Units(),
+  cells: Mapping[str, str] = {},
 ) -> Inspection:
   """Inspects the files of a triplet.
 

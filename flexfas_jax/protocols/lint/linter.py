@@ -39,7 +39,7 @@ def check(
   root: str | Path | None = None,
   sizes: str | None = None,
   max_pixels: int = image_files.MAX_PIXELS,
-  stated: units.Units = units.Units(),  # noqa: B008
+  stated: units.Units = units.Units(),
 ) -> Report:
   """Checks lists, each and together.
 
