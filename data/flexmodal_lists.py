@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from flexfas_jax import label_mapping
-from flexfas_jax.data.reading import Row
+from flexfas_jax.data.reading import SourceRow
 from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import DataError
 from flexfas_jax.protocols import list_format, lists, path_layouts, relative_paths
@@ -103,7 +103,7 @@ def _candidates(places: list[Path]) -> Iterator[Path]:
       raise DataError(f'--lists: there is no {place}')
 
 
-def _rows(path: Path, form, dataset: str, findings: list[Finding]) -> Iterator[Row]:
+def _rows(path: Path, form, dataset: str, findings: list[Finding]) -> Iterator[SourceRow]:
   """The rows of one data set that are sound; findings get what is wrong with the others."""
 
   wrong_rows = collections.defaultdict(list)
@@ -121,11 +121,11 @@ def _rows(path: Path, form, dataset: str, findings: list[Finding]) -> Iterator[R
       found(rule, row.line, text)
     outside = any(relative_paths.leaves_root(file) for file in row.paths.values())
     if row.label and not wrong and not outside:  # `scan` has reported these
-      yield Row(row.example_fields(), row.paths, str(path), row.line)
+      yield SourceRow(row.example_fields(), row.paths, str(path), row.line)
   findings += itertools.chain.from_iterable(wrong_rows.values())
 
 
-def _contradictions(row: lists.Row) -> list[tuple[str, str]]:
+def _contradictions(row: lists.ListRow) -> list[tuple[str, str]]:
   """(rule, text) of contradictions between the parts of a row."""
   if not row.parsed_path:
     return [('row', f'{next(iter(row.paths.values()))} is of no layout that is known')]
@@ -141,7 +141,7 @@ def _contradictions(row: lists.Row) -> list[tuple[str, str]]:
   return wrong
 
 
-def _leaks(split: str, rows: list[Row]) -> list[Row]:
+def _leaks(split: str, rows: list[SourceRow]) -> list[SourceRow]:
   """The rows of a split that are of the known leak, and belong in another split."""
   known = {
     parsed.id
@@ -151,7 +151,9 @@ def _leaks(split: str, rows: list[Row]) -> list[Row]:
   return [row for row in rows if row.facts['id'] in known]
 
 
-def _repeated(rows: list[Row], name: str, published: bool, notes: list[str]) -> list[Row]:
+def _repeated(
+  rows: list[SourceRow], name: str, published: bool, notes: list[str]
+) -> list[SourceRow]:
   """Redundant rows dropped, or given ids of their own."""
   seen = collections.Counter()
   kept, redundant = [], 0
@@ -185,7 +187,7 @@ def _check_source(source: Path, made: Plan) -> None:
   )
 
 
-def _what_is_there(source: Path, rows: list[Row], notes: list[str]) -> list[Row]:
+def _what_is_there(source: Path, rows: list[SourceRow], notes: list[str]) -> list[SourceRow]:
   """Takes absent files out of the videos whose frames are known not to match."""
   kept = []
   lacking = collections.Counter()

@@ -21,7 +21,7 @@ from flexfas_jax.protocols import near_duplicates, relative_paths
 from flexfas_jax.protocols.findings import WARNINGS
 
 
-class Row(NamedTuple):
+class SourceRow(NamedTuple):
   """A triplet of a source before it is read."""
 
   facts: Mapping[str, Any]  # the fields of an example (`data/features.py`) without images
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 class Outcome(NamedTuple):
   """The result of reading a row."""
 
-  row: Row
+  row: SourceRow
   images: Mapping[str, bytes]  # as they are stored
   problems: list[image_checks.Problem]  # (rule, text)
 
@@ -59,7 +59,7 @@ class Reader:
   max_pixels: int = dataclasses.field(default=image_files.MAX_PIXELS, kw_only=True)
   pinned: bool = dataclasses.field(default=False, kw_only=True)
 
-  def read_images(self, row: Row) -> dict[str, bytes]:
+  def read_images(self, row: SourceRow) -> dict[str, bytes]:
     """The encoded images of a row, by modality.
 
     Raises:
@@ -72,7 +72,7 @@ class Reader:
     """The bytes of a regular file below the source, of at most `image_files.MAX_BYTES`."""
     return image_files.read(relative_paths.locate(self.source, path))
 
-  def __call__(self, row: Row) -> Outcome:
+  def __call__(self, row: SourceRow) -> Outcome:
     """Reads and checks one row, and converts formats that training does not read.
 
     Problems are returned, never raised.
@@ -108,7 +108,7 @@ class Reader:
     """Whether an image is stored with the bytes of its file."""
     return image_files.is_jpeg_or_png(encoded)
 
-  def read(self, row: Row) -> Outcome:
+  def read(self, row: SourceRow) -> Outcome:
     """Reads and checks one row without conversion."""
     if outside := [
       p for p in row.files.values() if relative_paths.leaves_root(relative_paths.normalize(p))
@@ -151,7 +151,7 @@ def _has_errors(problems: list[image_checks.Problem]) -> bool:
   return any(rule not in WARNINGS for rule, _ in problems)
 
 
-def _with_path(row: Row, text: str) -> str:
+def _with_path(row: SourceRow, text: str) -> str:
   """A problem that starts with a modality, after the path of its file."""
   return f'{row.files.get(text.split(" ", 1)[0], row.facts["id"])}: {text}'
 
@@ -195,7 +195,7 @@ def _form_and_file(encoded: bytes) -> tuple[tuple[str, int, int, int, int], str]
   return form, encodings.describe_with_header(encoded, header)
 
 
-def read_all(reader: Reader, rows: list[Row]) -> list[Outcome]:
+def read_all(reader: Reader, rows: list[SourceRow]) -> list[Outcome]:
   """Reads rows; runs in a worker process."""
   return [reader(row) for row in rows]
 
@@ -214,7 +214,9 @@ class Described(NamedTuple):
   extra: Mapping[str, str]  # columns of the manifest
 
 
-def read_and_describe(reader: Reader, with_fingerprint: bool, rows: list[Row]) -> list[Described]:
+def read_and_describe(
+  reader: Reader, with_fingerprint: bool, rows: list[SourceRow]
+) -> list[Described]:
   """Reads, checks and describes rows; runs in a worker process."""
   results = []
   for outcome in map(reader, rows):

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from flexfas_jax.data import cards
-from flexfas_jax.data.reading import Row
+from flexfas_jax.data.reading import SourceRow
 from flexfas_jax.protocols import exact_duplicates, near_duplicates
 from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.schema import MODALITIES
 
 
 def find(
-  records: Sequence[Mapping], rows: Mapping[tuple[str, str], Row], leak: bool = True
+  records: Sequence[Mapping], rows: Mapping[tuple[str, str], SourceRow], leak: bool = True
 ) -> list[Finding]:
   """Findings of images with the same bytes, see `exact_duplicates`, and of those that look alike.
 
@@ -43,7 +43,7 @@ def find(
 
     return carries
 
-  def row_of(one: Mapping) -> Row:
+  def row_of(one: Mapping) -> SourceRow:
     return rows[one['split'], one['id']]
 
   def finding(rule: str, one: Mapping, text: str) -> Finding:

@@ -10,7 +10,7 @@ cores or on Beam, checks, the report of errors and the card are shared:
       RULES = image_checks.Rules(bits={'rgb': 8, 'depth': 8, 'ir': 8})
 
       def plan(self):
-        return Plan({'train': [Row(...), ...]})
+        return Plan({'train': [SourceRow(...), ...]})
 
 All errors are reported at once, and a failed build leaves no partial set.
 """
@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from flexfas_jax import csv_dialect, schema
 from flexfas_jax.data import features, reading, shared_images, triplets
-from flexfas_jax.data.reading import Row
+from flexfas_jax.data.reading import SourceRow
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import files as image_files
@@ -57,7 +57,7 @@ class Plan:
     lists: files of which every row is a sample, without protocol lists, which only mark samples.
   """
 
-  splits: dict[str, list[Row]]
+  splits: dict[str, list[SourceRow]]
   findings: list[Finding] = dataclasses.field(default_factory=list)
   notes: list[str] = dataclasses.field(default_factory=list)
   recorded: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -199,7 +199,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
     }
     return super()._split_generators(dl_manager)
 
-  def _check_root(self, splits: Mapping[str, list[Row]]) -> None:
+  def _check_root(self, splits: Mapping[str, list[SourceRow]]) -> None:
     """Refuses a source without any of the files, with one line for all of them."""
     reader, rows = self._reader(), list(itertools.chain.from_iterable(splits.values()))
     paths = [path for row in rows for path in row.files.values()]
@@ -212,7 +212,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
   def _splits(self, dl_manager):
     return self._planned
 
-  def _read(self, split: str, rows: list[Row]) -> Iterator[tuple[str, features.Example]]:
+  def _read(self, split: str, rows: list[SourceRow]) -> Iterator[tuple[str, features.Example]]:
     tasks = (rows[i : i + _TASK] for i in range(0, len(rows), _TASK))
     with_fingerprint = self.SHARED_IMAGES_LEAK
     task = functools.partial(reading.read_and_describe, self._reader(), with_fingerprint)
@@ -236,7 +236,7 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       yield rows[0].facts['id'], {**rows[0].facts, 'rgb': b'nothing'}
 
   def _findings_of(
-    self, row: Row, problems: Sequence[image_checks.Problem]
+    self, row: SourceRow, problems: Sequence[image_checks.Problem]
   ) -> list['Finding | _MissingFiles']:
     """The findings of a row; of missing files that will be grouped, in little memory."""
     if not problems or self.on_bad == 'skip':
@@ -358,7 +358,7 @@ def _known_leaks(fatal: Iterable[Finding]) -> list[str]:
   return found
 
 
-def _check(splits: Mapping[str, list[Row]], accepted: Iterable[str]) -> linter.Checked:
+def _check(splits: Mapping[str, list[SourceRow]], accepted: Iterable[str]) -> linter.Checked:
   """Duplicates and contradicting labels within splits, leaks between them."""
   # Intended repetitions are not compared.
   places = {
@@ -374,13 +374,13 @@ def _check(splits: Mapping[str, list[Row]], accepted: Iterable[str]) -> linter.C
 class _Listed(Sequence):
   """Rows as list rows, made on access: they are large."""
 
-  def __init__(self, rows: Sequence[Row], places: Sequence[int]):
+  def __init__(self, rows: Sequence[SourceRow], places: Sequence[int]):
     self._rows, self._places = rows, places
 
   def __len__(self) -> int:
     return len(self._places)
 
-  def __getitem__(self, i: int) -> lists.Row:
+  def __getitem__(self, i: int) -> lists.ListRow:
     row = self._rows[self._places[i]]
     return lists.make_row(
       row.files,
@@ -393,7 +393,7 @@ class _Listed(Sequence):
 
 def _without_findings(
   plan: Plan, wrong: Mapping[str, Collection[int]]
-) -> tuple[dict[str, list[Row]], int]:
+) -> tuple[dict[str, list[SourceRow]], int]:
   """The rows without findings.
 
   Args:
@@ -422,7 +422,7 @@ def _ends_the_build(finding: Finding) -> bool:
   return finding.rule.startswith('leak') or (finding.rule == 'swapped' and whole)
 
 
-def _unique(rows: list[Row]) -> list[Row]:
+def _unique(rows: list[SourceRow]) -> list[SourceRow]:
   """The first row of every id."""
   return list({row.facts['id']: row for row in reversed(rows)}.values())[::-1]
 
@@ -430,7 +430,7 @@ def _unique(rows: list[Row]) -> list[Row]:
 class _MissingFiles(NamedTuple):
   """Findings of files of a row that are missing, before they are made."""
 
-  row: Row
+  row: SourceRow
   modalities: tuple[str, ...]
 
 
@@ -458,7 +458,7 @@ class _Selected:
     return filter(self._selects, _expand(self._findings))
 
 
-def make_findings(row: Row, problems: Iterable[image_checks.Problem]) -> list[Finding]:
+def make_findings(row: SourceRow, problems: Iterable[image_checks.Problem]) -> list[Finding]:
   """The problems of a row as findings with its list and line."""
   # Rules and paths from workers are copies: share them, there may be a problem for each file.
   known = {path: path for path in row.files.values()}
@@ -469,8 +469,8 @@ def make_findings(row: Row, problems: Iterable[image_checks.Problem]) -> list[Fi
 
 
 def _with_expected_digests(
-  splits: dict[str, list[Row]], manifest: str
-) -> tuple[dict[str, list[Row]], list[Finding]]:
+  splits: dict[str, list[SourceRow]], manifest: str
+) -> tuple[dict[str, list[SourceRow]], list[Finding]]:
   """Adds the digests of an earlier manifest to rows; findings for ids in only one of both."""
   try:
     digests = [f'{m}_sha256' for m in schema.MODALITIES]
@@ -495,7 +495,7 @@ def _with_expected_digests(
   return expecting, found
 
 
-def _read_on_beam(reader: reading.Reader, rows: list[Row], findings: str):
+def _read_on_beam(reader: reading.Reader, rows: list[SourceRow], findings: str):
   """A Beam transform to (key, example) that also writes findings beside the shards."""
   import apache_beam as beam
 

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from flexfas_jax import label_mapping, schema
 from flexfas_jax.data import flexmodal_lists, folders
-from flexfas_jax.data.reading import Row
+from flexfas_jax.data.reading import SourceRow
 from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
@@ -104,7 +104,7 @@ class Builder(SourceBuilder):
       extra = {'device': path_layouts.device_of(parsed)}
       extra |= {**columns.by_video.get(parsed.video_id, {}), **columns.by_id.get(parsed.id, {})}
       path = next(iter(triplet.files.values()))
-      row = Row(parsed.example_fields(), triplet.files, path.rpartition('/')[0], extra=extra)
+      row = SourceRow(parsed.example_fields(), triplet.files, path.rpartition('/')[0], extra=extra)
       plan.splits['masks' if _is_mask(parsed) else parsed.part].append(row)
     if not plan.splits['masks']:
       plan.notes.append('no masks in the source; the tests of the official protocols include them')
@@ -179,7 +179,7 @@ class _Columns:
       )
 
 
-def _with_device(row: Row) -> Row:
+def _with_device(row: SourceRow) -> SourceRow:
   """The row with the device that its path names as a column of the manifest."""
   device = path_layouts.device_of(path_layouts.parse(row.files['rgb']))
   return row._replace(extra={**row.extra, 'device': device})

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from flexfas_jax import label_mapping, schema
 from flexfas_jax.data import flexmodal_lists, folders
-from flexfas_jax.data.reading import Row
+from flexfas_jax.data.reading import SourceRow
 from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
@@ -129,7 +129,7 @@ class Builder(SourceBuilder):
         f'for casia_surf/{config}: {_PUBLISHED_AS[config]}'
       )
 
-  def _with_resized(self, row: Row) -> Row:
+  def _with_resized(self, row: SourceRow) -> SourceRow:
     files = {
       modality: path if modality == 'rgb' else '{}_resized{}'.format(*os.path.splitext(path))
       for modality, path in row.files.items()
@@ -137,9 +137,9 @@ class Builder(SourceBuilder):
     return row._replace(files=files)
 
 
-def _row(triplet: folders.Triplet) -> Row:
+def _row(triplet: folders.Triplet) -> SourceRow:
   path = next(iter(triplet.files.values()))
-  return Row(triplet.parsed_path.example_fields(), triplet.files, path.rpartition('/')[0])
+  return SourceRow(triplet.parsed_path.example_fields(), triplet.files, path.rpartition('/')[0])
 
 
 class _Label(NamedTuple):
@@ -200,7 +200,9 @@ def _add_phases(plan: Plan, phases: list[folders.Triplet], labels: dict[str, _La
     if known.label == 'attack':
       # All attacks of CASIA-SURF are cut photos; which kind is unknown.
       facts |= {'attack_type': path_layouts.UNKNOWN, 'attack_category': 'cut_photo'}
-    plan.splits[triplet.parsed_path.part].append(Row(facts, triplet.files, known.list, known.line))
+    plan.splits[triplet.parsed_path.part].append(
+      SourceRow(facts, triplet.files, known.list, known.line)
+    )
   for split, n in without.items():
     plan.notes.append(
       f'{split}: {n} of {there[split]} triplets left out: no list in --lists or the source has '

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from flexfas_jax.data import folders
 from flexfas_jax.data.face_identities import recordio
-from flexfas_jax.data.reading import Row
+from flexfas_jax.data.reading import SourceRow
 from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
@@ -112,7 +112,7 @@ class Builder(SourceBuilder):
     for key, place, identity in recordio.index(rec):
       yield identity, str(key), f'{rec.name}#{place}'
 
-  def _row(self, identity: str, name: str, path: str) -> Row:
+  def _row(self, identity: str, name: str, path: str) -> SourceRow:
     dataset = self.builder_config.name
     place = f'{dataset}/{identity}/{name}'
     facts = {
@@ -126,4 +126,4 @@ class Builder(SourceBuilder):
       'dataset': dataset,
       'ethnicity': '',
     }
-    return Row(facts, {'rgb': path}, path.partition('#')[0].rpartition('/')[0] or path)
+    return SourceRow(facts, {'rgb': path}, path.partition('#')[0].rpartition('/')[0] or path)

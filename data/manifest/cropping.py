@@ -11,7 +11,7 @@ import numpy as np
 
 from flexfas_jax import schema
 from flexfas_jax.data import reading
-from flexfas_jax.data.reading import Outcome, Row, encode
+from flexfas_jax.data.reading import Outcome, SourceRow, encode
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import face_crop, units
@@ -32,7 +32,7 @@ OPTIONS = {
 _DETECTOR = ('yunet', 'yunet_sha256', 'min_score')
 
 
-def recipe(options: Mapping[str, str]) -> face_crop.Recipe | None:
+def recipe(options: Mapping[str, str]) -> face_crop.CropRecipe | None:
   """The recipe that options name, None where nothing is cropped.
 
   Raises:
@@ -58,7 +58,7 @@ def recipe(options: Mapping[str, str]) -> face_crop.Recipe | None:
     )
   if not method:
     return None
-  return face_crop.Recipe(
+  return face_crop.CropRecipe(
     method,
     margin=number(options, 'margin'),
     align=options['align'],
@@ -113,7 +113,7 @@ class Reader(reading.Reader):
   """
 
   stored_rules: image_checks.Rules = image_checks.Rules()
-  recipe: face_crop.Recipe | None = None
+  recipe: face_crop.CropRecipe | None = None
   yunet: str = ''
   quality: int = 0
 
@@ -137,7 +137,7 @@ class Reader(reading.Reader):
     return bool(self.recipe or any(self.rules.units))
 
   def _changed(
-    self, row: Row, encoded: Mapping[str, bytes]
+    self, row: SourceRow, encoded: Mapping[str, bytes]
   ) -> tuple[dict[str, bytes], list[image_checks.Problem]]:
     """The images as they are stored, or their problems."""
     decoded = {
@@ -167,7 +167,7 @@ class Reader(reading.Reader):
       m: encode(image, 0 if schema.is_distance(m) else self.quality) for m, image in images.items()
     }, []
 
-  def _face(self, row: Row, images: face_crop.Images) -> face_crop.Face:
+  def _face(self, row: SourceRow, images: face_crop.Images) -> face_crop.Face:
     if self.recipe.method != 'yunet':
       size = face_crop.reference_size(images)
       return face_crop.choose(

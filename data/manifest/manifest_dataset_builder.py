@@ -12,7 +12,7 @@ from flexfas_jax import label_mapping, schema
 from flexfas_jax.data import features
 from flexfas_jax.data.manifest import cropping
 from flexfas_jax.data.packed_rows import pack_facts, pack_paths
-from flexfas_jax.data.reading import Row
+from flexfas_jax.data.reading import SourceRow
 from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
@@ -167,7 +167,7 @@ class Builder(SourceBuilder):
 
   def _rows(
     self, path: pathlib.Path, form: list_format.ListFormat, findings: list[Finding]
-  ) -> Iterator[Row]:
+  ) -> Iterator[SourceRow]:
     """Yields what is sound; findings get what is not."""
     wrong = set()
 
@@ -186,7 +186,7 @@ class Builder(SourceBuilder):
       if listed.line not in wrong:
         yield self._row(listed)
 
-  def _problems(self, row: lists.Row) -> Iterator[image_checks.Problem]:
+  def _problems(self, row: lists.ListRow) -> Iterator[image_checks.Problem]:
     """Problems of the cells of a row that `lists.scan` does not report."""
     if text := self._problem_of_kind(row):
       yield text
@@ -207,7 +207,7 @@ class Builder(SourceBuilder):
       except ValueError as error:
         yield 'row', f'{row.id}: {error}'
 
-  def _problem_of_kind(self, row: lists.Row) -> image_checks.Problem | None:
+  def _problem_of_kind(self, row: lists.ListRow) -> image_checks.Problem | None:
     """What is wrong with the species and category of an attack."""
     category = self._category(row)
     if row.label != 'attack' or category in features.CATEGORIES:
@@ -220,12 +220,12 @@ class Builder(SourceBuilder):
     option = f'--option categories={row.attack_type}=CATEGORY'
     return 'row', f'attack_type {row.attack_type!r} has no category; give {option}, one of: {known}'
 
-  def _category(self, row: lists.Row) -> str:
+  def _category(self, row: lists.ListRow) -> str:
     """The category of the row, of the option for its species, or the species itself."""
     own = row.attack_type if row.attack_type in features.CATEGORIES else ''
     return row.attack_category or self._categories.get(row.attack_type, own)
 
-  def _row(self, row: lists.Row) -> Row:
+  def _row(self, row: lists.ListRow) -> SourceRow:
     facts = row.example_fields()
     dataset = facts['dataset']
     if not facts['id'].startswith(f'{dataset}/'):
@@ -246,9 +246,9 @@ class Builder(SourceBuilder):
     if changed:
       extra |= {f'source_{m}_sha256': digest for m, digest in digests.items()}
     digests = digests or _NO_DIGESTS
-    return Row(pack_facts(facts), files, row.list, row.line, digests, extra, row.split)
+    return SourceRow(pack_facts(facts), files, row.list, row.line, digests, extra, row.split)
 
-  def _with_videos(self, rows: Sequence[Row], made: Plan) -> list[Row]:
+  def _with_videos(self, rows: Sequence[SourceRow], made: Plan) -> list[SourceRow]:
     """Rows with the video that they do not name: their folder, or themselves."""
     if self.options['video'] == 'picture':
       return [_with_video(row, row.facts['video'] or row.facts['id']) for row in rows]
@@ -281,7 +281,7 @@ class Builder(SourceBuilder):
       made.notes.append(f'{n} rows name no video: the folder of their images is used')
     return named
 
-  def _set_rules(self, rows: Sequence[Row], notes: list[str]) -> None:
+  def _set_rules(self, rows: Sequence[SourceRow], notes: list[str]) -> None:
     """Sets the requirements on images; bits that are not stated are those of most headers."""
     bits = {}
     for modality in schema.MODALITIES:
@@ -309,11 +309,11 @@ class Builder(SourceBuilder):
     return 16 if self._units.ir_bits else 0
 
 
-def _with_video(row: Row, video: str) -> Row:
+def _with_video(row: SourceRow, video: str) -> SourceRow:
   return row._replace(facts=pack_facts({**row.facts, 'video': video}))
 
 
-def _with_own_ids(rows: Sequence[Row], findings: list[Finding]) -> list[Row]:
+def _with_own_ids(rows: Sequence[SourceRow], findings: list[Finding]) -> list[SourceRow]:
   """The rows without those whose id another split has for other images: scores use ids only."""
   first, own = {}, []
   for row in rows:
@@ -341,7 +341,7 @@ def _parse_categories(text: str) -> dict[str, str]:
   return found
 
 
-def _folder(row: Row) -> str:
+def _folder(row: SourceRow) -> str:
   """The folder of a row's images, as a video of its subject."""
   folder = next(iter(row.files.values())).rpartition('/')[0]
   folder = path_layouts.without_modality(f'{folder}/x').rpartition('/')[0]

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from flexfas_jax import schema
 from flexfas_jax.data import features, folders, reading, tables
 from flexfas_jax.data.padisi import samples
-from flexfas_jax.data.reading import Row
+from flexfas_jax.data.reading import SourceRow
 from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
@@ -91,7 +91,7 @@ class Builder(SourceBuilder):
         path = there[name].relative_to(self.source).as_posix()
         files = {modality: f'{path}#{modality}' for modality in schema.MODALITIES}
         extra = {'pai': cells['ground_truth'].lower(), **folds.get(name, {})}
-        rows.append(Row(facts, files, str(truths[0]), line, extra=extra))
+        rows.append(SourceRow(facts, files, str(truths[0]), line, extra=extra))
     plan.splits = {'whole': rows}  # not 'all', which TFDS keeps for itself
     if unknown:
       some = ', '.join(f'{code} ({n})' for code, n in sorted(unknown.items()))

@@ -37,14 +37,14 @@ class SampleReader(reading.Reader):
   rounding: str = 'round'
   depth_bits: int = 8
 
-  def __call__(self, row: reading.Row) -> reading.Outcome:
+  def __call__(self, row: reading.SourceRow) -> reading.Outcome:
     """As of every reader; values out of range are a rule of their own."""
     try:
       return super().__call__(row)
     except _OutOfRange as error:
       return reading.Outcome(row, {}, [('range', str(error))])
 
-  def read_images(self, row: reading.Row) -> dict[str, bytes]:
+  def read_images(self, row: reading.SourceRow) -> dict[str, bytes]:
     """The images of the sample as PNG, rounded to integers."""
     path = next(iter(row.files.values())).partition('#')[0]
     data = self.array(path)[0]  # [C, h, w]

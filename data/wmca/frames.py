@@ -38,7 +38,7 @@ class FrameReader(reading.Reader):
   channel_order: str = 'rgb'
   bits: int = 8
 
-  def read_images(self, row: reading.Row) -> dict[str, bytes]:
+  def read_images(self, row: reading.SourceRow) -> dict[str, bytes]:
     """The images of the frame as PNG, without loss."""
     arrays, images = {}, {}
     for modality, place in row.files.items():

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import tensorflow_datasets as tfds
 
 from flexfas_jax.data import flexmodal_lists, folders, reading
-from flexfas_jax.data.reading import Row
+from flexfas_jax.data.reading import SourceRow
 from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.data.wmca import frames, protocols
 from flexfas_jax.errors import ConfigError, DataError
@@ -196,7 +196,7 @@ class Builder(SourceBuilder):
     wanted = int(self.options['frames'])
     return [numbers[k * len(numbers) // wanted] for k in range(wanted)]
 
-  def _check_channel_order(self, rows: list[Row], plan: Plan) -> None:
+  def _check_channel_order(self, rows: list[SourceRow], plan: Plan) -> None:
     """Checks the channel order by skin, which has more red than blue."""
     reader, first = self.reader(), {}
     for row in rows:
@@ -222,7 +222,7 @@ class Builder(SourceBuilder):
       plan.notes.append(text)
 
 
-def _row(name: str, paths: Mapping[str, str], frame: int, extra: Mapping[str, str]) -> Row:
+def _row(name: str, paths: Mapping[str, str], frame: int, extra: Mapping[str, str]) -> SourceRow:
   # With four digits, as images exported from these files: the same triplet, the same id.
   number = f'{frame:04d}'
   facts = path_layouts.wmca_video(name, frame=number).example_fields()
@@ -231,10 +231,10 @@ def _row(name: str, paths: Mapping[str, str], frame: int, extra: Mapping[str, st
     'depth': f'{paths["CDIT"]}#depth/{number}',
     'ir': f'{paths["CDIT"]}#ir/{number}',
   }
-  return Row(facts, files, paths['RGB'], 0, extra=extra)
+  return SourceRow(facts, files, paths['RGB'], 0, extra=extra)
 
 
-def _name(row: Row) -> str:
+def _name(row: SourceRow) -> str:
   return row.facts['video'].rpartition('/')[2]
 
 

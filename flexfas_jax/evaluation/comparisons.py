@@ -192,7 +192,7 @@ def sensor_effects(
     accepted: by subset: [N] bool.
     kinds: of the attacks; None where none is known.
     insufficient_samples: whether a rate over some samples, [N] bool, has insufficient samples, see
-      `sufficiency.Units`.
+      `sufficiency.SampleUnits`.
   """
   bona_fide = np.asarray(label) == 1
   members = {'bona fide': bona_fide}

@@ -123,7 +123,7 @@ def evaluate(
   """
   rule = results.resolve_rule(scores, rule, dev, oracle)
   found = results.compute(scores, rule, dev, oracle)
-  units = sufficiency.Units(scores)
+  units = sufficiency.SampleUnits(scores)
   few = sufficiency.insufficient_metrics(scores, found, units)
   notes = [*notes, *results.notes(found, few), *results.scale_notes(scores, found, rule)]
   if draws is None and scores.label.size > MOST_SAMPLES:

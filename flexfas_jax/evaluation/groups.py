@@ -79,7 +79,7 @@ def gap(
     drawn: the figures of these names; None without a bootstrap, and then intervals are over
       samples.
     insufficient_samples: whether a rate over some samples, [N] bool, has insufficient samples, see
-      `sufficiency.Units`.
+      `sufficiency.SampleUnits`.
   """
   prefix = _key(rate, column, '')[:-1]
   names = [key for key in counts if key.startswith(prefix)]

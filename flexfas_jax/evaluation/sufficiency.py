@@ -11,7 +11,7 @@ from flexfas_jax.evaluation import aggregation, bootstrap, intervals, metrics, r
 from flexfas_jax.evaluation.score_files import Scores
 
 
-class Units:
+class SampleUnits:
   """The independent units that the samples are of: subjects, or else videos, or else samples.
 
   Args:
@@ -34,7 +34,7 @@ class Units:
 
 
 def insufficient_metrics(
-  scores: Scores, found: results.Results, units: Units | None = None
+  scores: Scores, found: results.Results, units: SampleUnits | None = None
 ) -> dict[str, frozenset[str]]:
   """The metrics that have too few samples or subjects, by subset.
 
@@ -43,7 +43,7 @@ def insufficient_metrics(
     found: their figures.
     units: of the scores, where they are known already.
   """
-  units, attack = units or Units(scores), scores.label == 0
+  units, attack = units or SampleUnits(scores), scores.label == 0
   few = _of_labels(units, scores)
   category, species = results.attack_kinds(scores)
   for prefix, kinds in (('apcer/', category or species), ('apcer_species/', species)):
@@ -59,7 +59,7 @@ def insufficient_metrics(
 
 def insufficient_class_metrics(scores: Scores) -> frozenset[str]:
   """The metrics of whole classes that have too few samples or subjects, under any subset."""
-  few = _of_labels(Units(scores), scores)
+  few = _of_labels(SampleUnits(scores), scores)
   return frozenset(name for name in metrics.BY_NAME if _is_few(name, {}, few))
 
 
@@ -75,7 +75,7 @@ def insufficient_by_counts(found: results.Results) -> dict[str, frozenset[str]]:
   return of
 
 
-def _of_labels(units: Units, scores: Scores) -> dict[str, bool]:
+def _of_labels(units: SampleUnits, scores: Scores) -> dict[str, bool]:
   return {
     name: units.insufficient_samples(scores.label == label)
     for label, name in enumerate(schema.LABELS)

@@ -2,7 +2,7 @@
 
 Data preparation and prediction call the same functions, so that a model gets the same crops:
 
-  recipe = Recipe('yunet', margin=0.3, align='eyes', size=224, model_sha256='...')
+  recipe = CropRecipe('yunet', margin=0.3, align='eyes', size=224, model_sha256='...')
   model = load_yunet('face_detection_yunet_2023mar.onnx', recipe.model_sha256)
   face = choose(detect_yunet(model, images['rgb'], recipe.min_score), size_of(images), recipe)
   cropped = crop(images, face, recipe)
@@ -58,7 +58,7 @@ class Face(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class CropRecipe:
   """How faces are cropped; equal recipes give equal crops with one version of OpenCV.
 
   Attributes:
@@ -143,7 +143,9 @@ def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
   return np.ascontiguousarray(image)
 
 
-def face_from_columns(columns: Mapping[str, str], size: tuple[int, int], recipe: Recipe) -> Face:
+def face_from_columns(
+  columns: Mapping[str, str], size: tuple[int, int], recipe: CropRecipe
+) -> Face:
   """The face in the columns of a list, with the method 'box' or 'landmarks'.
 
   Args:
@@ -287,7 +289,7 @@ def detect_yunet(
   return sorted(faces, key=lambda face: -face.score)
 
 
-def choose(faces: Sequence[Face], size: tuple[int, int], recipe: Recipe) -> Face:
+def choose(faces: Sequence[Face], size: tuple[int, int], recipe: CropRecipe) -> Face:
   """The face of the subject: the largest; of equal ones the most central.
 
   If the largest cannot be used, there is none: a bystander's face is never chosen instead.
@@ -330,7 +332,7 @@ def _visible_share(box: tuple[float, float, float, float]) -> float:
   return across * max(0.0, min(1.0, bottom) - max(0.0, top)) / (bottom - top)
 
 
-def crop(images: Images, face: Face, recipe: Recipe) -> dict[str, np.ndarray]:
+def crop(images: Images, face: Face, recipe: CropRecipe) -> dict[str, np.ndarray]:
   """Crops the square about a face from every modality.
 
   Without alignment and size, pixels are copied. Otherwise depth takes the nearest pixel, since a

@@ -26,7 +26,7 @@ class FaceCropper:
     yunet: path of the detector's model, for the method 'yunet'.
   """
 
-  recipe: face_crop.Recipe
+  recipe: face_crop.CropRecipe
   yunet: str = ''
 
   def __call__(
@@ -86,7 +86,7 @@ def make_cropper(
     yunet: path of the detector's model.
     yunet_sha256: SHA-256 of that file; '': any.
     margin: share of the box's longer side that is added on each side.
-    align, min_size, min_score: see `face_crop.Recipe`.
+    align, min_size, min_score: see `face_crop.CropRecipe`.
 
   Returns:
     The cropper; None if `crop` is 'none' or None.
@@ -105,7 +105,7 @@ def make_cropper(
     raise ConfigError('crop=yunet requires yunet=FILE (a model file), and no other crop takes it')
   if yunet and not yunet_sha256:
     yunet_sha256 = _digest(yunet)
-  recipe = face_crop.Recipe(
+  recipe = face_crop.CropRecipe(
     crop, margin, align, min_size=min_size, min_score=min_score, model_sha256=yunet_sha256
   )
   if yunet:

@@ -231,7 +231,7 @@ def _differs_by_a_word(name: str, images: Mapping[str, Mapping[str, str]]) -> st
   return ''
 
 
-def _row(paths: Mapping[str, str]) -> lists.Row:
+def _row(paths: Mapping[str, str]) -> lists.ListRow:
   paths = {m: paths[m] for m in schema.MODALITIES if m in paths}
   parts = next(iter(paths.values())).split('/')
   label = next((part for part in reversed(parts) if part in LABELS), '')

@@ -141,7 +141,7 @@ class Predictor:
       require_signature: raise ConfigError if `public_key` is None.
       min_sequence: lowest sequence number: an older bundle raises StateError, even if it is signed.
         Without a signature or `sha256`, an attacker can edit the number. None: any.
-      margin, align, min_size, min_score: of the crop, see `face_crop.Recipe`.
+      margin, align, min_size, min_score: of the crop, see `face_crop.CropRecipe`.
 
     Raises:
       ConfigError: no such model, or its library is not installed; a modality in `require` or

@@ -121,7 +121,7 @@ def from_examples(examples: Iterable[Mapping], modalities: Sequence[str]) -> Ite
     )
 
 
-def from_row(row: lists.Row, root: Path) -> Sample:
+def from_row(row: lists.ListRow, root: Path) -> Sample:
   """Converts a row of a list.
 
   Args:
@@ -156,7 +156,7 @@ def from_row(row: lists.Row, root: Path) -> Sample:
   )
 
 
-def _times(row: lists.Row) -> dict[str, float] | None:
+def _times(row: lists.ListRow) -> dict[str, float] | None:
   times = {}
   for name, cell in row.extra.items():
     if not name.endswith(_TIME) or not (modality := path_layouts.modality_of(name)):
@@ -170,7 +170,7 @@ def _times(row: lists.Row) -> dict[str, float] | None:
   return {m: times[m] for m in row.paths if m in times} or None
 
 
-def _unsupported_columns(rows: Sequence[lists.Row]) -> list[str]:
+def _unsupported_columns(rows: Sequence[lists.ListRow]) -> list[str]:
   """Columns of images whose name is that of an unsupported sensor."""
   of_sensors = [name for name in rows[0].extra if sensor_names.is_sensor(name)]
   return [

@@ -2,7 +2,7 @@
 
 Each row names the files of one triplet. Dataset, subject, video, split and attack come from its
 columns, or else from the path if `path_layouts` knows its layout. `list_format` describes the
-formats. Other columns are kept in `Row.extra`.
+formats. Other columns are kept in `ListRow.extra`.
 
 `read` raises at the first fault, for builders; `scan` reports faults and continues, for lint.
 """
@@ -22,7 +22,7 @@ from flexfas_jax.schema import MODALITIES
 DEFAULT_SPLIT = 'whole'  # of rows that name none; TFDS uses "all" for all splits together
 
 
-class Row(NamedTuple):
+class ListRow(NamedTuple):
   """One row of a list; '' where neither a column nor the path gives a value."""
 
   list: str  # the file or folder that the row is from
@@ -74,7 +74,7 @@ def describe_without_split(n: int, total: int) -> str:
 
 def read(
   path: str | Path, labels: Mapping[str, str] | None = None, *, dataset: str = ''
-) -> Iterator[Row]:
+) -> Iterator[ListRow]:
   """Yields the rows of a list; raises at the first fault.
 
   Args:
@@ -122,7 +122,7 @@ def scan(
   dataset: str = '',
   form: ListFormat | None = None,
   only: Collection[int] | None = None,
-) -> Iterator[Row]:
+) -> Iterator[ListRow]:
   """Yields the rows of a list; faults are reported, and reading continues.
 
   Args:
@@ -177,7 +177,7 @@ class _RowMaker:
       )
     self._last_key, self._last_values = None, None
 
-  def __call__(self, line: int, cells: list[str]) -> Row | None:
+  def __call__(self, line: int, cells: list[str]) -> ListRow | None:
     paths = {}
     for modality, i in self._images:
       if path := cells[i]:
@@ -221,7 +221,7 @@ class _RowMaker:
 
 def make_row(
   paths: Mapping[str, str], label: str = '', *, list: str = '', line: int = 0, **columns: str
-) -> Row:
+) -> ListRow:
   """Makes a row without a list: values from `columns`, completed by the paths.
 
   Args:
@@ -270,14 +270,14 @@ def _shared_values(
   return dataset, subject, video, split_name(split) or default_split, *attack_and_ethnicity
 
 
-def _row(list_, line, paths, label, id_, frame, shared_values, extra, parsed) -> Row:
+def _row(list_, line, paths, label, id_, frame, shared_values, extra, parsed) -> ListRow:
   dataset, subject, video, split, attack_type, attack_category, ethnicity = shared_values
   frame = frame or (parsed.frame if parsed else '')
   if not id_:
     id_ = f'{video}/{frame}' if video and frame else _prefix(dataset, _common_name(paths))
   if not frame:
     frame = _last_number(_common_name(paths))
-  return Row(
+  return ListRow(
     list_, line, paths, label, id_, dataset, subject, video, frame, split,
     attack_type, attack_category, ethnicity, extra, parsed,
   )  # fmt: skip
@@ -298,7 +298,7 @@ def _prefix(prefix: str, name: str) -> str:
 
 
 def digests(extra: Mapping[str, str]) -> dict[str, str]:
-  """The SHA-256 digests in `Row.extra`, by modality."""
+  """The SHA-256 digests in `ListRow.extra`, by modality."""
   cells = {modality: extra.get(f'{modality}_sha256', '') for modality in MODALITIES}
   return {modality: text for modality, text in cells.items() if text}
 

@@ -33,7 +33,7 @@ class Data(NamedTuple):
   vocabulary: subjects.ClassVocabulary | None = None
 
 
-class Inspection(NamedTuple):
+class DataInspection(NamedTuple):
   """What can be learned about a config's data without decoding an image.
 
   Attributes:
@@ -45,7 +45,7 @@ class Inspection(NamedTuple):
   classes: int | None = None
 
 
-def inspect(config: ConfigDict, train: bool = True, test: bool = True) -> Inspection:
+def inspect(config: ConfigDict, train: bool = True, test: bool = True) -> DataInspection:
   """Finds all problems of a config's data, and counts its classes, before anything is built.
 
   Problems are sets that are not prepared and cannot be generated, missing splits and fields, and a
@@ -59,7 +59,7 @@ def inspect(config: ConfigDict, train: bool = True, test: bool = True) -> Inspec
     config, _ = setup.apply_protocol(config)
     target = subjects.target_column(config)
   except ConfigError:
-    return Inspection([])  # `setup.build` reports it
+    return DataInspection([])  # `setup.build` reports it
   sides = {'val': config.val} | ({'train': config.train} if train else {})
   sides |= {f'test.{name}': names for name, names in sorted_tests(config)} if test else {}
   opened, fields_of = {}, {}  # fields_of: {message: (kind, fields)}, each problem once
@@ -79,7 +79,7 @@ def inspect(config: ConfigDict, train: bool = True, test: bool = True) -> Inspec
     )
   source = opened.get('train')
   if source is None:
-    return Inspection(problems)
+    return DataInspection(problems)
   if config.batch_size > len(source) > 0:
     problems.append(
       ConfigError(
@@ -88,7 +88,7 @@ def inspect(config: ConfigDict, train: bool = True, test: bool = True) -> Inspec
       )
     )
   classes = len(set(source.columns[target])) if target else None
-  return Inspection(problems, classes)
+  return DataInspection(problems, classes)
 
 
 def count_classes(config: ConfigDict) -> int:

@@ -34,7 +34,7 @@ from flexfas_jax.training import (
 from flexfas_jax.training.tasks import AntiSpoofing, anti_spoofing, dataset_scoring
 
 
-class Member(NamedTuple):
+class TrainedRun(NamedTuple):
   """A trained run.
 
   Attributes:
@@ -91,7 +91,7 @@ def evaluate(
 
 def _evaluate(folders: Sequence[pathlib.Path], changes: Mapping[str, Any]) -> None:
   members = [_open(folder, changes) for folder in folders]
-  groups: dict[str, list[Member]] = {}
+  groups: dict[str, list[TrainedRun]] = {}
   for member in members:
     groups.setdefault(_architecture(member.experiment), []).append(member)
   for group in groups.values():
@@ -105,7 +105,7 @@ def _evaluate(folders: Sequence[pathlib.Path], changes: Mapping[str, Any]) -> No
       )
 
 
-def _open(folder: pathlib.Path, changes: Mapping[str, Any]) -> Member:
+def _open(folder: pathlib.Path, changes: Mapping[str, Any]) -> TrainedRun:
   """Opens the data and the best checkpoint of a run."""
   config = run_config.get_config(str(folder))
   if config.get('task', 'attacks') != 'attacks':
@@ -123,7 +123,7 @@ def _open(folder: pathlib.Path, changes: Mapping[str, Any]) -> Member:
       f'{folder} is trained for {header["trained_steps"]} of {experiment.config.steps} steps; '
       'finish its training first, or leave it out'
     )
-  return Member(folder, experiment, data, step, variables, header)
+  return TrainedRun(folder, experiment, data, step, variables, header)
 
 
 def _architecture(experiment: setup.Experiment) -> str:
@@ -139,7 +139,7 @@ def _architecture(experiment: setup.Experiment) -> str:
   return json.dumps([fields, others], sort_keys=True)
 
 
-def _score(members: Sequence[Member]) -> list[_Scored]:
+def _score(members: Sequence[TrainedRun]) -> list[_Scored]:
   """Scores all sets of members of one architecture."""
   experiment = members[0].experiment
   everywhere = sharding.replicated(experiment.mesh)
@@ -176,7 +176,7 @@ def _stack(variables: Sequence) -> Any:
   )
 
 
-def _sets(members: Sequence[Member]) -> list[tuple[sources.Source, list[tuple[int, str]]]]:
+def _sets(members: Sequence[TrainedRun]) -> list[tuple[sources.Source, list[tuple[int, str]]]]:
   """[(data set, [(index of a member, the set's name there)])], each set once.
 
   The members of different folds share test sets, but not validation sets.

@@ -882,7 +882,7 @@ def test_the_options_are_described():
   readme = (ROOT / 'data' / 'manifest' / 'README.md').read_text(encoding='utf-8')
   for option in Builder.OPTIONS:
     assert f'| `{option}` |' in readme, option
-  for field in dataclasses.fields(face_crop.Recipe):
+  for field in dataclasses.fields(face_crop.CropRecipe):
     assert field.name in readme or field.name in ('method', 'model_sha256')
 
 

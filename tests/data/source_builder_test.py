@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from flexfas_jax.data.reading import Row
+from flexfas_jax.data.reading import SourceRow
 from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
@@ -55,7 +55,7 @@ class Folders(SourceBuilder):
         'dataset': 'folders',
       }
       files = {f.stem: str(f.relative_to(self.source)) for f in frame.iterdir()}
-      row = Row(facts, files, 'the list', number, extra={'odd': str(int(name) % 2)})
+      row = SourceRow(facts, files, 'the list', number, extra={'odd': str(int(name) % 2)})
       splits.setdefault(split, []).append(row)
     return Plan(splits, notes=['a note'])
 

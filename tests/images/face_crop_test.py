@@ -9,11 +9,11 @@ import pytest
 
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import face_crop
-from flexfas_jax.images.face_crop import Face, NoFace, Recipe
+from flexfas_jax.images.face_crop import CropRecipe, Face, NoFace
 from tests.miniatures import manifest
 
-BOX = Recipe('box', margin=0.0)
-EYES = Recipe('box', margin=0.0, align='eyes')
+BOX = CropRecipe('box', margin=0.0)
+EYES = CropRecipe('box', margin=0.0, align='eyes')
 SIZE = (200, 100)
 
 
@@ -57,11 +57,11 @@ def face(left, top, right, bottom, eyes=None, size=SIZE):
 )
 def test_a_recipe_that_cannot_be(fields, words):
   with pytest.raises(ConfigError, match=re.escape(words)):
-    Recipe(**{'method': 'box', **fields})
+    CropRecipe(**{'method': 'box', **fields})
 
 
 def test_a_recipe_is_recorded_with_all_that_decides():
-  record = Recipe('yunet', margin=0.5, size=224, model_sha256='ab').record()
+  record = CropRecipe('yunet', margin=0.5, size=224, model_sha256='ab').record()
   assert record['margin'] == 0.5 and record['size'] == 224 and record['model_sha256'] == 'ab'
   assert record['opencv'] == cv2.__version__ and 'largest' in record['several_faces']
   assert 'model_sha256' not in BOX.record()
@@ -87,7 +87,7 @@ def test_a_box_in_pixels_becomes_fractions():
 
 
 def test_a_box_about_landmarks():
-  recipe = Recipe('landmarks')
+  recipe = CropRecipe('landmarks')
   # Eyes 40 apart about (100, 40): a side of 96, its middle 0.58 * 40 below.
   found = face_crop.face_from_columns(eyes_at(80, 40, 120, 40), SIZE, recipe)
   assert found.box == pytest.approx((52 / 200, 15.2 / 100, 148 / 200, 111.2 / 100))
@@ -116,10 +116,10 @@ def test_a_box_about_landmarks():
     (columns(left=5, top=1, right=5, bottom=5), BOX, ValueError, 'no inside'),
     (columns(left=1, top=1, right=5, bottom=0), BOX, ValueError, 'no inside'),
     (columns(left=1, top=1, right=5, bottom=5), EYES, ValueError, 'no column left_eye_x'),
-    (eyes_at(5, 5, 5, 5), Recipe('landmarks'), ValueError, 'at one place'),
+    (eyes_at(5, 5, 5, 5), CropRecipe('landmarks'), ValueError, 'at one place'),
     (
       eyes_at(5, 5, 9, 5, mouth_left_x=4),
-      Recipe('landmarks'),
+      CropRecipe('landmarks'),
       ValueError,
       'no column mouth_left_y',
     ),
@@ -178,7 +178,7 @@ def test_pixels_are_copied_and_modalities_stay_registered():
 
 def test_the_margin_is_a_share_of_the_box_on_each_side():
   images = triplet()
-  cut = face_crop.crop(images, face(80, 30, 120, 70), Recipe('box', margin=0.25))
+  cut = face_crop.crop(images, face(80, 30, 120, 70), CropRecipe('box', margin=0.25))
   np.testing.assert_array_equal(cut['rgb'], images['rgb'][20:80, 70:130])
   np.testing.assert_array_equal(cut['ir'], images['ir'][10:40, 35:65])
 
@@ -252,12 +252,14 @@ def test_depth_is_never_mixed_and_rgb_is_averaged():
   values = set(np.unique(images['depth']).tolist()) | {0}
   tilted = face(40, 20, 88, 68, ((50, 30), (80, 40)))
   for size in (0, 16, 64):
-    recipe = Recipe('box', margin=0.3, align='eyes', size=size)
+    recipe = CropRecipe('box', margin=0.3, align='eyes', size=size)
     cut = face_crop.crop(images, tilted, recipe)
     assert set(np.unique(cut['depth']).tolist()) <= values
     if size:
       assert all(image.shape[:2] == (size, size) for image in cut.values())
-  third = face_crop.crop(images, face(40, 20, 88, 68), Recipe('box', margin=0.0, size=16))['rgb']
+  third = face_crop.crop(images, face(40, 20, 88, 68), CropRecipe('box', margin=0.0, size=16))[
+    'rgb'
+  ]
   blocks = images['rgb'][20:68, 40:88].reshape(16, 3, 16, 3, 3).mean((1, 3))
   assert np.abs(third - blocks).max() <= 1
 
@@ -267,7 +269,7 @@ def test_a_crop_made_smaller_stays_registered():
   ramp = np.arange(240, dtype=np.uint16)[None, :, None] * np.ones((240, 1, 1), np.uint16)
   images = {'rgb': np.repeat(ramp.astype(np.uint8), 3, -1), 'depth': ramp}
   whole = face(0, 0, 240, 240, size=(240, 240))
-  cut = face_crop.crop(images, whole, Recipe('box', margin=0.0, size=48))
+  cut = face_crop.crop(images, whole, CropRecipe('box', margin=0.0, size=48))
   np.testing.assert_array_equal(cut['depth'][0, :, 0], np.arange(48) * 5 + 2)
   np.testing.assert_array_equal(cut['depth'], cut['rgb'][..., :1])
 
@@ -332,7 +334,7 @@ def test_the_score_is_asked_for_each_time(detector):
 def test_the_detector_levels_eyes(detector):
   model = face_crop.load_yunet(*detector)
   images = {'rgb': squares((60, 36))}
-  recipe = Recipe('yunet', align='eyes', model_sha256=detector[1])
+  recipe = CropRecipe('yunet', align='eyes', model_sha256=detector[1])
   found = face_crop.choose(face_crop.detect_yunet(model, images['rgb']), (160, 120), recipe)
   cut = face_crop.crop(images, found, recipe)['rgb'][..., 0] > 127
   # The white square, turned by the angle of 24 across and 12 down.

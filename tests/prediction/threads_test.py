@@ -91,7 +91,7 @@ class Detector:
 def test_a_detector_is_used_by_one_thread_at_a_time(monkeypatch):
   detector = Detector()
   monkeypatch.setattr(face_crop, 'load_yunet', lambda path, sha256: detector)
-  one = face_cropper.FaceCropper(face_crop.Recipe('yunet', model_sha256='0', margin=0.0))
+  one = face_cropper.FaceCropper(face_crop.CropRecipe('yunet', model_sha256='0', margin=0.0))
   images = [bundles.picture(i, size=80 + 8 * i, channels=3) for i in range(8)]
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     found = list(pool.map(lambda image: one({'rgb': image}, {})[0]['rgb'], 8 * images))

@@ -25,7 +25,7 @@ class Headline(NamedTuple):
   figures: list[tuple[str, Cell, str, list[str]]]  # name, figure, what it is of, limits
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
   """A row of cells."""
 
   name: str
@@ -53,16 +53,16 @@ class Chapter:
   draws: int
   headlines: list[Headline]
   columns: list[str]
-  table: list[Row]  # by subset
+  table: list[TableRow]  # by subset
   sentences: list[str]
   n_sentences_left: int
   checklist: list[checklist.Check]
   sample_lists: list[SampleList]
   notes: list[str]
-  subsets: list[tuple[str, bool, list[Row]]]  # name, open, by metric
+  subsets: list[tuple[str, bool, list[TableRow]]]  # name, open, by metric
   figures: Figures
   compared: list[str]  # rates
-  comparisons: list[Row]
+  comparisons: list[TableRow]
   sensors: list[tuple[str, str, tuple]]
   groups: list
   mistakes: list
@@ -204,10 +204,10 @@ def _limits(cell: Cell, unit: str) -> list[str]:
   return found
 
 
-def _row(result: EvaluationResult, subset: str) -> Row:
+def _row(result: EvaluationResult, subset: str) -> TableRow:
   values = result.metrics[subset]
   served = subset in result.estimates
-  return Row(
+  return TableRow(
     formatting.display_name(subset),
     [formatting.cell(result, subset, name) for name in TABLE],
     (
@@ -219,11 +219,11 @@ def _row(result: EvaluationResult, subset: str) -> Row:
   )
 
 
-def _metrics(result: EvaluationResult, subset: str) -> list[Row]:
+def _metrics(result: EvaluationResult, subset: str) -> list[TableRow]:
   found = result.estimates.get(subset, {})
   both = any(name.startswith('apcer_species/') for name in found)
   return [
-    Row(
+    TableRow(
       formatting.metric(name) + (' (category)' if both and name.startswith('apcer/') else ''),
       [formatting.cell(result, subset, name)],
     )
@@ -231,7 +231,7 @@ def _metrics(result: EvaluationResult, subset: str) -> list[Row]:
   ]
 
 
-def _comparison(comparison: Comparison, digits: int) -> Row:
+def _comparison(comparison: Comparison, digits: int) -> TableRow:
   """Differences by rate, then McNemar's counts; the verdict leads the tail."""
   cells = []
   for name in RATES:
@@ -257,7 +257,7 @@ def _comparison(comparison: Comparison, digits: int) -> Row:
     (of.only_b_correct, of.only_a_correct, formatting.p_value(of.p))
     for of in (comparison.attacks, comparison.bona_fide)
   ]
-  return Row(pair, cells, (verdict, formatting.p_value(comparison.p_holm), tests))
+  return TableRow(pair, cells, (verdict, formatting.p_value(comparison.p_holm), tests))
 
 
 def _sample_lists(result: EvaluationResult) -> list[SampleList]:

@@ -112,7 +112,7 @@ def _classes(result) -> Check:
   counts = f'{n_bona_fide} bona fide samples, {n_attack} attacks'
   if not (n_bona_fide and n_attack):
     return Check(FAIL, question, f'{counts}: metrics that need both are undefined')
-  units, bona_fide = sufficiency.Units(result.scores), result.scores.label == 1
+  units, bona_fide = sufficiency.SampleUnits(result.scores), result.scores.label == 1
   few = units.insufficient_samples(bona_fide) or units.insufficient_samples(~bona_fide)
   return Check(WARN if few else OK, question, f'{counts}{": n too small" if few else ""}')
 
@@ -132,7 +132,7 @@ def _species(result) -> Check:
   notes = [] if species else ['categories only: PAI species unknown']
   if unknown := of.get(metrics.UNKNOWN):
     notes.append(f'{unknown} attacks have no species')
-  units = sufficiency.Units(result.scores)
+  units = sufficiency.SampleUnits(result.scores)
   small = [
     f'{name or metrics.UNKNOWN} ({k})'
     for i, (name, k) in enumerate(zip(kinds.names, n, strict=True))

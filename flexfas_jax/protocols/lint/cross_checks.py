@@ -60,10 +60,10 @@ class CrossChecks:
       if row not in reported and triplet[row] != triplet[before]:
         self._defer(row, 'duplicate', lambda r, b=before: self._same_id(r, b))
 
-  def _same_triplet(self, row: lists.Row, before: int) -> str:
+  def _same_triplet(self, row: lists.ListRow, before: int) -> str:
     return f'the same triplet as {self._where(before, row.list)}'
 
-  def _same_id(self, row: lists.Row, before: int) -> str:
+  def _same_id(self, row: lists.ListRow, before: int) -> str:
     return f'the id {row.id} is also that of {self._where(before, row.list)}, with other files'
 
   def check_labels(self) -> None:
@@ -86,7 +86,7 @@ class CrossChecks:
     for row, other in contradicted.items():
       self._defer(row, 'label', lambda r, o=other: self._contradiction(r, o))
 
-  def _contradiction(self, row: lists.Row, other: int) -> str:
+  def _contradiction(self, row: lists.ListRow, other: int) -> str:
     label = _LABELS[int(self._label[other])]
     return f'{row.id} is {row.label} here, and {label} in {self._where(other, row.list)}'
 
@@ -136,7 +136,7 @@ class CrossChecks:
       )
 
   def _file_leak(
-    self, row: lists.Row, here: int, others: list[tuple[int, int]], report: Report
+    self, row: lists.ListRow, here: int, others: list[tuple[int, int]], report: Report
   ) -> tuple[str, str] | None:
     """The finding of a row whose files are in other splits; None if the leak is accepted.
 
@@ -166,7 +166,11 @@ class CrossChecks:
     return 'leak-file', text
 
   def _check_groups(
-    self, rule: str, keys: np.ndarray, reported: np.ndarray, describe: Callable[[lists.Row], str]
+    self,
+    rule: str,
+    keys: np.ndarray,
+    reported: np.ndarray,
+    describe: Callable[[lists.ListRow], str],
   ) -> None:
     """Leaks by a name that many rows share.
 
@@ -240,7 +244,7 @@ class CrossChecks:
         lambda r, places=places: self._add_similar_subject(r, places, report)
       )
 
-  def _add_similar_subject(self, row: lists.Row, places: str, report: Report) -> None:
+  def _add_similar_subject(self, row: lists.ListRow, places: str, report: Report) -> None:
     text = f'subject {row.subject} may be that of {places}: capitals or leading zeros differ'
     report.notes.append(Note(SIMILAR, Finding('leak-subject', row.list, row.line, text)))
 
@@ -309,7 +313,7 @@ class CrossChecks:
 
   def _report_shared_image(
     self,
-    rows: Mapping[int, lists.Row],
+    rows: Mapping[int, lists.ListRow],
     here: int,
     there: int,
     modalities: Sequence[str],
@@ -322,7 +326,7 @@ class CrossChecks:
       report.add('leak-image', rows[here], text)
 
   def _report_equal_rows(
-    self, rows: Mapping[int, lists.Row], group: list[int], report: Report
+    self, rows: Mapping[int, lists.ListRow], group: list[int], report: Report
   ) -> None:
     first = rows[group[0]]
     labels = {rows[position].label for position in group} - {''}
@@ -385,7 +389,7 @@ class CrossChecks:
       columns[name] = [texts[key] for key in self._columns[name].tolist()]
     return columns
 
-  def distinct(self) -> Iterator[tuple[int, str, lists.Row]]:
+  def distinct(self) -> Iterator[tuple[int, str, lists.ListRow]]:
     """Yields (position, split, row) of each triplet at its first occurrence in the lists."""
     _, first = np.unique(self._columns['triplet'], return_index=True)
     for number, hashed in enumerate(self._hashed_lists):
@@ -398,10 +402,10 @@ class CrossChecks:
     """The number of distinct triplets."""
     return len(np.unique(self._columns['triplet']))
 
-  def _defer(self, row: int, rule: str, describe: Callable[[lists.Row], str]) -> None:
+  def _defer(self, row: int, rule: str, describe: Callable[[lists.ListRow], str]) -> None:
     self._deferred[row].append(lambda r: (rule, describe(r)))
 
-  def _read_again(self, positions: Iterable[int]) -> Iterator[tuple[int, lists.Row]]:
+  def _read_again(self, positions: Iterable[int]) -> Iterator[tuple[int, lists.ListRow]]:
     """Yields (position, row) in ascending order."""
     positions = sorted(set(positions))
     for start, hashed in zip(self._starts.tolist(), self._hashed_lists, strict=False):

@@ -76,7 +76,7 @@ class HashedList:
 
   def __init__(
     self,
-    fetch: Callable[[Sequence[int]], Iterable[tuple[int, lists.Row]]],
+    fetch: Callable[[Sequence[int]], Iterable[tuple[int, lists.ListRow]]],
     list_of: Callable[[int], str],
   ):
     self.fetch, self.list_of = fetch, list_of
@@ -84,7 +84,7 @@ class HashedList:
     self.texts = {0: ''}
     self._values = array.array('q')  # row after row, all its numbers
 
-  def add(self, row: lists.Row, split: int) -> None:
+  def add(self, row: lists.ListRow, split: int) -> None:
     """Adds a row.
 
     Args:
@@ -164,7 +164,7 @@ def read(
   """
   form = list_format.detect(path)
 
-  def fetch(positions: Sequence[int]) -> Iterator[tuple[int, lists.Row]]:
+  def fetch(positions: Sequence[int]) -> Iterator[tuple[int, lists.ListRow]]:
     line = hashed.column('line')
     position_of = {int(line[i]): i for i in positions}
 
@@ -269,5 +269,5 @@ def _summarize(
   )
 
 
-def first_path(row: lists.Row) -> str:
+def first_path(row: lists.ListRow) -> str:
   return next(iter(row.paths.values()))

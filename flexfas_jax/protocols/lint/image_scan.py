@@ -27,7 +27,7 @@ _MIN_BATCHES = 5  # fewer are not worth starting processes
 _MAX_WITHOUT_ROOT_CHECK = 3  # files; if all of more are missing, the root is wrong
 
 
-class Inspection(NamedTuple):
+class TripletInspection(NamedTuple):
   """The result of `inspect_triplet`."""
 
   problems: list[tuple[str, str]]  # (rule, text), missing files included
@@ -109,7 +109,7 @@ def scan(
 
 
 def _report_missing(
-  root: str, missing: list[tuple[lists.Row, str]], totals: Mapping[str, int], report: Report
+  root: str, missing: list[tuple[lists.ListRow, str]], totals: Mapping[str, int], report: Report
 ) -> None:
   """Reports missing files; many of one folder or modality are one finding."""
   excepted = {video for videos in EXCEPTIONS.values() for video in videos}
@@ -129,7 +129,7 @@ def inspect_triplet(
   max_pixels: int,
   stated: units.Units = units.Units(),
   cells: Mapping[str, str] = {},
-) -> Inspection:
+) -> TripletInspection:
   """Inspects the files of a triplet.
 
   Args:
@@ -167,7 +167,7 @@ def inspect_triplet(
   ]
   colour = near_duplicates.MODALITY
   compared = b'' if colour in silent | damaged else images.get(colour, b'')
-  return Inspection(
+  return TripletInspection(
     problems,
     {modality: encodings.describe(encoded) for modality, encoded in images.items()},
     digests,
@@ -175,13 +175,13 @@ def inspect_triplet(
   )
 
 
-def _used_cells(row: lists.Row) -> dict[str, str]:
+def _used_cells(row: lists.ListRow) -> dict[str, str]:
   """The further columns of a row that `inspect_triplet` uses."""
   used = {*face_crop.BOX, *face_crop.EYES, *(f'{modality}_sha256' for modality in MODALITIES)}
   return {name: text for name, text in row.extra.items() if name in used}
 
 
-def _inspect_batch(batch: list[tuple]) -> list[Inspection]:
+def _inspect_batch(batch: list[tuple]) -> list[TripletInspection]:
   return [inspect_triplet(*arguments) for arguments in batch]
 
 

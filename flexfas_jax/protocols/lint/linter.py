@@ -99,7 +99,9 @@ def check(
   return report
 
 
-def check_rows(rows: Mapping[str, Sequence[lists.Row]], accept: Collection[str] = ()) -> Checked:
+def check_rows(
+  rows: Mapping[str, Sequence[lists.ListRow]], accept: Collection[str] = ()
+) -> Checked:
   """Checks rows in memory: duplicates, leaks between splits, triplets with two labels.
 
   Duplicates are repeated rows of one split, from whichever lists.

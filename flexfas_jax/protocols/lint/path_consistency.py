@@ -13,7 +13,7 @@ class PathConsistency:
     # rows of a list differ in the same text and need no other test.
     self._replacements = {}
 
-  def check(self, row: lists.Row) -> tuple[list[tuple[str, str]], bool | None]:
+  def check(self, row: lists.ListRow) -> tuple[list[tuple[str, str]], bool | None]:
     """Checks the paths of a row.
 
     Returns:
@@ -34,7 +34,7 @@ class PathConsistency:
         return [], None if parsed else True
     return self._check_closely(row)
 
-  def _check_closely(self, row: lists.Row) -> tuple[list[tuple[str, str]], bool | None]:
+  def _check_closely(self, row: lists.ListRow) -> tuple[list[tuple[str, str]], bool | None]:
     problems, consistent = [], None
     parsed = {m: path_layouts.parse(path) for m, path in row.paths.items()}
     named = {

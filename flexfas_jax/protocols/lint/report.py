@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import flexfas_jax
 from flexfas_jax.protocols.findings import RULES, Finding, severity
-from flexfas_jax.protocols.lists import Row
+from flexfas_jax.protocols.lists import ListRow
 
 # Leaks of published lists: (a file, the splits that it is in). A comparison with published figures
 # requires the lists as they are: these leaks can be accepted by name.
@@ -95,7 +95,7 @@ class Report:
   accepted: tuple[str, ...] = ()
   root: str | None = None
 
-  def add(self, rule: str, row: Row, text: str) -> None:
+  def add(self, rule: str, row: ListRow, text: str) -> None:
     """Adds a finding of a row, or a note if the row's video is one of `EXCEPTIONS`."""
     finding = Finding(rule, row.list, row.line, text, row.id)
     if rule in _EXCEPTED_RULES:
