@@ -66,7 +66,7 @@ def config_file(text: str) -> str:
   return f'{folder / name}.py{colon}{recipe}'
 
 
-def find(kind: str, name: str):
+def find(kind: str, name: str | None):
   """The class or function that a config calls `name`.
 
   Args:

@@ -6,8 +6,8 @@ tables and the JSON output of `flexfas_jax.score` are made from an `EvaluationRe
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,17 +25,22 @@ from flexfas_jax.evaluation import (
   sufficiency,
   unusable,
 )
+from flexfas_jax.evaluation.comparisons import Comparison, SensorEffect
 from flexfas_jax.evaluation.intervals import Interval
 from flexfas_jax.evaluation.metrics import Count
 
 # Above so many samples the bootstrap takes minutes and must be requested.
 MOST_SAMPLES = 1_000_000
 WORST = 12  # mistakes that are shown, of each kind
+_Kinds = tuple[metrics.Groups | None, metrics.Groups | None]  # categories, PAI species
+_Shares = dict[str, tuple[np.ndarray, np.ndarray]]  # {rate: (errors [N] bool, among [N] bool)}
+_Drawn = Mapping[str, bootstrap.Replicates]  # by figure
 _MEANS = {name: metric.parts for name, metric in metrics.of_kind(metrics.Mean).items()}
 _MEANS['acer_fta'] = ('apcer_fta', 'bpcer_fta')  # see `unusable`
 
 
-class Estimate(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Estimate:
   """A figure and how sure it is."""
 
   value: float
@@ -67,8 +72,8 @@ class EvaluationResult:
   metrics: results.Results
   estimates: Mapping[str, Mapping[str, Estimate]]  # by subset that is served, by figure
   clusters: bootstrap.Clusters | None  # None: no bootstrap
-  comparisons: tuple[comparisons.Comparison, ...]
-  sensors: tuple[comparisons.SensorEffect, ...]
+  comparisons: tuple[Comparison, ...]
+  sensors: tuple[SensorEffect, ...]
   gaps: Mapping[str, tuple[groups.Gap, ...]]  # by 'SUBSET, COLUMN'
   mistakes: Mapping[str, tuple[list[Mistake], list[Mistake]]]  # accepted attacks, rejected others
   notes: tuple[str, ...]
@@ -125,13 +130,14 @@ def evaluate(
   found = results.compute(scores, rule, dev, oracle)
   units = sufficiency.SampleUnits(scores)
   few = sufficiency.insufficient_metrics(scores, found, units)
-  notes = [*notes, *results.notes(found, few), *results.scale_notes(scores, found, rule)]
-  if draws is None and scores.label.size > MOST_SAMPLES:
-    notes.append(
-      f'no bootstrap: {scores.label.size} samples take minutes; to compute it anyway: '
-      f'--bootstrap={bootstrap.N_REPLICATES}'
-    )
-    draws = 0
+  lines = [*notes, *results.notes(found, few), *results.scale_notes(scores, found, rule)]
+  if draws is None:
+    draws = bootstrap.N_REPLICATES if scores.label.size <= MOST_SAMPLES else 0
+    if not draws:
+      lines.append(
+        f'no bootstrap: {scores.label.size} samples take minutes; to compute it anyway: '
+        f'--bootstrap={bootstrap.N_REPLICATES}'
+      )
   columns = {column: _column(scores, column) for column in group_by}
   served = [s for s, values in found.items() if not math.isnan(values['threshold'])]
   of_kinds = results.attack_kinds(scores)
@@ -145,18 +151,10 @@ def evaluate(
   }
 
   clusters, drawn = None, None
-  if draws is None:
-    draws = bootstrap.N_REPLICATES
   if draws and served:
     progress(f'bootstrap, {draws} replicates')
-    clusters = bootstrap.make_clusters(
-      scores.label,
-      scores.dataset,
-      *aggregation.cluster_columns(scores),
-      draws,
-      seed,
-      ids=scores.ids,
-    )
+    known = scores.label, scores.dataset, *aggregation.cluster_columns(scores)
+    clusters = bootstrap.make_clusters(*known, draws, seed, ids=scores.ids)
     drawn = _resample(clusters, scores, shares, by_group)
   progress('counting')
   return EvaluationResult(
@@ -184,7 +182,7 @@ def evaluate(
       for (s, column), counts in by_group.items()
     },
     mistakes={s: _mistakes(scores, s, accepted[s], of_kinds) for s in served},
-    notes=tuple(notes),
+    notes=tuple(lines),
   )
 
 
@@ -201,13 +199,14 @@ def _column(scores: score_files.Scores, column: str) -> np.ndarray:
   return np.array(identity.canonical(known[column].tolist()))
 
 
-def _shares(scores, subset, threshold, of_kinds) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """{rate: (errors [N] bool, among [N] bool)} of everything that is a share of samples."""
+def _shares(scores: score_files.Scores, subset: str, threshold: float, of_kinds: _Kinds) -> _Shares:
+  """Everything that is a share of samples."""
   bona_fide = scores.label == 1
+  of_label = {'attack': ~bona_fide, 'bona_fide': bona_fide}
   outcomes = metrics.outcomes(scores.scores[subset], threshold)
   accepted = outcomes['accepted']
   found = {
-    name: (outcomes[share.outcome], bona_fide == (share.label == 'bona_fide'))
+    name: (outcomes[share.outcome], of_label[share.label])
     for name, share in metrics.of_kind(metrics.Share).items()
   }
   if (without := unusable.affected(scores, subset)).any():
@@ -224,13 +223,18 @@ def _shares(scores, subset, threshold, of_kinds) -> dict[str, tuple[np.ndarray, 
   return found
 
 
-def _parts_of_max(shares) -> tuple[str, ...]:
+def _parts_of_max(shares: _Shares) -> tuple[str, ...]:
   """The rates that `apcer_max` is the largest of: of species, or else of categories."""
   of_species = tuple(name for name in shares if name.startswith('apcer_species/'))
   return of_species or tuple(name for name in shares if name.startswith('apcer/'))
 
 
-def _resample(clusters, scores, shares, by_group) -> dict[str, dict[str, bootstrap.Replicates]]:
+def _resample(
+  clusters: bootstrap.Clusters,
+  scores: score_files.Scores,
+  shares: Mapping[str, _Shares],
+  by_group: Mapping[tuple[str, str], _Shares],
+) -> dict[str, dict[str, bootstrap.Replicates]]:
   """The replicates of every figure, by subset.
 
   Args:
@@ -247,7 +251,8 @@ def _resample(clusters, scores, shares, by_group) -> dict[str, dict[str, bootstr
       if s == subset
       for name, masks in rates.items()
     }
-    maxima = {'apcer_max': parts} if (parts := _parts_of_max(own)) else {}
+    species = _parts_of_max(own)
+    maxima = {'apcer_max': species} if species else {}
     figures[subset] = bootstrap.WeightedMetrics(
       clusters,
       scores.label,
@@ -260,7 +265,12 @@ def _resample(clusters, scores, shares, by_group) -> dict[str, dict[str, bootstr
   return bootstrap.resample(clusters, figures)
 
 
-def _comparisons(scores, accepted, drawn, few) -> tuple[comparisons.Comparison, ...]:
+def _comparisons(
+  scores: score_files.Scores,
+  accepted: Mapping[str, np.ndarray],
+  drawn: Mapping[str, _Drawn] | None,
+  few: Mapping[str, frozenset[str]],
+) -> tuple[Comparison, ...]:
   """Every pair of subsets that is compared, corrected for their number."""
   found = []
   for a, b in comparisons.pairs(list(accepted)):
@@ -269,7 +279,9 @@ def _comparisons(scores, accepted, drawn, few) -> tuple[comparisons.Comparison, 
   return tuple(comparisons.apply_holm(found))
 
 
-def _estimates(found, shares, drawn, few) -> dict[str, Estimate]:
+def _estimates(
+  found: Mapping[str, float], shares: _Shares, drawn: _Drawn, few: Collection[str]
+) -> dict[str, Estimate]:
   """The rates of one subset with their counts and intervals.
 
   Args:
@@ -284,7 +296,7 @@ def _estimates(found, shares, drawn, few) -> dict[str, Estimate]:
   }
   for name, metric in metrics.of_kind(metrics.OfCurve).items():
     if metric.share_of_bona_fide and not math.isnan(found[name]):
-      n = found['n_bona_fide']
+      n = int(found['n_bona_fide'])
       counts[name] = Count(round(found[name] * n), n)
   exact, resampled = _exact_intervals(found, shares, counts), _bootstrap_intervals(found, drawn)
   facts = {*metrics.of_kind(metrics.Fact), 'ORACLE'}
@@ -302,35 +314,35 @@ def _estimates(found, shares, drawn, few) -> dict[str, Estimate]:
   }
 
 
-def _exact_intervals(found, shares, counts) -> dict[str, Interval]:
+def _exact_intervals(
+  found: Mapping[str, float], shares: _Shares, counts: Mapping[str, Count]
+) -> dict[str, Interval]:
   exact = {name: intervals.clopper_pearson(count) for name, count in counts.items()}
   exact['apcer_max'] = intervals.max_interval(counts[name] for name in _parts_of_max(shares))
-  for name, parts in _MEANS.items():
-    if name in found and not any(math.isnan(found[part]) for part in parts):
-      exact[name] = intervals.mean_interval(
-        [found[part] for part in parts], [exact[part] for part in parts]
-      )
+  for name, (a, b) in _MEANS.items():
+    if name in found and not (math.isnan(found[a]) or math.isnan(found[b])):
+      exact[name] = intervals.mean_interval((found[a], found[b]), (exact[a], exact[b]))
   return exact
 
 
-def _bootstrap_intervals(found, drawn) -> dict[str, Interval]:
+def _bootstrap_intervals(found: Mapping[str, float], drawn: _Drawn) -> dict[str, Interval]:
   resampled = {name: bootstrap.interval(draws) for name, draws in drawn.items()}
-  for name, parts in _MEANS.items():
+  for name, (a, b) in _MEANS.items():
     # Where one of the two rates is the same in every replicate (no error was seen), those of the
     # mean do not vary with it: the interval is then computed from those of the two rates.
-    if name in drawn and any(np.ptp(drawn[part].drawn) == 0 for part in parts):
-      resampled[name] = intervals.mean_interval(
-        [found[part] for part in parts], [resampled[part] for part in parts]
-      )
+    if name in drawn and any(np.ptp(drawn[part].drawn) == 0 for part in (a, b)):
+      resampled[name] = intervals.mean_interval((found[a], found[b]), (resampled[a], resampled[b]))
   return resampled
 
 
-def _mistakes(scores, subset, accepted, of_kinds) -> tuple[list[Mistake], list[Mistake]]:
+def _mistakes(
+  scores: score_files.Scores, subset: str, accepted: np.ndarray, of_kinds: _Kinds
+) -> tuple[list[Mistake], list[Mistake]]:
   """The surest mistakes: attacks by falling score, bona fide samples by rising score."""
   score, bona_fide = scores.scores[subset], scores.label == 1
   kinds = of_kinds[1] or of_kinds[0]
 
-  def mistake(i):
+  def mistake(i: int) -> Mistake:
     kind = kinds.names[kinds.index[i]] if kinds and not bona_fide[i] else ''
     return Mistake(str(scores.ids[i]), int(scores.label[i]), kind, float(score[i]))
 
@@ -351,11 +363,11 @@ def _lowest(height: np.ndarray, ids: np.ndarray) -> np.ndarray:
   return some[np.lexsort((ids[some], height[some]))[:WORST]]
 
 
-def to_json(result: EvaluationResult) -> dict[str, dict]:
+def to_json(result: EvaluationResult) -> dict[str, dict[str, Any]]:
   """`EvaluationResult.metrics`, and by subset besides: `scale`, where it is stated, `intervals`
   {metric: its counts and limits}, `against` {the subset it is compared with: ...}, `groups`
   {column: {rate: ...}}."""
-  found = {subset: dict(values) for subset, values in result.metrics.items()}
+  found: dict[str, dict[str, Any]] = {s: dict(values) for s, values in result.metrics.items()}
   for subset, values in found.items():
     if scale := result.scores.scale_under(subset):
       values['scale'] = scale

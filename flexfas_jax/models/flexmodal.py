@@ -21,7 +21,9 @@ from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError
 
 ABSENT = ('token', 'exclude', 'blank')
-Maps = Mapping[str, tuple[jax.Array, ...]]  # {modality: stage maps, each [B, h, w, D]}
+StageMaps = tuple[jax.Array, ...]  # shallow to deep, each [B, h, w, D]
+Maps = Mapping[str, StageMaps]  # by modality
+Variables = Mapping[str, Any]
 
 
 class FlexModal(nn.Module):
@@ -47,7 +49,7 @@ class FlexModal(nn.Module):
   blank_value: float = -127.5 / 128
   branch_logits: bool = False
 
-  def setup(self):
+  def setup(self) -> None:
     widths = self._stream(self.modalities[0]).widths
     self.used = self.fusion.stages(len(widths))
     if self.absent == 'token':
@@ -64,7 +66,9 @@ class FlexModal(nn.Module):
   def _stream(self, modality: str) -> nn.Module:
     return self.streams['shared'] if 'shared' in self.streams else self.streams[modality]
 
-  def encode(self, image, modality: str, train: bool = False, mask=None):
+  def encode(
+    self, image: jax.Array, modality: str, train: bool = False, mask: jax.Array | None = None
+  ) -> StageMaps:
     """Stage maps, shallow to deep, each [B, h, w, D].
 
     Args:
@@ -75,9 +79,10 @@ class FlexModal(nn.Module):
     """
     if image.shape[-1] == 1:
       image = jnp.repeat(image, 3, -1)
-    return self._stream(modality)(image, train, mask)
+    maps: StageMaps = self._stream(modality)(image, train, mask)
+    return maps
 
-  def absent_maps(self, image_shape: tuple[int, int]):
+  def absent_maps(self, image_shape: tuple[int, int]) -> dict[str, StageMaps]:
     """Placeholders of absent modalities: {modality: stage maps, [1, h, w, D] or [1, 1, 1, D]}.
 
     They depend on the weights alone: compute them once and pass them to `decide`.
@@ -91,10 +96,10 @@ class FlexModal(nn.Module):
     maps = {m: self._used(self.encode(blank, m)) for m in streams}
     return {m: maps.get(m, maps[streams[0]]) for m in self.modalities}
 
-  def _used(self, maps):
+  def _used(self, maps: StageMaps) -> StageMaps:
     return tuple(maps[i] for i in self.used)
 
-  def fuse(self, maps: Maps, absent: Maps, present, train: bool = False):
+  def fuse(self, maps: Maps, absent: Maps, present: jax.Array, train: bool = False) -> jax.Array:
     """Fuses one subset of modalities.
 
     Args:
@@ -127,13 +132,17 @@ class FlexModal(nn.Module):
     present = present & jnp.array([m in maps for m in self.modalities])[None]
     if self.absent != 'exclude':  # the fusion treats a placeholder like a modality
       present = jnp.ones_like(present)
-    return self.fusion(filled, present, train)
+    fused: jax.Array = self.fusion(filled, present, train)
+    return fused
 
-  def decide(self, maps: Maps, absent: Maps, present, train: bool = False):
+  def decide(
+    self, maps: Maps, absent: Maps, present: jax.Array, train: bool = False
+  ) -> dict[str, Any]:
     """`head(fuse(...))`: {'logit': [B] float32, 'map': [B, h, w] or None}; arguments of `fuse`."""
-    return self.head(self.fuse(maps, absent, present, train), train)
+    outputs: dict[str, Any] = self.head(self.fuse(maps, absent, present, train), train)
+    return outputs
 
-  def __call__(self, batch: Mapping[str, jax.Array], train: bool = False):
+  def __call__(self, batch: Mapping[str, jax.Array], train: bool = False) -> dict[str, Any]:
     """The training pass: encodes every modality and fuses them once, under `batch['present']`.
 
     Args:
@@ -168,9 +177,10 @@ class FlexModal(nn.Module):
       }
     if self.absent == 'blank':  # `maps` already holds the features of blank images
       used = {m: self._used(maps[m]) for m in self.modalities}
-      out = self.head(self.fusion(used, jnp.ones_like(present), train), train)
+      out: dict[str, Any] = self.head(self.fusion(used, jnp.ones_like(present), train), train)
     else:
-      out = self.decide(maps, self.absent_maps(images[0].shape[1:3]), present, train)
+      height, width = images[0].shape[1:3]
+      out = self.decide(maps, self.absent_maps((height, width)), present, train)
     if self.branch_logits:
       pooled = {m: maps[m][self.used[-1]].astype(jnp.float32).mean((1, 2)) for m in self.modalities}
       logits = [self.branches[m](pooled[m])[:, 0] for m in self.modalities]
@@ -184,7 +194,7 @@ class Model:
   Variables are `{'params': ..., 'batch_stats': ...}`; 'batch_stats' may be empty.
   """
 
-  def __init__(self, module: FlexModal, image_size: int):
+  def __init__(self, module: FlexModal, image_size: int) -> None:
     for stream in module.streams.values():
       assert stream.widths, 'a backbone has widths'  # reading them raises for an unknown variant
     self.module = module
@@ -208,18 +218,23 @@ class Model:
     variables = self.module.init({'params': key}, batch)
     return {'batch_stats': {}, **variables}
 
-  def apply(self, variables, batch, key: jax.Array):
+  def apply(
+    self, variables: Variables, batch: Mapping[str, jax.Array], key: jax.Array
+  ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The training pass: (outputs, new batch statistics). `key` feeds dropout."""
     out, changed = self.module.apply(
       variables, batch, train=True, rngs={'dropout': key}, mutable=['batch_stats']
     )
     return out, changed.get('batch_stats', {})
 
-  def encode(self, variables, image, modality: str):
+  def encode(self, variables: Variables, image: jax.Array, modality: str) -> StageMaps:
     """One modality's stage maps, each [B, h, w, D], for evaluation."""
-    return self.module.apply(variables, image, modality, method='encode')
+    maps: StageMaps = self._apply(variables, image, modality, method='encode')
+    return maps
 
-  def intermediates(self, variables, image, modality: str) -> dict[str, jax.Array]:
+  def intermediates(
+    self, variables: Variables, image: jax.Array, modality: str
+  ) -> dict[str, jax.Array]:
     """Named intermediate maps of a stream: 'stem', 'map_1', ..., see the backbone's file."""
     _, state = self.module.apply(
       variables, image, modality, method='encode', mutable=['intermediates']
@@ -227,14 +242,21 @@ class Model:
     (stream,) = state['intermediates'].values()
     return {name: values[0] for name, values in stream.items()}
 
-  def absent_maps(self, variables):
+  def absent_maps(self, variables: Variables) -> dict[str, StageMaps]:
     """Placeholders of absent modalities; compute them once per set of weights."""
     size = (self.image_size, self.image_size)
-    return self.module.apply(variables, size, method='absent_maps')
+    maps: dict[str, StageMaps] = self._apply(variables, size, method='absent_maps')
+    return maps
 
-  def decide(self, variables, maps: Maps, absent: Maps, present):
+  def decide(
+    self, variables: Variables, maps: Maps, absent: Maps, present: jax.Array
+  ) -> dict[str, Any]:
     """{'logit': [B], 'map': [B, h, w] or None} of encoded samples under `present` [B, M]."""
-    return self.module.apply(variables, maps, absent, present, method='decide')
+    outputs: dict[str, Any] = self._apply(variables, maps, absent, present, method='decide')
+    return outputs
+
+  def _apply(self, variables: Variables, *args: Any, method: str) -> Any:
+    return self.module.apply(variables, *args, method=method)
 
 
 def build(
@@ -270,7 +292,7 @@ def build(
     raise ConfigError(f'unknown kind of absent modality {absent!r}; choose one of: {ABSENT}')
   modalities = tuple(modalities)
 
-  def make(kind, fields, **defaults):
+  def make(kind: str, fields: Mapping[str, Any], **defaults: Any) -> Any:
     """A module with a config's fields; `defaults` apply where its class has such a field."""
     fields = dict(fields)
     module_fields = lookup.find(kind, fields.get('name')).__dataclass_fields__
@@ -279,14 +301,14 @@ def build(
 
   stream = make('backbone', backbone, image_size=image_size)
   later = stream.stage_modules[1:]
-  fusion = make('fusion', fusion, modalities=modalities, later=later)
+  fusion_module = make('fusion', fusion, modalities=modalities, later=later)
   # Build only the stages that the fusion reads: MM-FAS's streams end before their last stage.
-  n_stages = max(fusion.stages(len(stream.widths))) + 1
+  n_stages = max(fusion_module.stages(len(stream.widths))) + 1
   names = ('shared',) if share_streams else modalities
   return Model(
     FlexModal(
       streams={n: stream.clone(stages=n_stages) for n in names},
-      fusion=fusion,
+      fusion=fusion_module,
       head=make('head', head),
       modalities=modalities,
       absent=absent,

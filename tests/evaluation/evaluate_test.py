@@ -68,18 +68,11 @@ def test_every_figure_is_there_and_in_its_intervals(judged):
 def test_what_is_drawn_computes_the_same_figures(judged):
   """The bootstrap's own way to a figure, everybody being drawn once."""
   subset = 'rgb+ir'
-  accepted = TEST.scores[subset] >= judged.metrics[subset]['threshold']
-  shares = evaluate._shares(TEST, accepted, subset, results.attack_kinds(TEST))
-  figures = evaluate._figures(
-    judged.clusters,
-    TEST,
-    subset,
-    shares,
-    tuple(n for n in shares if n.startswith('apcer_species/')),
-  )
-  once = figures(np.ones((1, judged.clusters.n), np.int32))
-  for name, value in once.items():
-    assert value[0] == pytest.approx(judged.metrics[subset][name], abs=1e-12), name
+  threshold = judged.metrics[subset]['threshold']
+  shares = evaluate._shares(TEST, subset, threshold, results.attack_kinds(TEST))
+  once = evaluate._resample(judged.clusters, TEST, {subset: shares}, {})[subset]
+  for name, replicates in once.items():
+    assert replicates.value == pytest.approx(judged.metrics[subset][name], abs=1e-12), name
   assert {'apcer_max', 'acer_max', 'hter', 'tpr@fpr=1e-4', 'bpcer@apcer=1%', 'apnrr'} <= set(once)
 
 

@@ -94,7 +94,9 @@ def from_torch(tensors: Tensors, architecture: str) -> tuple[flexmodal.Model, di
   return model, variables
 
 
-def to_torch(variables, architecture: str, stream: str | None = None) -> dict[str, np.ndarray]:
+def to_torch(
+  variables: flexmodal.Variables, architecture: str, stream: str | None = None
+) -> dict[str, np.ndarray]:
   """Variables under the original's names and in PyTorch's layouts; the inverse of `from_torch`.
 
   The classifier gets two columns, the first 0, so that their difference is the logit. Tensors that
@@ -169,19 +171,20 @@ def google_to_timm(tensors: Tensors) -> dict[str, np.ndarray]:
     StateError: query, key and value do not match, or two tensors have one name.
   """
   _check_arrays(tensors)
-  renamed = {}
+  renamed: dict[str, np.ndarray] = {}
   for name, value in tensors.items():
     module, _, kind = name.rpartition('/')
     leaf = LEAVES.get(kind, kind)
     block = re.fullmatch(r'Transformer/encoderblock_(\d+)/(.+)', module)
-    attention = block and re.fullmatch(r'(MultiHead\w+)/(query|key|value)', block[2])
-    if attention:
+    attention = re.fullmatch(r'(MultiHead\w+)/(query|key|value)', block[2]) if block else None
+    if block and attention:
       name = f'blocks.{block[1]}.attn.qkv.{leaf}'
       if attention[2] != 'query' and name in renamed:
         continue
       base = module.rpartition('/')[0]
-      parts = [tensors.get(f'{base}/{part}/{kind}') for part in ('query', 'key', 'value')]
-      if any(p is None or p.shape != value.shape or p.ndim < 2 for p in parts):
+      names = [f'{base}/{part}/{kind}' for part in ('query', 'key', 'value')]
+      parts = [tensors[n] for n in names if n in tensors and tensors[n].shape == value.shape]
+      if len(parts) < 3 or value.ndim < 2:
         raise StateError(f'{printable(base)}: the {kind} of query, key and value do not match')
       D = value.shape[0] if kind == 'kernel' else 1
       rest = math.prod(value.shape[1:]) if kind == 'kernel' else value.size
@@ -230,7 +233,7 @@ def import_tensors(
   return model, variable_tree.unflatten(arrays), [name for name in tensors if name not in used]
 
 
-def _abstract(architecture: str, tensors: Tensors):
+def _abstract(architecture: str, tensors: Tensors) -> tuple[flexmodal.Model, tuple[Leaf, ...]]:
   """(model, its leaves) that would hold these tensors, from shapes alone."""
   origin = ARCHITECTURES[architecture]
   size = origin.image_size
@@ -243,7 +246,9 @@ def _abstract(architecture: str, tensors: Tensors):
 
 
 @functools.lru_cache(8)  # weights that were read are often written
-def _traced(architecture: str, image_size: int, with_head: bool):
+def _traced(
+  architecture: str, image_size: int, with_head: bool
+) -> tuple[flexmodal.Model, tuple[Leaf, ...]]:
   origin = ARCHITECTURES[architecture]
   model = flexmodal.build(
     origin.backbone,
@@ -270,14 +275,16 @@ def _has_binary_classifier(origin: Architecture, tensors: Tensors) -> bool:
   return not (weight.ndim == 2 and bias.ndim == 1 and len(weight) == len(bias) > 2)
 
 
-def _leaves(origin: Architecture, variables, architecture: str) -> Iterator[Leaf]:
+def _leaves(
+  origin: Architecture, variables: flexmodal.Variables, architecture: str
+) -> Iterator[Leaf]:
   """Every array of a model with the foreign tensor that holds its values."""
   for path, value in variable_tree.flatten(variables):
     inner = list(path[1:-1])
     if inner and inner[-1] == 'bn':
       inner.pop()
     module = original_name(origin.table, '/'.join(inner))
-    axes = tuple(range(value.ndim))
+    axes: tuple[int, ...] | None = tuple(range(value.ndim))
     if path[-1] == 'kernel':
       axes = {2: (1, 0), 4: (2, 3, 1, 0)}.get(value.ndim)
     if module is None or axes is None:
