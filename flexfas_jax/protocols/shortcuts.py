@@ -131,8 +131,8 @@ def facts_of(
 
 def _numbers(names: Iterable) -> np.ndarray:
   """[N] numbers, equal for equal names."""
-  numbers = collections.defaultdict(lambda: len(numbers))
-  return np.array([numbers[name] for name in names], np.int64)
+  numbers = {}
+  return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
 
 
 def _accuracy(value: np.ndarray, attack: np.ndarray, subject: np.ndarray) -> float:

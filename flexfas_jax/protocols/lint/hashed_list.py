@@ -22,8 +22,9 @@ from flexfas_jax.protocols.lint.report import Report, Summary
 _MAX_SPLITS = 62  # each is a bit of an int64
 _LABEL_CODES = {'': -1} | {label: number for number, label in enumerate(schema.LABELS)}
 _MIN_CONSISTENT = 9  # rows with consistent file names for each that is reported as inconsistent
-# Columns of a `HashedList`; a hash of 0 is an unknown value. `sample` identifies a triplet wherever
-# the list's root is; `triplet` is the hash of its three paths; `id` is unique in its list only.
+# Columns of a `HashedList`; 0 stands for a name that is not known. `sample` identifies a triplet
+# wherever the list's root is; `triplet` is the hash of its three paths; `id` is unique in its list
+# only.
 COLUMNS = (
   'line',
   'label',
@@ -39,6 +40,11 @@ COLUMNS = (
   'device',
   *schema.MODALITIES,
 )
+
+
+def _hash(name: str) -> int:
+  """A 64-bit hash of a name; 0 for '' alone."""
+  return (hash(name) or 1) if name else 0
 
 
 class SplitCodes:
@@ -92,29 +98,29 @@ class HashedList:
       split: its number, of `SplitCodes`.
     """
     parsed = row.parsed_path
-    files = tuple(hash(identity.normalize_path(row.paths.get(m, ''))) for m in schema.MODALITIES)
+    files = tuple(_hash(identity.normalize_path(row.paths.get(m, ''))) for m in schema.MODALITIES)
     id_, video, subject = identity.canonical((row.id, row.video, row.subject))
     triplet = hash(files)
     device = row.extra.get('device') or (path_layouts.device_of(parsed) if parsed else '')
     for text in (row.dataset, device):
-      self.texts.setdefault(hash(text), text)
+      self.texts.setdefault(_hash(text), text)
     without_subject = video and not subject
     self._values.extend(
       (
         row.line,
         _LABEL_CODES[row.label],
         split,
-        hash(parsed.id) if parsed else triplet,
+        _hash(parsed.id) if parsed else triplet,
         triplet,
-        hash(id_),
+        _hash(id_),
         # A known layout without subjects has no videos either: its folder is a phase.
-        hash(video) if subject or not parsed else 0,
+        _hash(video) if subject or not parsed else 0,
         # The part of the id above a video whose subject is unknown.
-        hash(identity.folder_of(id_, row.dataset, video)) if without_subject else 0,
-        hash(subject),
-        hash(identity.similarity_key(subject)),
-        hash(row.dataset),
-        hash(device),
+        _hash(identity.folder_of(id_, row.dataset, video)) if without_subject else 0,
+        _hash(subject),
+        _hash(identity.similarity_key(subject)),
+        _hash(row.dataset),
+        _hash(device),
         *files,
       )
     )
