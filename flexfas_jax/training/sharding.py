@@ -106,16 +106,17 @@ def check_batch(batch_size: int, mesh: Mesh, field: str, accumulate: int = 1) ->
     )
 
 
-def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
-  """The rows of the global batch that this process's devices hold, ascending: [b] int.
+def local_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> np.ndarray:
+  """The rows of the global batch that a process's devices hold, ascending: [b] int.
 
   On a torus, the devices of a host need not be adjacent in the mesh.
   """
+  process = jax.process_index() if process is None else process
   indices = batch_sharding(mesh).devices_indices_map((batch_size,))
   spans = {
     (index[0].start or 0, index[0].stop or batch_size)
     for device, index in indices.items()
-    if device.process_index == jax.process_index()
+    if device.process_index == process
   }
   return np.concatenate([np.arange(*span) for span in sorted(spans)])
 
