@@ -1,123 +1,107 @@
-"""Kills a training with SIGKILL at ten random moments, some during a save, and compares its result.
+"""Kills a training with SIGKILL at random moments, some during a save, and compares its result.
 
   python -m experiments.reliability.kill --workdir=runs/kill --data_dir=prepared
+  python -m experiments.reliability.kill --workdir=gs://bucket/kill --data_dir=prepared
 
-Trains twice with the main command: once uninterrupted, once killed and restarted ten times. The
-losses of every step and the whole state must be bit-identical. It takes about ten minutes on two
-CPU cores.
+Trains and evaluates twice with the main command: once uninterrupted, once killed and restarted
+again and again. The losses of every step, the whole last state and the score files must be
+bit-identical. 20 kills take about five minutes on two CPU cores.
 """
 
 import argparse
-import json
-import pathlib
+import os
 import random
-import shutil
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import jax
-import numpy as np
+from etils import epath
 
-from configs import vit_fusion
-from flexfas_jax.training import setup
-from flexfas_jax.training.checkpoints import Checkpoints
+from experiments.reliability import runs
 
-STEPS, EVERY = 80, 4
-CHANGED = {
-  'steps': STEPS,
-  'eval_every': STEPS // 2,
-  'checkpoint_every': EVERY,
-  'log_every': 1,
-  'model.image_size': 32,
-  'model.backbone.patch_size': 8,
-}
+_HEADLINE = re.compile(r' training and \d+ val examples.*?(?:resuming at step (\d+))?\s*$')
 
 
-def command(workdir: pathlib.Path, data_dir: str) -> list[str]:
-  """The main command of a run."""
-  changed = {**CHANGED, 'data_dir': data_dir}
-  return [
-    *(sys.executable, '-m', 'flexfas_jax.main', '--config=configs/vit_fusion.py', '--mode=train'),
-    f'--workdir={workdir}',
-    *(f'--config.{name}={value}' for name, value in changed.items()),
-  ]
+def saving(workdir: str) -> bool:
+  """Whether a checkpoint is being written to a local workdir."""
+  return any((epath.Path(workdir) / 'checkpoints').glob('*tmp*'))
 
 
-def losses(workdir: pathlib.Path) -> dict[int, float]:
-  """{step: loss}, without a line that is still being written."""
-  file = workdir / 'metrics.jsonl'
-  lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-  rows = [json.loads(line) for line in lines if line.endswith('\n')]
-  return {row['step']: row['train/loss'] for row in rows if 'train/loss' in row}
+def kill_once(start, workdir: str, seconds: float, within_a_save: bool) -> str:
+  """Starts or resumes the run, kills it, and describes the moment.
 
-
-def saving(workdir: pathlib.Path) -> bool:
-  """Whether a checkpoint is being written."""
-  return any((workdir / 'checkpoints').glob('*tmp*'))
-
-
-def kill_once(workdir, data_dir, rng, within_a_save: bool) -> str:
-  """Starts or resumes the run, kills it, and describes the moment."""
-  before = max(losses(workdir), default=0)
-  process = subprocess.Popen(command(workdir, data_dir), stderr=subprocess.DEVNULL)
-  # A few steps after it resumes, so that ten kills fit in.
-  target = before + rng.randint(1, STEPS // 10 - 1)
-  while process.poll() is None and max(losses(workdir), default=0) < target:
-    time.sleep(0.01)
-  if within_a_save:
-    while process.poll() is None and not saving(workdir):
-      time.sleep(0.0005)
-  else:
-    time.sleep(rng.uniform(0, 0.2))
-  was_saving = saving(workdir)
+  Args:
+    start: starts it; called with the arguments of `Popen`.
+    workdir: of the run.
+    seconds: from the first step on; a longer training is not killed.
+    within_a_save: wait for a save, which can be seen in a local workdir alone.
+  """
+  (process,) = start(stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+  resumed = None
+  for line in process.stderr:
+    if found := _HEADLINE.search(line):
+      resumed = int(found[1] or 0)
+      break
+    if 'error' in line:
+      print(line, end='', flush=True)
+  if resumed is None:
+    raise SystemExit(f'the run ended with {process.wait()} before its first step')
+  time.sleep(seconds)
+  while within_a_save and process.poll() is None and not saving(workdir):
+    time.sleep(0.0005)
+  was_saving = not workdir.startswith('gs://') and saving(workdir)
   process.send_signal(signal.SIGKILL)
+  process.stderr.read()
   code = process.wait()
-  reached = max(losses(workdir), default=0)
-  return f'killed ({code}) after step {reached}' + (', during a save' if was_saving else '')
-
-
-def state_of(workdir: pathlib.Path, data_dir: str):
-  """The state of the last checkpoint."""
-  config = vit_fusion.get_config()
-  config.update_from_flattened_dict({**CHANGED, 'data_dir': data_dir})
-  experiment = setup.build(config)
-  return Checkpoints(workdir / 'checkpoints', 'eer', read_only=True).restore(
-    STEPS, experiment.abstract
+  if code not in (0, -signal.SIGKILL):
+    raise SystemExit(f'the run ended with {code}')
+  how = 'killed' if code else 'finished before it was killed'
+  return f'resumed at step {resumed}, {how} after {seconds:.1f} s' + (
+    ', during a save' if was_saving else ''
   )
 
 
 def main() -> int:
   """Returns 0 if nothing differs."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--workdir', type=pathlib.Path, required=True)
+  parser.add_argument('--workdir', required=True, help='new; local or gs://')
   parser.add_argument('--data_dir', default='prepared')
+  parser.add_argument('--kills', type=int, default=20)
+  parser.add_argument('--steps', type=int, default=400)
   parser.add_argument('--seed', type=int, default=0)
   arguments = parser.parse_args()
-  shutil.rmtree(arguments.workdir, ignore_errors=True)
-  uninterrupted, killed = arguments.workdir / 'uninterrupted', arguments.workdir / 'killed'
-  subprocess.run(command(uninterrupted, arguments.data_dir), check=True, stderr=subprocess.DEVNULL)
-  print(f'uninterrupted: {len(losses(uninterrupted))} steps', flush=True)
-  rng = random.Random(arguments.seed)
-  for i in range(10):
-    line = kill_once(killed, arguments.data_dir, rng, within_a_save=i % 3 == 1)
-    print(f'{i + 1}: {line}', flush=True)
-  subprocess.run(command(killed, arguments.data_dir), check=True, stderr=subprocess.DEVNULL)
-  one, other = losses(uninterrupted), losses(killed)
-  differ = [step for step in sorted(one | other) if one.get(step) != other.get(step)]
-  print(f'losses: {len(one)} and {len(other)} steps, different at {differ or "none"}')
-  states = [state_of(d, arguments.data_dir) for d in (uninterrupted, killed)]
-  unequal = [
-    jax.tree_util.keystr(path)
-    for (path, a), b in zip(
-      jax.tree_util.tree_leaves_with_path(states[0]), jax.tree.leaves(states[1]), strict=True
-    )
-    if not np.array_equal(a, b)
-  ]
-  n = len(jax.tree.leaves(states[0]))
-  print(f'state: {n} tensors, different: {", ".join(unequal) or "none"}')
-  return int(bool(differ or unequal))
+  workdir, steps = arguments.workdir.rstrip('/'), arguments.steps
+  with tempfile.TemporaryDirectory(prefix='compiled_') as cache:
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = cache
+    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+    uninterrupted, killed = f'{workdir}/uninterrupted', f'{workdir}/killed'
+    begun = time.monotonic()
+    (process,) = runs.start(uninterrupted, steps, arguments.data_dir, stdout=subprocess.DEVNULL)
+    if process.wait():
+      raise SystemExit(f'the uninterrupted run ended with {process.returncode}')
+    whole = time.monotonic() - begun
+    print(f'uninterrupted: {steps} steps in {whole:.0f} s', flush=True)
+
+    def start(**pipes):
+      return runs.start(killed, steps, arguments.data_dir, **pipes)
+
+    rng = random.Random(arguments.seed)
+    for i in range(arguments.kills):
+      in_save = i % 3 == 1 and not workdir.startswith('gs://')
+      # Each goes on for about a twentieth of the steps.
+      seconds = rng.uniform(0, 2 * whole / (arguments.kills + 1))
+      print(f'{i + 1}: {kill_once(start, killed, seconds, in_save)}', flush=True)
+    (process,) = start(stdout=subprocess.DEVNULL)
+    if process.wait():
+      raise SystemExit(f'the last run ended with {process.returncode}')
+  jax.config.update('jax_platforms', 'cpu')
+  different = runs.compare(uninterrupted, killed, steps)
+  print(f'losses of {steps} steps, last state, score files: different: {different or "none"}')
+  return int(bool(different))
 
 
 if __name__ == '__main__':
