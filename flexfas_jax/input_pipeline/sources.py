@@ -92,7 +92,15 @@ class Source:
     which = int(np.searchsorted(self._ends, index, 'right'))
     part = self._parts[which]
     place = int(index) - (int(self._ends[which - 1]) if which else 0)
-    example = part.examples[int(part.places[place])]
+    try:
+      example = part.examples[int(part.places[place])]
+      if not example['id']:  # ArrayRecord's reader returns b'' where a file has become shorter
+        raise ValueError('its record is empty')
+    except Exception as error:  # of the file system, ArrayRecord, or a parser
+      raise DataError(
+        f'{self.shard(index)} cannot be read any more ({error}): it was deleted or changed after '
+        'it was opened; restore it, and rerun the same command'
+      ) from error
     example = {
       k: v.decode() if isinstance(v, bytes) and k not in MODALITIES else v
       for k, v in example.items()
@@ -104,6 +112,15 @@ class Source:
     if self.identities is not None:
       example['identity'] = int(self.identities[index])
     return example
+
+  def shard(self, index: int) -> str:
+    """The path of the file that holds an example."""
+    which = int(np.searchsorted(self._ends, index, 'right'))
+    part = self._parts[which]
+    place = int(index) - (int(self._ends[which - 1]) if which else 0)
+    ends = np.cumsum([length for _, length in part.shards])
+    path, _ = part.shards[int(np.searchsorted(ends, part.places[place], 'right'))]
+    return str(path)
 
   def __getstate__(self):
     # Workers read examples only: columns stay in the main process.
@@ -117,7 +134,8 @@ class _Part(NamedTuple):
   examples: Sequence  # of a whole split
   places: np.ndarray  # [n] those that are selected
   modalities: tuple[str, ...] | None  # that are kept; None: all
-  is_remote: bool = False
+  shards: list[tuple[epath.Path, int]]  # of the split, with their numbers of examples
+  is_remote: bool
 
 
 def open_source(
@@ -161,7 +179,7 @@ def open_source(
     }
     check_now = check and where not in checked
     checked.add(where)
-    examples = _open_split(where, folder, selected.split, split_columns, check_now)
+    examples, shards = _open_split(where, folder, selected.split, split_columns, check_now)
     if not all_columns:
       all_columns = split_columns = _columns_of(
         where, selected.split, examples, _prepare_again(where, folder)
@@ -173,7 +191,8 @@ def open_source(
       raise ConfigError(
         f'{name}: no modality {sorted(wrong)[0]!r}; there are {", ".join(MODALITIES)}'
       )
-    parts.append(_Part(examples, places, selected.modalities, bucket.is_remote(folder)))
+    is_remote = bucket.is_remote(folder)
+    parts.append(_Part(examples, places, selected.modalities, shards, is_remote))
     if missing := [field for field in fields if field not in split_columns]:
       raise ConfigError(f'{name} has no column {missing[0]!r}; it has: {", ".join(split_columns)}')
     for field in fields:
@@ -322,7 +341,7 @@ def _newest_version(folder: epath.Path) -> epath.Path | None:
 def _open_split(
   name: str, folder: epath.Path, split: str, rows: Mapping[str, Sequence[str]], check: bool
 ):
-  """The examples of a split.
+  """The examples of a split, and its shards with their numbers of examples.
 
   Args:
     name: `set/config:split`, for errors.
@@ -371,7 +390,7 @@ def _open_split(
       _compare(_row_of(examples[0]), rows, 0)  # decoded as in training, by features.json
   except Exception as error:
     raise DataError(f'{name}: {folder} cannot be read ({error}); {way_out}') from error
-  return examples
+  return examples, shards
 
 
 def _check_shard(

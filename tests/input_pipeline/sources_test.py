@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import pickle
 import shutil
@@ -127,6 +128,21 @@ def test_a_missing_shard(copy):
   the_shard(copy).unlink()
   with pytest.raises(DataError, match='the shard .* is missing'):
     sources.open_source(NAME, data_dir(copy))
+
+
+@pytest.mark.parametrize('harm', ['deleted', 'cut', 'cut while it is read'])
+def test_a_shard_that_vanishes_after_it_was_opened(copy, harm):
+  """ArrayRecord's reader returns empty records where an open file has become shorter."""
+  source = pickle.loads(pickle.dumps(sources.open_source(NAME, data_dir(copy))))  # no open file
+  shard = the_shard(copy)
+  assert source.shard(0) == source.shard(len(source) - 1) == str(shard)
+  if harm == 'deleted':
+    shard.unlink()
+  else:
+    assert harm == 'cut' or source[0]['id']
+    os.truncate(shard, shard.stat().st_size // 2)
+  with pytest.raises(DataError, match=f'^{shard} cannot be read any more .*rerun the same command'):
+    source[len(source) - 1]
 
 
 @pytest.mark.parametrize('file', ['dataset_info.json', 'features.json'])
