@@ -12,13 +12,17 @@ def write_text(path: Path, text: str) -> None:
 
   A path that is not a regular file, e.g. /dev/stdout, is written to and not replaced.
   """
-  text_bytes = text.encode('utf-8', 'backslashreplace')  # paths may hold bytes that are not UTF-8
+  write_bytes(path, text.encode('utf-8', 'backslashreplace'))  # a path may have other bytes
+
+
+def write_bytes(path: Path, contents: bytes) -> None:
+  """Writes a file as `write_text` does."""
   if path.exists() and not path.is_file():
-    path.write_bytes(text_bytes)
+    path.write_bytes(contents)
     return
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
-    temporary.write_bytes(text_bytes)
+    temporary.write_bytes(contents)
     temporary.replace(path)
   finally:
     temporary.unlink(missing_ok=True)

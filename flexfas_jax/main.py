@@ -57,6 +57,11 @@ _STRICT = flags.DEFINE_bool(
 _ALLOW = flags.DEFINE_bool(
   'allow_config_change', False, 'resume with another config than the run was started with'
 )
+_ALLOW_DATA = flags.DEFINE_bool(
+  'allow_data_change',
+  False,
+  'resume with, or evaluate on, other data than the run was started with',
+)
 _PROFILE = flags.DEFINE_string('profile_steps', None, 'profile the steps A to B into the workdir')
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed',
@@ -118,7 +123,7 @@ _EXPORT_FLAGS = (
 )
 _GROUPS = {  # of the help: (flag, placeholder of its value; None: it takes none)
   'experiment': ((_CONFIG, 'CONFIG'), (_WORKDIR, 'DIR'), (_MODE, 'MODE')),
-  'training': ((_STRICT, None), (_ALLOW, None), (_PROFILE, 'A:B')),
+  'training': ((_STRICT, None), (_ALLOW, None), (_ALLOW_DATA, None), (_PROFILE, 'A:B')),
   'several processes': (
     (_DISTRIBUTED, None),
     (_COORDINATOR, 'HOST:PORT'),
@@ -177,16 +182,19 @@ def _with_config_file(argv: list[str]) -> list[str]:
 
 
 def _holds_run(workdir: str) -> bool:
-  """Whether a workdir has a config.
+  """Whether a workdir has a config; a checkpoint has it, too.
 
   Raises:
     ConfigError, StateError: it is at gs:// and cannot be read.
   """
   bucket.check_path(workdir, '--workdir')
   if not bucket.is_remote(workdir):
-    return (pathlib.Path(workdir) / 'config.json').exists()
+    names = ('config.json', 'checkpoints')
+    return any((pathlib.Path(workdir) / name).exists() for name in names)
   bucket.check_reachable(workdir, '--workdir', errors.StateError)
-  return bucket.read(f'{workdir}/config.json') is not None
+  if bucket.read(f'{workdir}/config.json') is not None:
+    return True
+  return bool(bucket.list_objects(f'{workdir}/checkpoints'))
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -203,6 +211,9 @@ def _parse(argv: list[str]) -> list[str]:
     if _CONFIG.value is None:
       raise errors.ConfigError(f'--config is missing, and {_WORKDIR.value} holds no run')
     _CONFIG.value.keys()  # raises if the config file does not exist
+  except errors.StateError as error:  # a workdir whose config is damaged
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(error.exit_code)
   except Exception as error:  # of absl, ml_collections, or a config file
     if '--debug' in argv:
       raise
@@ -286,7 +297,9 @@ def _run_mode() -> None:
       remote_workdir.open_workdir(_WORKDIR.value, data_dir) as opened,
       memory.explain_exhaustion(_CONFIG.value),
     ):
-      options = loop.Options(_STRICT.value, _ALLOW.value, profile_steps, opened.send)
+      options = loop.Options(
+        _STRICT.value, _ALLOW.value, _ALLOW_DATA.value, profile_steps, opened.send
+      )
       getattr(loop, _MODE.value)(_CONFIG.value, opened.folder, options)
 
 

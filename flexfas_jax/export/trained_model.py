@@ -66,7 +66,7 @@ def restore(config: ConfigDict, folder: pathlib.Path) -> TrainedModel:
   workdir.refuse_changes(
     folder, workdir.changed_fields(folder, experiment.config.to_dict(), workdir.ONLY_TESTS)
   )
-  if not (folder / 'config.json').exists():
+  if workdir.read_config(folder) is None:
     raise StateError(f'{folder} holds no training; run with --mode=train first')
   step, variables, header = dataset_scoring.restore_best(
     experiment, folder, AntiSpoofing.metric, []

@@ -32,6 +32,12 @@ class Data(NamedTuple):
   notes: list[str]
   vocabulary: subjects.ClassVocabulary | None = None
 
+  def opened(self) -> dict[str, sources.Source]:
+    """The sets that are available, by name: 'train', 'val', 'test.NAME'."""
+    sets = {'train': self.train, 'val': self.val}
+    sets |= {f'test.{name}': source for name, source in self.test.items()}
+    return {name: source for name, source in sets.items() if source is not None}
+
 
 class DataInspection(NamedTuple):
   """What can be learned about a config's data without decoding an image.

@@ -5,7 +5,6 @@ The subjects of that run, and of the run that it started from, may be in the tra
 in validation and test sets.
 """
 
-import json
 import pathlib
 from typing import Any, NamedTuple
 
@@ -65,14 +64,15 @@ def pretraining_subjects(
   if source is None or source.architecture != transfer.OWN_RUN:
     return [], []
   source_folder = remote_workdir.fetch_run(source.weights)
-  if not (source_folder / 'config.json').is_file():
+  config = workdir.read_config(source_folder)
+  if config is None:
     raise StateError(
       f'config.pretrained.weights = {source.weights} is not the workdir of a run (it has no '
       'config.json); train it first, or give the architecture of a weight file'
     )
   record = workdir.read_pretraining(source_folder)
   names, notes = set(record.get('subjects', ())), [record['note']] if record.get('note') else []
-  if _read_config(source_folder).get('train') != train:
+  if config.get('train') != train:
     vocabulary = subjects.read(source_folder)
     if vocabulary:
       names.update(vocabulary.subjects)
@@ -98,7 +98,7 @@ def load(experiment: setup.Experiment, folder: pathlib.Path) -> PretrainedInit:
   source = experiment.pretrained
   names, notes = pretraining_subjects(folder, source, experiment.config.train)
   source_folder = remote_workdir.fetch_run(source.weights)
-  metric = get_task(_read_config(source_folder)).metric
+  metric = get_task(workdir.read_config(source_folder)).metric
   checkpoints = Checkpoints(workdir.checkpoints(source_folder), metric, read_only=True)
   step = checkpoints.best()
   if step is None:
@@ -130,11 +130,3 @@ def load(experiment: setup.Experiment, folder: pathlib.Path) -> PretrainedInit:
     summary=f'{transfer.describe(source, matched)}; step {step}',
     record=record,
   )
-
-
-def _read_config(folder: pathlib.Path) -> dict:
-  file = folder / 'config.json'
-  try:
-    return dict(json.loads(file.read_text(encoding='utf-8')))
-  except (OSError, ValueError, TypeError) as error:
-    raise StateError(f'{file} cannot be read ({error})') from error

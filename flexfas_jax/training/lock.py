@@ -130,6 +130,9 @@ class WorkdirLock:
     store: where the lock is.
     warn: called with a line when a lock is stale, or has to be watched for a while.
     beat, stale: seconds, as `BEAT` and `STALE`.
+
+  Attributes:
+    noticed: what `problem` would have returned a few seconds ago; costs nothing.
   """
 
   def __init__(
@@ -148,7 +151,7 @@ class WorkdirLock:
       'since': datetime.now(UTC).isoformat(timespec='seconds'),
       'token': uuid.uuid4().hex,
     }
-    self._number = 0
+    self._number, self.noticed = 0, ''
     self._ended = threading.Event()
     self._thread = threading.Thread(target=self._keep_beating, daemon=True)
     self._renewing = threading.Lock()
@@ -179,8 +182,11 @@ class WorkdirLock:
     """Why this process no longer holds the lock; '' if it does."""
     try:
       found = self._store.read()
-    except OSError:  # the next save reports a file system that fails
+    except (OSError, StateError):  # the next save reports a file system that fails
       return ''
+    return self._problem_of(found)
+
+  def _problem_of(self, found: str | None) -> str:
     if found is None:
       return (
         f'{self._store.place} does not exist any more: it, or the workdir, was deleted while the '
@@ -196,16 +202,20 @@ class WorkdirLock:
   def release(self) -> None:
     """Gives the lock back, if it is still this one's."""
     self._ended.set()
-    with self._renewing, contextlib.suppress(OSError):
+    with self._renewing, contextlib.suppress(OSError, StateError):
       text = self._store.read()
       if text is not None and self._is_own(text):
         self._store.delete(text)
 
   def _keep_beating(self) -> None:
     while not self._ended.wait(self._beat):
-      with self._renewing, contextlib.suppress(OSError):  # a full disk, a network that fails
+      # A full disk, a network or a bucket that fails.
+      with self._renewing, contextlib.suppress(OSError, StateError):
         text = self._store.read()
-        if text is not None and self._is_own(text) and not self._ended.is_set():
+        if self._ended.is_set():
+          return
+        self.noticed = self._problem_of(text)
+        if not self.noticed:
           self._store.replace(text, self._next_text())
 
   def _is_own(self, text: str) -> bool:
@@ -244,19 +254,22 @@ class WorkdirLock:
 
 
 @contextlib.contextmanager
-def hold(folder: pathlib.Path, warn: Callable[[str], None]) -> Iterator[WorkdirLock]:
+def hold(
+  folder: pathlib.Path, warn: Callable[[str], None], store: LockStore | None = None
+) -> Iterator[WorkdirLock]:
   """Holds the lock of a workdir. Folders that are made for it and stay empty are removed again.
 
   Args:
     folder: the workdir.
     warn: called with a line.
+    store: of the lock; None: a file in the folder.
 
   Raises:
     StateError: another training holds the lock.
   """
   new = [one for one in (folder, *folder.parents) if not one.exists()]
   folder.mkdir(parents=True, exist_ok=True)
-  lock = WorkdirLock(FileStore(folder / FILE), warn)
+  lock = WorkdirLock(store or FileStore(folder / FILE), warn)
   try:
     lock.acquire()
     yield lock

@@ -20,17 +20,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import flexfas_jax
-from flexfas_jax import errors
-from flexfas_jax.errors import ConfigError, StateError, Stopped
+from flexfas_jax import bucket, errors
+from flexfas_jax.errors import ConfigError, DataError, StateError, Stopped
 from flexfas_jax.files import write_text
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.models.weights import transfer
 from flexfas_jax.progress import Progress
 from flexfas_jax.training import (
+  data_record,
   datasets,
   distributed,
   init_from_run,
+  lock,
   optimizer,
   setup,
   sharding,
@@ -51,12 +53,14 @@ class Options(NamedTuple):
   Attributes:
     strict_restore: a damaged newest checkpoint is an error.
     allow_config_change: resume with another config than the run was started with.
+    allow_data_change: resume with, or evaluate on, other data than the run was started with.
     profile_steps: first and last step to profile; None: no profile.
     before_save: called before each checkpoint; a save fails if it raises.
   """
 
   strict_restore: bool = False
   allow_config_change: bool = False
+  allow_data_change: bool = False
   profile_steps: tuple[int, int] | None = None
   before_save: Callable[[], None] = lambda: None
 
@@ -66,15 +70,17 @@ DEFAULTS = Options()
 
 def train_and_evaluate(config: ConfigDict, folder: str, options: Options = DEFAULTS) -> None:
   """Trains to the config's last step, resuming a started run; then evaluates the best step."""
-  run = _prepare(config, folder, options)
-  _train(run, options)
-  run.task.evaluate(run.experiment, run.folder, run.data, run.scorer)
+  with contextlib.ExitStack() as held:
+    run = _prepare(config, folder, options, held)
+    _train(run, options)
+    run.task.evaluate(run.experiment, run.folder, run.data, run.scorer)
 
 
 def train(config: ConfigDict, folder: str, options: Options = DEFAULTS) -> None:
   """Trains to the config's last step, resuming a started run."""
-  run = _prepare(config, folder, options, test=False)
-  _train(run, options)
+  with contextlib.ExitStack() as held:
+    run = _prepare(config, folder, options, held, test=False)
+    _train(run, options)
 
 
 def evaluate(config: ConfigDict, folder: str, options: Options = DEFAULTS) -> None:
@@ -83,7 +89,6 @@ def evaluate(config: ConfigDict, folder: str, options: Options = DEFAULTS) -> No
   The config may differ from the training's in test sets, threshold rules and locations; not in what
   the model was trained with, nor in the validation set, which determines the thresholds.
   """
-  del options
   restore_default_sigterm()
   folder = pathlib.Path(folder)
   vocabulary = subjects.read(folder)
@@ -92,7 +97,7 @@ def evaluate(config: ConfigDict, folder: str, options: Options = DEFAULTS) -> No
   experiment = setup.build(config, classes=classes, problems=problems)
   changed = workdir.changed_fields(folder, experiment.config.to_dict(), workdir.ONLY_TESTS)
   workdir.refuse_changes(folder, changed)
-  if not (folder / 'config.json').exists():
+  if workdir.read_config(folder) is None:
     raise StateError(f'{folder} holds no training; run with --mode=train first')
   errors.raise_all(problems)
   pretraining, notes = init_from_run.pretraining_subjects(folder)
@@ -100,9 +105,36 @@ def evaluate(config: ConfigDict, folder: str, options: Options = DEFAULTS) -> No
     experiment.config, train=False, vocabulary=vocabulary, pretraining=pretraining
   )
   data.notes.extend(notes)
+  data.notes.extend(_compare_for_evaluation(folder, data, options))
   task = get_task(experiment.config)
   task.check(experiment, data)
   task.evaluate(experiment, folder, data, task.make_scorer(experiment))
+
+
+def _compare_for_evaluation(
+  folder: pathlib.Path, data: datasets.Data, options: Options
+) -> list[str]:
+  """Compares training and validation set with those of the run; returns notes for every result.
+
+  Raises:
+    StateError: val differs, from which thresholds are fitted.
+  """
+  sets = {name: source for name, source in data.opened().items() if name in ('train', 'val')}
+  more = (data.vocabulary.target,) if data.vocabulary and data.vocabulary.target else ()
+  _, changes = data_record.compare(folder, workdir.newest_run_info(folder), sets, more)
+  if 'val' in changes and not options.allow_data_change:
+    _refuse_data(folder, {'val': changes['val']})
+  return [f'warning: not the data of the training: {line}' for line in changes.values()]
+
+
+def _refuse_data(folder: pathlib.Path, changes: dict[str, str]) -> None:
+  """Raises a StateError if data has changed."""
+  if changes:
+    raise StateError(
+      f'the data is not that of the run in {folder}; restore it, name another --workdir, or '
+      'continue with this one by --allow_data_change:\n'
+      + '\n'.join(f'  {line}' for line in changes.values())
+    )
 
 
 def _trained_classes(
@@ -129,6 +161,9 @@ class _Run:
     data: training, validation and test sets.
     scorer: of the task.
     changed: differences from the config that the run was started with, a line each.
+    record: of the data.
+    data_changes: differences from the data that the run was started with, a line each.
+    held_lock: of the workdir; None except in the first process.
   """
 
   experiment: setup.Experiment
@@ -137,13 +172,23 @@ class _Run:
   data: datasets.Data
   scorer: Callable
   changed: list[str]
+  record: data_record.Record
+  data_changes: list[str]
+  held_lock: lock.WorkdirLock | None
 
 
-def _prepare(config: ConfigDict, folder: str, options: Options, test: bool = True) -> _Run:
+def _prepare(
+  config: ConfigDict,
+  folder: str,
+  options: Options,
+  held: contextlib.ExitStack,
+  test: bool = True,
+) -> _Run:
   """Checks config, workdir and data; builds the experiment.
 
   Args:
     config, folder, options: as for `train`.
+    held: gets the lock of the workdir.
     test: whether the test sets are needed.
   """
   folder = pathlib.Path(folder)
@@ -160,6 +205,7 @@ def _prepare(config: ConfigDict, folder: str, options: Options, test: bool = Tru
     errors.raise_all(problems)
     classes = datasets.count_classes(config)
   experiment = setup.build(config, classes=classes, problems=problems)
+  held_lock = _take_lock(folder, held)
   changed = workdir.changed_fields(folder, experiment.config.to_dict())
   if not options.allow_config_change:
     hint = ', or continue with this one by --allow_config_change'
@@ -170,7 +216,19 @@ def _prepare(config: ConfigDict, folder: str, options: Options, test: bool = Tru
   )
   data = datasets.open_all(experiment.config, test=test, pretraining=pretraining)
   data.notes.extend(notes)
-  subjects.check_same_vocabulary(folder, data.vocabulary)
+  saved = workdir.newest_run_info(folder)
+  more = (experiment.target,) if experiment.target else ()
+  record, changes = data_record.compare(folder, saved, data.opened(), more)
+  if not options.allow_data_change:
+    _refuse_data(folder, changes)
+  if distributed.broadcast_str(data_record.digest(record)) != data_record.digest(record):
+    raise DataError(
+      f'process {jax.process_index()} reads other data from {config.data_dir} than the first '
+      'process; give all of them the same'
+    )
+  is_same_data = not saved or data_record.is_unchanged(folder, saved, record, 'train')
+  warn = _print_warning if distributed.is_first() else _ignore
+  subjects.check_same_vocabulary(folder, data.vocabulary, is_same_data, warn)
   task = get_task(experiment.config)
   task.check(experiment, data)
   return _Run(
@@ -180,7 +238,35 @@ def _prepare(config: ConfigDict, folder: str, options: Options, test: bool = Tru
     data=data,
     scorer=task.make_scorer(experiment),
     changed=changed,
+    record=record,
+    data_changes=list(changes.values()),
+    held_lock=held_lock,
   )
+
+
+def _take_lock(folder: pathlib.Path, held: contextlib.ExitStack) -> lock.WorkdirLock | None:
+  """The lock of the workdir, which the first process holds for all; None in the others.
+
+  Raises:
+    StateError: another training holds it.
+  """
+  taken, problem = None, ''
+  if distributed.is_first():
+    try:
+      url = workdir.origin(folder)
+      store = bucket.LockStore(f'{url}/{lock.FILE}') if bucket.is_remote(url) else None
+      taken = held.enter_context(lock.hold(folder, _print_warning, store))
+    except (StateError, OSError) as error:
+      problem = str(error)
+  if problem := distributed.broadcast_str(problem):
+    raise StateError(problem)
+  return taken
+
+
+def _check_lock(run: _Run) -> None:
+  """Raises a StateError if the workdir was deleted, or another training has taken it over."""
+  if problem := distributed.broadcast_str(run.held_lock.problem() if run.held_lock else ''):
+    raise StateError(problem)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,6 +279,7 @@ class _Training:
     checkpoints: of the workdir.
     writer: of the metrics; None except in the first process.
     progress: the progress display.
+    run_info: stored in each checkpoint, besides the config.
     clock: measures what is not training.
     preemption: whether the run was asked to stop.
     data_offset: index of the next batch, minus the number of finished steps.
@@ -204,6 +291,7 @@ class _Training:
   checkpoints: Checkpoints
   writer: MetricWriter | None
   progress: Progress
+  run_info: dict
   clock: Clock
   preemption: Preemption
   data_offset: int
@@ -231,6 +319,8 @@ def _train(run: _Run, options: Options) -> None:
   batches = _make_batches(experiment, run.data.train)
   # Config, data and weights are valid: from here on the workdir is written.
   _write_workdir(run, pretrained.record)
+  record = pretrained.record or workdir.read_pretraining(folder)
+  pretraining = {'pretraining': record} if record else {}
   checkpoints = Checkpoints(
     workdir.checkpoints(folder),
     run.task.metric,
@@ -246,10 +336,20 @@ def _train(run: _Run, options: Options) -> None:
   if run.changed:
     notes += [f'WARNING: from step {start} on, training continues with another config:']
     notes += run.changed
+  if run.data_changes:
+    notes += [f'WARNING: from step {start} on, training continues with other data:']
+    notes += run.data_changes
+  data_digests = data_record.digests(run.record)
   if start:
-    before = checkpoints.run_info(start)['config']
-    notes += _rate_change(experiment, before, start)
-    if workdir.data_order_changed(before, config.to_dict()):
+    saved = checkpoints.run_info(start)
+    notes += _rate_change(experiment, saved['config'], start)
+    if 'data' not in saved:
+      notes.append(
+        f'not verified that the data is that of the first {start} steps: an earlier version saved '
+        'them'
+      )
+    other_data = saved.get('data', data_digests)['train'] != data_digests['train']
+    if other_data or workdir.data_order_changed(saved['config'], config.to_dict()):
       notes.append('data order reset: some samples may be used more often than others')
     else:
       batches.set_state(checkpoints.position(start))
@@ -274,6 +374,7 @@ def _train(run: _Run, options: Options) -> None:
       checkpoints=checkpoints,
       writer=writer,
       progress=progress,
+      run_info={'version': flexfas_jax.__version__, 'data': data_digests, **pretraining},
       clock=clock,
       preemption=preemption,
       data_offset=batches.get_state()['next_index'] - start,
@@ -292,6 +393,7 @@ def _train(run: _Run, options: Options) -> None:
       _evaluate_val(training, start, state, batches)
     if start < config.steps:
       _run_steps(training, state, batches, start)
+      _check_lock(run)  # nothing was saved into a workdir that was deleted meanwhile
       _report_time(training)
 
 
@@ -358,6 +460,7 @@ def _write_workdir(run: _Run, pretraining: dict) -> None:
   if not run.changed:
     workdir.write_config(run.folder, run.experiment.config.to_dict())
   subjects.write(run.folder, run.data.vocabulary)
+  data_record.write(run.folder, run.record)
   if pretraining:
     workdir.write_pretraining(run.folder, pretraining)
 
@@ -513,7 +616,8 @@ def _save(
 ) -> None:
   """Saves a checkpoint; see `Checkpoints.save`."""
   config = json.loads(json.dumps(training.config.to_dict()))
-  run_info = {'config': config, 'version': flexfas_jax.__version__}
+  run_info = {'config': config, **training.run_info}
+  _check_lock(training.run)
   with training.clock.measure('save'):
     training.checkpoints.save(step, state, batches.get_state(), run_info, metrics, wait)
 
@@ -533,6 +637,10 @@ def _log(training: _Training, unread: list[tuple[int, dict]]) -> None:
   row |= _memory()
   if training.writer:
     training.writer.write(step, row)
+  held_lock = training.run.held_lock
+  # Several processes agree on it when they save.
+  if jax.process_count() == 1 and held_lock and held_lock.noticed:
+    raise StateError(held_lock.noticed)
   displayed = (
     'train/loss',
     'train/accuracy',

@@ -1,7 +1,8 @@
 """Writes a run's metrics to `metrics.jsonl` (one object per line) and as TensorBoard events.
 
 A full disk loses no row and does not end the training: rows that cannot be written are kept and
-written with the next one. (The thread of tensorboardX's own writer dies of a full disk, and closing
+written with the next one. Damaged lines, as a crash of the machine leaves them, are moved to
+`metrics.jsonl.damaged`. (The thread of tensorboardX's own writer dies of a full disk, and closing
 it then hangs.)
 """
 
@@ -15,6 +16,8 @@ from collections.abc import Callable, Mapping
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar, text
+
+from flexfas_jax.files import write_text
 
 
 class MetricWriter:
@@ -35,18 +38,26 @@ class MetricWriter:
     rescore_val: bool = False,
   ):
     path = workdir / 'metrics.jsonl'
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    complete = [(json.loads(line), line) for line in lines if line.endswith('\n')]
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    rows = list(map(_parse, lines))
 
     def is_valid(row: dict) -> bool:
       rescored = rescore_val and row['step'] == step and 'val/auc' in row
       return row['step'] <= step and not rescored and 'status' not in row
 
-    kept = [line for row, line in complete if is_valid(row)]
+    # A last line without an end was being written when its process was killed.
+    damaged = [i for i, row in enumerate(rows) if row is None and lines[i].endswith(b'\n')]
+    if damaged:
+      other = path.with_name(path.name + '.damaged')
+      with other.open('ab') as file:
+        file.writelines(lines[i] for i in damaged)
+      warn(
+        f'WARNING: {path}: {len(damaged)} damaged lines, the first of which is line '
+        f'{damaged[0] + 1}, were moved to {other}; the metrics of their steps are missing'
+      )
+    kept = [lines[i] for i, row in enumerate(rows) if row and is_valid(row)]
     if kept != lines:
-      temporary = path.with_suffix('.tmp')
-      temporary.write_text(''.join(kept))
-      temporary.replace(path)
+      write_text(path, b''.join(kept).decode())
     self._path, self._warn, self._warned = path, warn, False
     self._file, self._pending = path.open('ab', buffering=0), b''
     (workdir / 'tensorboard').mkdir(exist_ok=True)
@@ -71,6 +82,10 @@ class MetricWriter:
   def _append(self, row: Mapping) -> None:
     self._pending += (json.dumps(row) + '\n').encode()
     try:
+      if not self._path.exists():
+        self._file.close()
+        self._file = self._path.open('ab', buffering=0)
+        self._warn(f'WARNING: {self._path} was deleted; later rows are in a new one')
       while self._pending:
         self._pending = self._pending[self._file.write(self._pending) :]
       self._warned = False
@@ -89,3 +104,13 @@ class MetricWriter:
     self._file.close()
     with contextlib.suppress(OSError):
       self._board.close()
+
+
+def _parse(line: bytes) -> dict | None:
+  """The row in a line; None if it is damaged or has no end."""
+  try:
+    row = json.loads(line.decode('utf-8')) if line.endswith(b'\n') else None
+  except (ValueError, RecursionError):
+    return None
+  is_row = isinstance(row, dict) and type(row.get('step')) is int
+  return row if is_row else None

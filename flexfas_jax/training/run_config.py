@@ -3,14 +3,12 @@
 It has the form of the files in `configs/`, so that flags can override fields.
 """
 
-import json
-import pathlib
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from flexfas_jax import bucket
 from flexfas_jax.errors import StateError
+from flexfas_jax.training import workdir as workdir_files
 
 
 def get_config(workdir: str) -> ConfigDict:
@@ -19,16 +17,10 @@ def get_config(workdir: str) -> ConfigDict:
   Raises:
     StateError: the file is missing or damaged.
   """
-  file = f'{workdir}/config.json'
-  try:
-    text = bucket.read(file) if bucket.is_remote(file) else pathlib.Path(file).read_bytes()
-    if text is None:
-      raise FileNotFoundError(file)
-    return ConfigDict(_tuples(json.loads(text)))
-  except FileNotFoundError as error:
-    raise StateError(f'{workdir} holds no run (it has no config.json)') from error
-  except (OSError, ValueError, TypeError) as error:
-    raise StateError(f'{file} cannot be read ({error})') from error
+  fields = workdir_files.read_config(workdir)
+  if fields is None:
+    raise StateError(f'{workdir} holds no run (it has no config.json)')
+  return ConfigDict(_tuples(fields))
 
 
 def _tuples(value: Any) -> Any:

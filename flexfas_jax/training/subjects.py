@@ -6,8 +6,10 @@ ethnicity) in the training data; its number is its position among the sorted val
 its weights and must not be tested on its subjects.
 """
 
+import hashlib
 import json
 import pathlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -110,6 +112,7 @@ def write(folder: pathlib.Path, vocabulary: ClassVocabulary) -> None:
   contents = vocabulary._asdict()
   if vocabulary.target == SUBJECT:
     contents['classes'] = ()  # they are the subjects
+  contents['sha256'] = _digest(contents)
   write_text(folder / FILE, json.dumps(contents, indent=1) + '\n')
 
 
@@ -126,19 +129,49 @@ def read(folder: pathlib.Path) -> ClassVocabulary | None:
     return None
   try:
     contents = json.loads(file.read_text(encoding='utf-8'))
+    if contents.pop('sha256', None) not in (None, _digest(contents)):  # earlier versions: None
+      raise ValueError('its contents do not have its SHA-256')
     vocabulary = ClassVocabulary(
       contents['target'], tuple(contents['classes']), tuple(contents[key])
     )
-  except (ValueError, KeyError, TypeError) as error:
-    raise StateError(f'{file} is damaged ({error})') from error
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise StateError(
+      f'{file} is damaged ({error}); with the original training data, --mode=train writes it again'
+    ) from error
   if vocabulary.target == SUBJECT:
     return vocabulary._replace(classes=vocabulary.subjects)
   return vocabulary
 
 
-def check_same_vocabulary(folder: pathlib.Path, vocabulary: ClassVocabulary) -> None:
-  """Raises a StateError if resuming a workdir's run would renumber its classes."""
-  before = read(folder)
+def _digest(contents: dict) -> str:
+  return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
+
+
+def check_same_vocabulary(
+  folder: pathlib.Path,
+  vocabulary: ClassVocabulary,
+  is_same_data: bool,
+  warn: Callable[[str], None],
+) -> None:
+  """Checks that resuming a workdir's run does not renumber its classes.
+
+  Args:
+    folder: the workdir.
+    vocabulary: of the training data.
+    is_same_data: whether that is known to be the data of the run. Then, or without classes, a
+      damaged file can be written again.
+    warn: called with a line if it has to be.
+
+  Raises:
+    StateError: other classes, or a damaged file.
+  """
+  try:
+    before = read(folder)
+  except StateError as error:
+    if vocabulary.target and not is_same_data:
+      raise
+    warn(f'WARNING: {error}')
+    return
   if before is None or before[:2] == vocabulary[:2]:
     return
   changed = sorted(set(before.classes) ^ set(vocabulary.classes))

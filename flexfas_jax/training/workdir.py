@@ -1,12 +1,21 @@
-"""A workdir belongs to one config: which fields may change when its run resumes."""
+"""A workdir belongs to one config: which fields may change when its run resumes.
 
+Each checkpoint has the contents of its JSON files, too: one that is damaged is read from there.
+"""
+
+import functools
 import json
+import os
 import pathlib
+import sys
+from typing import Any
 
 from etils import epath
 
+from flexfas_jax import bucket
 from flexfas_jax.errors import StateError
 from flexfas_jax.files import write_text
+from flexfas_jax.training import lock
 
 # Where and how a run computes, not what.
 FREE = (
@@ -23,7 +32,7 @@ ONLY_TESTS = (
 _DEFAULTS = {'resize': 'area', 'ema': 0.0}
 # Fields that determine the order of the training data.
 _DATA_ORDER = ('train', 'seed', 'batch_size')
-_PRETRAINING = 'pretraining.json'
+_CONFIG, _PRETRAINING = 'config.json', 'pretraining.json'
 _ORIGIN = '.origin'  # in a scratch folder
 
 
@@ -41,17 +50,14 @@ def changed_fields(workdir: pathlib.Path, fields: dict, but: tuple[str, ...] = (
   Raises:
     StateError: the folder holds something else.
   """
-  file = workdir / 'config.json'
-  if not file.exists():
+  old = read_config(workdir)
+  if old is None:
     # A process killed while it wrote the config leaves a file whose name begins with a dot.
-    others = [f.name for f in workdir.glob('*') if f.name[0] != '.' and f.name != 'preflight.json']
-    if others:
+    others = {f.name for f in workdir.glob('*') if f.name[0] != '.'}
+    if others - {'preflight.json', lock.FILE}:
       raise StateError(f'{workdir} is not empty and holds no run; name another --workdir')
     return []
-  try:
-    old = _DEFAULTS | _flatten(json.loads(file.read_text()))
-  except ValueError as error:
-    raise StateError(f'{file} is damaged ({error}); name another --workdir') from error
+  old = _DEFAULTS | _flatten(old)
   new = _DEFAULTS | _flatten(json.loads(json.dumps(fields)))
   changed = [
     key
@@ -68,13 +74,15 @@ def set_origin(folder: pathlib.Path, url: str) -> None:
   write_text(folder / _ORIGIN, url)
 
 
-def origin(folder: pathlib.Path) -> str:
+def origin(folder: str | os.PathLike) -> str:
   """The workdir as the user gave it: the folder, or its URL if the folder is a scratch folder."""
+  if bucket.is_remote(folder):
+    return str(folder)
   file = pathlib.Path(folder) / _ORIGIN
   return file.read_text(encoding='utf-8') if file.is_file() else str(folder)
 
 
-def checkpoints(folder: pathlib.Path) -> epath.Path:
+def checkpoints(folder: str | os.PathLike) -> epath.Path:
   """The folder of a workdir's checkpoints, which of a scratch folder is in the bucket."""
   return epath.Path(origin(folder)) / 'checkpoints'
 
@@ -93,18 +101,26 @@ def refuse_changes(workdir: pathlib.Path, changed: list[str], hint: str = '') ->
     )
 
 
+def read_config(workdir: str | os.PathLike) -> dict | None:
+  """The config of a workdir's run, also one at gs://; None if there is no run.
+
+  Raises:
+    StateError: it is damaged, and no checkpoint has it.
+  """
+  return _read(workdir, _CONFIG, 'config')
+
+
 def write_config(workdir: pathlib.Path, fields: dict, changed_at: int | None = None) -> None:
   """Writes `config.json`; keeps the one before a change as `config.before_step_N.json`."""
   workdir.mkdir(parents=True, exist_ok=True)
-  file = workdir / 'config.json'
   if changed_at is not None:
-    write_text(workdir / f'config.before_step_{changed_at}.json', file.read_text(encoding='utf-8'))
-  write_text(file, json.dumps(fields, indent=2) + '\n')
+    _write(workdir / f'config.before_step_{changed_at}.json', read_config(workdir))
+  _write(workdir / _CONFIG, fields)
 
 
 def write_pretraining(workdir: pathlib.Path, record: dict) -> None:
   """Writes `pretraining.json`: the run whose weights a run started from, and its subjects."""
-  write_text(workdir / _PRETRAINING, json.dumps(record, indent=1) + '\n')
+  _write(workdir / _PRETRAINING, record)
 
 
 def read_pretraining(workdir: pathlib.Path) -> dict:
@@ -113,19 +129,71 @@ def read_pretraining(workdir: pathlib.Path) -> dict:
   Raises:
     StateError: the file is damaged.
   """
-  file = workdir / _PRETRAINING
-  if not file.is_file():
+  record = _read(workdir, _PRETRAINING, 'pretraining')
+  if record is None:
     return {}
-  try:
-    record = dict(json.loads(file.read_text(encoding='utf-8')))
-  except (ValueError, TypeError) as error:
-    raise StateError(f'{file} is damaged ({error})') from error
   for old, new in (('people', 'subjects'), ('remark', 'note')):  # keys of earlier versions
     if old in record:
       record[new] = record.pop(old)
   if 'subjects' not in record:
-    raise StateError(f'{file} is damaged (it lists no subjects)')
+    raise StateError(f'{workdir / _PRETRAINING} is damaged (it lists no subjects)')
   return record
+
+
+def newest_run_info(workdir: str | os.PathLike) -> dict[str, Any]:
+  """What the newest checkpoint that can be read has besides arrays; {} if there is none.
+
+  Its keys: 'config', 'version', and in later versions 'data' and, perhaps, 'pretraining'.
+  """
+  folder = checkpoints(workdir)
+  steps = [f for f in folder.iterdir() if f.name.isdigit()] if folder.is_dir() else []
+  for step in sorted(steps, key=lambda f: int(f.name), reverse=True):
+    try:
+      return dict(json.loads((step / 'run' / 'metadata').read_text()))
+    except (OSError, ValueError, TypeError):
+      continue
+  return {}
+
+
+def _read(workdir: str | os.PathLike, name: str, key: str) -> dict | None:
+  """A JSON file, or what the newest checkpoint has of it; None if there is neither.
+
+  Raises:
+    StateError: the file is damaged, and no checkpoint has its contents.
+  """
+  try:
+    contents = json.loads(_read_bytes(workdir, name))
+    if not isinstance(contents, dict) or not contents:
+      raise ValueError('it is not an object with fields')
+    return contents
+  except FileNotFoundError:
+    why = 'is missing'
+  except (OSError, ValueError, RecursionError) as error:
+    why = f'is damaged ({error})'
+  file, saved = f'{workdir}/{name}', newest_run_info(workdir).get(key)
+  if saved:
+    _warn_once(f'WARNING: {file} {why}; it is read from the newest checkpoint')
+  elif why != 'is missing':
+    raise StateError(f'{file} {why}, and no checkpoint has it; name another --workdir')
+  return saved
+
+
+def _read_bytes(workdir: str | os.PathLike, name: str) -> bytes:
+  if not bucket.is_remote(workdir):
+    return (pathlib.Path(workdir) / name).read_bytes()
+  contents = bucket.read(f'{workdir}/{name}')
+  if contents is None:
+    raise FileNotFoundError(f'{workdir}/{name}')
+  return contents
+
+
+def _write(file: pathlib.Path, contents: dict) -> None:
+  write_text(file, json.dumps(contents, indent=2) + '\n')
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
 
 
 def _flatten(tree: dict, prefix: str = '') -> dict:

@@ -93,8 +93,90 @@ def test_killed_within_a_save(config, unbroken, tmp_path):
   ((code, _, said),) = finish(start(config, workdir, 1, 1, '--mode=train', every))
   assert code == 0, said
   assert 'resuming at step ' in said
+  assert 'training.lock was left by process ' in said
   assert not list(folder.glob('*tmp*'))
   assert_as_if_nothing_had_happened(config, workdir, unbroken)
+
+
+LONG = ('--mode=train', '--config.steps=100000')
+
+
+def start_and_train(config, workdir, *more):
+  """A long training, after its second step."""
+  (process,) = start(config, workdir, 1, 1, *LONG, *more)
+  metrics = workdir / 'metrics.jsonl'
+  wait_for(process, lambda: metrics.exists() and '"step": 2,' in metrics.read_text())
+  return process
+
+
+def test_two_trainings_in_one_workdir(config, tmp_path):
+  """The second ends with 4, names the first, and leaves it alone."""
+  workdir = tmp_path / 'run'
+  first = start_and_train(config, workdir)
+  try:
+    ((code, _, said),) = finish(start(config, workdir, 1, 1, *LONG))
+    assert code == 4, said
+    assert f'training.lock: process {first.pid} on ' in said and 'name another --workdir' in said
+  finally:
+    first.send_signal(signal.SIGTERM)
+  ((code, _, said),) = finish([first])
+  assert code == STOPPED, said
+  assert not list(workdir.glob('*lock*'))
+
+
+def test_a_workdir_that_is_deleted(config, tmp_path):
+  workdir = tmp_path / 'run'
+  process = start_and_train(config, workdir, '--config.checkpoint_every=50')
+  while workdir.exists():
+    shutil.rmtree(workdir, ignore_errors=True)
+  ((code, _, said),) = finish([process])
+  assert code == 4, said
+  assert f'{workdir}/training.lock does not exist any more: it, or the workdir, was deleted' in said
+  assert not workdir.exists()
+
+
+def test_a_shard_that_is_cut_while_training(prepared, tmp_path):
+  name = 'rendered_faces/surf_like_tiny'
+  shutil.copytree(f'{prepared}/{name}', tmp_path / 'data' / name)
+  (shard,) = (tmp_path / 'data' / name).glob('*/*train.array_record*')
+  config = write_config(tmp_path / 'small.py', str(tmp_path / 'data'))
+  process = start_and_train(config, tmp_path / 'run')
+  os.truncate(shard, shard.stat().st_size // 2)
+  ((code, _, said),) = finish([process])
+  assert code == 3, said
+  assert f'error: {shard} cannot be read any more' in said
+  assert 'rerun the same command' in said
+
+
+def test_a_disk_that_is_full_from_the_first_save_on(config, unbroken, tmp_path):
+  """Exit code 4; with space, the same command ends as if nothing had happened."""
+  disk, kept = tmp_path / 'disk', tmp_path / 'kept'
+  disk.mkdir()
+  (process,) = start(config, disk / 'run', 1, 1, '--mode=train', '--config.save_tries=1')
+  process.kill()
+  finish([process])
+  inside = (
+    f'mount -t tmpfs -o size=500k x {disk} && {{ "$@"; echo "code $?" >&2; '
+    f'mount -o remount,size=100m {disk}; "$@"; echo "code $?" >&2; cp -r {disk}/run {kept}; }}'
+  )
+  command = ['unshare', '-rm', 'sh', '-c', inside, 'sh']
+  if not shutil.which('unshare') or subprocess.run(['unshare', '-rm', 'true']).returncode:
+    pytest.skip('no disk of its own: unshare -rm and mount are not allowed here')
+  ran = subprocess.run(
+    [*command, *process.args],
+    cwd=ROOT,
+    env={**os.environ, 'XLA_FLAGS': one_device_flags()},
+    capture_output=True,
+    text=True,
+  )
+  first, second = ran.stderr.split('code 4\n')
+  assert 'error: ' in first and 'No space left on device' in first
+  assert second.endswith('code 0\n')
+  assert_as_if_nothing_had_happened(config, kept, unbroken)
+
+
+def one_device_flags():
+  return f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=1'
 
 
 def test_sigterm_within_an_epoch(config, unbroken, tmp_path):
