@@ -151,9 +151,11 @@ class Checkpoints:
       wait: until the step is written, retrying failed writes.
 
     Raises:
-      StateError: `tries` saves failed in a row. Earlier checkpoints are intact.
+      StateError: `tries` saves failed in a row, and earlier checkpoints are intact; or all of these
+        were deleted.
     """
     self.wait_until_saved()
+    self._forget_deleted()
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(state),
       data=ocp.args.JsonSave(position),
@@ -175,6 +177,26 @@ class Checkpoints:
       if not wait or (not failed and self.wait_until_saved()):
         return
       time.sleep(1)
+
+  def _forget_deleted(self) -> None:
+    """Notices steps that someone else deleted; Orbax would go on comparing the others with them.
+
+    Raises:
+      StateError: there is no step left.
+    """
+    known = self.steps()
+    there = [step for step in known if (self._folder / str(step)).is_dir()]
+    if not distributed.any_process(there != known):
+      return
+    names = ', '.join(str(step) for step in known if step not in there)
+    if not there:
+      raise StateError(
+        f'the checkpoints in {self._folder} (steps {names}) were deleted while the training ran; '
+        'restore them, and rerun the same command, or rerun it to start again'
+      )
+    self._warn(f'WARNING: of the checkpoints in {self._folder}, step {names} was deleted')
+    self._manager.close()
+    self._manager = self._open()
 
   def wait_until_saved(self) -> bool:
     """Waits for the current save; False if it failed."""

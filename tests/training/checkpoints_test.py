@@ -57,6 +57,23 @@ def test_what_is_saved_is_what_is_restored(folder):
     checkpoints.verify(step)
 
 
+def test_a_deleted_step_is_noticed(folder):
+  """Otherwise the best of the steps that are left would not be kept."""
+  said = []
+  checkpoints = Checkpoints(folder, 'eer', warn=said.append)
+  shutil.rmtree(folder / '4')  # the best
+  for step, eer in ((8, 0.3), (10, 0.4), (12, None), (14, None)):
+    metrics = {'eer': eer} if eer else None
+    checkpoints.save(step, make_state(step), {'next_index': step}, {'note': 'x'}, metrics)
+  checkpoints.wait_until_saved()
+  assert said == [f'WARNING: of the checkpoints in {folder}, step 4 was deleted']
+  assert (checkpoints.best(), checkpoints.steps()) == (8, [8, 12, 14])
+  shutil.rmtree(folder)
+  with pytest.raises(StateError, match='.steps 8, 12, 14. were deleted while the training ran; re'):
+    checkpoints.save(16, make_state(16), {'next_index': 16}, {'note': 'x'})
+  checkpoints.close()
+
+
 def test_a_step_is_saved_again_with_its_metrics(folder):
   checkpoints = Checkpoints(folder, 'eer')
   checkpoints.save(6, make_state(6), {'next_index': 6}, {}, {'eer': 0.05}, wait=True)
