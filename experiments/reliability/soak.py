@@ -11,7 +11,8 @@ filled, it frees the disk and starts again, as the message asks.) In the end the
 step, the whole last state and the score files must be bit-identical.
 
 The workdir is on a disk of 64 MB of its own, which requires root; otherwise a limit on the size of
-files takes the place of the full disk. Clocks jump through libfaketime, if `--faketime` names it.
+files takes the place of the full disk. Clocks jump through `clock_shift.c`, which requires `cc`;
+the second process is a day behind from the start.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import random
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -100,30 +102,24 @@ class Soak:
     workdir, steps, data_dir: of the training.
     disk: that holds the workdir.
     folder: for output and clocks.
-    faketime: libfaketime; '' leaves the clocks alone.
+    library: that shifts clocks; '' leaves them alone.
     rng: of all that happens.
     log: called with a line.
   """
 
-  def __init__(self, workdir, steps, data_dir, disk, folder, faketime, rng, log):
+  def __init__(self, workdir, steps, data_dir, disk, folder, library, rng, log):
     self._workdir, self._steps, self._data_dir = workdir, steps, data_dir
     self._disk, self._folder, self._rng, self._log = disk, folder, rng, log
     self._clocks = [folder / f'clock{i}' for i in range(2)]
     self._environments = ({}, {})
-    if faketime:
+    if library:
       self._environments = tuple(
-        {
-          'LD_PRELOAD': faketime,
-          'FAKETIME_TIMESTAMP_FILE': str(clock),
-          'FAKETIME_NO_CACHE': '1',
-          'FAKETIME_DONT_FAKE_MONOTONIC': '1',  # nor does it jump in reality
-        }
-        for clock in self._clocks
+        {'LD_PRELOAD': library, 'CLOCK_SHIFT': str(clock)} for clock in self._clocks
       )
-      self._set_clock(0, 0)
-      self._set_clock(1, -86400)  # never that of the first process
+      for clock, seconds in zip(self._clocks, (0, -86400), strict=True):
+        clock.write_bytes(_shift(seconds))
     self._kinds = ['SIGTERM', 'SIGTERM', 'SIGKILL', 'SIGSTOP', 'SIGSTOP', 'full disk', 'second']
-    self._kinds += ['clock', 'clock'] if faketime else []
+    self._kinds += ['clock', 'clock'] if library else []
     self.counts = dict.fromkeys(['starts', *self._kinds], 0)
 
   def run(self) -> None:
@@ -155,10 +151,16 @@ class Soak:
         stdout=output,
         stderr=output,
       )
-      time.sleep(self._rng.uniform(0, 12))  # also while it starts
-      while all(process.poll() is None for process in pair):
-        self._disturb(pair, self._rng.choice(self._kinds), filled, output)
-        self._wait(pair, self._rng.expovariate(1 / 6))
+      try:
+        self._wait(pair, self._rng.uniform(0, 12))  # also while it starts
+        while all(process.poll() is None for process in pair):
+          self._disturb(pair, self._rng.choice(self._kinds), filled, output)
+          self._wait(pair, self._rng.expovariate(1 / 6))
+      except BaseException:
+        for process in pair:
+          process.kill()
+          process.wait()
+        raise
       end = time.monotonic() + PATIENCE
       while any(process.poll() is None for process in pair) and time.monotonic() < end:
         time.sleep(0.1)
@@ -218,14 +220,26 @@ class Soak:
       raise SystemExit(f'the second training ended with {second.returncode}, not 4')
 
   def _set_clock(self, which: int, seconds: float) -> None:
-    temporary = self._clocks[which].with_suffix('.new')
-    temporary.write_text(f'{seconds:+.0f}\n')
-    temporary.replace(self._clocks[which])
+    with self._clocks[which].open('r+b') as file:  # in place: the process has it mapped
+      file.write(_shift(seconds))
 
   def _progress(self) -> str:
     with contextlib.suppress(OSError, ValueError):
       return f'step {max(runs.losses(self._workdir), default=0)}'
     return 'step unknown'
+
+
+def _shift(seconds: float) -> bytes:
+  return struct.pack('=q', int(seconds * 1e9))
+
+
+def _build_clock_shift(folder: pathlib.Path) -> str:
+  """The path of the library that shifts clocks; '' without a compiler."""
+  library, source = folder / 'clock_shift.so', pathlib.Path(__file__).with_name('clock_shift.c')
+  if not shutil.which('cc'):
+    return ''
+  subprocess.run(['cc', '-shared', '-fPIC', '-O2', '-o', library, source, '-ldl'], check=True)
+  return str(library)
 
 
 def main() -> int:
@@ -235,7 +249,6 @@ def main() -> int:
   parser.add_argument('--data_dir', default='prepared')
   parser.add_argument('--minutes', type=float, default=60.0, help='after which no training begins')
   parser.add_argument('--steps', type=int, default=2000, help='of each training')
-  parser.add_argument('--faketime', default='', help='path of libfaketime.so.1')
   parser.add_argument('--log', type=pathlib.Path)
   parser.add_argument('--seed', type=int, default=0)
   arguments = parser.parse_args()
@@ -255,6 +268,9 @@ def main() -> int:
     if any(process.wait() for process in pair):
       raise SystemExit(f'the undisturbed training failed; see {folder}/output.log')
   log(f'undisturbed: {steps} steps in {time.monotonic() - begun:.0f} s')
+  library = _build_clock_shift(folder)
+  if not library:
+    log('no compiler: the clocks do not jump')
   disk = Disk(folder / 'disk')
   log('the disk has 64 MB' if disk.is_mounted else 'no disk of its own: files cannot grow instead')
   begun, totals, failed = time.monotonic(), {}, 0
@@ -264,7 +280,7 @@ def main() -> int:
       trainings += 1
       workdir = str(disk.folder / f'training{trainings}')
       log(f'training {trainings}')
-      soak = Soak(workdir, steps, data_dir, disk, folder, arguments.faketime, rng, log)
+      soak = Soak(workdir, steps, data_dir, disk, folder, library, rng, log)
       soak.run()
       different = runs.compare(undisturbed, workdir, steps)
       failed += bool(different)
