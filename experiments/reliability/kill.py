@@ -5,7 +5,7 @@
 
 Trains and evaluates twice with the main command: once uninterrupted, once killed and restarted
 again and again. The losses of every step, the whole last state and the score files must be
-bit-identical. 20 kills take about five minutes on two CPU cores.
+bit-identical. 20 kills take about five minutes on two idle CPU cores.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def kill_once(start, workdir: str, seconds: float, within_a_save: bool) -> str:
   Args:
     start: starts it; called with the arguments of `Popen`.
     workdir: of the run.
-    seconds: from the first step on; a longer training is not killed.
+    seconds: after the training is announced, before it is compiled.
     within_a_save: wait for a save, which can be seen in a local workdir alone.
   """
   (process,) = start(stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
@@ -83,8 +83,8 @@ def main() -> int:
     (process,) = runs.start(uninterrupted, steps, arguments.data_dir, stdout=subprocess.DEVNULL)
     if process.wait():
       raise SystemExit(f'the uninterrupted run ended with {process.returncode}')
-    whole = time.monotonic() - begun
-    print(f'uninterrupted: {steps} steps in {whole:.0f} s', flush=True)
+    print(f'uninterrupted: {steps} steps in {time.monotonic() - begun:.0f} s', flush=True)
+    total, before = runs.seconds(uninterrupted)
 
     def start(**pipes):
       return runs.start(killed, steps, arguments.data_dir, **pipes)
@@ -92,8 +92,10 @@ def main() -> int:
     rng = random.Random(arguments.seed)
     for i in range(arguments.kills):
       in_save = i % 3 == 1 and not workdir.startswith('gs://')
-      # Each goes on for about a twentieth of the steps.
-      seconds = rng.uniform(0, 2 * whole / (arguments.kills + 1))
+      # Before the first step, or after up to two of `kills` parts of the steps.
+      seconds = rng.uniform(0, before)
+      if rng.random() < 0.7:
+        seconds = before + rng.uniform(0, 2 * (total - before) / arguments.kills)
       print(f'{i + 1}: {kill_once(start, killed, seconds, in_save)}', flush=True)
     (process,) = start(stdout=subprocess.DEVNULL)
     if process.wait():
