@@ -102,14 +102,16 @@ class Soak:
     workdir, steps, data_dir: of the training.
     disk: that holds the workdir.
     folder: for output and clocks.
+    gap: mean seconds between two disturbances.
     library: that shifts clocks; '' leaves them alone.
     rng: of all that happens.
     log: called with a line.
   """
 
-  def __init__(self, workdir, steps, data_dir, disk, folder, library, rng, log):
+  def __init__(self, workdir, steps, data_dir, disk, folder, gap, library, rng, log):
     self._workdir, self._steps, self._data_dir = workdir, steps, data_dir
     self._disk, self._folder, self._rng, self._log = disk, folder, rng, log
+    self._gap = gap
     self._clocks = [folder / f'clock{i}' for i in range(2)]
     self._environments = ({}, {})
     if library:
@@ -152,10 +154,10 @@ class Soak:
         stderr=output,
       )
       try:
-        self._wait(pair, self._rng.uniform(0, 12))  # also while it starts
+        self._wait(pair, self._rng.uniform(0, 2 * self._gap))  # also while it starts
         while all(process.poll() is None for process in pair):
           self._disturb(pair, self._rng.choice(self._kinds), filled, output)
-          self._wait(pair, self._rng.expovariate(1 / 6))
+          self._wait(pair, self._rng.expovariate(1 / self._gap))
       except BaseException:
         for process in pair:
           process.kill()
@@ -267,7 +269,8 @@ def main() -> int:
     pair = runs.start(undisturbed, steps, data_dir, processes=2, stdout=output, stderr=output)
     if any(process.wait() for process in pair):
       raise SystemExit(f'the undisturbed training failed; see {folder}/output.log')
-  log(f'undisturbed: {steps} steps in {time.monotonic() - begun:.0f} s')
+  whole = time.monotonic() - begun
+  log(f'undisturbed: {steps} steps in {whole:.0f} s')
   library = _build_clock_shift(folder)
   if not library:
     log('no compiler: the clocks do not jump')
@@ -280,7 +283,7 @@ def main() -> int:
       trainings += 1
       workdir = str(disk.folder / f'training{trainings}')
       log(f'training {trainings}')
-      soak = Soak(workdir, steps, data_dir, disk, folder, library, rng, log)
+      soak = Soak(workdir, steps, data_dir, disk, folder, whole / 6, library, rng, log)
       soak.run()
       different = runs.compare(undisturbed, workdir, steps)
       failed += bool(different)
