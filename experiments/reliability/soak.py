@@ -254,6 +254,7 @@ def main() -> int:
   parser.add_argument('--log', type=pathlib.Path)
   parser.add_argument('--seed', type=int, default=0)
   arguments = parser.parse_args()
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unmounts the disk
   folder, steps = arguments.folder.absolute(), arguments.steps
   if folder.exists():
     shutil.rmtree(folder)
