@@ -181,14 +181,14 @@ def _prepare(
   config: ConfigDict,
   folder: str,
   options: Options,
-  held: contextlib.ExitStack,
+  held: contextlib.ExitStack | None = None,
   test: bool = True,
 ) -> _Run:
   """Checks config, workdir and data; builds the experiment.
 
   Args:
     config, folder, options: as for `train`.
-    held: gets the lock of the workdir.
+    held: gets the lock of the workdir; None: it is not taken, since nothing will be written.
     test: whether the test sets are needed.
   """
   folder = pathlib.Path(folder)
@@ -205,7 +205,7 @@ def _prepare(
     errors.raise_all(problems)
     classes = datasets.count_classes(config)
   experiment = setup.build(config, classes=classes, problems=problems)
-  held_lock = _take_lock(folder, held)
+  held_lock = _take_lock(folder, held) if held else None
   changed = workdir.changed_fields(folder, experiment.config.to_dict())
   if not options.allow_config_change:
     hint = ', or continue with this one by --allow_config_change'
