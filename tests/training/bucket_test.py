@@ -16,7 +16,7 @@ from experiments.reliability.bucket_server import BucketServer
 from flexfas_jax import bucket
 from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.input_pipeline import sources
-from flexfas_jax.training import digests, remote_workdir, workdir
+from flexfas_jax.training import digests, lock, remote_workdir, workdir
 from flexfas_jax.training.checkpoints import quarantine_corrupt
 from tests.small_job import ROOT, finish, losses, start, write_config
 
@@ -308,3 +308,33 @@ def test_a_missing_extra_is_named():
   assert done.returncode == 2, done.stderr
   assert 'gs:// requires the extra `gcs`' in done.stderr
   assert "pip install 'flexfas_jax[gcs]'" in done.stderr
+
+
+def test_the_lock_is_an_object_of_the_bucket(server):
+  url = f'{WORKDIR}/{lock.FILE}'
+
+  def make_lock(said=None):
+    warn = ([] if said is None else said).append
+    return lock.WorkdirLock(bucket.LockStore(url), warn, beat=0.2, stale=1.5)
+
+  held = make_lock()
+  held.acquire()
+  with pytest.raises(
+    StateError, match=f'{url}: process {os.getpid()} on .* trains in this workdir'
+  ):
+    make_lock().acquire()
+  first = json.loads(bucket.read(url))
+  time.sleep(1)
+  assert json.loads(bucket.read(url))['number'] > first['number']
+  bucket.delete(url)
+  time.sleep(1)
+  assert bucket.read(url) is None and f'{url} does not exist any more' in held.noticed
+  held.release()
+
+  said = []
+  bucket.write(url, json.dumps({**first, 'machine': 'another'}).encode())
+  other = make_lock(said)
+  other.acquire()  # that machine does not raise the number
+  assert 'waiting up to' in said[0] and 'was left by process' in said[1]
+  other.release()
+  assert bucket.read(url) is None
