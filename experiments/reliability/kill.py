@@ -26,6 +26,9 @@ from experiments.reliability import runs
 _HEADLINE = re.compile(r' training and \d+ val examples.*?(?:resuming at step (\d+))?\s*$')
 
 
+_BEGINS = re.compile(r'^compiling the training step|^score val')
+
+
 def saving(workdir: str) -> bool:
   """Whether a checkpoint is being written to a local workdir."""
   return any((epath.Path(workdir) / 'checkpoints').glob('*tmp*'))
@@ -37,7 +40,7 @@ def kill_once(start, workdir: str, seconds: float, within_a_save: bool) -> str:
   Args:
     start: starts it; called with the arguments of `Popen`.
     workdir: of the run.
-    seconds: after the training is announced, before it is compiled.
+    seconds: to wait after it begins to compile the training step, or to evaluate.
     within_a_save: wait for a save, which can be seen in a local workdir alone.
   """
   (process,) = start(stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
@@ -45,6 +48,7 @@ def kill_once(start, workdir: str, seconds: float, within_a_save: bool) -> str:
   for line in process.stderr:
     if found := _HEADLINE.search(line):
       resumed = int(found[1] or 0)
+    if resumed is not None and _BEGINS.search(line):
       break
     if 'error' in line:
       print(line, end='', flush=True)
@@ -60,7 +64,7 @@ def kill_once(start, workdir: str, seconds: float, within_a_save: bool) -> str:
   if code not in (0, -signal.SIGKILL):
     raise SystemExit(f'the run ended with {code}')
   how = 'killed' if code else 'finished before it was killed'
-  return f'resumed at step {resumed}, {how} after {seconds:.1f} s' + (
+  return f'resumed at step {resumed}, {how} {seconds:.1f} s later' + (
     ', during a save' if was_saving else ''
   )
 
@@ -71,7 +75,7 @@ def main() -> int:
   parser.add_argument('--workdir', required=True, help='new; local or gs://')
   parser.add_argument('--data_dir', default='prepared')
   parser.add_argument('--kills', type=int, default=20)
-  parser.add_argument('--steps', type=int, default=400)
+  parser.add_argument('--steps', type=int, default=1000)
   parser.add_argument('--seed', type=int, default=0)
   arguments = parser.parse_args()
   workdir, steps = arguments.workdir.rstrip('/'), arguments.steps
@@ -84,7 +88,7 @@ def main() -> int:
     if process.wait():
       raise SystemExit(f'the uninterrupted run ended with {process.returncode}')
     print(f'uninterrupted: {steps} steps in {time.monotonic() - begun:.0f} s', flush=True)
-    total, before = runs.seconds(uninterrupted)
+    stepping = runs.stepping_seconds(uninterrupted)
 
     def start(**pipes):
       return runs.start(killed, steps, arguments.data_dir, **pipes)
@@ -92,11 +96,10 @@ def main() -> int:
     rng = random.Random(arguments.seed)
     for i in range(arguments.kills):
       in_save = i % 3 == 1 and not workdir.startswith('gs://')
-      # Before the first step, or after up to two of `kills` parts of the steps.
-      seconds = rng.uniform(0, before)
-      if rng.random() < 0.7:
-        seconds = before + rng.uniform(0, 2 * (total - before) / arguments.kills)
-      print(f'{i + 1}: {kill_once(start, killed, seconds, in_save)}', flush=True)
+      # Compiled programs are read from a cache within about two seconds.
+      seconds = rng.uniform(0, 4 + 1.4 * stepping / arguments.kills)
+      line = kill_once(start, killed, seconds, in_save)
+      print(f'{i + 1}: {line}', flush=True)
     (process,) = start(stdout=subprocess.DEVNULL)
     if process.wait():
       raise SystemExit(f'the last run ended with {process.returncode}')
