@@ -1,6 +1,6 @@
 """Renders `examples.png`: a row per species, three modalities each, for visual inspection.
 
-python -m flexfas_jax.data.rendered_faces.contact_sheet [--out=FILE]
+python -m flexfas_jax.data.rendered_faces.contact_sheet [--version=2] [--out=FILE]
 """
 
 import argparse
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from flexfas_jax.data.rendered_faces import populations, render, scenes
+from flexfas_jax.data.rendered_faces.v2 import attacks, domains, scene
 
 _TILE, _SUBJECTS, _GAP, _LABEL, _TITLE = 92, 4, 8, 16, 44
 _HOLE = (58, 22, 74)  # colour of what a depth sensor did not measure
@@ -29,9 +30,16 @@ def show_depth(depth: np.ndarray) -> np.ndarray:
   return np.where(depth[..., None] > 0, grey, _HOLE).astype(np.uint8)
 
 
-def tiles(video: populations.Video) -> np.ndarray:
-  """RGB, depth and infrared of a video's first frame beside each other, [T, 3 T, 3] uint8."""
-  rgb, depth, ir = render.take(*scenes.draw(video), 0)
+def take(version: int, video: populations.Video) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """RGB, depth and infrared of a video's first frame."""
+  if version == 1:
+    return render.take(*scenes.draw(video), 0)
+  return scene.take(scene.draw(video), 0, attacks.MAKERS[video.species])
+
+
+def tiles(version: int, video: populations.Video) -> np.ndarray:
+  """The three modalities of a video's first frame beside each other, [T, 3 T, 3] uint8."""
+  rgb, depth, ir = take(version, video)
   size = (_TILE, _TILE)
   views = (
     cv2.resize(rgb, size, interpolation=cv2.INTER_AREA),
@@ -41,17 +49,21 @@ def tiles(video: populations.Video) -> np.ndarray:
   return np.hstack(views)
 
 
-def rows() -> list[tuple[str, list[populations.Video]]]:
-  """(label, videos of different subjects): bona fide of each data set, then each species."""
+def rows(plans) -> list[tuple[str, list[populations.Video]]]:
+  """(label, videos of different subjects): bona fide of each data set, then each species.
+
+  Args:
+    plans: `populations` or `v2.domains`.
+  """
   found = {}
-  for dataset in populations.DATASETS:
-    for videos in populations.plan(dataset).values():
+  for dataset in plans.DATASETS:
+    for videos in plans.plan(dataset).values():
       for video in videos:
         if video.species:
-          label = f'{video.species.replace("_", " ")}  ({populations.CATEGORY[video.species]})'
-          key = (1, list(populations.CATEGORY).index(video.species))
+          label = f'{video.species.replace("_", " ")}  ({plans.CATEGORY[video.species]})'
+          key = (1, list(plans.CATEGORY).index(video.species))
         else:
-          label, key = 'bona fide', (0, populations.DATASETS.index(dataset))
+          label, key = 'bona fide', (0, plans.DATASETS.index(dataset))
         subjects = found.setdefault(key, (f'{dataset}: {label}', {}))[1]
         subjects.setdefault(video.subject, video)
   picked = []
@@ -61,9 +73,9 @@ def rows() -> list[tuple[str, list[populations.Video]]]:
   return picked
 
 
-def sheet() -> Image.Image:
+def sheet(version: int) -> Image.Image:
   """The whole sheet, in two columns of rows."""
-  content = rows()
+  content = rows(populations if version == 1 else domains)
   per_column = -(-len(content) // 2)
   width = _SUBJECTS * (3 * _TILE + 4)
   page = Image.new(
@@ -85,17 +97,19 @@ def sheet() -> Image.Image:
     top = _TITLE + (number % per_column) * (_TILE + _LABEL + 2)
     draw.text((left, top), label, fill=(20, 20, 20), font=small)
     for k, video in enumerate(videos):
-      page.paste(Image.fromarray(tiles(video)), (left + k * (3 * _TILE + 4), top + _LABEL))
+      page.paste(Image.fromarray(tiles(version, video)), (left + k * (3 * _TILE + 4), top + _LABEL))
   return page
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--out', default=str(pathlib.Path(__file__).with_name('examples.png')))
+  parser.add_argument('--version', type=int, choices=(1, 2), default=1)
+  parser.add_argument('--out', default=None, help='default: examples.png beside the README')
   args = parser.parse_args()
+  folder = pathlib.Path(__file__).parent / ('v2' if args.version == 2 else '')
   # A palette keeps the file small; the noise of the sensors does not compress.
-  page = sheet().quantize(256, dither=Image.Dither.NONE)
-  page.save(args.out, optimize=True)
+  page = sheet(args.version).quantize(256, dither=Image.Dither.NONE)
+  page.save(args.out or folder / 'examples.png', optimize=True)
 
 
 if __name__ == '__main__':

@@ -348,8 +348,8 @@ def mesh(identity: Identity, kind: str = 'live') -> Mesh:
   ).astype(np.float32)
   canonical = np.stack([x, y, phi, open_], -1).astype(np.float32)
   texture[..., 3] = hair
-  normal = _normal(points)
-  bent = [_normal(points + move) - normal for move in moves]
+  normal = normals(points)
+  bent = [normals(points + move) - normal for move in moves]
   return Mesh(
     np.concatenate([points, normal]),
     np.concatenate([moves, np.stack(bent)], 1),
@@ -358,7 +358,8 @@ def mesh(identity: Identity, kind: str = 'live') -> Mesh:
   )
 
 
-def _normal(points):
+def normals(points: np.ndarray) -> np.ndarray:
+  """Unit normals, [3, R, C], of a grid of points [3, R, C]."""
   normal = cross(_central(points, 1), _central(points, 2))
   return normal / (np.sqrt(np.square(normal).sum(0)) + 1e-9)
 

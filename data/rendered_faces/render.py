@@ -1,7 +1,8 @@
 """From a plan to encoded triplets, on as many processes as there are cores."""
 
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -29,49 +30,67 @@ class Renderer:
   def __exit__(self, *raised):
     self._workers.__exit__(*raised)
 
-  def examples(self, videos: list[Video]) -> Iterator[tuple[str, dict]]:
+  def examples(
+    self, videos: list[Video], render: Callable[[Video], list] | None = None
+  ) -> Iterator[tuple[str, dict]]:
     """Renders videos in their order.
 
     Args:
       videos: a split of a plan.
+      render: makes the examples of one video; None is that of version 1.
 
     Yields:
       (key, example) as `triplets.TripletBuilder` takes them.
     """
     # A task is one subject: the shape of the head and the photos of it are worked out once.
     tasks = [list(group) for _, group in itertools.groupby(videos, lambda video: video.subject)]
-    for pairs in self._workers.map(_render_all, tasks, _WORTH_A_POOL):
+    task = functools.partial(_render_all, render=render or _render_video)
+    for pairs in self._workers.map(task, tasks, _WORTH_A_POOL):
       yield from pairs
 
 
-def _render_all(videos: list[Video]) -> list[tuple[str, dict]]:
-  return [pair for video in videos for pair in _render_video(video)]
+def _render_all(videos: list[Video], render) -> list[tuple[str, dict]]:
+  return [pair for video in videos for pair in render(video)]
 
 
 def _render_video(video: Video) -> list[tuple[str, dict]]:
   scene, settings = scenes.draw(video)
-  pairs = []
-  for frame in range(video.frames):
-    name = f'{video.name}/{frame:02d}'
-    rgb, depth, ir = take(scene, settings, frame)
-    images = {
-      'rgb': _encode('.jpg', rgb, cv2.IMWRITE_JPEG_QUALITY, settings.jpeg),
-      'depth': _encode('.png', depth, cv2.IMWRITE_PNG_COMPRESSION, 2),
-      'ir': _encode('.jpg', ir, cv2.IMWRITE_JPEG_QUALITY, settings.jpeg),
-    }
-    facts = {
-      'id': name,
-      'label': 'attack' if video.species else 'bona_fide',
-      'attack_type': video.species,
-      'attack_category': CATEGORY.get(video.species, ''),
-      'subject': video.subject,
-      'video': video.name,
-      'frame': frame,
-      'dataset': video.dataset,
-      'ethnicity': video.group,
-    }
-    pairs.append((name, images | facts))
-  return pairs
+  category = CATEGORY.get(video.species, '')
+  return [
+    example(video, category, frame, take(scene, settings, frame), settings.jpeg)
+    for frame in range(video.frames)
+  ]
+
+
+def example(
+  video: Video, category: str, frame: int, images: tuple[np.ndarray, np.ndarray, np.ndarray],
+  quality: int,
+) -> tuple[str, dict]:  # fmt: skip
+  """(key, example) of one frame.
+
+  Args:
+    video: whose frame it is.
+    category: of its species, '' for bona fide.
+    frame: its number.
+    images: rgb, depth, ir as the cameras give them.
+    quality: of JPEG.
+  """
+  rgb, depth, ir = images
+  name = f'{video.name}/{frame:02d}'
+  return name, {
+    'rgb': _encode('.jpg', rgb, cv2.IMWRITE_JPEG_QUALITY, quality),
+    'depth': _encode('.png', depth, cv2.IMWRITE_PNG_COMPRESSION, 2),
+    'ir': _encode('.jpg', ir, cv2.IMWRITE_JPEG_QUALITY, quality),
+    'id': name,
+    'label': 'attack' if video.species else 'bona_fide',
+    'attack_type': video.species,
+    'attack_category': category,
+    'subject': video.subject,
+    'video': video.name,
+    'frame': frame,
+    'dataset': video.dataset,
+    'ethnicity': video.group,
+  }
 
 
 def take(
@@ -94,19 +113,20 @@ def take(
   ir = sensors.infrared_camera(heat, rig, settings, rng)
   depth = sensors.depth_camera(layer, rays, rig, settings, scene.lights.infrared, rng)
   if rig.black_outside:
-    face = _outline(layer['face'], rng)
+    face = outline(layer['face'], rng)
     rgb = rgb * (sensors.resample(face, rig.rgb_size) > 0.5)[..., None]
     ir = ir * (sensors.resample(face, rig.ir_size) > 0.5)
     depth = depth * (sensors.resample(face, rig.depth_size) > 0.5)
   depth = sensors.visualise(depth) if rig.depth_bits == 8 else depth.astype(np.uint16)
-  return _eight_bit(rgb), depth, _eight_bit(ir)
+  return eight_bit(rgb), depth, eight_bit(ir)
 
 
-def _eight_bit(image):
+def eight_bit(image: np.ndarray) -> np.ndarray:
+  """uint8 of 0..1."""
   return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
 
 
-def _outline(face, rng):
+def outline(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   """The face as an imperfect face detector outlines it, [H, W] in 0..1."""
   size = face.shape[0]
   face = cv2.morphologyEx((face > 0.5).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
