@@ -180,11 +180,19 @@ def make_protocol(text: str):
   for field, values in protocol.fields.items():
     if field not in given and not values:
       raise ConfigError(f'protocol {name} needs its field {field!r}: {name}({field}=...)')
-    filled[field] = given.get(field, values[0] if values else '')
+    filled[field] = given.get(field, next(iter(values)) if values else '')
+  texts = dict(filled)
+  for field, values in protocol.fields.items():
+    if isinstance(values, Mapping):
+      texts |= pick(f'{field} of {name}', values, filled[field])
+
+  def fill(selections):
+    return selections.format(**texts).format(**filled)  # a field's text may have fields
+
   return protocol._replace(
-    train=protocol.train.format(**filled),
-    val=protocol.val.format(**filled),
-    test={name: selections.format(**filled) for name, selections in protocol.test.items()},
+    train=fill(protocol.train),
+    val=fill(protocol.val),
+    test={name: fill(selections) for name, selections in protocol.test.items()},
     fields=filled,
   )
 

@@ -117,8 +117,9 @@ def prepared(pytestconfig, tmp_path_factory):
     if not data_dir.exists():
       for old in root.glob('*/'):
         shutil.rmtree(old)
-      for config in ('surf_like_tiny', 'cefa_like_tiny', 'wmca_like_tiny'):
-        sources.prepare(f'rendered_faces/{config}', str(root / 'unfinished'))
+      second = (f'v2_{name}_like' for name in ('surf', 'cefa', 'wmca', 'padisi'))
+      for config in ('surf_like', 'cefa_like', 'wmca_like', *second):
+        sources.prepare(f'rendered_faces/{config}_tiny', str(root / 'unfinished'))
       (root / 'unfinished').rename(data_dir)
   return str(data_dir)
 
@@ -131,7 +132,8 @@ def _digest_of_rendered_sets() -> str:
     ]
   )
   paths = {path for module in modules if (path := markers.path_of(module))}
-  paths.update((pathlib.Path(__file__).parents[1] / 'data' / 'rendered_faces').glob('*.py'))
+  folder = pathlib.Path(__file__).parents[1] / 'data' / 'rendered_faces'
+  paths.update((*folder.rglob('*.py'), *folder.rglob('*.npz')))
   digest = hashlib.sha256()
   for path in sorted(paths):
     digest.update(path.read_bytes())

@@ -52,7 +52,7 @@ def asked():
       continue
     yield name
     for field, values in protocol.fields.items():
-      yield from (f'{name}({field}={value})' for value in values[1:])
+      yield from (f'{name}({field}={value})' for value in list(values)[1:])
 
 
 @pytest.fixture(scope='module')
@@ -113,7 +113,7 @@ def test_a_protocol_runs_on_its_sets(data_dir, prepared, step, text):
   rendered = 'rendered_faces' in protocol.train
   open_ = lambda names: sources.open_source(  # noqa: E731
     names.replace('surf_like:', 'surf_like_tiny:').replace('cefa_like:', 'cefa_like_tiny:')
-    .replace('wmca_like:', 'wmca_like_tiny:'),
+    .replace('wmca_like:', 'wmca_like_tiny:').replace('padisi_like:', 'padisi_like_tiny:'),
     prepared if rendered else data_dir, check=False,
   )  # fmt: skip
   train, val = open_(protocol.train), open_(protocol.val)

@@ -29,7 +29,8 @@ class Protocol(NamedTuple):
     subsets: of modalities that are reported; empty: all that the model supports.
     metrics: of `results.json`, those of the printed table, as reported by the paper; the file has
       all.
-    fields: {field: its values}, the default first; without values, any value must be given.
+    fields: {field: its values}, the default first; without values, any value must be given. Values
+      that are a mapping each give several texts: {value: {name: text}}, filled in for {name}.
     leaks: known leaks of this protocol, as published or by construction.
     left_out: 'val' or tests whose attacks must not be trained on.
   """
@@ -41,7 +42,7 @@ class Protocol(NamedTuple):
   threshold: Mapping[str, str]
   subsets: tuple[str, ...] = ()
   metrics: tuple[str, ...] = ('acer', 'apcer', 'bpcer', 'eer', 'auc')
-  fields: Mapping[str, tuple[str, ...]] = {}
+  fields: Mapping[str, tuple[str, ...] | Mapping[str, Mapping[str, str]]] = {}
   leaks: tuple[str, ...] = ()
   left_out: tuple[str, ...] = ()
 
@@ -89,6 +90,56 @@ PROTOCOLS['rendered_flexmodal'] = Protocol(
   subsets=FLEXMODAL_SUBSETS,
   metrics=_FLEXMODAL_METRICS,
   fields={'size': ('', '_tiny')},
+)
+
+# Domain generalisation and unseen materials, on the second version of the rendered sets.
+_DOMAINS = tuple(f'rendered_faces/v2_{name}_like' for name in ('wmca', 'surf', 'padisi', 'cefa'))
+
+
+def _others(target: str, split: str) -> str:
+  return ', '.join(f'{name}{{size}}:{split}' for name in _DOMAINS if name != target)
+
+
+PROTOCOLS['rendered_domains'] = Protocol(
+  source="Our own: MMDG's scheme on RENDERED faces. Three domains are trained on, the fourth is "
+  'tested; thresholds are fitted on the val parts of the three.',
+  train='{sources_train}',
+  val='{sources_val}',
+  test={'sources': '{sources_test}', 'target': '{target_set}{size}:test'},
+  threshold={'sources': 'dev_eer', 'target': 'dev_eer'},
+  subsets=FLEXMODAL_SUBSETS,
+  metrics=('hter', 'auc', 'apcer', 'bpcer'),
+  fields={
+    'target': {
+      domain.partition('v2_')[2]: {
+        'target_set': domain,
+        **{f'sources_{split}': _others(domain, split) for split in ('train', 'val', 'test')},
+      }
+      for domain in _DOMAINS
+    },
+    'size': ('', '_tiny'),
+  },
+)
+PROTOCOLS['rendered_materials'] = Protocol(
+  source='Our own: masks of one material are in neither train nor val, on RENDERED faces; `others` '
+  'are the materials that no part has masks of.',
+  train='rendered_faces/v2_surf_like{size}:train[species!=mask_{material}], '
+  'rendered_faces/v2_cefa_like{size}:train[species!=mask_{material}]',
+  val='rendered_faces/v2_surf_like{size}:val[species!=mask_{material}], '
+  'rendered_faces/v2_cefa_like{size}:val[species!=mask_{material}]',
+  test={
+    'seen': 'rendered_faces/v2_surf_like{size}:test[species!=mask_{material}], '
+    'rendered_faces/v2_cefa_like{size}:test[species!=mask_{material}]',
+    'material': 'rendered_faces/v2_surf_like{size}:test[species=bona_fide,mask_{material}], '
+    'rendered_faces/v2_cefa_like{size}:test[species=bona_fide,mask_{material}]',
+    'others': 'rendered_faces/v2_cefa_like{size}:test[species=bona_fide], '
+    'rendered_faces/v2_cefa_like{size}:masks',
+  },
+  threshold={'seen': 'dev_eer', 'material': 'dev_eer', 'others': 'dev_eer'},
+  subsets=FLEXMODAL_SUBSETS,
+  metrics=_FLEXMODAL_METRICS,
+  left_out=('material',),
+  fields={'material': ('silicone', 'resin', 'plaster', 'textile'), 'size': ('', '_tiny')},
 )
 
 # CASIA-SURF: three kinds of cut photos are trained on, three others tested.
