@@ -284,7 +284,7 @@ def main() -> int:
       trainings += 1
       workdir = str(disk.folder / f'training{trainings}')
       log(f'training {trainings}')
-      soak = Soak(workdir, steps, data_dir, disk, folder, whole / 6, library, rng, log)
+      soak = Soak(workdir, steps, data_dir, disk, folder, max(whole / 12, 5), library, rng, log)
       soak.run()
       different = runs.compare(undisturbed, workdir, steps)
       failed += bool(different)
