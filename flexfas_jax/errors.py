@@ -22,6 +22,7 @@ _PACKAGES = {
   'cv2': 'opencv-python-headless',
   'ml_collections': 'ml-collections',
   'orbax': 'orbax-checkpoint',
+  'sklearn': 'scikit-learn',
   'tensorflow_datasets': 'tensorflow-datasets',
 }
 
