@@ -106,9 +106,11 @@ def test_one_number_is_read_in_the_direction_that_is_better_on_val(sign):
   assert fit.logits['test'] == pytest.approx(fit.logits['val'][0])
 
 
-# ACER (intra, threshold from val) of the best cheap probe on the smallest sets, by sensors: (at
-# least, at most). The set is trivial with depth or infrared. When a harder one lands, raise both.
-LOWEST_ACER = {'rgb': (0.0, 0.5), 'rgb+depth+ir': (0.0, 0.5)}
+# ACER (intra, threshold from val) of the best cheap probe on the smallest sets, by the sensors that
+# it may use: (at least, at most). Measured: 0.318 and 0.063, few training subjects and all. On the
+# sets of full size a probe reaches 0.001 with depth: they are trivial. Raise both bounds with a
+# harder set; the lower one keeps it from becoming easier unnoticed.
+LOWEST_ACER = {'rgb': (0.25, 0.38), 'rgb+depth+ir': (0.04, 0.09)}
 
 
 @pytest.fixture(scope='module')
