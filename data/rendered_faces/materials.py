@@ -190,7 +190,8 @@ def features(
     # Brow: an arch that thins outwards.
     across = ramp(u, -16, -11) * ramp(u, 25, 15)
     middle = -17.5 - 0.10 * np.maximum(u + 10, 0) + 0.0075 * np.square(np.maximum(u - 3, 0))
-    thick = (2.5 + 2.2 * identity.brow) * (1 - 0.016 * (u + 12))
+    # Far out, where there is no brow, it would be 0.
+    thick = np.maximum((2.5 + 2.2 * identity.brow) * (1 - 0.016 * (u + 12)), 0.1)
     brow[box] += across * ramp(np.abs(v - middle), thick, thick * 0.35)
   brow *= np.clip(0.62 * identity.brow + 0.35 + 0.16 * strands, 0, 1)
 

@@ -132,6 +132,14 @@ def test_the_basis_is_small_and_has_a_face():
   assert 1 < np.median(off) < 12  # mm
 
 
+def test_a_brow_ends_where_its_thickness_would_be_zero():
+  identity = dataclasses.replace(head.draw_identity((0, 1)), shape=heads.NO_TRAITS)
+  x, y = np.meshgrid(np.float32([30, 50.5 + 31.5, 90]), np.float32([-20, -10, 0, 10]))
+  canonical = np.stack([x, y, np.zeros_like(x), np.ones_like(x)])
+  seen = head.Seen(np.s_[:4, :3], x, None, canonical, np.zeros_like(canonical), np.eye(3))
+  assert np.isfinite(materials.features(identity, seen).brow).all()
+
+
 def test_an_open_jaw_moves_the_chin_down_and_not_the_brow():
   mesh = heads.mesh(heads.draw_subject((0, 1), domains.POPULATIONS['surf_like']), heads.Shape())
   moved = heads.moved(mesh, np.eye(len(heads.ACTIONS))[0])
