@@ -22,6 +22,7 @@ class EvenSubset:
     last = len(source) - 1
     self.indices = np.linspace(0, last, n).round().astype(int) if n else np.arange(0)
     self.columns = {k: [v[i] for i in self.indices] for k, v in source.columns.items()}
+    self.is_remote = source.is_remote
     self._source = source
 
   def __len__(self) -> int:
