@@ -175,6 +175,7 @@ def _with_config_file(argv: list[str]) -> list[str]:
       arguments[at] = f'{flag}={file}' if equals else file
     elif flag in ('--workdir', '-workdir'):
       workdir = value if equals else argv[at]
+      workdir = workdir.rstrip('/') if bucket.is_remote(workdir) else workdir
   if not has_config and workdir and _holds_run(workdir):
     reader = pathlib.Path(__file__).parent / 'training' / 'run_config.py'
     arguments.insert(1, f'--config={reader}:{workdir}')  # before the fields that override it
@@ -267,11 +268,16 @@ def _run_mode() -> None:
   export_options = {f.name: f.value for f, _ in _EXPORT_FLAGS if f.value is not None}
   if _MODE.value != 'export' and export_options:
     raise errors.ConfigError(f'--{next(iter(export_options))} requires --mode=export')
+  if _EXPORT_DIR.value and bucket.is_remote(_EXPORT_DIR.value):
+    raise errors.ConfigError(
+      f'--export_dir={_EXPORT_DIR.value}: give a local folder, and copy it: gcloud storage cp -r'
+    )
   # The modes import jax, which --help and wrong flags do not need.
   if _MODE.value == 'preflight':
     from flexfas_jax.preflight import run as preflight
     from flexfas_jax.training import remote_workdir
 
+    preflight.hide_accelerators()  # before a workdir at gs:// asks which process this is
     with remote_workdir.open_workdir(_WORKDIR.value) as opened:
       preflight.run(_CONFIG.value, opened.folder, _TOPOLOGY.value)
   elif _MODE.value == 'export':

@@ -49,8 +49,8 @@ class Progress:
     on_terminal = sys.stderr.isatty()
     self._silent = silent or (transient and not on_terminal)
     self._text, self._total = text, total
-    self._start, self._first = time.monotonic(), done
-    self._printed, self._printed_done = self._start, -1
+    self._begun: tuple[float, int] | None = None  # (time, items) at the first update
+    self._printed, self._printed_done = time.monotonic(), -1
     self._bar = None
     if on_terminal and not silent:
       import rich.console  # imported only for a terminal
@@ -92,15 +92,18 @@ class Progress:
       self._bar.update(self._task, completed=done, **fields)
       return
     now = time.monotonic()
+    # The first item may wait for a compilation: what is left is estimated from those after it.
+    start, first = self._begun = self._begun or (now, done)
     is_due = last or done == self._total or now - self._printed >= EVERY
     if not is_due or done == self._printed_done:
       return
     self._printed, self._printed_done = now, done
     parts = [f'{self._text} {done}', values]
     if self._total is not None:
-      seconds_each = (now - self._start) / max(done - self._first, 1)
-      left = (self._total - done) * seconds_each
-      parts = [f'{self._text} {done}/{self._total}', values, f'{left:.0f} s left']
+      parts = [f'{self._text} {done}/{self._total}', values]
+      if done > first or done == self._total:
+        left = (self._total - done) * (now - start) / max(done - first, 1)
+        parts.append(f'{left:.0f} s left')
     print('  '.join(p for p in parts if p), file=sys.stderr, flush=True)
 
   def print_line(self, line: str) -> None:

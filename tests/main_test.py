@@ -34,6 +34,7 @@ def run(module, *arguments, cwd=ROOT):
     (['--steps=3'], 'steps'),
     (['--mode=fly'], 'train_and_evaluate|train|evaluate'),
     (['surplus'], "unexpected argument 'surplus'"),
+    (['--mode=export', '--export_dir=gs://bucket/bundle'], 'give a local folder, and copy it'),
   ],
 )
 def test_wrong_flags(tmp_path, arguments, said):

@@ -43,6 +43,15 @@ def test_items_that_take_time_are_a_line_every_ten_seconds(clock, capsys):
   ]
 
 
+def test_the_time_left_does_not_include_compiling(clock, capsys):
+  shown = progress.Progress('train', 400)
+  clock.now += 60  # compiling
+  for step in range(1, 13):
+    shown.update(step)
+    clock.now += 1
+  assert capsys.readouterr().err.splitlines() == ['train 1/400', 'train 11/400  389 s left']
+
+
 def test_steps_are_a_line_every_ten_seconds_and_the_last_once(clock, capsys):
   """The loop reports a step twice: with its metrics, and as done."""
   shown = progress.Progress('train', 100)

@@ -15,10 +15,16 @@ TRIPLETS, BATCH, STORED, SIZE = 64, 32, 256, 224
 MANY = 16  # batches
 
 
-def triplets() -> tuple[list[dict], Preprocess]:
+class _Examples(list):
+  """Examples in memory, with what `pipeline.train_batches` requires of a source."""
+
+  is_remote = False
+
+
+def triplets() -> tuple[_Examples, Preprocess]:
   """(examples of JPEG images, the preprocessing of training)."""
   config = vit_fusion.get_config().to_dict()
-  examples = []
+  examples = _Examples()
   for i in range(TRIPLETS):
     images = faces.triplet('cut_photo' if i % 2 else '', i, i, STORED)
     encoded = {m: faces.encode(image) for m, image in images.items()}
