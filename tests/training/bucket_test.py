@@ -90,7 +90,7 @@ def test_training_and_evaluation_equal_the_local_run(server, config, local, tmp_
   copy = assert_equal_runs(server, 'run', local, tmp_path)
   # The digests of objects hold for a copy on the disk.
   steps = sorted((copy / 'checkpoints').iterdir())
-  assert [digests.find_damage(step) for step in steps] == [''] * 3
+  assert steps and not any(map(digests.find_damage, steps))
 
 
 def test_killed_within_a_save(server, config, local, tmp_path):
