@@ -40,6 +40,8 @@ def bundle(tmp_path_factory):
 class Covered:
   """A source whose infrared sensor is covered in every fifth sample."""
 
+  is_remote = False
+
   def __init__(self, source):
     self._source, self.columns = source, source.columns
 
