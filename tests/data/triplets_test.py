@@ -87,7 +87,7 @@ def test_bytes_survive_and_progress_is_plain(tmp_path, capsys):
   builder = Small(data_dir=tmp_path, file_format='array_record')
   builder.download_and_prepare()
   err = capsys.readouterr().err
-  assert 'small train: 2 of 20\n' in err and 'small train: 20 of 20\n' in err
+  assert 'small train 20/20  0 s left\n' in err and 'small test 20\n' in err
   assert '\r' not in err and '\x1b' not in err
   rows = list(tfds.data_source('small', data_dir=tmp_path, split='train'))
   assert len(rows) == 20
