@@ -163,18 +163,19 @@ def move_folder(url: str, target: str, first: str) -> None:
   delete_folder(url, first)
 
 
-def fetch(url: str, folder: pathlib.Path, wanted: Callable[[str], bool]) -> list[str]:
-  """Copies the wanted objects of a folder at gs:// into a local one; returns their names."""
-  names = [name for name in list_objects(url) if wanted(name)]
-  for name in names:
+def fetch(url: str, folder: pathlib.Path, wanted: Callable[[str], bool]) -> dict[str, int]:
+  """Copies the wanted objects of a folder at gs:// into a local one; returns their generations."""
+  generations = {}
+  for name in filter(wanted, list_objects(url)):
     file = folder / name
     if not file.resolve().is_relative_to(folder.resolve()):
       raise StateError(f'{url}/{name} is not within {url}')
     file.parent.mkdir(parents=True, exist_ok=True)
-    contents = read(f'{url}/{name}')
-    if contents is not None:  # deleted meanwhile
+    found = read_version(f'{url}/{name}')
+    if found is not None:  # else deleted meanwhile
+      contents, generations[name] = found
       file.write_bytes(contents)
-  return names
+  return generations
 
 
 class LockStore:
@@ -256,13 +257,13 @@ def watch(uses: Sequence[tuple[str, str, int]], stop: Callable[[str, int], None]
     while not ended.wait(min(PROBE_SECONDS, PATIENCE_SECONDS / 3)):
       for url, what, code in uses:
         try:
-          with _errors(url):
+          with _errors(url, what):
             _probe(*_split(url), 0.0)
           answered[url] = time.monotonic()
         except FlexfasError as error:
           silent = time.monotonic() - answered[url]
           if silent > PATIENCE_SECONDS and not ended.is_set():
-            stop(f'{what}: {error}, for {silent:.0f} s', code)
+            stop(f'{error}, for {silent:.0f} s', code)
 
   thread = threading.Thread(target=probe, daemon=True)
   if uses:

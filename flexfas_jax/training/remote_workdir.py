@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 from flexfas_jax import bucket, errors
 from flexfas_jax.errors import DataError, FlexfasError, StateError
-from flexfas_jax.training import distributed, workdir
+from flexfas_jax.training import distributed, lock, workdir
 
 SEND_SECONDS = 30.0
+_METRICS = 'metrics.jsonl'
 # Folders whose files are not read again: they are not fetched.
 _NOT_FETCHED = (
   *('checkpoints', 'damaged_checkpoints', 'tensorboard', 'profile'),
@@ -61,9 +62,9 @@ def open_workdir(path: str, data_dir: str = '', read_only: bool = False) -> Iter
       return
     with tempfile.TemporaryDirectory(prefix='flexfas_') as scratch:
       url = path.rstrip('/')
-      folder = _fetch(url, pathlib.Path(scratch))
+      folder, generations = _fetch(url, pathlib.Path(scratch))
       sends = not read_only and distributed.is_first()
-      sender = _Sender(url, folder) if sends else None
+      sender = _Sender(url, folder, generations.get(_METRICS, 0)) if sends else None
       with _named(folder, url), sender or contextlib.nullcontext():
         yield OpenWorkdir(folder, sender.send if sender else _nothing)
 
@@ -94,13 +95,14 @@ def fetch_run(path: str) -> pathlib.Path:
     return pathlib.Path(path)
   scratch = tempfile.TemporaryDirectory(prefix='flexfas_')
   _kept.append(scratch)  # to the end of the process
-  return _fetch(path.rstrip('/'), pathlib.Path(scratch.name))
+  return _fetch(path.rstrip('/'), pathlib.Path(scratch.name))[0]
 
 
 _kept: list[tempfile.TemporaryDirectory] = []
 
 
-def _fetch(url: str, scratch: pathlib.Path) -> pathlib.Path:
+def _fetch(url: str, scratch: pathlib.Path) -> tuple[pathlib.Path, dict[str, int]]:
+  """(the scratch folder of a workdir, the generations of the objects in it)."""
   folder = scratch / url.rpartition('/')[2]  # a report shows the name
   folder.mkdir()
 
@@ -108,21 +110,21 @@ def _fetch(url: str, scratch: pathlib.Path) -> pathlib.Path:
     top, slash, _ = name.partition('/')
     if slash:
       (folder / top).mkdir(exist_ok=True)  # for the checks of what a workdir may hold
-    return not (slash and top in _NOT_FETCHED)
+    return not (slash and top in _NOT_FETCHED) and name != lock.FILE
 
-  bucket.fetch(url, folder, wanted)
+  generations = bucket.fetch(url, folder, wanted)
   for name in ('checkpoints', 'tensorboard'):
     with contextlib.suppress(OSError):
       (folder / name).rmdir()
   workdir.set_origin(folder, url)
-  return folder
+  return folder, generations
 
 
 class _Sender:
   """Copies what changes in a scratch folder to a bucket; as a context, periodically."""
 
-  def __init__(self, url: str, folder: pathlib.Path):
-    self._url, self._folder = url, folder
+  def __init__(self, url: str, folder: pathlib.Path, metrics: int):
+    self._url, self._folder, self._metrics = url, folder, metrics
     self._sent = self._versions()
     self._lock, self._ended, self._warned = threading.Lock(), threading.Event(), False
     self._thread = threading.Thread(target=self._send_periodically, daemon=True)
@@ -141,11 +143,29 @@ class _Sender:
             contents = (self._folder / name).read_bytes()
           except FileNotFoundError:  # replaced meanwhile
             continue
-          bucket.write(f'{self._url}/{name}', contents)
+          if name == _METRICS:
+            self._send_metrics(contents)
+          else:
+            bucket.write(f'{self._url}/{name}', contents)
           self._sent[name] = version
       for name in self._sent.keys() - versions.keys():
         bucket.delete(f'{self._url}/{name}')
         del self._sent[name]
+
+  def _send_metrics(self, contents: bytes) -> None:
+    """Replaces the metrics that were fetched or sent; another training's rows are not lost."""
+    place = f'{self._url}/{_METRICS}'
+    new = bucket.write(place, contents, self._metrics)
+    if new is None:
+      found = bucket.read_version(place)
+      # A request that is repeated after its answer was lost finds its own contents.
+      if found is None or found[0] != contents:
+        raise StateError(
+          f'{place} was changed by another process after this one read it; stop the other one, and '
+          'rerun the same command'
+        )
+      new = found[1]
+    self._metrics = new
 
   def _versions(self) -> dict[str, tuple[int, int]]:
     """{name of a file: what changes when it is written}; without temporary files."""
@@ -199,6 +219,8 @@ def _nothing() -> None:
 
 
 def _stop(message: str, code: int) -> None:
-  print(f'error: {message}', file=sys.stderr, flush=True)
-  sys.stdout.flush()
-  os._exit(code)
+  try:
+    print(f'error: {message}', file=sys.stderr, flush=True)
+    sys.stdout.flush()
+  finally:  # also where no one reads the message any more
+    os._exit(code)

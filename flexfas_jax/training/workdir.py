@@ -146,10 +146,14 @@ def newest_run_info(workdir: str | os.PathLike) -> dict[str, Any]:
   Its keys: 'config', 'version', and in later versions 'data' and, perhaps, 'pretraining'.
   """
   folder = checkpoints(workdir)
-  steps = [f for f in folder.iterdir() if f.name.isdigit()] if folder.is_dir() else []
+  if bucket.is_remote(folder):  # a step that is being written has its name already
+    names = bucket.list_objects(str(folder))
+    steps = [folder / n.partition('/')[0] for n in names if n.endswith('/commit_success.txt')]
+  else:
+    steps = [f for f in folder.iterdir() if f.name.isdigit()] if folder.is_dir() else []
   for step in sorted(steps, key=lambda f: int(f.name), reverse=True):
     try:
-      return dict(json.loads((step / 'run' / 'metadata').read_text()))
+      return dict(json.loads((step / 'run' / 'metadata').read_bytes()))
     except (OSError, ValueError, TypeError):
       continue
   return {}

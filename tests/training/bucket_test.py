@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -72,28 +73,17 @@ def assert_equal_runs(server, name, local, tmp_path):
   return copy
 
 
-def test_training_and_evaluation_equal_the_local_run(server, config, local, tmp_path):
-  """Also where the bucket answers some requests with 429 and 503."""
+def test_killed_within_a_save(server, config, local, tmp_path):
+  """Training and evaluation equal the local run, also where the bucket refuses some requests."""
   refused = []
 
   def sometimes(method, path):
-    if len(server.requests) % 17 == 0 and 'upload_id' not in path:
+    if len(server.requests) % 97 == 0 and 'upload_id' not in path:
       refused.append((method, path))
       return (429, 503)[len(refused) % 2]
     return None
 
   server.fault = sometimes
-  ((code, out, said),) = finish(start(config, f'{WORKDIR}/run', 1, 1))
-  assert code == 0, said
-  assert len(refused) > 10
-  assert f'Written: {WORKDIR}/run/results.json, {WORKDIR}/run/scores/' in out
-  copy = assert_equal_runs(server, 'run', local, tmp_path)
-  # The digests of objects hold for a copy on the disk.
-  steps = sorted((copy / 'checkpoints').iterdir())
-  assert steps and not any(map(digests.find_damage, steps))
-
-
-def test_killed_within_a_save(server, config, local, tmp_path):
   every = '--config.checkpoint_every=1'
   (process,) = start(config, f'{WORKDIR}/killed', 1, 1, every)
   begun, complete = set(), set()
@@ -103,12 +93,17 @@ def test_killed_within_a_save(server, config, local, tmp_path):
   process.send_signal(signal.SIGKILL)
   ((code, _, said),) = finish([process])
   assert code == -signal.SIGKILL, said
-  ((code, _, said),) = finish(start(config, f'{WORKDIR}/killed', 1, 1, every))
+  ((code, out, said),) = finish(start(config, f'{WORKDIR}/killed', 1, 1, every))
   assert code == 0, said
   assert 'resuming at step ' in said and 'damaged' not in said
+  assert len(refused) > 3
+  assert f'Written: {WORKDIR}/killed/results.json, {WORKDIR}/killed/scores/' in out
   begun, complete = server.steps('runs/killed')
   assert begun == complete
-  assert_equal_runs(server, 'killed', local, tmp_path)
+  copy = assert_equal_runs(server, 'killed', local, tmp_path)
+  # The digests of objects hold for a copy on the disk.
+  steps = sorted((copy / 'checkpoints').iterdir())
+  assert steps and not any(map(digests.find_damage, steps))
 
 
 def test_two_processes(server, config, local, tmp_path):
@@ -121,7 +116,7 @@ def test_two_processes(server, config, local, tmp_path):
   assert ids[0] == ids[1]
 
 
-def test_what_is_denied_is_named_at_once(server, config, prepared, tmp_path):
+def test_what_is_denied_is_named_at_once(server, prepared, tmp_path):
   server.fault = lambda method, path: 403
   denied = r'gs://bucket/{}: permission denied \(403 .*grant roles/storage.objectUser'
   with pytest.raises(StateError, match='--workdir = ' + denied.format('runs/run')):
@@ -131,10 +126,6 @@ def test_what_is_denied_is_named_at_once(server, config, prepared, tmp_path):
   with pytest.raises(ConfigError, match='2 problems'):
     remote_workdir.check('gs://bucket/runs/run', 'gs://bucket/prepared')
   assert len(server.requests) == 4  # none was repeated
-  ((code, _, said),) = finish(start(config, tmp_path / 'run', 1, 1))
-  assert code == 3, said
-  assert said.startswith('error: config.data_dir = gs://bucket/prepared: permission denied (403')
-  assert not (tmp_path / 'run').exists()
 
 
 def test_what_is_not_there_is_named(server, prepared):
@@ -166,27 +157,38 @@ def test_what_does_not_answer_is_named(server, monkeypatch, tmp_path):
     remote_workdir.check('gs://bucket/run')
 
 
-@pytest.mark.parametrize(('gone', 'code'), [('runs', 4), ('prepared', 3)])
-def test_a_bucket_that_vanishes_ends_the_run(server, config, prepared, tmp_path, gone, code):
+def test_a_bucket_that_vanishes_ends_the_run(server, prepared, tmp_path):
   """Within the time that it is given: other libraries retry for a quarter of an hour."""
-  if gone == 'runs':
-    config, workdir = write_config(tmp_path / 'small.py', prepared), f'{WORKDIR}/run'
-  else:
-    workdir = tmp_path / 'run'
+  config = write_config(tmp_path / 'small.py', prepared)
   program = 'from flexfas_jax import bucket, main\nbucket.PATIENCE_SECONDS = 3.0\nmain.main()'
-  flags = [f'--config={config}', f'--workdir={workdir}', '--config.steps=100000', '--mode=train']
+  flags = [f'--config={config}', f'--workdir={WORKDIR}/run']
   process = subprocess.Popen(
     [sys.executable, '-c', program, *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True
   )
-  metrics = tmp_path / 'run' / 'metrics.jsonl'
-  while process.poll() is None:
-    if server.steps('runs/run')[1] or (metrics.exists() and metrics.stat().st_size):
-      break
+  while process.poll() is None and not server.steps('runs/run')[1]:
     time.sleep(0.01)
   server.vanish()
   _, said = process.communicate(timeout=120)
-  assert process.returncode == code, said
-  assert f'gs://bucket/{gone}' in said and 'the bucket bucket cannot be reached' in said
+  assert process.returncode == 4, said
+  assert f'{WORKDIR}/run' in said and 'the bucket bucket cannot be reached' in said
+
+
+def test_a_bucket_that_denies_while_it_is_used(server, monkeypatch):
+  monkeypatch.setattr(bucket, 'PATIENCE_SECONDS', 0.3)
+  stopped, said = threading.Event(), []
+
+  def stop(message, code):
+    said.append((message, code))
+    stopped.set()
+
+  with bucket.watch([('gs://bucket/prepared', 'config.data_dir = gs://bucket/prepared', 3)], stop):
+    assert not stopped.wait(0.5)  # it answers
+    server.fault = lambda method, path: 403
+    assert stopped.wait(20)
+  message, code = said[0]
+  assert code == 3 and message.startswith(
+    'config.data_dir = gs://bucket/prepared: permission denied'
+  )
 
 
 def test_a_local_run_that_was_copied_is_refused(server, local):
@@ -276,6 +278,41 @@ def test_changed_and_deleted_files_are_sent(server):
   assert server.names('runs/run/') == ['metrics.jsonl', 'tensorboard/events']
   assert server.objects['runs/run/metrics.jsonl'].data == b'1\n2\n'
   assert not folder.exists()
+
+
+def test_metrics_of_another_training_are_not_replaced(server):
+  with (
+    pytest.raises(StateError, match='metrics.jsonl was changed by another process'),
+    remote_workdir.open_workdir(f'{WORKDIR}/run') as opened,
+  ):
+    for rows in (b'1\n', b'1\n2\n'):
+      (opened.folder / 'metrics.jsonl').write_bytes(rows)
+      opened.send()
+    server.put('runs/run/metrics.jsonl', b'other\n')
+    (opened.folder / 'metrics.jsonl').write_bytes(b'1\n2\n3\n')
+  assert server.objects['runs/run/metrics.jsonl'].data == b'other\n'
+
+
+def test_a_second_training_is_refused(server, prepared, tmp_path):
+  """The lock is in the bucket; a holder on this machine that has ended does not block."""
+  said = []
+  with remote_workdir.open_workdir(f'{WORKDIR}/run') as opened:
+    store = bucket.LockStore(f'{WORKDIR}/run/{lock.FILE}')
+    with lock.hold(opened.folder, said.append, store) as held:
+      assert server.names('runs/run/') == ['training.lock']
+      own = write_config(tmp_path / 'small.py', prepared)
+      ((code, _, err),) = finish(start(own, f'{WORKDIR}/run', 1, 1))
+      assert code == 4, err
+      assert f'process {os.getpid()} on ' in err and 'trains in this workdir' in err
+      assert held.problem() == ''
+      left = server.objects['runs/run/training.lock'].data
+      server.put('runs/run/training.lock', b'{"token": "other", "host": "far", "process": 1}')
+      assert 'was taken over by process 1 on far' in held.problem()
+    ended = json.loads(left) | {'process_start': 'before', 'token': 'ended'}
+    server.put('runs/run/training.lock', json.dumps(ended).encode())
+    with lock.hold(opened.folder, said.append, store):
+      assert 'which has ended' in said[-1]
+  assert server.names('runs/run/') == []
 
 
 def test_one_of_two_writers_gets_the_lock(server):
