@@ -11,7 +11,8 @@ import pathlib
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from flexfas_jax.errors import ConfigError, FlexfasError, StateError
@@ -163,10 +164,30 @@ def move_folder(url: str, target: str, first: str) -> None:
   delete_folder(url, first)
 
 
-def fetch(url: str, folder: pathlib.Path, wanted: Callable[[str], bool]) -> dict[str, int]:
-  """Copies the wanted objects of a folder at gs:// into a local one; returns their generations."""
+def fetch(
+  url: str,
+  folder: pathlib.Path,
+  wanted: Callable[[str], bool],
+  known: Mapping[str, int] = types.MappingProxyType({}),
+) -> dict[str, int]:
+  """Copies the wanted objects of a folder at gs:// into a local one.
+
+  Args:
+    url: of the folder.
+    folder: the local one.
+    wanted: whether the object of a name is copied.
+    known: what an earlier call returned; only what has changed since is copied, or deleted.
+
+  Returns:
+    {name of an object: its generation}.
+  """
   generations = {}
-  for name in filter(wanted, list_objects(url)):
+  for name, listed in list_objects(url).items():
+    if not wanted(name):
+      continue
+    if known.get(name) == listed.generation:
+      generations[name] = listed.generation
+      continue
     file = folder / name
     if not file.resolve().is_relative_to(folder.resolve()):
       raise StateError(f'{url}/{name} is not within {url}')
@@ -175,6 +196,8 @@ def fetch(url: str, folder: pathlib.Path, wanted: Callable[[str], bool]) -> dict
     if found is not None:  # else deleted meanwhile
       contents, generations[name] = found
       file.write_bytes(contents)
+  for name in known.keys() - generations.keys():
+    (folder / name).unlink(missing_ok=True)
   return generations
 
 

@@ -304,7 +304,12 @@ def _run_mode() -> None:
       memory.explain_exhaustion(_CONFIG.value),
     ):
       options = loop.Options(
-        _STRICT.value, _ALLOW.value, _ALLOW_DATA.value, profile_steps, opened.send
+        strict_restore=_STRICT.value,
+        allow_config_change=_ALLOW.value,
+        allow_data_change=_ALLOW_DATA.value,
+        profile_steps=profile_steps,
+        before_save=opened.send,
+        while_locked=opened.hold,
       )
       getattr(loop, _MODE.value)(_CONFIG.value, opened.folder, options)
 

@@ -56,6 +56,8 @@ class Options(NamedTuple):
     allow_data_change: resume with, or evaluate on, other data than the run was started with.
     profile_steps: first and last step to profile; None: no profile.
     before_save: called before each checkpoint; a save fails if it raises.
+    while_locked: makes the context in which the workdir's lock is held, which it is called with
+      (None except in the first process).
   """
 
   strict_restore: bool = False
@@ -63,6 +65,9 @@ class Options(NamedTuple):
   allow_data_change: bool = False
   profile_steps: tuple[int, int] | None = None
   before_save: Callable[[], None] = lambda: None
+  while_locked: Callable[[lock.WorkdirLock | None], contextlib.AbstractContextManager] = (
+    contextlib.nullcontext
+  )
 
 
 DEFAULTS = Options()
@@ -205,7 +210,10 @@ def _prepare(
     errors.raise_all(problems)
     classes = datasets.count_classes(config)
   experiment = setup.build(config, classes=classes, problems=problems)
-  held_lock = _take_lock(folder, held) if held else None
+  held_lock = None
+  if held:
+    held_lock = _take_lock(folder, held)
+    held.enter_context(options.while_locked(held_lock))
   changed = workdir.changed_fields(folder, experiment.config.to_dict())
   if not options.allow_config_change:
     hint = ', or continue with this one by --allow_config_change'

@@ -3,7 +3,8 @@
 The scratch folder is filled at the start, and what changes in it is copied to the bucket
 periodically, before each checkpoint and at the end. So the files in the bucket are never older than
 the newest checkpoint, and a run that is killed resumes from both. Every process has its own scratch
-folder, but only the first one sends.
+folder, but only the first one sends. A training fetches what has changed once it holds the lock of
+the workdir, sends for the last time before it releases the lock, and sends nothing without it.
 """
 
 import contextlib
@@ -13,7 +14,8 @@ import pathlib
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from flexfas_jax import bucket, errors
@@ -35,10 +37,14 @@ class OpenWorkdir(NamedTuple):
   Attributes:
     folder: local; of a workdir at gs://, the scratch folder.
     send: copies what changed in the scratch folder to the bucket; does nothing for a local workdir.
+    hold: makes the context in which a training holds the workdir's lock, which it is called with
+      (None except in the first process). It fetches what another training has changed before, and
+      ends by sending for the last time.
   """
 
   folder: pathlib.Path
   send: Callable[[], None]
+  hold: Callable[[lock.WorkdirLock | None], contextlib.AbstractContextManager]
 
 
 @contextlib.contextmanager
@@ -58,15 +64,26 @@ def open_workdir(path: str, data_dir: str = '', read_only: bool = False) -> Iter
   uses = check(path, data_dir)
   with bucket.watch(uses, _stop):
     if not bucket.is_remote(path):
-      yield OpenWorkdir(pathlib.Path(path), _nothing)
+      yield OpenWorkdir(pathlib.Path(path), _nothing, contextlib.nullcontext)
       return
     with tempfile.TemporaryDirectory(prefix='flexfas_') as scratch:
       url = path.rstrip('/')
       folder, generations = _fetch(url, pathlib.Path(scratch))
       sends = not read_only and distributed.is_first()
-      sender = _Sender(url, folder, generations.get(_METRICS, 0)) if sends else None
+      sender = _Sender(url, folder, generations) if sends else None
+
+      @contextlib.contextmanager
+      def hold(held: lock.WorkdirLock | None) -> Iterator[None]:
+        fetch = functools.partial(_fetch, url, pathlib.Path(scratch), generations)
+        if sender is None:
+          fetch()
+          yield
+          return
+        with sender.holding(held, lambda: fetch()[1]):
+          yield
+
       with _named(folder, url), sender or contextlib.nullcontext():
-        yield OpenWorkdir(folder, sender.send if sender else _nothing)
+        yield OpenWorkdir(folder, sender.send if sender else _nothing, hold)
 
 
 def check(path: str, data_dir: str = '') -> list[tuple[str, str, int]]:
@@ -101,10 +118,12 @@ def fetch_run(path: str) -> pathlib.Path:
 _kept: list[tempfile.TemporaryDirectory] = []
 
 
-def _fetch(url: str, scratch: pathlib.Path) -> tuple[pathlib.Path, dict[str, int]]:
-  """(the scratch folder of a workdir, the generations of the objects in it)."""
+def _fetch(
+  url: str, scratch: pathlib.Path, known: Mapping[str, int] = types.MappingProxyType({})
+) -> tuple[pathlib.Path, dict[str, int]]:
+  """(the scratch folder of a workdir, the generations of the objects in it); see `bucket.fetch`."""
   folder = scratch / url.rpartition('/')[2]  # a report shows the name
-  folder.mkdir()
+  folder.mkdir(exist_ok=True)
 
   def wanted(name: str) -> bool:
     top, slash, _ = name.partition('/')
@@ -112,7 +131,7 @@ def _fetch(url: str, scratch: pathlib.Path) -> tuple[pathlib.Path, dict[str, int
       (folder / top).mkdir(exist_ok=True)  # for the checks of what a workdir may hold
     return not (slash and top in _NOT_FETCHED) and name != lock.FILE
 
-  generations = bucket.fetch(url, folder, wanted)
+  generations = bucket.fetch(url, folder, wanted, known)
   for name in ('checkpoints', 'tensorboard'):
     with contextlib.suppress(OSError):
       (folder / name).rmdir()
@@ -123,9 +142,9 @@ def _fetch(url: str, scratch: pathlib.Path) -> tuple[pathlib.Path, dict[str, int
 class _Sender:
   """Copies what changes in a scratch folder to a bucket; as a context, periodically."""
 
-  def __init__(self, url: str, folder: pathlib.Path, metrics: int):
-    self._url, self._folder, self._metrics = url, folder, metrics
-    self._sent = self._versions()
+  def __init__(self, url: str, folder: pathlib.Path, fetched: Mapping[str, int]):
+    self._url, self._folder, self._metrics = url, folder, fetched.get(_METRICS, 0)
+    self._sent, self._held = self._versions(), None
     self._lock, self._ended, self._warned = threading.Lock(), threading.Event(), False
     self._thread = threading.Thread(target=self._send_periodically, daemon=True)
 
@@ -133,9 +152,11 @@ class _Sender:
     """Copies the files that changed since the last time; deletes those that are gone.
 
     Raises:
-      StateError: the bucket does not answer, or denies access.
+      StateError: the bucket does not answer, or denies access; or another training has the lock.
     """
     with self._lock:
+      if self._held and (problem := self._held.problem()):
+        raise StateError(problem)
       versions = self._versions()
       for name, version in versions.items():
         if self._sent.get(name) != version:
@@ -151,6 +172,18 @@ class _Sender:
       for name in self._sent.keys() - versions.keys():
         bucket.delete(f'{self._url}/{name}')
         del self._sent[name]
+
+  @contextlib.contextmanager
+  def holding(
+    self, held: lock.WorkdirLock | None, fetch: Callable[[], Mapping[str, int]]
+  ) -> Iterator[None]:
+    """Calls `fetch`, and afterwards sends only while a lock is held; ends with the last send."""
+    with self._lock:
+      fetched = fetch()
+      self._metrics, self._sent, self._held = fetched.get(_METRICS, 0), self._versions(), held
+    with contextlib.ExitStack() as stack:
+      stack.push(self)  # calls __exit__
+      yield
 
   def _send_metrics(self, contents: bytes) -> None:
     """Replaces the metrics that were fetched or sent; another training's rows are not lost."""
@@ -195,6 +228,8 @@ class _Sender:
     return self
 
   def __exit__(self, kind, error, traceback) -> None:
+    if self._ended.is_set():  # the lock that was held is released
+      return
     self._ended.set()
     try:
       self.send()

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip('gcsfs')
 
 from experiments.reliability.bucket_server import BucketServer
-from flexfas_jax import bucket
+from flexfas_jax import bucket, main
 from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import digests, lock, remote_workdir, workdir
@@ -98,6 +98,10 @@ def test_killed_within_a_save(server, config, local, tmp_path):
   assert 'resuming at step ' in said and 'damaged' not in said
   assert len(refused) > 3
   assert f'Written: {WORKDIR}/killed/results.json, {WORKDIR}/killed/scores/' in out
+  # Nothing is sent once the lock is released.
+  released = max(i for i, (m, path) in enumerate(server.requests) if lock.FILE in path)
+  assert server.requests[released][0] == 'DELETE'
+  assert {method for method, _ in server.requests[released + 1 :]} <= {'GET'}
   begun, complete = server.steps('runs/killed')
   assert begun == complete
   copy = assert_equal_runs(server, 'killed', local, tmp_path)
@@ -291,6 +295,75 @@ def test_metrics_of_another_training_are_not_replaced(server):
     server.put('runs/run/metrics.jsonl', b'other\n')
     (opened.folder / 'metrics.jsonl').write_bytes(b'1\n2\n3\n')
   assert server.objects['runs/run/metrics.jsonl'].data == b'other\n'
+
+
+def held_lock(url):
+  held = lock.WorkdirLock(bucket.LockStore(f'{url}/{lock.FILE}'), print)
+  held.acquire()
+  return held
+
+
+def test_what_another_training_sent_before_its_lock_ended_is_kept(server):
+  url = f'{WORKDIR}/run'
+  server.put('runs/run/metrics.jsonl', b'1\n')
+  server.put('runs/run/bad_batch.json', b'{}')
+  server.put('runs/run/config.json', b'{}')
+  with remote_workdir.open_workdir(url) as opened:
+    server.put('runs/run/metrics.jsonl', b'1\n2\n')
+    del server.objects['runs/run/bad_batch.json']
+    held, asked = held_lock(url), len(server.requests)
+    with opened.hold(held):
+      later = server.requests[asked:]
+      assert not [path for _, path in later if 'config.json' in path]  # it has not changed
+      assert (opened.folder / 'metrics.jsonl').read_bytes() == b'1\n2\n'
+      assert not (opened.folder / 'bad_batch.json').exists()
+      (opened.folder / 'metrics.jsonl').write_bytes(b'1\n2\n3\n')
+    # Sent while the lock is held, and not once it may be another's.
+    assert server.objects['runs/run/metrics.jsonl'].data == b'1\n2\n3\n'
+    (opened.folder / 'metrics.jsonl').write_bytes(b'late')
+    held.release()
+  assert server.objects['runs/run/metrics.jsonl'].data == b'1\n2\n3\n'
+  assert 'runs/run/bad_batch.json' not in server.objects
+
+
+def test_the_other_processes_fetch_under_the_lock_too(server, monkeypatch):
+  monkeypatch.setattr(remote_workdir.distributed, 'is_first', lambda: False)
+  server.put('runs/run/config.json', b'{}')
+  with remote_workdir.open_workdir(f'{WORKDIR}/run') as opened:
+    server.put('runs/run/config.json', b'{"steps": 3}')
+    with opened.hold(None):
+      assert (opened.folder / 'config.json').read_bytes() == b'{"steps": 3}'
+      (opened.folder / 'config.json').write_bytes(b'mine')
+  assert server.objects['runs/run/config.json'].data == b'{"steps": 3}'
+
+
+def test_a_training_that_lost_its_lock_sends_nothing(server):
+  url, own = f'{WORKDIR}/run', 'runs/run/results.json'
+  with (
+    pytest.raises(StateError, match='training.lock was taken over by process 1 on far'),
+    remote_workdir.open_workdir(url) as opened,
+  ):
+    held = held_lock(url)
+    with opened.hold(held):
+      server.put('runs/run/training.lock', b'{"process": 1, "host": "far"}')
+      server.put(own, b"another's")
+      (opened.folder / 'results.json').write_bytes(b'mine')
+      with pytest.raises(StateError, match='was taken over by process 1 on far'):
+        opened.send()
+  held.release()
+  assert server.objects[own].data == b"another's"
+  assert 'runs/run/training.lock' in server.objects
+
+
+def test_a_slash_at_the_end_of_a_workdir(server):
+  server.put('runs/run/config.json', b'{"steps": 3}')
+  found = main._with_config_file(['main', f'--workdir={WORKDIR}/run/'])
+  assert found[1].endswith(f'run_config.py:{WORKDIR}/run')
+  assert [use[0] for use in remote_workdir.check(f'{WORKDIR}/run/')] == [f'{WORKDIR}/run/']
+  with remote_workdir.open_workdir(f'{WORKDIR}/run/') as opened:
+    assert opened.folder.name == 'run'
+    (opened.folder / 'metrics.jsonl').write_bytes(b'1\n')
+  assert server.names('runs/run/') == ['config.json', 'metrics.jsonl']
 
 
 def test_a_second_training_is_refused(server, prepared, tmp_path):
