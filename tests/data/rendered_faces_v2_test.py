@@ -151,6 +151,40 @@ def test_an_open_jaw_moves_the_chin_down_and_not_the_brow():
   assert heads.moved(mesh, heads.STILL) is mesh
 
 
+def test_rows_of_the_grid_are_nowhere_farther_apart_than_pixels_of_the_crown():
+  """At a wider gap, as one of 7 mm at the brow was, hair that stands out leaves a hole."""
+  mean = heads._basis()['mean']
+  front = mean[:, heads.COLUMNS // 2 - 30 : heads.COLUMNS // 2 + 30]
+  apart = np.linalg.norm(np.diff(front, axis=0), axis=-1)  # mm
+  above = front[1:, :, 1] < -10  # forehead and crown; below, noses and chins jump
+  assert apart[above].max() < 4
+
+
+def test_there_is_no_way_through_a_head():
+  subject = heads.draw_subject((0, 1), domains.POPULATIONS['surf_like'])
+  subject = dataclasses.replace(subject, hair='fringe')
+  pose = scene.draw_pose(*(np.random.default_rng(0) for _ in range(2)), 0, np.zeros(3), 500.0)
+  camera = head.Pinhole(scene.SIZE, scene.SIZE / 215 * 500, (55.5, 55.5))
+  wide = np.eye(len(heads.ACTIONS))[0]  # the jaw
+  seen, on = scene.see(subject, heads.LIVING, pose, camera, 0, wide)
+  present = np.pad(np.isfinite(seen.z), 1).astype(np.uint8)
+  cv2.floodFill(present, None, (0, 0), 1)
+  assert present.all()
+  assert on.gape.max() > 0.9  # the inside of the mouth is painted
+
+
+def test_a_hole_takes_what_is_beside_it():
+  z = np.arange(49, dtype=np.float32).reshape(7, 7)
+  planes = np.stack([z] * 4)
+  z[0], z[3, 2:4] = np.inf, np.inf  # a row outside, two pixels inside
+  seen = head.Seen(np.s_[:7, :7], z, planes[:3].copy(), planes.copy(), planes.copy(), np.eye(3))
+  seen.texture[:, 3, 2:4] = -1
+  scene.fill(seen)
+  assert np.isinf(z[0]).all() and np.isfinite(z[1:]).all()
+  assert z[3, 2] in (16, 22, 30) and z[3, 3] in (17, 25, 31)
+  assert (seen.texture[:, 3, 2] == z[3, 2]).all() and (seen.texture >= 0).all()
+
+
 @pytest.mark.parametrize(
   'bend, ridge, wave', [(0, 0, 0), (1 / 90, 0, 0), (1 / 200, 0.3, 3), (0, 0.4, 2)]
 )

@@ -88,7 +88,30 @@ def see(
   place = pose.place + pose.turn @ [0, 0, -forward]
   mesh = heads.moved(heads.mesh(subject, shape), expression, shape.blur)
   seen = head.see(mesh, _NO_MOVES, pose.turn, place, camera, only)
+  fill(seen)
   return seen, materials.features(subject, seen, pose.gaze, pose.lids, float(expression[0]))
+
+
+def fill(seen: Seen) -> None:
+  """Closes holes inside the outline of a head (in place): there is no way through it.
+
+  Between the points of the grid, an open mouth or hair that stands out by a step can be wider than
+  pixels are. Pixels that no point fell on take what the nearest ones show.
+  """
+  present = np.isfinite(seen.z).astype(np.uint8)
+  outside = cv2.copyMakeBorder(present, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+  cv2.floodFill(outside, None, (0, 0), 1)
+  hole = outside[1:-1, 1:-1] == 0
+  if not hole.any():
+    return
+  _, label = cv2.distanceTransformWithLabels(
+    1 - present, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+  )
+  place = np.zeros(label.max() + 1, np.intp)  # of the pixel with each label
+  place[label[present == 1]] = np.flatnonzero(present)
+  nearest = place[label[hole]]
+  for plane in (seen.z, *seen.normal, *seen.canonical, *seen.texture):
+    plane[hole] = plane.ravel()[nearest]
 
 
 def living(take: Take, subject: Subject, pose: Pose, only=None) -> list[Layer]:
