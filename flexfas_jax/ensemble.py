@@ -12,6 +12,7 @@ from flexfas_jax.evaluation import (
   aggregation,
   calibration,
   disjoint,
+  results,
   scales,
   score_files,
   scores_without_ids,
@@ -21,6 +22,7 @@ from flexfas_jax.evaluation import (
 from flexfas_jax.evaluation.ensemble import averaging, members, recipe, validation
 from flexfas_jax.evaluation.ensemble import files as ensemble_files
 from flexfas_jax.evaluation.ensemble import tables as ensemble_tables
+from flexfas_jax.evaluation.report import tables
 from flexfas_jax.protocols import leakage
 
 _DESCRIPTION = """\
@@ -252,7 +254,9 @@ def _headline(args, own, known: bool) -> str:
   weighted = f'; weights: {averaging.WEIGHING}' if args.weights == 'val' else ''
   views = {view for m in own for s in m.subsets for view in m.views(s)} - {''}
   seen = f'; views: {", ".join(sorted(views))}' if views else ''
-  return f'{len(own)} files; {how}{weighted}{seen}'
+  rendered = any(results.is_rendered(member.scores) for member in own)
+  mark = f'; {tables.MARKS[results.RENDERED]}' if rendered else ''
+  return f'{len(own)} files; {how}{weighted}{seen}{mark}'
 
 
 def _show(chosen, subset: str, one: recipe.Averaged, insufficient) -> None:

@@ -12,6 +12,7 @@ from flexfas_jax import bucket, command_line, errors, label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import score_files
 from flexfas_jax.progress import show_progress
+from flexfas_jax.protocols import selection
 from flexfas_jax.protocols.findings import Finding, write_csv
 
 with errors.required_imports(__name__):
@@ -449,6 +450,8 @@ def _predict_many(
     as_evaluated=bool(args.data),
     on_bad=args.on_bad,
   )
+  if args.data and selection.is_rendered(args.data):
+    table = table._replace(header={**table.header, 'rendered': True})
   if args.out:
     score_table.write(args.out, table)
   if args.json:

@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from flexfas_jax import command_line, label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError
@@ -28,6 +30,10 @@ _DESCRIPTION = """\
 Prints the error rates of a score file for every subset of modalities that it has scores of, with
 95 % intervals. Compares the subsets with each other, or the file with others.
 
+Another training of the same method gives other rates. Several training runs of a method, the same
+samples scored by each, are given as FILE,FILE,...; the result is their mean, with an interval over
+runs and subjects. With one run the intervals cover subjects alone, and no method is called better.
+
 A score file is a CSV with the columns id,label,score. The label is bona_fide or attack (or 1 or 0,
 1 being bona fide); a high score means bona fide. Instead of score there may be one column per
 subset (rgb, rgb+depth, ...). Optional columns: dataset, subject, video, attack_type,
@@ -46,6 +52,7 @@ samples if subjects are unknown). A rate of fewer than 29 samples, or of fewer t
 _EXAMPLES = (
   'test.csv --dev=val.csv --json=metrics.json --report=report.html',
   'ours.csv --dev=ours_val.csv --against=theirs.csv \\\n    --against_dev=theirs_val.csv',
+  'ours=a1.csv,a2.csv,a3.csv --against=theirs=b1.csv,b2.csv,b3.csv',
   'test.csv --labels=live=bona_fide,spoof=attack --high_is=attack',
   'test.csv --dev=val.csv --by_video --group_by=ethnicity',
   'logits.csv --scale=logit --threshold=fixed=0.9',
@@ -74,8 +81,18 @@ def _parser() -> argparse.ArgumentParser:
   parser = command_line.make_parser('score', _DESCRIPTION, _EXAMPLES, _EXIT_CODES)
   rules = '; '.join(f'{rule}: {what}' for rule, what in thresholds.RULES.items()).replace('%', '%%')
   add = parser.add_argument_group('scores and threshold').add_argument
-  add('scores', metavar='SCORES.csv', type=Path, help='test scores')
-  add('--dev', metavar='DEV.csv', type=Path, help='development scores')
+  add(
+    'scores',
+    metavar='SCORES.csv',
+    type=_parse_runs,
+    help='test scores; [NAME=]FILE,FILE,... are training runs of one method, called NAME',
+  )
+  add(
+    '--dev',
+    metavar='DEV.csv',
+    type=_parse_files,
+    help='development scores; of several runs FILE,FILE,..., in their order',
+  )
   add(
     '--threshold',
     metavar='RULE',
@@ -105,18 +122,25 @@ def _parser() -> argparse.ArgumentParser:
   add(
     '--against',
     metavar='OTHER.csv',
-    type=Path,
+    type=_parse_runs,
     action='append',
     default=[],
-    help='scores of another system on the same samples, for comparison; repeatable',
+    help='scores of another system on the same samples, for comparison, or its runs, '
+    '[NAME=]FILE,FILE,...; repeatable',
   )
   add(
     '--against_dev',
     metavar='DEV.csv',
-    type=Path,
+    type=_parse_files,
     action='append',
     default=[],
     help='development scores of each other system, in the order of --against',
+  )
+  add(
+    '--paired_runs',
+    action='store_true',
+    help='run i of every system shares its seed and data with run i of the others; default: the '
+    'runs of two systems are independent',
   )
   frames = '; '.join(f'{rule}: {what}' for rule, what in aggregation.RULES.items())
   add(
@@ -208,35 +232,39 @@ def _score(args: argparse.Namespace) -> None:
   )
   columns = score_files.read_columns(args.columns)
 
-  systems, devs, notes = {}, {}, []
+  systems, devs, runs, notes = {}, {}, {}, []
   others = zip(args.against, args.against_dev or [None] * len(args.against), strict=True)
-  for path, dev_path in [(args.scores, args.dev), *others]:
-    scores = score_files.join_columns(score_files.read(path, dialect), columns)
-    if not needs_dev:
-      results.resolve_rule(scores, args.threshold)
-    dev = (
-      score_files.join_columns(score_files.read(dev_path, dialect), columns) if dev_path else None
-    )
-    if needs_dev:
-      results.development_scores(scores, rule, dev, args.oracle)
-    if dev is not None and not (args.oracle and _same_samples(dev, scores)):
-      accept = command_line.split_names(args.accept_known_leaks)
-      notes += disjoint.check(dev, scores, accept)
-    for one in filter(None, (scores, dev)):
-      notes += _notes(one, args)
-    name = path.stem if path.stem not in systems else str(path)
-    systems[name], devs[name] = scores, dev
-  scores, dev = systems[args.scores.stem], devs[args.scores.stem]
-  if args.against:
+  for method, dev_paths in [(args.scores, args.dev), *others]:
+    name = method.name if method.name not in runs else method.text
+    runs[name] = method.columns(name)
+    of_dev = dev_paths or [None] * len(method.paths)
+    for run, path, dev_path in zip(runs[name], method.paths, of_dev, strict=True):
+      scores = score_files.join_columns(score_files.read(path, dialect), columns)
+      if not needs_dev:
+        results.resolve_rule(scores, args.threshold)
+      dev = (
+        score_files.join_columns(score_files.read(dev_path, dialect), columns) if dev_path else None
+      )
+      if needs_dev:
+        results.development_scores(scores, rule, dev, args.oracle)
+      if dev is not None and not (args.oracle and _same_samples(dev, scores)):
+        accept = command_line.split_names(args.accept_known_leaks)
+        notes += disjoint.check(dev, scores, accept)
+      for one in filter(None, (scores, dev)):
+        notes += _notes(one, args)
+      systems[run], devs[run] = scores, dev
+    _require_different_runs([systems[run] for run in runs[name]])
+  scores, dev = next(iter(systems.values())), next(iter(devs.values()))
+  if len(systems) > 1:
     scores = evaluate.merge_systems(systems)
-    dev = evaluate.merge_systems(devs) if args.against_dev else None
+    dev = evaluate.merge_systems(devs) if None not in devs.values() else None
 
   scores, dev, notes_on_redundancy = _without_redundant(scores, dev, rule, args.oracle)
   if args.by_video:
     scores = aggregation.aggregate_by_video(scores, args.by_video)
     dev = aggregation.aggregate_by_video(dev, args.by_video) if dev else None
   result = evaluate.evaluate(
-    args.title or args.scores.stem,
+    args.title or args.scores.name,
     scores,
     rule,
     dev,
@@ -244,11 +272,13 @@ def _score(args: argparse.Namespace) -> None:
     args.bootstrap,
     args.seed,
     group_by,
-    [*notes, *notes_on_redundancy],
+    list(dict.fromkeys([*notes, *notes_on_redundancy])),
+    runs=runs if len(systems) > 1 else None,
+    paired_runs=args.paired_runs,
   )
-  title = f'{args.scores}: percent, threshold {rule}'
+  title = f'{args.scores.text}: percent, threshold {rule}'
   if needs_dev and args.dev:
-    title += f' on {args.dev}'
+    title += f' on {",".join(map(str, args.dev))}'
   references = _references(scores, dev, rule) if args.reference_metrics else {}
   try:
     _show(result, title, references)
@@ -257,6 +287,54 @@ def _score(args: argparse.Namespace) -> None:
       print(line, file=sys.stderr)
     _write(args, result, references)
     _require_no_nan([*systems.values(), *filter(None, devs.values())])
+
+
+class _Method(NamedTuple):
+  """A system that is evaluated, with one training run or several."""
+
+  text: str  # as given
+  name: str
+  paths: list[Path]  # a score file for each run
+
+  def columns(self, name: str) -> tuple[str, ...]:
+    """The names of the runs."""
+    n = len(self.paths)
+    return (name,) if n == 1 else tuple(f'{name} run {i}' for i in range(1, n + 1))
+
+
+def _parse_runs(text: str) -> _Method:
+  """'[NAME=]FILE,FILE,...'; a file that exists under the whole text is that file."""
+  name, equals, files = text.partition('=')
+  if not equals or '/' in name or Path(text).exists() or Path(text.split(',')[0]).exists():
+    name, files = '', text
+  paths = _parse_files(files)
+  if not name:
+    name = paths[0].stem
+    if len(paths) > 1:  # a1, a2, a3 are runs of a
+      common = os.path.commonprefix([path.stem for path in paths])
+      name = name if common == name else common.rstrip('_-. 0123456789') or name
+  return _Method(text, name, paths)
+
+
+def _parse_files(text: str) -> list[Path]:
+  """'FILE,FILE,...'; a file whose name has a comma is that file."""
+  if Path(text).exists():
+    return [Path(text)]
+  return [Path(name) for name in text.split(',') if name] or [Path(text)]
+
+
+def _require_different_runs(runs) -> None:
+  """Raises DataError for a run that is given twice: its spread would be 0."""
+  seen = {}
+  for run in runs:
+    key = run.header.get('weights_hash') or tuple(
+      (name, values.tobytes()) for name, values in sorted(run.scores.items())
+    )
+    if (other := seen.setdefault(key, run)) is not run:
+      raise DataError(
+        f'{run.path} and {other.path} are one training run (the same weights or scores): give each '
+        'run once'
+      )
 
 
 def _require_no_nan(files) -> None:
@@ -295,14 +373,27 @@ def _check_usage(args: argparse.Namespace, needs_dev: bool) -> None:
     )
   if args.against_dev and not args.dev:
     raise ConfigError('--against_dev needs --dev: every system has development scores, or none')
-  if len({path.resolve() for path in args.against}) < len(args.against):
-    raise ConfigError('--against names one file twice')
+  for method, dev_paths in zip(
+    [args.scores, *args.against], [args.dev, *args.against_dev], strict=False
+  ):
+    if dev_paths and len(dev_paths) != len(method.paths):
+      raise ConfigError(
+        f'{method.text} has {len(method.paths)} runs and {len(dev_paths)} development files '
+        f'({",".join(map(str, dev_paths))}): one for each run, in their order'
+      )
+  if args.paired_runs and len({len(method.paths) for method in (args.scores, *args.against)}) > 1:
+    raise ConfigError('--paired_runs: every system needs the same number of runs, in their order')
+  for option, methods in (('SCORES.csv', [args.scores]), ('--against', args.against)):
+    paths = [path.resolve() for method in methods for path in method.paths]
+    if len(set(paths)) < len(paths):
+      raise ConfigError(f'{option} names one file twice')
   if args.seed < 0:
     raise ConfigError(f'--seed={args.seed} must not be negative')
   if (args.bootstrap or 0) < 0:
     raise ConfigError(f'--bootstrap={args.bootstrap} is no number of draws; 0 draws none')
-  inputs = [args.scores, args.dev, *args.against, *args.against_dev, *args.columns]
-  inputs = [path for path in inputs if path is not None]
+  inputs = [path for method in (args.scores, *args.against) for path in method.paths]
+  inputs += [path for paths in (args.dev or [], *args.against_dev) for path in paths]
+  inputs += args.columns
   option_of = {}  # by output file
   for name in ('json', 'report', 'markdown', 'latex'):
     path = getattr(args, name)
@@ -370,7 +461,7 @@ def _write(args: argparse.Namespace, result: evaluate.EvaluationResult, referenc
     find = None
     if args.data_root:
       find = image_lookup.make_image_finder(args.data_root, score_files.read_columns(args.columns))
-    return page.html([result], args.title or args.scores.stem, find)
+    return page.html([result], args.title or args.scores.name, find)
 
   texts = {
     'json': lambda: json.dumps(results.json_safe(found), indent=2, allow_nan=False) + '\n',

@@ -131,6 +131,16 @@ def test_help_says_all(capsys):
     assert word in said
 
 
+def test_rendered_images_are_stated(files, capsys):
+  assert run(*given(), '--out=e.csv') == 0
+  assert 'RENDERED' not in capsys.readouterr().out
+  assert 'rendered' not in score_files.read('e.csv').header
+  changed(f'{RUNS[0]}.csv', header={'rendered': True})
+  assert run(*given(), '--out=e.csv') == 0
+  assert 'RENDERED' in capsys.readouterr().out.splitlines()[0]
+  assert score_files.read('e.csv').header['rendered'] is True
+
+
 def test_the_header_says_what_it_is_made_of(files):
   for k, name in enumerate(RUNS):
     changed(f'{name}.csv', header={'weights_hash': f'w{k}', 'step': 7})

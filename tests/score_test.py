@@ -274,7 +274,7 @@ def test_against_others(files, capsys):
   worse_dev = written(files / 'theirs_dev.csv', many('d', away=0.3), NAMES)
   args = [test, f'--dev={dev}', f'--against={worse}', f'--against_dev={worse_dev}']
   assert run(*args, f'--json={files}/o.json') == 0
-  assert 'theirs is worse than ours' in capsys.readouterr().out
+  assert 'theirs differs from ours in one run: ACER higher by ' in capsys.readouterr().out
   found = json.loads((files / 'o.json').read_text())
   assert found['theirs: score']['against']['ours: score']['acer']['difference'] > 0
   assert run(test, f'--dev={dev}', f'--against={worse}') == 2
@@ -282,6 +282,74 @@ def test_against_others(files, capsys):
   written(files / 'theirs.csv', many('t')[1:], NAMES)
   assert run(test, f'--against={worse}', '--bootstrap=0') == 3
   assert 'lacks 1 ids that' in capsys.readouterr().err
+
+
+def run_files(folder, name, n, away=0.0):
+  """(scores of runs, development scores of runs), comma-separated."""
+  rng = np.random.default_rng(len(name))
+  paths = [], []
+  for i in range(n):
+    for which, of in zip('td', paths, strict=True):
+      cells = [row.rpartition(',') for row in many(which, away=away)]
+      noise = 0.1 * rng.standard_normal(len(cells))
+      scores = np.clip([float(score) for _, _, score in cells] + noise, 0, 1)
+      rows = [f'{row},{score:.4f}' for (row, _, _), score in zip(cells, scores, strict=True)]
+      of.append(written(folder / f'{name}_{which}{i}.csv', rows, NAMES))
+  return tuple(','.join(map(str, of)) for of in paths)
+
+
+def test_runs_of_two_methods(files, capsys):
+  ours, ours_dev = run_files(files, 'ours', 3)
+  theirs, theirs_dev = run_files(files, 'theirs', 3, away=0.3)
+  args = [ours, f'--dev={ours_dev}', f'--against=Their method={theirs}']
+  args += [f'--against_dev={theirs_dev}', f'--json={files}/o.json', f'--report={files}/o.html']
+  assert run(*args) == 0
+  said = capsys.readouterr().out
+  assert 'Their method is worse than ours_t: ACER higher by ' in said and 'one run' not in said
+  found = json.loads((files / 'o.json').read_text())
+  assert found['ours_t: score']['runs'] == 3
+  against = found['Their method: score']['against']['ours_t: score']
+  assert against['verdict'] == 'worse' and against['runs'] == {'a': 3, 'b': 3, 'paired': False}
+  thresholds = {found[f'ours_t run {i}: score']['threshold'] for i in (1, 2, 3)}
+  assert len(thresholds) == 3  # each has its own
+  assert 'mean of 3 training runs' in (files / 'o.html').read_text()
+  low, high = against['acer']['interval']
+  assert run(*args, '--paired_runs') == 0
+  paired = json.loads((files / 'o.json').read_text())['Their method: score']['against']
+  assert paired['ours_t: score']['runs']['paired']
+  assert paired['ours_t: score']['acer']['interval'] != [low, high]
+  capsys.readouterr()
+  assert run(*args, '--paired_runs') == 0  # the same once more
+  again = json.loads((files / 'o.json').read_text())['Their method: score']['against']
+  assert again == paired
+
+
+def test_runs_of_one_method_and_what_is_refused(files, capsys):
+  ours, dev = run_files(files, 'ours', 2)
+  a, b = ours.split(',')
+  assert run(f'm={ours}', f'--dev={dev}') == 0
+  assert 'means over training runs' in capsys.readouterr().out
+  written(files / 'less.csv', many('t')[1:], NAMES)
+  for args, code, says in (
+    ([ours, f'--dev={a}'], 2, 'has 2 runs and 1 development files'),
+    ([f'{a},{a}'], 2, 'names one file twice'),
+    ([f'{a},{files}/less.csv'], 3, f'{files}/less.csv lacks 1 ids that {a} has (the first is '),
+    ([ours, f'--against={files}/less.csv', '--paired_runs'], 2, 'the same number of runs'),
+    ([f'{a},{files}/none.csv'], 3, 'none.csv cannot be read'),
+    ([ours, f'--json={b}'], 2, 'is an input of this command'),
+  ):
+    assert run(*args) == code, args
+    assert says in capsys.readouterr().err
+  (files / 'copy.csv').write_bytes(Path(a).read_bytes())
+  assert run(f'{a},{files}/copy.csv') == 3
+  assert 'are one training run' in capsys.readouterr().err
+
+
+def test_a_file_name_with_an_equals_sign_or_a_comma_is_a_file(files, capsys):
+  for name in ('lr=3e-4.csv', 'a,b.csv'):
+    (files / name).write_text(TEST)
+    assert run(files / name) == 0
+    assert f'{files / name}: percent' in capsys.readouterr().out
 
 
 def test_videos_groups_and_no_bootstrap(files, capsys):

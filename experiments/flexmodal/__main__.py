@@ -2,14 +2,19 @@
 
   python -m experiments.flexmodal --workdir=runs/flexmodal --data_dir=prepared
 
-Each combination is one run of `flexfas_jax.main` with a config of configs/, a process on its own
-core. Rerun the same command to resume: combinations with results are skipped. It writes results.csv
+Each combination and seed is one run of `flexfas_jax.main` with a config of configs/, a process on
+its own core. Rerun the same command to resume: runs with results are skipped. It writes results.csv
 and results.png to this folder (or --out). Times are those of one core.
+
+With --seeds=0,1,2 the table has means over the seeds. comparisons.csv compares every fusion with
+`concat` on the same backbone, with intervals over runs and subjects; rankings.csv has Kendall's
+tau-b of the ranking of all combinations between seeds.
 """
 
 import argparse
 import concurrent.futures
 import csv
+import dataclasses
 import itertools
 import json
 import os
@@ -18,9 +23,14 @@ import queue
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
+import numpy as np
+
+from experiments.flexmodal import ranking
 from flexfas_jax import lookup
 from flexfas_jax.errors import StateError, exit_code_of
+from flexfas_jax.evaluation import comparisons, evaluate, score_files
 
 HERE = pathlib.Path(__file__).parent
 CONFIGS = {  # the config of the other fields: data, augmentation, loss, optimiser
@@ -37,7 +47,14 @@ FORMS = {  # further forms of a fusion
   }
 }
 RATES = ('acer', 'apcer', 'bpcer', 'eer', 'auc')
-COLUMNS = ('backbone', 'fusion', 'test', 'subset', *RATES, 'seconds')
+COLUMNS = ('backbone', 'fusion', 'seed', 'test', 'subset', *RATES, 'seconds')
+BASELINE = 'concat'  # that every other fusion is compared with
+COMPARED = ('rgb', 'rgb+depth+ir')
+COMPARISONS = (
+  *('backbone', 'fusion', 'test', 'subset', 'runs', 'difference', 'low', 'high', 'p_holm'),
+  'verdict',
+)
+RANKINGS = ('test', 'subset', 'models', 'seeds', 'mean_tau_b', 'least', 'most')
 BATCH = 16
 FAMILY = ('rgb', 'rgb+depth', 'rgb+ir', 'rgb+depth+ir')  # FlexModal's four sub-protocols
 
@@ -54,17 +71,25 @@ def grid() -> list[tuple[str, str, dict]]:
   ]
 
 
-def run(combination, workdir: pathlib.Path, data_dir: str, steps: int, cores: queue.Queue) -> str:
+def folder_of(workdir: pathlib.Path, backbone: str, title: str, seed: int) -> pathlib.Path:
+  """The workdir of one run."""
+  return workdir / f'{backbone} {title} seed{seed}'.replace(', ', '-').replace(' ', '-')
+
+
+def run(
+  combination, seed: int, workdir: pathlib.Path, data_dir: str, steps: int, cores: queue.Queue
+) -> str:
   """Trains and evaluates one combination on one core; the workdir keeps its log."""
   backbone, title, fusion = combination
-  folder = workdir / f'{backbone} {title}'.replace(', ', '-').replace(' ', '-')
+  folder = folder_of(workdir, backbone, title, seed)
   if (folder / 'results.json').exists():
-    return f'{backbone:13} {title:28} has results'
+    return f'{backbone:13} {title:28} {seed} has results'
   command = [
     *(sys.executable, '-m', 'flexfas_jax.main'),
     f'--config=configs/{CONFIGS[backbone]}.py',
     f'--workdir={folder}',
     f'--config.data_dir={data_dir}',
+    f'--config.seed={seed}',
     f'--config.steps={steps}',
     f'--config.batch_size={BATCH}',
     f'--config.eval_every={steps}',
@@ -85,26 +110,87 @@ def run(combination, workdir: pathlib.Path, data_dir: str, steps: int, cores: qu
   finally:
     cores.put(core)
   if done.returncode:
-    raise StateError(f'{backbone} with {title} ended with {done.returncode}; see {log}')
+    raise StateError(
+      f'{backbone} with {title}, seed {seed}, ended with {done.returncode}; see {log}'
+    )
   seconds = time.perf_counter() - start
   (folder / 'seconds').write_text(f'{seconds:.0f}')
-  return f'{backbone:13} {title:28} {seconds:5.0f} s'
+  return f'{backbone:13} {title:28} {seed} {seconds:5.0f} s'
 
 
-def collect(workdir: pathlib.Path) -> list[dict]:
-  """Rows of the table, from the results.json of every combination."""
+def collect(workdir: pathlib.Path, seeds: Sequence[int]) -> list[dict]:
+  """Rows of the table, from the results.json of every run."""
   rows = []
-  for backbone, title, _ in grid():
-    folder = workdir / f'{backbone} {title}'.replace(', ', '-').replace(' ', '-')
+  for (backbone, title, _), seed in itertools.product(grid(), seeds):
+    folder = folder_of(workdir, backbone, title, seed)
     if not (folder / 'results.json').exists():
       continue
     seconds = (folder / 'seconds').read_text() if (folder / 'seconds').exists() else ''
     for test, subsets in json.loads((folder / 'results.json').read_text()).items():
       for subset, rates in subsets.items():
-        row = {'backbone': backbone, 'fusion': title, 'test': test, 'subset': subset}
+        row = {'backbone': backbone, 'fusion': title, 'seed': seed, 'test': test, 'subset': subset}
         row |= {k: f'{rates[k]:.4f}' for k in RATES}
         rows.append(row | {'seconds': seconds})
   return rows
+
+
+def compare(workdir: pathlib.Path, rows: Sequence[dict]) -> list[dict]:
+  """Every fusion against `BASELINE` on the same backbone: rows with `COMPARISONS`."""
+  pairs = []
+  for test, backbone in dict.fromkeys((r['test'], r['backbone']) for r in rows):
+    of = [r for r in rows if (r['test'], r['backbone']) == (test, backbone)]
+    seeds = {t: list(dict.fromkeys(r['seed'] for r in of if r['fusion'] == t))
+             for t in dict.fromkeys(r['fusion'] for r in of)}  # fmt: skip
+    for title in seeds.keys() - {BASELINE} if BASELINE in seeds else ():
+      runs = {side: [f'{side} {seed}' for seed in seeds[side]] for side in (BASELINE, title)}
+      folders = {
+        f'{side} {seed}': folder_of(workdir, backbone, side, seed)
+        for side in (BASELINE, title)
+        for seed in seeds[side]
+      }
+      scores, dev = (
+        evaluate.merge_systems({name: _read(folder, part) for name, folder in folders.items()})
+        for part in (test, 'val')
+      )
+      rule = scores.header['config']['threshold'][test]
+      evaluation = evaluate.evaluate(test, scores, rule, dev, runs=runs)
+      for one in evaluation.comparisons:
+        system, _, subset = one.b.partition(': ')
+        if system == title and one.a == f'{BASELINE}: {subset}':
+          row = {'backbone': backbone, 'fusion': title, 'test': test, 'subset': subset}
+          pairs.append((row | {'runs': min(one.runs.a, one.runs.b)}, one))
+  pairs.sort(key=lambda pair: [pair[0][name] for name in ('test', 'backbone', 'fusion')])
+  corrected = comparisons.apply_holm([comparison for _, comparison in pairs])
+  found = []
+  for (row, _), one in zip(pairs, corrected, strict=True):
+    value, (low, high), _ = one.rates['acer']
+    figures = {'difference': value, 'low': low, 'high': high, 'p_holm': one.p_holm}
+    found.append(row | {k: f'{v:.4f}' for k, v in figures.items()} | {'verdict': one.verdict})
+  return found
+
+
+def _read(folder: pathlib.Path, part: str) -> score_files.Scores:
+  scores = score_files.read(folder / 'scores' / f'{part}.csv')
+  kept = {subset: scores.scores[subset] for subset in COMPARED if subset in scores.scores}
+  return dataclasses.replace(scores, scores=kept, nan_samples={})
+
+
+def rank(rows: Sequence[dict]) -> list[dict]:
+  """How alike seeds rank the combinations by ACER: rows with `RANKINGS`; none of one seed."""
+  found = []
+  seeds = list(dict.fromkeys(r['seed'] for r in rows))
+  for test, subset in dict.fromkeys((r['test'], r['subset']) for r in rows):
+    of = [r for r in rows if (r['test'], r['subset']) == (test, subset)]
+    rates = {
+      seed: {f'{r["backbone"]}, {r["fusion"]}': float(r['acer']) for r in of if r['seed'] == seed}
+      for seed in seeds
+    }
+    taus = list(ranking.taus(rates).values())
+    if taus:
+      row = {'test': test, 'subset': subset, 'models': len(rates[seeds[0]]), 'seeds': len(seeds)}
+      figures = (ranking.mean_tau(rates), min(taus), max(taus))
+      found.append(row | dict(zip(RANKINGS[4:], (f'{x:.3f}' for x in figures), strict=True)))
+  return found
 
 
 def draw(rows: list[dict], file: pathlib.Path) -> None:
@@ -122,7 +208,7 @@ def draw(rows: list[dict], file: pathlib.Path) -> None:
       selected = [r for r in rows if r['test'] == test and r['subset'] == subset]
       axis.plot(
         [100 * float(r['acer']) for r in selected],
-        [names.index(f'{r["backbone"]}, {r["fusion"]}') for r in selected],
+        [names.index(f'{r["backbone"]}, {r["fusion"]}') for r in selected],  # a mark for each seed
         mark,
         markersize=6,
         alpha=0.8,
@@ -135,21 +221,27 @@ def draw(rows: list[dict], file: pathlib.Path) -> None:
   axes[0].set_yticks(range(len(names)), names)
   axes[0].invert_yaxis()
   axes[1].legend(loc='upper left', framealpha=1)  # no ACER is there
-  figure.suptitle('Rendered faces: every backbone with every fusion')
+  figure.suptitle('RENDERED faces: every backbone with every fusion')
   figure.tight_layout()
   figure.savefig(file, dpi=110)
 
 
 def table(rows: list[dict]) -> str:
-  """Markdown: ACER in percent, within and across, one line per combination."""
+  """Markdown: ACER in percent, within and across, one line per combination.
+
+  Of several seeds: the mean, and the standard deviation in brackets.
+  """
   lines = [
     ' | '.join(['| backbone', 'fusion', *FAMILY, *FAMILY]) + ' |',
     '| --- | --- |' + ' ---: |' * 8,
   ]
-  found = {(r['backbone'], r['fusion'], r['test'], r['subset']): r['acer'] for r in rows}
+  found = {}
+  for r in rows:
+    key = (r['backbone'], r['fusion'], r['test'], r['subset'])
+    found.setdefault(key, []).append(100 * float(r['acer']))
   for backbone, title in dict.fromkeys((r['backbone'], r['fusion']) for r in rows):
     cells = [
-      f'{100 * float(found[backbone, title, test, subset]):.1f}'
+      _mean_and_deviation(found[backbone, title, test, subset])
       for test in ('intra', 'cross')
       for subset in FAMILY
     ]
@@ -157,7 +249,20 @@ def table(rows: list[dict]) -> str:
   return '\n'.join(lines)
 
 
-def main() -> int:
+def _mean_and_deviation(values: Sequence[float]) -> str:
+  deviation = f' ({np.std(values, ddof=1):.1f})' if len(values) > 1 else ''
+  return f'{np.mean(values):.1f}{deviation}'
+
+
+def _write(file: pathlib.Path, columns: Sequence[str], rows: Sequence[dict]) -> None:
+  with file.open('w', newline='') as out:
+    writer = csv.DictWriter(out, columns, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Parses the command line and runs the grid; returns the exit code."""
   parser = argparse.ArgumentParser(
     prog='python -m experiments.flexmodal',
     description=__doc__,
@@ -166,31 +271,43 @@ def main() -> int:
   parser.add_argument('--workdir', type=pathlib.Path, required=True)
   parser.add_argument('--data_dir', default='prepared')
   parser.add_argument('--steps', type=int, default=200, help='of each training (200)')
+  parser.add_argument(
+    '--seeds',
+    type=lambda text: [int(x) for x in text.split(',')],
+    default=[0],
+    help='a run of every combination for each; one shows nothing of another training (0)',
+  )
   parser.add_argument('--only', default='', help='combinations whose "backbone, fusion" has this')
   parser.add_argument('--out', type=pathlib.Path, default=HERE, help='for results.csv and .png')
   parser.add_argument('--debug', action='store_true', help='print tracebacks, not messages')
-  args = parser.parse_args()
+  args = parser.parse_args(argv)
 
   def command():
     args.workdir.mkdir(parents=True, exist_ok=True)
     combinations = [c for c in grid() if args.only in f'{c[0]}, {c[1]}']
+    runs = list(itertools.product(combinations, args.seeds))
     cores = queue.Queue()
     available = sorted(os.sched_getaffinity(0))
     for core in available:
       cores.put(core)
     with concurrent.futures.ThreadPoolExecutor(len(available)) as pool:
       futures = [
-        pool.submit(run, c, args.workdir, args.data_dir, args.steps, cores) for c in combinations
+        pool.submit(run, c, seed, args.workdir, args.data_dir, args.steps, cores)
+        for c, seed in runs
       ]
       for i, future in enumerate(concurrent.futures.as_completed(futures), 1):
-        print(f'{i}/{len(combinations)}  {future.result()}', flush=True)
-    rows = collect(args.workdir)
-    with (args.out / 'results.csv').open('w', newline='') as file:
-      writer = csv.DictWriter(file, COLUMNS)
-      writer.writeheader()
-      writer.writerows(rows)
+        print(f'{i}/{len(runs)}  {future.result()}', flush=True)
+    rows = collect(args.workdir, args.seeds)
+    compared, ranked = compare(args.workdir, rows), rank(rows)
+    _write(args.out / 'results.csv', COLUMNS, rows)
+    _write(args.out / 'comparisons.csv', COMPARISONS, compared)
+    _write(args.out / 'rankings.csv', RANKINGS, ranked)
     draw(rows, args.out / 'results.png')
+    n = 'one run' if len(args.seeds) == 1 else f'{len(args.seeds)} runs'
+    print(f'\nRENDERED faces; ACER in percent, {n} of each combination')
     print(table(rows))
+    for row in ranked:
+      print('{test}, {subset}: mean tau-b of {seeds} seeds {mean_tau_b}'.format(**row))
 
   return exit_code_of(command, args.debug)
 

@@ -5,7 +5,8 @@
 trains on the embedded, RENDERED faces: face recognition, then two networks (`faces`, initialised
 from it, and `chance`, initialised at random), three folds, two seeds. It scores all members in one
 program, averages them, and writes results.csv, comparisons.csv and results.png to this folder (or
---out).
+--out). Every seed is a run of the whole recipe, face recognition included; comparisons are of means
+over the seeds, with intervals over seeds and subjects. --seeds=0,1,2 makes them narrower.
 
 Rerun the same command to resume an interrupted sweep. No run is trained twice, also when several
 commands share a workdir. To use several machines, start each with its number and one workdir; when
@@ -61,7 +62,12 @@ def parser() -> argparse.ArgumentParser:
     default=[plan.CHANCE, plan.FACES],
     help=f'{plan.CHANCE}, {plan.FACES}, or recipes of configs/mm_fas.py (default: these two)',
   )
-  add('--seeds', type=lambda text: [int(x) for x in _split(text)], default=[7, 704])
+  add(
+    '--seeds',
+    type=lambda text: [int(x) for x in _split(text)],
+    default=[7, 704],
+    help='of the runs of the recipe; one seed shows nothing of another training (default: 7,704)',
+  )
   add('--protocol', default=plan.PROTOCOL, help='{fold}, {part}, {size} are filled in')
   add('--folds', type=_split, default=_split(plan.FOLDS), help='the values of {fold}')
   add('--tests', type=_split, default=['seen', 'unseen', 'cross'], help='tests of the protocol')
@@ -111,7 +117,7 @@ def _sweep(args) -> None:
   if args.index:
     _log('This share is trained. When all are, run the command without --index to evaluate.')
     return
-  members = [run for run in runs if run.name != plan.FACES]
+  members = plan.members(runs)
   _score(members)
   evaluation.average_scores(args, members, _log)
   rows, answers = evaluation.compute_rows(args, members, _log)
@@ -122,7 +128,8 @@ def _sweep(args) -> None:
 
   title = 'members, and the means of their scores'
   if args.protocol.startswith('rendered'):
-    title = f'Rendered faces: {title}'
+    title = f'RENDERED faces: {title}'
+    _log('\nRENDERED faces: no figure is comparable with photographs')
   plot.plot(rows, title, args.out / 'results.png')
   print('\n' + _table(rows) + '\n\n' + _answers(answers))
   print(f'\nWritten: {args.out}/results.csv, comparisons.csv, results.png')
@@ -182,12 +189,12 @@ def _table(rows) -> str:
 def _answers(answers) -> str:
   """Markdown: every comparison, with the difference of ACER in points."""
   lines = [
-    '| question | test | subset | a | b | b - a, points of ACER | |',
-    '| --- |' + ' --- |' * 6,
+    '| question | test | subset | a | b | runs | b - a, points of ACER | |',
+    '| --- |' + ' --- |' * 7,
   ]
   for row in answers:
     difference, low, high = (100 * row[k] for k in ('difference', 'low', 'high'))
-    cells = [row[k] for k in ('question', 'test', 'subset', 'a', 'b')]
+    cells = [str(row[k]) for k in ('question', 'test', 'subset', 'a', 'b', 'runs')]
     cells += [f'{difference:+.1f} [{low:+.1f}, {high:+.1f}]', row['verdict']]
     lines.append('| ' + ' | '.join(cells) + ' |')
   return '\n'.join(lines)

@@ -1,12 +1,16 @@
 """Results of a sweep: ensembles, their members, rates with intervals, and two questions.
 
-Does face recognition pretraining help? Does an ensemble beat its best member? Paired decisions on
-the same samples answer both, each system at its threshold from the same dev set.
+Does face recognition pretraining help? Does an ensemble beat its best member? Means over the runs
+of the recipe, which are its seeds, answer both, with intervals over runs and subjects; each run has
+its own threshold from the same dev set. With one seed, no verdict holds for the recipe.
 """
 
 import argparse
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from experiments.mm_fas import plan
 from flexfas_jax import ensemble
@@ -23,9 +27,21 @@ COLUMNS = (
   *(name for rate in RATES for name in (rate, f'{rate}_low', f'{rate}_high')),
 )
 QUESTIONS = (
-  *('question', 'test', 'subset', 'a', 'b', 'acer_a', 'acer_b', 'difference', 'low', 'high'),
-  *('p_holm', 'attacks_only_a_right', 'attacks_only_b_right', 'verdict'),
+  *('question', 'test', 'subset', 'a', 'b', 'runs', 'acer_a', 'deviation_a', 'acer_b'),
+  *('deviation_b', 'difference', 'low', 'high', 'p_holm', 'verdict'),
 )
+BEST = 'best member'  # on dev, of each run
+
+
+class Question(NamedTuple):
+  """Is b better than a?"""
+
+  name: str
+  a: str
+  b: str
+  runs_a: tuple[str, ...]  # systems
+  runs_b: tuple[str, ...]
+  paired: bool  # whether run i of b consists of members that a's run i is one of
 
 
 def average_scores(args: argparse.Namespace, members: Sequence[plan.Run], log=print) -> None:
@@ -33,15 +49,22 @@ def average_scores(args: argparse.Namespace, members: Sequence[plan.Run], log=pr
   for test in args.tests:
     folder = args.workdir / 'ensembles' / test
     folder.mkdir(parents=True, exist_ok=True)
-    command = [*_score_files(members, test), f'--out={folder / ENSEMBLE}.csv']
-    command += [f'--intermediate={folder}', f'--threshold={args.rule}']
-    if args.dev:
-      command += ['--dev', *_score_files(members, args.dev)]
-      command += [f'--dev_out={folder / ENSEMBLE}_dev.csv']
     log(f'\n{test}: means over folds, seeds, networks')
-    code = ensemble.main(command)
-    if code:
-      raise StateError(f'the ensemble of {test} failed (exit code {code}, see above)')
+    _average(args, members, test, folder / ENSEMBLE, f'--intermediate={folder}')
+    if len(args.networks) > 1:
+      for seed in args.seeds:
+        log(f'\n{test}, seed {seed}: means over folds, networks')
+        of_seed = [run for run in members if f'_seed{seed}_fold' in run.name]
+        _average(args, of_seed, test, folder / f'{ENSEMBLE}_seed{seed}')
+
+
+def _average(args, members: Sequence[plan.Run], test: str, out: pathlib.Path, *options) -> None:
+  command = [*_score_files(members, test), f'--out={out}.csv', f'--threshold={args.rule}']
+  command += options
+  if args.dev:
+    command += ['--dev', *_score_files(members, args.dev), f'--dev_out={out}_dev.csv']
+  if code := ensemble.main(command):
+    raise StateError(f'the ensemble of {test} failed (exit code {code}, see above)')
 
 
 def _score_files(members: Sequence[plan.Run], test: str) -> list[str]:
@@ -53,7 +76,10 @@ def compute_rows(args, members: Sequence[plan.Run], log=print) -> tuple[list[dic
   rates, compared = [], {}
   for test in args.tests:
     folder = args.workdir / 'ensembles' / test
-    systems = {ENSEMBLE: ('', '', '')} if len(args.networks) > 1 else {}
+    systems = {}
+    if len(args.networks) > 1:
+      systems[ENSEMBLE] = ('', '', '')
+      systems |= {f'{ENSEMBLE}_seed{seed}': ('', seed, '') for seed in args.seeds}
     for network in args.networks:
       systems[network] = (network, '', '')
       for seed in args.seeds:
@@ -73,13 +99,13 @@ def compute_rows(args, members: Sequence[plan.Run], log=print) -> tuple[list[dic
           row |= {rate: estimate.value, f'{rate}_low': estimate.bootstrap.low}
           row |= {f'{rate}_high': estimate.bootstrap.high}
         rates.append(row)
-    for question, a, b in _questions(args, read, members):
-      pairs = _compare(args, test, {a: read[a], b: read[b]})
-      compared.setdefault((question, b), []).extend(pairs)
+    for question in _questions(args, read, members):
+      pairs = _compare(args, test, question, read)
+      compared.setdefault((question.name, question.b), []).extend(pairs)
   answers = []
-  for (question, _), pairs in compared.items():  # Holm's p is over the tests and subsets of each
+  for pairs in compared.values():  # Holm's p is over the tests and subsets of each question
     corrected = comparisons.apply_holm([comparison for _, comparison in pairs])
-    answers += [_row(question, row, c) for (row, _), c in zip(pairs, corrected, strict=True)]
+    answers += [_row(row, c) for (row, _), c in zip(pairs, corrected, strict=True)]
   return rates, answers
 
 
@@ -89,15 +115,21 @@ def _read(args, folder: pathlib.Path, name: str):
   return score_files.read(folder / f'{name}.csv'), dev
 
 
-def _questions(args, read: Mapping, members) -> list[tuple[str, str, str]]:
-  """[(question, a, b)]: is b better than a?"""
+def _questions(args, read: Mapping, members) -> list[Question]:
+  of_seeds = lambda system: tuple(f'{system}_seed{seed}' for seed in args.seeds)  # noqa: E731
   questions = []
   if {plan.FACES, plan.CHANCE} <= set(args.networks):
-    questions.append(('pretraining', plan.CHANCE, plan.FACES))
+    sides = plan.CHANCE, plan.FACES
+    questions.append(Question('pretraining', *sides, *map(of_seeds, sides), paired=False))
   for system in (*args.networks, ENSEMBLE):
-    own = [run for run in members if system in (ENSEMBLE, run.name.partition('_seed')[0])]
-    if system in read and len(own) > 1:
-      questions.append(('ensemble', min(own, key=lambda run: _errors(run, read)).name, system))
+    best = []
+    for seed in args.seeds if system in read else ():
+      own = [run for run in members if f'_seed{seed}_fold' in run.name]
+      own = [run for run in own if system in (ENSEMBLE, run.name.partition('_seed')[0])]
+      if len(own) > 1:
+        best.append(min(own, key=lambda run: _errors(run, read)).name)
+    if best:
+      questions.append(Question('ensemble', BEST, system, tuple(best), of_seeds(system), True))
   return questions
 
 
@@ -112,38 +144,46 @@ def _errors(run: plan.Run, read: Mapping) -> tuple[float, float]:
   return eer, -auc
 
 
-def _compare(args, test: str, systems: Mapping) -> list[tuple[dict, comparisons.Comparison]]:
+def _compare(
+  args, test: str, question: Question, read: Mapping
+) -> list[tuple[dict, comparisons.Comparison]]:
   """[(start of a row, comparison of b with a)] for each subset of sensors."""
-  (a, b), pairs = systems, []
+  runs = {side: [f'{side} {seed}' for seed in args.seeds] for side in (question.a, question.b)}
+  systems = [*zip(runs[question.a], question.runs_a, strict=True)]
+  systems += zip(runs[question.b], question.runs_b, strict=True)
   scores, dev = (
-    evaluate.merge_systems({name: pair[side] for name, pair in systems.items()})
-    if systems[a][side]
+    evaluate.merge_systems({run: read[system][side] for run, system in systems})
+    if read[systems[0][1]][side]
     else None
     for side in (0, 1)
   )
-  evaluation = evaluate.evaluate(test, scores, args.rule, dev)
+  evaluation = evaluate.evaluate(
+    test, scores, args.rule, dev, runs=runs, paired_runs=question.paired
+  )
+  pairs = []
   for comparison in evaluation.comparisons:
     (system_a, subset_a), (system_b, subset_b) = (
       name.split(': ') for name in (comparison.a, comparison.b)
     )
-    if (system_a, system_b, subset_a) == (a, b, subset_b):
-      row = {'test': test, 'subset': subset_a, 'a': a, 'b': b}
-      row['acer_a'] = evaluation.metrics[comparison.a]['acer']
-      row['acer_b'] = evaluation.metrics[comparison.b]['acer']
-      pairs.append((row, comparison))
+    if (system_a, system_b, subset_a) != (question.a, question.b, subset_b):
+      continue
+    row = {'question': question.name, 'test': test, 'subset': subset_a}
+    row |= {'a': question.a, 'b': question.b, 'runs': len(args.seeds)}
+    for side, name in (('a', comparison.a), ('b', comparison.b)):
+      acer = [evaluation.metrics[run]['acer'] for run in evaluation.runs[name]]
+      row[f'acer_{side}'] = float(np.mean(acer))
+      row[f'deviation_{side}'] = float(np.std(acer, ddof=1)) if len(acer) > 1 else ''
+    pairs.append((row, comparison))
   return pairs
 
 
-def _row(question: str, row: dict, comparison: comparisons.Comparison) -> dict:
+def _row(row: dict, comparison: comparisons.Comparison) -> dict:
   acer = comparison.rates['acer']
   return {
-    'question': question,
     **row,
     'difference': acer.value,
     'low': acer.interval.low,
     'high': acer.interval.high,
     'p_holm': comparison.p_holm,
-    'attacks_only_a_right': comparison.attacks.only_a_correct,
-    'attacks_only_b_right': comparison.attacks.only_b_correct,
     'verdict': comparison.verdict,
   }

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-FACES = 'faces'  # the face recognition run, and the network that is initialised from it
+FACES = 'faces'  # the network that is initialised from face recognition of the same seed
 CHANCE = 'chance'  # the same network, initialised at random
 # MM-FAS's folds in miniature: each fold leaves out one of three cut photos.
 PROTOCOL = 'rendered_mm_fas(attack={fold}, part={part}, size={size})'
@@ -30,30 +30,43 @@ class Run(NamedTuple):
 
 
 def runs(args: argparse.Namespace) -> list[Run]:
-  """The face recognition run, if a network needs it, and the members, in training order.
+  """The face recognition runs, if a network needs them, and the members, in training order.
+
+  A seed is one run of the whole recipe: face recognition and every fold have it. So the seeds show
+  what another training of the recipe may change.
 
   Args:
     args: the command line, see `python -m experiments.mm_fas --help`.
   """
-  members = [
+  own = [
     _member(args, network, seed, part, fold)
     for seed, network, (part, fold) in itertools.product(
       args.seeds, args.networks, enumerate(args.folds)
     )
   ]
   # Runs without pretraining come first: they train while face recognition does.
-  members.sort(key=lambda run: bool(run.pretrained))
-  return ([_face_recognition(args)] if any(run.pretrained for run in members) else []) + members
+  own.sort(key=lambda run: bool(run.pretrained))
+  needed = {run.pretrained for run in own}
+  pretraining = [_face_recognition(args, seed) for seed in args.seeds]
+  return [run for run in pretraining if run.name in needed] + own
 
 
-def share(members: Sequence[Run], index: int, machines: int) -> list[Run]:
-  """The runs of machine `index` of `machines`; each has face recognition, which all may need."""
-  first = [run for run in members if run.name == FACES]
-  return first + [run for run in members if run.name != FACES][index::machines]
+def members(all_runs: Sequence[Run]) -> list[Run]:
+  """The runs that are evaluated: all but those that others start from."""
+  pretrained = {run.pretrained for run in all_runs}
+  return [run for run in all_runs if run.name not in pretrained]
 
 
-def _face_recognition(args) -> Run:
-  folder, config = args.workdir / FACES, 'configs/face_recognition.py'
+def share(all_runs: Sequence[Run], index: int, machines: int) -> list[Run]:
+  """The runs of machine `index` of `machines`, and the face recognition that these start from."""
+  own = members(all_runs)[index::machines]
+  needed = {run.pretrained for run in own}
+  return [run for run in all_runs if run.name in needed] + own
+
+
+def _face_recognition(args, seed: int) -> Run:
+  name = _face_recognition_name(seed)
+  folder, config = args.workdir / name, 'configs/face_recognition.py'
   train, val, test = (_bona_fide(names, args.size) for names in FACE_SETS)
   period = max(1, args.pretraining_steps // 4)
   changes = [
@@ -61,10 +74,15 @@ def _face_recognition(args) -> Run:
     f'val={val}',
     f'test={ {"cross": test} }',
     f'steps={args.pretraining_steps}',
+    f'seed={seed}',
   ]
   changes += [f'schedule.warmup={min(50, period)}']
   changes += [f'eval_every={period}', f'checkpoint_every={period}']
-  return Run(FACES, folder, _command(args, config, 'train_and_evaluate', folder, changes))
+  return Run(name, folder, _command(args, config, 'train_and_evaluate', folder, changes))
+
+
+def _face_recognition_name(seed: int) -> str:
+  return f'face_recognition_seed{seed}'
 
 
 def _bona_fide(names: str, size: str) -> str:
@@ -84,9 +102,9 @@ def _member(args, network: str, seed: int, part: int, fold: str) -> Run:
     changes += [f'steps={args.steps}', f'eval_every={args.steps}', f'checkpoint_every={args.steps}']
   if args.views:
     changes.append(f'views={args.views!r}')
-  pretrained = FACES if network == FACES else ''
+  pretrained = _face_recognition_name(seed) if network == FACES else ''
   if pretrained:
-    changes.append(f'pretrained.weights={args.workdir / FACES}')
+    changes.append(f'pretrained.weights={args.workdir / pretrained}')
   command = _command(args, config, 'train', folder, changes + args.change)
   return Run(name, folder, command, pretrained)
 

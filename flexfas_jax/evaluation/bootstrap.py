@@ -288,6 +288,20 @@ def interval(draws: Replicates, confidence: float = CONFIDENCE) -> Interval:
   return Interval(min(low, draws.value), max(high, draws.value))
 
 
+def subtract(a: Replicates, b: Replicates) -> Replicates:
+  """The replicates of b - a, over the same resampled clusters."""
+  n = min(a.n, b.n)
+  return Replicates(b.value - a.value, b.drawn - a.drawn, b.left_out - a.left_out, a.part, n)
+
+
+def spread(draws: Replicates) -> tuple[float, float]:
+  """(standard error of a figure over clusters, its degrees of freedom); NaN where undefined."""
+  n, drawn = draws.n, draws.drawn[np.isfinite(draws.drawn)]
+  if math.isnan(draws.value) or n < 2 or drawn.size < 2:
+    return math.nan, math.nan
+  return math.sqrt(n / (n - 1)) * float(drawn.std(ddof=1)), min(_shape(draws)[1], n - 1)
+
+
 def difference(
   a: Replicates, b: Replicates, confidence: float = CONFIDENCE
 ) -> tuple[float, Interval, float]:
@@ -300,17 +314,14 @@ def difference(
   """
   from scipy.special import stdtr, stdtrit
 
-  n = min(a.n, b.n)
-  both = Replicates(b.value - a.value, b.drawn - a.drawn, b.left_out - a.left_out, a.part, n)
-  drawn = both.drawn[np.isfinite(both.drawn)]
-  if math.isnan(both.value) or n < 2 or drawn.size < 2:
+  both = subtract(a, b)
+  error, freedom = spread(both)
+  if math.isnan(error):
     return both.value, UNDEFINED, math.nan
-  spread = math.sqrt(n / (n - 1)) * float(drawn.std(ddof=1))
-  if spread == 0:
+  if error == 0:
     return both.value, Interval(both.value, both.value), 1.0 if both.value == 0 else math.nan
-  freedom = min(_shape(both)[1], n - 1)
-  away = float(stdtrit(freedom, (1 + confidence) / 2)) * spread
-  p = 2 * float(stdtr(freedom, -abs(both.value) / spread))
+  away = float(stdtrit(freedom, (1 + confidence) / 2)) * error
+  p = 2 * float(stdtr(freedom, -abs(both.value) / error))
   # Both are rates, from 0 to 1: their difference is from -1 to 1.
   return both.value, Interval(max(both.value - away, -1.0), min(both.value + away, 1.0)), p
 

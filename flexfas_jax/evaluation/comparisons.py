@@ -2,7 +2,9 @@
 
 Decisions are compared by McNemar's exact test, rates by the bootstrap over subjects with shared
 replicates. McNemar's test assumes independent samples; with several frames per subject, use the
-bootstrap.
+bootstrap. A method with several training runs is compared by the means over its runs, with
+intervals over runs and subjects (`runs`). Of one run, a comparison holds for the trained model at
+hand alone, and no method is called better.
 
   [McN]   McNemar, Note on the sampling error of the difference between correlated proportions or
           percentages (Psychometrika, 1947); exact: the binomial test of the discordant samples.
@@ -18,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flexfas_jax.evaluation import bootstrap, intervals, metrics
+from flexfas_jax.evaluation import runs as training_runs
 from flexfas_jax.evaluation.intervals import Interval
 
 # That are compared.
@@ -25,6 +28,7 @@ RATES = (
   *('acer', 'apcer', 'apcer_max', 'bpcer', 'eer', 'auc'),
   *('tpr@fpr=1e-2', 'tpr@fpr=1e-3', 'tpr@fpr=1e-4'),
 )
+NO_DIFFERENCE = 'no significant difference'
 
 
 class Discordant(NamedTuple):
@@ -43,31 +47,48 @@ class Difference(NamedTuple):
   p: float
 
 
+class Runs(NamedTuple):
+  """The training runs that are compared."""
+
+  a: int = 1
+  b: int = 1
+  paired: bool = False  # whether run i of b belongs to run i of a
+
+  @property
+  def several(self) -> bool:
+    """Whether the spread of the runs of both is known."""
+    return self.a > 1 and self.b > 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Comparison:
   """System b against system a."""
 
   a: str
   b: str
-  bona_fide: Discordant
-  attacks: Discordant
+  bona_fide: Discordant | None  # None: of several runs
+  attacks: Discordant | None
   rates: Mapping[str, Difference]
   p_holm: float = math.nan  # of the ACER, for all comparisons that were made
   insufficient_samples: bool = False  # samples or subjects for an ACER, see `sufficiency`
+  runs: Runs = Runs()
 
   @property
   def verdict(self) -> str:
-    """'better', 'worse' or 'no significant difference': b against a.
+    """'better', 'worse' or 'no significant difference': b against a, over runs and subjects.
 
-    By the interval of the difference in ACER and its p value after Holm's correction.
+    By the interval of the difference in ACER and its p value after Holm's correction. If a or b is
+    one run: 'lower in one run' or 'higher in one run', of the ACER, over subjects: another training
+    may differ.
     """
     if 'acer' not in self.rates or self.insufficient_samples:
-      return 'no significant difference'
+      return NO_DIFFERENCE
     low, high = self.rates['acer'].interval
-    sure = not math.isnan(self.p_holm) and self.p_holm <= 0.05
-    if sure and high < 0:
-      return 'better'
-    return 'worse' if sure and low > 0 else 'no significant difference'
+    if math.isnan(self.p_holm) or self.p_holm > 0.05 or low <= 0 <= high:
+      return NO_DIFFERENCE
+    if self.runs.several:
+      return 'better' if high < 0 else 'worse'
+    return 'lower in one run' if high < 0 else 'higher in one run'
 
 
 def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> Discordant:
@@ -89,28 +110,31 @@ def compare(
   label: np.ndarray,
   accepted: Mapping[str, np.ndarray],
   drawn: Mapping[str, Mapping[str, bootstrap.Replicates]] | None,
+  runs: Mapping[str, Sequence[str]] | None = None,
+  paired: bool = False,
 ) -> Comparison:
-  """One system against another.
+  """One system, or method with several runs, against another.
 
   Args:
     a, b: their names.
     label: [N] integer, 1 = bona fide.
-    accepted: by system: [N] bool.
-    drawn: by system and figure, from one `bootstrap.resample`; None without one.
+    accepted: by system, or run: [N] bool.
+    drawn: by system, or run, and figure, from one `bootstrap.resample`; None without one.
+    runs: the runs of a and b; None: each is its own.
+    paired: whether run i of b belongs to run i of a.
   """
   bona_fide = np.asarray(label) == 1
-  right = [accepted[name] == bona_fide for name in (a, b)]
+  of_a, of_b = (runs[name] if runs else (name,) for name in (a, b))
   rates = {}
   for name in RATES if drawn else ():
-    if name in drawn[a] and name in drawn[b]:
-      rates[name] = Difference(*bootstrap.difference(drawn[a][name], drawn[b][name]))
-  return Comparison(
-    a,
-    b,
-    mcnemar(*(x[bona_fide] for x in right)),
-    mcnemar(*(x[~bona_fide] for x in right)),
-    rates,
-  )
+    if all(name in drawn[run] for run in (*of_a, *of_b)):
+      sides = ([drawn[run][name] for run in of] for of in (of_a, of_b))
+      rates[name] = Difference(*training_runs.difference(*sides, paired))
+  decided = [None, None]
+  if len(of_a) == len(of_b) == 1:
+    right = [accepted[run] == bona_fide for run in (*of_a, *of_b)]
+    decided = [mcnemar(*(x[which] for x in right)) for which in (bona_fide, ~bona_fide)]
+  return Comparison(a, b, *decided, rates, runs=Runs(len(of_a), len(of_b), paired))
 
 
 def apply_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:

@@ -25,6 +25,7 @@ from flexfas_jax.evaluation import (
   sufficiency,
   unusable,
 )
+from flexfas_jax.evaluation import runs as training_runs
 from flexfas_jax.evaluation.comparisons import Comparison, SensorEffect
 from flexfas_jax.evaluation.intervals import Interval
 from flexfas_jax.evaluation.metrics import Count
@@ -51,6 +52,21 @@ class Estimate:
   insufficient_samples: bool  # samples or subjects, by `sufficiency`: the figure is not stated
 
 
+@dataclasses.dataclass(frozen=True)
+class RunMean:
+  """The mean of a figure over the training runs of a method, each at its own threshold."""
+
+  value: float
+  of_runs: tuple[float, ...]
+  bootstrap: Interval  # over runs and subjects
+  insufficient_samples: bool
+
+  @property
+  def deviation(self) -> float:
+    """The standard deviation of the runs."""
+    return float(np.std(self.of_runs, ddof=1))
+
+
 class Mistake(NamedTuple):
   """A sample that was decided wrongly."""
 
@@ -71,6 +87,9 @@ class EvaluationResult:
   oracle: bool
   metrics: results.Results
   estimates: Mapping[str, Mapping[str, Estimate]]  # by subset that is served, by figure
+  # By 'METHOD: SUBSET' of methods with several training runs, and by figure.
+  run_means: Mapping[str, Mapping[str, RunMean]]
+  runs: Mapping[str, tuple[str, ...]]  # by what is compared: its runs, names of `estimates`
   clusters: bootstrap.Clusters | None  # None: no bootstrap
   comparisons: tuple[Comparison, ...]
   sensors: tuple[SensorEffect, ...]
@@ -81,6 +100,16 @@ class EvaluationResult:
   @property
   def served(self) -> list[str]:
     return list(self.estimates)
+
+  @property
+  def one_run(self) -> bool:
+    """Whether something is known of one training run alone."""
+    return any(len(of) == 1 for of in self.runs.values())
+
+  @property
+  def rendered(self) -> bool:
+    """Whether samples are rendered images, whose figures compare with no photographs'."""
+    return results.is_rendered(self.scores)
 
   @property
   def insufficient(self) -> dict[str, frozenset[str]]:
@@ -110,6 +139,8 @@ def evaluate(
   group_by: Sequence[str] = (),
   notes: Sequence[str] = (),
   progress: Callable[[str], None] = lambda what: None,
+  runs: Mapping[str, Sequence[str]] | None = None,
+  paired_runs: bool = False,
 ) -> EvaluationResult:
   """Evaluates scores under every subset, with intervals.
 
@@ -121,6 +152,10 @@ def evaluate(
     group_by: columns of the scores that define groups.
     notes: further notes for the result.
     progress: called with a description of each step.
+    runs: by method, the systems of `merge_systems` that are its training runs; None: each system is
+      one run.
+    paired_runs: whether run i of every method shares seed and data with run i of the others. Two
+      subsets of one method are always compared run by run.
 
   Raises:
     ConfigError, StateError: as `results.compute`.
@@ -157,6 +192,7 @@ def evaluate(
     clusters = bootstrap.make_clusters(*known, draws, seed, ids=scores.ids)
     drawn = _resample(clusters, scores, shares, by_group)
   progress('counting')
+  methods = _methods(served, runs)
   return EvaluationResult(
     name=name,
     scores=scores,
@@ -167,8 +203,12 @@ def evaluate(
     estimates={
       s: _estimates(found[s], shares[s], drawn[s] if drawn else {}, few[s]) for s in served
     },
+    run_means={
+      method: _run_means(found, of, drawn, few) for method, of in methods.items() if len(of) > 1
+    },
+    runs=methods,
     clusters=clusters,
-    comparisons=_comparisons(scores, accepted, drawn, few),
+    comparisons=_comparisons(scores, accepted, drawn, few, methods, paired_runs),
     sensors=tuple(
       comparisons.sensor_effects(
         served, scores.label, accepted, of_kinds[0] or of_kinds[1], units.insufficient_samples
@@ -184,6 +224,60 @@ def evaluate(
     mistakes={s: _mistakes(scores, s, accepted[s], of_kinds) for s in served},
     notes=tuple(lines),
   )
+
+
+def _methods(
+  served: Sequence[str], runs: Mapping[str, Sequence[str]] | None
+) -> dict[str, tuple[str, ...]]:
+  """{'METHOD: SUBSET': its runs}, of the subsets that all runs of a method serve."""
+  if runs is None:
+    return {name: (name,) for name in served}
+  found = {}
+  for method, systems in runs.items():
+    of_first = [name for name in served if name.rpartition(': ')[0] == systems[0]]
+    for subset in (name.rpartition(': ')[2] for name in of_first):
+      of = tuple(f'{system}: {subset}' for system in systems)
+      if set(of) <= set(served):
+        found[f'{method}: {subset}'] = of
+  return found
+
+
+def _run_means(
+  found: results.Results,
+  runs: Sequence[str],
+  drawn: Mapping[str, _Drawn] | None,
+  few: Mapping[str, frozenset[str]],
+) -> dict[str, RunMean]:
+  """Every figure that all runs of a method have.
+
+  Args:
+    found: the figures of every run.
+    runs: of the method.
+    drawn: by run and figure; None without a bootstrap.
+    few: by run, the metrics with insufficient samples.
+  """
+  names = [n for n in found[runs[0]] if _is_figure(n) and all(n in found[run] for run in runs)]
+  values = {name: tuple(float(found[run][name]) for run in runs) for name in names}
+  mean = {name: float(np.mean(each)) for name, each in values.items()}
+  replicates = {
+    name: [drawn[run][name] for run in runs]
+    for name in names
+    if drawn and all(name in drawn[run] for run in runs)
+  }
+  means = {name: training_runs.mean(each) for name, each in replicates.items()}
+  spans = {
+    name: training_runs.widen(span, replicates[name])
+    for name, span in _bootstrap_intervals(mean, means).items()
+  }
+  return {
+    name: RunMean(
+      mean[name],
+      values[name],
+      spans.get(name, intervals.UNDEFINED),
+      any(name in few[run] for run in runs),
+    )
+    for name in names
+  }
 
 
 def _column(scores: score_files.Scores, column: str) -> np.ndarray:
@@ -270,12 +364,16 @@ def _comparisons(
   accepted: Mapping[str, np.ndarray],
   drawn: Mapping[str, _Drawn] | None,
   few: Mapping[str, frozenset[str]],
+  methods: Mapping[str, tuple[str, ...]],
+  paired_runs: bool,
 ) -> tuple[Comparison, ...]:
   """Every pair of subsets that is compared, corrected for their number."""
   found = []
-  for a, b in comparisons.pairs(list(accepted)):
-    one = comparisons.compare(a, b, scores.label, accepted, drawn)
-    found.append(dataclasses.replace(one, insufficient_samples='acer' in few[a] | few[b]))
+  for a, b in comparisons.pairs(list(methods)):
+    paired = paired_runs or a.rpartition(': ')[0] == b.rpartition(': ')[0]
+    one = comparisons.compare(a, b, scores.label, accepted, drawn, methods, paired)
+    insufficient = any('acer' in few[run] for run in (*methods[a], *methods[b]))
+    found.append(dataclasses.replace(one, insufficient_samples=insufficient))
   return tuple(comparisons.apply_holm(found))
 
 
@@ -299,7 +397,6 @@ def _estimates(
       n = int(found['n_bona_fide'])
       counts[name] = Count(round(found[name] * n), n)
   exact, resampled = _exact_intervals(found, shares, counts), _bootstrap_intervals(found, drawn)
-  facts = {*metrics.of_kind(metrics.Fact), 'ORACLE'}
   return {
     name: Estimate(
       value,
@@ -310,8 +407,14 @@ def _estimates(
       name in few,
     )
     for name, value in found.items()
-    if name not in facts and not name.startswith('n_')
+    if _is_figure(name)
   }
+
+
+def _is_figure(name: str) -> bool:
+  """Whether a key of results is a rate or a mean of rates."""
+  facts = {*metrics.of_kind(metrics.Fact), *results.MARKS}
+  return name not in facts and not name.startswith('n_')
 
 
 def _exact_intervals(
@@ -364,10 +467,17 @@ def _lowest(height: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 
 def to_json(result: EvaluationResult) -> dict[str, dict[str, Any]]:
-  """`EvaluationResult.metrics`, and by subset besides: `scale`, where it is stated, `intervals`
-  {metric: its counts and limits}, `against` {the subset it is compared with: ...}, `groups`
-  {column: {rate: ...}}."""
-  found: dict[str, dict[str, Any]] = {s: dict(values) for s, values in result.metrics.items()}
+  """`EvaluationResult.metrics`, and by subset besides: `scale`, where it is stated, `runs`, 1,
+  `intervals` {metric: its counts and limits}, `against` {the subset it is compared with: ...},
+  `groups` {column: {rate: ...}}.
+
+  A method with several training runs has an entry 'METHOD: SUBSET': the mean of every metric,
+  `runs`, their number, `of_runs`, their entries, and `intervals` {metric: {`deviation`: of the
+  runs, `runs_and_subjects`: limits, ...}}.
+  """
+  found: dict[str, dict[str, Any]] = {
+    subset: {**values, 'runs': 1} for subset, values in result.metrics.items()
+  }
   for subset, values in found.items():
     if scale := result.scores.scale_under(subset):
       values['scale'] = scale
@@ -383,12 +493,28 @@ def to_json(result: EvaluationResult) -> dict[str, dict[str, Any]]:
       }
       for name, e in of.items()
     }
+  for method, of in result.run_means.items():
+    found[method] = {
+      **{name: mean.value for name, mean in of.items()},
+      **{name: True for name in results.MARKS if name in found[result.runs[method][0]]},
+      'runs': len(result.runs[method]),
+      'of_runs': list(result.runs[method]),
+      'intervals': {
+        name: {
+          'deviation': mean.deviation,
+          'runs_and_subjects': _limits(mean.bootstrap),
+          'insufficient_samples': mean.insufficient_samples,
+        }
+        for name, mean in of.items()
+      },
+    }
   for one in result.comparisons:
     found[one.b].setdefault('against', {})[one.a] = {
       'verdict': one.verdict,
+      'runs': one.runs._asdict(),
       'p_holm': one.p_holm,
-      'bona_fide': one.bona_fide._asdict(),
-      'attacks': one.attacks._asdict(),
+      'bona_fide': one.bona_fide._asdict() if one.bona_fide else None,
+      'attacks': one.attacks._asdict() if one.attacks else None,
       **{
         name: {'difference': d.value, 'interval': _limits(d.interval), 'p': d.p}
         for name, d in one.rates.items()

@@ -14,6 +14,8 @@ from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.evaluation import metrics, scales, score_files, thresholds, unusable
 
 Results = dict[str, dict[str, float]]
+# Keys of results that every table and report states.
+ORACLE, RENDERED = MARKS = 'ORACLE', 'RENDERED'
 
 
 def compute(
@@ -29,7 +31,8 @@ def compute(
     rule: how the thresholds are found, as in `thresholds.RULES`; None: as `resolve_rule`.
     dev: the scores of the development set, under the same subsets; a `fixed` rule needs none.
     oracle: fit on the test scores if `dev` is them or missing. Every subset's results then have
-      the key `ORACLE`, and every table and report is marked.
+      the key `ORACLE`, and every table and report is marked. So they are by `RENDERED`, if samples
+      are rendered images.
 
   Returns:
     By subset: those of `metrics.METRICS`, in that order; apcer/NAME and n_attack/NAME by attack
@@ -57,8 +60,15 @@ def compute(
     else:
       found[subset] = _subset_metrics(scores, subset, _threshold(rule, dev, subset), of_kinds)
     if oracle:
-      found[subset]['ORACLE'] = True
+      found[subset][ORACLE] = True
+    if is_rendered(scores):
+      found[subset][RENDERED] = True
   return found
+
+
+def is_rendered(scores: score_files.Scores) -> bool:
+  """Whether samples are rendered images, as the header states."""
+  return bool(scores.header.get('rendered'))
 
 
 def resolve_rule(

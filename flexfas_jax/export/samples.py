@@ -17,16 +17,16 @@ from flexfas_jax import schema
 from flexfas_jax.export import reference
 from flexfas_jax.export.val_data import EvenSubset
 from flexfas_jax.images import geometry
+from flexfas_jax.protocols import selection
 from flexfas_jax.schema import LABELS, subset_name
 
 MAX_SAMPLES = 4
-_RENDERED = 'rendered_faces/'
 
 
 def is_rendered(config) -> bool:
   """Whether all data of a run is rendered."""
-  names = f'{config.train},{config.val}'.split(',')
-  return all(name.strip().startswith(_RENDERED) for name in names)
+  names = selection.split_selections(f'{config.train},{config.val}')
+  return all(selection.is_rendered([name]) for name in names)
 
 
 def write(trained, val, thresholds, folder: Path) -> None:

@@ -29,6 +29,8 @@ from flexfas_jax.errors import ConfigError
 _MAX_LISTED = 12  # values that an error lists
 _SYNTAX = 'write set/config:split, or set/config:split[field=a,b & other!=c]'
 
+_RENDERED = 'rendered_faces/'
+
 Columns = Mapping[str, Sequence[str]]
 
 
@@ -56,6 +58,11 @@ def split_selections(names: str | Sequence[str]) -> list[str]:
   if not isinstance(names, str):
     return list(names)
   return [name.strip() for name in re.split(r',(?![^\[]*\])', names) if name.strip()]
+
+
+def is_rendered(names: str | Sequence[str]) -> bool:
+  """Whether any of some selections is of the embedded set, whose images are rendered."""
+  return any(name.startswith(_RENDERED) for name in split_selections(names))
 
 
 def parse(text: str) -> Selection:

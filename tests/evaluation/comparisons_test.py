@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from flexfas_jax.evaluation import bootstrap, comparisons, metrics
-from flexfas_jax.evaluation.comparisons import Comparison, Difference, Discordant
+from flexfas_jax.evaluation.comparisons import Comparison, Difference, Discordant, Runs
 from flexfas_jax.evaluation.intervals import Interval
 
 NONE = Discordant(0, 0, math.nan)
@@ -50,8 +50,12 @@ def test_systems_are_compared_with_the_first():
   assert comparisons.pairs(['ours: score', 'theirs: score']) == [('ours: score', 'theirs: score')]
 
 
-def compared(p, low=-0.2, high=-0.1):
-  return Comparison('a', 'b', NONE, NONE, {'acer': Difference(-0.15, Interval(low, high), p)})
+THREE = Runs(3, 3)
+
+
+def compared(p, low=-0.2, high=-0.1, runs=THREE):
+  rates = {'acer': Difference(-0.15, Interval(low, high), p)}
+  return Comparison('a', 'b', NONE, NONE, rates, runs=runs)
 
 
 def test_holm_by_hand():
@@ -75,6 +79,19 @@ def test_a_verdict_needs_interval_and_p():
     'no significant difference',
   ]
   assert compared(0.001).verdict == 'no significant difference'  # not corrected yet
+
+
+@pytest.mark.parametrize('runs', [Runs(), Runs(1, 3), Runs(3, 1), Runs(1, 1, True)])
+def test_one_run_makes_no_method_better(runs):
+  of = [compared(0.001, runs=runs), compared(0.001, 0.1, 0.2, runs), compared(1.0, runs=runs)]
+  assert [c.verdict for c in comparisons.apply_holm(of)] == [
+    'lower in one run',
+    'higher in one run',
+    'no significant difference',
+  ]
+
+
+def test_without_a_bootstrap_there_is_no_verdict():
   assert Comparison('a', 'b', NONE, NONE, {}).verdict == 'no significant difference'
 
 
@@ -100,7 +117,13 @@ def test_what_a_sensor_stops_by_hand():
 
 def test_a_verdict_at_five_percent_is_one_and_at_an_end_of_0_is_none():
   at = Comparison(
-    'a', 'b', NONE, NONE, {'acer': Difference(-0.1, Interval(-0.2, -0.01), 0.05)}, 0.05
+    'a',
+    'b',
+    NONE,
+    NONE,
+    {'acer': Difference(-0.1, Interval(-0.2, -0.01), 0.05)},
+    0.05,
+    runs=Runs(2, 2),
   )
   assert at.verdict == 'better'
   for low, high in ((-0.2, 0.0), (0.0, 0.2)):

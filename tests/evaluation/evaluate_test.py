@@ -103,9 +103,9 @@ def test_a_rate_without_errors_leaves_the_mean_unsure():
   )
 
 
-def test_subsets_are_compared_and_the_better_one_is_told(judged):
+def test_subsets_are_compared_and_the_lower_one_is_told(judged):
   [one] = judged.comparisons
-  assert (one.a, one.b, one.verdict) == ('rgb', 'rgb+ir', 'better')
+  assert (one.a, one.b, one.verdict) == ('rgb', 'rgb+ir', 'lower in one run')
   right = {
     s: (TEST.scores[s] >= judged.metrics[s]['threshold']) == (TEST.label == 1)
     for s in ('rgb', 'rgb+ir')
@@ -202,7 +202,9 @@ def test_the_json_holds_it_all(judged):
   assert apcer['errors'] == judged.estimates['rgb']['apcer'].count.errors
   assert apcer['bootstrap'] == list(judged.estimates['rgb']['apcer'].bootstrap)
   assert found['rgb']['intervals']['auc']['clopper_pearson'] is None
-  assert found['rgb+ir']['against']['rgb']['verdict'] == 'better'
+  assert found['rgb+ir']['against']['rgb']['verdict'] == 'lower in one run'
+  assert found['rgb+ir']['against']['rgb']['runs'] == {'a': 1, 'b': 1, 'paired': True}
+  assert found['rgb']['runs'] == 1 and 'RENDERED' not in found['rgb']
   assert set(found['rgb']['groups']['ethnicity']['bpcer']) >= {'gap', 'ethnicity=A'}
 
 
@@ -254,3 +256,102 @@ def test_equal_seeds_give_equal_intervals():
   other = evaluate.evaluate('x', TEST, 'fixed=0.5', draws=60, seed=1)
   assert other.estimates['rgb']['acer'].bootstrap != one.estimates['rgb']['acer'].bootstrap
   assert bootstrap.N_REPLICATES >= 1000
+
+
+def trained(seed, apart):
+  """The scores of a run on the samples of TEST: bona fide samples are as much higher."""
+  rng = np.random.default_rng(seed)
+  shared = np.random.default_rng(0).normal(size=(2, TEST.label.size))
+  scores = {
+    subset: 1 / (1 + np.exp(-(more + apart) * (TEST.label - 0.5) - noise - 0.3 * own))
+    for subset, more, noise, own in zip(
+      ('rgb', 'rgb+ir'), (0, 3), shared, rng.normal(size=shared.shape), strict=True
+    )
+  }
+  return dataclasses.replace(TEST, scores=scores)
+
+
+@pytest.fixture(scope='module')
+def several():
+  """Three runs of `ours`, four of `theirs`, one of `old`; ours is better."""
+  systems = {f'ours {i}': trained(i, 2.5) for i in range(3)}
+  systems |= {f'theirs {i}': trained(10 + i, 0.5) for i in range(4)}
+  systems['old'] = trained(20, 0.5)
+  runs = {m: [s for s in systems if s.startswith(m)] for m in ('ours', 'theirs', 'old')}
+  merged = evaluate.merge_systems(systems)
+  return evaluate.evaluate('x', merged, 'fixed=0.5', draws=300, runs=runs)
+
+
+def test_means_over_runs_have_intervals_over_runs_and_subjects(several):
+  assert list(several.run_means) == [f'{m}: {s}' for m in ('ours', 'theirs')
+                                     for s in ('rgb', 'rgb+ir')]  # fmt: skip
+  for method, of in several.run_means.items():
+    system, subset = method.split(': ')
+    n = {'ours': 3, 'theirs': 4}[system]
+    acer = [several.metrics[f'{system} {i}: {subset}']['acer'] for i in range(n)]
+    assert of['acer'].of_runs == tuple(acer) and of['acer'].value == pytest.approx(np.mean(acer))
+    assert of['acer'].deviation == pytest.approx(np.std(acer, ddof=1))
+    for mean in of.values():
+      low, high = mean.bootstrap
+      assert math.isnan(mean.value) or 0 <= low <= mean.value <= high <= 1
+    # As wide as the spread of the runs alone, or wider.
+    away = {3: 4.3027, 4: 3.1824}[n] * of['acer'].deviation / math.sqrt(n)
+    low, high = of['acer'].bootstrap
+    assert high - of['acer'].value >= away * 0.999
+
+
+def test_methods_are_compared_over_their_runs(several):
+  found = {(c.a, c.b): c for c in several.comparisons}
+  assert list(found) == [
+    ('ours: rgb', 'ours: rgb+ir'), ('ours: rgb', 'theirs: rgb'), ('ours: rgb', 'old: rgb'),
+    ('ours: rgb+ir', 'theirs: rgb+ir'), ('ours: rgb+ir', 'old: rgb+ir'),
+    ('theirs: rgb', 'theirs: rgb+ir'), ('old: rgb', 'old: rgb+ir'),
+  ]  # fmt: skip
+  worse, one = found['ours: rgb', 'theirs: rgb'], found['ours: rgb', 'old: rgb']
+  assert worse.verdict == 'worse' and worse.runs == (3, 4, False)
+  assert one.verdict == 'higher in one run' and one.runs == (3, 1, False)
+  assert worse.attacks is None and found['old: rgb', 'old: rgb+ir'].attacks.only_b_correct > 0
+  # Two subsets of one method are those of the same trained models.
+  assert found['ours: rgb', 'ours: rgb+ir'].runs == (3, 3, True)
+  theirs, ours = (several.run_means[f'{m}: rgb']['acer'].value for m in ('theirs', 'ours'))
+  assert worse.rates['acer'].value == pytest.approx(theirs - ours)
+  assert several.one_run
+
+
+def test_the_json_of_several_runs(several):
+  found = json.loads(json.dumps(results.json_safe(evaluate.to_json(several)), allow_nan=False))
+  mean = found['ours: rgb']
+  assert (mean['runs'], mean['of_runs']) == (3, [f'ours {i}: rgb' for i in range(3)])
+  assert mean['acer'] == np.mean([found[run]['acer'] for run in mean['of_runs']])
+  acer = mean['intervals']['acer']
+  assert acer['runs_and_subjects'] == list(several.run_means['ours: rgb']['acer'].bootstrap)
+  assert acer['deviation'] == several.run_means['ours: rgb']['acer'].deviation
+  against = found['theirs: rgb']['against']['ours: rgb']
+  assert against['verdict'] == 'worse' and against['attacks'] is None
+  assert against['runs'] == {'a': 3, 'b': 4, 'paired': False}
+  assert found['ours 0: rgb']['runs'] == 1
+
+
+def test_runs_without_a_bootstrap_have_means_and_no_verdict():
+  systems = {f'a {i}': trained(i, 1) for i in range(2)}
+  merged = evaluate.merge_systems(systems)
+  found = evaluate.evaluate('x', merged, 'fixed=0.5', draws=0, runs={'a': list(systems)})
+  mean = found.run_means['a: rgb']['acer']
+  assert mean.value == pytest.approx(np.mean(mean.of_runs)) and math.isnan(mean.bootstrap.low)
+  assert [c.verdict for c in found.comparisons] == ['no significant difference']
+
+
+def test_a_subset_that_a_run_does_not_serve_has_no_mean():
+  lacking = trained(1, 1)
+  lacking = dataclasses.replace(lacking, scores={'rgb': lacking.scores['rgb']})
+  merged = evaluate.merge_systems({'a 0': trained(0, 1), 'a 1': lacking})
+  found = evaluate.evaluate('x', merged, 'fixed=0.5', draws=50, runs={'a': ['a 0', 'a 1']})
+  assert list(found.run_means) == ['a: rgb']
+
+
+def test_one_run_of_each_is_as_without_naming_runs():
+  merged = evaluate.merge_systems({'a': trained(0, 1), 'b': trained(1, 1)})
+  plain = evaluate.evaluate('x', merged, 'fixed=0.5', draws=50)
+  named = evaluate.evaluate('x', merged, 'fixed=0.5', draws=50, runs={'a': ['a'], 'b': ['b']})
+  assert named.comparisons == plain.comparisons and named.run_means == {}
+  np.testing.assert_equal(evaluate.to_json(named), evaluate.to_json(plain))

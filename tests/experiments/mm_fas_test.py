@@ -1,6 +1,7 @@
 """The sweep: each run once, however often it is stopped; what its commands say; what it tells."""
 
 import csv
+import itertools
 import pathlib
 import re
 import signal
@@ -52,12 +53,12 @@ def runs_of(monkeypatch, *arguments):
 def test_every_command_is_a_config_that_fits(monkeypatch, tmp_path):
   monkeypatch.chdir(ROOT)
   found = runs_of(monkeypatch, f'--workdir={tmp_path}', '--size=_tiny', '--steps=60')
-  assert len(found) == 1 + 2 * 2 * 3 and len({run.folder for run in found}) == 13
-  donor, members = found[0], found[1:]
-  assert (
-    donor.name == 'faces'
-    and setup.build(config_of(donor.command[2:], monkeypatch), classes=3).target
-  )
+  assert len(found) == 2 + 2 * 2 * 3 and len({run.folder for run in found}) == 14
+  donors, members = {run.name: run for run in found[:2]}, found[2:]
+  assert plan.members(found) == members
+  for seed in (7, 704):  # a seed is a run of the whole recipe
+    donor = config_of(donors[f'face_recognition_seed{seed}'].command[2:], monkeypatch)
+    assert donor.seed == seed and setup.build(donor, classes=3).target
   seen = set()
   for run in members:
     config = config_of(run.command[2:], monkeypatch)
@@ -67,7 +68,9 @@ def test_every_command_is_a_config_that_fits(monkeypatch, tmp_path):
       'seed': config.seed,
       'fold': protocol.fields['attack'],
     }
-    assert bool(run.pretrained) == (config.pretrained.weights == str(donor.folder))
+    assert run.pretrained in ('', f'face_recognition_seed{config.seed}')
+    start = str(donors[run.pretrained].folder) if run.pretrained else ''
+    assert config.pretrained.weights == start
     assert config.steps == config.eval_every == 60
     assert set(protocol.left_out) == {'val'} and '_tiny' in protocol.train
     seen.add((run.pretrained, config.seed, protocol.fields['attack'], protocol.fields['part']))
@@ -90,9 +93,14 @@ def test_the_papers_networks_are_planned(monkeypatch, tmp_path):
 
 def test_machines_share_the_members_and_all_know_the_donor(capsys, tmp_path):
   whole = listed(capsys, f'--workdir={tmp_path}')[::2]
+  donors = {'face_recognition_seed7', 'face_recognition_seed704'}
   parts = [listed(capsys, f'--workdir={tmp_path}', f'--index={i}/5')[::2] for i in range(5)]
-  assert all(part[0] == 'faces' for part in parts)
-  assert sorted(name for part in parts for name in part[1:]) == sorted(whole[1:])
+  for part in parts:  # those that its members start from, and before them
+    needed = {f'face_recognition_{n.split("_")[1]}' for n in part if n.startswith('faces_')}
+    assert set(part[: len(needed)]) == needed and not donors & set(part[len(needed) :])
+  assert sorted(n for part in parts for n in part if n not in donors) == sorted(
+    n for n in whole if n not in donors
+  )
   assert mm_fas.main([f'--workdir={tmp_path}', '--index=5/5']) == 2
   assert '--index=5/5 is not I/N' in capsys.readouterr().err
 
@@ -177,13 +185,18 @@ def test_told_to_stop_it_stops_what_it_started_and_goes_on_later(tmp_path):
 @pytest.fixture
 def scored(tmp_path):
   """(arguments, members) whose scores are there: a network from faces that is better."""
-  args = [f'--workdir={tmp_path}', '--tests=seen', '--seeds=7', '--folds=x,y']
+  return make_scored(tmp_path, [7])
+
+
+def make_scored(folder, seeds, N=400):
+  args = [f'--workdir={folder}', '--tests=seen', '--folds=x,y']
+  args += [f'--seeds={",".join(map(str, seeds))}']
   rng, members = np.random.default_rng(0), []
-  N = 400
   label = np.arange(N) % 2
   for network, noise in (('chance', 1.5), ('faces', 0.6)):
-    for fold in 'xy':
-      run = plan.Run(f'{network}_seed7_fold{fold}', tmp_path / 'members' / f'{network}{fold}', ())
+    for seed, fold in itertools.product(seeds, 'xy'):
+      name = f'{network}_seed{seed}_fold{fold}'
+      run = plan.Run(name, folder / 'members' / name, ())
       for test in ('val', 'dev', 'seen'):
         logit = 2 * label - 1 + noise * rng.standard_normal(N)
         (run.folder / 'scores').mkdir(parents=True, exist_ok=True)
@@ -193,7 +206,7 @@ def scored(tmp_path):
             ids=np.array([f'{test}{i}' for i in range(N)]),
             label=label,
             scores={'rgb': 1 / (1 + np.exp(-2 * logit))},
-            header={'member': {'network': network, 'seed': 7, 'fold': fold}},
+            header={'member': {'network': network, 'seed': seed, 'fold': fold}},
             dataset=np.array(['d'] * N),
             subject=np.array([f'{test}{i // 4}' for i in range(N)]),
             video=np.array([f'{test}{i // 2}' for i in range(N)]),
@@ -227,7 +240,7 @@ def test_questions_are_answered_by_paired_decisions(scored, tmp_path, monkeypatc
   arguments, members = scored
   rows, found = judged(arguments, members, tmp_path / 'out', monkeypatch)
   assert set(rows) == {
-    'ensemble', 'chance', 'faces', 'chance_seed7', 'faces_seed7',
+    'ensemble', 'chance', 'faces', 'ensemble_seed7', 'chance_seed7', 'faces_seed7',
     *(run.name for run in members),
   }  # fmt: skip
   acer = {name: float(row['acer']) for name, row in rows.items()}
@@ -235,14 +248,36 @@ def test_questions_are_answered_by_paired_decisions(scored, tmp_path, monkeypatc
   for row in rows.values():
     assert float(row['acer_low']) <= float(row['acer']) <= float(row['acer_high'])
   helps = found['pretraining', 'faces']
-  assert helps['a'] == 'chance' and helps['verdict'] == 'better'
+  assert helps['a'] == 'chance' and helps['runs'] == '1'
+  assert helps['verdict'] == 'lower in one run' and helps['deviation_a'] == ''
   np.testing.assert_allclose(float(helps['difference']), acer['faces'] - acer['chance'], atol=2e-5)
-  best = found['ensemble', 'ensemble']['a']
-  assert best.startswith('faces_seed7_fold') and set(found) == {
+  best = found['ensemble', 'ensemble']
+  assert best['a'] == 'best member' and set(found) == {
     ('pretraining', 'faces'), ('ensemble', 'chance'), ('ensemble', 'faces'),
     ('ensemble', 'ensemble'),
   }  # fmt: skip
+  of_faces = [row['acer'] for name, row in rows.items() if name.startswith('faces_seed7_fold')]
+  assert best['acer_a'] in of_faces
   assert (tmp_path / 'out' / 'results.png').stat().st_size > 10_000
+
+
+def test_seeds_are_runs_of_the_recipe(tmp_path, monkeypatch, capsys):
+  """A verdict needs several; the best member of a seed is compared with the mean of that seed."""
+  arguments, members = make_scored(tmp_path, [0, 1, 2], N=160)
+  rows, found = judged(arguments, members, tmp_path / 'out', monkeypatch)
+  helps, best = found['pretraining', 'faces'], found['ensemble', 'faces']
+  assert (helps['verdict'], helps['runs']) == ('better', '3')
+  for side, network in (('a', 'chance'), ('b', 'faces')):
+    acer = [float(rows[f'{network}_seed{seed}']['acer']) for seed in range(3)]
+    np.testing.assert_allclose(float(helps[f'acer_{side}']), np.mean(acer), atol=2e-5)
+    np.testing.assert_allclose(float(helps[f'deviation_{side}']), np.std(acer, ddof=1), atol=2e-5)
+  np.testing.assert_allclose(float(best['acer_b']), float(helps['acer_b']), atol=2e-5)
+  of_members = [[float(rows[f'faces_seed{s}_fold{f}']['acer']) for f in 'xy'] for s in range(3)]
+  least, most = np.mean(np.min(of_members, 1)), np.mean(np.max(of_members, 1))
+  assert least - 2e-5 <= float(best['acer_a']) <= most + 2e-5
+  said = capsys.readouterr().out
+  assert 'RENDERED faces: no figure is comparable with photographs' in said
+  assert '| pretraining | seen | rgb | chance | faces | 3 |' in said
 
 
 def test_one_network_and_no_dev_set(scored, tmp_path, monkeypatch, capsys):
@@ -261,4 +296,4 @@ def test_one_network_and_no_dev_set(scored, tmp_path, monkeypatch, capsys):
   vals = {run.name: score_files.read(run.folder / 'scores' / 'val.csv') for run in members}
   eer = {name: results.compute(val, 'fixed=0.5')['rgb']['eer'] for name, val in vals.items()}
   assert set(found) == {('ensemble', 'faces')}
-  assert found['ensemble', 'faces']['a'] == min(eer, key=eer.get)
+  assert found['ensemble', 'faces']['acer_a'] == rows[min(eer, key=eer.get)]['acer']

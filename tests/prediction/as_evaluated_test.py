@@ -83,7 +83,7 @@ def test_it_is_as_evaluated(bundle, prepared, tmp_path, monkeypatch, capsys, cov
   used = {'rgb+depth+ir', 'rgb+ir'} | ({'rgb+depth', 'rgb'} if covered else set())
   assert set(predicted['test'].extra['used'].tolist()) == used
   for of in predicted.values():
-    assert of.header['unusable']['rule'] == 'absent, as in evaluation'
+    assert of.header['unusable']['rule'] == 'absent, as in evaluation' and of.header['rendered']
     n = sum(i % 5 == 0 for i in range(of.ids.size)) if covered else 0
     assert (of.extra.get('unusable', np.array([])) == 'ir').sum() == n
   by = [results.compute(s['test'], 'dev_eer', s['val']) for s in (evaluated, predicted)]

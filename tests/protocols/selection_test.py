@@ -38,6 +38,13 @@ def test_several_are_parted_at_commas_outside_brackets():
   assert selection.split_selections(['a:x']) == ['a:x']
 
 
+def test_which_are_rendered():
+  own = 'manifest/ours:test[species=print,rendered_faces/x]'
+  assert not selection.is_rendered(own)
+  assert selection.is_rendered(f'{own}, {CEFA}:test[species=a,b]')
+  assert selection.is_rendered([own, f'{CEFA}:test'])
+
+
 @pytest.mark.parametrize(
   'text',
   ['a/b', 'a/b:', ':train', 'a:t[', 'a:t[]', 'a:t[x]', 'a:t[x=1', 'a:t[x=1 y=2]', 'a:t[video%3=0]']

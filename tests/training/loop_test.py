@@ -112,7 +112,10 @@ def test_the_command_leaves_what_it_promises(unbroken):
   assert len(categories) == 7
   assert {v['threshold'] for v in results['cross'].values()} == {0.5}
   for name in results:
-    assert f'{name}: rendered_faces/' in found.stdout  # the benchmark's tables
+    [title] = [line for line in found.stdout.splitlines() if f'{name}: rendered_faces/' in line]
+    assert 'RENDERED images' in title  # of the benchmark's tables
+    assert all(values['RENDERED'] is True for values in results[name].values())
+  assert ' (RENDERED)</h1>' in (workdir / 'report.html').read_text()
   assert '\x1b' not in found.stdout + found.stderr
   assert '\r' not in found.stdout + found.stderr
   for name in ('config.json', 'metrics.jsonl', 'checkpoints/24', 'scores/val.json'):
@@ -137,7 +140,7 @@ def test_every_id_is_scored_once_under_every_subset(unbroken):
     assert all(0 < float(row[s]) < 1 for row in table for s in ('rgb', 'depth+ir'))
     header = json.loads((workdir / 'scores' / f'{name}.json').read_text())
     assert header['config']['steps'] == STEPS
-    assert header['weights_hash']
+    assert header['weights_hash'] and header['rendered'] is True
 
 
 def test_the_best_step_on_val_is_the_one_that_is_judged(unbroken):

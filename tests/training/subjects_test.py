@@ -121,6 +121,7 @@ def donor(prepared, tmp_path_factory):
   found = main(file, folder / 'run')
   assert found.returncode == 0, found.stderr
   assert 'Verification of subjects not in the training data' in found.stdout
+  assert '(RENDERED images: no figure' in found.stdout
   return folder / 'run'
 
 

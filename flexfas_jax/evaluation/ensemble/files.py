@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.evaluation import score_files
+from flexfas_jax.evaluation import results, score_files
 from flexfas_jax.evaluation.calibration import Calibration
 from flexfas_jax.evaluation.ensemble import averaging, validation
 from flexfas_jax.evaluation.ensemble.averaging import Key
@@ -63,6 +63,8 @@ def header(
       'list_hash': score_files.list_hash(dev.ids, dev.label),
       'files': [{'file': str(m.path), 'sha256': m.sha256} for m in devs],
     }
+  if any(results.is_rendered(m.scores) for m in members):
+    found['rendered'] = True
   if incomplete:
     found['ensemble']['incomplete'] = list(incomplete)
   if '' not in weights_of:

@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from flexfas_jax.evaluation import intervals, metrics, score_files, thresholds
-from flexfas_jax.evaluation.comparisons import RATES, Comparison
+from flexfas_jax.evaluation.comparisons import RATES, Comparison, Discordant
 from flexfas_jax.evaluation.evaluate import EvaluationResult
 from flexfas_jax.evaluation.report import checklist, formatting, thumbnails
 from flexfas_jax.evaluation.report.figures import Figures, figures
@@ -48,12 +48,15 @@ class Chapter:
   anchor: str
   name: str
   oracle: bool
+  rendered: bool
   rule: str
   unit: str  # of the bootstrap; '' without one
   draws: int
   headlines: list[Headline]
   columns: list[str]
   table: list[TableRow]  # by subset
+  one_run: bool  # whether something is of one training run
+  run_means: list[TableRow]  # by method with several training runs, and subset
   sentences: list[str]
   n_sentences_left: int
   checklist: list[checklist.Check]
@@ -81,18 +84,25 @@ def chapter(result: EvaluationResult, number: int, find_images=None) -> Chapter:
   anchor, who = f'test-{number}', result.clusters
   first = result.comparisons
   if len(first) > _SENTENCES:
-    first = [c for c in first if c.b in best or c.a in best][:_SENTENCES]
+    shown_first = {*best, *_best_informed(result.run_means)}
+    first = [c for c in first if c.b in shown_first or c.a in shown_first][:_SENTENCES]
   shown = _images(result, find_images)
   return Chapter(
     anchor=anchor,
     name=result.name,
     oracle=result.oracle,
+    rendered=result.rendered,
     rule=result.rule,
     unit=who.unit if who else '',
     draws=who.draws if who else 0,
-    headlines=[_headline(result, subset) for subset in best],
+    headlines=[
+      *(_run_headline(result, method) for method in _best_informed(result.run_means)),
+      *(_headline(result, subset) for subset in best if subset in result.runs),
+    ],
     columns=[formatting.metric(name) for name in TABLE],
     table=[_row(result, subset) for subset in result.metrics],
+    one_run=result.one_run,
+    run_means=[_run_row(result, method) for method in result.run_means],
     sentences=[
       formatting.sentence(c, formatting.digits_of(result), formatting.MINUS) for c in first
     ],
@@ -126,8 +136,12 @@ def best_informed(result: EvaluationResult) -> list[str]:
 
   Choosing the subset with the best metrics would select on the evaluated scores.
   """
+  return _best_informed(result.served)
+
+
+def _best_informed(names: Iterable[str]) -> list[str]:
   found = {}
-  for subset in result.served:
+  for subset in names:
     system, _, sensors = subset.rpartition(': ')
     if system not in found or sensors.count('+') > found[system].rpartition(': ')[2].count('+'):
       found[system] = subset
@@ -195,6 +209,50 @@ def _largest_with_enough(result: EvaluationResult, subset: str) -> list[str]:
   return [f'{rate} % of {name}, the largest of those with enough']
 
 
+def _run_headline(result: EvaluationResult, method: str) -> Headline:
+  """The same, of the means over runs."""
+  names = {'APCER, max over PAI species': 'apcer_max', 'BPCER': 'bpcer', 'ACER': 'acer'}
+  cells = {title: _run_cell(result, method, name) for title, name in names.items()}
+  of = f'mean of {len(result.runs[method])} training runs'
+  return Headline(
+    formatting.display_name(method),
+    'the threshold of each run',
+    [(title, cell, of, _run_limits(result, cell)) for title, cell in cells.items()],
+  )
+
+
+def _run_limits(result: EvaluationResult, cell: Cell) -> list[str]:
+  if not cell.plain:
+    return []
+  limits = [f'standard deviation of the runs {cell.count}']
+  if cell.bootstrap:
+    limits.insert(0, f'{cell.bootstrap} over runs and {result.clusters.unit}')
+  return limits
+
+
+def _run_cell(result: EvaluationResult, method: str, name: str) -> Cell:
+  """A mean over runs; its count is the standard deviation of the runs."""
+  mean, digits = result.run_means[method].get(name), formatting.digits_of(result)
+  if mean is None or math.isnan(mean.value):
+    return Cell(formatting.UNDEFINED, False)
+  if mean.insufficient_samples:
+    return Cell(formatting.TOO_SMALL, False)
+  return Cell(
+    formatting.percent(mean.value, digits),
+    True,
+    formatting.span(mean.bootstrap, digits),
+    count=formatting.percent(mean.deviation, digits),
+  )
+
+
+def _run_row(result: EvaluationResult, method: str) -> TableRow:
+  return TableRow(
+    formatting.display_name(method),
+    [_run_cell(result, method, name) for name in TABLE],
+    (len(result.runs[method]),),
+  )
+
+
 def _limits(cell: Cell, unit: str) -> list[str]:
   found = []
   if cell.bootstrap:
@@ -253,11 +311,20 @@ def _comparison(comparison: Comparison, digits: int) -> TableRow:
     )
   verdict = comparison.verdict if 'acer' in comparison.rates else 'no bootstrap'
   pair = f'{formatting.display_name(comparison.b)} against {formatting.display_name(comparison.a)}'
-  tests = [
-    (of.only_b_correct, of.only_a_correct, formatting.p_value(of.p))
-    for of in (comparison.attacks, comparison.bona_fide)
-  ]
-  return TableRow(pair, cells, (verdict, formatting.p_value(comparison.p_holm), tests))
+  tests = [_discordant(of) for of in (comparison.attacks, comparison.bona_fide)]
+  n = comparison.runs
+  compared = 'one run each' if n.a == n.b == 1 else f'{n.b} and {n.a} runs'
+  compared += ', paired' if n.paired and n.several else ''
+  return TableRow(pair, cells, (verdict, formatting.p_value(comparison.p_holm), tests, compared))
+
+
+def _discordant(of: Discordant | None) -> Cell:
+  """'12 : 3' and the p value of McNemar's test."""
+  if of is None:
+    return Cell(formatting.NOTHING, False)
+  return Cell(
+    f'{of.only_b_correct} : {of.only_a_correct}', True, count=f'p {formatting.p_value(of.p)}'
+  )
 
 
 def _sample_lists(result: EvaluationResult) -> list[SampleList]:

@@ -4,7 +4,7 @@ import math
 import unicodedata
 from typing import NamedTuple
 
-from flexfas_jax.evaluation.comparisons import Comparison
+from flexfas_jax.evaluation.comparisons import NO_DIFFERENCE, Comparison
 from flexfas_jax.evaluation.evaluate import EvaluationResult
 from flexfas_jax.evaluation.intervals import Interval
 from flexfas_jax.evaluation.metrics import BY_NAME, Count
@@ -133,24 +133,28 @@ def sentence(comparison: Comparison, digits: int = TABLE_DIGITS, minus: str = '-
     opening, parts = f'{b} and {a}', ['ACER undefined']
   else:
     value, interval, p = difference
-    if comparison.verdict == 'no significant difference':
+    if comparison.verdict == NO_DIFFERENCE:
       opening = f'{b} and {a} do not differ significantly'
       change = f'{points(value, digits)} points {points_span(interval, digits)}'
       change = change.rstrip().replace('-', minus)
     else:
       opening = f'{b} is {comparison.verdict} than {a}'
+      if not comparison.runs.several:
+        opening = f'{b} differs from {a} in one run'
       if lower := value < 0:
         interval = Interval(-interval.high, -interval.low)
       change = f'{"lower" if lower else "higher"} by {percent(abs(value), digits)} points '
       change += span(interval, digits)
     parts = [f'ACER {change}, p {p_value(p)}, Holm p {p_value(comparison.p_holm)}']
   for name, samples in (('bona fide', comparison.bona_fide), ('attacks', comparison.attacks)):
-    if not math.isnan(samples.p):
+    if samples and not math.isnan(samples.p):
       parts.append(
         f'{name}: {samples.only_b_correct} fixed, {samples.only_a_correct} regressed '
         f'(McNemar p {p_value(samples.p)})'
       )
-  return f'{opening}: ' + '; '.join(parts or ['all decisions are equal'])
+  if not parts:
+    parts = ['all decisions are equal' if comparison.attacks else 'means over runs need one']
+  return f'{opening}: ' + '; '.join(parts)
 
 
 def rate_or_reason(value: float, served: bool, insufficient: bool) -> str:
@@ -173,6 +177,15 @@ def with_interval(estimate) -> str:
     return too_small(estimate.count)
   interval = estimate.exact if math.isnan(estimate.bootstrap.low) else estimate.bootstrap
   return f'{percent(estimate.value, TABLE_DIGITS)} {span(interval, TABLE_DIGITS)}'.rstrip()
+
+
+def with_run_interval(mean) -> str:
+  """'1.10 [0.20, 3.90]' of an `evaluate.RunMean`, or why there is no rate; None is undefined."""
+  if mean is None or math.isnan(mean.value):
+    return UNDEFINED
+  if mean.insufficient_samples:
+    return TOO_SMALL
+  return f'{percent(mean.value, TABLE_DIGITS)} {span(mean.bootstrap, TABLE_DIGITS)}'.rstrip()
 
 
 def typographic(text: str) -> str:

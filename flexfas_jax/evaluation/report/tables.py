@@ -19,7 +19,12 @@ COLUMNS = {  # heading: metric, in percent
 }
 _HEADINGS = {metric: heading for heading, metric in COLUMNS.items()}
 _WITH_INTERVALS = ('acer', 'apcer', 'apcer_max', 'bpcer', 'eer', 'auc')
-ORACLE = 'ORACLE: the thresholds were fitted on the evaluated scores'
+MARKS = {
+  results.ORACLE: 'ORACLE: the thresholds were fitted on the evaluated scores',
+  results.RENDERED: 'RENDERED images: no figure is comparable with photographs',
+}
+_RUNS = 'means over training runs; 95 % intervals over runs and subjects'
+_ONE_RUN = 'one run: another training may differ'
 
 
 def text(
@@ -63,6 +68,8 @@ def drawn(
 def interval_text(result: EvaluationResult) -> str:
   """The main rates with their 95 % intervals, and the comparisons, as plain lines of text."""
   lines = ['', _whose(result), aligned(_interval_rows(result))]
+  if result.run_means:
+    lines += ['', _RUNS, aligned(_run_rows(result))]
   if result.comparisons:
     lines += ['', 'compared on the same samples', *map(formatting.sentence, result.comparisons)]
   for place, gaps in result.gaps.items():
@@ -74,6 +81,8 @@ def interval_text(result: EvaluationResult) -> str:
 def interval_tables(result: EvaluationResult) -> list:
   """The same as `rich` tables and lines of text, for a terminal."""
   tables = [_rich_table(_interval_rows(result), _whose(result))]
+  if result.run_means:
+    tables.append(_rich_table(_run_rows(result), _RUNS))
   if result.comparisons:
     tables.append(
       '\n'.join(['compared on the same samples', *map(formatting.sentence, result.comparisons)])
@@ -152,18 +161,19 @@ def _caption(one: EvaluationResult) -> str:
   )
   fitted = f'threshold {one.rule}' + (f' on {one.dev.path}' if one.dev and one.dev.path else '')
   caption = f'{one.name}: {n}; {fitted}; percent. {_whose(one)}.'
-  return f'{caption} {ORACLE}.' if one.oracle else caption
+  return ' '.join([caption, *(f'{mark}.' for mark in _marks(one.metrics))])
 
 
 def _whose(one: EvaluationResult) -> str:
-  if one.clusters is None:
-    return '95 % intervals: Clopper-Pearson over samples'
-  return f'95 % intervals: bootstrap over {one.clusters.n} {one.clusters.unit}'
+  whose = '95 % intervals: Clopper-Pearson over samples'
+  if one.clusters:
+    whose = f'95 % intervals: bootstrap over {one.clusters.n} {one.clusters.unit}'
+  return f'{whose}; {_ONE_RUN}' if one.one_run else f'{whose}, of each run'
 
 
 def _paper_rows(one: EvaluationResult) -> list[list[list[str]]]:
   """Tables as rows: the main rates, and APCER by kind of attack."""
-  tables = [_interval_rows(one)]
+  tables = [_interval_rows(one), *([_run_rows(one)] if one.run_means else [])]
   for prefix in ('apcer/', 'apcer_species/'):
     names = sorted({n for of in one.estimates.values() for n in of if n.startswith(prefix)})
     if not names:
@@ -201,6 +211,20 @@ def _interval_rows(one: EvaluationResult) -> list[list[str]]:
   return rows
 
 
+def _run_rows(one: EvaluationResult) -> list[list[str]]:
+  """Methods with several training runs."""
+  names = [_HEADINGS[name] for name in _WITH_INTERVALS]
+  rows = [['mean of', 'runs', names[0], f'sd of {names[0]}', *names[1:]]]
+  for method, of in one.run_means.items():
+    acer, *cells = (formatting.with_run_interval(of.get(name)) for name in _WITH_INTERVALS)
+    deviation = formatting.UNDEFINED
+    if 'acer' in of and not of['acer'].insufficient_samples:
+      deviation = formatting.percent(of['acer'].deviation, formatting.TABLE_DIGITS)
+    n = len(one.runs[method])
+    rows.append([formatting.display_name(method), str(n), acer, deviation, *cells])
+  return rows
+
+
 def _gap_rows(gaps: Sequence[groups.Gap]) -> list[list[str]]:
   names = [group.name for group in max(gaps, key=lambda gap: len(gap.groups)).groups]
   rows = [['rate', *names, 'gap']]
@@ -216,9 +240,13 @@ def _gap_rows(gaps: Sequence[groups.Gap]) -> list[list[str]]:
 
 
 def _title(found: results.Results, title: str) -> str:
-  if any('ORACLE' in values for values in found.values()):
-    return f'{title} ({ORACLE})' if title else ORACLE
-  return title
+  marks = '; '.join(_marks(found))
+  return f'{title} ({marks})' if title and marks else title or marks
+
+
+def _marks(found: results.Results) -> list[str]:
+  """What every table of these results states."""
+  return [text for mark, text in MARKS.items() if any(mark in values for values in found.values())]
 
 
 def _rows(found: results.Results, columns: Mapping[str, str], insufficient) -> list[list[str]]:

@@ -58,6 +58,7 @@ class AttributeClassification:
         _write(folder / 'scores' / f'{name}_classes.csv', source, data.vocabulary, cosine, header)
     if distributed.is_first():
       title = f'{experiment.target}: accuracy in percent, by class, step {step}'
+      title = dataset_scoring.headline(title, data)
       table = f'{title}\n{pairing.columns(_rows(metrics, classes))}'
       dataset_scoring.write_results(folder, metrics, table, data.notes)
 

@@ -11,10 +11,12 @@ import numpy as np
 import flexfas_jax
 from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import results, unusable
+from flexfas_jax.evaluation.report import tables
 from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.progress import Progress
-from flexfas_jax.training import digests, distributed, setup, sharding, workdir
+from flexfas_jax.protocols import selection
+from flexfas_jax.training import datasets, digests, distributed, setup, sharding, workdir
 from flexfas_jax.training.checkpoints import Checkpoints
 
 
@@ -107,6 +109,10 @@ def score_dataset(
   # Several processes may hold the same row.
   without_signal = distributed.sum_over_processes(no_signal)[: len(source)] > 0
   members = [unusable.add_column(member, modalities, without_signal) for member in members]
+  if selection.is_rendered(source.names):
+    members = [
+      dataclasses.replace(member, header={**member.header, 'rendered': True}) for member in members
+    ]
   notes = [
     f'{name}: {n} images of {modality} carry no signal; treated as absent'
     for modality, n in zip(modalities, without_signal.sum(0), strict=True)
@@ -154,6 +160,12 @@ def restore_best(
   if notes:
     header['notes'] = notes
   return step, variables, header
+
+
+def headline(title: str, data: datasets.Data) -> str:
+  """The title of a table, which states whether images of the val set or a test are rendered."""
+  names = [name for source in (data.val, *data.test.values()) for name in source.names]
+  return f'{title} ({tables.MARKS[results.RENDERED]})' if selection.is_rendered(names) else title
 
 
 def write_results(folder: pathlib.Path, metrics: Mapping, table: str, notes: list[str]) -> None:

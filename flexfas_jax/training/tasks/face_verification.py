@@ -68,7 +68,7 @@ class FaceVerification:
         pairing.write(file, pairs, score, source.columns['id'], subject, header)
     if distributed.is_first():
       title = f'Verification of subjects not in the training data, step {step}'
-      table = pairing.text(metrics, title)
+      table = pairing.text(metrics, dataset_scoring.headline(title, data))
       dataset_scoring.write_results(folder, metrics, table, data.notes)
 
 

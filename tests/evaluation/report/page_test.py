@@ -201,9 +201,14 @@ def test_sentences():
   full = judged(draws=200)
   told = [formatting.sentence(c, 1) for c in full.comparisons]
   verdicts = [c.verdict for c in full.comparisons]
-  assert verdicts[1] == 'better'
+  assert verdicts[1] == 'lower in one run'
   difference = full.comparisons[1].rates['acer']
   assert told[1].startswith(
+    'rgb+depth+ir differs from rgb in one run: ACER lower by '
+    f'{-100 * difference.value:.1f} points ['
+  )
+  better = dataclasses.replace(full.comparisons[1], runs=comparisons.Runs(3, 3))
+  assert formatting.sentence(better, 1).startswith(
     f'rgb+depth+ir is better than rgb: ACER lower by {-100 * difference.value:.1f} points ['
   )
   turned = dataclasses.replace(full.comparisons[1], a='rgb+depth+ir', b='ensemble: score', p_holm=1)
@@ -449,3 +454,39 @@ def test_thumbnails_of_images_within_the_limits():
   encoded = {'png': png, 'bitmap': bitmap, 'a': bytes(large), 'b': bytes(large_bitmap), 'c': b'BM'}
   shown = {one.modality: bool(one.url) for one in thumbnails.thumbnails(encoded)}
   assert shown == {'png': True, 'bitmap': True, 'a': False, 'b': False, 'c': False}
+
+
+def test_means_over_runs_come_first(no_figures):
+  rng, theirs = np.random.default_rng(0), make(1, subsets=('rgb',))
+  systems = {}
+  for i in range(3):
+    score = np.clip(theirs.scores['rgb'] + 0.2 * rng.normal(size=theirs.label.size), 0, 1)
+    systems[f'ours {i}'] = dataclasses.replace(theirs, scores={'rgb': score})
+  systems['theirs'] = theirs
+  runs = {'ours': ['ours 0', 'ours 1', 'ours 2'], 'theirs': ['theirs']}
+  found = judged(evaluate.merge_systems(systems), runs=runs)
+  text = page.html([found], 'Runs')
+  words_, acer = seen(text), found.run_means['ours: rgb']['acer']
+  first = words_.index('ours: rgb, accepted at a score of at least the threshold of each run')
+  assert first < words_.index('theirs: rgb, accepted at')
+  assert 'ours 1: rgb, accepted at' not in words_  # no headline for a run of several
+  span = f'[{100 * acer.bootstrap.low:.1f}, {100 * acer.bootstrap.high:.1f}]'
+  assert f'{span} over runs and subjects' in words_ and 'mean of 3 training runs' in words_
+  assert f'ours: rgb 3 {100 * acer.value:.1f} {span} sd {100 * acer.deviation:.1f}' in words_
+  assert 'theirs: rgb against ours: rgb 1 and 3 runs' in words_
+  assert 'One training run: these intervals cover the subjects of the test.' in words_
+  several = judged(
+    evaluate.merge_systems({name: systems[name] for name in runs['ours']}),
+    runs={'ours': runs['ours']},
+  )
+  assert 'One training run' not in seen(page.html([several], 'Runs'))
+
+
+def test_rendered_images_are_stated_in_the_headline(full, no_figures):
+  rendered = judged(make(3, 14, header={'rendered': True}), 'cross')
+  tree = Tree(page.html([full, rendered], 'Two tests'))
+  assert '<h1>Two tests (RENDERED)</h1>' in page.html([full, rendered], 'Two tests')
+  marks = [a for a in tree.all('p') if a.get('class') == 'rendered']
+  assert len(marks) == 2  # with the verdict and at the head of that chapter alone
+  alone = page.html([full], 'One test')
+  assert 'RENDERED' not in seen(alone) and '<h1>One test</h1>' in alone

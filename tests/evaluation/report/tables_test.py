@@ -1,5 +1,6 @@
 """Tables: percent, the same on a terminal and in a pipe, escaped for where they go."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -110,12 +111,13 @@ def test_intervals_and_comparisons_as_text(judged):
   assert 'bootstrap over 30 subjects' in text
   value = judged.metrics['rgb']['acer']
   assert f'{100 * value:.2f} [{100 * low:.2f}, {100 * high:.2f}]' in text
-  assert 'rgb+ir is better than rgb: ACER lower by ' in text
+  assert 'rgb+ir differs from rgb in one run: ACER lower by ' in text
+  assert 'over 30 subjects; one run: another training may differ' in text
   assert 'by ethnicity, rgb+ir' in text
   console = Console(file=io.StringIO(), width=200)
   for part in tables.interval_tables(judged):
     console.print(part, crop=False)
-  assert 'rgb+ir is better than rgb' in console.file.getvalue()
+  assert 'rgb+ir differs from rgb in one run' in console.file.getvalue()
 
 
 def test_a_comparison_that_tells_nothing_apart_says_so():
@@ -155,3 +157,48 @@ def test_an_oracle_and_one_class_say_so():
   assert 'Clopper-Pearson over samples' in tables.markdown([found])
   some = MADE.only(np.asarray(MADE.label) == 1)
   assert 'undefined' in tables.markdown([evaluate.evaluate('x', some, 'fixed=0.5', draws=20)])
+
+
+def test_means_over_runs_as_tables():
+  rng = np.random.default_rng(0)
+  systems = {
+    f'{m} {i}': dataclasses.replace(
+      MADE,
+      scores={'rgb': np.clip(MADE.scores['rgb'] + away * (MADE.label - 0.5), 0, 1)
+              + 0.01 * rng.normal(size=MADE.label.size)},
+    )
+    for m, away in (('a', 0.0), ('b', 1.0))
+    for i in range(3)
+  }  # fmt: skip
+  found = evaluate.evaluate(
+    'x',
+    evaluate.merge_systems(systems),
+    'fixed=0.5',
+    draws=100,
+    runs={m: [s for s in systems if s.startswith(m)] for m in 'ab'},
+  )
+  text = tables.interval_text(found)
+  assert 'means over training runs; 95 % intervals over runs and subjects' in text
+  assert 'one run' not in text and 'b: rgb is better than a: rgb: ACER lower by ' in text
+  acer = found.run_means['a: rgb']['acer']
+  [row] = [line for line in text.splitlines() if line.startswith('a: rgb ')]
+  cells = ' '.join(row.split())
+  span = f'[{100 * acer.bootstrap.low:.2f}, {100 * acer.bootstrap.high:.2f}]'
+  assert cells.startswith(f'a: rgb 3 {100 * acer.value:.2f} {span} {100 * acer.deviation:.2f} ')
+  assert f'\\{span[:-1]}\\]' in tables.markdown([found]) and 'mean of' in tables.latex([found])
+  assert len(tables.interval_tables(found)) == 3
+
+
+def test_rendered_images_are_stated_in_every_headline():
+  rendered = dataclasses.replace(MADE, header={'rendered': True})
+  for scores, stated in ((rendered, True), (MADE, False)):
+    found = results.compute(scores, 'fixed=0.5')
+    assert all(values.get('RENDERED', False) is stated for values in found.values())
+    assert ('RENDERED' in tables.text(found, 'mine').splitlines()[0]) is stated
+    assert all(('RENDERED' in str(t.title)) is stated for t in tables.drawn(found, 'mine'))
+    one = evaluate.evaluate('x', scores, 'fixed=0.5', draws=0)
+    assert ('RENDERED' in tables.markdown([one])) is stated
+    assert ('RENDERED' in tables.latex([one])) is stated
+    assert ('RENDERED' in evaluate.to_json(one)['rgb']) is stated
+  both = tables.text(results.compute(rendered, 'dev_eer', oracle=True))
+  assert both.startswith('ORACLE: the thresholds') and '; RENDERED' in both

@@ -1,0 +1,209 @@
+"""Coverage of the 95 % intervals over training runs and subjects.
+
+  python -m experiments.evaluation.coverage_runs
+
+It simulates methods whose runs differ by a known amount: the score of a sample has a part of its
+subject, half of it the same for every run, and every run shifts the scores of each class. The rate
+of the method is the mean over all runs and subjects. It computes the interval of the ACER of one
+method, and of the difference of two equal ones, as `flexfas_jax.score` does and in other ways, and
+writes coverage_runs.csv to this folder.
+"""
+
+import argparse
+import concurrent.futures
+import csv
+import itertools
+import math
+import os
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri, stdtrit
+
+from flexfas_jax.evaluation import bootstrap, intervals, runs
+from flexfas_jax.evaluation.bootstrap import Replicates
+from flexfas_jax.evaluation.intervals import Interval
+
+FRAMES = 10  # of each class and subject
+SHARE = 0.3  # of the variance that belongs to the subject
+SHARED = 0.5  # of the parts of subject and frame: the same for every run
+RUNS = (2, 3, 5, 10)
+SUBJECTS = (20, 60, 200)
+RATES = (0.01, 0.1, 0.3)
+# Standard deviation of the ACER over runs, in those of one run's ACER over tests (subjects).
+RATIOS = (0, 1, 3)
+CHOSEN = 'runs and subjects'
+COLUMNS = (
+  *('figure', 'method', 'runs', 'subjects', 'ratio', 'rate', 'tests', 'coverage_percent'),
+  *('too_low_percent', 'too_high_percent', 'mean_width'),
+)
+_POINTS, _WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
+_WEIGHTS /= _WEIGHTS.sum()
+
+
+class Setting(NamedTuple):
+  """A kind of test."""
+
+  runs: int
+  subjects: int
+  ratio: int
+  rate: float
+
+
+def deviation_of_subjects(s: Setting) -> float:
+  """The standard deviation over tests of a rate of one run."""
+  of_subject = ndtr((ndtri(s.rate) + math.sqrt(SHARE) * _POINTS) / math.sqrt(1 - SHARE))
+  between = _WEIGHTS @ of_subject**2 - s.rate**2
+  within = s.rate * (1 - s.rate) - between
+  return math.sqrt((between + within / FRAMES) / s.subjects)
+
+
+def deviation_of_runs(rate: float, shift: float) -> float:
+  """The standard deviation over runs of a rate whose scores they shift by a normal `shift`."""
+  of_run = ndtr(math.sqrt(1 + shift**2) * ndtri(rate) + shift * _POINTS)
+  return math.sqrt(max(_WEIGHTS @ of_run**2 - rate**2, 0.0))
+
+
+def shift_of(s: Setting) -> float:
+  """The shift whose runs deviate by `ratio`."""
+  if not s.ratio:
+    return 0.0
+  target = s.ratio * deviation_of_subjects(s)
+  return brentq(lambda shift: deviation_of_runs(s.rate, shift) - target, 1e-6, 50)
+
+
+def simulate(s: Setting, rng) -> list[dict[str, Replicates]]:
+  """APCER, BPCER and ACER of every run of two methods, resampled over subjects."""
+  M, S, shift = 2 * s.runs, s.subjects, shift_of(s)
+  own = lambda *shape: math.sqrt(1 - SHARED) * rng.standard_normal((M, *shape))  # noqa: E731
+  common = lambda *shape: math.sqrt(SHARED) * rng.standard_normal(shape)  # noqa: E731
+  score = math.sqrt(SHARE) * (own(S, 1, 2) + common(S, 1, 2))
+  score = score + math.sqrt(1 - SHARE) * (own(S, FRAMES, 2) + common(S, FRAMES, 2))
+  score += shift * rng.standard_normal((M, 1, 1, 2))
+  wrong = score < math.sqrt(1 + shift**2) * ndtri(s.rate)  # [M, S, FRAMES, 2]
+  wrong = wrong.reshape(M, -1)
+  label = np.tile([0, 1], S * FRAMES)
+  subject = np.repeat(np.arange(S), 2 * FRAMES).astype(str)
+  nothing = np.full(label.size, '')
+  clusters = bootstrap.make_clusters(
+    label, nothing, subject, nothing, seed=int(rng.integers(1 << 31))
+  )
+  classes = {'apcer': 0, 'bpcer': 1}
+  figures = bootstrap.WeightedMetrics(
+    clusters,
+    label,
+    np.zeros(label.size),
+    {f'{rate} {m}': (wrong[m], label == of) for m in range(M) for rate, of in classes.items()},
+    means={f'acer {m}': tuple(f'{rate} {m}' for rate in classes) for m in range(M)},
+  )
+  drawn = bootstrap.resample(clusters, {'': figures})['']
+  return [{rate: drawn[f'{rate} {m}'] for rate in (*classes, 'acer')} for m in range(M)]
+
+
+def of_subjects(method: Sequence[dict[str, Replicates]]) -> Interval:
+  """The interval of the mean ACER over subjects, as `evaluate` has it."""
+  mean = {rate: runs.mean([run[rate] for run in method]) for rate in method[0]}
+  parts = [mean['apcer'], mean['bpcer']]
+  if any(np.ptp(part.drawn) == 0 for part in parts):
+    return intervals.mean_interval(
+      [part.value for part in parts], [bootstrap.interval(part) for part in parts]
+    )
+  return bootstrap.interval(mean['acer'])
+
+
+def resampled(methods: Sequence[Sequence[Replicates]], rng) -> Interval:
+  """Percentiles of runs and subjects resampled: of one method, or of the second minus the first."""
+  means = []
+  for method in methods:
+    drawn = np.stack([run.drawn for run in method])  # [R, draws]
+    chosen = rng.integers(0, len(method), drawn.shape)
+    means.append(np.take_along_axis(drawn, chosen, 0).mean(0))
+  return Interval(
+    *np.quantile(means[0] if len(means) == 1 else means[1] - means[0], (0.025, 0.975))
+  )
+
+
+def satterthwaite(methods: Sequence[Sequence[Replicates]]) -> Interval:
+  """Student's t of the whole variance, with degrees of freedom such that its variance is right."""
+  means = [runs.mean(method) for method in methods]
+  both = means[0] if len(means) == 1 else bootstrap.subtract(*means)
+  error, freedom = bootstrap.spread(both)
+  of_runs = runs.spread(*methods)
+  rest = max(error**2 - of_runs.interaction, 0.0)
+  total = rest + of_runs.error**2
+  if not total:
+    return Interval(both.value, both.value)
+  freedom = total**2 / (rest**2 / freedom + of_runs.error**4 / of_runs.freedom)
+  away = float(stdtrit(freedom, 0.975)) * math.sqrt(total)
+  return Interval(both.value - away, both.value + away)
+
+
+def spans(s: Setting, rng) -> Iterator[tuple[str, str, float, Interval]]:
+  """(figure, method, truth, interval) of one simulated test."""
+  made = simulate(s, rng)
+  a, b = made[: s.runs], made[s.runs :]
+  acer = [[run['acer'] for run in method] for method in (a, b)]
+  alone = of_subjects(a)
+  clip = lambda x, low: Interval(max(x.low, low), min(x.high, 1.0))  # noqa: E731
+  yield 'acer', 'subjects alone', s.rate, alone
+  yield 'acer', 'runs resampled', s.rate, resampled(acer[:1], rng)
+  yield 'acer', 'Satterthwaite', s.rate, clip(satterthwaite(acer[:1]), 0.0)
+  yield 'acer', CHOSEN, s.rate, runs.widen(alone, acer[0])
+  difference = 'difference of acer'
+  yield difference, 'subjects alone', 0.0, bootstrap.difference(*map(runs.mean, acer))[1]
+  yield difference, 'runs resampled', 0.0, resampled(acer, rng)
+  yield difference, 'Satterthwaite', 0.0, clip(satterthwaite(acer), -1.0)
+  yield difference, CHOSEN, 0.0, runs.difference(*acer)[1]
+
+
+def hits(s: Setting, first: int, last: int) -> dict[tuple[str, str], list]:
+  """{(figure, method): [intervals too low, too high, sum of widths, tests]}."""
+  found = {}
+  for test in range(first, last):
+    rng = np.random.default_rng([41, test, s.runs, s.subjects, s.ratio, round(1000 * s.rate)])
+    for figure, method, truth, span in spans(s, rng):
+      row = found.setdefault((figure, method), [0, 0, 0.0, 0])
+      row[0] += span.high < truth
+      row[1] += span.low > truth
+      row[2] += span.high - span.low
+      row[3] += 1
+  return found
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--tests', type=int, default=1000, help='simulated for each setting')
+  parser.add_argument('--runs', type=int, nargs='*', default=RUNS)
+  parser.add_argument('--subjects', type=int, nargs='*', default=SUBJECTS)
+  parser.add_argument('--processes', type=int, default=os.cpu_count())
+  parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path(__file__).parent)
+  args = parser.parse_args()
+  rows, start = [], time.monotonic()
+  edges = np.linspace(0, args.tests, args.processes + 1).astype(int)
+  with concurrent.futures.ProcessPoolExecutor(args.processes) as pool:
+    for s in itertools.starmap(Setting, itertools.product(args.runs, args.subjects, RATIOS, RATES)):
+      parts = [
+        pool.submit(hits, s, int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)
+      ]
+      parts = [part.result() for part in parts]
+      for figure, method in parts[0]:
+        low, high, width, n = (sum(part[figure, method][i] for part in parts) for i in range(4))
+        of = (figure, method, *s, n, f'{100 * (1 - (low + high) / n):.1f}')
+        of += (f'{100 * low / n:.1f}', f'{100 * high / n:.1f}', f'{width / n:.5f}')
+        rows.append(dict(zip(COLUMNS, of, strict=True)))
+      print(s, f'{time.monotonic() - start:.0f} s', flush=True)
+      for row in rows[-8:]:
+        print('  {figure:18} {method:18} {coverage_percent:>6} % {mean_width}'.format(**row))
+  with (args.out / 'coverage_runs.csv').open('w', newline='') as file:
+    writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+  print(f'{time.monotonic() - start:.0f} s; written: {args.out}/coverage_runs.csv')
+
+
+if __name__ == '__main__':
+  main()
