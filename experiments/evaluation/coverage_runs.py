@@ -76,7 +76,7 @@ def shift_of(s: Setting) -> float:
   return brentq(lambda shift: deviation_of_runs(s.rate, shift) - target, 1e-6, 50)
 
 
-def simulate(s: Setting, rng) -> list[dict[str, Replicates]]:
+def simulate(s: Setting, draws: int, rng) -> list[dict[str, Replicates]]:
   """APCER, BPCER and ACER of every run of two methods, resampled over subjects."""
   M, S, shift = 2 * s.runs, s.subjects, shift_of(s)
   own = lambda *shape: math.sqrt(1 - SHARED) * rng.standard_normal((M, *shape))  # noqa: E731
@@ -90,7 +90,7 @@ def simulate(s: Setting, rng) -> list[dict[str, Replicates]]:
   subject = np.repeat(np.arange(S), 2 * FRAMES).astype(str)
   nothing = np.full(label.size, '')
   clusters = bootstrap.make_clusters(
-    label, nothing, subject, nothing, seed=int(rng.integers(1 << 31))
+    label, nothing, subject, nothing, draws, seed=int(rng.integers(1 << 31))
   )
   classes = {'apcer': 0, 'bpcer': 1}
   figures = bootstrap.WeightedMetrics(
@@ -142,9 +142,9 @@ def satterthwaite(methods: Sequence[Sequence[Replicates]]) -> Interval:
   return Interval(both.value - away, both.value + away)
 
 
-def spans(s: Setting, rng) -> Iterator[tuple[str, str, float, Interval]]:
+def spans(s: Setting, draws: int, rng) -> Iterator[tuple[str, str, float, Interval]]:
   """(figure, method, truth, interval) of one simulated test."""
-  made = simulate(s, rng)
+  made = simulate(s, draws, rng)
   a, b = made[: s.runs], made[s.runs :]
   acer = [[run['acer'] for run in method] for method in (a, b)]
   alone = of_subjects(a)
@@ -160,12 +160,12 @@ def spans(s: Setting, rng) -> Iterator[tuple[str, str, float, Interval]]:
   yield difference, CHOSEN, 0.0, runs.difference(*acer)[1]
 
 
-def hits(s: Setting, first: int, last: int) -> dict[tuple[str, str], list]:
+def hits(s: Setting, draws: int, first: int, last: int) -> dict[tuple[str, str], list]:
   """{(figure, method): [intervals too low, too high, sum of widths, tests]}."""
   found = {}
   for test in range(first, last):
     rng = np.random.default_rng([41, test, s.runs, s.subjects, s.ratio, round(1000 * s.rate)])
-    for figure, method, truth, span in spans(s, rng):
+    for figure, method, truth, span in spans(s, draws, rng):
       row = found.setdefault((figure, method), [0, 0, 0.0, 0])
       row[0] += span.high < truth
       row[1] += span.low > truth
@@ -174,9 +174,17 @@ def hits(s: Setting, first: int, last: int) -> dict[tuple[str, str], list]:
   return found
 
 
+def _write(path: pathlib.Path, rows: Sequence[dict]) -> None:
+  with path.open('w', newline='') as file:
+    writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--tests', type=int, default=1000, help='simulated for each setting')
+  parser.add_argument('--draws', type=int, default=bootstrap.N_REPLICATES, help='of each bootstrap')
   parser.add_argument('--runs', type=int, nargs='*', default=RUNS)
   parser.add_argument('--subjects', type=int, nargs='*', default=SUBJECTS)
   parser.add_argument('--processes', type=int, default=os.cpu_count())
@@ -187,7 +195,8 @@ def main() -> None:
   with concurrent.futures.ProcessPoolExecutor(args.processes) as pool:
     for s in itertools.starmap(Setting, itertools.product(args.runs, args.subjects, RATIOS, RATES)):
       parts = [
-        pool.submit(hits, s, int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)
+        pool.submit(hits, s, args.draws, int(a), int(b))
+        for a, b in zip(edges[:-1], edges[1:], strict=True)
       ]
       parts = [part.result() for part in parts]
       for figure, method in parts[0]:
@@ -198,10 +207,7 @@ def main() -> None:
       print(s, f'{time.monotonic() - start:.0f} s', flush=True)
       for row in rows[-8:]:
         print('  {figure:18} {method:18} {coverage_percent:>6} % {mean_width}'.format(**row))
-  with (args.out / 'coverage_runs.csv').open('w', newline='') as file:
-    writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
+      _write(args.out / 'coverage_runs.csv', rows)
   print(f'{time.monotonic() - start:.0f} s; written: {args.out}/coverage_runs.csv')
 
 
