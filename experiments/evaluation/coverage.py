@@ -9,16 +9,18 @@ computes each test's intervals as `flexfas_jax.score` does, and writes coverage.
 
 import argparse
 import concurrent.futures
-import csv
 import math
 import os
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from experiments.evaluation import simulation
+from experiments.evaluation.simulation import Span
 from flexfas_jax.evaluation import bootstrap, intervals, metrics
 
 
@@ -58,6 +60,7 @@ SETTINGS = (
   Setting('60 subjects, errors rare (2 %)', 60, 8, 12, 0.3, distance=4.1, threshold=2.05),
 )
 
+COLUMNS = ('setting', 'method', 'figure', 'truth', *simulation.COLUMNS)
 OF_CURVE = ('eer', 'auc', 'tpr@fpr=1e-2', 'bpcer@apcer=5%')
 
 
@@ -98,95 +101,64 @@ def simulate(s: Setting, rng):
   return label, subject, np.stack(systems)
 
 
-def hits(setting: Setting, first: int, last: int, draws: int) -> dict[str, list]:
-  """{(method, figure): [tests whose interval was too low, too high, sum of widths, tests]}."""
-  found: dict = {}
+def spans(test: int, setting: Setting, draws: int) -> Iterator[Span]:
+  """The intervals of one simulated test, by (method, figure)."""
   true = truth(setting)
 
-  def note(method, figure, span):
-    row = found.setdefault((method, figure), [0, 0, 0.0, 0])
-    if not math.isnan(span.low):
-      row[0] += span.high < true[figure]
-      row[1] += span.low > true[figure]
-      row[2] += span.high - span.low
-      row[3] += 1
+  def span(method: str, figure: str, interval: intervals.Interval) -> Span:
+    return Span((method, figure), true[figure], interval)
 
-  for test in range(first, last):
-    rng = np.random.default_rng([77, test, SETTINGS.index(setting)])
-    label, subject, scores = simulate(setting, rng)
-    subject = subject.astype(str)
-    nothing = np.full(label.size, '')
-    clusters = bootstrap.make_clusters(label, nothing, subject, nothing, draws, seed=test)
-    figures = {}
-    for k, score in enumerate(scores):
-      accepted = score >= setting.threshold
-      figures[str(k)] = bootstrap.WeightedMetrics(
-        clusters,
-        label,
-        score,
-        {'apcer': (accepted, label == 0), 'bpcer': (~accepted, label == 1)},
-        means={'acer': ('apcer', 'bpcer')},
-        of_curve={name: metrics.RESAMPLED[name] for name in OF_CURVE} if k == 0 else {},
-      )
-    drawn = bootstrap.resample(clusters, figures)
-    for figure in list(true)[:-1]:
-      note('bootstrap', figure, bootstrap.interval(drawn['0'][figure]))
-    note(
-      'bootstrap',
-      'difference of acer',
-      bootstrap.difference(drawn['0']['acer'], drawn['1']['acer'])[1],
+  rng = np.random.default_rng([77, test, SETTINGS.index(setting)])
+  label, subject, scores = simulate(setting, rng)
+  subject = subject.astype(str)
+  nothing = np.full(label.size, '')
+  clusters = bootstrap.make_clusters(label, nothing, subject, nothing, draws, seed=test)
+  figures = {}
+  for k, score in enumerate(scores):
+    accepted = score >= setting.threshold
+    figures[str(k)] = bootstrap.WeightedMetrics(
+      clusters,
+      label,
+      score,
+      {'apcer': (accepted, label == 0), 'bpcer': (~accepted, label == 1)},
+      means={'acer': ('apcer', 'bpcer')},
+      of_curve={name: metrics.RESAMPLED[name] for name in OF_CURVE} if k == 0 else {},
     )
-    rates = metrics.error_rates(label, scores[0], setting.threshold)
-    exact = [
-      intervals.clopper_pearson(rates.counts[key])
-      for key in (('accepted', 'attack'), ('rejected', 'bona_fide'))
-    ]
-    note('Clopper-Pearson', 'apcer', exact[0])
-    note('Clopper-Pearson', 'bpcer', exact[1])
-    note(
-      'Clopper-Pearson', 'acer', intervals.mean_interval((rates.apcer, rates.bpcer), tuple(exact))
-    )
-  return found
+  drawn = bootstrap.resample(clusters, figures)
+  for figure in list(true)[:-1]:
+    yield span('bootstrap', figure, bootstrap.interval(drawn['0'][figure]))
+  paired = bootstrap.difference(drawn['0']['acer'], drawn['1']['acer'])[1]
+  yield span('bootstrap', 'difference of acer', paired)
+  rates = metrics.error_rates(label, scores[0], setting.threshold)
+  exact = [
+    intervals.clopper_pearson(rates.counts[key])
+    for key in (('accepted', 'attack'), ('rejected', 'bona_fide'))
+  ]
+  yield span('Clopper-Pearson', 'apcer', exact[0])
+  yield span('Clopper-Pearson', 'bpcer', exact[1])
+  acer = intervals.mean_interval((rates.apcer, rates.bpcer), tuple(exact))
+  yield span('Clopper-Pearson', 'acer', acer)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
+  """Parses the command line, simulates and writes the table."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--tests', type=int, default=2000, help='simulated for each setting')
   parser.add_argument('--draws', type=int, default=bootstrap.N_REPLICATES, help='of each bootstrap')
   parser.add_argument('--settings', type=int, default=len(SETTINGS), help='number, from the first')
   parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path(__file__).parent)
-  args = parser.parse_args()
-  rows, start = [], time.monotonic()
-  with concurrent.futures.ProcessPoolExecutor(os.cpu_count()) as pool:
+  args = parser.parse_args(argv)
+  cores, start = os.cpu_count() or 1, time.monotonic()
+  rows = []
+  with concurrent.futures.ProcessPoolExecutor(cores) as pool:
     for setting in SETTINGS[: args.settings]:
-      edges = np.linspace(0, args.tests, 4 * os.cpu_count() + 1).astype(int)
-      parts = [
-        pool.submit(hits, setting, int(a), int(b), args.draws)
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
-      ]
-      parts = [part.result() for part in parts]
-      for key in parts[0]:
-        low, high, width, n = (sum(part[key][i] for part in parts) for i in range(4))
-        method, figure = key
-        rows.append(
-          {
-            'setting': setting.name,
-            'method': method,
-            'figure': figure,
-            'truth': f'{truth(setting)[figure]:.5f}',
-            'tests': n,
-            'coverage_percent': f'{100 * (1 - (low + high) / n):.2f}',
-            'too_low_percent': f'{100 * low / n:.2f}',
-            'too_high_percent': f'{100 * high / n:.2f}',
-            'mean_width': f'{width / n:.5f}',
-          }
-        )
+      found = simulation.run(pool, 4 * cores, args.tests, spans, setting, args.draws)
+      for (method, figure), tally in found.items():
+        row = {'setting': setting.name, 'method': method, 'figure': figure}
+        rows.append(row | {'truth': f'{truth(setting)[figure]:.5f}'} | tally.row())
         print('{setting:<30} {method:<16} {figure:<20} {coverage_percent:>6} %'.format(**rows[-1]),
               flush=True)  # fmt: skip
-  with (args.out / 'coverage.csv').open('w', newline='') as file:
-    writer = csv.DictWriter(file, rows[0].keys(), lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
+  simulation.write(args.out / 'coverage.csv', COLUMNS, rows)
   print(f'{time.monotonic() - start:.0f} s; written: {args.out}/coverage.csv')
 
 

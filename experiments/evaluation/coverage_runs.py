@@ -11,7 +11,6 @@ writes coverage_runs.csv to this folder.
 
 import argparse
 import concurrent.futures
-import csv
 import itertools
 import math
 import os
@@ -24,6 +23,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri, stdtrit
 
+from experiments.evaluation import simulation
+from experiments.evaluation.simulation import Span
 from flexfas_jax.evaluation import bootstrap, intervals, runs
 from flexfas_jax.evaluation.bootstrap import Replicates
 from flexfas_jax.evaluation.intervals import Interval
@@ -36,11 +37,9 @@ SUBJECTS = (20, 60, 200)
 RATES = (0.01, 0.1, 0.3)
 # Standard deviation of the ACER over runs, in those of one run's ACER over tests (subjects).
 RATIOS = (0, 1, 3)
-CHOSEN = 'runs and subjects'
-COLUMNS = (
-  *('figure', 'method', 'runs', 'subjects', 'ratio', 'rate', 'tests', 'coverage_percent'),
-  *('too_low_percent', 'too_high_percent', 'mean_width'),
-)
+ALONE, RESAMPLED = 'subjects alone', 'runs resampled'
+SATTERTHWAITE, CHOSEN = 'Satterthwaite', 'runs and subjects'
+COLUMNS = ('figure', 'method', 'runs', 'subjects', 'ratio', 'rate', *simulation.COLUMNS)
 _POINTS, _WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
 _WEIGHTS /= _WEIGHTS.sum()
 
@@ -142,46 +141,32 @@ def satterthwaite(methods: Sequence[Sequence[Replicates]]) -> Interval:
   return Interval(both.value - away, both.value + away)
 
 
-def spans(s: Setting, draws: int, rng) -> Iterator[tuple[str, str, float, Interval]]:
-  """(figure, method, truth, interval) of one simulated test."""
+def spans(test: int, s: Setting, draws: int) -> Iterator[Span]:
+  """The intervals of one simulated test, by (figure, method)."""
+  rng = np.random.default_rng([41, test, s.runs, s.subjects, s.ratio, round(1000 * s.rate)])
   made = simulate(s, draws, rng)
   a, b = made[: s.runs], made[s.runs :]
   acer = [[run['acer'] for run in method] for method in (a, b)]
   alone = of_subjects(a)
   clip = lambda x, low: Interval(max(x.low, low), min(x.high, 1.0))  # noqa: E731
-  yield 'acer', 'subjects alone', s.rate, alone
-  yield 'acer', 'runs resampled', s.rate, resampled(acer[:1], rng)
-  yield 'acer', 'Satterthwaite', s.rate, clip(satterthwaite(acer[:1]), 0.0)
-  yield 'acer', CHOSEN, s.rate, runs.widen(alone, acer[0])
-  difference = 'difference of acer'
-  yield difference, 'subjects alone', 0.0, bootstrap.difference(*map(runs.mean, acer))[1]
-  yield difference, 'runs resampled', 0.0, resampled(acer, rng)
-  yield difference, 'Satterthwaite', 0.0, clip(satterthwaite(acer), -1.0)
-  yield difference, CHOSEN, 0.0, runs.difference(*acer)[1]
+  for method, interval in (
+    (ALONE, alone),
+    (RESAMPLED, resampled(acer[:1], rng)),
+    (SATTERTHWAITE, clip(satterthwaite(acer[:1]), 0.0)),
+    (CHOSEN, runs.widen(alone, acer[0])),
+  ):
+    yield Span(('acer', method), s.rate, interval)
+  for method, interval in (
+    (ALONE, bootstrap.difference(*map(runs.mean, acer))[1]),
+    (RESAMPLED, resampled(acer, rng)),
+    (SATTERTHWAITE, clip(satterthwaite(acer), -1.0)),
+    (CHOSEN, runs.difference(*acer)[1]),
+  ):
+    yield Span(('difference of acer', method), 0.0, interval)
 
 
-def hits(s: Setting, draws: int, first: int, last: int) -> dict[tuple[str, str], list]:
-  """{(figure, method): [intervals too low, too high, sum of widths, tests]}."""
-  found = {}
-  for test in range(first, last):
-    rng = np.random.default_rng([41, test, s.runs, s.subjects, s.ratio, round(1000 * s.rate)])
-    for figure, method, truth, span in spans(s, draws, rng):
-      row = found.setdefault((figure, method), [0, 0, 0.0, 0])
-      row[0] += span.high < truth
-      row[1] += span.low > truth
-      row[2] += span.high - span.low
-      row[3] += 1
-  return found
-
-
-def _write(path: pathlib.Path, rows: Sequence[dict]) -> None:
-  with path.open('w', newline='') as file:
-    writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-
-
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
+  """Parses the command line, simulates and writes the table."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--tests', type=int, default=1000, help='simulated for each setting')
   parser.add_argument('--draws', type=int, default=bootstrap.N_REPLICATES, help='of each bootstrap')
@@ -189,25 +174,16 @@ def main() -> None:
   parser.add_argument('--subjects', type=int, nargs='*', default=SUBJECTS)
   parser.add_argument('--processes', type=int, default=os.cpu_count())
   parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path(__file__).parent)
-  args = parser.parse_args()
+  args = parser.parse_args(argv)
   rows, start = [], time.monotonic()
-  edges = np.linspace(0, args.tests, args.processes + 1).astype(int)
   with concurrent.futures.ProcessPoolExecutor(args.processes) as pool:
     for s in itertools.starmap(Setting, itertools.product(args.runs, args.subjects, RATIOS, RATES)):
-      parts = [
-        pool.submit(hits, s, args.draws, int(a), int(b))
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
-      ]
-      parts = [part.result() for part in parts]
-      for figure, method in parts[0]:
-        low, high, width, n = (sum(part[figure, method][i] for part in parts) for i in range(4))
-        of = (figure, method, *s, n, f'{100 * (1 - (low + high) / n):.1f}')
-        of += (f'{100 * low / n:.1f}', f'{100 * high / n:.1f}', f'{width / n:.5f}')
-        rows.append(dict(zip(COLUMNS, of, strict=True)))
+      found = simulation.run(pool, args.processes, args.tests, spans, s, args.draws)
       print(s, f'{time.monotonic() - start:.0f} s', flush=True)
-      for row in rows[-8:]:
-        print('  {figure:18} {method:18} {coverage_percent:>6} % {mean_width}'.format(**row))
-      _write(args.out / 'coverage_runs.csv', rows)
+      for (figure, method), tally in found.items():
+        rows.append({'figure': figure, 'method': method} | s._asdict() | tally.row())
+        print('  {figure:18} {method:18} {coverage_percent:>6} % {mean_width}'.format(**rows[-1]))
+      simulation.write(args.out / 'coverage_runs.csv', COLUMNS, rows)
   print(f'{time.monotonic() - start:.0f} s; written: {args.out}/coverage_runs.csv')
 
 

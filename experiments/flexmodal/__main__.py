@@ -172,7 +172,7 @@ def compare(workdir: pathlib.Path, rows: Sequence[dict]) -> list[dict]:
 def _read(folder: pathlib.Path, part: str) -> score_files.Scores:
   scores = score_files.read(folder / 'scores' / f'{part}.csv')
   kept = {subset: scores.scores[subset] for subset in COMPARED if subset in scores.scores}
-  return dataclasses.replace(scores, scores=kept, nan_samples={})
+  return dataclasses.replace(scores, scores=kept)
 
 
 def rank(rows: Sequence[dict]) -> list[dict]:

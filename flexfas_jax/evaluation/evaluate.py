@@ -549,7 +549,8 @@ def merge_systems(systems: Mapping[str, score_files.Scores]) -> score_files.Scor
   """Several systems' scores of the same samples as one, its subsets called 'SYSTEM: SUBSET'.
 
   Args:
-    systems: by name; the order and metadata of the first one are kept.
+    systems: by name; the order and metadata of the first one are kept. Its header too, and whether
+      any states that images are rendered: the samples are the same.
 
   Raises:
     DataError: ids that one lacks, or labels that differ, by file and id.
@@ -579,4 +580,9 @@ def merge_systems(systems: Mapping[str, score_files.Scores]) -> score_files.Scor
       scale_of[f'{name}: {subset}'] = scores.scale_under(subset)
       if subset in scores.nan_samples:
         faults[f'{name}: {subset}'] = np.sort(place[scores.nan_samples[subset]])
-  return dataclasses.replace(base, scores=columns, nan_samples=faults, scale='', scale_of=scale_of)
+  header = dict(base.header)
+  if any(map(results.is_rendered, systems.values())):
+    header['rendered'] = True
+  return dataclasses.replace(
+    base, scores=columns, header=header, nan_samples=faults, scale='', scale_of=scale_of
+  )

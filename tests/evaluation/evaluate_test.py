@@ -355,3 +355,11 @@ def test_one_run_of_each_is_as_without_naming_runs():
   named = evaluate.evaluate('x', merged, 'fixed=0.5', draws=50, runs={'a': ['a'], 'b': ['b']})
   assert named.comparisons == plain.comparisons and named.run_means == {}
   np.testing.assert_equal(evaluate.to_json(named), evaluate.to_json(plain))
+
+
+def test_samples_that_one_system_calls_rendered_are_rendered():
+  rendered = dataclasses.replace(TEST, header={'rendered': True})
+  for systems, stated in (((TEST, rendered), True), ((TEST, TEST), False)):
+    merged = evaluate.merge_systems(dict(zip('ab', systems, strict=True)))
+    assert evaluate.evaluate('x', merged, 'fixed=0.5', draws=0).rendered is stated
+  assert 'rendered' not in TEST.header
