@@ -493,9 +493,9 @@ def to_json(result: EvaluationResult) -> dict[str, dict[str, Any]]:
       }
       for name, e in of.items()
     }
-  for method, of in result.run_means.items():
+  for method, means in result.run_means.items():
     found[method] = {
-      **{name: mean.value for name, mean in of.items()},
+      **{name: mean.value for name, mean in means.items()},
       **{name: True for name in results.MARKS if name in found[result.runs[method][0]]},
       'runs': len(result.runs[method]),
       'of_runs': list(result.runs[method]),
@@ -505,7 +505,7 @@ def to_json(result: EvaluationResult) -> dict[str, dict[str, Any]]:
           'runs_and_subjects': _limits(mean.bootstrap),
           'insufficient_samples': mean.insufficient_samples,
         }
-        for name, mean in of.items()
+        for name, mean in means.items()
       },
     }
   for one in result.comparisons:

@@ -193,16 +193,19 @@ def test_a_difference_of_rates_is_within_100_points(sign):
 
 def test_intervals_hold_the_truth():
   """Few tests here; `experiments/evaluation` does it with 2,000 of each kind."""
-  from experiments.evaluation import coverage
+  from experiments.evaluation import coverage, simulation
 
   setting = coverage.SETTINGS[3]
-  found = coverage.hits(setting, 0, 60, 200)
+  spans = (span for test in range(60) for span in coverage.spans(test, setting, 200))
+  found = simulation.count(spans)
   for figure in ('apcer', 'bpcer', 'acer', 'eer', 'auc'):
-    low, high, _, n = found['bootstrap', figure]
-    assert n == 60
-    assert (low + high) / n <= 0.17, figure  # 95 % asked for; 4 standard deviations
-  low, high, _, n = found['Clopper-Pearson', 'acer']
-  assert (low + high) / n > 0.1  # and what takes frames for independent does not
+    tally = found['bootstrap', figure]
+    assert tally.tests == 60
+    # 95 % asked for; 4 standard deviations
+    assert (tally.too_low + tally.too_high) / tally.tests <= 0.17, figure
+  tally = found['Clopper-Pearson', 'acer']
+  # And what takes frames for independent does not.
+  assert (tally.too_low + tally.too_high) / tally.tests > 0.1
 
 
 def draws_of(value, drawn, left_out, n, part=None):
