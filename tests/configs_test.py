@@ -16,7 +16,7 @@ from flexfas_jax.models.weights import conversion, transfer
 from flexfas_jax.protocols import selection
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training import setup, subjects
-from flexfas_jax.training.step import init_state
+from flexfas_jax.training.step import new_state
 from tests.main_test import run
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
@@ -60,10 +60,10 @@ def test_a_config_fits_together(file, recipe):
   tx, schedule = optimizers.build(
     fields['optimizer'], fields['schedule'], config.steps, config.clip_norm
   )
-  state = jax.eval_shape(lambda key: init_state(key, model=model, optimizer=tx), jax.random.key(0))
-  variables = {'params': state.params, 'batch_stats': state.batch_stats}
-  optimizers.check_names(fields['optimizer'], state.params)
-  setup.check_shapes(model, lookup.make_loss(fields['loss']), variables, target)
+  variables = model.shapes()
+  jax.eval_shape(lambda variables: new_state(variables, tx), variables)
+  optimizers.check_names(fields['optimizer'], variables['params'])
+  setup.check_shapes(model, lookup.make_loss(fields['loss']), target)
   assert set(config.test) == set(config.threshold) or target
   for names in (config.train, config.val, *config.test.values()):
     assert [selection.parse(name) for name in selection.split_selections(names)]

@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -39,6 +40,9 @@ if importlib.metadata.version('jaxlib').startswith('0.10.'):  # an unknown flag 
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
 # Tracing makes many small objects and no cyclic garbage: collecting rarely saves time.
 gc.set_threshold(50_000, 20, 50)
+# asyncio.run compares SIGINT's handler with its own, which formats a whole checkpoint: signal's
+# enum prints the value that it does not know.
+signal.signal(signal.SIGINT, lambda *arguments: signal.default_int_handler(*arguments))
 # Compiled programs are shared by the workers and the processes that tests start, in this session.
 if 'PYTEST_XDIST_WORKER' not in os.environ:
   os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='compiled_')

@@ -9,6 +9,7 @@ black images for absent modalities. Dimensions: B batch, M modalities, h w the g
 width.
 """
 
+import functools
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 
 from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError
@@ -218,6 +220,14 @@ class Model:
     variables = self.module.init({'params': key}, batch)
     return {'batch_stats': {}, **variables}
 
+  def shapes(self) -> dict[str, Any]:
+    """Variables as `jax.ShapeDtypeStruct`; of equal models, one is traced."""
+    return _copy(_shapes(self.module, self.image_size))
+
+  def output_shapes(self) -> dict[str, Any]:
+    """Outputs of `apply` for a batch of two; as `shapes`."""
+    return _copy(_output_shapes(self.module, self.image_size))
+
   def apply(
     self, variables: Variables, batch: Mapping[str, jax.Array], key: jax.Array
   ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -257,6 +267,26 @@ class Model:
 
   def _apply(self, variables: Variables, *args: Any, method: str) -> Any:
     return self.module.apply(variables, *args, method=method)
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(module: FlexModal, image_size: int) -> dict[str, Any]:
+  return jax.eval_shape(Model(module, image_size).init, jax.random.key(0))
+
+
+@functools.lru_cache(maxsize=64)
+def _output_shapes(module: FlexModal, image_size: int) -> dict[str, Any]:
+  model = Model(module, image_size)
+  image = jax.ShapeDtypeStruct((2, image_size, image_size, 3), jnp.float32)
+  batch: dict[str, Any] = dict.fromkeys(model.modalities, image)
+  batch['present'] = jax.ShapeDtypeStruct((2, len(model.modalities)), bool)
+  outputs, _ = jax.eval_shape(model.apply, model.shapes(), batch, jax.random.key(0))
+  return outputs
+
+
+def _copy(tree: dict[str, Any]) -> dict[str, Any]:
+  copied: dict[str, Any] = jax.tree.map(lambda leaf: leaf, tree)
+  return copied
 
 
 def build(
@@ -307,7 +337,7 @@ def build(
   names = ('shared',) if share_streams else modalities
   return Model(
     FlexModal(
-      streams={n: stream.clone(stages=n_stages) for n in names},
+      streams=FrozenDict({n: stream.clone(stages=n_stages) for n in names}),  # hashable
       fusion=fusion_module,
       head=make('head', head),
       modalities=modalities,

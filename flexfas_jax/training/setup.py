@@ -24,7 +24,7 @@ from flexfas_jax.models.weights import transfer
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training import sharding, subjects
 from flexfas_jax.training.devices import check_precision, find_devices
-from flexfas_jax.training.step import AveragedState, init_state, train_step
+from flexfas_jax.training.step import AveragedState, init_state, new_state, train_step
 
 
 class Experiment(NamedTuple):
@@ -117,13 +117,14 @@ def build(
     )
   scored = attempt('config.protocol', scored_subsets, model, protocol)
   init = functools.partial(init_state, model=model, optimizer=optimizer, ema=_ema(config))
-  abstract = attempt('config.model', jax.eval_shape, init, jax.random.key(0))
-  map_size = pretrained = None
-  if abstract is not None:
+  abstract = map_size = pretrained = None
+  if shapes := attempt('config.model', model.shapes):
+    new = functools.partial(new_state, optimizer=optimizer, ema=_ema(config))
+    abstract = jax.eval_shape(new, shapes)
     attempt('config.optimizer', optimizers.check_names, fields['optimizer'], abstract.params)
     variables = model_variables(abstract)
     if loss:
-      map_size = attempt('config.loss', check_shapes, model, loss, variables, target)
+      map_size = attempt('config.loss', check_shapes, model, loss, target)
     source = fields.get('pretrained')
     pretrained = attempt('config.pretrained', transfer.parse_config, source, variables)
   if config_problems:
@@ -346,11 +347,11 @@ def scored_subsets(model: flexmodal.Model, protocol) -> tuple[tuple[str, ...], .
   return scored
 
 
-def check_shapes(model: flexmodal.Model, loss, variables, target: str = '') -> int | None:
+def check_shapes(model: flexmodal.Model, loss, target: str = '') -> int | None:
   """Checks that head, loss and batch fit each other, by their shapes.
 
   Args:
-    model, loss, variables: of the experiment; `variables` may be shapes.
+    model, loss: of the experiment.
     target: of an identity task; '' for attack detection.
 
   Returns:
@@ -359,8 +360,7 @@ def check_shapes(model: flexmodal.Model, loss, variables, target: str = '') -> i
   Raises:
     ConfigError: they do not fit.
   """
-  batch = _abstract_batch(model, None, 2, target)
-  outputs, _ = jax.eval_shape(model.apply, variables, batch, jax.random.key(0))
+  outputs = model.output_shapes()
   if target and outputs.get('cosine') is None:
     raise ConfigError(
       "config.task = 'identities' needs a head that classifies them: "

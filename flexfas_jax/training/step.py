@@ -40,7 +40,13 @@ def init_state(
     key: of the initial values.
     model, optimizer, ema: as in `train_step`.
   """
-  variables = model.init(key)
+  return new_state(model.init(key), optimizer, ema)
+
+
+def new_state(
+  variables: Mapping[str, Any], optimizer: optax.GradientTransformation, ema: float = 0.0
+) -> State:
+  """The state before the first step, from the model's variables."""
   fields = {
     'step': jnp.zeros((), jnp.int32),
     'params': variables['params'],
