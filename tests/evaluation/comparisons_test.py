@@ -95,6 +95,34 @@ def test_without_a_bootstrap_there_is_no_verdict():
   assert Comparison('a', 'b', NONE, NONE, {}).verdict == 'no significant difference'
 
 
+def replicates(value, n=9):
+  left_out = value + np.array([-0.1, 0.1])
+  return bootstrap.Replicates(value, value + left_out * 0, left_out, np.zeros(2, int), n)
+
+
+def test_methods_are_compared_by_the_means_of_their_runs():
+  label, accepted = np.array([1, 0]), {'a': np.array([True, False])}
+  drawn = {name: {'acer': replicates(value)} for name, value in
+           (('a1', 0.1), ('a2', 0.2), ('b1', 0.3), ('b2', 0.4), ('c', 0.4))}  # fmt: skip
+  runs = {'a': ('a1', 'a2'), 'b': ('b1', 'b2'), 'c': ('c',)}
+  for paired, half in ((False, stats.t.ppf(0.975, 2) * math.sqrt(0.005)), (True, 0.0)):
+    found = comparisons.compare('a', 'b', label, {}, drawn, runs, paired)
+    assert (found.a, found.b, found.runs) == ('a', 'b', (2, 2, paired))
+    value, (low, high), _ = found.rates['acer']
+    assert (value, low, high) == pytest.approx((0.2, 0.2 - half, 0.2 + half))
+    assert found.bona_fide is found.attacks is None  # decisions are those of one run
+  one = comparisons.compare('a', 'c', label, {}, drawn, runs)
+  assert one.runs == (2, 1, False) and one.rates['acer'].value == pytest.approx(0.25)
+  assert one.bona_fide is one.attacks is None
+  assert not one.runs.several and comparisons.compare('b', 'a', label, {}, drawn, runs).runs.several
+  # A rate that one of the runs has not is not compared.
+  lacking = {**drawn, 'b2': {}}
+  assert not comparisons.compare('a', 'b', label, {}, lacking, runs).rates
+  alone = {**accepted, 'c': np.array([False, False])}
+  found = comparisons.compare('x', 'y', label, alone, None, {'x': ('a',), 'y': ('c',)})
+  assert (found.bona_fide[:2], found.attacks[:2], found.runs) == ((1, 0), (0, 0), (1, 1, False))
+
+
 def test_what_a_sensor_stops_by_hand():
   label = np.array([1, 1, 1, 0, 0, 0, 0])
   kinds = metrics.groups(['', '', '', 'print', 'print', 'mask', 'mask'])

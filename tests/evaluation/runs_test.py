@@ -27,6 +27,16 @@ def alike(*values, away=0.02):
   return [run_of(value, away * SIGNS[0]) for value in values]
 
 
+def test_the_mean_over_runs_by_hand():
+  a = Replicates(0.1, np.array([0.0, 0.2]), np.array([0.1, 0.3]), np.array([0, 1]), 7)
+  b = Replicates(0.3, np.array([0.2, 0.8]), np.array([0.3, 0.1]), np.array([0, 1]), 5)
+  found = runs.mean([a, b])
+  assert found.value == pytest.approx(0.2) and found.n == 5
+  np.testing.assert_allclose(found.drawn, [0.1, 0.5])
+  np.testing.assert_allclose(found.left_out, [0.2, 0.2])
+  np.testing.assert_array_equal(found.part, [0, 1])
+
+
 def test_the_interval_of_three_runs_by_hand():
   # Variance of the values 1e-4, of their mean 1e-4 / 3; Student's t of 2 degrees is 4.302653.
   three = alike(0.19, 0.20, 0.21)
@@ -50,6 +60,41 @@ def test_what_subjects_and_runs_share_counts_once():
   assert bootstrap.spread(runs.mean(two))[0] == pytest.approx(math.sqrt(variance))
   rest = math.sqrt(1 - N / (N - 1) * own**2 / 2 / variance)
   assert runs.widen(Interval(0.1, 0.3), two) == pytest.approx((0.2 - 0.1 * rest, 0.2 + 0.1 * rest))
+
+
+def test_the_interaction_is_widened_for_the_run_with_the_fewest_subjects():
+  interaction = lambda *n: (  # noqa: E731
+    runs.spread([run_of(0.2, 0.02 * SIGNS[k], n) for k, n in enumerate(n)]).interaction
+  )
+  assert interaction(10, 4) == pytest.approx(4 / 3 * 0.02**2 / 2)
+  assert interaction(2, 2) == pytest.approx(2 * 0.02**2 / 2)
+  assert interaction(1, 10) == 0  # one subject has no spread
+  assert runs.spread([run_of(0.2, 0.02 * SIGNS[0])]) == (0, math.inf, 0)
+
+
+def test_two_methods_have_the_interactions_of_both():
+  a = [run_of(0.2, 0.02 * SIGNS[k]) for k in (0, 1)]
+  b = [run_of(0.2, -0.03 * SIGNS[k]) for k in (0, 1, 2)]
+  # The mean over replicates of the variance of independent runs is their own.
+  expected = N / (N - 1) * (0.02**2 / 2 + 0.03**2 / 3)
+  assert runs.spread(a, b).interaction == pytest.approx(expected)
+  assert runs.spread(a, b).interaction == runs.spread(b, a).interaction
+  # Runs that agree leave the subjects alone, narrowed by that.
+  value, span, _ = runs.difference(a, b)
+  both = bootstrap.subtract(runs.mean(a), runs.mean(b))
+  error, freedom = bootstrap.spread(both)
+  half = stats.t.ppf(0.975, freedom) * math.sqrt(error**2 - expected)
+  assert (value, *span) == pytest.approx((0.0, -half, half))
+
+
+def test_no_interval_is_narrower_than_none():
+  """An interaction that is estimated above the whole spread of the mean leaves the runs' alone."""
+  two = [run_of(value, 0.02 * sign * SIGNS[0]) for value, sign in ((0.2, 1), (0.3, -1))]
+  two.append(run_of(0.25, 0.001 * SIGNS[1]))
+  both, of_runs = runs.mean(two), runs.spread(two)
+  assert of_runs.interaction > bootstrap.spread(both)[0] ** 2 > 0
+  away = 4.302653 * 0.05 / math.sqrt(3)
+  assert runs.widen(Interval(0.2, 0.4), two) == pytest.approx((0.25 - away, 0.25 + away))
 
 
 def test_a_difference_of_independent_runs_by_hand():
