@@ -16,9 +16,9 @@ then the differences of the pairs of runs take the place of the runs' values.
 The interval is that over subjects, narrowed by the interaction and widened by the runs: limits of a
 sum from those of its parts [ZD]. The part of the runs is Student's t with the degrees of freedom of
 the runs, R - 1, or Welch's of two methods [W]. With two or three runs it is wide, and has to be:
-resampling the runs [O] covers far less than its nominal share. `experiments/evaluation` measures
-the coverage. One run has no spread: the interval is that over subjects, and another training may
-differ.
+resampling the runs [O] covers far less than its nominal share where they differ by more than
+subjects explain. `experiments/evaluation` measures the coverage. One run has no spread: the
+interval is that over subjects, and another training may differ.
 
   [O]   Owen, The pigeonhole bootstrap (The Annals of Applied Statistics, 2007).
   [OR]  Obuchowski and Rockette, Hypothesis testing of diagnostic accuracy for multiple readers and
