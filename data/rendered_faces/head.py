@@ -495,13 +495,16 @@ def see(
   def sample(planes):
     return cv2.remap(planes, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
+  def planes_of(points):  # [R, C, K] -> [K, h, w], planes in one piece: all that follows is quicker
+    return np.ascontiguousarray(sample(points).transpose(2, 0, 1))
+
   surface = [sample(plane.reshape(ROWS, COLUMNS)) for plane in (*normal, points[2])]
   return Seen(
     window=window,
     z=np.where(hit, surface[3], np.float32(np.inf)),
     normal=np.stack(surface[:3]),
-    canonical=sample(shape.canonical).transpose(2, 0, 1),
-    texture=sample(shape.texture).transpose(2, 0, 1),
+    canonical=planes_of(shape.canonical),
+    texture=planes_of(shape.texture),
     turn=turn,
   )
 

@@ -10,7 +10,16 @@ from flexfas_jax.data.rendered_faces.materials import Layer, Material
 from flexfas_jax.data.rendered_faces.populations import Video
 from flexfas_jax.data.rendered_faces.v2 import domains, heads, scene, sheets, substances
 from flexfas_jax.data.rendered_faces.v2.heads import LIVING, Shape, Subject
-from flexfas_jax.data.rendered_faces.v2.scene import FACE_Y, SIZE, Pose, Take, living, photo, see
+from flexfas_jax.data.rendered_faces.v2.scene import (
+  FACE_Y,
+  SIZE,
+  Pose,
+  Take,
+  features,
+  living,
+  photo,
+  see,
+)
 from flexfas_jax.data.rendered_faces.v2.substances import Ink
 
 _INF = np.float32(np.inf)
@@ -184,14 +193,10 @@ def replay(take: Take) -> list[Layer]:
   return [layer, *_holder(take, sheet, outer)]
 
 
-def _shell(take, model, shape, pose, forward, expression=heads.STILL):
-  return see(model, shape, pose, take.camera, forward, expression)
-
-
 def _printed_shell(take, model, shape, pose, forward, substance, ink, expression=heads.STILL):
   """A shell after a model's head with a printed photo of the model on it."""
   static = take.static
-  seen, _ = _shell(take, model, shape._replace(rest=True), pose, forward, expression)
+  seen = see(model, shape._replace(rest=True), pose, take.camera, forward, expression)
   material = substances.piece(substance, static)
   x, y = seen.texture[:2]
   rgb, infra, _ = photo(model, 0, True).at(x, y - FACE_Y)
@@ -262,7 +267,9 @@ def print_on_mannequin(take: Take) -> list[Layer]:
 def _painted_mask(take, substance, blur, forward, follow, craft, eyes):
   """A mask of one substance over the wearer's face, painted by hand."""
   static, model, pose = take.static, take.other(2), take.pose()
-  seen, on = _shell(take, model, Shape(blur), pose, forward, follow * pose.expression)
+  expression = follow * pose.expression
+  seen = see(model, Shape(blur), pose, take.camera, forward, expression)
+  on = features(model, seen, pose, expression)
   layer = substances.painted(model, seen, on, substances.piece(substance, static), craft, static)
   _trim(take, layer, seen, static.uniform(1.2, 1.7), static.uniform(-104, -78), eyes)
   return [materials.over(layer, living(take, take.subject, pose), SIZE)]
@@ -355,7 +362,8 @@ def _doll(take, pose, model):
     model, headwear=str(static.choice(['', 'beanie', 'scarf'])) if dressed else '',
     hair=model.hair if dressed else 'bald',
   )  # fmt: skip
-  seen, on = see(model, Shape(1.8, hair=True), pose, take.camera)
+  seen = see(model, Shape(1.8, hair=True), pose, take.camera)
+  on = features(model, seen, pose)
   layer = substances.painted(
     model, seen, on, substances.piece('mannequin', static), static.uniform(0, 0.6), static
   )
@@ -436,7 +444,8 @@ def half_mask(take: Take) -> list[Layer]:
   substance = str(static.choice(['silicone', 'resin', 'textile', 'paper']))
   forward, lower = static.uniform(3, 8), static.random() < 0.5
   if substance in ('silicone', 'resin'):
-    seen, on = _shell(take, model, Shape(2.0), pose, forward)
+    seen = see(model, Shape(2.0), pose, take.camera, forward)
+    on = features(model, seen, pose)
     layer = substances.painted(
       model, seen, on, substances.piece(substance, static), static.uniform(0.3, 1), static
     )
@@ -455,7 +464,9 @@ def fake_nose(take: Take) -> list[Layer]:
   static, pose = take.static, take.pose()
   large = take.other(2)
   substance = str(static.choice(['silicone', 'latex']))
-  seen, on = _shell(take, large, Shape(1.5), pose, static.uniform(6, 12), 0.5 * pose.expression)
+  expression = 0.5 * pose.expression
+  seen = see(large, Shape(1.5), pose, take.camera, static.uniform(6, 12), expression)
+  on = features(large, seen, pose, expression)
   model = dataclasses.replace(large, tone=take.subject.tone, redness=take.subject.redness)
   layer = substances.painted(
     model, seen, on, substances.piece(substance, static), static.uniform(0.5, 1), static
@@ -471,7 +482,8 @@ def fake_nose(take: Take) -> list[Layer]:
 def makeup(take: Take) -> list[Layer]:
   """A living face that feigns another one, or another age, with paint."""
   static, pose = take.static, take.pose()
-  seen, on = see(take.subject, LIVING, pose, take.camera, 0, pose.expression)
+  seen = see(take.subject, LIVING, pose, take.camera, 0, pose.expression)
+  on = features(take.subject, seen, pose, pose.expression)
   layer = substances.living(take.subject, seen, on, float(pose.expression[0]))
   contour = static.uniform(0.5, 1.0) * static.choice([-1, 1])
   substances.make_up(

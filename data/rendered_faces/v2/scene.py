@@ -83,13 +83,20 @@ def draw_pose(
 def see(
   subject: Subject, shape: heads.Shape, pose: Pose, camera: Pinhole, forward: float = 0.0,
   expression: np.ndarray = heads.STILL, only: tuple[slice, slice] | None = None,
-) -> tuple[Seen, Features]:  # fmt: skip
+) -> Seen:  # fmt: skip
   """What the camera sees of a head or of a copy of it, `forward` mm before its place."""
   place = pose.place + pose.turn @ [0, 0, -forward]
   mesh = heads.moved(heads.mesh(subject, shape), expression, shape.blur)
   seen = head.see(mesh, _NO_MOVES, pose.turn, place, camera, only)
   fill(seen)
-  return seen, materials.features(subject, seen, pose.gaze, pose.lids, float(expression[0]))
+  return seen
+
+
+def features(
+  subject: Subject, seen: Seen, pose: Pose, expression: np.ndarray = heads.STILL
+) -> Features:
+  """Where on what is seen of a head the parts of its face are."""
+  return materials.features(subject, seen, pose.gaze, pose.lids, float(expression[0]))
 
 
 def fill(seen: Seen) -> None:
@@ -116,7 +123,8 @@ def fill(seen: Seen) -> None:
 
 def living(take: Take, subject: Subject, pose: Pose, only=None) -> list[Layer]:
   """A subject: head and, where visible, neck, shoulders and long hair."""
-  seen, on = see(subject, heads.LIVING, pose, take.camera, 0, pose.expression, only)
+  seen = see(subject, heads.LIVING, pose, take.camera, 0, pose.expression, only)
+  on = features(subject, seen, pose, pose.expression)
   layers = [substances.living(subject, seen, on, float(pose.expression[0]))]
   if not take.rig.black_outside:
     layers += surroundings.body(subject, take.rays, pose.place, pose.yaw)
@@ -149,8 +157,10 @@ def photo(subject: Subject, number: int, worn: bool = False) -> sheets.Photo:
   pose = draw_pose(rng, rng, 0, angles, distance)
   pose = dataclasses.replace(pose, lids=max(pose.lids, 0.75))
   rays = camera.rays()
-  seen, on = see(subject, heads.LIVING, pose, camera, 0, pose.expression * (0.0 if worn else 0.7))
-  front = substances.living(subject, seen, on, 0.0 if worn else 0.7 * float(pose.expression[0]))
+  expression = pose.expression * (0.0 if worn else 0.7)
+  seen = see(subject, heads.LIVING, pose, camera, 0, expression)
+  on = features(subject, seen, pose, expression)
+  front = substances.living(subject, seen, on, float(expression[0]))
   where = np.full((3, _PHOTO_SIZE, _PHOTO_SIZE), 999, np.float32)
   where[:2, *seen.window] = np.where(np.isfinite(seen.z), seen.canonical[:2], 999)
   where[2] = 0

@@ -34,7 +34,8 @@ class Photo:
       self.where, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
       borderValue=(999, 999, 0),
     )  # fmt: skip
-    return rgb.transpose(2, 0, 1), infra, where.transpose(2, 0, 1)
+    rgb, where = (np.ascontiguousarray(a.transpose(2, 0, 1)) for a in (rgb, where))
+    return rgb, infra, where
 
 
 @dataclasses.dataclass(frozen=True)
