@@ -24,7 +24,10 @@ from experiments.probes import evaluation, features
 from experiments.probes.samples import Reader, Samples
 from flexfas_jax import errors, lookup
 from flexfas_jax.errors import ConfigError, exit_code_of
+from flexfas_jax.evaluation import results
+from flexfas_jax.evaluation.report import tables
 from flexfas_jax.images.worker_pool import Workers
+from flexfas_jax.protocols import selection
 from flexfas_jax.protocols.definitions import FLEXMODAL_SUBSETS
 from flexfas_jax.schema import MODALITIES
 
@@ -138,6 +141,14 @@ def write(rows: Sequence[Mapping], file: pathlib.Path) -> None:
       writer.writerow({k: f'{v:.5f}' if isinstance(v, float) else v for k, v in row.items()})
 
 
+def report(protocol, rows: Sequence[Mapping]) -> str:
+  """Markdown: the tables of a protocol's probes, which state whether images are rendered."""
+  text = evaluation.tables(rows, protocol.subsets or FLEXMODAL_SUBSETS, protocol.threshold)
+  if selection.is_rendered([protocol.train, protocol.val, *protocol.test.values()]):
+    text = f'{tables.MARKS[results.RENDERED]}\n\n{text}'
+  return text
+
+
 def main(argv: list[str] | None = None) -> int:
   """Parses the command line and runs the probes; returns the exit code."""
   parser = argparse.ArgumentParser(
@@ -166,8 +177,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = run(protocol, args.data_dir, probes, args.seed, log=log)
     args.out.mkdir(parents=True, exist_ok=True)
     write(rows, args.out / 'results.csv')
-    reported = protocol.subsets or FLEXMODAL_SUBSETS
-    print(evaluation.tables(rows, reported, protocol.threshold))
+    print(report(protocol, rows))
 
   return exit_code_of(command, args.debug)
 

@@ -167,6 +167,9 @@ def test_one_run_against_several():
   away = 4.302653 * math.sqrt(1e-4 / 3)
   assert value == pytest.approx(0.1)
   assert span == pytest.approx((0.1 - away, 0.1 + away))
+  turned = runs.difference(alike(0.29, 0.30, 0.31), alike(0.2))
+  assert turned[0] == pytest.approx(-0.1)
+  assert turned[1] == pytest.approx((-0.1 - away, -0.1 + away))
 
 
 def test_what_is_undefined_and_what_never_varies():
@@ -188,6 +191,8 @@ def test_a_replicate_that_one_run_lacks_counts_for_none():
   two = [run_of(0.2, away), run_of(0.3, lacking)]
   assert runs.spread(two).interaction == pytest.approx(0)
   assert math.isfinite(runs.difference(two, two)[2])
+  two[1] = run_of(0.3, np.full(8, NAN))
+  assert runs.spread(two) == pytest.approx((0.05, 1, 0))
 
 
 def test_intervals_over_runs_and_subjects_hold_the_truth():

@@ -147,6 +147,16 @@ def test_every_probe_that_was_trained_is_in_the_log(tiny_rows, tmp_path):
   assert f'| intra | val | {100 * float(best["acer"]):.1f} ({best["probe"]}, rgb) |' in text
 
 
+def test_the_headline_states_rendered_images(tiny_rows):
+  protocol = lookup.make_protocol(TINY)
+  text = probes.report(protocol, tiny_rows)
+  assert text.startswith('RENDERED images: no figure is comparable with photographs\n')
+  own = protocol._replace(
+    train='manifest/own:train', val='manifest/own:val', test={'intra': 'manifest/own:test'}
+  )
+  assert probes.report(own, tiny_rows).startswith('Lowest ACER')
+
+
 def test_scores_do_not_depend_on_the_other_tests(prepared, tiny_rows):
   """Settings, direction and weights come from train and val alone."""
   protocol = lookup.make_protocol(TINY)
