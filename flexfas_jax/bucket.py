@@ -8,6 +8,7 @@ import contextlib
 import functools
 import os
 import pathlib
+import re
 import tempfile
 import threading
 import time
@@ -15,7 +16,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from flexfas_jax.errors import ConfigError, FlexfasError, StateError
+from flexfas_jax.errors import ConfigError, FlexfasError, StateError, TemporaryError
 
 SCHEME = 'gs://'
 START_SECONDS = 20.0  # for a bucket to answer at the start, retries included
@@ -37,21 +38,25 @@ def is_remote(path: str | os.PathLike) -> bool:
 
 
 def check_path(path: str, what: str) -> None:
-  """Raises a ConfigError for a path of another scheme than gs://, or without a folder.
+  """Raises a ConfigError for a path of another scheme than gs://, or one without a folder.
+
+  `gs:/BUCKET/FOLDER`, of which a slash was lost, is refused too, instead of a local folder `gs:`.
 
   Args:
     path: local, or `gs://BUCKET/FOLDER`.
     what: the flag or field that gives it, for the message.
   """
-  scheme, colon, rest = path.partition('://')
-  if not colon or os.path.exists(path):
+  match = re.match(r'gs:|([a-z][\w+.-]+):/', path, re.IGNORECASE)
+  if not match or (match[1] and os.path.exists(path)):
     return
-  if scheme != 'gs':
+  if match[1]:
     raise ConfigError(
-      f'{what} = {path}: {scheme}:// is not supported; give a local path or gs://BUCKET/FOLDER'
+      f'{what} = {path}: {match[1]}:// is not supported; give a local path or gs://BUCKET/FOLDER'
     )
+  rest = path.removeprefix(SCHEME)
   name, _, folder = rest.partition('/')
-  if not name or not folder.strip('/') or '//' in rest or {'.', '..'} & set(rest.split('/')):
+  dots = {'.', '..'} & set(rest.split('/'))
+  if rest == path or not name or not folder.strip('/') or '//' in rest or dots:
     raise ConfigError(f'{what} = {path}: give gs://BUCKET/FOLDER')
 
 
@@ -61,8 +66,11 @@ def check_reachable(url: str, what: str, kind: type[FlexfasError], writes: bool 
   Args:
     url: a folder at gs://.
     what: the flag or field that gives it, for the message.
-    kind: of the error.
+    kind: of the error if the bucket is missing or denies access.
     writes: whether checkpoints are written there: Orbax also asks for the bucket's properties.
+
+  Raises:
+    TemporaryError: the bucket does not answer.
   """
   with _errors(url, f'{what} = {url}', kind):
     name, prefix = _split(url)
@@ -75,7 +83,8 @@ def list_objects(url: str) -> dict[str, Object]:
   """{name below the folder: Object}, sorted; placeholders of folders are left out.
 
   Raises:
-    StateError: the bucket does not answer, or denies access.
+    StateError: the bucket is missing, or denies access.
+    TemporaryError: it does not answer.
   """
   with _errors(url):
     name, prefix = _split(url)
@@ -219,25 +228,23 @@ class LockStore:
   def read(self) -> str | None:
     """The text; None if there is none."""
     found = self._find()
-    return found and found[0].decode(errors='replace')
+    return found and found[0]
 
   def replace(self, old: str, new: str) -> bool:
     """Replaces `old`; False if there is another text, or none."""
     found = self._find()
-    if not found or found[0] != old.encode():
+    if not found or found[0] != old:
       return False
     return write(self.place, new.encode(), found[1]) is not None or self.read() == new
 
   def delete(self, old: str) -> bool:
     """Deletes `old`; False if there is another text, or none."""
     found = self._find()
-    return bool(found) and found[0] == old.encode() and delete(self.place, found[1])
+    return bool(found) and found[0] == old and delete(self.place, found[1])
 
-  def _find(self) -> tuple[bytes, int] | None:
-    try:
-      return read_version(self.place)
-    except FlexfasError as error:
-      raise OSError(str(error)) from error
+  def _find(self) -> tuple[str, int] | None:
+    found = read_version(self.place)
+    return found and (found[0].decode(errors='replace'), found[1])
 
 
 @functools.cache
@@ -246,7 +253,8 @@ def local_copy(url: str) -> pathlib.Path:
 
   Raises:
     ConfigError: not gs://BUCKET/FOLDER, or the extra `gcs` is missing.
-    StateError: the bucket does not answer, denies access, or has no such folder.
+    StateError: the bucket denies access, or has no such folder.
+    TemporaryError: the bucket does not answer.
   """
   check_path(url, 'BUNDLE')
   check_reachable(url, 'BUNDLE', StateError)
@@ -263,30 +271,38 @@ _copies: list[tempfile.TemporaryDirectory] = []  # each is deleted with the proc
 
 
 @contextlib.contextmanager
-def watch(uses: Sequence[tuple[str, str, int]], stop: Callable[[str, int], None]) -> Iterator[None]:
+def watch(
+  uses: Sequence[tuple[str, str, type[FlexfasError]]], stop: Callable[[str, int], None]
+) -> Iterator[None]:
   """Ends a process whose bucket does not answer for `PATIENCE_SECONDS`.
 
   Readers and writers in other libraries retry for longer, each on its own, and cannot be
   interrupted.
 
   Args:
-    uses: (url, the flag or field that gives it, exit code) of the folders in use.
+    uses: (url, the flag or field that gives it, kind of its errors) of the folders in use.
     stop: called with a message and the exit code, in another thread.
   """
-  ended = threading.Event()
+  ended, pause = threading.Event(), min(PROBE_SECONDS, PATIENCE_SECONDS / 3)
 
   def probe() -> None:
-    answered = {url: time.monotonic() for url, _, _ in uses}
-    while not ended.wait(min(PROBE_SECONDS, PATIENCE_SECONDS / 3)):
-      for url, what, code in uses:
+    now = time.monotonic()
+    probed, silent = {url: now for url, _, _ in uses}, {url: 0.0 for url, _, _ in uses}
+    while not ended.wait(pause):
+      for url, what, kind in uses:
         try:
-          with _errors(url, what):
+          with _errors(url, what, kind):
             _probe(*_split(url), 0.0)
-          answered[url] = time.monotonic()
+          silent[url] = 0.0
         except FlexfasError as error:
-          silent = time.monotonic() - answered[url]
-          if silent > PATIENCE_SECONDS and not ended.is_set():
-            stop(f'{error}, for {silent:.0f} s', code)
+          # A process that was stopped itself (SIGSTOP, a suspended machine) asked no one meanwhile.
+          silent[url] += min(time.monotonic() - probed[url], 2 * pause)
+          if silent[url] > PATIENCE_SECONDS and not ended.is_set():
+            stop(
+              f'{error}, for {silent[url]:.0f} s; rerun the same command to resume',
+              error.exit_code,
+            )
+        probed[url] = time.monotonic()
 
   thread = threading.Thread(target=probe, daemon=True)
   if uses:
@@ -343,21 +359,40 @@ def _blob(url: str):
 
 @contextlib.contextmanager
 def _errors(url: str, where: str = '', kind: type[FlexfasError] = StateError) -> Iterator[None]:
-  """Turns an error of the client into one that a user can act on."""
+  """Turns an error of the client into one that a user can act on.
+
+  Args:
+    url: of the bucket.
+    where: the beginning of the message; '': the URL.
+    kind: of the error if the bucket is missing or denies access; else it is a TemporaryError.
+  """
   try:
     _client()
     yield
   except FlexfasError:
     raise
   except Exception as error:  # of requests, urllib3, google.auth, google.api_core
-    raise kind(f'{where or url}: {_explain(error, url)}') from error
+    cause = getattr(error, 'cause', None) or error  # of a RetryError
+    kind = TemporaryError if _is_temporary(cause) else kind
+    raise kind(f'{where or url}: {_explain(cause, url)}') from error
 
 
-def _explain(error: Exception, url: str) -> str:
+def _is_temporary(cause: Exception) -> bool:
   from google.api_core import exceptions
   from google.auth import exceptions as auth
 
-  cause = getattr(error, 'cause', None) or error  # of a RetryError
+  if isinstance(cause, auth.GoogleAuthError):
+    # Of a machine's service account, the server of whose tokens does not answer.
+    transport = [isinstance(one, auth.TransportError) for one in (cause, *cause.args)]
+    return cause.retryable or any(transport)
+  # 408: the server waited too long; 429: there were too many requests.
+  return not isinstance(cause, exceptions.ClientError) or cause.code in (408, 429)
+
+
+def _explain(cause: Exception, url: str) -> str:
+  from google.api_core import exceptions
+  from google.auth import exceptions as auth
+
   reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:300]
   bucket = _split(url)[0]
   if isinstance(cause, auth.DefaultCredentialsError | auth.RefreshError):

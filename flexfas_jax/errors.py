@@ -13,6 +13,7 @@ from typing import Any
 
 INTERRUPTED = 130  # as shells report Ctrl-C
 STOPPED = 143  # as shells report SIGTERM
+TEMPORARY = 75  # EX_TEMPFAIL of sysexits.h
 
 # Packages whose name differs from that of their module.
 _PACKAGES = {
@@ -55,6 +56,12 @@ class ExportError(FlexfasError):
   """An exported model that does not reproduce the checkpoint's decisions."""
 
   exit_code = 5
+
+
+class TemporaryError(FlexfasError):
+  """What may succeed later: processes that did not all start, a bucket that does not answer."""
+
+  exit_code = TEMPORARY
 
 
 class Stopped(FlexfasError):

@@ -268,10 +268,12 @@ def _run_mode() -> None:
   export_options = {f.name: f.value for f, _ in _EXPORT_FLAGS if f.value is not None}
   if _MODE.value != 'export' and export_options:
     raise errors.ConfigError(f'--{next(iter(export_options))} requires --mode=export')
-  if _EXPORT_DIR.value and bucket.is_remote(_EXPORT_DIR.value):
-    raise errors.ConfigError(
-      f'--export_dir={_EXPORT_DIR.value}: give a local folder, and copy it: gcloud storage cp -r'
-    )
+  if _EXPORT_DIR.value:
+    bucket.check_path(_EXPORT_DIR.value, '--export_dir')
+    if bucket.is_remote(_EXPORT_DIR.value):
+      raise errors.ConfigError(
+        f'--export_dir={_EXPORT_DIR.value}: give a local folder, and copy it: gcloud storage cp -r'
+      )
   # The modes import jax, which --help and wrong flags do not need.
   if _MODE.value == 'preflight':
     from flexfas_jax.preflight import run as preflight

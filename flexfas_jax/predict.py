@@ -260,6 +260,7 @@ def add_verification_options(parser: argparse.ArgumentParser) -> None:
 
 def load(args: argparse.Namespace) -> Predictor:
   """Loads the predictor that the options of `predict` or `demo` describe."""
+  bucket.check_path(args.bundle, 'BUNDLE')
   remote = bucket.is_remote(args.bundle)
   return Predictor.load(
     bucket.local_copy(args.bundle) if remote else Path(args.bundle),

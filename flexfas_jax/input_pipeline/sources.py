@@ -97,6 +97,7 @@ class Source:
       if not example['id']:  # ArrayRecord's reader returns b'' where a file has become shorter
         raise ValueError('its record is empty')
     except Exception as error:  # of the file system, ArrayRecord, or a parser
+      _check_bucket(self.shard(index))
       raise DataError(
         f'{self.shard(index)} cannot be read any more ({error}): it was deleted or changed after '
         'it was opened; restore it, and rerun the same command'
@@ -181,9 +182,7 @@ def open_source(
     checked.add(where)
     examples, shards = _open_split(where, folder, selected.split, split_columns, check_now)
     if not all_columns:
-      all_columns = split_columns = _columns_of(
-        where, selected.split, examples, _prepare_again(where, folder)
-      )
+      all_columns = split_columns = _columns_of(where, selected.split, examples, folder)
     places = selection.select(selected, split_columns, all_columns, read_ids)
     if not places.size:
       raise DataError(f'{name}: none of {len(examples)} examples matches')
@@ -276,7 +275,7 @@ def _manifest(name: str, folder: epath.Path) -> dict[str, Sequence[str]]:
   return columns
 
 
-def _columns_of(name: str, split: str, examples, way_out: str) -> dict[str, list[str]]:
+def _columns_of(name: str, split: str, examples, folder: epath.Path) -> dict[str, list[str]]:
   """The columns that a manifest has, from the examples of a split."""
   columns = {field: [] for field in ('split', *FIELDS)}
   try:
@@ -286,6 +285,8 @@ def _columns_of(name: str, split: str, examples, way_out: str) -> dict[str, list
       for field in FIELDS:
         columns[field].append(row[field])
   except Exception as error:  # whatever TFDS and protocol buffers raise
+    _check_bucket(folder)
+    way_out = _prepare_again(name, folder)
     raise DataError(f'{name}: a record is damaged ({error}); {way_out}') from error
   return columns
 
@@ -322,6 +323,15 @@ def _locate(selected: selection.Selection, data_dir: str) -> epath.Path:
     prepare(selected.dataset, data_dir, only_free=True)
     folder = _newest_version(epath.Path(data_dir) / selected.dataset)
   return folder
+
+
+def _check_bucket(path: str | os.PathLike) -> None:
+  """Raises a TemporaryError if a path is in a bucket that does not answer.
+
+  Call it where another library failed to read the path.
+  """
+  if bucket.is_remote(path):
+    bucket.check_reachable(os.fspath(path), 'config.data_dir', DataError)
 
 
 def _prepare_again(name: str, folder: epath.Path) -> str:
@@ -362,6 +372,7 @@ def _open_split(
     paths = builder.info.splits[split].filepaths if split in lengths else ()
     shards = list(zip(map(epath.Path, paths), lengths.get(split, ()), strict=True))
   except Exception as error:  # any error of a parser
+    _check_bucket(folder)
     raise DataError(f'{name}: {folder} cannot be read ({error}); {way_out}') from error
   if split not in lengths:
     splits = ', '.join(sorted(lengths)) or 'none'
@@ -389,6 +400,7 @@ def _open_split(
     if check and rows:
       _compare(_row_of(examples[0]), rows, 0)  # decoded as in training, by features.json
   except Exception as error:
+    _check_bucket(folder)
     raise DataError(f'{name}: {folder} cannot be read ({error}); {way_out}') from error
   return examples, shards
 
@@ -415,6 +427,7 @@ def _check_shard(
           if rows:
             _compare(_row_of(_values(record)), rows, start + number)
   except Exception as error:
+    _check_bucket(path)
     raise DataError(f'{where} is damaged ({error}); {way_out}') from error
 
 

@@ -20,8 +20,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from flexfas_jax import bucket
-from flexfas_jax.errors import StateError, Stopped
+from flexfas_jax.errors import FlexfasError, StateError, Stopped, TemporaryError
 from flexfas_jax.training import digests, distributed
+from flexfas_jax.training.step import AveragedState, with_average, without_average
 
 KEEP = 2  # newest checkpoints, besides the best on val
 _OUT_OF_MEMORY = (MemoryError, jax.errors.JaxRuntimeError)
@@ -68,7 +69,16 @@ class Checkpoints:
     try:
       return self._make_manager()
     except Exception as error:  # of the file system, or a parser's
+      self._check_bucket()
       raise StateError(f'{self._folder} cannot be opened ({_first_line(error)})') from error
+
+  def _check_bucket(self) -> None:
+    """Raises a TemporaryError if the folder is in a bucket that does not answer.
+
+    Call it where another library failed, whose errors do not tell.
+    """
+    if bucket.is_remote(self._folder):
+      bucket.check_reachable(str(self._folder), 'checkpoints', StateError)
 
   def _make_manager(self) -> ocp.CheckpointManager:
     policies = ocp.checkpoint_managers
@@ -153,6 +163,7 @@ class Checkpoints:
     Raises:
       StateError: `tries` saves failed in a row, and earlier checkpoints are intact; or all of these
         were deleted.
+      TemporaryError: saves into a bucket failed, which permits access.
     """
     self.wait_until_saved()
     self._forget_deleted()
@@ -250,10 +261,13 @@ class Checkpoints:
     self._manager = self._open()  # in a bucket, this deletes the partial step
     intact = f'the checkpoint of step {self.latest()} is intact'
     if self._failures >= self._tries:
-      raise StateError(
+      # In a bucket there is always space.
+      is_final = not bucket.is_remote(self._folder) or isinstance(error, StateError)
+      is_final = distributed.any_process(is_final)
+      way_out = f'Free space in {self._folder}, and rerun' if is_final else 'Rerun'
+      raise (StateError if is_final else TemporaryError)(
         f'the checkpoint of step {step} cannot be saved ({why}), failure number '
-        f'{self._failures} in a row; {intact}. Free space in {self._folder}, and rerun the same '
-        'command'
+        f'{self._failures} in a row; {intact}. {way_out} the same command'
       ) from error
     self._warn(
       f'WARNING: the checkpoint of step {step} cannot be saved ({why}); training continues, '
@@ -272,21 +286,34 @@ class Checkpoints:
   def restore(self, step: int, abstract: Any) -> Any:
     """The state at a step, on any number of devices.
 
+    An average of the weights that the checkpoint does not have starts from its weights; one that
+    the state does not have is left out.
+
     Args:
       step: one of `steps()`.
-      abstract: a pytree of ShapeDtypeStruct, with shardings.
+      abstract: a state of ShapeDtypeStruct, with shardings.
 
     Raises:
       StateError: the checkpoint cannot be read, or is of another model.
     """
-    self._check_tensors(step, abstract)
+    is_averaged, stored = isinstance(abstract, AveragedState), abstract
+    if is_averaged != self.has_average(step):
+      stored = without_average(abstract) if is_averaged else with_average(abstract)
+    self._check_tensors(step, stored)
     try:
-      items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-      return self._manager.restore(step, args=items)['state']
+      items = ocp.args.Composite(state=ocp.args.StandardRestore(stored))
+      state = self._manager.restore(step, args=items)['state']
     except _OUT_OF_MEMORY:  # the checkpoint is intact
       raise
     except Exception as error:
       raise self._unreadable(step, error) from error
+    if stored is not abstract:
+      state = with_average(state) if is_averaged else without_average(state)
+    return state
+
+  def has_average(self, step: int) -> bool:
+    """Whether a step was saved with an average of the weights."""
+    return 'ema' in self._stored(step)
 
   def restore_variables(self, step: int, place: Any) -> dict[str, Any]:
     """The variables of any model at a step: {'params': ..., 'batch_stats': ...}.
@@ -328,16 +355,20 @@ class Checkpoints:
     except Exception as error:
       raise self._unreadable(step, error) from error
 
+  def _stored(self, step: int) -> dict:
+    """Shape and type of each tensor of a step, as a tree."""
+    try:
+      stored = self._manager.item_metadata(step)['state']
+      return getattr(stored, 'tree', stored)
+    except Exception as error:
+      raise self._unreadable(step, error) from error
+
   def _check_tensors(self, step: int, abstract: Any) -> None:
     """Raises a StateError that names tensors of another shape or type; Orbax would pad, crop or
     convert them."""
-    try:
-      stored = self._manager.item_metadata(step)['state']
-      stored = dict(jax.tree_util.tree_leaves_with_path(getattr(stored, 'tree', stored)))
-    except Exception as error:
-      raise self._unreadable(step, error) from error
     name = _path_name
-    stored = {name(path): _describe(leaf) for path, leaf in stored.items()}
+    stored = jax.tree_util.tree_leaves_with_path(self._stored(step))
+    stored = {name(path): _describe(leaf) for path, leaf in stored}
     expected = {
       name(path): _describe(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)
     }
@@ -355,6 +386,7 @@ class Checkpoints:
       )
 
   def _unreadable(self, step: int, error: Exception) -> StateError:
+    self._check_bucket()
     return StateError(
       f'the checkpoint {self._folder / str(step)} cannot be read '
       f'({_first_line(error)}); delete it to continue without it'
@@ -425,15 +457,15 @@ def quarantine_corrupt(
 
   Raises:
     StateError: one is damaged and `strict`, or all are.
+    TemporaryError: they are in a bucket that does not answer.
   """
-  message = ''
+  problem = None
   if distributed.is_first():
     try:
       _quarantine_corrupt(_absolute(folder), strict, warn)
-    except StateError as error:
-      message = str(error)
-  if message := distributed.broadcast_str(message):
-    raise StateError(message)
+    except FlexfasError as error:
+      problem = error
+  distributed.raise_first(problem)
 
 
 def _quarantine_corrupt(folder: epath.Path, strict: bool, warn) -> None:

@@ -12,13 +12,23 @@ from flexfas_jax.errors import ConfigError
 ACCELERATORS = ('/dev/nvidia0', '/dev/accel0', '/dev/vfio/0')
 
 
-def check_precision() -> None:
-  """Raises a ConfigError if JAX computes in 64 bits, which a run would do in part."""
+# Settings that change random numbers.
+_RANDOM = {'jax_default_prng_impl': 'threefry2x32', 'jax_threefry_partitionable': True}
+
+
+def check_settings() -> None:
+  """Raises a ConfigError if JAX's precision or random numbers are not those of every other run."""
   if jax.config.jax_enable_x64:
     raise ConfigError(
       'JAX_ENABLE_X64 is set: part of the parameters, the optimizer state and the losses would be '
       'float64, which no other run of this config has; unset it'
     )
+  for name, default in _RANDOM.items():
+    if (value := getattr(jax.config, name)) != default:
+      raise ConfigError(
+        f'{name.upper()} is {value}: initial weights and dropout would be drawn from other random '
+        f'numbers than those of the same config and seed elsewhere; unset it ({default})'
+      )
 
 
 def find_devices(accelerators: Sequence[str] = ACCELERATORS) -> list[jax.Device]:

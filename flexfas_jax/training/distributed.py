@@ -3,15 +3,24 @@
 Every process calls these functions, in the same order.
 """
 
+import itertools
 import os
 import sys
 import threading
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from flexfas_jax.errors import STOPPED, ConfigError
+from flexfas_jax.errors import (
+  STOPPED,
+  ConfigError,
+  DataError,
+  FlexfasError,
+  StateError,
+  TemporaryError,
+)
 
 # Variables in which launchers state the number of processes: JAX's, Open MPI's, MPICH's and
 # Intel's, MVAPICH's, Flux's, jsrun's, torchrun's and Kubeflow's, and several TPU slices'.
@@ -19,6 +28,9 @@ _COUNTS = (
   *('JAX_NUM_PROCESSES', 'OMPI_COMM_WORLD_SIZE', 'PMI_SIZE', 'MV2_COMM_WORLD_SIZE'),
   *('FLUX_JOB_SIZE', 'JSM_NAMESPACE_SIZE', 'WORLD_SIZE', 'MEGASCALE_NUM_SLICES'),
 )
+# For the others, of which one may wait for a lock or read more slowly. One that has died ends all
+# within 100 s.
+_MEETING_SECONDS = 3600
 _FLAGS = 'give each process --distributed --coordinator=HOST:PORT --num_processes=N --process_id=I'
 
 
@@ -40,7 +52,8 @@ def start(
     timeout: seconds to wait for the others.
 
   Raises:
-    ConfigError: the others are not specified, or cannot be reached.
+    ConfigError: the others are not specified.
+    TemporaryError: they did not start in time, or cannot be reached.
   """
   if coordinator is not None:
     host, _, port = coordinator.rpartition(':')
@@ -50,13 +63,12 @@ def start(
     joined = _initialize(coordinator, processes, process, timeout)
   except Exception as error:  # each kind of cluster, and XLA, raise their own
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    raise ConfigError(
-      f'--distributed: the processes cannot be joined: {lines[0]}; {_FLAGS}'
-    ) from error
+    kind = TemporaryError if isinstance(error, jax.errors.JaxRuntimeError) else ConfigError
+    raise kind(f'--distributed: the processes cannot be joined: {lines[0]}; {_FLAGS}') from error
   if not joined:
-    raise ConfigError(
+    raise TemporaryError(
       f'--distributed: the processes cannot be joined: not all of them started within {timeout} s '
-      f'(--connect_seconds); look for their messages, or {_FLAGS}'
+      f'(--connect_seconds); rerun the command in all of them, look for their messages, or {_FLAGS}'
     )
   if processes not in (None, jax.process_count()):
     raise ConfigError(
@@ -115,9 +127,42 @@ def is_first() -> bool:
 
 
 def barrier(name: str) -> None:
-  """Waits until every process has called it."""
+  """Waits until every process has called it, without the devices.
+
+  The first processes that enter a computation over all devices wait only half a minute for the
+  last one (Gloo). So each such computation follows a barrier, if one process may be late.
+  """
   if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(name)
+    wait = ocp.multihost.get_barrier_sync_fn()
+    wait(key=f'flexfas {next(_meetings)} {name}', timeout_ms=1000 * _MEETING_SECONDS)
+
+
+def compile_everywhere(function, *arguments) -> None:
+  """Compiles a function under `jit` that uses all devices, and waits until all processes have.
+
+  The next call with such arguments then begins in all of them at once.
+  """
+  if jax.process_count() > 1:
+    function.lower(*arguments).compile()
+    barrier('compiled')
+
+
+_meetings = itertools.count()  # no two barriers have one key
+
+
+def raise_first(problem: FlexfasError | None) -> None:
+  """Raises the error of the first process in all of them.
+
+  Args:
+    problem: None: there is none; of the other processes, it is ignored.
+
+  Raises:
+    FlexfasError: of the kind that has its exit code.
+  """
+  if text := broadcast_str(f'{problem.exit_code} {problem}' if problem else ''):
+    code, _, message = text.partition(' ')
+    kinds = {kind.exit_code: kind for kind in (ConfigError, DataError, StateError, TemporaryError)}
+    raise kinds[int(code)](message) from problem
 
 
 def sum_over_processes(numbers) -> np.ndarray:
@@ -125,6 +170,7 @@ def sum_over_processes(numbers) -> np.ndarray:
   numbers = np.asarray(numbers)
   if jax.process_count() == 1:
     return numbers
+  barrier('sum')
   return multihost_utils.process_allgather(numbers).sum(0)
 
 
@@ -137,6 +183,7 @@ def broadcast_str(text: str, size: int = 4096) -> str:
   """The text of the first process, in all of them; cut to `size` bytes."""
   if jax.process_count() == 1:
     return text
+  barrier('broadcast')
   data = np.zeros(size, np.uint8)
   encoded = text.encode()[:size]
   data[: len(encoded)] = np.frombuffer(encoded, np.uint8)

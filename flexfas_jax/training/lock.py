@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Protocol
 
-from flexfas_jax.errors import StateError
+from flexfas_jax.errors import FlexfasError, StateError
 
 FILE = 'training.lock'
 BEAT = 10.0  # seconds between two numbers
@@ -88,6 +88,10 @@ class FileStore:
     try:
       return self._path.read_text(errors='replace')
     except FileNotFoundError:
+      if self._path.is_symlink():
+        raise StateError(
+          f'{self._path} is a link to a file that does not exist; delete the link'
+        ) from None
       return None
 
   def replace(self, old: str, new: str) -> bool:
@@ -162,6 +166,7 @@ class WorkdirLock:
 
     Raises:
       StateError: another training holds it.
+      TemporaryError: it is in a bucket that does not answer.
     """
     took_over = False
     while not self._store.create(self._next_text()):
@@ -183,7 +188,7 @@ class WorkdirLock:
     """Why this process no longer holds the lock; '' if it does."""
     try:
       found = self._store.read()
-    except (OSError, StateError):  # the next save reports a file system that fails
+    except (OSError, FlexfasError):  # the next save reports a file system that fails
       return ''
     return self._problem_of(found)
 
@@ -203,7 +208,7 @@ class WorkdirLock:
   def release(self) -> None:
     """Gives the lock back, if it is still this one's."""
     self._ended.set()
-    with self._renewing, contextlib.suppress(OSError, StateError):
+    with self._renewing, contextlib.suppress(OSError, FlexfasError):
       text = self._store.read()
       if text is not None and self._is_own(text):
         self._store.delete(text)
@@ -211,7 +216,7 @@ class WorkdirLock:
   def _keep_beating(self) -> None:
     while not self._ended.wait(self._beat):
       # A full disk, a network or a bucket that fails.
-      with self._renewing, contextlib.suppress(OSError, StateError):
+      with self._renewing, contextlib.suppress(OSError, FlexfasError):
         text = self._store.read()
         if self._ended.is_set():
           return

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 import flexfas_jax
 from flexfas_jax import bucket, errors
-from flexfas_jax.errors import ConfigError, DataError, StateError, Stopped
+from flexfas_jax.errors import ConfigError, DataError, FlexfasError, StateError, Stopped
 from flexfas_jax.files import write_text
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline, sources
@@ -257,17 +257,19 @@ def _take_lock(folder: pathlib.Path, held: contextlib.ExitStack) -> lock.Workdir
 
   Raises:
     StateError: another training holds it.
+    TemporaryError: it is in a bucket that does not answer.
   """
-  taken, problem = None, ''
+  taken, problem = None, None
   if distributed.is_first():
     try:
       url = workdir.origin(folder)
       store = bucket.LockStore(f'{url}/{lock.FILE}') if bucket.is_remote(url) else None
       taken = held.enter_context(lock.hold(folder, _print_warning, store))
-    except (StateError, OSError) as error:
-      problem = str(error)
-  if problem := distributed.broadcast_str(problem):
-    raise StateError(problem)
+    except FlexfasError as error:
+      problem = error
+    except OSError as error:
+      problem = StateError(str(error))
+  distributed.raise_first(problem)
   return taken
 
 
@@ -351,6 +353,7 @@ def _train(run: _Run, options: Options) -> None:
   if start:
     saved = checkpoints.run_info(start)
     notes += _rate_change(experiment, saved['config'], start)
+    notes += _average_change(experiment, checkpoints, start)
     if 'data' not in saved:
       notes.append(
         f'not verified that the data is that of the first {start} steps: an earlier version saved '
@@ -421,6 +424,18 @@ def _rate_change(experiment: setup.Experiment, before: dict, start: int) -> list
     f'WARNING: the learning rate of step {start + 1} is {new:.4g}; it was {old:.4g} by the config '
     'before (config.schedule, config.steps)'
   ]
+
+
+def _average_change(
+  experiment: setup.Experiment, checkpoints: Checkpoints, start: int
+) -> list[str]:
+  """A line if a checkpoint lacks the average of the weights that the config has, or the reverse."""
+  has_average, ema = checkpoints.has_average(start), isinstance(experiment.abstract, AveragedState)
+  if has_average == ema:
+    return []
+  if ema:
+    return [f'WARNING: the average of the weights (config.ema) starts from those of step {start}']
+  return [f'WARNING: the average of the weights until step {start} is left out (config.ema)']
 
 
 def _print_warning(line: str) -> None:
@@ -533,6 +548,7 @@ def _run_steps(training: _Training, state, batches, start: int) -> None:
   training.show_status(start, 'compiling the training step')
   with clock.measure('compile'):
     step_fn = _compile_step(experiment)
+    distributed.barrier('every process has compiled the step')
   clock.lap()
   first_profiled, last_profiled = training.profile_steps or (0, 0)  # 0: no step
   metrics: dict[str, jax.Array] = {}  # of the last step

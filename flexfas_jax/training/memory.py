@@ -45,16 +45,29 @@ def _exhaustion(error: BaseException | None) -> BaseException | None:
 
 def _message(config: ConfigDict, cause: BaseException) -> str:
   reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:300]
-  training = [
-    f'a larger config.accumulate ({config.accumulate} now)',
-    f'a larger config.mesh.fsdp ({config.mesh.fsdp} now)',
-    f'a smaller config.batch_size ({config.batch_size} now)',
-  ]
-  if 'remat' in config.model.backbone:
-    remat = config.model.backbone.remat
-    training.insert(1, f'config.model.backbone.remat = True ({remat} now)')
+  training = _present(config, _TRAINING)
+  evaluation = _present(config, _EVALUATION)
   return (
-    f'out of memory ({reason}). Training needs less with {", ".join(training)}; evaluation with a '
-    f'smaller config.eval_batch_size ({config.eval_batch_size} now). Rerun with '
-    '--allow_config_change if the run has started'
+    f'out of memory ({reason}). Training needs less with {training}; evaluation with {evaluation}. '
+    'Rerun with --allow_config_change if the run has started'
   )
+
+
+_TRAINING = (
+  'a larger config.accumulate',
+  'config.model.backbone.remat = True',
+  'a larger config.mesh.fsdp',
+  'a smaller config.batch_size',
+)
+_EVALUATION = ('a smaller config.eval_batch_size',)
+
+
+def _present(config: ConfigDict, changes: tuple[str, ...]) -> str:
+  """The changes, each with the present value of its field, which an old config may lack."""
+  listed = []
+  for change in changes:
+    value = config
+    for name in re.search(r'config\.([\w.]+)', change)[1].split('.'):
+      value = value.get(name) if isinstance(value, ConfigDict) else None
+    listed.append(change if value is None else f'{change} ({value} now)')
+  return ', '.join(listed)

@@ -58,8 +58,9 @@ def open_workdir(path: str, data_dir: str = '', read_only: bool = False) -> Iter
 
   Raises:
     ConfigError: another scheme than gs://, or the extra `gcs` is missing.
-    StateError: the workdir's bucket does not answer, or denies access.
-    DataError: that of the data does.
+    StateError: the workdir's bucket is missing, or denies access.
+    DataError: that of the data is, or does.
+    TemporaryError: a bucket does not answer.
   """
   uses = check(path, data_dir)
   with bucket.watch(uses, _stop):
@@ -86,7 +87,7 @@ def open_workdir(path: str, data_dir: str = '', read_only: bool = False) -> Iter
         yield OpenWorkdir(folder, sender.send if sender else _nothing, hold)
 
 
-def check(path: str, data_dir: str = '') -> list[tuple[str, str, int]]:
+def check(path: str, data_dir: str = '') -> list[tuple[str, str, type[FlexfasError]]]:
   """Checks that the buckets of workdir and data answer; errors as in `open_workdir`.
 
   Returns:
@@ -102,7 +103,7 @@ def check(path: str, data_dir: str = '') -> list[tuple[str, str, int]]:
     writes = what == '--workdir'
     errors.attempt(problems, what, bucket.check_reachable, url, what, kind, writes)
   errors.raise_all(problems)
-  return [(url, f'{what} = {url}', kind.exit_code) for url, what, kind in used]
+  return [(url, f'{what} = {url}', kind) for url, what, kind in used]
 
 
 @functools.cache
@@ -152,7 +153,8 @@ class _Sender:
     """Copies the files that changed since the last time; deletes those that are gone.
 
     Raises:
-      StateError: the bucket does not answer, or denies access; or another training has the lock.
+      StateError: the bucket denies access, or another training has the lock.
+      TemporaryError: the bucket does not answer.
     """
     with self._lock:
       if self._held and (problem := self._held.problem()):

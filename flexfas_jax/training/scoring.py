@@ -14,6 +14,7 @@ import scipy.special
 
 from flexfas_jax.evaluation.score_files import Scores
 from flexfas_jax.schema import METADATA, subset_name
+from flexfas_jax.training import distributed
 
 
 def score_step(variables, absent, batch: Mapping[str, jax.Array], *, model, subsets):
@@ -82,8 +83,10 @@ def make_output_scorer(model, output: str, place: Callable, out_sharding=None) -
   def score(variables, batches, progress: Callable[[int], None] | None = None) -> np.ndarray:
     absent, fetched, done = absent_maps(variables), [], 0
     for arrays, meta in batches:
-      images = {k: arrays[k] for k in (*model.modalities, 'present')}
-      fetched.append(np.asarray(step(variables, absent, place(images)))[: len(meta)])
+      images = place({k: arrays[k] for k in (*model.modalities, 'present')})
+      if not fetched:
+        distributed.compile_everywhere(step, variables, absent, images)
+      fetched.append(np.asarray(step(variables, absent, images))[: len(meta)])
       done += len(meta)
       if progress:
         progress(done)
@@ -185,14 +188,17 @@ def _map_members(function: Callable, stacked):
   return jax.vmap(function)(stacked)
 
 
-def _run(step: Callable, model, place: Callable, batches, progress):
+def _run(step: functools.partial, model, place: Callable, batches, progress):
   """Runs a step on all batches: ([logits, acquired], each [..., N V]; metadata of N samples)."""
   fetched, metadata, pending = [], [], None
   for arrays, meta in batches:
     images = {k: arrays[k] for k in (*model.modalities, 'present')}
     shape = images[model.modalities[0]].shape
     views = shape[1] if len(shape) == 5 else 1
-    running = step(place(images)), len(meta) * views
+    placed = place(images)
+    if not metadata:
+      distributed.compile_everywhere(step.func, *step.args, placed)
+    running = step(placed), len(meta) * views
     metadata += meta
     if pending:  # the device computes this batch while the previous one is fetched
       fetched.append(_fetch(*pending))

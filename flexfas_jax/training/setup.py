@@ -23,7 +23,7 @@ from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import transfer
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training import sharding, subjects
-from flexfas_jax.training.devices import check_precision, find_devices
+from flexfas_jax.training.devices import check_settings, find_devices
 from flexfas_jax.training.step import AveragedState, init_state, new_state, train_step
 
 
@@ -85,7 +85,7 @@ def build(
   """
   config_problems: list[FlexfasError] = []
   attempt = functools.partial(errors.attempt, config_problems)
-  attempt('environment', check_precision)
+  attempt('environment', check_settings)
   target = attempt('config.task', subjects.target_column, config) or ''
   config, protocol = attempt('config.protocol', apply_protocol, config) or (config, None)
   if target and protocol:

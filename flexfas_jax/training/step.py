@@ -1,5 +1,6 @@
 """One training step: a pure function of state, batch and key. Start reading at `train_step`."""
 
+import dataclasses
 import math
 import zlib
 from collections.abc import Callable, Mapping
@@ -29,6 +30,27 @@ class AveragedState(State):
   """
 
   ema: Any  # {'params': ..., 'batch_stats': ...}
+
+
+def with_average(state: State) -> AveragedState:
+  """The state with an average, which starts from its variables if it has none.
+
+  Its leaves are arrays or `jax.ShapeDtypeStruct`.
+  """
+  if isinstance(state, AveragedState):
+    return state
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  copies = jax.tree.map(lambda x: x.copy() if isinstance(x, jax.Array) else x, variables)
+  return AveragedState(**_fields(state), ema=copies)
+
+
+def without_average(state: State) -> State:
+  """The state without an average."""
+  return State(**_fields(state))
+
+
+def _fields(state: State) -> dict[str, Any]:
+  return {field.name: getattr(state, field.name) for field in dataclasses.fields(State)}
 
 
 def init_state(

@@ -153,7 +153,7 @@ def newest_run_info(workdir: str | os.PathLike) -> dict[str, Any]:
     steps = [f for f in folder.iterdir() if f.name.isdigit()] if folder.is_dir() else []
   for step in sorted(steps, key=lambda f: int(f.name), reverse=True):
     try:
-      return dict(json.loads((step / 'run' / 'metadata').read_bytes()))
+      return dict(json.loads(_read_bytes(step / 'run', 'metadata')))
     except (OSError, ValueError, TypeError):
       continue
   return {}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from flexfas_jax.errors import Stopped
+from flexfas_jax.errors import StateError, Stopped
 from flexfas_jax.export import trained_model
 from flexfas_jax.training import digests, loop, setup, sharding
 from flexfas_jax.training.checkpoints import Checkpoints
@@ -105,6 +105,34 @@ def test_val_is_scored_with_the_average(config, averaged):
   (logged,) = (row for row in rows(averaged) if 'val/auc' in row and row['step'] == STEPS)
   assert {name: logged[name] for name in found} == pytest.approx(found)
   assert found['val/auc'] != plain['val/auc']
+
+
+def test_an_average_that_begins_later_starts_from_the_weights(config, averaged, tmp_path, capsys):
+  """And one that is no longer wanted is left out; both only with --allow_config_change."""
+  options = loop.Options(allow_config_change=True)
+  run = tmp_path / 'run'
+  loop.train(make_config(config, steps=3), str(run))
+  before = setup.model_variables(state_of(run, config, 3, 0.0))
+  jax.tree.map(np.testing.assert_array_equal, state_of(run, config, 3, 0.9).ema, before)
+  with pytest.raises(StateError, match='ema: 0.0 in the workdir, 0.9 now'):
+    loop.train(make_config(config, steps=4, ema=0.9), str(run))
+  capsys.readouterr()
+  loop.train(make_config(config, steps=4, ema=0.9), str(run), options)
+  assert 'the average of the weights (config.ema) starts from those of step 3' in (
+    capsys.readouterr().err
+  )
+  state = state_of(run, config, 4, 0.9)
+  # By hand: the weight of the last step is 0.1 / (1 - 0.9^4).
+  jax.tree.map(
+    lambda mean, x, old: np.testing.assert_allclose(mean, old + (x - old) * 0.29078, atol=1e-5),
+    state.ema,
+    setup.model_variables(state),
+    before,
+  )
+  loop.train(make_config(config, steps=5), str(run), options)
+  assert 'the average of the weights until step 4 is left out' in capsys.readouterr().err
+  stored = checkpoints(run)._manager.item_metadata(5)['state']
+  assert 'ema' not in getattr(stored, 'tree', stored)
 
 
 def test_a_run_without_an_average_is_as_before(config, averaged, tmp_path):

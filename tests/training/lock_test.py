@@ -166,6 +166,13 @@ def test_a_damaged_lock_is_that_of_an_unknown_process(tmp_path, text):
   held.release()
 
 
+def test_a_link_to_nothing_is_named(tmp_path):
+  """Creating the lock fails, and so does reading it."""
+  (tmp_path / lock.FILE).symlink_to(tmp_path / 'none')
+  with pytest.raises(StateError, match='training.lock is a link to a file that does not exist'):
+    make_lock(tmp_path).acquire()
+
+
 def test_folders_without_a_run_are_removed_again(tmp_path):
   folder = tmp_path / 'runs' / 'one'
   with lock.hold(folder, print):

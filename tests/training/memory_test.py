@@ -87,6 +87,17 @@ def test_the_words_of_every_allocator(message):
   assert 'config.mesh.fsdp (4 now)' in str(caught.value)
 
 
+def test_a_config_of_an_earlier_version():
+  """It may lack a field: the change is named without its present value."""
+  config = make_config()
+  with config.unlocked():
+    del config.accumulate, config.mesh
+  with pytest.raises(ConfigError) as caught, memory.explain_exhaustion(config):
+    raise MemoryError
+  named = 'Training needs less with a larger config.accumulate, config.model.backbone.remat = True'
+  assert f'{named} (False now), a larger config.mesh.fsdp, a smaller' in str(caught.value)
+
+
 @pytest.mark.parametrize(
   'error',
   [
