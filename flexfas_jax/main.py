@@ -34,6 +34,7 @@ _EXIT_CODES = {
   2: 'wrong usage or config, or out of memory',
   4: 'a checkpoint or workdir that is missing, damaged or of another config',
   5: 'the exported model does not reproduce the decisions of the checkpoint',
+  75: 'a bucket does not answer, or not all processes started; rerun the same command later',
   143: 'stopped by SIGTERM after saving; rerun the same command to resume',
 }
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Requests, sets up, uses and deletes a TPU slice with gcloud, without a cluster.
+# Requests, sets up, uses and deletes one TPU slice with gcloud, without a cluster. Several slices
+# need a cluster: README.md has the commands of xpk.
 #
 #   export TPU=flexfas ZONE=us-west4-a TYPE=v5litepod-16
 #   launch/tpu_vm.sh create [--spot]

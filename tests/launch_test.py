@@ -171,7 +171,7 @@ def commands(tmp_path, monkeypatch):
   [
     *((code, 0, False) for code in (0, *sorted(NEVER_AGAIN))),
     *((143, begun, True) for begun in (0, 999)),
-    *((code, 9, True) for code in (1, 134, 137)),
+    *((code, 9, True) for code in (1, errors.TEMPORARY, 134, 137)),
     (134, 10, False),
   ],
 )
@@ -213,6 +213,7 @@ def test_xpk_gets_a_command_of_one_line(commands):
   subprocess.run(['bash', '-ec', block], check=True)
   (command,) = (line for line in commands.told() if line.startswith('--command='))
   assert command.endswith(' --distributed')
+  assert f'--restart-on-exit-codes=1,{errors.TEMPORARY}' in commands.told()
 
 
 def _instructions():

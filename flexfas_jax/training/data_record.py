@@ -119,8 +119,10 @@ def compare(
   opened: Mapping[str, Source],
   more: tuple[str, ...] = (),
 ) -> tuple[Record, dict[str, str]]:
-  """Compares sets with those that a workdir's run was started with.
+  """Compares sets with those that a workdir's newest checkpoint was trained with.
 
+  Its digests count. `data.csv.gz` names the examples that differ, if it is of that checkpoint: a
+  run that continued with other data, and ended before it saved, has written that of the other data.
   A set whose selection changed is not compared: the config shows that change.
 
   Args:
@@ -135,10 +137,10 @@ def compare(
   before = read(folder) if saved else None
   lines = {}
   for key, one in now.items() if saved else ():
-    old = before.get(key) if before else None
-    if _expected_digest(before, saved, key) in (None, one.digest()):
+    old, expected = (before or {}).get(key), _expected_digest(before, saved, key)
+    if expected in (None, one.digest()):
       continue
-    if old is None:
+    if old is None or old.digest() != expected:
       lines[key[0]] = f'{key[0]}, {key[1]}: {len(one.ids)} examples that differ'
       continue
     place = _first_difference(old, one)
@@ -165,9 +167,9 @@ def is_unchanged(folder: pathlib.Path, saved: Mapping, now: Record, name: str) -
 
 
 def _expected_digest(before: Record | None, saved: Mapping, key: tuple[str, str]) -> str | None:
-  if before is not None and key in before:
-    return before[key].digest()
-  return saved.get('data', {}).get(key[0], {}).get(key[1])
+  if digest := saved.get('data', {}).get(key[0], {}).get(key[1]):
+    return digest
+  return before[key].digest() if before is not None and key in before else None
 
 
 def _first_difference(old: SetRecord, new: SetRecord) -> int:

@@ -136,6 +136,28 @@ def test_other_data_is_accepted_by_a_flag(root, capsys):
   assert 'other data' not in capsys.readouterr().err
 
 
+def test_other_data_of_a_run_that_saved_nothing_is_not_that_of_the_run(root, capsys, monkeypatch):
+  """It was accepted by a flag; the checkpoint is still of the first data."""
+  saved_before = saved(root)['data']
+  reverse(root)
+
+  def end(*_):
+    raise StateError('ended before the first save')
+
+  with monkeypatch.context() as patch, pytest.raises(StateError, match='before the first save'):
+    patch.setattr(loop, '_run_steps', end)
+    resume(root, 'data')
+  assert saved(root)['data'] == saved_before
+  with pytest.raises(
+    StateError, match=r'(?s)by --allow_data_change:.*:train: \d+ examples that dif'
+  ):
+    resume(root)
+  reverse(root)  # the first data again
+  capsys.readouterr()
+  resume(root)
+  assert 'other data' not in capsys.readouterr().err
+
+
 def test_the_same_data_in_another_place_and_with_a_manifest(root, prepared, capsys):
   resume(root, data_dir=prepared)
   assert 'other data' not in capsys.readouterr().err
