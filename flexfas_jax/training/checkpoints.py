@@ -75,7 +75,7 @@ class Checkpoints:
   def _check_bucket(self) -> None:
     """Raises a TemporaryError if the folder is in a bucket that does not answer.
 
-    Call it where another library failed, whose errors do not tell.
+    Call it where another library failed, whose errors do not show that.
     """
     if bucket.is_remote(self._folder):
       bucket.check_reachable(str(self._folder), 'checkpoints', StateError)

@@ -10,7 +10,7 @@ import threading
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
+from jax._src.distributed import global_state  # its client has no public name
 from jax.experimental import multihost_utils
 
 from flexfas_jax.errors import (
@@ -133,8 +133,8 @@ def barrier(name: str) -> None:
   last one (Gloo). So each such computation follows a barrier, if one process may be late.
   """
   if jax.process_count() > 1:
-    wait = ocp.multihost.get_barrier_sync_fn()
-    wait(key=f'flexfas {next(_meetings)} {name}', timeout_ms=1000 * _MEETING_SECONDS)
+    key = f'flexfas {next(_meetings)} {name}'
+    global_state.client.wait_at_barrier(key, timeout_in_ms=1000 * _MEETING_SECONDS)
 
 
 def compile_everywhere(function, *arguments) -> None:

@@ -164,7 +164,7 @@ def test_what_does_not_answer_is_named(server, monkeypatch, tmp_path):
 
 
 def test_an_outage_is_not_taken_for_damage(server, monkeypatch):
-  """Errors of the libraries that read records and checkpoints do not tell the two apart."""
+  """Errors of the libraries that read records and checkpoints do not distinguish them."""
   source = sources.open_source(f'{SET}:val', 'gs://bucket/prepared', check=False)
   server.put('runs/run/checkpoints/2/commit_success.txt', b'x')
   saved = Checkpoints(f'{WORKDIR}/run/checkpoints', 'eer', read_only=True)
