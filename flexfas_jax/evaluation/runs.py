@@ -94,10 +94,8 @@ def widen(
     confidence: nominal coverage, of both.
 
   Returns:
-    `Interval`, within 0 to 1; `subjects` itself for one run.
+    `Interval`, within 0 to 1; that over subjects for one run.
   """
-  if len(runs) < 2 or math.isnan(subjects.low):
-    return subjects
   both, of_runs = mean(runs), spread(runs)
   narrowed, away = _narrowing(both, of_runs), _student(of_runs.freedom, confidence) * of_runs.error
   below = math.hypot(narrowed * (both.value - subjects.low), away)

@@ -48,6 +48,11 @@ def test_the_interval_of_three_runs_by_hand():
   # Two runs: 12.706 times half of their difference, and no rate is below 0.
   found = runs.widen(Interval(0.1, 0.3), alike(0.18, 0.22))
   assert found == pytest.approx((0.0, 0.2 + math.hypot(0.1, 12.706205 * 0.02)))
+  # Nor above 1.
+  found = runs.widen(Interval(0.7, 0.9), alike(0.78, 0.82))
+  assert found == pytest.approx((0.8 - math.hypot(0.1, 12.706205 * 0.02), 1.0))
+  # No error of any run, so that all replicates are equal: the exact interval stays.
+  assert runs.widen(Interval(0.0, 0.3), alike(0.0, 0.0, away=0.0)) == (0.0, 0.3)
 
 
 def test_what_subjects_and_runs_share_counts_once():
@@ -159,6 +164,7 @@ def test_without_a_spread_of_runs_it_is_the_interval_over_subjects(n):
     expected = bootstrap.difference(a, b)
     assert value == pytest.approx(expected[0]) and span == pytest.approx(expected[1])
     assert p == pytest.approx(expected[2], rel=1e-6)
+    assert n > 1 or (value, span, p) == expected  # to the last bit
 
 
 def test_one_run_against_several():
