@@ -158,12 +158,12 @@ def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
   for i, a in enumerate(names):
     for b in names[i + 1 :]:
       (system_a, sensors_a), (system_b, sensors_b) = parts[a], parts[b]
-      if system_a == system_b and sensors_a != sensors_b:
+      if system_a == system_b:
         if sensors_a < sensors_b:
           found.append((a, b))
         elif sensors_b < sensors_a:
           found.append((b, a))
-      elif system_a != system_b and sensors_a == sensors_b and system_a == parts[names[0]][0]:
+      elif sensors_a == sensors_b and system_a == parts[names[0]][0]:
         found.append((a, b))
   return found
 
@@ -182,7 +182,7 @@ class Gain(NamedTuple):
   errors_before: int
   fixed: int  # of these errors
   regressed: int  # new errors
-  insufficient_samples: bool = False  # samples or subjects, see `sufficiency`
+  insufficient_samples: bool  # samples or subjects, see `sufficiency`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,8 +230,8 @@ def sensor_effects(
   few = {kind: insufficient_samples(of) for kind, of in members.items()}
   found = []
   for a, b in pairs(names):
-    (system, before), (other, after) = _system_and_sensors(a), _system_and_sensors(b)
-    if system != other or len(after) != len(before) + 1:
+    before, after = (_system_and_sensors(name)[1] for name in (a, b))
+    if len(after) != len(before) + 1:  # several more, or two systems with the same
       continue
     wrong_a, wrong_b = (accepted[name] != bona_fide for name in (a, b))
     gains = tuple(

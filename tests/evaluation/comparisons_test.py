@@ -1,5 +1,6 @@
 """Comparisons: McNemar by hand, which pairs, Holm's correction, and what a sensor stops."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -92,7 +93,22 @@ def test_one_run_makes_no_method_better(runs):
 
 
 def test_without_a_bootstrap_there_is_no_verdict():
-  assert Comparison('a', 'b', NONE, NONE, {}).verdict == 'no significant difference'
+  without = Comparison('a', 'b', NONE, NONE, {})
+  assert without.verdict == 'no significant difference' and without.runs == (1, 1, False)
+  [found, other] = comparisons.apply_holm([without, compared(0.04)])
+  assert math.isnan(found.p_holm) and other.p_holm == 0.04  # it counts for none
+
+
+def test_too_few_samples_give_no_verdict():
+  [one] = comparisons.apply_holm([compared(0.001)])
+  assert one.verdict == 'better'
+  few = dataclasses.replace(one, insufficient_samples=True)
+  assert few.verdict == 'no significant difference'
+
+
+def test_a_corrected_p_is_at_most_1():
+  found = comparisons.apply_holm([compared(0.6), compared(0.7)])
+  assert [c.p_holm for c in found] == [1.0, 1.0]
 
 
 def replicates(value, n=9):
@@ -140,7 +156,20 @@ def test_what_a_sensor_stops_by_hand():
     ('print', 2, 2, 1, 0, True),
   ]
   [ir, _] = comparisons.sensor_effects(list(accepted), label, accepted, None)
-  assert [gain.kind for gain in ir.gains] == ['bona fide', 'attacks']
+  assert [tuple(gain) for gain in ir.gains] == [
+    ('bona fide', 3, 1, 1, 1, True),
+    ('attacks', 4, 3, 1, 1, True),
+  ]
+  unnamed = metrics.groups(['', '', '', 'print', 'print', '', ''])
+  [ir, _] = comparisons.sensor_effects(list(accepted), label, accepted, unnamed)
+  assert [(gain.kind, gain.n) for gain in ir.gains] == [
+    ('bona fide', 3),
+    (metrics.UNKNOWN, 2),
+    ('print', 2),
+  ]
+  # Nothing is gained from one system to another.
+  systems = {'a: rgb': accepted['rgb'], 'b: rgb': accepted['rgb+ir']}
+  assert comparisons.sensor_effects(list(systems), label, systems, kinds) == []
 
 
 def test_a_verdict_at_five_percent_is_one_and_at_an_end_of_0_is_none():
