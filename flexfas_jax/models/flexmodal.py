@@ -271,7 +271,8 @@ class Model:
 
 @functools.lru_cache(maxsize=64)
 def _shapes(module: FlexModal, image_size: int) -> dict[str, Any]:
-  return jax.eval_shape(Model(module, image_size).init, jax.random.key(0))
+  shapes: dict[str, Any] = jax.eval_shape(Model(module, image_size).init, jax.random.key(0))
+  return shapes
 
 
 @functools.lru_cache(maxsize=64)
@@ -280,6 +281,7 @@ def _output_shapes(module: FlexModal, image_size: int) -> dict[str, Any]:
   image = jax.ShapeDtypeStruct((2, image_size, image_size, 3), jnp.float32)
   batch: dict[str, Any] = dict.fromkeys(model.modalities, image)
   batch['present'] = jax.ShapeDtypeStruct((2, len(model.modalities)), bool)
+  outputs: dict[str, Any]
   outputs, _ = jax.eval_shape(model.apply, model.shapes(), batch, jax.random.key(0))
   return outputs
 
