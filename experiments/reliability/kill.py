@@ -26,7 +26,8 @@ from experiments.reliability import runs
 _HEADLINE = re.compile(r' training and \d+ val examples.*?(?:resuming at step (\d+))?\s*$')
 
 
-_BEGINS = re.compile(r'^compiling the training step|^score val')
+_COMPILES = re.compile(r'^compiling the training step|^score val')
+_TRAINS = re.compile(r'^train \d+/|^score val')
 
 
 def saving(workdir: str) -> bool:
@@ -34,13 +35,14 @@ def saving(workdir: str) -> bool:
   return any((epath.Path(workdir) / 'checkpoints').glob('*tmp*'))
 
 
-def kill_once(start, workdir: str, seconds: float, within_a_save: bool) -> str:
+def kill_once(start, workdir: str, begins: re.Pattern, seconds: float, within_a_save: bool) -> str:
   """Starts or resumes the run, kills it, and describes the moment.
 
   Args:
     start: starts it; called with the arguments of `Popen`.
     workdir: of the run.
-    seconds: to wait after it begins to compile the training step, or to evaluate.
+    begins: a line of its messages.
+    seconds: to wait after that line.
     within_a_save: wait for a save, which can be seen in a local workdir alone.
   """
   (process,) = start(stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
@@ -48,7 +50,7 @@ def kill_once(start, workdir: str, seconds: float, within_a_save: bool) -> str:
   for line in process.stderr:
     if found := _HEADLINE.search(line):
       resumed = int(found[1] or 0)
-    if resumed is not None and _BEGINS.search(line):
+    if resumed is not None and begins.search(line):
       break
     if 'error' in line:
       print(line, end='', flush=True)
@@ -96,9 +98,10 @@ def main() -> int:
     rng = random.Random(arguments.seed)
     for i in range(arguments.kills):
       in_save = i % 3 == 1 and not workdir.startswith('gs://')
-      # Compiled programs are read from a cache within about two seconds.
-      seconds = rng.uniform(0, 4 + 1.4 * stepping / arguments.kills)
-      line = kill_once(start, killed, seconds, in_save)
+      # Some before the first step; those after it let the run end at about the last kill.
+      begins = _COMPILES if i % 4 == 3 else _TRAINS
+      seconds = rng.uniform(0, 2.5 * stepping / arguments.kills)
+      line = kill_once(start, killed, begins, seconds, in_save)
       print(f'{i + 1}: {line}', flush=True)
     (process,) = start(stdout=subprocess.DEVNULL)
     if process.wait():
