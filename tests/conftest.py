@@ -128,6 +128,23 @@ def prepared(pytestconfig, tmp_path_factory):
   return str(data_dir)
 
 
+@pytest.fixture(scope='session')
+def small_run(prepared, tmp_path_factory):
+  """The workdir of `small_job`, trained and evaluated once for all workers; tests only read it."""
+  from tests import small_job
+
+  base = tmp_path_factory.getbasetemp()
+  folder = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'small_run'
+  folder.mkdir(exist_ok=True)
+  with open(folder / 'lock', 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not (folder / 'run' / 'results.json').exists():
+      config = small_job.write_config(folder / 'small.py', prepared)
+      ((code, _, stderr),) = small_job.finish(small_job.start(config, folder / 'run', 1, 1))
+      assert code == 0, stderr
+  return folder / 'run'
+
+
 def _digest_of_rendered_sets() -> str:
   modules = markers.reach(
     [

@@ -19,7 +19,7 @@ from flexfas_jax.export import bundle, bundle_thresholds, graph, trained_model, 
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.prediction import Predictor
 from flexfas_jax.prediction.runners import stablehlo
-from flexfas_jax.training import loop, setup
+from flexfas_jax.training import setup
 from tests import small_job
 
 EXTRAS = {'onnx': 'jax2onnx', 'tflite': 'litert_converter'}
@@ -45,11 +45,9 @@ def one_device():
 
 
 @pytest.fixture(scope='module')
-def run(config, tmp_path_factory):
-  """The workdir of a run that was evaluated."""
-  workdir = tmp_path_factory.mktemp('runs') / 'small'
-  loop.train_and_evaluate(config, str(workdir))
-  return workdir
+def run(small_run, tmp_path_factory):
+  """The workdir of a run that was evaluated, to export to."""
+  return shutil.copytree(small_run, tmp_path_factory.mktemp('runs') / 'small')
 
 
 @pytest.fixture(scope='module')

@@ -43,37 +43,26 @@ def config(tmp_path_factory):
   return write_config(tmp_path_factory.mktemp('config') / 'small.py', 'gs://bucket/prepared')
 
 
-@pytest.fixture(scope='module')
-def local(prepared, tmp_path_factory):
-  """The workdir of the same run, with workdir and data on the disk."""
-  folder = tmp_path_factory.mktemp('local')
-  ((code, _, said),) = finish(
-    start(write_config(folder / 'small.py', prepared), folder / 'run', 1, 1)
-  )
-  assert code == 0, said
-  return folder / 'run'
-
-
 def steps_with_losses(folder):
   """With repetitions, of which there must be none."""
   rows = map(json.loads, (folder / 'metrics.jsonl').read_text().splitlines())
   return [row['step'] for row in rows if 'train/loss' in row]
 
 
-def assert_equal_runs(server, name, local, tmp_path):
+def assert_equal_runs(server, name, small_run, tmp_path):
   """Losses, weights, scores and results, bit for bit; returns the copy of the run."""
   copy = tmp_path / f'copy_of_{name}'
   server.download(f'runs/{name}', copy)
-  assert losses(copy) == losses(local)
-  assert steps_with_losses(copy) == steps_with_losses(local)
+  assert losses(copy) == losses(small_run)
+  assert steps_with_losses(copy) == steps_with_losses(small_run)
   for file in ('scores/val.csv', 'scores/intra.csv', 'results.json'):
-    assert (copy / file).read_bytes() == (local / file).read_bytes(), file
-  hashes = [json.loads((d / 'scores/val.json').read_text())['weights_hash'] for d in (copy, local)]
-  assert hashes[0] == hashes[1]
+    assert (copy / file).read_bytes() == (small_run / file).read_bytes(), file
+  headers = [json.loads((d / 'scores/val.json').read_text()) for d in (copy, small_run)]
+  assert headers[0]['weights_hash'] == headers[1]['weights_hash']
   return copy
 
 
-def test_killed_within_a_save(server, config, local, tmp_path):
+def test_killed_within_a_save(server, config, small_run, tmp_path):
   """Training and evaluation equal the local run, also where the bucket refuses some requests."""
   refused = []
 
@@ -104,19 +93,19 @@ def test_killed_within_a_save(server, config, local, tmp_path):
   assert {method for method, _ in server.requests[released + 1 :]} <= {'GET'}
   begun, complete = server.steps('runs/killed')
   assert begun == complete
-  copy = assert_equal_runs(server, 'killed', local, tmp_path)
+  copy = assert_equal_runs(server, 'killed', small_run, tmp_path)
   # The digests of objects hold for a copy on the disk.
   steps = sorted((copy / 'checkpoints').iterdir())
   assert steps and not any(map(digests.find_damage, steps))
 
 
-def test_two_processes(server, config, local, tmp_path):
+def test_two_processes(server, config, small_run, tmp_path):
   finished = finish(start(config, f'{WORKDIR}/two', 2, 1))
   assert [code for code, _, _ in finished] == [0, 0], finished
   copy = tmp_path / 'copy'
   server.download('runs/two', copy)
-  assert losses(copy) == pytest.approx(losses(local), rel=1e-5)
-  ids = [(d / 'scores/val.csv').read_text().count('\n') for d in (copy, local)]
+  assert losses(copy) == pytest.approx(losses(small_run), rel=1e-5)
+  ids = [(d / 'scores/val.csv').read_text().count('\n') for d in (copy, small_run)]
   assert ids[0] == ids[1]
 
 
@@ -253,8 +242,8 @@ def test_a_process_that_was_stopped_does_not_blame_the_bucket(server):
     process.communicate()
 
 
-def test_a_local_run_that_was_copied_is_refused(server, local):
-  server.upload(local, 'runs/copied')
+def test_a_local_run_that_was_copied_is_refused(server, small_run):
+  server.upload(small_run, 'runs/copied')
   folder = f'{WORKDIR}/copied/checkpoints'
   steps = server.steps('runs/copied')[0]
   with pytest.raises(StateError, match='copied from a local workdir') as error:
@@ -265,9 +254,9 @@ def test_a_local_run_that_was_copied_is_refused(server, local):
   quarantine_corrupt(folder, warn=pytest.fail)  # its SHA-256 hold
 
 
-def test_commands_read_a_run_in_a_bucket(server, local, tmp_path):
+def test_commands_read_a_run_in_a_bucket(server, small_run, tmp_path):
   """Without --config: the run has one."""
-  server.upload(local, 'runs/old')
+  server.upload(small_run, 'runs/old')
   for step in server.steps('runs/old')[0]:
     server.put(f'runs/old/checkpoints/{step}/commit_success.txt', b'complete')
   del server.objects['runs/old/results.json'], server.objects['runs/old/scores/val.csv']
@@ -284,9 +273,9 @@ def test_commands_read_a_run_in_a_bucket(server, local, tmp_path):
   )
   assert done.returncode == 0, done.stderr
   assert f'Written: {WORKDIR}/old/results.json' in done.stdout
-  assert_equal_runs(server, 'old', local, tmp_path)
+  assert_equal_runs(server, 'old', small_run, tmp_path)
   folder = remote_workdir.fetch_run(f'{WORKDIR}/old')  # as a pretrained source
-  assert (folder / 'subjects.json').read_bytes() == (local / 'subjects.json').read_bytes()
+  assert (folder / 'subjects.json').read_bytes() == (small_run / 'subjects.json').read_bytes()
   assert str(workdir.checkpoints(folder)) == f'{WORKDIR}/old/checkpoints'
   server.put('runs/old/bundle/model.onnx', b'x')
   copy = bucket.local_copy(f'{WORKDIR}/old/bundle')

@@ -39,19 +39,10 @@ def config(prepared, tmp_path_factory):
   return write_config(tmp_path_factory.mktemp('config') / 'small.py', prepared)
 
 
-@pytest.fixture(scope='module')
-def alone(config, tmp_path_factory):
-  """The workdir of one process with one device."""
-  workdir = tmp_path_factory.mktemp('runs') / 'alone'
-  ((code, _, said),) = finish(start(config, workdir, 1, 1))
-  assert code == 0, said
-  return workdir
-
-
 @pytest.mark.smoke
-def test_one_process_trains_and_evaluates(alone):
-  assert len(losses(alone)) == STEPS
-  results = json.loads((alone / 'results.json').read_text())
+def test_one_process_trains_and_evaluates(small_run):
+  assert len(losses(small_run)) == STEPS
+  results = json.loads((small_run / 'results.json').read_text())
   assert results['intra'].keys() == {'rgb', 'ir', 'rgb+ir'}
 
 
@@ -91,10 +82,10 @@ def late():
     process.wait()
 
 
-def test_four_processes_equal_one(config, alone, tmp_path):
+def test_four_processes_equal_one(config, small_run, tmp_path):
   found = finish(start(config, tmp_path / 'four', 4, 2))
   assert [code for code, _, _ in found] == [0] * 4, found[0][2]
-  assert_same(tmp_path / 'four', alone)
+  assert_same(tmp_path / 'four', small_run)
   assert 'intra: rendered_faces/' in found[0][1]
   assert '8 x cpu in 4 processes' in found[0][2]
   for _, printed, said in found[1:]:
@@ -102,7 +93,7 @@ def test_four_processes_equal_one(config, alone, tmp_path):
     assert 'train ' not in said and 'val eer' not in said
 
 
-def test_two_processes_are_stopped_and_one_goes_on(config, alone, tmp_path):
+def test_two_processes_are_stopped_and_one_goes_on(config, small_run, tmp_path):
   """SIGTERM to one stops both at one step; then other processes, other devices, and what was cut
   over two devices is whole on one."""
   workdir = tmp_path / 'two'
@@ -121,7 +112,7 @@ def test_two_processes_are_stopped_and_one_goes_on(config, alone, tmp_path):
   ((code, _, said),) = finish(start(config, workdir, 1, 1))
   assert code == 0, said
   assert f'resuming at step {saved}' in said
-  assert_same(workdir, alone)
+  assert_same(workdir, small_run)
 
 
 FAILS = """

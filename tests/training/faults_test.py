@@ -28,15 +28,6 @@ def config(prepared, tmp_path_factory):
   return write_config(tmp_path_factory.mktemp('config') / 'small.py', prepared)
 
 
-@pytest.fixture(scope='module')
-def unbroken(config, tmp_path_factory):
-  """The workdir of a run that nothing happened to."""
-  workdir = tmp_path_factory.mktemp('runs') / 'unbroken'
-  ((code, _, said),) = finish(start(config, workdir, 1, 1, '--mode=train'))
-  assert code == 0, said
-  return workdir
-
-
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
   """Also in this process: less to compile."""
@@ -58,11 +49,11 @@ def state_of(config, workdir):
   )
 
 
-def assert_as_if_nothing_had_happened(config, workdir, unbroken):
+def assert_as_if_nothing_had_happened(config, workdir, small_run):
   """Losses of every step, none twice, and all of the state, bit for bit."""
-  assert losses(workdir) == losses(unbroken)
-  assert [r['step'] for r in rows(workdir)] == [r['step'] for r in rows(unbroken)]
-  states = [state_of(config, d) for d in (workdir, unbroken)]
+  assert losses(workdir) == losses(small_run)
+  assert [r['step'] for r in rows(workdir)] == [r['step'] for r in rows(small_run)]
+  states = [state_of(config, d) for d in (workdir, small_run)]
   assert len(jax.tree.leaves(states[0])) > 50
   jax.tree.map(np.testing.assert_array_equal, *states)
 
@@ -81,7 +72,7 @@ def wait_for(process, seen):
     time.sleep(0.001)
 
 
-def test_killed_within_a_save(config, unbroken, tmp_path):
+def test_killed_within_a_save(config, small_run, tmp_path):
   workdir = tmp_path / 'killed'
   every = '--config.checkpoint_every=1'
   (process,) = start(config, workdir, 1, 1, '--mode=train', every)
@@ -95,7 +86,7 @@ def test_killed_within_a_save(config, unbroken, tmp_path):
   assert 'resuming at step ' in said
   assert 'training.lock was left by process ' in said
   assert not list(folder.glob('*tmp*'))
-  assert_as_if_nothing_had_happened(config, workdir, unbroken)
+  assert_as_if_nothing_had_happened(config, workdir, small_run)
 
 
 LONG = ('--mode=train', '--config.steps=100000')
@@ -148,7 +139,7 @@ def test_a_shard_that_is_cut_while_training(prepared, tmp_path):
   assert 'rerun the same command' in said
 
 
-def test_a_disk_that_is_full_from_the_first_save_on(config, unbroken, tmp_path):
+def test_a_disk_that_is_full_from_the_first_save_on(config, small_run, tmp_path):
   """Exit code 4; with space, the same command ends as if nothing had happened."""
   disk, kept = tmp_path / 'disk', tmp_path / 'kept'
   disk.mkdir()
@@ -172,14 +163,14 @@ def test_a_disk_that_is_full_from_the_first_save_on(config, unbroken, tmp_path):
   first, second = ran.stderr.split('code 4\n')
   assert 'error: ' in first and 'No space left on device' in first
   assert second.endswith('code 0\n')
-  assert_as_if_nothing_had_happened(config, kept, unbroken)
+  assert_as_if_nothing_had_happened(config, kept, small_run)
 
 
 def one_device_flags():
   return f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=1'
 
 
-def test_sigterm_within_an_epoch(config, unbroken, tmp_path):
+def test_sigterm_within_an_epoch(config, small_run, tmp_path):
   """SIGTERM: saved at the end of the step, exit code 143, well within 30 s."""
   workdir = tmp_path / 'told'
   (process,) = start(config, workdir, 1, 1, '--mode=train', '--config.checkpoint_every=100')
@@ -195,10 +186,10 @@ def test_sigterm_within_an_epoch(config, unbroken, tmp_path):
   assert said.splitlines()[-1].startswith(f'stopped by SIGTERM after step {saved} of {STEPS}, ')
   ((code, _, said),) = finish(start(config, workdir, 1, 1, '--mode=train'))
   assert code == 0, said
-  assert_as_if_nothing_had_happened(config, workdir, unbroken)
+  assert_as_if_nothing_had_happened(config, workdir, small_run)
 
 
-def test_sigterm_while_val_is_scored(config, unbroken, tmp_path, monkeypatch):
+def test_sigterm_while_val_is_scored(config, small_run, tmp_path, monkeypatch):
   """The step is saved at once, and judged by whoever goes on."""
   score = AntiSpoofing.val_metrics
 
@@ -215,14 +206,14 @@ def test_sigterm_while_val_is_scored(config, unbroken, tmp_path, monkeypatch):
   loop.train(in_process(config), str(tmp_path / 'run'))
   assert Checkpoints(tmp_path / 'run' / 'checkpoints', 'eer', read_only=True).has_metrics(STEPS)
   ((found,), (expected,)) = (
-    [r for r in rows(d) if 'val/eer' in r] for d in (tmp_path / 'run', unbroken)
+    [r for r in rows(d) if 'val/eer' in r] for d in (tmp_path / 'run', small_run)
   )
   assert found == pytest.approx(expected)
 
 
-def test_a_model_that_computes_nan_is_no_result(config, unbroken, tmp_path, monkeypatch):
+def test_a_model_that_computes_nan_is_no_result(config, small_run, tmp_path, monkeypatch):
   """The table is there, with the failures counted; the exit code is not 0."""
-  workdir = pathlib.Path(shutil.copytree(unbroken, tmp_path / 'run'))
+  workdir = pathlib.Path(shutil.copytree(small_run, tmp_path / 'run'))
   restore = Checkpoints.restore
 
   def broken(self, step, abstract):
@@ -245,8 +236,8 @@ def flip(step):
   file.write_bytes(data)
 
 
-def test_a_damaged_newest_checkpoint(config, unbroken, tmp_path):
-  workdir = pathlib.Path(shutil.copytree(unbroken, tmp_path / 'run'))
+def test_a_damaged_newest_checkpoint(config, small_run, tmp_path):
+  workdir = pathlib.Path(shutil.copytree(small_run, tmp_path / 'run'))
   flip(workdir / 'checkpoints' / str(STEPS))
   with pytest.raises(StateError, match='8 is damaged .* without --strict_restore'):
     loop.train(in_process(config), str(workdir), loop.Options(strict_restore=True))
@@ -254,11 +245,11 @@ def test_a_damaged_newest_checkpoint(config, unbroken, tmp_path):
   assert code == 0, said
   assert 'WARNING: resuming from step 6 instead; moved 8 to' in said
   assert 'resuming at step 6' in said
-  assert_as_if_nothing_had_happened(config, workdir, unbroken)
+  assert_as_if_nothing_had_happened(config, workdir, small_run)
 
 
-def test_another_config_requires_allow_config_change(config, unbroken, tmp_path, capsys):
-  workdir = pathlib.Path(shutil.copytree(unbroken, tmp_path / 'run'))
+def test_another_config_requires_allow_config_change(config, small_run, tmp_path, capsys):
+  workdir = pathlib.Path(shutil.copytree(small_run, tmp_path / 'run'))
   changed = in_process(config, steps=STEPS + 2, **{'schedule.peak': 0.01})
   with pytest.raises(
     StateError, match='(?s)by --allow_config_change:.*peak: 0.001 in the workdir, 0.01 now'
@@ -296,13 +287,13 @@ def test_a_profile_of_steps_that_there_are_not(config, tmp_path, steps):
     loop.train(in_process(config), str(tmp_path / 'run'), loop.Options(profile_steps=steps))
 
 
-def test_a_run_says_where_its_time_went(unbroken):
-  last = rows(unbroken)[-1]
+def test_a_run_says_where_its_time_went(small_run):
+  last = rows(small_run)[-1]
   assert last['step'] == STEPS
   parts = [last[f'time/{name}'] for name in ('compile', 'input', 'save', 'evaluate', 'steps')]
   assert all(seconds > 0 for seconds in parts)
   assert sum(parts) == pytest.approx(last['time/total'])
-  step = rows(unbroken)[2]
+  step = rows(small_run)[2]
   watched = ('triplets_per_second', 'step_seconds', 'input_wait', 'save_seconds')
   assert {f'speed/{name}' for name in watched} | {'memory/host_gb'} <= step.keys()
   assert 0.1 < step['memory/host_gb'] < 10
