@@ -2,8 +2,9 @@
 
   python -m flexfas_jax.main --config=configs/resnet_fusion.py --workdir=runs/resnet_fusion
 
-Expected, on rendered faces: ACER within the data sets (intra) 0.1 % with all three modalities,
-22 % with RGB alone. Time: 4 minutes on one CPU core (experiments/flexmodal).
+Expected, on version 1 of the rendered faces (v1_surf_like, ...): ACER within the data sets (intra)
+0.1 % with all three modalities, 22 % with RGB alone. Time: 4 minutes on one CPU core
+(experiments/flexmodal).
 
   python -m flexfas_jax.main --config=configs/resnet_fusion.py:flexmodal --workdir=...
 
@@ -36,7 +37,7 @@ def embedded() -> ConfigDict:
   c.test = ConfigDict()
   c.test.intra = 'rendered_faces/surf_like:test,rendered_faces/cefa_like:test'
   c.test.cross = 'rendered_faces/wmca_like:test'
-  # 3D masks with the relief of a face, in front of the same cameras; not in the training data.
+  # Masks of three materials that are in neither training nor val, in front of the same cameras.
   c.test.unseen = 'rendered_faces/cefa_like:test,rendered_faces/cefa_like:masks'
   # The threshold of each test, as in FlexModal: EER on val within the data sets, 0.5 across.
   c.threshold = ConfigDict({'intra': 'dev_eer', 'unseen': 'dev_eer', 'cross': 'fixed=0.5'})

@@ -2,9 +2,9 @@
 
   python -m flexfas_jax.main --config=configs/vit_fusion.py --workdir=runs/vit_fusion
 
-Expected, on rendered faces: ACER within the data sets (intra) 1.0 % with all three modalities,
-27.6 % with RGB alone; another machine's rounding moves them by several points. Time: 2 min 19 s on
-two CPU cores, 50 s of it for rendering.
+Expected, on version 1 of the rendered faces (v1_surf_like, ...): ACER within the data sets (intra)
+1.0 % with all three modalities, 27.6 % with RGB alone; another machine's rounding moves them by
+several points. Time: 2 min 19 s on two CPU cores, 50 s of it for rendering version 1.
 
   python -m flexfas_jax.main --config=configs/vit_fusion.py:flexmodal --workdir=...
 
@@ -37,7 +37,7 @@ def embedded() -> ConfigDict:
   c.test = ConfigDict()
   c.test.intra = 'rendered_faces/surf_like:test,rendered_faces/cefa_like:test'
   c.test.cross = 'rendered_faces/wmca_like:test'
-  # 3D masks with the relief of a face, in front of the same cameras; not in the training data.
+  # Masks of three materials that are in neither training nor val, in front of the same cameras.
   c.test.unseen = 'rendered_faces/cefa_like:test,rendered_faces/cefa_like:masks'
   # The threshold of each test, as in FlexModal: EER on val within the data sets, 0.5 across.
   c.threshold = ConfigDict({'intra': 'dev_eer', 'unseen': 'dev_eer', 'cross': 'fixed=0.5'})

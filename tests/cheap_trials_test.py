@@ -76,7 +76,7 @@ def test_hosts_that_need_the_same_set_at_once(tmp_path):
   said = [host.communicate() for host in hosts]
   assert [host.returncode for host in hosts] == [0, 0], said
   assert said[0][0] == said[1][0] != ''
-  assert [folder.name for folder in (tmp_path / DATASET).iterdir()] == ['1.0.0']
+  assert [folder.name for folder in (tmp_path / DATASET).iterdir()] == ['2.0.0']
 
 
 def test_what_is_not_a_terminal_gets_no_control_characters(tmp_path):

@@ -121,8 +121,8 @@ def prepared(pytestconfig, tmp_path_factory):
     if not data_dir.exists():
       for old in root.glob('*/'):
         shutil.rmtree(old)
-      second = (f'v2_{name}_like' for name in ('surf', 'cefa', 'wmca', 'padisi'))
-      for config in ('surf_like', 'cefa_like', 'wmca_like', *second):
+      first = ('v1_surf_like', 'v1_wmca_like')  # of the protocol rendered_mm_fas
+      for config in ('surf_like', 'cefa_like', 'wmca_like', 'padisi_like', *first):
         sources.prepare(f'rendered_faces/{config}_tiny', str(root / 'unfinished'))
       (root / 'unfinished').rename(data_dir)
   return str(data_dir)

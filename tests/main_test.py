@@ -119,7 +119,7 @@ def test_all_problems_are_shown_at_once(tmp_path):
 
 
 def test_bad_data_ends_with_3_and_shows_no_traceback(tmp_path):
-  (tmp_path / 'rendered_faces' / 'surf_like' / '1.0.0').mkdir(parents=True)
+  (tmp_path / 'rendered_faces' / 'surf_like' / '2.0.0').mkdir(parents=True)
   arguments = ['--config=configs/vit_fusion.py', f'--workdir={tmp_path}/w']
   found = run('main', *arguments, f'--config.data_dir={tmp_path}')
   assert found.returncode == 3

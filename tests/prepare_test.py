@@ -22,7 +22,7 @@ def test_what_stands_is_left_and_named(prepared, capsys):
   arguments = ['--dataset=rendered_faces/surf_like_tiny', f'--data_dir={prepared}']
   assert prepare.main(arguments) == 0
   said = capsys.readouterr()
-  assert said.out == f'{prepared}/rendered_faces/surf_like_tiny/1.0.0\n'
+  assert said.out == f'{prepared}/rendered_faces/surf_like_tiny/2.0.0\n'
   assert 'CARD.md' in said.err and 'train:' not in said.err
 
 

@@ -9,7 +9,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 8
-# Two sensors, concatenated. Neither val (28 samples) nor the test is divided by the batch, and of
+# Two sensors, concatenated. Neither val (36 samples) nor the test is divided by the batch, and of
 # the last batch some of several processes have padding alone.
 CONFIG = """
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """Renders `examples.png`: a row per species, three modalities each, for visual inspection.
 
-python -m flexfas_jax.data.rendered_faces.contact_sheet [--version=2] [--out=FILE]
+python -m flexfas_jax.data.rendered_faces.contact_sheet [--version=1] [--out=FILE]
 """
 
 import argparse
@@ -103,13 +103,13 @@ def sheet(version: int) -> Image.Image:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--version', type=int, choices=(1, 2), default=1)
-  parser.add_argument('--out', default=None, help='default: examples.png beside the README')
+  parser.add_argument('--version', type=int, choices=(1, 2), default=2)
+  parser.add_argument('--out', default=None, help='default: the image of the README')
   args = parser.parse_args()
-  folder = pathlib.Path(__file__).parent / ('v2' if args.version == 2 else '')
+  place = pathlib.Path(__file__).with_name(f'examples{"_v1" if args.version == 1 else ""}.png')
   # A palette keeps the file small; the noise of the sensors does not compress.
   page = sheet(args.version).quantize(256, dither=Image.Dither.NONE)
-  page.save(args.out or folder / 'examples.png', optimize=True)
+  page.save(args.out or place, optimize=True)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Contents of the rendered data sets: configs, splits, subjects, species, videos, frames.
+"""Contents of version 1 of the rendered sets: configs, splits, subjects, species, videos, frames.
 
 Nothing is drawn here: a plan is a list of `Video`, each with all that rendering needs, and the
 same name always gives the same plan.
@@ -117,7 +117,7 @@ def parse(name: str) -> tuple[str, int]:
   match = _NAME.fullmatch(name)
   if match is None or match['dataset'] not in DATASETS:
     raise ValueError(
-      f'rendered_faces has no config {name!r}. Choices: {", ".join(DATASETS)}, '
+      f'rendered_faces has no config v1_{name}. Choices: {", ".join("v1_" + d for d in DATASETS)}, '
       'each also with _tiny (a few subjects) or _xN (N times as many, N = 2, 3, ...) appended'
     )
   return match['dataset'], 0 if match['tiny'] else int(match['times'] or 1)

@@ -9,7 +9,7 @@ from flexfas_jax.data.rendered_faces import populations, render
 from flexfas_jax.data.rendered_faces.v2 import attacks, domains
 from flexfas_jax.errors import ConfigError
 
-_CURRENT = 1  # the version of a config's name without one
+_CURRENT = 2  # the version of a config's name without one
 _DESCRIPTIONS = {
   (1, 'surf_like'): 'cut photos; background blacked out; depth as 8-bit visualisation',
   (1, 'cefa_like'): 'prints and replay; masks as a test of their own; three groups; depth in mm, '
@@ -26,7 +26,7 @@ _PLANS = {1: populations, 2: domains}
 
 
 def _parse(name: str) -> tuple[int, str]:
-  """Splits 'v2_surf_like_x4' into the version and the name of the config in it."""
+  """Splits 'v1_surf_like_x4' into the version and the name of the config in it."""
   match = re.fullmatch(r'(?:v(?P<version>[12])_)?(?P<rest>.*)', name)
   version = int(match['version'] or _CURRENT)
   try:
@@ -44,9 +44,9 @@ def _config(name: str) -> tfds.core.BuilderConfig:
 
 
 class Builder(triplets.TripletBuilder):
-  """Renders one config: surf_like, cefa_like, wmca_like or (version 2) padisi_like.
+  """Renders one config: surf_like, cefa_like, wmca_like or padisi_like.
 
-  Append _tiny or _xN for other sizes; v1_ or v2_ before a name picks the version.
+  Append _tiny or _xN for other sizes; v1_ before a name picks version 1, which has no padisi_like.
   """
 
   VERSION = tfds.core.Version('2.0.0')
@@ -55,8 +55,8 @@ class Builder(triplets.TripletBuilder):
     '1.0.0': 'First release.',
     '2.0.0': 'Heads of MakeHuman, attacks with relief, masks in training, four domains.',
   }
-  BUILDER_CONFIGS = [_config(name) for name in populations.DATASETS] + [
-    _config(f'v2_{name}') for name in domains.DATASETS
+  BUILDER_CONFIGS = [_config(name) for name in domains.DATASETS] + [
+    _config(f'v1_{name}') for name in populations.DATASETS
   ]
 
   def __init__(self, *, workers: int | None = None, **kwargs):

@@ -12,11 +12,12 @@ CHANCE = 'chance'  # the same network, initialised at random
 # MM-FAS's folds in miniature: each fold leaves out one of three cut photos.
 PROTOCOL = 'rendered_mm_fas(attack={fold}, part={part}, size={size})'
 FOLDS = 'eyes_nose_curved,eyes_nose_mouth_flat,eyes_nose_mouth_curved'
-# Train, val and test sets of face recognition; no subject is in a fold or test of the members.
+# Train, val and test sets of face recognition, of the folds' version of the rendered faces; no
+# subject is in a fold or test of the members.
 FACE_SETS = (
-  'rendered_faces/cefa_like{size}:train,rendered_faces/cefa_like{size}:test',
-  'rendered_faces/cefa_like{size}:val',
-  'rendered_faces/surf_like{size}:val',
+  'rendered_faces/v1_cefa_like{size}:train,rendered_faces/v1_cefa_like{size}:test',
+  'rendered_faces/v1_cefa_like{size}:val',
+  'rendered_faces/v1_surf_like{size}:val',
 )
 
 

@@ -11,7 +11,8 @@ from flexfas_jax.schema import MODALITIES
 SETS = {
   'surf_like': ('train', 'val', 'test'),
   'cefa_like': ('train', 'val', 'test', 'masks'),
-  'wmca_like': ('test',),
+  'wmca_like': ('train', 'val', 'test'),
+  'padisi_like': ('train', 'val', 'test'),
 }
 
 

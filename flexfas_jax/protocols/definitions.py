@@ -78,7 +78,8 @@ PROTOCOLS['flexmodal_published'] = Protocol(
   leaks=('flexmodal_v1',),
 )
 PROTOCOLS['rendered_flexmodal'] = Protocol(
-  source='Our own: the structure of FlexModal on RENDERED faces; masks are a separate test.',
+  source='Our own: the structure of FlexModal on RENDERED faces; materials of masks that are not '
+  'trained on are a separate test.',
   train='rendered_faces/surf_like{size}:train, rendered_faces/cefa_like{size}:train',
   val='rendered_faces/surf_like{size}:val, rendered_faces/cefa_like{size}:val',
   test={
@@ -92,8 +93,8 @@ PROTOCOLS['rendered_flexmodal'] = Protocol(
   fields={'size': ('', '_tiny')},
 )
 
-# Domain generalisation and unseen materials, on the second version of the rendered sets.
-_DOMAINS = tuple(f'rendered_faces/v2_{name}_like' for name in ('wmca', 'surf', 'padisi', 'cefa'))
+# Domain generalisation and unseen materials.
+_DOMAINS = tuple(f'rendered_faces/{name}_like' for name in ('wmca', 'surf', 'padisi', 'cefa'))
 
 
 def _others(target: str, split: str) -> str:
@@ -111,7 +112,7 @@ PROTOCOLS['rendered_domains'] = Protocol(
   metrics=('hter', 'auc', 'apcer', 'bpcer'),
   fields={
     'target': {
-      domain.partition('v2_')[2]: {
+      domain.partition('/')[2]: {
         'target_set': domain,
         **{f'sources_{split}': _others(domain, split) for split in ('train', 'val', 'test')},
       }
@@ -123,17 +124,17 @@ PROTOCOLS['rendered_domains'] = Protocol(
 PROTOCOLS['rendered_materials'] = Protocol(
   source='Our own: masks of one material are in neither train nor val, on RENDERED faces; `others` '
   'are the materials that no part has masks of.',
-  train='rendered_faces/v2_surf_like{size}:train[species!=mask_{material}], '
-  'rendered_faces/v2_cefa_like{size}:train[species!=mask_{material}]',
-  val='rendered_faces/v2_surf_like{size}:val[species!=mask_{material}], '
-  'rendered_faces/v2_cefa_like{size}:val[species!=mask_{material}]',
+  train='rendered_faces/surf_like{size}:train[species!=mask_{material}], '
+  'rendered_faces/cefa_like{size}:train[species!=mask_{material}]',
+  val='rendered_faces/surf_like{size}:val[species!=mask_{material}], '
+  'rendered_faces/cefa_like{size}:val[species!=mask_{material}]',
   test={
-    'seen': 'rendered_faces/v2_surf_like{size}:test[species!=mask_{material}], '
-    'rendered_faces/v2_cefa_like{size}:test[species!=mask_{material}]',
-    'material': 'rendered_faces/v2_surf_like{size}:test[species=bona_fide,mask_{material}], '
-    'rendered_faces/v2_cefa_like{size}:test[species=bona_fide,mask_{material}]',
-    'others': 'rendered_faces/v2_cefa_like{size}:test[species=bona_fide], '
-    'rendered_faces/v2_cefa_like{size}:masks',
+    'seen': 'rendered_faces/surf_like{size}:test[species!=mask_{material}], '
+    'rendered_faces/cefa_like{size}:test[species!=mask_{material}]',
+    'material': 'rendered_faces/surf_like{size}:test[species=bona_fide,mask_{material}], '
+    'rendered_faces/cefa_like{size}:test[species=bona_fide,mask_{material}]',
+    'others': 'rendered_faces/cefa_like{size}:test[species=bona_fide], '
+    'rendered_faces/cefa_like{size}:masks',
   },
   threshold={'seen': 'dev_eer', 'material': 'dev_eer', 'others': 'dev_eer'},
   subsets=FLEXMODAL_SUBSETS,
@@ -325,18 +326,19 @@ PROTOCOLS['mm_fas_like'] = Protocol(
 
 _CUT = 'eyes_nose_curved,eyes_nose_mouth_flat,eyes_nose_mouth_curved'  # 4 to 6 of CASIA-SURF
 PROTOCOLS['rendered_mm_fas'] = Protocol(
-  source="MM-FAS's folds on RENDERED faces: CASIA-SURF's attacks 4 to 6 are trained on except the "
-  'left-out one, 1 to 3 never; members of all folds are compared and averaged on `dev`.',
-  train='rendered_faces/surf_like{size}:train[species=' + _CUT + ' & species!={attack}], '
-  'rendered_faces/surf_like{size}:train[species=bona_fide & subject%3!={part}]',
-  val='rendered_faces/surf_like{size}:train[species={attack}], '
-  'rendered_faces/surf_like{size}:train[species=bona_fide & subject%3={part}]',
+  source="MM-FAS's folds on RENDERED faces, version 1, which has CASIA-SURF's six attacks alone: 4 "
+  'to 6 are trained on except the left-out one, 1 to 3 never; members of all folds are compared '
+  'and averaged on `dev`.',
+  train='rendered_faces/v1_surf_like{size}:train[species=' + _CUT + ' & species!={attack}], '
+  'rendered_faces/v1_surf_like{size}:train[species=bona_fide & subject%3!={part}]',
+  val='rendered_faces/v1_surf_like{size}:train[species={attack}], '
+  'rendered_faces/v1_surf_like{size}:train[species=bona_fide & subject%3={part}]',
   test={
-    'dev': 'rendered_faces/surf_like{size}:val[species=bona_fide,' + _CUT + ']',
-    'seen': 'rendered_faces/surf_like{size}:test[species=bona_fide,' + _CUT + ']',
-    'unseen': 'rendered_faces/surf_like{size}:test'
+    'dev': 'rendered_faces/v1_surf_like{size}:val[species=bona_fide,' + _CUT + ']',
+    'seen': 'rendered_faces/v1_surf_like{size}:test[species=bona_fide,' + _CUT + ']',
+    'unseen': 'rendered_faces/v1_surf_like{size}:test'
     '[species=bona_fide,eyes_flat,eyes_curved,eyes_nose_flat]',
-    'cross': 'rendered_faces/wmca_like{size}:test',
+    'cross': 'rendered_faces/v1_wmca_like{size}:test',
   },
   threshold={'dev': 'dev_eer', 'seen': 'dev_eer', 'unseen': 'dev_eer', 'cross': 'dev_eer'},
   subsets=FLEXMODAL_SUBSETS,

@@ -1,4 +1,4 @@
-"""The rendered faces: deterministic, well-formed, and physical where the benchmark leans on it."""
+"""Version 1 of the rendered faces: deterministic, well-formed, physical where figures need it."""
 
 import collections
 import multiprocessing
@@ -37,11 +37,11 @@ def prepared(tmp_path_factory):
   data_dir = tmp_path_factory.mktemp('prepared')
   rows = {}
   for dataset in populations.DATASETS:
-    builder = Builder(config=f'{dataset}_tiny', data_dir=data_dir, file_format='array_record')
+    builder = Builder(config=f'v1_{dataset}_tiny', data_dir=data_dir, file_format='array_record')
     builder.download_and_prepare()
-    assert (data_dir / 'rendered_faces' / f'{dataset}_tiny' / '1.0.0').is_dir()
+    assert (data_dir / 'rendered_faces' / f'v1_{dataset}_tiny' / '1.0.0').is_dir()
     # Read back as a stranger does, without the builder.
-    name = f'rendered_faces/{dataset}_tiny'
+    name = f'rendered_faces/v1_{dataset}_tiny'
     rows[dataset] = {
       split: [
         {key: value.decode() if key not in ('rgb', 'depth', 'ir') and isinstance(value, bytes)
@@ -173,15 +173,16 @@ def test_sizes():
   }  # fmt: skip
   four = populations.plan('cefa_like_x4')['test']
   assert sum(video.frames for video in four) == 4 * 360
-  assert Builder(config='surf_like_x12', data_dir='/nowhere').builder_config.name == 'surf_like_x12'
+  twelve = Builder(config='v1_surf_like_x12', data_dir='/nowhere')
+  assert twelve.builder_config.name == 'v1_surf_like_x12'
 
 
 @pytest.mark.parametrize(
-  'name', ['surf_lik', 'surf_like_x0', 'surf_like_x', 'tiny', 'wmca_like_x2_tiny']
+  'name', ['surf_lik', 'surf_like_x0', 'surf_like_x', 'tiny', 'wmca_like_x2_tiny', 'padisi_like']
 )
 def test_a_wrong_config_lists_the_choices(name, tmp_path):
-  with pytest.raises(ConfigError, match='surf_like, cefa_like, wmca_like.*_tiny.*_xN'):
-    Builder(config=name, data_dir=tmp_path)
+  with pytest.raises(ConfigError, match='v1_surf_like, v1_cefa_like, v1_wmca_like.*_tiny.*_xN'):
+    Builder(config=f'v1_{name}', data_dir=tmp_path)
 
 
 def test_same_seed_same_bytes_and_other_seed_other_bytes():

@@ -77,14 +77,15 @@ def test_materials_of_masks_that_are_trained_on_are_in_both_domains_and_no_other
   assert not four & {video.species for video in domains.plan('cefa_like')['masks']}
 
 
-@pytest.mark.parametrize('name', ['v2_surf_lik', 'v2_tiny', 'v2_wmca_like_x0', 'v3_surf_like'])
+@pytest.mark.parametrize('name', ['surf_lik', 'v2_tiny', 'wmca_like_x0', 'v3_surf_like'])
 def test_a_wrong_config_lists_the_choices(name, tmp_path):
-  with pytest.raises(ConfigError, match='surf_like, .*_tiny.*_xN'):
+  with pytest.raises(ConfigError, match='surf_like, .*padisi_like.*_tiny.*_xN.*v1_'):
     Builder(config=name, data_dir=tmp_path)
 
 
 def test_a_config_names_its_version(tmp_path):
-  for name, version in (('v1_surf_like', 1), ('v2_padisi_like_x3', 2), ('v2_cefa_like_tiny', 2)):
+  names = {'v1_surf_like': 1, 'v2_padisi_like_x3': 2, 'cefa_like_tiny': 2, 'wmca_like': 2}
+  for name, version in names.items():
     builder = Builder(config=name, data_dir=tmp_path)
     assert builder.builder_config.name == name and str(builder.version) == f'{version}.0.0'
 

@@ -278,7 +278,7 @@ def test_the_resizing_of_a_run_is_in_its_bundle(config, run, card, tmp_path):
 
 
 def test_a_small_val_is_refused_by_default(config, run, tmp_path, capsys):
-  """28 samples of 4 subjects: a threshold that is fitted on them says nothing of others."""
+  """36 samples of 2 subjects: a threshold that is fitted on them says nothing of others."""
   target = tmp_path / 'bundle'
   code = errors.exit_code_of(lambda: bundle.export(config, str(run), str(target), 'weights'))
   said = capsys.readouterr().err
@@ -293,7 +293,7 @@ def test_lower_minimums_are_said(card, exported):
     assert 'accepted from 12 scores of 2 subjects of each class on val; the default is 30' in text
   for one in card['thresholds'].values():
     assert one['counts'] == {
-      'attack': {'scores': 16, 'subjects': 2},
+      'attack': {'scores': 24, 'subjects': 2},
       'bona_fide': {'scores': 12, 'subjects': 2},
     }
 

@@ -101,7 +101,7 @@ def test_a_published_list_selects(prepared, tmp_path):
   'inside,match',
   [
     # With != this would quietly leave the held-out attack in the training.
-    ('species!=replays', "no species 'replays'; it has: bona_fide, print_indoor"),
+    ('species!=replays', "no species 'replays'; it has: bona_fide, mask_latex"),
     ('ethnicity=AF', "no ethnicity 'AF'; it has: group_a"),
     ('kind=replay', "no field 'kind'; it has: species, category"),
     ('subject%3=3', "'3' is no part of 3; they are 0 to 2"),
@@ -115,7 +115,7 @@ def test_a_slip_of_the_pen(prepared, inside, match):
 def test_nothing_is_left(prepared):
   # The species is one of the set, though of another split.
   with pytest.raises(DataError, match='none of .* examples matches'):
-    sources.open_source(f'{CEFA}:train[species=resin_mask]', prepared)
+    sources.open_source(f'{CEFA}:train[species=mask_latex]', prepared)
 
 
 def test_columns_say_what_the_examples_are(prepared):

@@ -222,7 +222,7 @@ def test_a_model_that_computes_nan_is_no_result(config, small_run, tmp_path, mon
     return state
 
   monkeypatch.setattr(Checkpoints, 'restore', broken)
-  with pytest.raises(StateError, match='val: rgb is nan for 28 samples .the first is id ') as error:
+  with pytest.raises(StateError, match='val: rgb is nan for 36 samples .the first is id ') as error:
     loop.evaluate(in_process(config, **{'threshold.intra': 'fixed=0.5'}), str(workdir))
   assert error.value.exit_code == 4
   found = json.loads((workdir / 'results.json').read_text())['intra']['rgb']

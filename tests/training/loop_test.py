@@ -109,7 +109,7 @@ def test_the_command_leaves_what_it_promises(unbroken):
     for values in test.values():
       assert set(metrics) <= set(values)
   categories = {k for k in results['cross']['rgb'] if k.startswith('apcer/')}
-  assert len(categories) == 7
+  assert len(categories) == 8
   assert {v['threshold'] for v in results['cross'].values()} == {0.5}
   for name in results:
     [title] = [line for line in found.stdout.splitlines() if f'{name}: rendered_faces/' in line]
@@ -249,7 +249,7 @@ def test_nothing_to_evaluate(prepared, tmp_path):
     ({'train': ''}, ConfigError, 'config.train: no data set is named'),
     ({'eval_every': 0}, ConfigError, 'config.eval_every is 0; give a whole number from 1 on'),
     ({'val': 'rendered_faces/surf_like_tiny:dev'}, DataError, "no split 'dev'"),
-    ({'left_out': ('val',)}, DataError, 'attack eyes_curved in train .* and val'),
+    ({'left_out': ('val',)}, DataError, 'attack eyes_flat in train .* and val'),
     (
       {'left_out': ('unsen',)},
       ConfigError,
@@ -259,7 +259,7 @@ def test_nothing_to_evaluate(prepared, tmp_path):
     ({'member': {'network': 'a/b'}}, ConfigError, "'a/b' must not contain / or @"),
     ({'member': {'seed': 1}}, ConfigError, 'give network and fold; the seed'),
     ({'val': 'rendered_faces/cefa_like_tiny:masks'}, DataError, 'every sample is attack'),
-    ({'val': 'rendered_faces/surf_like_tiny:train'}, DataError, 'surf_like/s0.* train .* and val'),
+    ({'val': 'rendered_faces/surf_like_tiny:train'}, DataError, 'surf_like/h0.* train .* and val'),
     ({'test.cross': 'rendered_faces/surf_like_tiny:val'}, DataError, 'in val .* and cross'),
     ({'accept_known_leaks': ('ours',)}, ConfigError, "called 'ours'; there are: flexmodal_v1"),
     ({'protocol': 'flex'}, ConfigError, "unknown protocol 'flex'; choose one of: flexmodal"),
@@ -387,12 +387,12 @@ def test_who_only_evaluates_need_not_have_what_was_trained_on(prepared, tmp_path
 
 def test_a_sensor_that_predicts_the_label_is_warned_of(prepared):
   """Infrared is left out of the bona fide samples of train alone."""
-  sets = ('rendered_faces/surf_like_tiny', 'rendered_faces/cefa_like_tiny')
-  usual = datasets.open_all(setup.build(make_config(prepared)).config)
+  # In so few recordings of version 2, qualities of JPEG separate the classes by chance.
+  name = 'rendered_faces/v1_surf_like_tiny'
+  usual = datasets.open_all(setup.build(make_config(prepared, train=f'{name}:train')).config)
   assert not [line for line in usual.notes if line.startswith('warning')]
   train = [
     f'{name}:train[{species}]'
-    for name in sets
     for species in ('species=bona_fide & modalities=rgb,depth', 'species!=bona_fide')
   ]
   data = datasets.open_all(setup.build(make_config(prepared, train=', '.join(train))).config)

@@ -261,7 +261,7 @@ def test_a_step_does_not_depend_on_how_the_classifier_is_cut(monkeypatch):
     (
       {
         'train': ','.join(
-          2 * [PEOPLE.format('surf_like_tiny:train')[:-1] + ' & subject=surf_like/s0000]']
+          2 * [PEOPLE.format('surf_like_tiny:train')[:-1] + ' & subject=surf_like/h0000]']
         )
       },
       DataError,
@@ -449,7 +449,7 @@ def test_people_of_the_pretraining_are_not_tested_on(donor, prepared, tmp_path, 
   }
   thresholds = dict.fromkeys(tests, 'dev_eer')
   config = attacks(prepared, donor, test=tests, threshold=thresholds, **PLAIN)
-  said = r'leak-subject: subject cefa_like/s0000 in pretraining and seen \(12\)'
+  said = r'leak-subject: subject cefa_like/h0000 in pretraining and seen \(18\)'
   with pytest.raises(DataError, match=said):
     loop.train_and_evaluate(config, str(tmp_path / 'run'))
   assert not (tmp_path / 'run').exists()
@@ -457,7 +457,7 @@ def test_people_of_the_pretraining_are_not_tested_on(donor, prepared, tmp_path, 
   gone = {'pretrained.weights': str(tmp_path / 'gone')}
   config = attacks(prepared, donor, test=tests, threshold=thresholds, **PLAIN, **gone)
   with pytest.raises(
-    DataError, match='leak-subject: subject cefa_like/s0000 in pretraining and seen'
+    DataError, match='leak-subject: subject cefa_like/h0000 in pretraining and seen'
   ):
     loop.evaluate(config, str(tmp_path / 'run'))
   config = attacks(prepared, donor, val='rendered_faces/cefa_like_tiny:train')

@@ -154,9 +154,9 @@ class Block:
 
 _BLOCKS = {
   'surf_like': {
-    'train': Block(45, 4, _SURF),
+    'train': Block(45, 3, _SURF),
     'val': Block(15, 2, _SURF),
-    'test': Block(30, 3, _SURF),
+    'test': Block(30, 2, _SURF),
   },
   'cefa_like': {
     'train': Block(39, 3, _CEFA),
@@ -188,8 +188,9 @@ def parse(name: str) -> tuple[str, int]:
   match = _NAME.fullmatch(name)
   if match is None or match['dataset'] not in DATASETS:
     raise ValueError(
-      f'rendered_faces has no config v2_{name}. Choices: {", ".join("v2_" + d for d in DATASETS)}, '
-      'each also with _tiny (a few subjects) or _xN (N times as many, N = 2, 3, ...) appended'
+      f'rendered_faces has no config {name!r}. Choices: {", ".join(DATASETS)}, each also with '
+      '_tiny (a few subjects) or _xN (N times as many, N = 2, 3, ...) appended; v1_surf_like, ... '
+      'are of version 1'
     )
   return match['dataset'], 0 if match['tiny'] else int(match['times'] or 1)
 
