@@ -146,7 +146,7 @@ def test_gradient_reaches_what_is_present_and_training_lowers_the_loss(
     value, (_, slopes) = gradient({m: batch[m] for m in MODALITIES}, params, batch)
     found.append(float(value))
     slopes = jax.device_get(slopes)
-    rate = 0.1 / np.sqrt(sum(float((g**2).sum()) for g in jax.tree.leaves(slopes)))
+    rate = 0.05 / np.sqrt(sum(float((g**2).sum()) for g in jax.tree.leaves(slopes)))
     params = jax.tree.map(lambda p, g, rate=rate: np.asarray(p) - rate * g, params, slopes)
   assert found[-1] < found[0], found
 

@@ -21,6 +21,7 @@ N, BATCH = 5, 4  # the last batch has padding
 class Examples(list):
   """A source in memory."""
 
+  names = ('in_memory:val',)
   is_remote = False
 
   @property
