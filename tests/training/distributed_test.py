@@ -80,6 +80,7 @@ def late():
   for process in started:
     process.kill()
     process.wait()
+    process.stderr.close()  # unread where the test that waits for them is not selected
 
 
 def test_four_processes_equal_one(config, small_run, tmp_path):
