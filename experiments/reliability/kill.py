@@ -5,7 +5,8 @@
 
 Trains and evaluates twice with the main command: once uninterrupted, once killed and restarted
 again and again. The losses of every step, the whole last state and the score files must be
-bit-identical. 20 kills of 400 steps took 20 minutes on two CPU cores that other jobs shared.
+bit-identical. 20 kills of 400 steps took about 20 minutes (by the times of the files) on two
+CPU cores that other jobs shared.
 """
 
 import argparse

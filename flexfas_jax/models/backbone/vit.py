@@ -112,7 +112,7 @@ class ConvStem(nn.Module):
   LayerNorm in place of batch norm: a ViT keeps no statistics over the batch.
 
   Attributes:
-    n: number of convolutions; the widths double up to D.
+    n: number of convolutions; the widths double up to D, and none is below 8.
     width: D.
     dtype: of the computation.
   """
@@ -187,8 +187,7 @@ class ViT(nn.Module):
   Attributes:
     variant: a key of `VARIANTS`.
     patch_size: pixels along a side.
-    stem: 'patch', one linear projection of each patch, or 'conv', see `ConvStem`: with few images
-      it learns faster. The grid of patches is the same.
+    stem: 'patch', one linear projection of each patch, or 'conv', see `ConvStem`, on the same grid.
     image_size: pixels along a side of the images that the position embedding is made for; it is
       interpolated for other sizes.
     class_token: prepend timm's class token.
@@ -226,7 +225,6 @@ class ViT(nn.Module):
         f'vit has no output {self.output!r} with class_token={self.class_token}; '
         f'choose one of: {", ".join(OUTPUTS)}; the latter needs the token'
       )
-
     if self.stem not in STEMS:
       raise ConfigError(f'vit has no stem {self.stem!r}; choose one of: {", ".join(STEMS)}')
     if self.stem == 'conv' and self.patch_size not in (2, 4, 8, 16, 32):
