@@ -36,11 +36,16 @@ def _parse(name: str) -> tuple[int, str]:
   return version, match['rest']
 
 
+def version_of(config: str) -> str:
+  """The version in which a config is rendered, such as '2.0.0'."""
+  return f'{_parse(config)[0]}.0.0'
+
+
 def _config(name: str) -> tfds.core.BuilderConfig:
   version, rest = _parse(name)
   dataset, _ = _PLANS[version].parse(rest)
   description = f'RENDERED: {_DESCRIPTIONS[version, dataset]}.'
-  return tfds.core.BuilderConfig(name=name, version=f'{version}.0.0', description=description)
+  return tfds.core.BuilderConfig(name=name, version=version_of(name), description=description)
 
 
 class Builder(triplets.TripletBuilder):

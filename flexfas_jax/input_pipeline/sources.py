@@ -311,7 +311,8 @@ def is_prepared(name: str, data_dir: str) -> bool:
     ConfigError, DataError: it is missing and `open_source` cannot build it.
   """
   selected = selection.parse(name)
-  if _newest_version(epath.Path(data_dir) / selected.dataset) is not None:
+  if folder := _newest_version(epath.Path(data_dir) / selected.dataset):
+    _check_version(selected.dataset, folder)
     return True
   _builder_of(selected.dataset, data_dir, only_free=True)
   return False
@@ -322,7 +323,23 @@ def _locate(selected: selection.Selection, data_dir: str) -> epath.Path:
   if folder is None:
     prepare(selected.dataset, data_dir, only_free=True)
     folder = _newest_version(epath.Path(data_dir) / selected.dataset)
+  _check_version(selected.dataset, folder)
   return folder
+
+
+def _check_version(dataset: str, folder: epath.Path) -> None:
+  """Raises a DataError if a rendered set was prepared in another version than it has today."""
+  name, _, config = dataset.partition('/')
+  if not selection.is_rendered(dataset):
+    return
+  module = importlib.import_module(f'flexfas_jax.data.{name}.{name}_dataset_builder')
+  version = module.version_of(config)
+  if folder.name != version:
+    raise DataError(
+      f'{folder} is version {folder.name}, but {dataset} is version {version} today. For this '
+      f'version: python -m flexfas_jax.prepare --dataset={dataset} --data_dir=... For the earlier '
+      f'one, name {name}/v{folder.name[0]}_{config}'
+    )
 
 
 def _check_bucket(path: str | os.PathLike) -> None:

@@ -43,6 +43,18 @@ def test_a_prepared_set_opens_without_its_builder(prepared):
   assert pickle.loads(pickle.dumps(source))[3]['id'] == source[3]['id']
 
 
+def test_an_earlier_version_is_not_read_in_the_place_of_todays(copy):
+  """A folder of data may be older than the code."""
+  copy.rename(copy.with_name('1.0.0'))
+  message = (
+    r'surf_like_tiny/1.0.0 is version 1.0.0, but rendered_faces/surf_like_tiny is version 2.0.0 '
+    r'today. For .*prepare --dataset=rendered_faces/surf_like_tiny.*name rendered_faces/v1_surf'
+  )
+  for read in (sources.open_source, sources.is_prepared):
+    with pytest.raises(DataError, match=message):
+      read(NAME, data_dir(copy))
+
+
 def test_the_embedded_set_is_prepared_by_itself(tmp_path):
   assert len(sources.open_source(NAME, str(tmp_path))) > 0
 
