@@ -3,22 +3,17 @@
 import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
+
+from tests import forked
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
 def run(module, *arguments, cwd=ROOT):
-  return subprocess.run(
-    [sys.executable, '-m', f'flexfas_jax.{module}', *arguments],
-    cwd=cwd,
-    env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    capture_output=True,
-    text=True,
-  )
+  env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+  return forked.run(f'flexfas_jax.{module}', *arguments, cwd=cwd, env=env)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
+from tests import forked
+
 ROOT = pathlib.Path(__file__).parents[1]
 LIBRARIES = {  # any of them gives the marker
   'jax': {'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'grain'},
@@ -134,4 +136,5 @@ def no_process() -> Iterator[None]:
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(subprocess.Popen, '__init__', fail)
     patch.setattr(multiprocessing.process.BaseProcess, 'start', fail)
+    patch.setattr(forked.Process, '__init__', fail)
     yield

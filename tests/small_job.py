@@ -5,7 +5,8 @@ import os
 import pathlib
 import socket
 import subprocess
-import sys
+
+from tests import forked
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 8
@@ -54,13 +55,12 @@ def start(config, workdir, processes, devices, *more):
   }
   started = []
   for i in range(processes):
-    command = [sys.executable, '-m', 'flexfas_jax.main', f'--config={config}']
-    command += [f'--workdir={workdir}', *more]
+    flags = [f'--config={config}', f'--workdir={workdir}', *more]
     if processes > 1:
-      command += ['--distributed', f'--coordinator=localhost:{port}', f'--process_id={i}']
-      command += [f'--num_processes={processes}']
+      flags += ['--distributed', f'--coordinator=localhost:{port}', f'--process_id={i}']
+      flags += [f'--num_processes={processes}']
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
-    started.append(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
+    started.append(forked.start('flexfas_jax.main', *flags, env=environment, **pipes))
   return started
 
 

@@ -4,11 +4,8 @@ import csv
 import itertools
 import json
 import os
-import pathlib
 import pickle
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -22,8 +19,8 @@ from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.protocols.definitions import PROTOCOLS
 from flexfas_jax.training import datasets, loop, setup, workdir
 from flexfas_jax.training.checkpoints import Checkpoints
+from tests import forked
 
-ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 24
 OVERRIDES = {
   'train': 'rendered_faces/surf_like_tiny:train,rendered_faces/cefa_like_tiny:train',
@@ -48,11 +45,11 @@ OVERRIDES = {
 def command(workdir, data_dir, *more):
   overrides = [f'--config.{k}={v}' for k, v in {**OVERRIDES, 'data_dir': data_dir}.items()]
   arguments = ['--config=configs/vit_fusion.py', f'--workdir={workdir}', *overrides, *more]
-  return [sys.executable, '-m', 'flexfas_jax.main', *arguments]
+  return ['flexfas_jax.main', *arguments]
 
 
 def run(*arguments):
-  return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True)
+  return forked.run(*command(*arguments))
 
 
 def make_config(data_dir, **more):
@@ -481,8 +478,8 @@ def test_a_pickle_of_weights_is_not_opened_and_ends_with_4(prepared, tmp_path):
   fields = {'weights': str(weights), 'architecture': 'timm/resnet50'}
   (tmp_path / 'mine.py').write_text(PRETRAINED.format(fields=fields))
   arguments = command(tmp_path / 'run', prepared)
-  arguments[3] = f'--config={tmp_path}/mine.py'
-  found = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+  arguments[1] = f'--config={tmp_path}/mine.py'
+  found = forked.run(*arguments)
   assert found.returncode == 4, found.stderr
   assert 'this is a pickle' in found.stderr
   assert f'torch.load(open(sys.argv[1], {"rb"!r})' in found.stderr

@@ -2,10 +2,7 @@
 
 import csv
 import json
-import pathlib
 import shutil
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -22,9 +19,9 @@ from flexfas_jax.training.checkpoints import Checkpoints
 from flexfas_jax.training.step import new_state
 from flexfas_jax.training.tasks import attribute_classification
 from flexfas_jax.training.tasks import face_verification as tasks_face_verification
+from tests import forked
 from tests.toy import fill as fill_variables
 
-ROOT = pathlib.Path(__file__).parents[2]
 PEOPLE = 'rendered_faces/{}[species=bona_fide & modalities=rgb]'
 SMALL = {
   'model.image_size': 16,
@@ -105,8 +102,7 @@ def flat(tree):
 
 def main(config, folder, *more):
   """The command, on eight devices."""
-  command = [sys.executable, '-m', 'flexfas_jax.main', f'--config={config}', f'--workdir={folder}']
-  return subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True)
+  return forked.run('flexfas_jax.main', f'--config={config}', f'--workdir={folder}', *more)
 
 
 @pytest.fixture(autouse=True)
