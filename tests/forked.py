@@ -128,8 +128,9 @@ def run(module, *arguments, timeout=300, **more):
 
 @functools.cache
 def _template():
+  """The socket that takes requests, until this process ends."""
   ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-  subprocess.Popen(
+  process = subprocess.Popen(
     [sys.executable, __file__, str(theirs.fileno())],
     cwd=ROOT,
     stdin=subprocess.DEVNULL,
@@ -140,7 +141,12 @@ def _template():
     env={**os.environ, 'OPENBLAS_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
   )
   theirs.close()
-  atexit.register(ours.close)
+
+  @atexit.register
+  def end():
+    ours.close()
+    process.wait()
+
   return ours
 
 
