@@ -72,7 +72,10 @@ def test_the_command(files):
   assert done.returncode == 0, done.stderr
   assert done.stderr == ''
   x = {name: values(f'{name}.csv') for name in RUNS}
-  of = lambda name: (x[f'{name}_fold1'] + x[f'{name}_fold2']) / 2  # noqa: E731
+
+  def of(name):
+    return (x[f'{name}_fold1'] + x[f'{name}_fold2']) / 2
+
   a = (of('a_seed1') + of('a_seed2')) / 2
   np.testing.assert_allclose(values('e.csv'), (a + of('b_seed1')) / 2, rtol=1e-14)
   np.testing.assert_allclose(values('means/a.csv'), a, rtol=1e-14)

@@ -88,7 +88,10 @@ def test_videos_are_equal_with_and_without_subjects():
 
 def scores(ids, subject='', video='', dataset=''):
   n = len(ids)
-  column = lambda x: [x] * n if isinstance(x, str) else x  # noqa: E731
+
+  def column(x):
+    return [x] * n if isinstance(x, str) else x
+
   return score_files.Scores(
     ids, [0, 1] * (n // 2) + [0] * (n % 2), {'score': np.linspace(0, 1, n)},
     dataset=column(dataset), subject=column(subject), video=column(video),
@@ -109,7 +112,10 @@ def leaks(dev, test):
 
 def test_videos_of_two_files():
   a, b = ['a', 'b'], ['c', 'd']
-  one = lambda ids, **k: scores(ids, **k)  # noqa: E731
+
+  def one(ids, **k):
+    return scores(ids, **k)
+
   assert 'video d/s/1' in leaks(one(a, subject=['s', 't'], video='1', dataset='d'),
                                 one(b, subject='', video='d/s/1', dataset='d'))  # fmt: skip
   # Videos of two subjects, both called 1, are two.
@@ -186,7 +192,10 @@ def test_lists(name, code, says, capsys):
 
 def test_builders_and_paths(tmp_path):
   """`prepare` has rows at hand; a file is one however its name is composed."""
-  row = lambda path, subject, split: lists.make_row({'rgb': path}, 'attack', subject=subject)  # noqa: E731
+
+  def row(path, subject, split):
+    return lists.make_row({'rgb': path}, 'attack', subject=subject)
+
   found, *_ = linter.check_rows(
     {'train': [row('a.png', ONE[0], '')], 'test': [row('b.png', ONE[1], '')]}
   )
@@ -207,12 +216,17 @@ def test_ids_of_two_spellings_are_one_sample():
 
 
 def test_training_checks_and_selections():
-  side = lambda name: {'id': [f'{name}1'], 'video': [''], 'subject': [name]}  # noqa: E731
+  def side(name):
+    return {'id': [f'{name}1'], 'video': [''], 'subject': [name]}
+
   with pytest.raises(DataError, match='leak-subject: subject'):
     leakage.check(side(ONE[0]), side('b'), {'t': side(ONE[1])})
   with pytest.raises(DataError, match='leak-subject: subject'):
     leakage.check_pretraining([ONE[0]], {'val': side(ONE[1])})
-  kind = lambda name: {'label': ['attack'], 'attack_type': [name]}  # noqa: E731
+
+  def kind(name):
+    return {'label': ['attack'], 'attack_type': [name]}
+
   with pytest.raises(DataError, match='attack mask'):
     leakage.check_left_out(kind('mask '), {'unseen': kind('mask')})
   parts = {selection.part_of(name, 97) for name in ONE}

@@ -111,11 +111,14 @@ def step():
 def test_a_protocol_runs_on_its_sets(data_dir, prepared, step, text):
   protocol = lookup.make_protocol(text)
   rendered = 'rendered_faces' in protocol.train
-  open_ = lambda names: sources.open_source(  # noqa: E731
-    names.replace('surf_like:', 'surf_like_tiny:').replace('cefa_like:', 'cefa_like_tiny:')
-    .replace('wmca_like:', 'wmca_like_tiny:').replace('padisi_like:', 'padisi_like_tiny:'),
-    prepared if rendered else data_dir, check=False,
-  )  # fmt: skip
+
+  def open_(names):
+    return sources.open_source(
+      names.replace('surf_like:', 'surf_like_tiny:').replace('cefa_like:', 'cefa_like_tiny:')
+      .replace('wmca_like:', 'wmca_like_tiny:').replace('padisi_like:', 'padisi_like_tiny:'),
+      prepared if rendered else data_dir, check=False,
+    )  # fmt: skip
+
   train, val = open_(protocol.train), open_(protocol.val)
   tests = {name: open_(names) for name, names in protocol.test.items()}
   columns = {name: source.columns for name, source in tests.items()}

@@ -78,8 +78,13 @@ def shift_of(s: Setting) -> float:
 def simulate(s: Setting, draws: int, rng) -> list[dict[str, Replicates]]:
   """APCER, BPCER and ACER of every run of two methods, resampled over subjects."""
   M, S, shift = 2 * s.runs, s.subjects, shift_of(s)
-  own = lambda *shape: math.sqrt(1 - SHARED) * rng.standard_normal((M, *shape))  # noqa: E731
-  common = lambda *shape: math.sqrt(SHARED) * rng.standard_normal(shape)  # noqa: E731
+
+  def own(*shape):
+    return math.sqrt(1 - SHARED) * rng.standard_normal((M, *shape))
+
+  def common(*shape):
+    return math.sqrt(SHARED) * rng.standard_normal(shape)
+
   score = math.sqrt(SHARE) * (own(S, 1, 2) + common(S, 1, 2))
   score = score + math.sqrt(1 - SHARE) * (own(S, FRAMES, 2) + common(S, FRAMES, 2))
   score += shift * rng.standard_normal((M, 1, 1, 2))
@@ -148,7 +153,10 @@ def spans(test: int, s: Setting, draws: int) -> Iterator[Span]:
   a, b = made[: s.runs], made[s.runs :]
   acer = [[run['acer'] for run in method] for method in (a, b)]
   alone = of_subjects(a)
-  clip = lambda x, low: Interval(max(x.low, low), min(x.high, 1.0))  # noqa: E731
+
+  def clip(x, low):
+    return Interval(max(x.low, low), min(x.high, 1.0))
+
   for method, interval in (
     (ALONE, alone),
     (RESAMPLED, resampled(acer[:1], rng)),

@@ -116,7 +116,9 @@ def _read(args, folder: pathlib.Path, name: str):
 
 
 def _questions(args, read: Mapping, members) -> list[Question]:
-  of_seeds = lambda system: tuple(f'{system}_seed{seed}' for seed in args.seeds)  # noqa: E731
+  def of_seeds(system):
+    return tuple(f'{system}_seed{seed}' for seed in args.seeds)
+
   questions = []
   if {plan.FACES, plan.CHANCE} <= set(args.networks):
     sides = plan.CHANCE, plan.FACES

@@ -299,7 +299,10 @@ def test_lint_finds_nothing_wrong_with_sound_triplets(trees, tmp_path, capsys):
       image = cv2.imread(str(trees / 'ethnicity' / path))
       (source / path).parent.mkdir(parents=True, exist_ok=True)
       cv2.imwrite(str(source / path), cv2.resize(image, (48 + (number * 7 + k * 5) % 13, 48)))
-  label = lambda row: int(row.facts['label'] == 'bona_fide')  # noqa: E731
+
+  def label(row):
+    return int(row.facts['label'] == 'bona_fide')
+
   lines = [' '.join([*row.files.values(), f'{label(row)}\n']) for row in rows]
   (tmp_path / 'list.txt').write_text(''.join(lines))
   assert lint.main([str(tmp_path / 'list.txt'), f'--root={source}']) == 0
@@ -342,7 +345,10 @@ def test_the_device_predicts_the_label(trees, tmp_path, capsys):
   source = sources.open_source('casia_cefa/release:train', str(tmp_path), optional=('device',))
   assert set(source.columns['device']) == {'rssdk', 'bag'}
   plan = planned('release', trees / 'ethnicity')
-  label = lambda row: int(row.facts['label'] == 'bona_fide')  # noqa: E731
+
+  def label(row):
+    return int(row.facts['label'] == 'bona_fide')
+
   lines = [f'{" ".join(r.files.values())} {label(r)}\n' for r in plan.splits['train']]
   (tmp_path / 'train.txt').write_text(''.join(lines))
   assert lint.main([str(tmp_path / 'train.txt')]) == 0

@@ -135,7 +135,10 @@ def test_attacks_by_their_numbers_alone(trees, tmp_path):
   casia_surf.write_release(tmp_path, short=True)
   assert (tmp_path / 'CASIA_SURF/Data/Val/fake_part/CLKJ_AS0010/02.rssdk').is_dir()
   long, short = (planned('release', source) for source in (trees / 'release', tmp_path))
-  facts = lambda plan: {s: [row.facts for row in rows] for s, rows in plan.splits.items()}  # noqa: E731
+
+  def facts(plan):
+    return {s: [row.facts for row in rows] for s, rows in plan.splits.items()}
+
   assert facts(short) == facts(long) and not short.findings
 
 

@@ -133,7 +133,10 @@ def test_folders_by_name(source):
 def test_files_that_may_be_lists(source):
   for name in ('a.txt', 'lists/b.CSV', 'lists/c/d.txt', 'lists/c/e/f.txt', '.g.txt', 'h.md'):
     touch(source / name)
-  names = lambda lists: [p.relative_to(source).as_posix() for p in folders.list_files(*lists)]  # noqa: E731
+
+  def names(lists):
+    return [p.relative_to(source).as_posix() for p in folders.list_files(*lists)]
+
   assert names((source, None)) == ['a.txt', 'lists/b.CSV', 'lists/c/d.txt']
   assert names((source, source / 'lists')) == ['lists/b.CSV', 'lists/c/d.txt', 'lists/c/e/f.txt']
   both = f'{source / "h.md"},{source / "lists" / "c"}'

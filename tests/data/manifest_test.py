@@ -482,7 +482,10 @@ def test_every_bad_picture_is_told_at_once(own, tmp_path):
   for row in (a, b, e, f):
     del row['rgb_sha256'], row['ir_sha256']
   text, found = refused(root, tmp_path, rows=rows)
-  line = lambda row: 2 + rows.index(row)  # noqa: E731
+
+  def line(row):
+    return 2 + rows.index(row)
+
   assert [(rule, at) for rule, at, _ in found] == [
     ('unreadable', line(a)), ('unreadable', line(b)), ('missing-file', line(c)),
     ('sha256', line(d)), ('colour', line(e)), ('same-image', line(e)), ('unreadable', line(f)),

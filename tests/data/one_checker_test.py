@@ -417,7 +417,12 @@ TRAINING = {
     'train', TOGETHER, {'frozen'},
   ),
 }  # fmt: skip
-SOUND = lambda row, i: row | NEW | alone(row, i)  # noqa: E731
+
+
+def sound(row, i):
+  return row | NEW | alone(row, i)
+
+
 # Why the other rules need no check before training: what they would find cannot be in its data.
 _DECODED = 'prepare decodes every image before it writes; each record has a check sum, read first'
 _LIST = 'a prepared set has no list: its rows passed prepare, which refuses such rows'
@@ -493,12 +498,14 @@ def test_training(own, tmp_path, name, capsys):
 @pytest.mark.parametrize('sets', [APART, TOGETHER])
 def test_training_accepts_sound_sets(own, tmp_path, sets):
   split = 'test' if sets is APART else 'train'
-  two_sets(own, tmp_path, SOUND, split)
+  two_sets(own, tmp_path, sound, split)
   assert datasets.open_all(config_of(tmp_path, sets, split)).notes == []
 
 
 def test_training_notes_copies(own, tmp_path):
-  make = lambda row, i: row | NEW | alone(row, 'copy')  # noqa: E731
+  def make(row, i):
+    return row | NEW | alone(row, 'copy')
+
   two_sets(own, tmp_path, make, 'train')
   assert datasets.open_all(config_of(tmp_path, TOGETHER, 'train')).notes == [
     'note (same-bytes): the images of 1 samples of train equal those of other samples of train; '
@@ -507,7 +514,7 @@ def test_training_notes_copies(own, tmp_path):
 
 
 def test_training_reads_what_prepare_wrote(own, tmp_path, capsys):
-  two_sets(own, tmp_path, SOUND, 'test')
+  two_sets(own, tmp_path, sound, 'test')
   shard = next((tmp_path / 'out/manifest/ours').rglob('*train.array_record*'))
   content = bytearray(shard.read_bytes())
   content[len(content) // 2] ^= 0xFF

@@ -58,6 +58,9 @@ def test_intervals_are_over_people_where_they_are_known():
   gap = groups.gap('bpcer', 'e', counts, drawn)
   alone = groups.gap('bpcer', 'e', counts, None)
   assert gap.value == alone.value
-  width = lambda span: span.high - span.low  # noqa: E731
+
+  def width(span):
+    return span.high - span.low
+
   assert width(gap.groups[0].bootstrap) > 1.5 * width(gap.groups[0].exact)
   assert width(gap.interval) > width(alone.interval)

@@ -68,9 +68,9 @@ def test_what_subjects_and_runs_share_counts_once():
 
 
 def test_the_interaction_is_widened_for_the_run_with_the_fewest_subjects():
-  interaction = lambda *n: (  # noqa: E731
-    runs.spread([run_of(0.2, 0.02 * SIGNS[k], n) for k, n in enumerate(n)]).interaction
-  )
+  def interaction(*n):
+    return runs.spread([run_of(0.2, 0.02 * SIGNS[k], n) for k, n in enumerate(n)]).interaction
+
   assert interaction(10, 4) == pytest.approx(4 / 3 * 0.02**2 / 2)
   assert interaction(2, 2) == pytest.approx(2 * 0.02**2 / 2)
   assert interaction(1, 10) == 0  # one subject has no spread

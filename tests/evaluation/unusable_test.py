@@ -44,7 +44,10 @@ def test_figures_both_ways(scores):
     own |= {'n_fta': values['n_fta']}
     np.testing.assert_equal(own, plain[subset])
   assert set(found['rgb']) == set(plain['rgb'])
-  pick = lambda s: [found[s][n] for n in ('n_unusable', 'apcer_fta', 'bpcer_fta', 'acer_fta')]  # noqa: E731
+
+  def pick(s):
+    return [found[s][n] for n in ('n_unusable', 'apcer_fta', 'bpcer_fta', 'acer_fta')]
+
   assert pick('rgb+depth') == [2, 0, 0.25, 0.125]  # as absent: APCER 0.25, BPCER 0
   assert pick('rgb+depth+ir') == [4, 0, 0.5, 0.25]  # as absent: APCER 0.5, BPCER 0
   assert pick('depth') == [2, 0, 0.25, 0.125]  # without a score by either rule

@@ -56,7 +56,10 @@ def test_seeds_give_means_comparisons_and_rankings(tmp_path, capsys):
   arguments = [f'--workdir={tmp_path}/runs', f'--out={tmp_path}', '--seeds=0,1,2']
   assert flexmodal.main([*arguments, '--only=nothing']) == 0  # trains none
   said = capsys.readouterr().out
-  read = lambda name: list(csv.DictReader((tmp_path / name).read_text().splitlines()))  # noqa: E731
+
+  def read(name):
+    return list(csv.DictReader((tmp_path / name).read_text().splitlines()))
+
   rows, compared, ranked = map(read, ('results.csv', 'comparisons.csv', 'rankings.csv'))
   assert len(rows) == 2 * 3 * 2 * 4 and {row['seed'] for row in rows} == set('012')
   acer = [

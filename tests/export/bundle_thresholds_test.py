@@ -82,7 +82,10 @@ def test_scores_of_other_weights_dtypes_or_views_are_made_anew(
   header = {'weights_hash': weights, 'config': config}
   written = score_files.Scores(['a', 'b'], [1, 0], {'rgb': [0.9, 0.1]}, header=header)
   score_files.write(tmp_path / 'scores/val.csv', written)
-  anew = lambda variables, batches, header: header  # noqa: E731
+
+  def anew(variables, batches, header):
+    return header
+
   monkeypatch.setattr(bundle_thresholds.scoring, 'make_scorer', lambda *_: anew)
   scores, where = bundle_thresholds.get_val_scores(source_in(tmp_path), None)
   if kept:
@@ -95,7 +98,10 @@ def test_scores_of_other_weights_dtypes_or_views_are_made_anew(
 def test_without_stored_scores_val_is_scored(tmp_path, monkeypatch, folder):
   """No folder, an empty one, or a folder where the file should be."""
   (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-  anew = lambda variables, batches, header: header  # noqa: E731
+
+  def anew(variables, batches, header):
+    return header
+
   monkeypatch.setattr(bundle_thresholds.scoring, 'make_scorer', lambda *_: anew)
   found = bundle_thresholds.get_val_scores(source_in(tmp_path), None)
   assert found == ({'weights_hash': 'w'}, 'scored by the export')

@@ -230,7 +230,10 @@ def test_sizes_and_places_of_a_cutout():
     rows, columns = np.nonzero(changed['ir'][..., 0] == -0.5)
     rng = np.random.default_rng(seed)
     half, y, x = int(rng.integers(1, 5)) // 2, int(rng.integers(0, 12)), int(rng.integers(0, 20))
-    inside = lambda at, n: [k for k in range(at - half, at + half) if 0 <= k < n]  # noqa: E731, B023
+
+    def inside(at, n):
+      return [k for k in range(at - half, at + half) if 0 <= k < n]  # noqa: B023
+
     if not rows.size:
       assert not half or not (inside(y, 12) and inside(x, 20))
       sides.add(0)

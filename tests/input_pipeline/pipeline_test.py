@@ -219,11 +219,17 @@ def test_the_map_moves_with_the_picture_and_ignores_its_colours(monkeypatch):
 
 def test_resizing_is_the_configs():
   """8 to 2 pixels: bilinear has the middle two of four, for 8-bit depth too, and for no 16 bits."""
-  encode = lambda image: cv2.imencode('.png', image)[1].tobytes()  # noqa: E731
+
+  def encode(image):
+    return cv2.imencode('.png', image)[1].tobytes()
+
   row = np.array([[0, 10, 20, 30, 40, 50, 60, 250]], np.uint8).repeat(8, 0)
   there = {'id': 'x', 'label': 1, 'ir': encode(row)}
   eight, sixteen = encode(row), encode(row.astype(np.uint16) * 40 + 400)
-  back = lambda image: (image[0, :, 0] * 128 + 127.5).round().tolist()  # noqa: E731
+
+  def back(image):
+    return (image[0, :, 0] * 128 + 127.5).round().tolist()
+
   for resize, ir, depth in (('area', [15, 100], [0, 40]), ('bilinear', [15, 55], [15, 55])):
     preprocess = Preprocess(2, ('depth', 'ir'), resize=resize)
     found = preprocess(there | {'depth': eight})

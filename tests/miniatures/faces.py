@@ -60,7 +60,10 @@ def triplet(
     mm = 600 - (depth / 255.0 - 0.5) * sensors.WINDOW
     depth = np.where(depth > 0, np.rint(mm), 0).astype(np.uint16)
   rng = np.random.default_rng((person, frame, len(category)))
-  fit = lambda image, how: cv2.resize(image, (size, size), interpolation=how)  # noqa: E731
+
+  def fit(image, how):
+    return cv2.resize(image, (size, size), interpolation=how)
+
   images = {
     'rgb': fit(rgb, cv2.INTER_AREA),
     'depth': fit(depth, cv2.INTER_NEAREST),

@@ -49,7 +49,10 @@ def test_as_evaluated_unusable_is_absent(bundle, tmp_path):
 
 def test_a_modality_that_the_model_does_not_have_is_reported(bundle):
   entry = {'file': 'model', 'modalities': ['rgb', 'ir'], 'present': True}
-  run = lambda images, present: np.zeros(len(present), np.float32)  # noqa: E731
+
+  def run(images, present):
+    return np.zeros(len(present), np.float32)
+
   predictor = Predictor(card.read(bundle), entry, run)
   (decision,) = score_table.score_samples(predictor, [Sample('a', covered('depth'))]).decisions
   assert decision.used == ('rgb', 'ir') and decision.outcome != 'fta'

@@ -13,7 +13,10 @@ from tests.miniatures import faces
 def digests(rgb, depth=None, ir=None):
   """Of images by number; '' is none."""
   names = {'rgb': rgb, 'depth': depth or [''] * len(rgb), 'ir': ir or [''] * len(rgb)}
-  hashed = lambda name: hashlib.sha256(str(name).encode()).hexdigest() if name != '' else ''  # noqa: E731
+
+  def hashed(name):
+    return hashlib.sha256(str(name).encode()).hexdigest() if name != '' else ''
+
   return {
     m: exact_duplicates.digest_prefixes([hashed(name) for name in some])
     for m, some in names.items()
@@ -40,7 +43,10 @@ def test_shared_images():
     (0, 0, ('depth',)), (1, 1, ('rgb', 'depth')),
   ]  # fmt: skip
   asked = []
-  no_rgb = lambda modality, row: asked.append((modality, row)) or modality != 'rgb'  # noqa: E731
+
+  def no_rgb(modality, row):
+    return asked.append((modality, row)) or modality != 'rgb'
+
   assert exact_duplicates.find_shared(one, other, no_rgb) == [
     (0, 0, ('depth',)),
     (1, 1, ('depth',)),

@@ -100,7 +100,10 @@ def test_sizes_of_crops_are_grouped():
   """Hardly two crops have the same size; that those of attacks are smaller is found."""
   labels, subjects, videos = rows(subjects=30)
   rng = np.random.default_rng(0)
-  size = lambda low, high: f'{rng.integers(low, high)}x{rng.integers(low, high)}'  # noqa: E731
+
+  def size(low, high):
+    return f'{rng.integers(low, high)}x{rng.integers(low, high)}'
+
   smaller = [size(80, 160) if label == 'attack' else size(150, 250) for label in labels]
   (shortcut,) = shortcuts.find({'rgb size': smaller}, labels, subjects, videos)
   assert shortcut.accuracy > 0.9 and len(shortcut.values) == 10

@@ -339,7 +339,10 @@ def test_relations(write):
     'test_a.txt, test_b.txt, test_c.txt (3 lists) partition the attacks of test.txt: '
     '3 triplets, each in one list'
   )
-  kinds = lambda *paths: [r.kind for r in linter.check(paths).relations]  # noqa: E731
+
+  def kinds(*paths):
+    return [r.kind for r in linter.check(paths).relations]
+
   assert kinds(whole, *parts) == ['subset', 'subset']  # one attack is left out
   twice = write('test_d.txt', row(1, '02_e_b'), row(2, '02_e_b'))
   assert kinds(whole, *parts, twice) == [
@@ -495,7 +498,10 @@ def test_sizes_by_data_set(write, tmp_path):
     put(tmp_path, paths, i)
     (tmp_path / paths[2]).write_bytes(picture(99 + i, 1, (40, 20)))
   path = write('test.txt', *(' '.join([*paths, '1']) for paths in rows))
-  check = lambda **options: where(linter.check([path], root=tmp_path, **options))  # noqa: E731
+
+  def check(**options):
+    return where(linter.check([path], root=tmp_path, **options))
+
   assert check() == [('size', 'test.txt', 3)]
   assert check(sizes='any') == []
   assert check(sizes='aspect') == [('size', 'test.txt', n) for n in (1, 2, 3)]
