@@ -59,11 +59,11 @@ class Browser:
       asked['sessionId'] = self._session
     os.write(self._in, json.dumps(asked).encode() + b'\0')
     while True:
-      told = self._next()
-      if told.get('id') == number:
-        assert 'error' not in told, told
-        return told['result']
-      event, what = told.get('method'), told.get('params', {})
+      message = self._next()
+      if message.get('id') == number:
+        assert 'error' not in message, message
+        return message['result']
+      event, what = message.get('method'), message.get('params', {})
       if event == 'Log.entryAdded' and what['entry']['level'] in ('error', 'warning'):
         self.console.append(what['entry']['text'])
       if event == 'Runtime.exceptionThrown':
@@ -75,8 +75,8 @@ class Browser:
       part = os.read(self._out, 1 << 20) if ready else b''
       assert part, 'the browser has nothing to say'
       self._rest += part
-    told, _, self._rest = self._rest.partition(b'\0')
-    return json.loads(told)
+    message, _, self._rest = self._rest.partition(b'\0')
+    return json.loads(message)
 
   def open(self, address):
     self.call('Page.navigate', url=address)

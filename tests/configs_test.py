@@ -77,9 +77,9 @@ def test_a_config_fits_together(file, recipe):
     resize=config.resize,
   )
   assert float(schedule(0)) <= np.float32(config.schedule.peak)
-  if donor := fields.get('pretrained'):
-    assert donor['architecture'] in (*conversion.ARCHITECTURES, transfer.OWN_RUN)
-    transfer.parse_config(donor, variables)
+  if pretrained := fields.get('pretrained'):
+    assert pretrained['architecture'] in (*conversion.ARCHITECTURES, transfer.OWN_RUN)
+    transfer.parse_config(pretrained, variables)
 
 
 @pytest.mark.parametrize('file', FILES, ids=lambda f: f.stem)

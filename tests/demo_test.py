@@ -33,15 +33,15 @@ def bundle(tmp_path_factory):
   """A bundle with two samples: one is accepted by all subsets, the other by none."""
   folder = tmp_path_factory.mktemp('bundles') / 'toy'
   (folder / 'samples').mkdir(parents=True)
-  told, files = [], {}
+  listed, files = [], {}
   for i, mean in enumerate((0.4, -0.4)):
     images = bundles.triplet(i, rgb=mean, depth=-mean, ir=mean)
     names = {m: f'samples/{i}_{m}.png' for m in images}
     for modality, image in images.items():
       (folder / names[modality]).write_bytes(bundles.png(image))
     label = ('bona_fide', 'attack')[i]
-    told.append({'id': f'<b>{label}</b>', 'label': label, 'files': names})
-  about = {'weights_hash': bundles.WEIGHTS, 'samples': told}
+    listed.append({'id': f'<b>{label}</b>', 'label': label, 'files': names})
+  about = {'weights_hash': bundles.WEIGHTS, 'samples': listed}
   (folder / 'samples/samples.json').write_text(json.dumps(about))
   for path in sorted((folder / 'samples').iterdir()):
     files[f'samples/{path.name}'] = bundles.about(path.read_bytes())
@@ -143,7 +143,7 @@ def test_nothing_to_look_at_is_no_pass(serving):
     assert found['subsets'] == {} and found['decision']['reasons']
 
 
-def test_what_is_no_picture_is_told(serving):
+def test_what_is_no_picture_is_reported(serving):
   for pictures, says in (
     ({'rgb': b'<html>'}, 'rgb is an HTML page'),
     ({'thermal': b'x'}, "no modality 'thermal'"),

@@ -82,7 +82,7 @@ def test_the_command(files):
   np.testing.assert_array_equal(values('means/b.csv'), values('means/b_seed1.csv'))
   np.testing.assert_array_equal(values('means/a_seed2_fold1.csv'), x['a_seed2_fold1'])
   assert len(list(Path('means').glob('*.csv'))) == 2 + 3 + 6
-  # The tree, the best member, and how to judge it.
+  # The tree, the best member, and how to evaluate it.
   lines = done.stdout.splitlines()
   assert lines[0].startswith('6 files; means of probabilities over views, then folds, then seeds')
   rows = [line.split() for line in lines[5:15]]
@@ -275,7 +275,7 @@ def test_weights_and_calibration_are_of_dev_alone(files, capsys):
   args = ['--out=o.csv', '--weights=val', '--calibrate=platt']
   assert run(*given(), '--dev', *given(folder='dev/'), *args) == 0
   np.testing.assert_array_equal(values('e.csv'), values('o.csv'))
-  # Other labels of what is judged change nothing.
+  # Other labels of what is evaluated change nothing.
   for name in RUNS:
     changed(f'{name}.csv', label=1 - score_files.read(f'{name}.csv').label,
             attack_category=None)  # fmt: skip

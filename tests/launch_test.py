@@ -153,15 +153,15 @@ def test_the_job_knows_the_exit_codes():
 
 @pytest.fixture
 def commands(tmp_path, monkeypatch):
-  """A folder of commands that are not here, first on PATH, each writing down what it was told."""
+  """A folder of commands that are not here, first on PATH, each of which records its arguments."""
 
   def add(name, code=0):
     (tmp_path / name).write_text(
-      f'#!/bin/sh\nprintf "%s\\n" "{name}" "$@" >> {tmp_path}/told\nexit {code}\n'
+      f'#!/bin/sh\nprintf "%s\\n" "{name}" "$@" >> {tmp_path}/calls\nexit {code}\n'
     )
     (tmp_path / name).chmod(0o755)
 
-  add.told = lambda: (tmp_path / 'told').read_text().splitlines()
+  add.calls = lambda: (tmp_path / 'calls').read_text().splitlines()
   monkeypatch.setenv('PATH', f'{tmp_path}{os.pathsep}{os.environ["PATH"]}')
   return add
 
@@ -183,11 +183,11 @@ def test_slurm_requeues_what_may_go_on(commands, monkeypatch, code, begun, again
   found = subprocess.run(
     ['bash', LAUNCH / 'slurm.sbatch', '--config=a b', '--workdir=w'], capture_output=True
   )
-  told = commands.told()
-  assert told[told.index('python') :][:5] == (
+  calls = commands.calls()
+  assert calls[calls.index('python') :][:5] == (
     ['python', '-m', 'flexfas_jax.main', '--config=a b', '--workdir=w']
   )
-  assert (told[-3:] == ['scontrol', 'requeue', '17']) == again
+  assert (calls[-3:] == ['scontrol', 'requeue', '17']) == again
   assert found.returncode == (0 if again else code)
 
 
@@ -197,9 +197,9 @@ def test_tpu_vms_get_arguments_as_they_are(commands, monkeypatch):
   monkeypatch.setenv('ZONE', 'z')
   given = ["--config.model.fusion={'name': 'concat'}", '--workdir=/a b', '--config=$HOME']
   subprocess.run(['bash', LAUNCH / 'tpu_vm.sh', 'run', *given], check=True)
-  told = commands.told()
-  assert '--worker=all' in told
-  (command,) = (line.partition('=')[2] for line in told if line.startswith('--command='))
+  calls = commands.calls()
+  assert '--worker=all' in calls
+  (command,) = (line.partition('=')[2] for line in calls if line.startswith('--command='))
   assert shlex.split(command)[-len(given) - 1 :] == [*given, '--distributed']
   (never,) = re.findall(r"RestartPreventExitStatus=([\d ]+)'", command)
   assert set(map(int, never.split())) == NEVER_AGAIN
@@ -211,9 +211,9 @@ def test_xpk_gets_a_command_of_one_line(commands):
   commands('pip')
   commands('xpk')
   subprocess.run(['bash', '-ec', block], check=True)
-  (command,) = (line for line in commands.told() if line.startswith('--command='))
+  (command,) = (line for line in commands.calls() if line.startswith('--command='))
   assert command.endswith(' --distributed')
-  assert f'--restart-on-exit-codes=1,{errors.TEMPORARY}' in commands.told()
+  assert f'--restart-on-exit-codes=1,{errors.TEMPORARY}' in commands.calls()
 
 
 def _instructions():

@@ -153,7 +153,7 @@ def test_one_sample(bundle, files, capsys):
     (['--manifest=boxless.csv', '--out=card.csv'], 2, 'would overwrite card.json'),
   ],
 )
-def test_what_is_wrong_is_told(bundle, files, capsys, args, code, says):
+def test_what_is_wrong_is_reported(bundle, files, capsys, args, code, says):
   shutil.copy(bundle / 'card.json', files)
   found = run(capsys, bundle, *args)
   assert found[0] == code and says in found[2] and found[2].count('\n') == 1
@@ -260,8 +260,8 @@ def test_without_labels_there_is_nothing_to_judge(bundle, files, capsys):
   assert len(rows) == 8 and list(rows[0])[:4] == ['id', 'used', 'decision', 'reasons']
   assert json.loads((files / 'o.json').read_text())['bundle'] == 'toy'
   code, out, err = run(capsys, bundle, '--folder=set', '--json')
-  told = [json.loads(line) for line in out.splitlines()]
-  assert [one['id'] for one in told] == [row['id'] for row in rows] and '8 samples' in err
+  listed = [json.loads(line) for line in out.splitlines()]
+  assert [one['id'] for one in listed] == [row['id'] for row in rows] and '8 samples' in err
 
 
 def test_a_manifest(bundle, files, capsys):
@@ -351,7 +351,7 @@ def test_a_covered_sensor_among_many(bundle, files, capsys, by):
     assert of['rgb+ir']['bpcer_fta'] == strict['bpcer'] == strict['bpcer_fta'], name
 
 
-def test_bad_pictures_among_many_are_failures_and_told(bundle, files, capsys):
+def test_bad_pictures_among_many_are_failures_and_reported(bundle, files, capsys):
   write_set(files / 'set')
   broken = files / 'set/attack/p2/depth/02.png'
   broken.write_bytes(broken.read_bytes()[:-40])
@@ -446,7 +446,7 @@ def test_a_terminal_that_cannot_show_a_name(bundle, files):
   assert b'Zo\\xeb' in done.stdout and b'\\u738b' in done.stdout
 
 
-def test_nan_among_many_is_told(bundle, files, capsys):
+def test_nan_among_many_is_reported(bundle, files, capsys):
   write_set(files / 'set')
   white = np.full((24, 24, 3), 255, np.uint8)
   white[:8, :8] = 245

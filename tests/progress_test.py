@@ -7,7 +7,7 @@ from flexfas_jax import progress
 
 @pytest.fixture
 def clock(monkeypatch):
-  """A clock that moves when it is told to."""
+  """A clock that moves when the test moves it."""
 
   class Clock:
     now = 0.0

@@ -154,12 +154,12 @@ def test_flexmodals_recipe_runs_from_its_exports(data_dir, tmp_path):
   assert {f'apcer/{c}' for c in ('fakehead', 'papermask', 'print')} <= set(results['cross']['rgb'])
 
 
-def test_the_published_leak_is_accepted_and_told(data_dir):
+def test_the_published_leak_is_accepted_and_reported(data_dir):
   config = vit_fusion.get_config('flexmodal')
   config.data_dir, config.pretrained.weights = data_dir, ''
   config.model.backbone.variant, config.model.image_size = 'mu', SIZE
   config.protocol = 'flexmodal_published'
-  told = datasets.open_all(setup.build(config).config).notes
-  assert [note for note in told if not note.startswith('note (same-bytes)')] == [
+  notes = datasets.open_all(setup.build(config).config).notes
+  assert [note for note in notes if not note.startswith('note (same-bytes)')] == [
     'accepted leak flexmodal_v1: 1 subject in val and intra'
   ]

@@ -384,7 +384,7 @@ def test_columns_of_another_file(files, capsys):
   assert 'row 2: 1 cells' in capsys.readouterr().err
 
 
-def test_redundant_rows_count_once_and_both_figures_are_told(files, capsys):
+def test_redundant_rows_count_once_and_both_figures_are_reported(files, capsys):
   rows = [*(f'a{i},1,.9' for i in range(29)), 'b,1,.1', 'b#2,1,.1']
   rows += [f'c{i},0,.2' for i in range(29)]
   assert run(written(files / 'test.csv', rows), f'--json={files}/o.json') == 0
@@ -590,7 +590,7 @@ def test_published_figures_of_real_networks(real_files, name):
   assert round(found['tpr@fpr=1e-4'], 4) == PUBLISHED[name]
 
 
-def test_the_ensemble_and_its_best_member_are_not_told_apart(real_files):
+def test_the_ensemble_and_its_best_member_are_not_distinguished(real_files):
   """One bona fide sample against five attacks of 9,608 may be chance."""
   out = real_files / 'against.json'
   done = python(

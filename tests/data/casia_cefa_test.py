@@ -190,7 +190,7 @@ def test_masks_lack_frames(ethnicity, tmp_path):
   assert len(masks) == 6 and masks[id_]['ir'] == b'' and masks[id_]['rgb']
 
 
-def test_what_is_wrong_is_told_at_once_and_can_be_left_out(ethnicity, tmp_path):
+def test_what_is_wrong_is_reported_at_once_and_can_be_left_out(ethnicity, tmp_path):
   (ethnicity / _CLIP / 'depth' / '0001.jpg').unlink()
   folder = ethnicity / 'CASIA_CeFA' / 'Ethnicity' / 'AF'
   shutil.copytree(folder / 'AF-300' / '1_300_1_1_1', folder / 'AF-499' / '1_300_3_1_9')

@@ -282,7 +282,7 @@ def harm(source):
   ]
 
 
-def test_all_that_is_wrong_is_told_and_nothing_is_left(challenge, tmp_path):
+def test_all_that_is_wrong_is_reported_and_nothing_is_left(challenge, tmp_path):
   """By the command itself."""
   offenders = harm(challenge)
   command = [sys.executable, '-m', 'flexfas_jax.prepare', '--dataset=casia_surf/challenge']
@@ -303,9 +303,9 @@ def test_what_is_wrong_can_be_left_out(challenge, tmp_path):
   offenders = harm(challenge)
   folder = build('challenge', challenge, tmp_path, on_bad='skip')
   with (folder / 'bad_files.csv').open(newline='') as file:
-    told = [(row['rule'], row['text']) for row in csv.DictReader(file)]
+    listed = [(row['rule'], row['text']) for row in csv.DictReader(file)]
   for rule, text in offenders:
-    assert any(r == rule and text in t for r, t in told), text
+    assert any(r == rule and text in t for r, t in listed), text
   train = read('challenge', tmp_path, 'train')
   assert len(train) == 36 - 6
   assert not any('04_en_b' in id_ and 'AS0005' in id_ for id_ in train)

@@ -145,7 +145,7 @@ def test_a_source_that_is_another_folder(source):
     ('one two three', 'row', 'has 3 fields'),
   ],
 )
-def test_rows_that_are_wrong_are_told_and_left_out(source, wrong, rule, words):
+def test_rows_that_are_wrong_are_reported_and_left_out(source, wrong, rule, words):
   rewrite(source, row(_LIVE, 1), wrong, row(_FAKE.replace('1.jpg', '2.jpg'), 0))
   made = plan('casia_surf', source)
   assert len(made.splits['train']) == 2

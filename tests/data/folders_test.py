@@ -1,4 +1,4 @@
-"""Triplets found in folders: their order, what is passed over, what is told."""
+"""Triplets found in folders: their order, what is left out, and the problems that are listed."""
 
 import os
 
@@ -55,14 +55,14 @@ def test_what_is_no_picture_is_passed_over(source):
 def test_a_triplet_that_lacks_a_file(source):
   (source / _CLIP / 'ir' / '2.jpg').unlink()
   (source / _CLIP / 'color' / '2.jpg').unlink()
-  found, told = ids(source)
+  found, problems = ids(source)
   assert len(found) == 3
-  assert told == [
+  assert problems == [
     f'{_CLIP}/depth: missing-file: casia_surf/CLKJ_AS0005/real/2 has no rgb and no ir '
     f'(there is {_CLIP}/depth/2.jpg)'
   ]
-  found, told = ids(source, may_lack=lambda said: said.subject == 'CLKJ_AS0005')
-  assert len(found) == 4 and not told
+  found, problems = ids(source, may_lack=lambda said: said.subject == 'CLKJ_AS0005')
+  assert len(found) == 4 and not problems
 
 
 def test_names_of_no_known_form(source):
@@ -70,23 +70,23 @@ def test_names_of_no_known_form(source):
     touch(source / 'Training' / 'more' / f'IMG_{k}.JPG')
   touch(source / '001_01_000_0_00' / 'color' / '0012.jpg')  # of another data set
   (source / 'Training' / 'more' / os.fsdecode(b'\xff.png')).touch()
-  found, told = ids(source)
+  found, problems = ids(source)
   assert len(found) == 4
-  assert told == [
+  assert problems == [
     '001_01_000_0_00/color: row: 0012.jpg is of no form that casia_surf has',
     *(f'Training/more: row: IMG_{k}.JPG is of no form that casia_surf has' for k in range(5)),
     'Training/more: row: \\udcff.png is of no form that casia_surf has',
   ]
-  assert all(text.isascii() for text in told)
+  assert all(text.isascii() for text in problems)
   (source / 'Training' / 'more').rename(source / os.fsdecode(b'\xfe'))
   assert any(text.startswith('\\udcfe: ') for text in ids(source)[1])  # and can be written
 
 
 def test_one_picture_twice(source):
   touch(source / _CLIP / 'color' / '1.png')
-  found, told = ids(source)
+  found, problems = ids(source)
   assert len(found) == 4
-  assert told == [
+  assert problems == [
     f'{_CLIP}/color: duplicate: casia_surf/CLKJ_AS0005/real/1: rgb is {_CLIP}/color/1.jpg and '
     f'{_CLIP}/color/1.png'
   ]
@@ -117,8 +117,8 @@ def test_a_closed_folder(source, monkeypatch):
     return scandir(path)
 
   monkeypatch.setattr(os, 'scandir', gone)
-  found, told = ids(source)
-  assert not found and f'{_CLIP}/ir: unreadable: Permission denied' in told
+  found, problems = ids(source)
+  assert not found and f'{_CLIP}/ir: unreadable: Permission denied' in problems
 
 
 def test_folders_by_name(source):

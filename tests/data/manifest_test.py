@@ -275,7 +275,7 @@ def test_the_reader_is_light_and_travels(tree, tmp_path):
 # What is wrong with the CSV.
 
 
-def test_all_that_is_wrong_with_cells_is_told_at_once(tree, tmp_path):
+def test_all_that_is_wrong_with_cells_is_reported_at_once(tree, tmp_path):
   root, rows = tree
   good = few(rows, 'A/live', 'A/mask', 'D/live')
   live, mask = good[0], good[1]
@@ -464,7 +464,7 @@ def test_a_set_has_a_plain_name(name, tmp_path):
 # What is wrong with the pictures.
 
 
-def test_every_bad_picture_is_told_at_once(own, tmp_path):
+def test_every_bad_picture_is_reported_at_once(own, tmp_path):
   root, rows = own
   by_path = {(row['subject'], row['video'], row['frame']): row for row in rows}
   a, b = by_path['A', 'live', '1'], by_path['A', 'live', '2']
@@ -606,7 +606,7 @@ def test_depth_in_other_steps_becomes_millimetres(raw, tmp_path):
   assert 'more than 16 bits hold' in found[0][2]
 
 
-def test_steps_are_not_judged_as_millimetres(raw, tmp_path):
+def test_steps_are_not_evaluated_as_millimetres(raw, tmp_path):
   root, rows, before = raw
   row = rows[0]
   del row['depth_sha256']
@@ -696,7 +696,7 @@ def test_a_face_that_was_not_measured_is_listed(own, tmp_path):
   assert findings(folder / 'bad_files.csv') == [('black', 2, text)]
 
 
-def test_no_face_is_found_told_or_left_out(tree, tmp_path):
+def test_no_face_is_found_reported_or_left_out(tree, tmp_path):
   root, rows = tree
   named = few(rows, 'A/live', 'B/live', 'C/live', 'A/print', 'B/print', 'C/print')
   named[0] |= {'left': '', 'top': ''}

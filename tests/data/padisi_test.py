@@ -66,7 +66,7 @@ def row_of(made, sample):
 
 
 def edit(source, name, change):
-  """Writes a table anew, of what `change` makes of its rows (the first has the names)."""
+  """Writes a table again, of what `change` makes of its rows (the first has the names)."""
   path = source / 'face_partitions' / name
   with open(path, encoding='utf-8', newline='') as file:
     rows = list(csv.reader(file))
@@ -394,7 +394,7 @@ def test_another_layout_is_refused_with_the_expected_one(harm, words, source, tm
     assert text in str(caught.value)
 
 
-def test_all_that_is_wrong_is_told_at_once_or_left_out(source, tmp_path, capsys):
+def test_all_that_is_wrong_is_reported_at_once_or_left_out(source, tmp_path, capsys):
   _truncated(npz(source))
   _value(np.nan, 3)(npz(source, padisi.SAMPLES[4]))
   edit(source, TRUTH, _set(8, 'ground_truth', 'x'))

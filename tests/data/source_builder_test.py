@@ -1,4 +1,4 @@
-"""Building from files: everything wrong is told at once, and a set stands whole or not at all."""
+"""Building from files: all problems are reported at once; a set is written whole or not at all."""
 
 import csv
 import json

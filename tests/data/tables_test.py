@@ -1,4 +1,4 @@
-"""Tables are read by the names of their columns; what is wrong is told with its line."""
+"""Tables are read by the names of their columns; what is wrong is reported with its line."""
 
 import pytest
 
@@ -54,7 +54,7 @@ def test_names_with_blanks_and_dashes(tmp_path):
     ('path,group\n'.encode('utf-16'), 0, 'is not a table'),
   ],
 )
-def test_what_is_wrong_is_told(content, line, words, tmp_path):
+def test_what_is_wrong_is_reported(content, line, words, tmp_path):
   _, findings = read(tmp_path, content)
   ((rule, at, text),) = findings
   assert (rule, at) == ('row', line)

@@ -378,7 +378,7 @@ def test_a_file_that_is_gone(source, tmp_path):
   assert row.files['depth'] in outcome.problems[0][1]
 
 
-def test_all_that_is_wrong_is_told_at_once_or_left_out(tmp_path):
+def test_all_that_is_wrong_is_reported_at_once_or_left_out(tmp_path):
   last = wmca.VIDEOS[4]
   source = tmp_path / 'source'
   wmca.write_preprocessed(source, wmca.VIDEOS[:5])
@@ -461,7 +461,7 @@ def test_a_video_is_opened_once_for_all_its_frames(tree, tmp_path, monkeypatch):
   assert set(opened.values()) == {1}
 
 
-def test_a_file_that_was_mended_is_read_anew(source, tmp_path):
+def test_a_file_that_was_mended_is_read_again(source, tmp_path):
   reader = frames.FrameReader(str(source))
   row = plan(source, tmp_path).splits['whole'][0]
   assert not reader(row).problems
@@ -533,7 +533,7 @@ def test_protocols_in_any_order_of_columns(tree, tmp_path):
   assert 'PROTOCOL-LOO_prints.csv' in missing and 'grandtest' not in missing
 
 
-def test_protocols_of_other_names_are_told(tree, tmp_path):
+def test_protocols_of_other_names_are_reported(tree, tmp_path):
   folder = _write(tmp_path / 'lists', _protocol(), 'PROTOCOL-grandtest_train.csv')
   made = plan(tree, tmp_path, lists=folder)
   assert 'not read, of another name or there twice: PROTOCOL-grandtest_train.csv' in made.notes

@@ -184,15 +184,15 @@ def test_the_order_of_rows_does_not_matter(method):
   assert measures[0] == measures[1]
 
 
-def test_what_calibration_changes_is_told_by_name():
+def test_what_calibration_changes_is_reported_by_name():
   label, score = [1, 1, 0, 0], [0.9, 0.4, 0.6, 0.1]
-  told = calibration.assess(label, score)
-  assert {n: told[n] for n in ('acer', 'apcer', 'bpcer', 'eer', 'auc')} == {
+  assessed = calibration.assess(label, score)
+  assert {n: assessed[n] for n in ('acer', 'apcer', 'bpcer', 'eer', 'auc')} == {
     'acer': 0.5, 'apcer': 0.5, 'bpcer': 0.5, 'eer': 0.5, 'auc': 0.75
   }  # fmt: skip
-  assert told['brier'] == calibration.brier(label, score)
-  assert told['log_loss'] == calibration.log_loss(label, score)
-  assert told['calibration_error'] == calibration.calibration_error(label, score)
+  assert assessed['brier'] == calibration.brier(label, score)
+  assert assessed['log_loss'] == calibration.log_loss(label, score)
+  assert assessed['calibration_error'] == calibration.calibration_error(label, score)
 
 
 @pytest.mark.parametrize('method', calibration.METHODS)
@@ -213,8 +213,8 @@ def test_on_any_scale_the_map_is_the_same(method, scale):
   np.testing.assert_allclose(
     scales.probability(after, found.result_scale), expected, rtol=1e-6, atol=1e-9
   )
-  told = calibration.assess(label, after, found.result_scale)
-  assert (told['acer'], told['auc']) == (
+  assessed = calibration.assess(label, after, found.result_scale)
+  assert (assessed['acer'], assessed['auc']) == (
     pytest.approx(calibration.assess(label, expected)['acer']),
     pytest.approx(calibration.assess(label, expected)['auc'], abs=1e-4),
   )

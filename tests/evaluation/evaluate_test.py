@@ -44,16 +44,16 @@ TEST, DEV = made('t'), made('d', seed=1)
 
 
 @pytest.fixture(scope='module')
-def judged():
+def evaluated():
   return evaluate.evaluate('intra', TEST, 'dev_eer', DEV, draws=300, group_by=['ethnicity'])
 
 
-def test_every_figure_is_there_and_in_its_intervals(judged):
+def test_every_figure_is_there_and_in_its_intervals(evaluated):
   found = results.compute(TEST, 'dev_eer', DEV)
-  assert judged.metrics == found
-  assert judged.clusters.unit == 'subjects' and judged.clusters.n == 30
+  assert evaluated.metrics == found
+  assert evaluated.clusters.unit == 'subjects' and evaluated.clusters.n == 30
   no_share = {'eer', 'auc'}
-  for subset, of in judged.estimates.items():
+  for subset, of in evaluated.estimates.items():
     assert set(of) == {n for n in found[subset] if n != 'threshold' and not n.startswith('n_')}
     for name, estimate in of.items():
       assert estimate.value == found[subset][name]
@@ -65,24 +65,24 @@ def test_every_figure_is_there_and_in_its_intervals(judged):
         assert estimate.count.rate == pytest.approx(estimate.value) or name.startswith('tpr')
 
 
-def test_what_is_drawn_computes_the_same_figures(judged):
+def test_what_is_drawn_computes_the_same_figures(evaluated):
   """The bootstrap's own way to a figure, everybody being drawn once."""
   subset = 'rgb+ir'
-  threshold = judged.metrics[subset]['threshold']
+  threshold = evaluated.metrics[subset]['threshold']
   shares = evaluate._shares(TEST, subset, threshold, results.attack_kinds(TEST))
-  once = evaluate._resample(judged.clusters, TEST, {subset: shares}, {})[subset]
+  once = evaluate._resample(evaluated.clusters, TEST, {subset: shares}, {})[subset]
   for name, replicates in once.items():
-    assert replicates.value == pytest.approx(judged.metrics[subset][name], abs=1e-12), name
+    assert replicates.value == pytest.approx(evaluated.metrics[subset][name], abs=1e-12), name
   assert {'apcer_max', 'acer_max', 'hter', 'tpr@fpr=1e-4', 'bpcer@apcer=1%', 'apnrr'} <= set(once)
 
 
-def test_intervals_are_those_of_the_counts(judged):
-  of = judged.estimates['rgb']
+def test_intervals_are_those_of_the_counts(evaluated):
+  of = evaluated.estimates['rgb']
   assert of['apcer'].exact == intervals.clopper_pearson(of['apcer'].count)
   species = [of[f'apcer_species/{name}'].count for name in ('mask_a', 'print_a')]
   assert of['apcer_max'].exact == intervals.max_interval(species)
-  assert judged.species_of_max('rgb') == max(
-    ('mask_a', 'print_a'), key=lambda name: judged.metrics['rgb'][f'apcer_species/{name}']
+  assert evaluated.species_of_max('rgb') == max(
+    ('mask_a', 'print_a'), key=lambda name: evaluated.metrics['rgb'][f'apcer_species/{name}']
   )
   assert of['acer'].exact == intervals.mean_interval(
     (of['apcer'].value, of['bpcer'].value), (of['apcer'].exact, of['bpcer'].exact)
@@ -103,26 +103,26 @@ def test_a_rate_without_errors_leaves_the_mean_unsure():
   )
 
 
-def test_subsets_are_compared_and_the_lower_one_is_told(judged):
-  [one] = judged.comparisons
+def test_subsets_are_compared_and_the_lower_one_is_reported(evaluated):
+  [one] = evaluated.comparisons
   assert (one.a, one.b, one.verdict) == ('rgb', 'rgb+ir', 'lower in one run')
   right = {
-    s: (TEST.scores[s] >= judged.metrics[s]['threshold']) == (TEST.label == 1)
+    s: (TEST.scores[s] >= evaluated.metrics[s]['threshold']) == (TEST.label == 1)
     for s in ('rgb', 'rgb+ir')
   }
   attack = TEST.label == 0
   assert one.attacks.only_b_correct == (attack & right['rgb+ir'] & ~right['rgb']).sum()
   assert one.rates['acer'].value == pytest.approx(
-    judged.metrics['rgb+ir']['acer'] - judged.metrics['rgb']['acer']
+    evaluated.metrics['rgb+ir']['acer'] - evaluated.metrics['rgb']['acer']
   )
-  [ir] = judged.sensors
+  [ir] = evaluated.sensors
   assert ir.added == 'ir'
   assert [g.kind for g in ir.gains] == ['bona fide', 'mask', 'print']
 
 
-def test_the_surest_mistakes_come_first(judged):
-  attacks, others = judged.mistakes['rgb']
-  threshold = judged.metrics['rgb']['threshold']
+def test_the_surest_mistakes_come_first(evaluated):
+  attacks, others = evaluated.mistakes['rgb']
+  threshold = evaluated.metrics['rgb']['threshold']
   assert len(attacks) == evaluate.WORST
   scores = [m.score for m in attacks]
   assert scores == sorted(scores, reverse=True) and scores[-1] >= threshold
@@ -131,7 +131,7 @@ def test_the_surest_mistakes_come_first(judged):
   assert [m.score for m in others] == sorted(m.score for m in others)
 
 
-def test_equally_sure_mistakes_are_told_by_id_whatever_the_order_of_rows():
+def test_equally_sure_mistakes_are_reported_by_id_whatever_the_order_of_rows():
   n = 40
   scores = Scores([f'{i:02}' for i in range(n)], [0, 1] * 20, {'rgb': [0.9, 0.1] * 20})
   turned = Scores(scores.ids[::-1], scores.label[::-1], {'rgb': scores.scores['rgb'][::-1]})
@@ -167,7 +167,7 @@ def test_above_a_million_samples_the_bootstrap_has_to_be_asked_for(monkeypatch):
   assert any('--bootstrap=1000' in note for note in found.notes)
 
 
-def test_a_subset_that_is_not_served_is_not_judged():
+def test_a_subset_that_is_not_served_is_not_evaluated():
   scores = dataclasses.replace(TEST, scores={**TEST.scores, 'ir': np.full(TEST.label.size, NAN)})
   found = evaluate.evaluate('x', scores, 'fixed=0.5', draws=50)
   assert found.served == ['rgb', 'rgb+ir'] and 'ir' in found.metrics
@@ -184,8 +184,8 @@ def test_one_class_is_undefined_and_not_an_error():
   assert math.isnan(one.estimates['rgb']['bpcer'].bootstrap.low)
 
 
-def test_groups(judged):
-  gaps = judged.gaps['rgb, ethnicity']
+def test_groups(evaluated):
+  gaps = evaluated.gaps['rgb, ethnicity']
   assert [gap.rate for gap in gaps] == ['bpcer', 'apcer']
   assert sum(g.count.n for g in gaps[0].groups) == (TEST.label == 1).sum()
   with pytest.raises(ConfigError, match='--group_by=lamp: no such column'):
@@ -194,13 +194,13 @@ def test_groups(judged):
     evaluate.evaluate('x', TEST, 'fixed=0.5', draws=0, group_by=['video'])
 
 
-def test_the_json_holds_it_all(judged):
-  found = json.loads(json.dumps(results.json_safe(evaluate.to_json(judged)), allow_nan=False))
+def test_the_json_holds_it_all(evaluated):
+  found = json.loads(json.dumps(results.json_safe(evaluate.to_json(evaluated)), allow_nan=False))
   assert list(found) == ['rgb', 'rgb+ir']
-  assert found['rgb']['acer'] == judged.metrics['rgb']['acer']
+  assert found['rgb']['acer'] == evaluated.metrics['rgb']['acer']
   apcer = found['rgb']['intervals']['apcer']
-  assert apcer['errors'] == judged.estimates['rgb']['apcer'].count.errors
-  assert apcer['bootstrap'] == list(judged.estimates['rgb']['apcer'].bootstrap)
+  assert apcer['errors'] == evaluated.estimates['rgb']['apcer'].count.errors
+  assert apcer['bootstrap'] == list(evaluated.estimates['rgb']['apcer'].bootstrap)
   assert found['rgb']['intervals']['auc']['clopper_pearson'] is None
   assert found['rgb+ir']['against']['rgb']['verdict'] == 'lower in one run'
   assert found['rgb+ir']['against']['rgb']['runs'] == {'a': 1, 'b': 1, 'paired': True}
@@ -238,7 +238,7 @@ def test_systems_are_merged_by_id():
   assert found.nan_samples['theirs: rgb'].tolist() == [TEST.label.size - 1]
 
 
-def test_systems_must_have_judged_the_same():
+def test_systems_must_have_evaluated_the_same():
   some = TEST.only(np.arange(TEST.label.size) != 7)
   with pytest.raises(DataError, match=rf'b lacks 1 ids that .*{TEST.ids[7]}'):
     evaluate.merge_systems({'a': TEST, 'b': some})

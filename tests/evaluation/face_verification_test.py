@@ -116,7 +116,7 @@ def test_a_picture_without_an_embedding_is_never_the_same():
   assert values['accuracy'] == pytest.approx((9 / 10 + 1) / 2)
 
 
-def test_what_is_written_is_judged_alike_by_the_score_command(tmp_path, capsys):
+def test_what_is_written_is_evaluated_alike_by_the_score_command(tmp_path, capsys):
   found, subject = by_hand()
   rng = np.random.default_rng(0)
   value = np.where(found.same, 0.3, 0.0) + rng.normal(size=20) * 0.3
@@ -130,13 +130,13 @@ def test_what_is_written_is_judged_alike_by_the_score_command(tmp_path, capsys):
   assert float(rows[0]['score']) == value[0] and rows[3]['score'] == ''
   header = json.loads((tmp_path / 'test_pairs.json').read_text())
   assert header == {'step': 3, 'polarity': 'high is the same subject'}
-  out = tmp_path / 'judged.json'
+  out = tmp_path / 'evaluated.json'
   labels = '--labels=same=bona_fide,other=attack'
   assert score([str(file), labels, '--threshold=fixed=0', f'--json={out}']) == 0
   assert '1 of 20 samples have no score' in capsys.readouterr().err
-  judged = next(iter(json.loads(out.read_text()).values()))
+  evaluated = next(iter(json.loads(out.read_text()).values()))
   values = face_verification.compute_metrics(found, value, subject)
-  assert judged['eer'] == values['eer'] and judged['auc'] == values['auc']
+  assert evaluated['eer'] == values['eer'] and evaluated['auc'] == values['auc']
 
 
 def test_the_table():

@@ -192,7 +192,7 @@ def test_nothing_acquired():
     ([1, 0], [0.5, math.inf], 'finite'),
   ],
 )
-def test_what_cannot_be_judged_is_refused(label, score, says):
+def test_what_cannot_be_evaluated_is_refused(label, score, says):
   with pytest.raises(ValueError, match=says):
     metrics.curve(label, score)
   with pytest.raises(ValueError, match=says):

@@ -60,16 +60,16 @@ def test_figures_both_ways(scores):
 
 
 def test_both_have_counts_and_intervals(scores):
-  judged = evaluate.evaluate('test', scores, 'fixed=0.5', draws=50)
-  found = evaluate.to_json(judged)['rgb+depth+ir']['intervals']
+  evaluated = evaluate.evaluate('test', scores, 'fixed=0.5', draws=50)
+  found = evaluate.to_json(evaluated)['rgb+depth+ir']['intervals']
   assert (found['bpcer_fta']['errors'], found['bpcer_fta']['n']) == (2, 4)
   assert (found['apcer_fta']['errors'], found['apcer_fta']['n']) == (0, 4)
   for name in ('acer_fta', 'apcer_fta', 'bpcer_fta'):
-    value = judged.metrics['rgb+depth+ir'][name]
+    value = evaluated.metrics['rgb+depth+ir'][name]
     for low, high in (found[name]['clopper_pearson'], found[name]['bootstrap']):
       assert low <= value <= high
   alone = evaluate.evaluate('test', SCORES, 'fixed=0.5', draws=50)
-  np.testing.assert_equal(evaluate.to_json(alone)['rgb'], evaluate.to_json(judged)['rgb'])
+  np.testing.assert_equal(evaluate.to_json(alone)['rgb'], evaluate.to_json(evaluated)['rgb'])
 
 
 def test_a_file_keeps_them_and_one_without_is_as_before(scores, tmp_path, capsys):

@@ -54,11 +54,13 @@ def test_every_command_is_a_config_that_fits(monkeypatch, tmp_path):
   monkeypatch.chdir(ROOT)
   found = runs_of(monkeypatch, f'--workdir={tmp_path}', '--size=_tiny', '--steps=60')
   assert len(found) == 2 + 2 * 2 * 3 and len({run.folder for run in found}) == 14
-  donors, members = {run.name: run for run in found[:2]}, found[2:]
+  pretraining_runs, members = {run.name: run for run in found[:2]}, found[2:]
   assert plan.members(found) == members
   for seed in (7, 704):  # a seed is a run of the whole recipe
-    donor = config_of(donors[f'face_recognition_seed{seed}'].command[2:], monkeypatch)
-    assert donor.seed == seed and setup.build(donor, classes=3).target
+    pretraining = config_of(
+      pretraining_runs[f'face_recognition_seed{seed}'].command[2:], monkeypatch
+    )
+    assert pretraining.seed == seed and setup.build(pretraining, classes=3).target
   seen = set()
   for run in members:
     config = config_of(run.command[2:], monkeypatch)
@@ -69,7 +71,7 @@ def test_every_command_is_a_config_that_fits(monkeypatch, tmp_path):
       'fold': protocol.fields['attack'],
     }
     assert run.pretrained in ('', f'face_recognition_seed{config.seed}')
-    start = str(donors[run.pretrained].folder) if run.pretrained else ''
+    start = str(pretraining_runs[run.pretrained].folder) if run.pretrained else ''
     assert config.pretrained.weights == start
     assert config.steps == config.eval_every == 60
     assert set(protocol.left_out) == {'val'} and '_tiny' in protocol.train
@@ -91,36 +93,36 @@ def test_the_papers_networks_are_planned(monkeypatch, tmp_path):
   assert {c.views for c in configs} == {('centre=0.896', 'centre=0.896+flip')}
 
 
-def test_machines_share_the_members_and_all_know_the_donor(capsys, tmp_path):
+def test_machines_share_the_members_and_all_know_the_run(capsys, tmp_path):
   whole = listed(capsys, f'--workdir={tmp_path}')[::2]
-  donors = {'face_recognition_seed7', 'face_recognition_seed704'}
+  pretraining_runs = {'face_recognition_seed7', 'face_recognition_seed704'}
   parts = [listed(capsys, f'--workdir={tmp_path}', f'--index={i}/5')[::2] for i in range(5)]
   for part in parts:  # those that its members start from, and before them
     needed = {f'face_recognition_{n.split("_")[1]}' for n in part if n.startswith('faces_')}
-    assert set(part[: len(needed)]) == needed and not donors & set(part[len(needed) :])
-  assert sorted(n for part in parts for n in part if n not in donors) == sorted(
-    n for n in whole if n not in donors
+    assert set(part[: len(needed)]) == needed and not pretraining_runs & set(part[len(needed) :])
+  assert sorted(n for part in parts for n in part if n not in pretraining_runs) == sorted(
+    n for n in whole if n not in pretraining_runs
   )
   assert mm_fas.main([f'--workdir={tmp_path}', '--index=5/5']) == 2
   assert '--index=5/5 is not I/N' in capsys.readouterr().err
 
 
-def fake(folder, name, script, donor=''):
-  """A run whose training is a few lines of Python, told its folder."""
+def fake(folder, name, script, pretraining=''):
+  """A run whose training is a few lines of Python, which get its folder."""
   lines = f'import pathlib, sys, time, os\nd = pathlib.Path({str(folder / name)!r})\n'
   lines += 'd.mkdir(exist_ok=True)\n'
-  return plan.Run(name, folder / name, (sys.executable, '-c', lines + script), donor)
+  return plan.Run(name, folder / name, (sys.executable, '-c', lines + script), pretraining)
 
 
 def script_of(runs, at_once):
   """A process of its own that trains them."""
-  told = [(run.name, str(run.folder), run.command, run.pretrained) for run in runs]
+  lines = [(run.name, str(run.folder), run.command, run.pretrained) for run in runs]
   return f"""
 import pathlib, sys
 from experiments.mm_fas import sweep
 from experiments.mm_fas.plan import Run
 from flexfas_jax.errors import exit_code_of
-runs = [Run(n, pathlib.Path(f), c, d) for n, f, c, d in {told!r}]
+runs = [Run(n, pathlib.Path(f), c, d) for n, f, c, d in {lines!r}]
 sys.exit(exit_code_of(lambda: sweep.train(runs, {at_once})))
 """
 
@@ -132,16 +134,16 @@ def times(run):
   return len((run.folder / 'times').read_text())
 
 
-def test_each_is_trained_once_and_donors_first(tmp_path):
+def test_each_is_trained_once_and_runs_first(tmp_path):
   slow = f'time.sleep(0.5); {COUNT}'
-  after = f"assert (d.parent / 'donor' / 'trained_by.json').exists(); {COUNT}"
-  runs = [fake(tmp_path, 'donor', slow), fake(tmp_path, 'a', after, 'donor')]
+  after = f"assert (d.parent / 'pretraining' / 'trained_by.json').exists(); {COUNT}"
+  runs = [fake(tmp_path, 'pretraining', slow), fake(tmp_path, 'a', after, 'pretraining')]
   runs += [fake(tmp_path, name, COUNT) for name in 'bc']
-  told = []
+  lines = []
   for _ in range(2):
-    sweep.train(runs, 2, told.append)
+    sweep.train(runs, 2, lines.append)
   assert [times(run) for run in runs] == [1] * 4
-  assert told[0] == '4 runs, 0 of them trained already' and told[-1].startswith('4 runs, 4 of')
+  assert lines[0] == '4 runs, 0 of them trained already' and lines[-1].startswith('4 runs, 4 of')
   with pytest.raises(StateError, match='was trained with other flags'):
     sweep.train([runs[0]._replace(command=(*runs[0].command, 'more'))], 1)
 
@@ -166,7 +168,7 @@ def test_a_failure_is_named_and_ends_the_sweep(tmp_path):
   assert 'so it is' in (tmp_path / 'bad.log').read_text()
 
 
-def test_told_to_stop_it_stops_what_it_started_and_goes_on_later(tmp_path):
+def test_reported_to_stop_it_stops_what_it_started_and_goes_on_later(tmp_path):
   once = "on = d / 'on'\nif not on.exists():\n  on.touch()\n  time.sleep(60)\n"
   runs = [fake(tmp_path, 'a', once + COUNT), fake(tmp_path, 'b', COUNT)]
   script = script_of(runs, 1)
@@ -219,7 +221,7 @@ def make_scored(folder, seeds, N=400):
   return args, members
 
 
-def judged(arguments, members, out, monkeypatch):
+def evaluated(arguments, members, out, monkeypatch):
   """(rows of results.csv by system, of comparisons.csv by question and b)."""
   monkeypatch.setattr(mm_fas.sweep, 'train', lambda *_: None)
   monkeypatch.setattr(mm_fas.plan, 'runs', lambda args: members)
@@ -238,7 +240,7 @@ def judged(arguments, members, out, monkeypatch):
 
 def test_questions_are_answered_by_paired_decisions(scored, tmp_path, monkeypatch):
   arguments, members = scored
-  rows, found = judged(arguments, members, tmp_path / 'out', monkeypatch)
+  rows, found = evaluated(arguments, members, tmp_path / 'out', monkeypatch)
   assert set(rows) == {
     'ensemble', 'chance', 'faces', 'ensemble_seed7', 'chance_seed7', 'faces_seed7',
     *(run.name for run in members),
@@ -264,7 +266,7 @@ def test_questions_are_answered_by_paired_decisions(scored, tmp_path, monkeypatc
 def test_seeds_are_runs_of_the_recipe(tmp_path, monkeypatch, capsys):
   """A verdict needs several; the best member of a seed is compared with the mean of that seed."""
   arguments, members = make_scored(tmp_path, [0, 1, 2], N=160)
-  rows, found = judged(arguments, members, tmp_path / 'out', monkeypatch)
+  rows, found = evaluated(arguments, members, tmp_path / 'out', monkeypatch)
   helps, best = found['pretraining', 'faces'], found['ensemble', 'faces']
   assert (helps['verdict'], helps['runs']) == ('better', '3')
   for side, network in (('a', 'chance'), ('b', 'faces')):
@@ -287,7 +289,7 @@ def test_one_network_and_no_dev_set(scored, tmp_path, monkeypatch, capsys):
   members = [run for run in members if run.name.startswith('faces')]
   assert mm_fas.main(arguments) == 2
   assert '--rule=dev_eer is fitted on a dev set' in capsys.readouterr().err
-  rows, found = judged([*arguments, '--rule=fixed=0.5'], members, tmp_path / 'out', monkeypatch)
+  rows, found = evaluated([*arguments, '--rule=fixed=0.5'], members, tmp_path / 'out', monkeypatch)
   assert set(rows) == {'faces', 'faces_seed7', *(run.name for run in members)}
   score = [score_files.read(run.folder / 'scores' / 'seen.csv') for run in members]
   accepted = np.mean([one.scores['rgb'] for one in score], 0) >= 0.5

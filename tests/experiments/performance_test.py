@@ -1,4 +1,4 @@
-"""How speed is measured and told, by hand; the measuring itself is too long for a test."""
+"""How speed is measured and reported, by hand; the measuring itself is too long for a test."""
 
 import pytest
 
@@ -66,7 +66,7 @@ def test_a_python_without_pytorch_is_an_error(python, said):
     ask('infer')
 
 
-def test_cycles_are_told_by_the_models_own_names():
+def test_cycles_are_reported_by_the_models_own_names():
   text = '\n'.join(
     f'%a = f32[] fusion(), metadata={{op_name="jit(step)/{name}"}}, '
     f'backend_config={{"estimated_cycles":"{cycles}"}}'

@@ -73,9 +73,11 @@ def test_every_file_is_named_with_its_hash(exported, card):
   named = {e['file']: e for e in card['models']} | card['files']
   there = {p.relative_to(exported).as_posix() for p in exported.rglob('*') if p.is_file()}
   assert there == named.keys() | {'card.json'}
-  for name, told in named.items():
+  for name, listed in named.items():
     data = (exported / name).read_bytes()
-    assert (len(data), hashlib.sha256(data).hexdigest()) == (told['bytes'], told['sha256']), name
+    assert (len(data), hashlib.sha256(data).hexdigest()) == (listed['bytes'], listed['sha256']), (
+      name
+    )
   assert [p.name for p in exported.parent.glob('.*')] == []  # nothing half written
 
 
@@ -131,9 +133,9 @@ def test_whoever_follows_the_samples_gets_their_scores(exported, card):
   entry = next(e for e in card['models'] if e['format'] == 'stablehlo')
   model = stablehlo.load((exported / entry['file']).read_bytes(), entry)
   preprocess = Preprocess(card['image_size'], card['modalities'])
-  told = json.loads((exported / 'samples' / 'samples.json').read_text())['samples']
-  assert {one['label'] for one in told} == {'bona_fide', 'attack'}
-  for one in told:
+  listed = json.loads((exported / 'samples' / 'samples.json').read_text())['samples']
+  assert {one['label'] for one in listed} == {'bona_fide', 'attack'}
+  for one in listed:
     pictures = {m: (exported / file).read_bytes() for m, file in one['files'].items()}
     assert cv2.imdecode(np.frombuffer(pictures['rgb'], np.uint8), -1).shape[-1] == 3
     arrays = preprocess({'id': one['id'], 'label': 0, **pictures})
@@ -218,18 +220,18 @@ def test_a_workdir_that_is_not_ready(config, run, tmp_path):
   assert not (tmp_path / 'b').exists()
 
 
-def test_val_is_scored_anew_where_its_scores_are_of_others(config, run, tmp_path):
+def test_val_is_scored_again_where_its_scores_are_of_others(config, run, tmp_path):
   source = trained_model.restore(config, run)
   stored, origin = bundle_thresholds.get_val_scores(source, None)
   assert origin == 'scores/val.csv'
   (tmp_path / 'scores').mkdir()
-  anew, origin = bundle_thresholds.get_val_scores(
+  again, origin = bundle_thresholds.get_val_scores(
     source._replace(folder=tmp_path), val_data.open_val(source)
   )
   assert origin == 'scored by the export'
-  assert anew.ids.tolist() == stored.ids.tolist()
+  assert again.ids.tolist() == stored.ids.tolist()
   for name, score in stored.scores.items():
-    np.testing.assert_allclose(anew.scores[name], score, atol=1e-5)
+    np.testing.assert_allclose(again.scores[name], score, atol=1e-5)
 
 
 def test_of_several_views_the_first_is_exported(config, run, tmp_path):
@@ -242,8 +244,8 @@ def test_of_several_views_the_first_is_exported(config, run, tmp_path):
   assert any('mean over the views centre=0.8, flip' in note for note in card['notes'])
   assert {one['scores'] for one in card['thresholds'].values()} == {'scored by the export'}
   predictor = Predictor.load(tmp_path / 'bundle', format='weights')
-  told = json.loads((tmp_path / 'bundle' / 'samples' / 'samples.json').read_text())['samples']
-  for one in told:
+  listed = json.loads((tmp_path / 'bundle' / 'samples' / 'samples.json').read_text())['samples']
+  for one in listed:
     pictures = {m: tmp_path / 'bundle' / file for m, file in one['files'].items()}
     decision = predictor(**pictures)
     assert decision.score == pytest.approx(
@@ -268,8 +270,8 @@ def test_the_resizing_of_a_run_is_in_its_bundle(config, run, card, tmp_path):
   assert 'also where the image shrinks' in text[1]
   predictor = Predictor.load(tmp_path / 'bundle', format='weights')
   by_area = Predictor.load(run / 'bundle', format='weights')
-  told = json.loads((tmp_path / 'bundle' / 'samples' / 'samples.json').read_text())['samples']
-  for one in told:
+  listed = json.loads((tmp_path / 'bundle' / 'samples' / 'samples.json').read_text())['samples']
+  for one in listed:
     pictures = {m: tmp_path / 'bundle' / file for m, file in one['files'].items()}
     decision = predictor(**pictures)
     expected = one['expected']['+'.join(decision.used)]['score']

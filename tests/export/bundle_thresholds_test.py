@@ -75,7 +75,7 @@ def source_in(folder):
     ('w', {'views': ['flip']}, False),
   ],
 )
-def test_scores_of_other_weights_dtypes_or_views_are_made_anew(
+def test_scores_of_other_weights_dtypes_or_views_are_made_again(
   tmp_path, monkeypatch, weights, config, kept
 ):
   (tmp_path / 'scores').mkdir()
@@ -83,10 +83,10 @@ def test_scores_of_other_weights_dtypes_or_views_are_made_anew(
   written = score_files.Scores(['a', 'b'], [1, 0], {'rgb': [0.9, 0.1]}, header=header)
   score_files.write(tmp_path / 'scores/val.csv', written)
 
-  def anew(variables, batches, header):
+  def score_again(variables, batches, header):
     return header
 
-  monkeypatch.setattr(bundle_thresholds.scoring, 'make_scorer', lambda *_: anew)
+  monkeypatch.setattr(bundle_thresholds.scoring, 'make_scorer', lambda *_: score_again)
   scores, where = bundle_thresholds.get_val_scores(source_in(tmp_path), None)
   if kept:
     assert (where, scores.ids.tolist()) == ('scores/val.csv', ['a', 'b'])
@@ -99,10 +99,10 @@ def test_without_stored_scores_val_is_scored(tmp_path, monkeypatch, folder):
   """No folder, an empty one, or a folder where the file should be."""
   (tmp_path / folder).mkdir(parents=True, exist_ok=True)
 
-  def anew(variables, batches, header):
+  def score_again(variables, batches, header):
     return header
 
-  monkeypatch.setattr(bundle_thresholds.scoring, 'make_scorer', lambda *_: anew)
+  monkeypatch.setattr(bundle_thresholds.scoring, 'make_scorer', lambda *_: score_again)
   found = bundle_thresholds.get_val_scores(source_in(tmp_path), None)
   assert found == ({'weights_hash': 'w'}, 'scored by the export')
 
@@ -150,9 +150,9 @@ def test_where_all_modalities_are_there_thresholds_are_those_of_evaluation(tmp_p
   found = bundle_thresholds.fit(source_of_three(tmp_path), scores, present, 'dev_bpcer=5%')
   assert found.notes == []
   assert found.evidence == {'min_scores': 30, 'min_subjects': 10}
-  judged = results.compute(scores.only(np.arange(2 * N) % 2 == 0), 'dev_bpcer=5%', scores)
+  evaluated = results.compute(scores.only(np.arange(2 * N) % 2 == 0), 'dev_bpcer=5%', scores)
   for name, one in found.thresholds.items():
-    assert one['fitted'] == judged[name]['threshold']
+    assert one['fitted'] == evaluated[name]['threshold']
     assert one['counts'] == {label: {'scores': N, 'subjects': N // 2} for label in LABELS}
 
 

@@ -53,8 +53,8 @@ def test_every_backbone_becomes_a_file(tmp_path, monkeypatch, backbone, format):
   )
   writer = importlib.import_module(f'flexfas_jax.export.formats.{format}')
   entries = writer.write(graph.build(source.model, source.variables), source, tmp_path)
-  for told, bound in zip(parity.measure(source, entries, tmp_path, {}), BOUNDS, strict=False):
-    assert max(told['difference'].values()) < bound
+  for measured, bound in zip(parity.measure(source, entries, tmp_path, {}), BOUNDS, strict=False):
+    assert max(measured['difference'].values()) < bound
 
 
 def test_what_is_absent_does_not_matter_and_is_asked_about():

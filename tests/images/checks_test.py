@@ -402,7 +402,7 @@ def test_threads_leave_the_filters_of_warnings_alone():
   assert warnings.filters == before
 
 
-def test_all_that_is_wrong_is_told():
+def test_all_that_is_wrong_is_reported():
   images = {'rgb': b'', 'depth': b'<html>', 'ir': encode(np.zeros((16, 16), np.uint8))}
   assert rules_of(images) == ['unreadable', 'unreadable', 'black']
 

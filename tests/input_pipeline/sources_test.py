@@ -245,7 +245,7 @@ def test_an_empty_split(copy):
 def test_an_interrupted_build_is_no_set(copy):
   """What TFDS leaves of one: a folder of another name."""
   copy.rename(copy.with_name('incomplete.ABC_1.0.0'))
-  source = sources.open_source(NAME, data_dir(copy))  # built anew
+  source = sources.open_source(NAME, data_dir(copy))  # built again
   assert len(source) > 0
 
 

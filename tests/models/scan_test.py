@@ -196,16 +196,16 @@ def backbone(fields):
 
 @pytest.mark.parametrize('into', ['streams', 'aggregation'])
 def test_a_model_starts_from_either_form(into):
-  donor = backbone(SCAN)
+  source_run = backbone(SCAN)
   (_, stacked), (_, unrolled) = make(SCAN), make(UNROLLED)
-  donors = donor, variable_tree.restack(donor, backbone(UNROLLED))
-  expected = toy.initialised(unrolled, donors[1], into)
-  kernel = donor['params']['streams_shared']['stage_2']['blocks_1']['fc1']['kernel']
+  source_runs = source_run, variable_tree.restack(source_run, backbone(UNROLLED))
+  expected = toy.initialised(unrolled, source_runs[1], into)
+  kernel = source_run['params']['streams_shared']['stage_2']['blocks_1']['fc1']['kernel']
   for part in ('streams_shared', 'stage_2'), ('fusion', 'later_0'):
     if into == 'aggregation' or part[0] != 'fusion':
       found = expected['params'][part[0]][part[1]]['block_2']['fc1']['kernel']
       np.testing.assert_array_equal(found, kernel[1])
-  for either in donors:
+  for either in source_runs:
     found = toy.initialised(stacked, either, into)
     streams = variable_tree.restack(found, unrolled)['params']['streams_shared']
     assert_same(streams, expected['params']['streams_shared'])
@@ -213,7 +213,7 @@ def test_a_model_starts_from_either_form(into):
       later = variable_tree.restack(found, unrolled)['params']['fusion']['later_2']['block_5']
       assert_same(later, expected['params']['fusion']['later_2']['block_5'])
   assert_same(
-    toy.initialised(unrolled, donors[0], into)['params'],
+    toy.initialised(unrolled, source_runs[0], into)['params'],
     expected['params'],
   )
 

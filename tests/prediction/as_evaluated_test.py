@@ -1,4 +1,4 @@
-"""A bundle scores a test set as the checkpoint's evaluation does, and is judged alike."""
+"""A bundle scores a test set as the checkpoint's evaluation does, and is evaluated alike."""
 
 import json
 

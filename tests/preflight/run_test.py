@@ -77,7 +77,7 @@ def test_without_the_compiler_the_extra_is_named(monkeypatch):
     preflight.slice_devices('v5e:2x2')
 
 
-def test_what_libtpu_refuses_is_told_in_one_line(devices):
+def test_what_libtpu_refuses_is_reported_in_one_line(devices):
   with pytest.raises(ConfigError, match='v5e:3x3') as caught:
     devices('v5e:3x3')
   assert '\n' not in str(caught.value)
@@ -180,7 +180,7 @@ def test_a_slice_is_compiled_for_and_written_down(devices, tmp_path, monkeypatch
   assert 'compiling for v5e:2x2' in progress
 
 
-def test_what_does_not_fit_is_told_with_its_bytes(devices, monkeypatch):
+def test_what_does_not_fit_is_reported_with_its_bytes(devices, monkeypatch):
   """A step that only reads its batch, 51.5 GB of RGB on each chip."""
   step = jax.jit(lambda state, batch, key: batch['rgb'].sum())
   monkeypatch.setattr(setup, 'make_step', lambda experiment: step)

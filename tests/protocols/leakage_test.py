@@ -41,7 +41,7 @@ def test_what_is_on_both_sides(train, val, test, said):
   assert '--config.accept_known_leaks="(\'NAME\',)"' in str(caught.value)
 
 
-def test_a_person_is_told_once_and_the_unknown_never_leak():
+def test_a_person_is_reported_once_and_the_unknown_never_leak():
   with pytest.raises(DataError, match='^1 leaks'):
     leakage.check(side(('d/a', 'd/a/v', 'd/a/v/0')), side(('d/a', 'd/a/v', 'd/a/v/0')), {})
   assert leakage.check(side(('', '', 'a')), side(('', '', 'b')), {'t': side(('', '', 'c'))}) == []
@@ -125,13 +125,13 @@ def test_only_attacks_are_left_out():
 
 def test_subjects_of_a_pretraining_are_not_evaluated():
   """By subject, with counts; an unknown subject never matches."""
-  judged = {
+  evaluated = {
     'val': side(('p1', 'v', 'a'), ('p1', 'v', 'b'), ('', 'v', 'c')),
     'intra': side(('p2', '', 'd')),
   }
-  leakage.check_pretraining({'p3', 'v', 'a', ''}, judged)
+  leakage.check_pretraining({'p3', 'v', 'a', ''}, evaluated)
   with pytest.raises(DataError) as caught:
-    leakage.check_pretraining(['p2', 'p1', ''], judged)
+    leakage.check_pretraining(['p2', 'p1', ''], evaluated)
   lines = str(caught.value).splitlines()
   assert lines[1:-1] == [
     'leak-subject: subject p1 in pretraining and val (2)',

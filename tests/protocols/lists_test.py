@@ -166,7 +166,7 @@ def test_identity_without_columns(write):
 
 
 def test_rows_of_a_video_do_not_inherit(write):
-  """What rows share is worked out once; it must be worked out anew where anything differs."""
+  """What rows share is worked out once; it must be worked out again where anything differs."""
   text = (
     'rgb,subject,video,label,attack_type\n'
     'a/1.jpg,s1,v,1,\na/2.jpg,s2,v,1,\na/3.jpg,s2,v,0,mask\na/4.jpg,s2,w,0,print\n'

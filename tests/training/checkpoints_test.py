@@ -139,7 +139,7 @@ def test_a_damaged_newest_is_an_error_where_one_asks_for_it(folder):
   assert (folder / '6').exists()
 
 
-def test_when_all_are_damaged_nothing_is_begun_anew(folder):
+def test_when_all_are_damaged_nothing_is_begun_again(folder):
   for step in ('4', '6'):
     flip(largest(folder / step))
   with pytest.raises(StateError, match='every checkpoint in .* is damaged: 6, 4; restore a copy'):
@@ -183,7 +183,7 @@ def test_an_error_in_flight_is_not_waited_for(tmp_path, monkeypatch):
     1 / 0  # noqa: B018
 
 
-def test_the_best_must_be_whole_to_be_judged(folder):
+def test_the_best_must_be_whole_to_be_evaluated(folder):
   flip(largest(folder / '4'))
   with pytest.raises(StateError, match='4 is damaged .*; delete it to continue without it'):
     Checkpoints(folder, 'eer', read_only=True).verify(4)
@@ -226,7 +226,7 @@ filler.write_bytes(bytes(1_700_000))
 save(2)                     # fails: the training goes on
 found = {'after': checkpoints.steps()}
 filler.unlink()
-save(3)                     # there is room again: the count begins anew
+save(3)                     # there is room again: the count begins again
 found['again'] = checkpoints.steps()
 filler.write_bytes(bytes(1_000_000))
 save(4)

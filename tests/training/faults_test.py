@@ -1,4 +1,4 @@
-"""What must not break a run: killed, told to stop, damaged, changed. All of it really done."""
+"""What must not break a run: killed, stopped, damaged, changed. All of it really done."""
 
 import json
 import os
@@ -172,7 +172,7 @@ def one_device_flags():
 
 def test_sigterm_within_an_epoch(config, small_run, tmp_path):
   """SIGTERM: saved at the end of the step, exit code 143, well within 30 s."""
-  workdir = tmp_path / 'told'
+  workdir = tmp_path / 'reported'
   (process,) = start(config, workdir, 1, 1, '--mode=train', '--config.checkpoint_every=100')
   metrics = workdir / 'metrics.jsonl'
   wait_for(process, lambda: metrics.exists() and '"step": 2,' in metrics.read_text())
@@ -190,14 +190,14 @@ def test_sigterm_within_an_epoch(config, small_run, tmp_path):
 
 
 def test_sigterm_while_val_is_scored(config, small_run, tmp_path, monkeypatch):
-  """The step is saved at once, and judged by whoever goes on."""
+  """The step is saved at once, and evaluated when training resumes."""
   score = AntiSpoofing.val_metrics
 
-  def told(*arguments):
+  def reported(*arguments):
     os.kill(os.getpid(), signal.SIGTERM)
     return score(*arguments)
 
-  monkeypatch.setattr(AntiSpoofing, 'val_metrics', told)
+  monkeypatch.setattr(AntiSpoofing, 'val_metrics', reported)
   with pytest.raises(Stopped, match=f'after step {STEPS} of {STEPS}'):
     loop.train(in_process(config), str(tmp_path / 'run'))
   assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -348,7 +348,7 @@ def test_what_a_step_hides_was_not_waited_for():
   assert not loop._is_running({'grad_norm': found})
 
 
-def test_an_accelerator_that_is_not_used_is_told(tmp_path, monkeypatch):
+def test_an_accelerator_that_is_not_used_is_reported(tmp_path, monkeypatch):
   (tmp_path / 'nvidia0').touch()
   assert devices.find_devices()
   monkeypatch.delenv('JAX_PLATFORMS')
@@ -357,7 +357,7 @@ def test_an_accelerator_that_is_not_used_is_told(tmp_path, monkeypatch):
     devices.find_devices([str(tmp_path / 'nvidia0')])
 
 
-def test_an_accelerator_that_is_not_there_is_told(config, tmp_path):
+def test_an_accelerator_that_is_not_there_is_reported(config, tmp_path):
   command = [sys.executable, '-m', 'flexfas_jax.main', f'--config={config}']
   found = subprocess.run(
     [*command, f'--workdir={tmp_path}/run'],

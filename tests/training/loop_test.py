@@ -141,7 +141,7 @@ def test_every_id_is_scored_once_under_every_subset(unbroken):
     assert header['weights_hash'] and header['rendered'] is True
 
 
-def test_the_best_step_on_val_is_the_one_that_is_judged(unbroken):
+def test_the_best_step_on_val_is_the_one_that_is_evaluated(unbroken):
   workdir, found = unbroken
   val = {r['step']: r['val/eer'] for r in rows(workdir) if 'val/eer' in r}
   best = min(val, key=lambda step: (val[step], -step))
@@ -369,7 +369,7 @@ def test_a_protocol_says_what_is_read_and_shown(prepared):
 
 
 def test_who_only_evaluates_need_not_have_what_was_trained_on(prepared, tmp_path):
-  """And is told what could then not be proven."""
+  """And lists what could not be verified."""
   shutil.copytree(f'{prepared}/rendered_faces', tmp_path / 'rendered_faces')
   config = make_config(str(tmp_path), train='padisi/face:whole', **{'test.unseen': 'wmca/x:test'})
   experiment = setup.build(config)
@@ -444,11 +444,11 @@ def test_an_exploded_loss_stops_the_run(prepared, tmp_path, one_device):
   )
   with pytest.raises(StateError, match='the loss is nan and .* at step 2, .* step 1 is intact'):
     loop.train(config, str(tmp_path / 'run'))
-  told = json.loads((tmp_path / 'run' / 'bad_batch.json').read_text())
-  assert (told['step'], told['loss']) == (2, 'nan')
+  record = json.loads((tmp_path / 'run' / 'bad_batch.json').read_text())
+  assert (record['step'], record['loss']) == (2, 'nan')
   source = datasets.open_all(config).train
   second = itertools.islice(pipeline.order(len(source), config.seed), 8, 16)
-  assert told['ids'] == [source[i]['id'] for i in second]
+  assert record['ids'] == [source[i]['id'] for i in second]
   assert os.listdir(tmp_path / 'run' / 'checkpoints') == ['1']
 
 

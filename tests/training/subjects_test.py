@@ -76,8 +76,8 @@ def faces(data_dir, **more):
   return fill(face_recognition.get_config(), data_dir, {**FACES, **more})
 
 
-def attacks(data_dir, donor, **more):
-  fields = {**ATTACKS, 'pretrained.weights': str(donor), **more}
+def attacks(data_dir, face_run, **more):
+  fields = {**ATTACKS, 'pretrained.weights': str(face_run), **more}
   return fill(mm_fas.get_config(), data_dir, fields)
 
 
@@ -112,7 +112,7 @@ def one_device(monkeypatch):
 
 
 @pytest.fixture(scope='module')
-def donor(prepared, tmp_path_factory):
+def face_run(prepared, tmp_path_factory):
   """The workdir of a whole run, made by the command."""
   folder = tmp_path_factory.mktemp('faces')
   file = folder / 'faces.py'
@@ -127,26 +127,26 @@ def donor(prepared, tmp_path_factory):
   return folder / 'run'
 
 
-def test_a_run_leaves_pairs_figures_and_people(donor, prepared):
-  results = json.loads((donor / 'results.json').read_text())
+def test_a_run_leaves_pairs_figures_and_people(face_run, prepared):
+  results = json.loads((face_run / 'results.json').read_text())
   assert set(results) == {'val', 'intra'}
   # Two people with two videos of three pictures each.
   assert [results['intra'][f'n_{n}'] for n in ('subjects', 'same', 'other')] == [2, 18, 36]
   assert {'eer', 'auc', 'accuracy', 'tpr@far=1e-2', 'tpr@far=1e-3'} <= set(results['val'])
-  rows = list(csv.DictReader((donor / 'scores/intra_pairs.csv').read_text().splitlines()))
+  rows = list(csv.DictReader((face_run / 'scores/intra_pairs.csv').read_text().splitlines()))
   assert len(rows) == 54
   assert all((r['subject_a'] == r['subject_b']) == (r['label'] == 'same') for r in rows)
-  known = subjects.read(donor)
+  known = subjects.read(face_run)
   source = datasets.open_all(faces(prepared)).train
   assert known.classes == known.subjects == tuple(sorted(set(source.columns['subject'])))
   assert len(known.subjects) == 6
-  assert losses(donor).keys() == set(range(1, 9))
-  header = json.loads((donor / 'scores/intra_pairs.json').read_text())
+  assert losses(face_run).keys() == set(range(1, 9))
+  header = json.loads((face_run / 'scores/intra_pairs.json').read_text())
   assert header['weights_hash'] and header['config']['task'] == 'identities'
 
 
-def test_the_head_has_as_many_identities_as_there_are(donor):
-  _, variables = state_of(donor)
+def test_the_head_has_as_many_identities_as_there_are(face_run):
+  _, variables = state_of(face_run)
   assert variables['params']['head']['kernel'].shape == (64, 6)
 
 
@@ -161,9 +161,9 @@ def test_a_sample_is_numbered_by_its_person(prepared):
   assert [data.vocabulary.classes[i] for i in batch['identity']] == [subject[i] for i in ids]
 
 
-def test_evaluation_needs_no_training_data(donor, prepared, tmp_path, capsys):
+def test_evaluation_needs_no_training_data(face_run, prepared, tmp_path, capsys):
   """Weights, people and val make the same figures again."""
-  run = shutil.copytree(donor, tmp_path / 'run')
+  run = shutil.copytree(face_run, tmp_path / 'run')
   before = json.loads((run / 'results.json').read_text())
   (run / 'results.json').unlink()
   config = faces(prepared)
@@ -183,21 +183,21 @@ def refuse(*_, **__):
   raise DataError('not here')
 
 
-def test_a_run_that_goes_on_ends_alike(donor, tmp_path):
+def test_a_run_that_goes_on_ends_alike(face_run, tmp_path):
   """Bit for bit: from its first checkpoint, the rest taken away."""
-  run = shutil.copytree(donor, tmp_path / 'run')
+  run = shutil.copytree(face_run, tmp_path / 'run')
   shutil.rmtree(run / 'checkpoints/8')
-  found = main(donor.parent / 'faces.py', run, '--mode=train')
+  found = main(face_run.parent / 'faces.py', run, '--mode=train')
   assert found.returncode == 0, found.stderr
   assert 'resuming at step 4' in found.stderr
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   first, again = (
     flat(Checkpoints(f / 'checkpoints', 'eer', read_only=True).restore_variables(8, place))
-    for f in (donor, run)
+    for f in (face_run, run)
   )
   assert first.keys() == again.keys()
   assert all((first[name] == again[name]).all() for name in first)
-  assert {losses(run)[s] == losses(donor)[s] for s in range(5, 9)} == {True}
+  assert {losses(run)[s] == losses(face_run)[s] for s in range(5, 9)} == {True}
 
 
 def test_the_classifier_is_cut_over_devices(monkeypatch):
@@ -265,7 +265,7 @@ def test_a_step_does_not_depend_on_how_the_classifier_is_cut(monkeypatch):
     ),
   ],
 )
-def test_what_cannot_be_told_apart(prepared, tmp_path, fields, error, said):
+def test_what_cannot_be_distinguished(prepared, tmp_path, fields, error, said):
   config = faces(prepared, **fields)
   if error is None:
     assert loop._prepare(config, str(tmp_path / 'run'), loop.DEFAULTS)
@@ -280,11 +280,11 @@ def test_a_job_without_data_asks_for_the_number():
     setup.build(faces('nowhere'))
 
 
-def test_other_people_than_it_began_with_are_refused(donor, prepared, tmp_path):
-  known = subjects.read(donor)
+def test_other_people_than_it_began_with_are_refused(face_run, prepared, tmp_path):
+  known = subjects.read(face_run)
   more = known._replace(classes=(*known.classes, 'x'), subjects=(*known.subjects, 'x'))
   with pytest.raises(StateError, match='trained on 6 values of subject, .* 7 .* differ in: x'):
-    subjects.check_same_vocabulary(donor, more, is_same_data=False, warn=print)
+    subjects.check_same_vocabulary(face_run, more, is_same_data=False, warn=print)
 
 
 def test_an_experiment_is_built_once_with_the_classes_of_the_data(prepared, tmp_path, monkeypatch):
@@ -369,13 +369,15 @@ def chance(prepared, tmp_path_factory):
     return workdir, started(attacks(prepared, ''), workdir, patch)
 
 
-def test_streams_and_joint_stages_start_from_a_run(donor, chance, prepared, tmp_path, monkeypatch):
+def test_streams_and_joint_stages_start_from_a_run(
+  face_run, chance, prepared, tmp_path, monkeypatch
+):
   """Tensor by tensor, as MM-FAS: all three streams, the stages after each aggregation, and the last
   one, whose first convolution is repeated for each modality and not divided."""
-  step, variables = state_of(donor)
+  step, variables = state_of(face_run)
   given = flat(variables)
-  config = attacks(prepared, donor)
-  # The donor's people are in the training here, which they may be.
+  config = attacks(prepared, face_run)
+  # The subjects of that run are in the training here, which they may be.
   found = started(config, tmp_path / 'run', monkeypatch)
   places = {f'streams_{m}': '' for m in ('rgb', 'depth', 'ir')}
   places |= {'fusion/later_0': 'stage_2', 'fusion/later_1': 'stage_3', 'fusion/later_2': 'stage_4'}
@@ -397,29 +399,29 @@ def test_streams_and_joint_stages_start_from_a_run(donor, chance, prepared, tmp_
     np.testing.assert_array_equal(value, wanted, err_msg=name)
     seen.add(place)
   assert seen == {*places, 'repeated'}
-  told = workdir.read_pretraining(tmp_path / 'run')
-  assert (told['step'], told['into']) == (step, 'aggregation')
-  assert told['subjects'] == list(subjects.read(donor).subjects)
-  header = json.loads((donor / 'scores/val_pairs.json').read_text())
-  assert told['weights_hash'] == header['weights_hash']
+  record = workdir.read_pretraining(tmp_path / 'run')
+  assert (record['step'], record['into']) == (step, 'aggregation')
+  assert record['subjects'] == list(subjects.read(face_run).subjects)
+  header = json.loads((face_run / 'scores/val_pairs.json').read_text())
+  assert record['weights_hash'] == header['weights_hash']
   assert workdir.read_pretraining(chance[0]) == {}
 
 
-def test_streams_alone_or_one_of_them(donor, chance, prepared, tmp_path, monkeypatch):
+def test_streams_alone_or_one_of_them(face_run, chance, prepared, tmp_path, monkeypatch):
   for into, expected in (('rgb', {'rgb'}), ('streams', {'rgb', 'depth', 'ir'})):
-    config = attacks(prepared, donor, **{'pretrained.into': into})
+    config = attacks(prepared, face_run, **{'pretrained.into': into})
     found = started(config, tmp_path / into, monkeypatch)
     changed = {n.split('/')[1] for n, value in found.items() if (value != chance[1][n]).any()}
     assert changed == {f'streams_{m}' for m in expected}
 
 
-def test_a_second_stage_starts_from_all_of_the_first(donor, prepared, tmp_path, monkeypatch):
+def test_a_second_stage_starts_from_all_of_the_first(face_run, prepared, tmp_path, monkeypatch):
   """Other augmentation; the same people in training, which the first one's are not tested against.
   Nothing is read again when it goes on, nor when it is evaluated."""
   first, second = tmp_path / 'first', tmp_path / 'second'
-  loop.train_and_evaluate(attacks(prepared, donor, **PLAIN), str(first))
+  loop.train_and_evaluate(attacks(prepared, face_run, **PLAIN), str(first))
   header = json.loads((first / 'scores/intra.json').read_text())['pretraining']
-  assert header['weights'] == str(donor) and 'subjects' not in header
+  assert header['weights'] == str(face_run) and 'subjects' not in header
   fields = {**PLAIN, 'pretrained.into': 'all', 'view.rotate': 1.0}
   config = attacks(prepared, first, **fields)
   _, variables = state_of(first)
@@ -428,41 +430,43 @@ def test_a_second_stage_starts_from_all_of_the_first(donor, prepared, tmp_path, 
   given = flat(variables)
   assert found.keys() == given.keys()
   assert all((found[name] == given[name]).all() for name in found)
-  told = workdir.read_pretraining(tmp_path / 'begun')
-  assert told['subjects'] == list(subjects.read(donor).subjects)  # of the first one's donor
+  record = workdir.read_pretraining(tmp_path / 'begun')
+  assert record['subjects'] == list(
+    subjects.read(face_run).subjects
+  )  # of the first one's pretraining
   loop.train_and_evaluate(config, str(second))
   shutil.rmtree(first)
   loop.train(config, str(second))
   loop.evaluate(config, str(second))
-  assert workdir.read_pretraining(second) == {**told, 'weights': str(first)}
+  assert workdir.read_pretraining(second) == {**record, 'weights': str(first)}
 
 
-def test_people_of_the_pretraining_are_not_tested_on(donor, prepared, tmp_path, monkeypatch):
-  """By name, in val and tests; a run that was begun remembers them without the donor."""
+def test_people_of_the_pretraining_are_not_tested_on(face_run, prepared, tmp_path, monkeypatch):
+  """By name, in val and tests; a run that was begun remembers them without it."""
   tests = {
     'intra': 'rendered_faces/surf_like_tiny:test',
     'seen': 'rendered_faces/cefa_like_tiny:train',
   }
   thresholds = dict.fromkeys(tests, 'dev_eer')
-  config = attacks(prepared, donor, test=tests, threshold=thresholds, **PLAIN)
+  config = attacks(prepared, face_run, test=tests, threshold=thresholds, **PLAIN)
   said = r'leak-subject: subject cefa_like/h0000 in pretraining and seen \(18\)'
   with pytest.raises(DataError, match=said):
     loop.train_and_evaluate(config, str(tmp_path / 'run'))
   assert not (tmp_path / 'run').exists()
-  started(attacks(prepared, donor, **PLAIN), tmp_path / 'run', monkeypatch)
+  started(attacks(prepared, face_run, **PLAIN), tmp_path / 'run', monkeypatch)
   gone = {'pretrained.weights': str(tmp_path / 'gone')}
-  config = attacks(prepared, donor, test=tests, threshold=thresholds, **PLAIN, **gone)
+  config = attacks(prepared, face_run, test=tests, threshold=thresholds, **PLAIN, **gone)
   with pytest.raises(
     DataError, match='leak-subject: subject cefa_like/h0000 in pretraining and seen'
   ):
     loop.evaluate(config, str(tmp_path / 'run'))
-  config = attacks(prepared, donor, val='rendered_faces/cefa_like_tiny:train')
+  config = attacks(prepared, face_run, val='rendered_faces/cefa_like_tiny:train')
   with pytest.raises(DataError, match='leak-subject: .* in pretraining and val'):
     loop.train(config, str(tmp_path / 'other'))
 
 
-def test_a_donor_that_does_not_name_its_people_is_told_of(donor, prepared, tmp_path):
-  old = shutil.copytree(donor, tmp_path / 'old')
+def test_a_run_that_does_not_name_its_people_is_reported_of(face_run, prepared, tmp_path):
+  old = shutil.copytree(face_run, tmp_path / 'old')
   (old / 'subjects.json').unlink()
   data = loop._prepare(attacks(prepared, old), str(tmp_path / 'run'), loop.DEFAULTS).data
   assert any(
@@ -484,8 +488,8 @@ def test_a_donor_that_does_not_name_its_people_is_told_of(donor, prepared, tmp_p
     ({'pretrained.weights': '/nowhere'}, 'is not the workdir of a run'),
   ],
 )  # fmt: skip
-def test_weights_that_do_not_fit_are_named(donor, prepared, tmp_path, fields, said):
-  config = attacks(prepared, donor, **fields)
+def test_weights_that_do_not_fit_are_named(face_run, prepared, tmp_path, fields, said):
+  config = attacks(prepared, face_run, **fields)
   if said is None:  # pico is as mu, but for its training
     experiment = setup.build(config)
     assert init_from_run.load(experiment, tmp_path / 'run').arrays
@@ -502,11 +506,11 @@ def test_only_a_run_of_ours_gives_all(prepared):
   assert transfer.OWN_RUN not in conversion.ARCHITECTURES
 
 
-def test_what_is_frozen_stays_as_it_was_given(donor, prepared, tmp_path):
+def test_what_is_frozen_stays_as_it_was_given(face_run, prepared, tmp_path):
   """In a real run, which goes on from its checkpoint: two steps, then two more."""
   freeze = ('streams_*/stage_1', 'head')
   fields = {'optimizer.freeze': freeze, **PLAIN}
-  config = attacks(prepared, donor, steps=4, checkpoint_every=2, **fields)
+  config = attacks(prepared, face_run, steps=4, checkpoint_every=2, **fields)
   run = tmp_path / 'run'
   loop.train(config, str(run))
   trained = flat(state_of(run)[1]['params'])

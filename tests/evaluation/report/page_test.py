@@ -63,14 +63,14 @@ def no_figures(monkeypatch):
   monkeypatch.setattr(chapter, 'figures', lambda result, salt: figures.Figures())
 
 
-def judged(scores=None, name='intra', **how):
+def evaluated(scores=None, name='intra', **how):
   how = {'rule': 'fixed=0.5', 'draws': 60} | how
   return evaluate.evaluate(name, make(1) if scores is None else scores, **how)
 
 
 @pytest.fixture(scope='module')
 def full():
-  return judged(rule='dev_eer', dev=make(2, 16), group_by=['ethnicity'])
+  return evaluated(rule='dev_eer', dev=make(2, 16), group_by=['ethnicity'])
 
 
 @pytest.fixture(scope='module')
@@ -165,10 +165,12 @@ def test_every_figure_says_what_is_seen(text, full):
   for svg in drawn:
     assert svg['role'] == 'img'
     assert all(id_ in tree.ids for id_ in svg['aria-labelledby'].split())
-  told = re.findall('<desc[^>]*>(.*?)</desc>', text)
-  assert len(told) == len(drawn) and all(re.search(r'\d', one) for one in told)
+  sentences = re.findall('<desc[^>]*>(.*?)</desc>', text)
+  assert len(sentences) == len(drawn) and all(re.search(r'\d', one) for one in sentences)
   bpcer = formatting.percent(full.metrics['rgb']['bpcer@apcer=1%'])
-  assert any(one.startswith('DET') and f'rgb: BPCER {bpcer} % at APCER 1 %' in one for one in told)
+  assert any(
+    one.startswith('DET') and f'rgb: BPCER {bpcer} % at APCER 1 %' in one for one in sentences
+  )
   assert not re.search('#000[123]', text.partition('</style>')[2])  # colours are the page's
 
 
@@ -198,12 +200,12 @@ def test_numbers_are_the_judgements(text, full, no_figures):
 
 
 def test_sentences():
-  full = judged(draws=200)
-  told = [formatting.sentence(c, 1) for c in full.comparisons]
+  full = evaluated(draws=200)
+  sentences = [formatting.sentence(c, 1) for c in full.comparisons]
   verdicts = [c.verdict for c in full.comparisons]
   assert verdicts[1] == 'lower in one run'
   difference = full.comparisons[1].rates['acer']
-  assert told[1].startswith(
+  assert sentences[1].startswith(
     'rgb+depth+ir differs from rgb in one run: ACER lower by '
     f'{-100 * difference.value:.1f} points ['
   )
@@ -234,7 +236,7 @@ def test_the_same_bytes_again(text, full):
 
 
 def test_several_tests_and_oracle(tmp_path, full, no_figures):
-  other = judged(make(3, 14), 'cross', rule='dev_eer', oracle=True)
+  other = evaluated(make(3, 14), 'cross', rule='dev_eer', oracle=True)
   path = tmp_path / 'report.html'
   page.write(path, [full, other], 'Two tests')
   text = path.read_text(encoding='utf-8')
@@ -254,7 +256,7 @@ def test_one_class_is_undefined():
   fields = {f.name: getattr(made, f.name) for f in dataclasses.fields(made)}
   some = {k: v[keep] for k, v in fields.items() if isinstance(v, np.ndarray)}
   scores = score_files.Scores(**some, scores={s: v[keep] for s, v in made.scores.items()})
-  one = judged(scores)
+  one = evaluated(scores)
   text = page.html([one], 'One class')
   row = chapter.chapter(one, 1).table[0]
   assert [cell.text for cell in row.cells][:3] == ['undefined'] * 3
@@ -268,18 +270,18 @@ def test_a_subset_that_is_not_served(no_figures):
   made = make(1)
   made.scores['rgb+depth'][:] = math.nan
   made.scores['rgb'][0] = math.nan
-  found = chapter.chapter(judged(made), 1)
+  found = chapter.chapter(evaluated(made), 1)
   assert {cell.text for cell in found.table[1].cells} == {'not served'}
-  assert 'rgb+depth: not served' in seen(page.html([judged(made)], 'Without depth'))
-  check = checked(judged(made))['Every sample has a score']
+  assert 'rgb+depth: not served' in seen(page.html([evaluated(made)], 'Without depth'))
+  check = checked(evaluated(made))['Every sample has a score']
   assert check.sign == checklist.WARN and 'rgb: 1 without' in check.answer
   for scores in made.scores.values():
     scores[:] = math.nan
-  assert 'there are no decisions' in seen(page.html([judged(made)], 'Nothing'))
+  assert 'there are no decisions' in seen(page.html([evaluated(made)], 'Nothing'))
 
 
 def test_too_few_samples_show_no_rate(monkeypatch):
-  few = judged(make(1, people=8), group_by=['ethnicity'])
+  few = evaluated(make(1, people=8), group_by=['ethnicity'])
   words_ = seen(page.html([few], 'Few'))
   assert 'n too small' in words_ and 'n<29: ' in words_
   monkeypatch.setattr(chapter, 'figures', lambda result, salt: figures.Figures())
@@ -299,7 +301,7 @@ def test_names_from_files_do_nothing():
   made = dataclasses.replace(
     made, ids=ids, attack_type=species, ethnicity=np.full(ids.size, '面具' + bad), header=header
   )
-  hostile = judged(made, name=SCRIPT, group_by=['ethnicity'], notes=[SCRIPT])
+  hostile = evaluated(made, name=SCRIPT, group_by=['ethnicity'], notes=[SCRIPT])
   text = page.html([hostile], SCRIPT, lambda name, ids: {i: {bad: b'x'} for i in ids}, [SCRIPT])
   tree = Tree(text)
   assert {'script', 'b'}.isdisjoint(tag for tag, _, _ in tree.elements)
@@ -334,13 +336,13 @@ def test_pictures_are_small_and_in_the_page(full, no_figures):
 
 def test_checks_see_what_is_wrong():
   made, dev = make(1), make(2, 16)
-  found = checked(judged(made, rule='dev_eer', dev=dev))
+  found = checked(evaluated(made, rule='dev_eer', dev=dev))
   assert found['Disjoint subjects in development and test'].sign == checklist.OK
   assert found['Development and test scored by the same weights'].sign == checklist.WARN
   leak = dataclasses.replace(dev, subject=np.where(dev.subject == '2-0', '1-0', dev.subject))
   known = {'weights_hash': 'abc'}
   made = dataclasses.replace(made, header=known)
-  found = checked(judged(made, rule='dev_eer', dev=dataclasses.replace(leak, header=known)))
+  found = checked(evaluated(made, rule='dev_eer', dev=dataclasses.replace(leak, header=known)))
   assert found['Disjoint subjects in development and test'] == (
     checklist.FAIL, 'Disjoint subjects in development and test', '1 subjects are in both: made/1-0'
   )  # fmt: skip
@@ -349,7 +351,7 @@ def test_checks_see_what_is_wrong():
     made, subject=None, video=None, attack_type=None, attack_category=None
   )
   turned = dataclasses.replace(nobody, scores={'rgb+depth+ir': 1 - made.scores['rgb+depth+ir']})
-  found = checked(judged(turned))
+  found = checked(evaluated(turned))
   assert found['A high score means bona fide'].sign == checklist.FAIL
   assert found['Confidence intervals over subjects'].sign == checklist.WARN
   assert found['Enough samples of every PAI species'].sign == checklist.WARN
@@ -362,12 +364,12 @@ def test_a_file_of_another_framework(monkeypatch):
     ids=[str(i) for i in range(90)], label=label, scores={'score': 20 * label + rng.normal(size=90)}
   )
   for how in ({'draws': 0}, {'draws': 50}, {'rule': 'fixed=-7'}, {'rule': 'fixed=300'}):
-    figures.figures(judged(scores, **how), 'logits-separated')
+    figures.figures(evaluated(scores, **how), 'logits-separated')
   flat = dataclasses.replace(scores, scores={'score': np.zeros(90)})
-  Tree(page.html([judged(flat)], 'All alike'))
+  Tree(page.html([evaluated(flat)], 'All alike'))
   monkeypatch.setattr(chapter, 'figures', lambda result, salt: figures.Figures())
   both = evaluate.merge_systems({'one': scores, 'ensemble': scores})
-  words_ = seen(page.html([judged(both, draws=50)], 'Two systems'))
+  words_ = seen(page.html([evaluated(both, draws=50)], 'Two systems'))
   assert (
     'ensemble and one do not differ significantly' in words_ and 'ensemble: score' not in words_
   )
@@ -464,7 +466,7 @@ def test_means_over_runs_come_first(no_figures):
     systems[f'ours {i}'] = dataclasses.replace(theirs, scores={'rgb': score})
   systems['theirs'] = theirs
   runs = {'ours': ['ours 0', 'ours 1', 'ours 2'], 'theirs': ['theirs']}
-  found = judged(evaluate.merge_systems(systems), runs=runs)
+  found = evaluated(evaluate.merge_systems(systems), runs=runs)
   text = page.html([found], 'Runs')
   words_, acer = seen(text), found.run_means['ours: rgb']['acer']
   first = words_.index('ours: rgb, accepted at a score of at least the threshold of each run')
@@ -475,7 +477,7 @@ def test_means_over_runs_come_first(no_figures):
   assert f'ours: rgb 3 {100 * acer.value:.1f} {span} sd {100 * acer.deviation:.1f}' in words_
   assert 'theirs: rgb against ours: rgb 1 and 3 runs' in words_
   assert 'One training run: these intervals cover the subjects of the test.' in words_
-  several = judged(
+  several = evaluated(
     evaluate.merge_systems({name: systems[name] for name in runs['ours']}),
     runs={'ours': runs['ours']},
   )
@@ -483,7 +485,7 @@ def test_means_over_runs_come_first(no_figures):
 
 
 def test_rendered_images_are_stated_in_the_headline(full, no_figures):
-  rendered = judged(make(3, 14, header={'rendered': True}), 'cross')
+  rendered = evaluated(make(3, 14, header={'rendered': True}), 'cross')
   tree = Tree(page.html([full, rendered], 'Two tests'))
   assert '<h1>Two tests (RENDERED)</h1>' in page.html([full, rendered], 'Two tests')
   marks = [a for a in tree.all('p') if a.get('class') == 'rendered']

@@ -58,12 +58,17 @@ def of_subjects(n):
 
 @pytest.mark.parametrize(('n', 'stated'), [(9, False), (10, True)])
 def test_frames_of_few_subjects_have_no_rate_in_any_table(n, stated):
-  judged = evaluate.evaluate('t', of_subjects(n), 'fixed=0.5', draws=50)
-  main = tables.text(judged.metrics, insufficient=judged.insufficient)
-  texts = [main, tables.interval_text(judged), tables.markdown([judged]), tables.latex([judged])]
+  evaluated = evaluate.evaluate('t', of_subjects(n), 'fixed=0.5', draws=50)
+  main = tables.text(evaluated.metrics, insufficient=evaluated.insufficient)
+  texts = [
+    main,
+    tables.interval_text(evaluated),
+    tables.markdown([evaluated]),
+    tables.latex([evaluated]),
+  ]
   for drawn in (
-    tables.drawn(judged.metrics, '', judged.insufficient),
-    tables.interval_tables(judged),
+    tables.drawn(evaluated.metrics, '', evaluated.insufficient),
+    tables.interval_tables(evaluated),
   ):
     console = Console(file=io.StringIO(), width=300)
     console.print(*drawn)
@@ -73,10 +78,10 @@ def test_frames_of_few_subjects_have_no_rate_in_any_table(n, stated):
     assert ('n too small' in text) != stated
   flags = {
     name: of['insufficient_samples']
-    for name, of in evaluate.to_json(judged)['rgb']['intervals'].items()
+    for name, of in evaluate.to_json(evaluated)['rgb']['intervals'].items()
   }
   assert set(flags.values()) == {not stated}
-  assert tables.text(judged.metrics) != main or stated  # by the samples alone, 36 are enough
+  assert tables.text(evaluated.metrics) != main or stated  # by the samples alone, 36 are enough
 
 
 @pytest.mark.parametrize('width', [40, 200])
@@ -101,21 +106,21 @@ def test_a_name_from_a_file_cannot_steer_the_terminal():
 
 
 @pytest.fixture(scope='module')
-def judged():
+def evaluated():
   return evaluate.evaluate('intra', MADE, 'dev_eer', MADE_DEV, draws=200, group_by=['ethnicity'])
 
 
-def test_intervals_and_comparisons_as_text(judged):
-  text = tables.interval_text(judged)
-  low, high = judged.estimates['rgb']['acer'].bootstrap
+def test_intervals_and_comparisons_as_text(evaluated):
+  text = tables.interval_text(evaluated)
+  low, high = evaluated.estimates['rgb']['acer'].bootstrap
   assert 'bootstrap over 30 subjects' in text
-  value = judged.metrics['rgb']['acer']
+  value = evaluated.metrics['rgb']['acer']
   assert f'{100 * value:.2f} [{100 * low:.2f}, {100 * high:.2f}]' in text
   assert 'rgb+ir differs from rgb in one run: ACER lower by ' in text
   assert 'over 30 subjects; one run: another training may differ' in text
   assert 'by ethnicity, rgb+ir' in text
   console = Console(file=io.StringIO(), width=200)
-  for part in tables.interval_tables(judged):
+  for part in tables.interval_tables(evaluated):
     console.print(part, crop=False)
   assert 'rgb+ir differs from rgb in one run' in console.file.getvalue()
 
@@ -132,8 +137,8 @@ def test_a_comparison_that_tells_nothing_apart_says_so():
   )
 
 
-def test_markdown_has_a_table_of_equal_rows(judged):
-  text = tables.markdown([judged])
+def test_markdown_has_a_table_of_equal_rows(evaluated):
+  text = tables.markdown([evaluated])
   blocks = [b.splitlines() for b in text.split('\n\n') if b.startswith('|')]
   assert len(blocks) == 3  # main rates, categories, species
   for block in blocks:
@@ -143,8 +148,8 @@ def test_markdown_has_a_table_of_equal_rows(judged):
   assert f'{n} attacks' in text
 
 
-def test_latex_is_escaped(judged):
-  text = tables.latex([judged])
+def test_latex_is_escaped(evaluated):
+  text = tables.latex([evaluated])
   assert text.count(r'\begin{tabular}') == text.count(r'\end{tabular}') == 3
   assert r'print\_a' in text and r'95 \%' in text
   for line in text.splitlines():

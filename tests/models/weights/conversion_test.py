@@ -212,10 +212,10 @@ def test_the_classifier(classes, caplog):
 
 
 def test_one_stream_of_a_larger_model_is_written(caplog):
-  _, donor = conversion.from_torch(resnet18(), 'timm/resnet18')
+  _, source_run = conversion.from_torch(resnet18(), 'timm/resnet18')
   variables = {
-    'params': {'streams_ir': donor['params']['streams_shared'], 'fusion': {'x': jnp.zeros(1)}},
-    'batch_stats': {'streams_ir': donor['batch_stats']['streams_shared']},
+    'params': {'streams_ir': source_run['params']['streams_shared'], 'fusion': {'x': jnp.zeros(1)}},
+    'batch_stats': {'streams_ir': source_run['batch_stats']['streams_shared']},
   }
   written = conversion.to_torch(variables, 'timm/resnet18', stream='ir')
   assert set(written) == {n for n in resnet18() if not n.startswith('fc.')}
@@ -472,7 +472,7 @@ def test_google_s_head_of_many_classes_is_left_out_with_its_layer(caplog):
 # One backbone into a larger model
 
 
-def donor_of(backbone):
+def source_run_of(backbone):
   model, _ = toy.make(backbone, 'single', head='embedding', absent='exclude')
   abstract = jax.eval_shape(model.init, jax.random.key(0))
   return toy.fill(abstract, seed=7)
@@ -502,23 +502,23 @@ def identities(tree):
 @pytest.mark.parametrize('share', [True, False])
 def test_all_streams(share):
   _, variables = toy.make('resnet', 'concat', share=share)
-  donor = donor_of('resnet')
-  before = identities(variables), identities(donor)
-  new = toy.initialised(variables, donor)
-  assert (identities(variables), identities(donor)) == before
+  source_run = source_run_of('resnet')
+  before = identities(variables), identities(source_run)
+  new = toy.initialised(variables, source_run)
+  assert (identities(variables), identities(source_run)) == before
   assert jax.tree.structure(new) == jax.tree.structure(variables)
   streams = ['streams_shared'] if share else ['streams_rgb', 'streams_depth', 'streams_ir']
   for stream in streams:
-    assert_parts_equal(leaves(new, stream), leaves(donor, 'streams_shared'))
+    assert_parts_equal(leaves(new, stream), leaves(source_run, 'streams_shared'))
   for part in ('fusion', 'head'):
     assert_parts_equal(leaves(new, part), leaves(variables, part))
 
 
 def test_one_modality():
   _, variables = toy.make('resnet', 'concat', share=False)
-  donor = donor_of('resnet')
-  new = toy.initialised(variables, donor, 'ir')
-  assert_parts_equal(leaves(new, 'streams_ir'), leaves(donor, 'streams_shared'))
+  source_run = source_run_of('resnet')
+  new = toy.initialised(variables, source_run, 'ir')
+  assert_parts_equal(leaves(new, 'streams_ir'), leaves(source_run, 'streams_shared'))
   for stream in ('streams_rgb', 'streams_depth'):
     assert_parts_equal(leaves(new, stream), leaves(variables, stream))
 
@@ -534,10 +534,10 @@ def test_one_modality():
 def test_into_what_is_not_there(share, fusion, into, said):
   _, variables = toy.make('resnet', fusion, share=share)
   with pytest.raises(ConfigError, match=said):
-    toy.initialised(variables, donor_of('resnet'), into)
+    toy.initialised(variables, source_run_of('resnet'), into)
 
 
-FIRST = {  # of the joint last stage: what reads three maps where the donor reads one
+FIRST = {  # of the joint last stage: what reads three maps where the source_run reads one
   'caffe_resnet': {('params', 'conv', 'kernel')},
   'resnet': {('params', 'block_0', n, 'kernel') for n in ('conv1', 'downsample_conv')},
   'ir_resnet': {('params', 'unit_0', n, 'kernel') for n in ('conv1', 'shortcut_conv')}
@@ -552,21 +552,21 @@ FIRST = {  # of the joint last stage: what reads three maps where the donor read
 @pytest.mark.parametrize('backbone', list(FIRST))
 def test_the_aggregation_starts_as_in_mm_fas(backbone):
   _, variables = toy.make(backbone, 'multi_layer_aggregation', share=False)
-  donor = donor_of(backbone)
-  assert 'stage_4' in donor['params']['streams_shared']  # the streams run three
+  source_run = source_run_of(backbone)
+  assert 'stage_4' in source_run['params']['streams_shared']  # the streams run three
   assert 'stage_4' not in variables['params']['streams_rgb']
-  new = toy.initialised(variables, donor, 'aggregation')
+  new = toy.initialised(variables, source_run, 'aggregation')
   assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, variables)
   for k in range(3):
     assert_parts_equal(
-      leaves(new, 'fusion', f'later_{k}'), leaves(donor, 'streams_shared', f'stage_{k + 2}')
+      leaves(new, 'fusion', f'later_{k}'), leaves(source_run, 'streams_shared', f'stage_{k + 2}')
     )
   for stream in ('streams_rgb', 'streams_depth', 'streams_ir'):
     for part in variables['params'][stream]:
-      assert_parts_equal(leaves(new, stream, part), leaves(donor, 'streams_shared', part))
+      assert_parts_equal(leaves(new, stream, part), leaves(source_run, 'streams_shared', part))
   for part in ('mix_1', 'mix_2', 'mix_3'):
     assert_parts_equal(leaves(new, 'fusion', part), leaves(variables, 'fusion', part))
-  main, last = leaves(new, 'fusion', 'main'), leaves(donor, 'streams_shared', 'stage_4')
+  main, last = leaves(new, 'fusion', 'main'), leaves(source_run, 'streams_shared', 'stage_4')
   first = {
     (kind, *rest) for kind, *rest in main if main[(kind, *rest)].shape != last[(kind, *rest)].shape
   }
@@ -583,21 +583,21 @@ def test_the_aggregation_starts_as_in_mm_fas(backbone):
   x = np.random.default_rng(0).standard_normal((2, last[name].shape[-2])).astype(np.float32)
   ours = np.concatenate([x] * 3, -1) @ main[name][0, 0]
   np.testing.assert_allclose(ours, 3 * (x @ last[name][0, 0]), rtol=1e-5, atol=1e-5)
-  matched = transfer.match(variables, donor, 'aggregation')
+  matched = transfer.match(variables, source_run, 'aggregation')
   assert not matched.untouched and not matched.left_out
 
 
 def test_parts_that_one_of_both_lacks_are_named():
-  """The last stage and the norm of a donor; channel attention in the model."""
+  """The last stage and the norm of a run; channel attention in the model."""
   model, variables = toy.make('caffe_resnet', 'multi_layer_aggregation', share=False)
-  donor = donor_of('caffe_resnet')
+  source_run = source_run_of('caffe_resnet')
   attention = {'reduce': {'kernel': jnp.ones((2, 2))}}
   params = variables['params']
   stream = {**params['streams_ir'], 'attention_1': attention}
   variables = {**variables, 'params': {**params, 'streams_ir': stream}}
-  new = toy.initialised(variables, donor, 'ir')
+  new = toy.initialised(variables, source_run, 'ir')
   assert new['params']['streams_ir']['attention_1'] == attention
-  matched = transfer.match(variables, donor, 'ir')
+  matched = transfer.match(variables, source_run, 'ir')
   assert matched.untouched == ['streams_ir/attention_1/reduce/kernel']
   assert any(name.startswith('stage_4/') for name in matched.left_out)
 
@@ -607,14 +607,14 @@ def test_a_position_embedding_is_interpolated(grid, prefix):
   rng = np.random.default_rng(0)
   theirs = jnp.asarray(rng.standard_normal((1, prefix + 16, 6)), jnp.float32)
   ours = {'params': {'streams_shared': {'pos_embed': jnp.zeros((1, prefix + grid**2, 6))}}}
-  donor = {'params': {'streams_shared': {'pos_embed': theirs}}}
-  new = toy.initialised(ours, donor)['params']['streams_shared']['pos_embed']
+  source_run = {'params': {'streams_shared': {'pos_embed': theirs}}}
+  new = toy.initialised(ours, source_run)['params']['streams_shared']['pos_embed']
   np.testing.assert_array_equal(new, vit.resize_embedding(theirs, prefix, grid, grid))
   np.testing.assert_array_equal(new[:, :prefix], theirs[:, :prefix])
   for shape in ((1, prefix + 5, 6), (1, prefix + grid**2, 7)):
     ours = {'params': {'streams_shared': {'pos_embed': jnp.zeros(shape)}}}
     with pytest.raises(StateError, match='pos_embed: .* does not match'):
-      toy.initialised(ours, donor)
+      toy.initialised(ours, source_run)
 
 
 def without(tree, *path):
@@ -628,30 +628,30 @@ def without(tree, *path):
 
 def test_a_backbone_that_does_not_fit_is_refused():
   _, variables = toy.make('resnet', 'multi_layer_aggregation', share=False)
-  donor, other = donor_of('resnet'), donor_of('caffe_resnet')
+  source_run, other = source_run_of('resnet'), source_run_of('caffe_resnet')
   for into in ('streams', 'ir', 'aggregation'):
     with pytest.raises(StateError, match='another architecture'):
       toy.initialised(variables, other, into)
   # As many names, other widths: nothing is repeated into a stream.
-  wider = jax.tree.map(lambda x: jnp.concatenate([x] * 3, -1), donor)
+  wider = jax.tree.map(lambda x: jnp.concatenate([x] * 3, -1), source_run)
   with pytest.raises(StateError, match=r'does not match .* more$'):
     toy.initialised(variables, wider)
-  grey = donor['params']['streams_shared']['conv1']['kernel'][:, :, :1]
+  grey = source_run['params']['streams_shared']['conv1']['kernel'][:, :, :1]
   grey = {'params': {'streams_shared': {'conv1': {'kernel': grey}}}}
   with pytest.raises(StateError, match='conv1/kernel: .* does not match'):
     toy.initialised(variables, grey)
-  narrow = without(donor, 'params', 'streams_shared', 'stage_1', 'block_0', 'bn2')
+  narrow = without(source_run, 'params', 'streams_shared', 'stage_1', 'block_0', 'bn2')
   with pytest.raises(StateError, match='bn2/.* is not among the weights'):  # a shallower one
     toy.initialised(variables, narrow)
   with pytest.raises(StateError, match='has no place in the model'):  # a deeper one
     toy.initialised(
-      without(variables, 'params', 'streams_ir', 'stage_1', 'block_0', 'bn2'), donor, 'ir'
+      without(variables, 'params', 'streams_ir', 'stage_1', 'block_0', 'bn2'), source_run, 'ir'
     )
   with pytest.raises(StateError, match='no array for fusion/later_2'):
     toy.initialised(
       variables,
       without(
-        without(donor, 'params', 'streams_shared', 'stage_4'),
+        without(source_run, 'params', 'streams_shared', 'stage_4'),
         'batch_stats',
         'streams_shared',
         'stage_4',
@@ -722,8 +722,8 @@ def test_a_file_is_fitted_to_shapes_and_put_in_place(tmp_path):
   assert line == (
     f'streams from {file} (timm/resnet18), {len(arrays)} arrays; left out: fc.bias, fc.weight'
   )
-  _, donor = conversion.from_torch(resnet18(), 'timm/resnet18')
-  assert 'head/logit/kernel' in transfer.match(large(), donor).left_out
+  _, source_run = conversion.from_torch(resnet18(), 'timm/resnet18')
+  assert 'head/logit/kernel' in transfer.match(large(), source_run).left_out
   small = {('params', 'streams_shared', 'bn1', 'bn', 'bias'): np.arange(8, dtype=np.float32)}
   mesh = jax.make_mesh((8,), ('data',))
   place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))

@@ -75,7 +75,7 @@ def test_one_id_for_two_triplets(write):
   (found,) = linter.check([path]).findings
   assert (found.rule, found.row) == ('duplicate', 4)
   assert 'the id a is also that of row 2' in found.text
-  # Numbers that every list starts anew are not the same triplets.
+  # Numbers that every list starts again are not the same triplets.
   other = write('val.csv', 'id,rgb,label', 'a,4.jpg,0', 'b,5.jpg,1')
   assert len(linter.check([path, other]).findings) == 1
 
@@ -89,7 +89,7 @@ def test_a_file_in_two_splits(write):
   assert found.text == (
     f'{surf(1)[0]}, subject casia_surf/CLKJ_AS0001 is in train, and in {val}:2 (val)'
   )
-  # Without that row of val, neither video nor person is in both: they are not told again.
+  # Without that row of val, neither video nor person is in both: they are not reported again.
   assert [str(leak) for leak in report.leaks] == [
     'leak: subject casia_surf/CLKJ_AS0001 in train, val'
   ]
@@ -186,11 +186,11 @@ def test_leaks_against_the_definition(write):
       for split in ('train', 'val', 'test')
     }
     found, *_ = linter.check_rows(rows)
-    told, expected = set(), collections.Counter()
+    reported, expected = set(), collections.Counter()
     for one, other in itertools.permutations(rows, 2):
       for a, b in itertools.product(rows[one], rows[other]):
         if set(a.paths.values()) & set(b.paths.values()):
-          told.add((at(a), other))
+          reported.add((at(a), other))
     files = {
       (f, frozenset(s for s in rows if any(f in r.paths.values() for r in rows[s])))
       for s in rows for r in rows[s] for f in r.paths.values()
@@ -208,12 +208,12 @@ def test_leaks_against_the_definition(write):
       new = set()
       for name in {getattr(r, key) for s in rows for r in rows[s]} - {''}:
         for one, other in itertools.combinations(rows, 2):
-          a = [r for r in rows[one] if getattr(r, key) == name and (at(r), other) not in told]
-          b = [r for r in rows[other] if getattr(r, key) == name and (at(r), one) not in told]
+          a = [r for r in rows[one] if getattr(r, key) == name and (at(r), other) not in reported]
+          b = [r for r in rows[other] if getattr(r, key) == name and (at(r), one) not in reported]
           if a and b:
             expected[rule, name] = 1
             new |= {(at(r), other) for r in a} | {(at(r), one) for r in b}
-      told |= new
+      reported |= new
     names = collections.Counter(
       (f.rule, f.text.split()[1]) for f in found if f.rule in ('leak-video', 'leak-subject')
     )
@@ -538,7 +538,7 @@ def test_the_known_videos_of_wmca(write, tmp_path):
     found = [note.finding for note in report.notes] if known else report.findings
     assert [f.rule for f in found] == ['triplet', 'missing-file']
     assert bool(report.findings) != known
-    (tmp_path / paths[1]).write_bytes(b'')  # whatever else is wrong with them is told
+    (tmp_path / paths[1]).write_bytes(b'')  # whatever else is wrong with them is reported
     assert 'unreadable' in rules_of(linter.check([path], root=tmp_path))
     assert all(note.exception == 'wmca_frame_indices' for note in report.notes)
 
