@@ -19,7 +19,7 @@ import tempfile
 
 import pytest
 
-from tests import markers
+from tests import forked, markers
 
 # Before jax is imported anywhere.
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -50,6 +50,7 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 
+forked.environment()  # before a test changes it
 SECONDS = 'flexfas_jax/seconds'  # in pytest's cache: {file: seconds of its tests}
 _seconds = collections.Counter()
 

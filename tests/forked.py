@@ -23,8 +23,19 @@ IMPORTED = (
   *('cv2', 'flax.linen', 'grain', 'jax', 'optax', 'orbax.checkpoint', 'scipy.special'),
   *('tensorboardX', 'tensorflow_datasets', 'ml_collections.config_flags'),
 )
-_READ_AT_IMPORT = ('JAX_', 'PYTHON', 'ENABLE_PJRT', 'CUDA_')  # of the environment
+_READ_AT_IMPORT = ('JAX_', 'PYTHON', 'ENABLE_PJRT', 'CUDA_')
 _SIZE = 1 << 20  # of a request, at most
+
+
+def _at_import(environment):
+  names = {name for name in environment if name.startswith(_READ_AT_IMPORT)} - {'PYTHONPATH'}
+  return {name: environment[name] for name in names}
+
+
+@functools.cache
+def environment():
+  """Of the process that forks: what the libraries read when they are imported."""
+  return _at_import(os.environ)
 
 
 class Process:
@@ -104,12 +115,7 @@ class Process:
 def start(module, *arguments, cwd=ROOT, env=None, **pipes):
   """`python -m module arguments`, in a process of its own; `pipes` are those of Popen, or none."""
   env = {**os.environ} if env is None else env
-
-  def at_import(environment):
-    names = {name for name in environment if name.startswith(_READ_AT_IMPORT)} - {'PYTHONPATH'}
-    return {name: environment[name] for name in names}
-
-  if at_import(env) != at_import(os.environ) or not hasattr(os, 'fork'):
+  if _at_import(env) != environment():
     command = [sys.executable, '-m', module, *map(str, arguments)]
     return subprocess.Popen(command, cwd=cwd, env=env, text=True, **pipes)
   return Process(module, arguments, cwd, env, **pipes)
@@ -138,7 +144,7 @@ def _template():
     pass_fds=[theirs.fileno()],
     start_new_session=True,
     # Threads do not survive a fork.
-    env={**os.environ, 'OPENBLAS_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
+    env={**os.environ, **environment(), 'OPENBLAS_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
   )
   theirs.close()
 
