@@ -202,5 +202,7 @@ if __name__ == '__main__':
   gc.freeze()  # no process visits, and thereby copies, what all of them share
   module, *arguments = _serve(socket.socket(fileno=int(sys.argv[1])))
   sys.argv = [module, *arguments]
-  sys.path[0] = os.getcwd()
+  # As `-m` makes it: the folder, and what the environment names; not that of this process.
+  given = filter(None, os.environ.get('PYTHONPATH', '').split(os.pathsep))
+  sys.path[:2] = [os.getcwd(), *given]
   runpy.run_module(module, run_name='__main__', alter_sys=True)

@@ -2,9 +2,6 @@
 
 import functools
 import json
-import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -20,10 +17,10 @@ from flexfas_jax.protocols.definitions import PROTOCOLS
 from flexfas_jax.training import datasets, setup
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training.step import init_state, train_step
+from tests import forked
 from tests.miniatures import casia_cefa, casia_surf, padisi, wmca
 from tests.miniatures import flexmodal as exports
 
-ROOT = pathlib.Path(__file__).parents[1]
 SIZE, BATCH = 16, 4
 # Protocols whose fields may be anything, on sets that have what they need.
 FREE = {
@@ -135,7 +132,6 @@ def test_a_protocol_runs_on_its_sets(data_dir, prepared, step, text):
 
 def test_flexmodals_recipe_runs_from_its_exports(data_dir, tmp_path):
   """Trains on SURF and CeFA, is tested there and on WMCA, by the published lists' format."""
-  command = [sys.executable, '-m', 'flexfas_jax.main', '--config=configs/vit_fusion.py:flexmodal']
   settings = {
     'data_dir': data_dir,
     'pretrained.weights': '',
@@ -145,8 +141,9 @@ def test_flexmodals_recipe_runs_from_its_exports(data_dir, tmp_path):
     'steps': 2,
     'eval_every': 2,
   }
-  command += [f'--workdir={tmp_path}/run', *(f'--config.{k}={v}' for k, v in settings.items())]
-  found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  flags = ['--config=configs/vit_fusion.py:flexmodal', f'--workdir={tmp_path}/run']
+  flags += [f'--config.{k}={v}' for k, v in settings.items()]
+  found = forked.run('flexfas_jax.main', *flags)
   assert found.returncode == 0, found.stderr
   results = json.loads((tmp_path / 'run/results.json').read_text())
   assert sorted(results) == ['cross', 'intra']

@@ -5,13 +5,12 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import cv2
 import pytest
 
 from flexfas_jax import schema
+from tests import forked
 from tests.miniatures import faces
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -100,13 +99,7 @@ def test_a_further_modality_is_one_row(tmp_path, package):
 
   def run(*command):
     environment = {**os.environ, 'PYTHONPATH': str(package)}
-    done = subprocess.run(
-      [sys.executable, '-m', *command],
-      cwd=tmp_path,
-      env=environment,
-      capture_output=True,
-      text=True,
-    )
+    done = forked.run(*command, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -67,14 +67,13 @@ def test_killed_within_a_save(server, config, small_run, tmp_path):
   refused = []
 
   def sometimes(method, path):
-    if len(server.requests) % 97 == 0 and 'upload_id' not in path:
+    if len(server.requests) % 61 == 0 and 'upload_id' not in path:
       refused.append((method, path))
       return (429, 503)[len(refused) % 2]
     return None
 
   server.fault = sometimes
-  every = '--config.checkpoint_every=1'
-  (process,) = start(config, f'{WORKDIR}/killed', 1, 1, every)
+  (process,) = start(config, f'{WORKDIR}/killed', 1, 1)
   begun, complete = set(), set()
   while process.poll() is None and not (complete and max(begun) > max(complete)):
     begun, complete = server.steps('runs/killed')
@@ -82,7 +81,7 @@ def test_killed_within_a_save(server, config, small_run, tmp_path):
   process.send_signal(signal.SIGKILL)
   ((code, _, said),) = finish([process])
   assert code == -signal.SIGKILL, said
-  ((code, out, said),) = finish(start(config, f'{WORKDIR}/killed', 1, 1, every))
+  ((code, out, said),) = finish(start(config, f'{WORKDIR}/killed', 1, 1))
   assert code == 0, said
   assert 'resuming at step ' in said and 'damaged' not in said
   assert len(refused) > 3
