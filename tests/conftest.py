@@ -3,7 +3,6 @@
 Eight virtual CPU devices, no silent rank promotion, cheap compilation, the longest files first.
 """
 
-import atexit
 import collections
 import fcntl
 import gc
@@ -15,7 +14,6 @@ import re
 import shutil
 import signal
 import sys
-import tempfile
 
 import pytest
 
@@ -43,10 +41,13 @@ gc.set_threshold(50_000, 20, 50)
 # asyncio.run compares SIGINT's handler with its own, which formats a whole checkpoint: signal's
 # enum prints the value that it does not know.
 signal.signal(signal.SIGINT, lambda *arguments: signal.default_int_handler(*arguments))
-# Compiled programs are shared by the workers and the processes that tests start, in this session.
+# Compiled programs are shared by the workers, the processes that tests start, and later sessions.
+COMPILED = pathlib.Path(__file__).parents[1] / '.pytest_cache' / 'd' / 'compiled'
+MAX_COMPILED = 10_000  # programs: of the whole suite there are 1,500, of 30 MB
 if 'PYTEST_XDIST_WORKER' not in os.environ:
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='compiled_')
-  atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = str(COMPILED)
+  if COMPILED.exists() and len(os.listdir(COMPILED)) > MAX_COMPILED:
+    shutil.rmtree(COMPILED)
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 
