@@ -119,6 +119,8 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 @functools.cache
 def _of_imports(code: types.CodeType) -> frozenset[str]:
+  if dis.opmap['IMPORT_NAME'] not in code.co_code[::2]:  # reading all instructions takes long
+    return frozenset()
   modules = {ins.argval for ins in dis.get_instructions(code) if ins.opname == 'IMPORT_NAME'}
   modules |= {f'{module}.{name}' for module in modules for name in code.co_names}
   return frozenset(of_libraries(modules) | of_libraries(reach(modules)) - {'process'})
