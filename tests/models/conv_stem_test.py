@@ -1,4 +1,4 @@
-"""The stem of convolutions of a ViT: by hand, on the grid of patches, and invalid forms."""
+"""The stem of convolutions of a ViT: by hand, on the grid of patches, batch statistics, errors."""
 
 import jax
 import numpy as np
@@ -8,9 +8,11 @@ from flexfas_jax.errors import ConfigError
 from flexfas_jax.models.backbone.vit import ConvStem, ViT
 from tests.toy import fill
 
+MEAN, VARIANCE = 0.25, 4.0  # of every channel
+
 
 def by_hand(image, kernel):
-  """A 3x3 convolution of stride 2 with a border of zeros, LayerNorm, ReLU."""
+  """A 3x3 convolution of stride 2 with a border of zeros, batch norm in evaluation, ReLU."""
   H, W, _ = image.shape
   padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
   out = np.zeros((H // 2, W // 2, kernel.shape[-1]))
@@ -18,24 +20,28 @@ def by_hand(image, kernel):
     for j in range(W // 2):
       window = padded[2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
       out[i, j] = np.tensordot(window, kernel, 3)
-  mean, deviation = out.mean(-1, keepdims=True), np.sqrt(out.var(-1, keepdims=True) + 1e-6)
-  return np.maximum((out - mean) / deviation, 0)
+  return np.maximum((out - MEAN) / np.sqrt(VARIANCE + 1e-5), 0)
 
 
 def test_two_convolutions_by_hand():
   rng = np.random.default_rng(0)
   image = rng.standard_normal((8, 4, 3)).astype(np.float32)
-  kernels = [0.3 * rng.standard_normal(s).astype(np.float32) for s in ((3, 3, 3, 8), (3, 3, 8, 16))]
-  params = {f'conv_{i}': {'kernel': kernel} for i, kernel in enumerate(kernels)}
-  for i, width in enumerate((8, 16)):
-    params[f'norm_{i}'] = {'scale': np.ones(width), 'bias': np.zeros(width)}
-  found = ConvStem(2, 16).apply({'params': params}, image[None])
+  kernels = [
+    0.3 * rng.standard_normal(s).astype(np.float32) for s in ((3, 3, 3, 24), (3, 3, 24, 32))
+  ]
+  params, statistics = {}, {}
+  for i, kernel in enumerate(kernels):
+    of_channels = np.ones(kernel.shape[-1], np.float32)
+    params[f'conv_{i}'] = {'kernel': kernel}
+    params[f'norm_{i}'] = {'bn': {'scale': of_channels, 'bias': 0 * of_channels}}
+    statistics[f'norm_{i}'] = {'bn': {'mean': MEAN * of_channels, 'var': VARIANCE * of_channels}}
+  found = ConvStem(2, 32).apply({'params': params, 'batch_stats': statistics}, image[None])
   expected = by_hand(by_hand(image, kernels[0]), kernels[1])
-  assert expected.shape == (2, 1, 16)
+  assert expected.shape == (2, 1, 32)
   np.testing.assert_allclose(found[0], expected, atol=2e-5)
 
 
-@pytest.mark.parametrize('patch_size, widths', [(16, (12, 24, 48, 96)), (4, (48, 96))])
+@pytest.mark.parametrize('patch_size, widths', [(16, (24, 24, 48, 96)), (4, (48, 96))])
 def test_the_grid_is_that_of_the_patches(patch_size, widths):
   module = ViT('pico', patch_size=patch_size, stem='conv', image_size=32)
   shapes = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, 32, 32, 3)))
@@ -44,6 +50,24 @@ def test_the_grid_is_that_of_the_patches(patch_size, widths):
   assert shapes['params']['patch_embed']['kernel'].shape == (1, 1, 96, 96)
   maps = jax.eval_shape(module.apply, fill(shapes), np.zeros((2, 32, 32, 3)))
   assert {m.shape for m in maps} == {(2, 32 // patch_size, 32 // patch_size, 96)}
+
+
+def test_absent_images_do_not_enter_the_statistics():
+  module = ViT('mu', patch_size=8, stem='conv', image_size=16)
+  rng = np.random.default_rng(0)
+  images = rng.standard_normal((4, 16, 16, 3)).astype(np.float32)
+  variables = fill(jax.eval_shape(module.init, jax.random.key(0), images))
+  images[2:] = 100.0
+  mask = np.array([True, True, False, False])
+
+  def statistics(images, mask):
+    _, changed = module.apply(variables, images, True, mask, mutable=['batch_stats'])
+    return changed['batch_stats']
+
+  found, expected = statistics(images, mask), statistics(images[:2], mask[:2])
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+  of_all = statistics(images, None)['stem']['norm_0']['bn']['mean']
+  assert np.abs(found['stem']['norm_0']['bn']['mean'] - of_all).max() > 1
 
 
 @pytest.mark.parametrize(

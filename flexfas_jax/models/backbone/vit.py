@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.lookup import pick
+from flexfas_jax.models.layers import Conv, Norm
 
 
 class Variant(NamedTuple):
@@ -108,11 +109,12 @@ class Block(nn.Module):
 class ConvStem(nn.Module):
   """Convolutions of stride 2, [B, H, W, 3] -> [B, H / 2^n, W / 2^n, D], before a 1x1 projection.
 
-  Xiao et al., "Early Convolutions Help Transformers See Better", NeurIPS 2021, section 4, with
-  LayerNorm in place of batch norm: a ViT keeps no statistics over the batch.
+  Xiao et al., "Early Convolutions Help Transformers See Better", NeurIPS 2021, section 4: each has
+  a batch norm and ReLU. LayerNorm in its place, over the few channels of a pixel, removes how
+  strong an edge is.
 
   Attributes:
-    n: number of convolutions; the widths double up to D, and none is below 8.
+    n: number of convolutions; the widths double up to D, and none is below the paper's 24.
     width: D.
     dtype: of the computation.
   """
@@ -122,13 +124,12 @@ class ConvStem(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x, train: bool = False, mask=None):
+    """`mask` [B] bool as in `Norm`."""
     for i in range(self.n):
-      width = max(self.width >> (self.n - 1 - i), 8)
-      x = nn.Conv(
-        width, (3, 3), (2, 2), padding=1, use_bias=False, dtype=self.dtype, name=f'conv_{i}'
-      )(x)
-      x = nn.relu(nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name=f'norm_{i}')(x))
+      width = max(self.width >> (self.n - 1 - i), 24)
+      x = Conv(width, 3, 2, dtype=self.dtype, name=f'conv_{i}')(x)
+      x = nn.relu(Norm(self.dtype, name=f'norm_{i}')(x, train, mask))
     return x
 
 
@@ -187,7 +188,7 @@ class ViT(nn.Module):
   Attributes:
     variant: a key of `VARIANTS`.
     patch_size: pixels along a side.
-    stem: 'patch', one linear projection of each patch, or 'conv', see `ConvStem`, on the same grid.
+    stem: 'patch', one linear projection of each patch, or 'conv', see `ConvStem`, to the same grid.
     image_size: pixels along a side of the images that the position embedding is made for; it is
       interpolated for other sizes.
     class_token: prepend timm's class token.
@@ -261,13 +262,14 @@ class ViT(nn.Module):
   def __call__(self, image, train: bool = False, mask=None):
     """image [B, H, W, 3] float32 -> stage maps, each [B, h, w, D], h = H / patch_size.
 
-    `mask` is unused, since no statistics are taken over the batch.
+    `mask` [B] bool: true for real images; the others do not enter the batch statistics of the stem
+    'conv'. Nothing else here has any.
     """
-    del mask
     D, p = pick('vit variant', VARIANTS, self.variant).width, self.patch_size
     x, patch = image.astype(self.dtype), (p, p)
     if self.stem == 'conv':
-      x, patch = ConvStem(p.bit_length() - 1, D, self.dtype, name='stem')(x), (1, 1)
+      stem = ConvStem(p.bit_length() - 1, D, self.dtype, name='stem')
+      x, patch = stem(x, train, mask), (1, 1)
     x = nn.Conv(D, patch, patch, padding='VALID', dtype=self.dtype, name='patch_embed')(x)
     B, h, w, _ = x.shape
     x = x.reshape(B, h * w, D)  # [B, N, D]
