@@ -190,6 +190,12 @@ def test_a_missing_extra(config, run, tmp_path, monkeypatch, name, format):
     bundle.export(config, str(run), str(tmp_path / 'b'), format)
 
 
+def test_a_jax_that_the_converter_cannot_read(config, run, tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, '__version_info__', (0, 12, 0))
+  with pytest.raises(ConfigError, match='jax2onnx cannot convert graphs of JAX .* JAX 0.11'):
+    bundle.export(config, str(run), str(tmp_path / 'b'), 'onnx')
+
+
 def test_a_subset_that_the_fusion_cannot_serve(config, run):
   source = trained_model.restore(config, run)
   source = source._replace(subsets=(('rgb',), ('rgb', 'ir')))

@@ -15,8 +15,17 @@ from flexfas_jax.errors import ConfigError
 FIXED_SUBSETS = True
 
 
+_TOO_NEW = (0, 12)  # of JAX: jax2onnx 0.17.1 reads jax._src.core.ClosedJaxpr, which is gone there
+
+
 def check() -> None:
-  """Raises a ConfigError if the extra is missing."""
+  """Raises a ConfigError if the extra is missing, or JAX is too new for it."""
+  if jax.__version_info__[:2] >= _TOO_NEW:
+    raise ConfigError(
+      f'--formats=onnx: jax2onnx cannot convert graphs of JAX {jax.__version__}; '
+      "pip install 'flexfas_jax[onnx]' installs JAX 0.11, which reads the same checkpoints; or "
+      'leave the format out'
+    )
   try:
     import jax2onnx  # noqa: F401
     import onnxruntime  # noqa: F401
