@@ -87,23 +87,31 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-  """Pre-norm transformer block, [B, N, D] -> [B, N, D]."""
+  """Pre-norm transformer block, [B, N, D] -> [B, N, D]; see `ViT` for its fields."""
 
   heads: int
   mlp_ratio: int = 4
   dropout: float = 0.0
+  layer_scale: float = 0.0
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x, train: bool = False):
     D = x.shape[-1]
     drop = nn.Dropout(self.dropout, deterministic=not train)
+
+    def branch(y, name):
+      if self.layer_scale:
+        scale = self.param(name, nn.initializers.constant(self.layer_scale), (D,))
+        y = scale.astype(y.dtype)[None, None] * y
+      return drop(y)
+
     y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm1')(x)
-    x = x + drop(Attention(self.heads, self.dtype, name='attn')(y))
+    x = x + branch(Attention(self.heads, self.dtype, name='attn')(y), 'ls1')
     y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm2')(x)
     y = nn.Dense(self.mlp_ratio * D, dtype=self.dtype, name='fc1')(y)
     y = nn.gelu(y, approximate=False)  # timm's GELU is exact; Flax's default is not
-    return x + drop(nn.Dense(D, dtype=self.dtype, name='fc2')(y))
+    return x + branch(nn.Dense(D, dtype=self.dtype, name='fc2')(y), 'ls2')
 
 
 class ConvStem(nn.Module):
@@ -139,7 +147,7 @@ class Stage(nn.Module):
   Attributes:
     first, end: the blocks [first, end).
     width: D; a map of another width is projected first.
-    heads, dropout, dtype: of the blocks.
+    heads, dropout, layer_scale, dtype: of the blocks.
     scan, remat: see `ViT`.
   """
 
@@ -148,6 +156,7 @@ class Stage(nn.Module):
   width: int
   heads: int
   dropout: float = 0.0
+  layer_scale: float = 0.0
   scan: bool = False
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
@@ -167,7 +176,8 @@ class Stage(nn.Module):
       policy = None if self.remat else jax.checkpoint_policies.dots_saveable
       # 2: train. A loop already keeps XLA from merging the two computations.
       block = nn.remat(Block, static_argnums=(2,), prevent_cse=not self.scan, policy=policy)
-    block = functools.partial(block, self.heads, dropout=self.dropout, dtype=self.dtype)
+    fields = {'dropout': self.dropout, 'layer_scale': self.layer_scale, 'dtype': self.dtype}
+    block = functools.partial(block, self.heads, **fields)
     if self.scan:
       loop = nn.scan(
         lambda block, x, _: (block(x, train), None),
@@ -197,6 +207,9 @@ class ViT(nn.Module):
     final_norm: LayerNorm on the last map. FlexModal's reference has none (models/ViT_Base_CA.py).
     stages: number of stages to run; None runs all.
     dropout: on the residual branches, in training.
+    layer_scale: initial value of a learned scale for each channel of a residual branch (Touvron et
+      al., "Going deeper with Image Transformers", ICCV 2021); 0 has none. A small value, such as
+      0.01, starts the blocks near the identity: what is before them learns from the first step on.
     scan: run a stage's blocks as one loop over stacked parameters, `blocks_{first}/...` [n, ...]
       instead of `block_{first}` ... `block_{first + n - 1}`; see `unstacked_paths`. XLA compiles
       the block once. The function is the same; initialisation and dropout draw other numbers. Off
@@ -215,6 +228,7 @@ class ViT(nn.Module):
   final_norm: bool = True
   stages: int | None = None
   dropout: float = 0.0
+  layer_scale: float = 0.0
   scan: bool = False
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
@@ -250,6 +264,7 @@ class ViT(nn.Module):
         width=v.width,
         heads=v.heads,
         dropout=self.dropout,
+        layer_scale=self.layer_scale,
         scan=self.scan,
         remat=self.remat,
         dtype=self.dtype,
