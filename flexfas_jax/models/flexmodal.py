@@ -250,7 +250,8 @@ class Model:
       variables, image, modality, method='encode', mutable=['intermediates']
     )
     (stream,) = state['intermediates'].values()
-    return {name: values[0] for name, values in stream.items()}
+    # Those of a stream's own backbone, such as a ViT's ResNet, are in a dictionary.
+    return {name: values[0] for name, values in stream.items() if isinstance(values, tuple)}
 
   def absent_maps(self, variables: Variables) -> dict[str, StageMaps]:
     """Placeholders of absent modalities; compute them once per set of weights."""

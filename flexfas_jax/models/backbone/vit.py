@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.lookup import pick
+from flexfas_jax.models.backbone.resnet import ResNet
 from flexfas_jax.models.layers import Conv, Norm
 
 
@@ -21,18 +22,19 @@ class Variant(NamedTuple):
   width: int
   depth: int
   heads: int
+  resnet: str  # of the stem 'resnet'
 
 
 VARIANTS = {
-  'mu': Variant(32, 2, 2),  # for tests
-  'pico': Variant(96, 4, 3),  # trains on a laptop's CPU
-  'Ti': Variant(192, 12, 3),
-  'S': Variant(384, 12, 6),
-  'B': Variant(768, 12, 12),
-  'L': Variant(1024, 24, 16),
+  'mu': Variant(32, 2, 2, 'mu'),  # for tests
+  'pico': Variant(96, 4, 3, 'pico'),  # trains on a laptop's CPU
+  'Ti': Variant(192, 12, 3, '18'),
+  'S': Variant(384, 12, 6, '34'),
+  'B': Variant(768, 12, 12, '50'),
+  'L': Variant(1024, 24, 16, '50'),
 }
 OUTPUTS = ('patches', 'class_token')
-STEMS = ('patch', 'conv')
+STEMS = ('patch', 'conv', 'resnet')
 
 
 class ToHeads(nn.Module):
@@ -198,7 +200,9 @@ class ViT(nn.Module):
   Attributes:
     variant: a key of `VARIANTS`.
     patch_size: pixels along a side.
-    stem: 'patch', one linear projection of each patch, or 'conv', see `ConvStem`, to the same grid.
+    stem: 'patch', one linear projection of each patch; 'conv', see `ConvStem`, to the same grid; or
+      'resnet', a projection of the map of a ResNet's first three stages, whose grid is a sixteenth
+      (the hybrid of Dosovitskiy et al., section 3.1).
     image_size: pixels along a side of the images that the position embedding is made for; it is
       interpolated for other sizes.
     class_token: prepend timm's class token.
@@ -246,6 +250,11 @@ class ViT(nn.Module):
       raise ConfigError(
         f"vit's stem 'conv' halves the image: patch_size is a power of 2, not {self.patch_size}"
       )
+    if self.stem == 'resnet' and self.patch_size % 16:
+      raise ConfigError(
+        f"vit's stem 'resnet' has a cell for 16 pixels: patch_size is a multiple of 16, "
+        f'not {self.patch_size}'
+      )
 
   @property
   def widths(self) -> tuple[int, ...]:
@@ -277,14 +286,17 @@ class ViT(nn.Module):
   def __call__(self, image, train: bool = False, mask=None):
     """image [B, H, W, 3] float32 -> stage maps, each [B, h, w, D], h = H / patch_size.
 
-    `mask` [B] bool: true for real images; the others do not enter the batch statistics of the stem
-    'conv'. Nothing else here has any.
+    `mask` [B] bool: true for real images; the others do not enter the batch statistics of a stem of
+    convolutions. Nothing else here has any.
     """
-    D, p = pick('vit variant', VARIANTS, self.variant).width, self.patch_size
-    x, patch = image.astype(self.dtype), (p, p)
+    v, p = pick('vit variant', VARIANTS, self.variant), self.patch_size
+    D, x, patch = v.width, image.astype(self.dtype), (p, p)
     if self.stem == 'conv':
       stem = ConvStem(p.bit_length() - 1, D, self.dtype, name='stem')
       x, patch = stem(x, train, mask), (1, 1)
+    elif self.stem == 'resnet':
+      stem = ResNet(v.resnet, stages=3, remat=self.remat, dtype=self.dtype, name='resnet')
+      x, patch = stem(x, train, mask)[-1], (p // 16, p // 16)
     x = nn.Conv(D, patch, patch, padding='VALID', dtype=self.dtype, name='patch_embed')(x)
     B, h, w, _ = x.shape
     x = x.reshape(B, h * w, D)  # [B, N, D]

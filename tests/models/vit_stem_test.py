@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import ConfigError
+from flexfas_jax.models.backbone.resnet import ResNet
 from flexfas_jax.models.backbone.vit import ConvStem, ViT
 from tests.toy import fill
 
@@ -52,11 +53,35 @@ def test_the_grid_is_that_of_the_patches(patch_size, widths):
   assert {m.shape for m in maps} == {(2, 32 // patch_size, 32 // patch_size, 96)}
 
 
-def test_absent_images_do_not_enter_the_statistics():
-  module = ViT('mu', patch_size=8, stem='conv', image_size=16)
+def variables_of(module, image):
+  shapes = jax.eval_shape(module.init, jax.random.key(0), image)
+  return fill({kind: shapes[kind] for kind in ('params', 'batch_stats')})
+
+
+def test_a_hybrid_projects_the_map_of_a_resnet():
+  module = ViT('mu', patch_size=32, stem='resnet', image_size=64, stages=1)
+  image = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype(np.float32)
+  variables = variables_of(module, image)
+  found = module.apply(variables, image, mutable=['intermediates'])[1]['intermediates']['stem'][0]
+  of_stem = {kind: variables[kind]['resnet'] for kind in ('params', 'batch_stats')}
+  resnet = np.asarray(ResNet('mu', stages=3).apply(of_stem, image)[-1])  # [1, 4, 4, 32]
+  params = variables['params']
+  kernel = np.asarray(params['patch_embed']['kernel'])  # [2, 2, 32, 32]
+  patches = resnet.reshape(1, 2, 2, 2, 2, 32).transpose(0, 1, 3, 2, 4, 5)  # [1, h, w, 2, 2, 32]
+  expected = (
+    np.tensordot(patches, kernel, 3).reshape(1, 4, 32) + params['patch_embed']['bias'][None, None]
+  )
+  np.testing.assert_allclose(
+    found[:, 1:], expected + params['pos_embed'][:, 1:], rtol=1e-5, atol=1e-5
+  )
+
+
+@pytest.mark.parametrize('stem', ['conv', 'resnet'])
+def test_absent_images_do_not_enter_the_statistics(stem):
+  module = ViT('mu', patch_size=16, stem=stem, image_size=32)
   rng = np.random.default_rng(0)
-  images = rng.standard_normal((4, 16, 16, 3)).astype(np.float32)
-  variables = fill(jax.eval_shape(module.init, jax.random.key(0), images))
+  images = rng.standard_normal((4, 32, 32, 3)).astype(np.float32)
+  variables = variables_of(module, images)
   images[2:] = 100.0
   mask = np.array([True, True, False, False])
 
@@ -66,15 +91,17 @@ def test_absent_images_do_not_enter_the_statistics():
 
   found, expected = statistics(images, mask), statistics(images[:2], mask[:2])
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
-  of_all = statistics(images, None)['stem']['norm_0']['bn']['mean']
-  assert np.abs(found['stem']['norm_0']['bn']['mean'] - of_all).max() > 1
+  part, first = {'conv': ('stem', 'norm_0'), 'resnet': ('resnet', 'bn1')}[stem]
+  of_all = statistics(images, None)[part][first]['bn']['mean']
+  assert np.abs(found[part][first]['bn']['mean'] - of_all).max() > 1
 
 
 @pytest.mark.parametrize(
   'fields, message',
   [
-    ({'stem': 'pool'}, "no stem 'pool'; choose one of: patch, conv"),
+    ({'stem': 'pool'}, "no stem 'pool'; choose one of: patch, conv, resnet"),
     ({'stem': 'conv', 'patch_size': 14}, 'patch_size is a power of 2, not 14'),
+    ({'stem': 'resnet', 'patch_size': 8}, 'patch_size is a multiple of 16, not 8'),
   ],
 )
 def test_what_is_no_stem_is_refused(fields, message):
