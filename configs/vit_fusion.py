@@ -52,9 +52,12 @@ def embedded() -> ConfigDict:
   c.resize = 'area'
 
   c.model = ConfigDict({'modalities': ('rgb', 'depth', 'ir'), 'image_size': 64})
+  # The ViT paper's hybrid: the first stages of a small ResNet in the place of patches. Their images
+  # are too few for a ViT alone (experiments/quickstart).
   c.model.backbone = ConfigDict(
-    {'name': 'vit', 'variant': 'pico', 'patch_size': 16, 'scan': False, 'remat': False}
+    {'name': 'vit', 'variant': 'pico', 'patch_size': 16, 'stem': 'resnet', 'layer_scale': 0.01}
   )
+  c.model.backbone.update({'scan': False, 'remat': False})
   c.model.fusion = ConfigDict(
     {'name': 'cross_attention', 'form': 'symmetric', 'scaled': True, 'dropout': 0.1}
   )
@@ -66,8 +69,8 @@ def embedded() -> ConfigDict:
   c.modality_dropout = ConfigDict({'depth': 0.5, 'ir': 0.5})
 
   c.loss = 'binary_cross_entropy'
-  c.batch_size = 32
-  c.steps = 600
+  c.batch_size = 16
+  c.steps = 1200
   c.optimizer = ConfigDict({'name': 'adamw', 'weight_decay': 0.05})
   c.schedule = ConfigDict({'name': 'warmup_cosine', 'peak': 1e-3, 'warmup': 50})
   c.clip_norm = 1.0
@@ -81,8 +84,8 @@ def embedded() -> ConfigDict:
     'whole',
   )  # of val and tests; the mean of several, e.g. ('whole', 'flip'), is evaluated
   c.eval_batch_size = 64
-  c.eval_every = 150
-  c.checkpoint_every = 150
+  c.eval_every = 300
+  c.checkpoint_every = 300
   c.save_tries = 3  # consecutive failed saves (a full disk) that end the run
   c.log_every = 10
   c.report = True  # write intervals and report.html after scoring the tests

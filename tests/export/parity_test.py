@@ -113,6 +113,8 @@ def test_timm_has_names_for_some_backbones():
   name = weights.timm_name
   assert name({'name': 'resnet', 'variant': '50'}) == 'timm/resnet50'
   assert name({'name': 'vit', 'variant': 'B'}) == 'timm/vit_base_patch16_224'
-  assert name({'name': 'vit', 'variant': 'B', 'patch_size': 8}) is None
+  assert name({'name': 'vit', 'variant': 'B', 'stem': 'patch'}) == 'timm/vit_base_patch16_224'
+  for field in ({'patch_size': 8}, {'stem': 'resnet'}, {'layer_scale': 0.01}):
+    assert name({'name': 'vit', 'variant': 'B', **field}) is None
   assert name({'name': 'resnet', 'variant': 'pico'}) is None
   assert name({'name': 'cdcn', 'variant': 'cdcn'}) is None

@@ -28,6 +28,7 @@ def make_config(**more):
     'model.image_size': 16,
     'model.backbone.variant': 'mu',
     'model.backbone.patch_size': 8,
+    'model.backbone.stem': 'patch',
     'batch_size': 4,
     **more,
   }

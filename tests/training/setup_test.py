@@ -15,6 +15,7 @@ def make_config(**more):
     'model.image_size': 16,
     'model.backbone.variant': 'mu',
     'model.backbone.patch_size': 8,
+    'model.backbone.stem': 'patch',
     'batch_size': 32,
     'eval_batch_size': 8,
     **more,

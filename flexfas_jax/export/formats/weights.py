@@ -47,7 +47,8 @@ def timm_name(backbone: dict) -> str | None:
   variant = backbone.get('variant')
   if backbone['name'] == 'resnet':
     return {v: f'timm/resnet{v}' for v in ('18', '34', '50')}.get(variant)
-  if backbone['name'] == 'vit' and backbone.get('patch_size', 16) == 16:
+  plain = {'patch_size': 16, 'stem': 'patch', 'layer_scale': 0.0}
+  if backbone['name'] == 'vit' and all(backbone.get(k, v) == v for k, v in plain.items()):
     sizes = {'Ti': 'tiny', 'S': 'small', 'B': 'base', 'L': 'large'}
     return f'timm/vit_{sizes[variant]}_patch16_224' if variant in sizes else None
   return None
