@@ -22,7 +22,7 @@ class Variant(NamedTuple):
   width: int
   depth: int
   heads: int
-  resnet: str  # of the stem 'resnet'
+  resnet: str = '50'  # of the stem 'resnet'
 
 
 VARIANTS = {
@@ -30,8 +30,8 @@ VARIANTS = {
   'pico': Variant(96, 4, 3, 'pico'),  # trains on a laptop's CPU
   'Ti': Variant(192, 12, 3, '18'),
   'S': Variant(384, 12, 6, '34'),
-  'B': Variant(768, 12, 12, '50'),
-  'L': Variant(1024, 24, 16, '50'),
+  'B': Variant(768, 12, 12),
+  'L': Variant(1024, 24, 16),
 }
 OUTPUTS = ('patches', 'class_token')
 STEMS = ('patch', 'conv', 'resnet')
