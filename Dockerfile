@@ -1,10 +1,8 @@
 # docker build --build-arg EXTRA=tpu --tag IMAGE .
 # docker run --rm --volume "$PWD:/shared" IMAGE --config=configs/vit_fusion.py \
 #   --workdir=/shared/runs/vit_fusion --config.data_dir=/shared/prepared
-ARG PYTHON=3.11
-# A released image is built from a base by its digest: `docker buildx imagetools inspect
-# python:3.11-slim` prints it, then --build-arg BASE=python:3.11-slim@sha256:DIGEST.
-ARG BASE=python:${PYTHON}-slim
+# Python 3.11.16. `docker buildx imagetools inspect python:3.11-slim` prints the digest of a newer one.
+ARG BASE=python:3.11-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7
 # hadolint ignore=DL3006
 FROM ${BASE}
 
