@@ -1,8 +1,8 @@
 """Processes that run a module of this project without the seconds of importing JAX.
 
 One process for each worker of pytest imports the libraries, starts nothing of JAX, and forks for
-each process that a test wants. From there on it is as if Python had been started with `-m`: its own
-arguments, environment, folder, pipes and exit code.
+each process that a test starts. A fork gets the arguments, environment, folder and pipes that
+`python -m` would get, and its exit code is reported.
 """
 
 import atexit
@@ -67,7 +67,8 @@ class Process:
     return self._exit_code(socket.MSG_DONTWAIT)
 
   def wait(self, timeout=None):
-    self._answers.settimeout(timeout)
+    if self.returncode is None:  # else the socket is closed
+      self._answers.settimeout(timeout)
     try:
       return self._exit_code()
     except TimeoutError:
@@ -113,7 +114,10 @@ class Process:
 
 
 def start(module, *arguments, cwd=ROOT, env=None, **pipes):
-  """`python -m module arguments`, in a process of its own; `pipes` are those of Popen, or none."""
+  """Starts `python -m module arguments`; `pipes` are those of Popen, or none.
+
+  It is no fork where `env` has other values than the libraries read when they were imported.
+  """
   env = {**os.environ} if env is None else env
   if _at_import(env) != environment():
     command = [sys.executable, '-m', module, *map(str, arguments)]
@@ -136,6 +140,7 @@ def run(module, *arguments, timeout=300, **more):
 def _template():
   """The socket that takes requests, until this process ends."""
   ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+  others = {k: v for k, v in os.environ.items() if not k.startswith(_READ_AT_IMPORT)}
   process = subprocess.Popen(
     [sys.executable, __file__, str(theirs.fileno())],
     cwd=ROOT,
@@ -144,7 +149,7 @@ def _template():
     pass_fds=[theirs.fileno()],
     start_new_session=True,
     # Threads do not survive a fork.
-    env={**os.environ, **environment(), 'OPENBLAS_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
+    env={**others, **environment(), 'OPENBLAS_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
   )
   theirs.close()
 

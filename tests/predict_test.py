@@ -351,7 +351,7 @@ def test_a_covered_sensor_among_many(bundle, files, capsys, by):
     assert of['rgb+ir']['bpcer_fta'] == strict['bpcer'] == strict['bpcer_fta'], name
 
 
-def test_bad_pictures_among_many_are_failures_and_reported(bundle, files, capsys):
+def test_bad_pictures_among_many_are_reported_as_failures(bundle, files, capsys):
   write_set(files / 'set')
   broken = files / 'set/attack/p2/depth/02.png'
   broken.write_bytes(broken.read_bytes()[:-40])

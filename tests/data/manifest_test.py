@@ -696,7 +696,7 @@ def test_a_face_that_was_not_measured_is_listed(own, tmp_path):
   assert findings(folder / 'bad_files.csv') == [('black', 2, text)]
 
 
-def test_no_face_is_found_reported_or_left_out(tree, tmp_path):
+def test_an_image_without_a_face_is_reported_or_left_out(tree, tmp_path):
   root, rows = tree
   named = few(rows, 'A/live', 'B/live', 'C/live', 'A/print', 'B/print', 'C/print')
   named[0] |= {'left': '', 'top': ''}

@@ -93,7 +93,7 @@ def test_the_papers_networks_are_planned(monkeypatch, tmp_path):
   assert {c.views for c in configs} == {('centre=0.896', 'centre=0.896+flip')}
 
 
-def test_machines_share_the_members_and_all_know_the_run(capsys, tmp_path):
+def test_machines_share_the_members_and_all_have_the_pretraining(capsys, tmp_path):
   whole = listed(capsys, f'--workdir={tmp_path}')[::2]
   pretraining_runs = {'face_recognition_seed7', 'face_recognition_seed704'}
   parts = [listed(capsys, f'--workdir={tmp_path}', f'--index={i}/5')[::2] for i in range(5)]
@@ -134,7 +134,7 @@ def times(run):
   return len((run.folder / 'times').read_text())
 
 
-def test_each_is_trained_once_and_runs_first(tmp_path):
+def test_each_is_trained_once_and_pretraining_first(tmp_path):
   slow = f'time.sleep(0.5); {COUNT}'
   after = f"assert (d.parent / 'pretraining' / 'trained_by.json').exists(); {COUNT}"
   runs = [fake(tmp_path, 'pretraining', slow), fake(tmp_path, 'a', after, 'pretraining')]
@@ -168,7 +168,7 @@ def test_a_failure_is_named_and_ends_the_sweep(tmp_path):
   assert 'so it is' in (tmp_path / 'bad.log').read_text()
 
 
-def test_reported_to_stop_it_stops_what_it_started_and_goes_on_later(tmp_path):
+def test_sigterm_stops_what_it_started_and_a_rerun_goes_on(tmp_path):
   once = "on = d / 'on'\nif not on.exists():\n  on.touch()\n  time.sleep(60)\n"
   runs = [fake(tmp_path, 'a', once + COUNT), fake(tmp_path, 'b', COUNT)]
   script = script_of(runs, 1)

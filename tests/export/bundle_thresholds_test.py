@@ -75,7 +75,7 @@ def source_in(folder):
     ('w', {'views': ['flip']}, False),
   ],
 )
-def test_scores_of_other_weights_dtypes_or_views_are_made_again(
+def test_scores_of_other_weights_dtypes_or_views_are_computed_again(
   tmp_path, monkeypatch, weights, config, kept
 ):
   (tmp_path / 'scores').mkdir()

@@ -139,7 +139,7 @@ def test_a_damaged_newest_is_an_error_where_one_asks_for_it(folder):
   assert (folder / '6').exists()
 
 
-def test_when_all_are_damaged_nothing_is_begun_again(folder):
+def test_when_all_are_damaged_no_training_starts_from_the_beginning(folder):
   for step in ('4', '6'):
     flip(largest(folder / step))
   with pytest.raises(StateError, match='every checkpoint in .* is damaged: 6, 4; restore a copy'):

@@ -465,7 +465,7 @@ def test_people_of_the_pretraining_are_not_tested_on(face_run, prepared, tmp_pat
     loop.train(config, str(tmp_path / 'other'))
 
 
-def test_a_run_that_does_not_name_its_people_is_reported_of(face_run, prepared, tmp_path):
+def test_a_pretraining_without_a_list_of_subjects_is_reported(face_run, prepared, tmp_path):
   old = shutil.copytree(face_run, tmp_path / 'old')
   (old / 'subjects.json').unlink()
   data = loop._prepare(attacks(prepared, old), str(tmp_path / 'run'), loop.DEFAULTS).data
