@@ -64,23 +64,19 @@ class Process:
     self.pid = int(ours.recv(100))
 
   def poll(self):
-    return self._exit_code(socket.MSG_DONTWAIT)
+    try:
+      return self.wait(0)
+    except subprocess.TimeoutExpired:
+      return None
 
   def wait(self, timeout=None):
-    if self.returncode is None:  # else the socket is closed
-      self._answers.settimeout(timeout)
-    try:
-      return self._exit_code()
-    except TimeoutError:
-      raise subprocess.TimeoutExpired(self.args, timeout) from None
-
-  def _exit_code(self, flags=0):
     if self.returncode is None:
+      self._answers.settimeout(timeout)
       try:
-        self.returncode = int(self._answers.recv(100, flags))
-        self._answers.close()
-      except BlockingIOError:
-        return None
+        self.returncode = int(self._answers.recv(100))
+      except (TimeoutError, BlockingIOError):
+        raise subprocess.TimeoutExpired(self.args, timeout) from None
+      self._answers.close()
     return self.returncode
 
   def send_signal(self, number):
