@@ -15,7 +15,11 @@ from collections.abc import Callable, Mapping
 from flexfas_jax.errors import ConfigError
 
 # One file per choice; its class has the file's name, ignoring case and underscores.
-_FOLDERS = {'backbone': 'models.backbone', 'fusion': 'models.fusion'}
+_FOLDERS = {
+  'backbone': 'models.backbone',
+  'fusion': 'models.fusion',
+  'adapter': 'models.adapters',
+}
 # Several choices in one file: classes or functions, in snake case.
 _FILES = {'head': 'models.heads', 'loss': 'training.losses'}
 
@@ -70,7 +74,7 @@ def find(kind: str, name: str | None):
   """The class or function that a config calls `name`.
 
   Args:
-    kind: 'backbone', 'fusion', 'head' or 'loss'.
+    kind: 'backbone', 'fusion', 'adapter', 'head' or 'loss'.
     name: one of `choices(kind)`.
 
   Raises:
@@ -89,7 +93,7 @@ def find(kind: str, name: str | None):
 
 
 def make(kind: str, name: str, **fields):
-  """Finds a class and calls it with a config's fields.
+  """Finds a class and calls it with a config's fields (and Flax's `parent`).
 
   Raises:
     ConfigError: an unknown name, an unknown field or a missing one; the message lists the fields.
@@ -97,7 +101,7 @@ def make(kind: str, name: str, **fields):
   cls = find(kind, name)
   parameters = inspect.signature(cls).parameters
   accepted = [p for p in parameters if p not in ('parent', 'name')]
-  unknown = sorted(set(fields) - set(accepted))
+  unknown = sorted(set(fields) - set(accepted) - {'parent'})
   if unknown:
     group = f'--config.model.{kind}="{{{"name"!r}: {name!r}}}"'
     raise ConfigError(

@@ -4,6 +4,10 @@
     fused  = fuse(maps, present)              once per subset of modalities
     logit  = head(fused)
 
+A backbone whose adapters read other modalities is `cross_modal`: then
+
+    maps   = encode_together(images, present)     once per subset of modalities
+
 FlexModal (Yu et al., CVPRW 2023) is one configuration: ViT-B, shared streams, cross-attention,
 black images for absent modalities. Dimensions: B batch, M modalities, h w the grid of a map, D
 width.
@@ -21,6 +25,7 @@ from flax.core import FrozenDict
 
 from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError
+from flexfas_jax.models.hooks import Context
 
 ABSENT = ('token', 'exclude', 'blank')
 StageMaps = tuple[jax.Array, ...]  # shallow to deep, each [B, h, w, D]
@@ -41,6 +46,8 @@ class FlexModal(nn.Module):
       0 (Flex-Modal-FAS: Load_FAS_MultiModal_DropModal.py:114-128 and ..._test.py:64).
     branch_logits: in training, also compute a logit from each modality alone, for losses across
       modalities.
+    full_features: in training, also compute the fused features of all images that a sample has,
+      before modality dropout, for the loss `subset_consistency`.
   """
 
   streams: Mapping[str, nn.Module]
@@ -50,6 +57,7 @@ class FlexModal(nn.Module):
   absent: str = 'token'
   blank_value: float = -127.5 / 128
   branch_logits: bool = False
+  full_features: bool = False
 
   def setup(self) -> None:
     widths = self._stream(self.modalities[0]).widths
@@ -65,8 +73,29 @@ class FlexModal(nn.Module):
     if self.branch_logits:
       self.branches = {m: nn.Dense(1) for m in self.modalities}
 
+  @property
+  def cross_modal(self) -> bool:
+    """Whether a modality's maps depend on the other modalities, or on which are present."""
+    return any(getattr(stream, 'cross_modal', False) for stream in self.streams.values())
+
   def _stream(self, modality: str) -> nn.Module:
     return self.streams['shared'] if 'shared' in self.streams else self.streams[modality]
+
+  def _context(self, modalities: tuple[str, ...], present: jax.Array | None = None) -> Context:
+    return Context(present, modalities, self.modalities, filled=self.absent == 'blank')
+
+  def _run(
+    self,
+    images: jax.Array,
+    train: bool,
+    mask: jax.Array | None,
+    context: Context,
+  ) -> StageMaps:
+    """The stage maps of one stream's images; a backbone with adapters gets the context."""
+    stream = self._stream(context.modalities[0])
+    more = (context,) if hasattr(stream, 'adapters') else ()
+    maps: StageMaps = stream(images, train, mask, *more)
+    return maps
 
   def encode(
     self, image: jax.Array, modality: str, train: bool = False, mask: jax.Array | None = None
@@ -81,8 +110,54 @@ class FlexModal(nn.Module):
     """
     if image.shape[-1] == 1:
       image = jnp.repeat(image, 3, -1)
-    maps: StageMaps = self._stream(modality)(image, train, mask)
-    return maps
+    return self._run(image, train, mask, self._context((modality,)))
+
+  def encode_together(
+    self,
+    images: Mapping[str, jax.Array],
+    present: jax.Array | None = None,
+    train: bool = False,
+  ) -> dict[str, StageMaps]:
+    """The stage maps of a shared stream for all modalities, under one subset.
+
+    Args:
+      images: {modality: [B, H, W, C]} of at least one modality; the pixels of absent ones are not
+        read.
+      present: [B, M] bool; None: all of `images`.
+      train: as in `encode`.
+
+    Returns:
+      {modality: stage maps} of `images`; with absent='blank' of all modalities, since a blank image
+      is read like any other.
+    """
+    template = next(iter(images.values()))
+    blank = self.blank_value if self.absent == 'blank' else 0.0
+    used = self.modalities if self.absent == 'blank' else tuple(images)
+    stacked, masks = [], []
+    for i, m in enumerate(self.modalities):
+      if m not in used:
+        continue
+      is_there = jnp.full(template.shape[:1], m in images)  # [B]
+      if m not in images:
+        image = jnp.full((*template.shape[:-1], 3), blank)
+      elif present is not None:
+        # Pixels of an absent modality must not reach batch statistics, nor a NaN the gradient.
+        is_there = present[:, i]
+        image = jnp.where(is_there[:, None, None, None], images[m], blank)
+      else:
+        image = images[m]
+      stacked.append(jnp.broadcast_to(image, (*image.shape[:-1], 3)))
+      masks.append(is_there)
+    # One pass over [B M] images: one program instead of M. Batch first: sharding over devices is
+    # then unchanged.
+    B, M = stacked[0].shape[0], len(stacked)
+    stack = jnp.stack(stacked, 1).reshape(B * M, *stacked[0].shape[1:])  # [B M, H, W, 3]
+    there = jnp.stack(masks, 1)  # [B, M]
+    mask = None if self.absent == 'blank' else there.reshape(B * M)
+    all_there = present is None and set(used) <= set(images)
+    context = self._context(tuple(used), None if all_there else there)
+    maps = [x.reshape(B, M, *x.shape[1:]) for x in self._run(stack, train, mask, context)]
+    return {m: tuple(x[:, i] for x in maps) for i, m in enumerate(used)}  # each [B, h, w, D]
 
   def absent_maps(self, image_shape: tuple[int, int]) -> dict[str, StageMaps]:
     """Placeholders of absent modalities: {modality: stage maps, [1, h, w, D] or [1, 1, 1, D]}.
@@ -92,6 +167,8 @@ class FlexModal(nn.Module):
     if self.absent == 'token':
       return {m: tuple(t[None, None, None] for t in self.tokens[m]) for m in self.modalities}
     if self.absent == 'exclude':
+      return {m: tuple(jnp.zeros((1, 1, 1, 1)) for _ in self.used) for m in self.modalities}
+    if self.cross_modal:  # `encode_together` reads blank images
       return {m: tuple(jnp.zeros((1, 1, 1, 1)) for _ in self.used) for m in self.modalities}
     blank = jnp.full((1, *image_shape, 3), self.blank_value)
     streams = self.modalities[:1] if 'shared' in self.streams else self.modalities
@@ -114,6 +191,8 @@ class FlexModal(nn.Module):
       [B, h, w, D'].
     """
     maps = {m: self._used(maps[m]) for m in maps}
+    if self.cross_modal and self.absent == 'blank':  # they already hold those of blank images
+      return self._fused(maps, jnp.ones_like(present), train)
     template = next(iter(maps.values()))
     if self.absent == 'blank' and 'shared' in self.streams:
       # The placeholders are equal. As one array, the compiler computes with it only once.
@@ -134,7 +213,10 @@ class FlexModal(nn.Module):
     present = present & jnp.array([m in maps for m in self.modalities])[None]
     if self.absent != 'exclude':  # the fusion treats a placeholder like a modality
       present = jnp.ones_like(present)
-    fused: jax.Array = self.fusion(filled, present, train)
+    return self._fused(filled, present, train)
+
+  def _fused(self, maps: Maps, present: jax.Array, train: bool) -> jax.Array:
+    fused: jax.Array = self.fusion(maps, present, train)
     return fused
 
   def decide(
@@ -148,46 +230,46 @@ class FlexModal(nn.Module):
     """The training pass: encodes every modality and fuses them once, under `batch['present']`.
 
     Args:
-      batch: images by modality [B, H, W, C] and 'present' [B, M] bool.
+      batch: images by modality [B, H, W, C] and 'present' [B, M] bool; for full_features also
+        'available' [B, M] bool, before modality dropout.
       train: as in `encode`.
 
     Returns:
       {'logit': [B] float32, 'map': [B, h, w] or None}; with branch_logits also
-      'branch_logit' [B, M] float32, undefined for an absent modality.
+      'branch_logit' [B, M] float32, undefined for an absent modality; with full_features also
+      'feature' and 'full_feature' [B, D'] float32.
     """
     present = batch['present']
-    blank = self.blank_value if self.absent == 'blank' else 0.0
-    images, masks = [], []
-    for i, m in enumerate(self.modalities):
-      # Pixels of an absent modality must not reach batch statistics, nor a NaN the gradient.
-      image = jnp.where(present[:, i, None, None, None], batch[m], blank)
-      images.append(jnp.broadcast_to(image, (*image.shape[:-1], 3)))
-      masks.append(present[:, i])
-    if 'shared' in self.streams:
-      # One pass over [B M] images: one program instead of M. Batch first: sharding over devices is
-      # then unchanged.
-      B, M = present.shape
-      stack = jnp.stack(images, 1).reshape(B * M, *images[0].shape[1:])  # [B M, H, W, 3]
-      mask = None if self.absent == 'blank' else jnp.stack(masks, 1).reshape(B * M)
-      stacked = self._stream('shared')(stack, train, mask)
-      stacked = [x.reshape(B, M, *x.shape[1:]) for x in stacked]  # [B, M, h, w, D]
-      maps = {m: tuple(x[:, i] for x in stacked) for i, m in enumerate(self.modalities)}
-    else:
-      maps = {
-        m: self.encode(image, m, train, None if self.absent == 'blank' else mask)
-        for m, image, mask in zip(self.modalities, images, masks, strict=True)
-      }
-    if self.absent == 'blank':  # `maps` already holds the features of blank images
-      used = {m: self._used(maps[m]) for m in self.modalities}
-      out: dict[str, Any] = self.head(self.fusion(used, jnp.ones_like(present), train), train)
-    else:
-      height, width = images[0].shape[1:3]
-      out = self.decide(maps, self.absent_maps((height, width)), present, train)
+    maps, fused = self._train_pass(batch, present, train)
+    out: dict[str, Any] = self.head(fused, train)
+    if self.full_features and train:
+      _, full = self._train_pass(batch, batch.get('available', present), train)
+      pooled = {'feature': fused, 'full_feature': full}
+      out |= {name: x.astype(jnp.float32).mean((1, 2)) for name, x in pooled.items()}  # [B, D']
     if self.branch_logits:
       pooled = {m: maps[m][self.used[-1]].astype(jnp.float32).mean((1, 2)) for m in self.modalities}
       logits = [self.branches[m](pooled[m])[:, 0] for m in self.modalities]
       out = {**out, 'branch_logit': jnp.stack(logits, 1)}  # [B, M]
     return out
+
+  def _train_pass(
+    self, batch: Mapping[str, jax.Array], present: jax.Array, train: bool
+  ) -> tuple[dict[str, StageMaps], jax.Array]:
+    """Maps of all modalities, and the fused map under `present`."""
+    images = {m: batch[m] for m in self.modalities}
+    if 'shared' in self.streams:
+      maps = self.encode_together(images, present, train)
+    else:
+      maps = {}
+      blank = self.blank_value if self.absent == 'blank' else 0.0
+      for i, m in enumerate(self.modalities):
+        image = jnp.where(present[:, i, None, None, None], batch[m], blank)
+        maps[m] = self.encode(image, m, train, None if self.absent == 'blank' else present[:, i])
+    if self.absent == 'blank':  # `maps` already holds the features of blank images
+      used = {m: self._used(maps[m]) for m in self.modalities}
+      return maps, self._fused(used, jnp.ones_like(present), train)
+    height, width = images[self.modalities[0]].shape[1:3]
+    return maps, self.fuse(maps, self.absent_maps((height, width)), present, train)
 
 
 class Model:
@@ -202,6 +284,7 @@ class Model:
     self.module = module
     self.modalities = module.modalities
     self.requires = tuple(module.fusion.requires)  # modalities without which the fusion fails
+    self.cross_modal = module.cross_modal  # `encode_together` once per subset, not `encode`
     self.image_size = image_size
 
   @property
@@ -241,6 +324,46 @@ class Model:
     """One modality's stage maps, each [B, h, w, D], for evaluation."""
     maps: StageMaps = self._apply(variables, image, modality, method='encode')
     return maps
+
+  def encode_together(
+    self,
+    variables: Variables,
+    images: Mapping[str, jax.Array],
+    present: jax.Array | None = None,
+  ) -> dict[str, StageMaps]:
+    """All modalities' stage maps under one subset, for a model that is `cross_modal`.
+
+    Args:
+      variables: of the model.
+      images: {modality: [B, H, W, C]}.
+      present: [B, M] bool; None: all of `images`.
+    """
+    maps: dict[str, StageMaps] = self._apply(variables, images, present, method='encode_together')
+    return maps
+
+  def logit(
+    self,
+    variables: Variables,
+    images: Mapping[str, jax.Array],
+    absent: Maps,
+    present: jax.Array | None = None,
+  ) -> jax.Array:
+    """[B] float32, of images under one subset; encodes them for it alone.
+
+    Args:
+      variables: of the model.
+      images: {modality: [B, H, W, C]}, of at least one modality.
+      absent: from `absent_maps`.
+      present: [B, M] bool; None: all of `images`.
+    """
+    if self.cross_modal:
+      maps = self.encode_together(variables, images, present)
+    else:
+      maps = {m: self.encode(variables, image, m) for m, image in images.items()}
+    if present is None:
+      present = jnp.array([[m in images for m in self.modalities]])
+    logit: jax.Array = self.decide(variables, maps, absent, present)['logit']
+    return logit
 
   def intermediates(
     self, variables: Variables, image: jax.Array, modality: str
@@ -292,6 +415,13 @@ def _copy(tree: dict[str, Any]) -> dict[str, Any]:
   return copied
 
 
+def _hashable(value: Any) -> Any:
+  """A config's value with tuples and frozen dictionaries for lists and dictionaries."""
+  if isinstance(value, Mapping):
+    return FrozenDict({k: _hashable(v) for k, v in value.items()})
+  return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
+
+
 def build(
   backbone: Mapping[str, Any],
   fusion: Mapping[str, Any],
@@ -302,6 +432,7 @@ def build(
   absent: str = 'token',
   blank_value: float = -127.5 / 128,
   branch_logits: bool = False,
+  full_features: bool = False,
   dtype: str = 'float32',
 ) -> Model:
   """Builds the model of a config's group `model`.
@@ -313,7 +444,7 @@ def build(
     modalities: in the order of `present`'s columns.
     image_size: pixels along a side of the square input.
     share_streams: one set of backbone weights for all modalities, or one for each.
-    absent, blank_value, branch_logits: see `FlexModal`.
+    absent, blank_value, branch_logits, full_features: see `FlexModal`.
     dtype: of the computation, 'float32' or 'bfloat16'; parameters are float32.
 
   Raises:
@@ -327,7 +458,7 @@ def build(
 
   def make(kind: str, fields: Mapping[str, Any], **defaults: Any) -> Any:
     """A module with a config's fields; `defaults` apply where its class has such a field."""
-    fields = dict(fields)
+    fields = {name: _hashable(value) for name, value in fields.items()}
     module_fields = lookup.find(kind, fields.get('name')).__dataclass_fields__
     defaults = {k: v for k, v in defaults.items() if k in module_fields}
     return lookup.make(kind, **{**defaults, **fields}, dtype=jnp.dtype(dtype))
@@ -335,6 +466,13 @@ def build(
   stream = make('backbone', backbone, image_size=image_size)
   later = stream.stage_modules[1:]
   fusion_module = make('fusion', fusion, modalities=modalities, later=later)
+  if getattr(stream, 'cross_modal', False) and (
+    not share_streams or 'later' in type(fusion_module).__dataclass_fields__
+  ):
+    raise ConfigError(
+      'adapters that read other modalities need share_streams=True and a fusion without stages of '
+      f'the backbone, not {fusion["name"]!r}'
+    )
   # Build only the stages that the fusion reads: MM-FAS's streams end before their last stage.
   n_stages = max(fusion_module.stages(len(stream.widths))) + 1
   names = ('shared',) if share_streams else modalities
@@ -347,6 +485,7 @@ def build(
       absent=absent,
       blank_value=blank_value,
       branch_logits=branch_logits,
+      full_features=full_features,
     ),
     image_size,
   )

@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 
-from flexfas_jax.models.backbone.vit import Block, ViT
+from flexfas_jax.models.backbone.vit import ViT
+from flexfas_jax.models.transformer import Block
 from tests.toy import fill
 
 TOKENS = np.random.default_rng(0).standard_normal((2, 5, 16)).astype(np.float32)

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import FrozenDict
 
 from flexfas_jax.errors import StateError
-from flexfas_jax.models import flexmodal
+from flexfas_jax.models import flexmodal, transformer
 from flexfas_jax.models.backbone import vit
 from flexfas_jax.models.weights import conversion, transfer, variable_tree
 from flexfas_jax.models.weights import files as weight_files
@@ -40,7 +41,7 @@ near = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
 @functools.cache
 def outcome(scan, remat):
   """(map, gradients by the unrolled stage's names) of a stage behind a projection."""
-  stage = functools.partial(vit.Stage, 1, 3, width=32, heads=2)
+  stage = functools.partial(transformer.Stage, 1, 3, 32, FrozenDict(heads=2))
   x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, 2, 16)), jnp.float32)
   stages = stage(), stage(scan=scan, remat=remat)
   unrolled, like = (jax.eval_shape(s.init, jax.random.key(0), x) for s in stages)
@@ -92,7 +93,7 @@ def test_a_stage_s_blocks_are_one_stack():
 
 
 def test_each_block_starts_and_drops_on_its_own():
-  stage = vit.Stage(0, 2, width=64, heads=2, dropout=0.5, scan=True)
+  stage = transformer.Stage(0, 2, 64, FrozenDict(heads=2, dropout=0.5), scan=True)
   x = jnp.zeros((1, 3, 64))
   block = jax.jit(stage.init)(jax.random.key(0), x)['params']['blocks_0']
   first, second = block['fc1']['kernel']
@@ -108,7 +109,7 @@ def test_each_block_starts_and_drops_on_its_own():
 
 def test_the_program_does_not_grow_with_the_depth():
   def lines(depth, scan):
-    stage = vit.Stage(0, depth, width=32, heads=2, scan=scan)
+    stage = transformer.Stage(0, depth, 32, FrozenDict(heads=2), scan=scan)
     x = jax.ShapeDtypeStruct((2, 4, 32), jnp.float32)
     variables = jax.eval_shape(stage.init, jax.random.key(0), x)
     gradient = jax.grad(lambda variables, x: stage.apply(variables, x).sum())
@@ -120,7 +121,7 @@ def test_the_program_does_not_grow_with_the_depth():
 
 def test_no_more_is_kept_for_the_gradient_than_unrolled():
   """A loop would keep what the compiler otherwise computes again: softmax, GELU, norms."""
-  stage = functools.partial(vit.Stage, 0, 4, width=32, heads=2)
+  stage = functools.partial(transformer.Stage, 0, 4, 32, FrozenDict(heads=2))
   x = jax.ShapeDtypeStruct((64, 16, 32), jnp.float32)
   unrolled, scanned, both = (
     kept(stage(**fields), x) for fields in ({}, {'scan': True}, {'scan': True, 'remat': True})
@@ -138,7 +139,7 @@ def test_intermediates_have_the_same_names():
 
 
 def test_fsdp_does_not_cut_the_axis_of_the_layers():
-  stage = vit.Stage(0, 6, width=192, heads=3, scan=True)
+  stage = transformer.Stage(0, 6, 192, FrozenDict(heads=3), scan=True)
   abstract = jax.eval_shape(stage.init, jax.random.key(0), jnp.zeros((1, 4, 192)))
   places = sharding.state_sharding(abstract, sharding.make_mesh(fsdp=2))
   for place in jax.tree.leaves(places):

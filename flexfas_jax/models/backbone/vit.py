@@ -1,7 +1,8 @@
 """Vision Transformer as in timm (`vit_*_patch16_224`); returns patch tokens as stage maps.
 
-Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021. Parameter names follow timm, so that
-its table in `weights/architectures.py` is short. N tokens, D width, K heads, d width of a head.
+Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, and its foundation models: DINOv2,
+DINOv3, CLIP's image tower and SigLIP 2 are choices of the fields (`weights/architectures.py` has
+them). Parameter names follow timm. N tokens, P prefix tokens, D width, M modalities.
 """
 
 import functools
@@ -11,11 +12,17 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.core import FrozenDict
 
+from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.lookup import pick
+from flexfas_jax.models.attention_pool import AttentionPool
 from flexfas_jax.models.backbone.resnet import ResNet
-from flexfas_jax.models.layers import Conv, Norm
+from flexfas_jax.models.conv_stem import ConvStem
+from flexfas_jax.models.hooks import Adapter, Context, Dense
+from flexfas_jax.models.transformer import ACTIVATIONS, Stage
 
 
 class Variant(NamedTuple):
@@ -33,165 +40,18 @@ VARIANTS = {
   'B': Variant(768, 12, 12),
   'L': Variant(1024, 24, 16),
 }
-OUTPUTS = ('patches', 'class_token')
-STEMS = ('patch', 'conv', 'resnet')
-
-
-class ToHeads(nn.Module):
-  """A dense layer to queries, keys and values by head: [B, N, D] -> 3 of [B, K, N, d].
-
-  It equals a dense layer whose 3 D outputs are reshaped and transposed. Here the product gives
-  heads before tokens, so that a TPU copies nothing (a step of ViT-B is estimated at 0.83 of the
-  time).
-  """
-
-  heads: int
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x):
-    D, K = x.shape[-1], self.heads
-    kernel = self.param('kernel', nn.initializers.lecun_normal(), (D, 3 * D))
-    bias = self.param('bias', nn.initializers.zeros, (3 * D,))
-    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-    kernel, bias = kernel.reshape(D, 3, K, D // K), bias.reshape(3, K, D // K)
-    return [jnp.einsum('bnc,ckd->bknd', x, kernel[:, i]) + bias[i][None, :, None] for i in range(3)]
-
-
-class FromHeads(nn.Module):
-  """A dense layer from all heads: [B, K, N, d] -> [B, N, D]."""
-
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x):
-    K, d = x.shape[1], x.shape[3]
-    kernel = self.param('kernel', nn.initializers.lecun_normal(), (K * d, K * d))
-    bias = self.param('bias', nn.initializers.zeros, (K * d,))
-    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-    return jnp.einsum('bknd,kdc->bnc', x, kernel.reshape(K, d, K * d)) + bias[None, None]
-
-
-class Attention(nn.Module):
-  """Multi-head self-attention, [B, N, D] -> [B, N, D]."""
-
-  heads: int
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x):
-    q, k, v = ToHeads(self.heads, self.dtype, name='qkv')(x)  # [B, K, N, d]
-    scores = jnp.einsum('bknd,bkmd->bknm', q, k) / q.shape[-1] ** 0.5
-    # Softmax in float32: bfloat16 has eight significant bits and loses small weights.
-    weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(self.dtype)
-    x = jnp.einsum('bknm,bkmd->bknd', weights, v)
-    return FromHeads(self.dtype, name='proj')(x)
-
-
-class Block(nn.Module):
-  """Pre-norm transformer block, [B, N, D] -> [B, N, D]; see `ViT` for its fields."""
-
-  heads: int
-  mlp_ratio: int = 4
-  dropout: float = 0.0
-  layer_scale: float = 0.0
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x, train: bool = False):
-    D = x.shape[-1]
-    drop = nn.Dropout(self.dropout, deterministic=not train)
-
-    def branch(y, name):
-      if self.layer_scale:
-        scale = self.param(name, nn.initializers.constant(self.layer_scale), (D,))
-        y = scale.astype(y.dtype)[None, None] * y
-      return drop(y)
-
-    y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm1')(x)
-    x = x + branch(Attention(self.heads, self.dtype, name='attn')(y), 'ls1')
-    y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm2')(x)
-    y = nn.Dense(self.mlp_ratio * D, dtype=self.dtype, name='fc1')(y)
-    y = nn.gelu(y, approximate=False)  # timm's GELU is exact; Flax's default is not
-    return x + branch(nn.Dense(D, dtype=self.dtype, name='fc2')(y), 'ls2')
-
-
-class ConvStem(nn.Module):
-  """Convolutions of stride 2, [B, H, W, 3] -> [B, H / 2^n, W / 2^n, D], before a 1x1 projection.
-
-  Xiao et al., "Early Convolutions Help Transformers See Better", NeurIPS 2021, section 4: each has
-  a batch norm and ReLU. LayerNorm in its place, over the few channels of a pixel, removes how
-  strong an edge is.
-
-  Attributes:
-    n: number of convolutions; the widths double up to D, and none is below the paper's 24.
-    width: D.
-    dtype: of the computation.
-  """
-
-  n: int
-  width: int
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x, train: bool = False, mask=None):
-    """`mask` [B] bool as in `Norm`."""
-    for i in range(self.n):
-      width = max(self.width >> (self.n - 1 - i), 24)
-      x = Conv(width, 3, 2, dtype=self.dtype, name=f'conv_{i}')(x)
-      x = nn.relu(Norm(self.dtype, name=f'norm_{i}')(x, train, mask))
-    return x
-
-
-class Stage(nn.Module):
-  """A range of the blocks, named by their index in the network; for tokens or for a map.
-
-  Attributes:
-    first, end: the blocks [first, end).
-    width: D; a map of another width is projected first.
-    heads, dropout, layer_scale, dtype: of the blocks.
-    scan, remat: see `ViT`.
-  """
-
-  first: int
-  end: int
-  width: int
-  heads: int
-  dropout: float = 0.0
-  layer_scale: float = 0.0
-  scan: bool = False
-  remat: bool = False
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x, train: bool = False, mask=None):
-    """[B, N, D] or [B, h, w, C] -> [B, N, D] or [B, h, w, D]."""
-    del mask  # no statistics are taken over the batch
-    shape = x.shape
-    x = x.reshape(shape[0], -1, shape[-1])  # [B, N, C]
-    if shape[-1] != self.width:
-      x = nn.Dense(self.width, dtype=self.dtype, name='entry')(x)
-    block = Block
-    if self.remat or self.scan:
-      # Without a policy, a loop stores activations that XLA recomputes in unrolled blocks: 12 GB
-      # instead of 5 for ViT-B with 64 images on a TPU. Storing the products is enough.
-      policy = None if self.remat else jax.checkpoint_policies.dots_saveable
-      # 2: train. A loop already keeps XLA from merging the two computations.
-      block = nn.remat(Block, static_argnums=(2,), prevent_cse=not self.scan, policy=policy)
-    fields = {'dropout': self.dropout, 'layer_scale': self.layer_scale, 'dtype': self.dtype}
-    block = functools.partial(block, self.heads, **fields)
-    if self.scan:
-      loop = nn.scan(
-        lambda block, x, _: (block(x, train), None),
-        variable_axes={'params': 0},
-        split_rngs={'params': True, 'dropout': True},
-        length=self.end - self.first,
-      )
-      x, _ = loop(block(name=f'blocks_{self.first}'), x, None)
-    else:
-      for i in range(self.first, self.end):
-        x = block(name=f'block_{i}')(x, train)
-    return x.reshape(*shape[:-1], self.width)
+CHOICES = {
+  'output': ('patches', 'class_token', 'attention_pool'),
+  'stem': ('patch', 'conv', 'resnet'),
+  'positions': ('learned', 'rotary'),
+  'sequence': ('separate', 'joint'),
+  'activation': tuple(ACTIVATIONS),
+}
+PER_MODALITY = ('cls_token', 'pos_embed', 'projection')
+STATISTICS = {  # mean and standard deviation of the inputs in [0, 1] that weights were trained with
+  'imagenet': ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+  'clip': ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
 
 
 class ViT(nn.Module):
@@ -200,20 +60,38 @@ class ViT(nn.Module):
   Attributes:
     variant: a key of `VARIANTS`.
     patch_size: pixels along a side.
+    patch_bias, qkv_bias: whether the patch projection, and queries, keys and values, have a bias.
     stem: 'patch', one linear projection of each patch; 'conv', see `ConvStem`, to the same grid; or
       'resnet', a projection of the map of a ResNet's first three stages, whose grid is a sixteenth
       (the hybrid of Dosovitskiy et al., section 3.1).
     image_size: pixels along a side of the images that the position embedding is made for; it is
       interpolated for other sizes.
+    statistics: a key of `STATISTICS`: the inputs are changed from (pixel - 127.5) / 128 to the
+      normalisation that foundation weights were trained with; None: they are not.
     class_token: prepend timm's class token.
-    output: the last map: 'patches' [B, h, w, D], without the class token (FlexModal), or
-      'class_token' [B, 1, 1, D] (timm's classifiers).
+    registers: number of further learned tokens after it (Darcet et al., "Vision Transformers Need
+      Registers", ICLR 2024).
+    positions: 'learned', an embedding that is added, or 'rotary', see `rotary.py`.
+    position_grid: cells along a side of the learned embedding; None: image_size / patch_size.
+    class_position: the class token has a position, too.
+    pre_norm: LayerNorm before the first block (CLIP).
+    activation: of the MLP, a key of `ACTIVATIONS`.
+    epsilon: of the norms.
+    output: the last map: 'patches' [B, h, w, D], without the prefix (FlexModal), 'class_token' [B,
+      1, 1, D] (timm's classifiers), or 'attention_pool' [B, 1, 1, D] (SigLIP).
     final_norm: LayerNorm on the last map. FlexModal's reference has none (models/ViT_Base_CA.py).
+    projection: width of a linear layer on the last map (CLIP: 512); 0: there is none.
+    unit_norm: divide each cell of the last map by its Euclidean norm.
     stages: number of stages to run; None runs all.
     dropout: on the residual branches, in training.
     layer_scale: initial value of a learned scale for each channel of a residual branch (Touvron et
       al., "Going deeper with Image Transformers", ICCV 2021); 0 has none. A small value, such as
       0.01, starts the blocks near the identity: what is before them learns from the first step on.
+    adapters: {'name': a file of `adapters/`, **its fields}, each in every block of its field
+      `blocks`. Their parameters are `block_{i}/adapters_{name}...`.
+    sequence: 'separate', a sequence for each modality, or 'joint', one of all modalities' patches
+      behind one prefix, with attention among all that are present (AMA).
+    per_modality: names of `PER_MODALITY` that have a value for each modality.
     scan: run a stage's blocks as one loop over stacked parameters, `blocks_{first}/...` [n, ...]
       instead of `block_{first}` ... `block_{first + n - 1}`; see `unstacked_paths`. XLA compiles
       the block once. The function is the same; initialisation and dropout draw other numbers. Off
@@ -225,27 +103,44 @@ class ViT(nn.Module):
 
   variant: str = 'B'
   patch_size: int = 16
+  patch_bias: bool = True
+  qkv_bias: bool = True
   stem: str = 'patch'
   image_size: int = 224
+  statistics: str | None = None
   class_token: bool = True
+  registers: int = 0
+  positions: str = 'learned'
+  position_grid: int | None = None
+  class_position: bool = True
+  pre_norm: bool = False
+  activation: str = 'gelu'
+  epsilon: float = 1e-6
   output: str = 'patches'
   final_norm: bool = True
+  projection: int = 0
+  unit_norm: bool = False
   stages: int | None = None
   dropout: float = 0.0
   layer_scale: float = 0.0
+  adapters: tuple = ()
+  sequence: str = 'separate'
+  per_modality: tuple[str, ...] = ()
   scan: bool = False
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
 
   def __post_init__(self):
     super().__post_init__()
-    if self.output not in OUTPUTS or self.output == 'class_token' and not self.class_token:
-      raise ConfigError(
-        f'vit has no output {self.output!r} with class_token={self.class_token}; '
-        f'choose one of: {", ".join(OUTPUTS)}; the latter needs the token'
-      )
-    if self.stem not in STEMS:
-      raise ConfigError(f'vit has no stem {self.stem!r}; choose one of: {", ".join(STEMS)}')
+    for field, choices in CHOICES.items():
+      if getattr(self, field) not in choices:
+        raise ConfigError(
+          f'vit has no {field} {getattr(self, field)!r}; choose one of: {", ".join(choices)}'
+        )
+    if self.output == 'class_token' and not self.class_token:
+      raise ConfigError("vit's output 'class_token' needs class_token=True")
+    if self.statistics is not None:
+      pick('statistics of vit', STATISTICS, self.statistics)
     if self.stem == 'conv' and self.patch_size not in (2, 4, 8, 16, 32):
       raise ConfigError(
         f"vit's stem 'conv' halves the image: patch_size is a power of 2, not {self.patch_size}"
@@ -255,25 +150,60 @@ class ViT(nn.Module):
         f"vit's stem 'resnet' has a cell for 16 pixels: patch_size is a multiple of 16, "
         f'not {self.patch_size}'
       )
+    for name in self.per_modality:
+      pick('value of per_modality', dict.fromkeys(PER_MODALITY), name)
+    self._check_adapters()
+
+  def _check_adapters(self):
+    names = [fields.get('name') for fields in self.adapters]
+    if len(set(names)) < len(names):
+      raise ConfigError(f'config.model.backbone.adapters has a name twice: {names}')
+    depth = pick('vit variant', VARIANTS, self.variant).depth
+    for fields, adapter in zip(self.adapters, self.adapter_modules, strict=True):
+      adapter.check(self.sequence)
+      blocks = set(fields.get('blocks') or range(depth))
+      if wrong := sorted(blocks - set(range(depth))):
+        raise ConfigError(f'{fields["name"]}: no block {wrong[0]}; vit {self.variant} has {depth}')
+      for stage in self.stage_modules if self.scan else ():
+        if len(blocks & set(range(stage.first, stage.end))) not in (0, stage.end - stage.first):
+          raise ConfigError(
+            f"{fields['name']}: with scan=True, all or none of a stage's blocks can have it: "
+            f'{stage.first} to {stage.end - 1}'
+          )
+
+  @property
+  def adapter_modules(self) -> list[Adapter]:
+    """The adapters as unbound modules."""
+    return [lookup.make('adapter', **a, dtype=self.dtype, parent=None) for a in self.adapters]
+
+  @property
+  def cross_modal(self) -> bool:
+    """Whether a modality's maps depend on the other modalities, or on which are present."""
+    return self.sequence == 'joint' or any(a.cross_modal for a in self.adapter_modules)
 
   @property
   def widths(self) -> tuple[int, ...]:
     """D of each stage map, shallow to deep."""
-    return tuple(stage.width for stage in self.stage_modules[: self.stages])
+    every = self.stage_modules
+    widths = [stage.width for stage in every[: self.stages]]
+    if self.projection and len(widths) == len(every):
+      widths[-1] = self.projection
+    return tuple(widths)
 
   @property
   def stage_modules(self) -> tuple[nn.Module, ...]:
     """The stages as unbound modules: (map, train, mask) -> map."""
     v = pick('vit variant', VARIANTS, self.variant)
     ends = sorted({max(1, v.depth * quarter // 4) for quarter in (1, 2, 3, 4)})
+    block = {k: getattr(self, k) for k in ('activation', 'epsilon', 'qkv_bias', 'dropout')}
+    block |= {'layer_scale': self.layer_scale, 'rotary': self.positions == 'rotary'}
     return tuple(
       Stage(
         first=first,
         end=end,
         width=v.width,
-        heads=v.heads,
-        dropout=self.dropout,
-        layer_scale=self.layer_scale,
+        block=FrozenDict(block, heads=v.heads),
+        adapters=tuple(a for a in self.adapters if _hook(a) != 'embedding'),
         scan=self.scan,
         remat=self.remat,
         dtype=self.dtype,
@@ -283,45 +213,120 @@ class ViT(nn.Module):
     )
 
   @nn.compact
-  def __call__(self, image, train: bool = False, mask=None):
+  def __call__(self, image, train: bool = False, mask=None, context: Context | None = None):
     """image [B, H, W, 3] float32 -> stage maps, each [B, h, w, D], h = H / patch_size.
 
-    `mask` [B] bool: true for real images; the others do not enter the batch statistics of a stem of
-    convolutions. Nothing else here has any.
+    Args:
+      image: rows of one modality, or of those of `context`, a sample's one after the other.
+      train: dropout is active, and batch norm of a stem uses the batch's statistics.
+      mask: [B] bool: true for real images; the others do not enter the batch statistics of a stem
+        of convolutions. Nothing else here has any.
+      context: whose `modalities`, `every`, `present` and `filled` describe the rows.
     """
-    v, p = pick('vit variant', VARIANTS, self.variant), self.patch_size
-    D, x, patch = v.width, image.astype(self.dtype), (p, p)
+    context = context or Context()
+    x = self._patches(image, train, mask)  # [B, h, w, D]
+    (rows, h, w, D), M = x.shape, len(context.modalities)
+    context = context.replace(grid=(h, w), joint=self.sequence == 'joint')
+    x = self._tokens(x.reshape(rows, h * w, D), context)  # [rows, N, D]
+    self.sow('intermediates', 'stem', x)
+    prefix = x.shape[1] - h * w * (M if context.joint else 1)
+    context = context.replace(prefix=prefix)
+    tokens, stages = [], self.stage_modules[: self.stages]
+    for i, stage in enumerate(stages, 1):
+      x = stage.clone(parent=self, name=f'stage_{i}')(x, train, context=context)
+      tokens.append(x)
+    is_complete = len(stages) == len(self.stage_modules)
+    if self.final_norm and is_complete:
+      tokens[-1] = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name='norm')(x)
+    for i, x in enumerate(tokens, 1):
+      self.sow('intermediates', f'map_{i}', x)  # with the prefix
+    maps = [context.split(x)[1].reshape(rows, h, w, D) for x in tokens]
+    if is_complete:
+      maps[-1] = self._last_map(tokens[-1], maps[-1], context)
+    return tuple(maps)
+
+  def _patches(self, image, train, mask):
+    """[B, H, W, 3] -> [B, h, w, D]."""
+    v, p = VARIANTS[self.variant], self.patch_size
+    if self.statistics:
+      mean, std = np.array(STATISTICS[self.statistics])[:, None, None, None]  # [1, 1, 1, 3] each
+      offset = (127.5 / 255 - mean) / std
+      image = image * np.float32(128 / 255 / std) + np.float32(offset)
+    x, patch = image.astype(self.dtype), (p, p)
     if self.stem == 'conv':
-      stem = ConvStem(p.bit_length() - 1, D, self.dtype, name='stem')
+      stem = ConvStem(p.bit_length() - 1, v.width, self.dtype, name='stem')
       x, patch = stem(x, train, mask), (1, 1)
     elif self.stem == 'resnet':
       stem = ResNet(v.resnet, stages=3, remat=self.remat, dtype=self.dtype, name='resnet')
       x, patch = stem(x, train, mask)[-1], (p // 16, p // 16)
-    x = nn.Conv(D, patch, patch, padding='VALID', dtype=self.dtype, name='patch_embed')(x)
-    B, h, w, _ = x.shape
-    x = x.reshape(B, h * w, D)  # [B, N, D]
-    prefix = int(self.class_token)
-    if prefix:
-      cls = self.param('cls_token', nn.initializers.normal(0.02), (1, 1, D))
-      x = jnp.concatenate([jnp.broadcast_to(cls, (B, 1, D)).astype(x.dtype), x], 1)
-    grid = self.image_size // p
-    embedding = self.param('pos_embed', nn.initializers.normal(0.02), (1, prefix + grid * grid, D))
-    x = x + resize_embedding(embedding, prefix, h, w).astype(x.dtype)
-    self.sow('intermediates', 'stem', x)
-    tokens = []
-    stages = self.stage_modules[: self.stages]
-    is_complete = len(stages) == len(self.stage_modules)
-    for i, stage in enumerate(stages, 1):
-      x = stage.clone(parent=self, name=f'stage_{i}')(x, train)
-      tokens.append(x)
-    if self.final_norm and is_complete:
-      tokens[-1] = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name='norm')(x)
-    for i, x in enumerate(tokens, 1):
-      self.sow('intermediates', f'map_{i}', x)  # with the class token
-    maps = [x[:, prefix:].reshape(B, h, w, D) for x in tokens]
-    if self.output == 'class_token' and is_complete:
-      maps[-1] = tokens[-1][:, None, :1]  # [B, 1, 1, D]
-    return tuple(maps)
+    embed = functools.partial(nn.Conv, padding='VALID', use_bias=self.patch_bias, dtype=self.dtype)
+    return embed(v.width, patch, patch, name='patch_embed')(x)
+
+  def _tokens(self, x, context: Context):
+    """Patches [B M, h w, D] -> tokens with positions and prefix, [B M, N, D] or [B, N, D]."""
+    D, M = x.shape[-1], len(context.modalities)
+
+    def parameter(name, n):  # [1 or M, n, D]
+      every = len(context.every) if name in self.per_modality else 1
+      value = self.param(name, nn.initializers.normal(0.02), (every, n, D))
+      return value if every == 1 else value[jnp.array(context.indices)]
+
+    def repeat(value, rows):  # [1 or M, n, D] -> [rows, n, D]
+      if context.joint:  # one class token for all: that of the first modality
+        value = value[:1]
+      repeated = jnp.broadcast_to(value[None], (rows // len(value), *value.shape))
+      return repeated.reshape(rows, *value.shape[1:]).astype(x.dtype)
+
+    cls = parameter('cls_token', 1) if self.class_token else jnp.zeros((1, 0, D))
+    if self.positions == 'learned':
+      prefix = int(self.class_token and self.class_position)
+      grid = self.position_grid or self.image_size // self.patch_size
+      places = resize_embedding(parameter('pos_embed', prefix + grid**2), prefix, *context.grid)
+      on_patches = jnp.broadcast_to(places[:, prefix:], (M, *places[:, prefix:].shape[1:]))
+      x = x + jnp.tile(on_patches.astype(x.dtype), (x.shape[0] // M, 1, 1))
+      if prefix:
+        cls = cls + places[:, :1]
+    if context.joint:
+      x = x.reshape(-1, M * x.shape[1], D)  # [B, M h w, D]
+    rows = x.shape[0]
+    tokens = [repeat(cls, rows)] if self.class_token else []
+    if self.registers:
+      tokens.append(repeat(parameter('reg_token', self.registers), rows))
+    for fields, adapter in zip(self.adapters, self.adapter_modules, strict=True):
+      if adapter.hook == 'embedding':
+        adapter = adapter.clone(parent=self, name=f'adapters_{fields["name"]}')
+        tokens.append(adapter(rows, context, D).astype(x.dtype))
+    x = jnp.concatenate([*tokens, x], 1) if tokens else x
+    if self.pre_norm:
+      x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name='norm_pre')(x)
+    return x
+
+  def _last_map(self, tokens, x, context: Context):
+    """The last tokens, and their patches [B, h, w, D] -> the last map."""
+    if self.output == 'attention_pool':
+      heads = VARIANTS[self.variant].heads
+      pool = AttentionPool(heads, epsilon=self.epsilon, dtype=self.dtype, name='attn_pool')
+      tokens = pool(tokens, context.key_mask(tokens.shape[1]))
+    if self.output != 'patches':
+      tokens = tokens[:, :1]  # [B, 1, D]
+      if context.joint:  # every modality gets the one token
+        tokens = jnp.repeat(tokens, len(context.modalities), 0)
+      x = tokens[:, :, None]  # [B, 1, 1, D]
+    if self.projection:
+      B, h, w, D = x.shape
+      layer = Dense(
+        self.projection, per_modality='projection' in self.per_modality, dtype=self.dtype,
+        name='projection',
+      )  # fmt: skip
+      x = layer(x.reshape(B, h * w, D), context).reshape(B, h, w, -1)
+    if self.unit_norm:
+      square = jnp.square(x.astype(jnp.float32)).sum(-1, keepdims=True)
+      x = (x / jnp.sqrt(jnp.maximum(square, 1e-12))).astype(x.dtype)
+    return x
+
+
+def _hook(fields) -> str:
+  return lookup.find('adapter', fields['name']).hook
 
 
 def unstacked_paths(path: tuple[str, ...], shape: tuple[int, ...]) -> list[tuple[str, ...]]:
@@ -339,11 +344,11 @@ def unstacked_paths(path: tuple[str, ...], shape: tuple[int, ...]) -> list[tuple
 
 
 def resize_embedding(embedding, prefix: int, h: int, w: int):
-  """Position embedding [1, prefix + g^2, D] for an h x w grid, bicubic as in timm."""
-  D = embedding.shape[-1]
+  """Position embedding [n, prefix + g^2, D] for an h x w grid, bicubic with antialias as in timm."""
+  n, _, D = embedding.shape
   grid = round((embedding.shape[1] - prefix) ** 0.5)
   if (h, w) == (grid, grid):
     return embedding
-  patches = embedding[:, prefix:].reshape(1, grid, grid, D)
-  patches = jax.image.resize(patches, (1, h, w, D), 'bicubic')
-  return jnp.concatenate([embedding[:, :prefix], patches.reshape(1, h * w, D)], 1)
+  patches = embedding[:, prefix:].reshape(n, grid, grid, D)
+  patches = jax.image.resize(patches, (n, h, w, D), 'bicubic')
+  return jnp.concatenate([embedding[:, :prefix], patches.reshape(n, h * w, D)], 1)

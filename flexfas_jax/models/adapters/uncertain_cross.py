@@ -1,0 +1,146 @@
+"""U-Adapter: each modality reads another one, less sharply where that one is uncertain.
+
+Lin et al., "Suppress and Rebalance: Towards Generalized Multi-Modal Face Anti-Spoofing" (MMDG), CVPR
+2024; models/u_adapter.py.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from flexfas_jax.errors import ConfigError
+from flexfas_jax.models.adapters.conv import GridConv
+from flexfas_jax.models.hooks import Adapter, Context, Dense
+from flexfas_jax.models.transformer import quick_gelu
+
+PAIRS = ('hub', 'all')
+
+
+def certainty(attended, rate: float = 2.25, p: float = 0.3, draws: int = 0, key=None):
+  """exp(-rate std) of each element under dropout with probability p; without a gradient.
+
+  The source estimates the standard deviation from 20 draws, also at test, so that its scores are
+  random. An element a times a Bernoulli variable over 1 - p has std |a| sqrt(p / (1 - p)).
+
+  Args:
+    attended: output of attention, any shape.
+    rate, p: see above.
+    draws: number of draws; 0: the closed form.
+    key: of the draws.
+  """
+  attended = jax.lax.stop_gradient(attended)
+  if not draws:
+    return jnp.exp(-rate * math.sqrt(p / (1 - p)) * jnp.abs(attended))
+  kept = jax.random.bernoulli(key, 1 - p, (draws, *attended.shape))
+  return jnp.exp(-rate * (kept * attended / (1 - p)).std(0, ddof=1))
+
+
+class UncertainCross(Adapter):
+  """Sum over the other modalities of an adapter for each ordered pair; 0 at first.
+
+  Attributes:
+    sites: of `hooks.SITES`.
+    width: r.
+    heads: of the attention between modalities.
+    theta: of the central difference.
+    pairs: 'hub': the first modality with each other one, as in the source, in which depth and
+      infrared do not meet; or 'all'.
+    rate: of `certainty`.
+    draws: of `certainty`; 20 as in the source, from one key in evaluation.
+    dropout: before the way up, in training.
+  """
+
+  sites: tuple[str, ...] = ('mlp',)
+  width: int = 8
+  heads: int = 8
+  theta: float = 0.5
+  pairs: str = 'hub'
+  rate: float = 2.25
+  draws: int = 0
+  dropout: float = 0.2
+
+  cross_modal = True
+
+  def check(self, sequence: str) -> None:
+    super().check(sequence)
+    check_cross(self, 'uncertain_cross', sequence)
+    if self.pairs not in PAIRS:
+      raise ConfigError(f"uncertain_cross has no pairs {self.pairs!r}; choose 'hub' or 'all'")
+
+  @nn.compact
+  def __call__(self, x, attended, context: Context, train: bool = False):
+    """[B M, N, D] -> the same."""
+    M = len(context.modalities)
+    x, attended = (t.reshape(-1, M, *t.shape[1:]) for t in (x, attended))  # [B, M, N, D]
+    key = None
+    if self.draws:
+      key = self.make_rng('dropout') if train else jax.random.key(0)
+    u = certainty(attended, self.rate, draws=self.draws, key=key)
+    self.sow('intermediates', 'certainty', u[:, :, 0].mean((0, 2)))  # [M], at the class token
+    u = u.mean(-1)  # [B, M, N]
+    hub = context.every[0]
+    sums = [jnp.zeros_like(x[:, 0]) for _ in range(M)]
+    for i, own in enumerate(context.modalities):
+      for j, other in enumerate(context.modalities):
+        if i == j or self.pairs == 'hub' and hub not in (own, other):
+          continue
+        pair = Pair(self.width, self.heads, self.theta, self.dropout, self.dtype,
+                    name=f'{own}_reads_{other}')  # fmt: skip
+        y = pair(x[:, i], x[:, j], u[:, j], context.replace(modalities=(own,)), train)
+        if context.readable is not None:
+          both = context.readable[:, i] & context.readable[:, j]  # [B]
+          y = jnp.where(both[:, None, None], y, 0)
+        sums[i] = sums[i] + y
+    return jnp.stack(sums, 1).reshape(-1, *x.shape[2:])
+
+
+class Pair(nn.Module):
+  """Adapter of one modality that reads one other; fields as in `UncertainCross`."""
+
+  width: int
+  heads: int
+  theta: float
+  dropout: float
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, other, u, context: Context, train: bool = False):
+    """x and other [B, N, D], u [B, N] -> [B, N, D]."""
+    own = quick_gelu(Dense(self.width, dtype=self.dtype, name='down')(x, context))  # [B, N, r]
+    query = quick_gelu(Dense(self.width, dtype=self.dtype, name='down_other')(other, context))
+    query = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name='q')(query)
+    read = CrossAttention(self.heads, self.dtype, name='cross')(query, own, u)
+    z = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name='norm')(read + own)
+    z = quick_gelu(GridConv(self.width, self.theta, dtype=self.dtype, name='conv')(z, context))
+    z = nn.Dropout(self.dropout, deterministic=not train)(z)
+    return Dense(x.shape[-1], nn.initializers.zeros, dtype=self.dtype, name='up')(z, context)
+
+
+class CrossAttention(nn.Module):
+  """Attention whose logits are multiplied by the certainty of each query."""
+
+  heads: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, query, x, u):
+    """Queries and x [B, N, r], u [B, N] -> [B, N, r]."""
+    B, N, r = x.shape
+    K = self.heads
+    k = nn.Dense(r, use_bias=False, dtype=self.dtype, name='k')(x)
+    v = nn.Dense(r, use_bias=False, dtype=self.dtype, name='v')(x)
+    q, k, v = (t.reshape(B, N, K, r // K) for t in (query, k, v))
+    logits = jnp.einsum('bnkd,bmkd->bknm', q, k).astype(jnp.float32) / (r // K) ** 0.5
+    weights = jax.nn.softmax(logits * u[:, None, :, None].astype(jnp.float32), -1)
+    y = jnp.einsum('bknm,bmkd->bnkd', weights.astype(self.dtype), v).reshape(B, N, r)
+    return nn.Dense(r, dtype=self.dtype, name='proj')(y)
+
+
+def check_cross(adapter, name: str, sequence: str) -> None:
+  """Raises a ConfigError for an adapter between sequences whose fields do not fit."""
+  if sequence == 'joint':
+    raise ConfigError(f"adapter {name} needs config.model.backbone.sequence = 'separate'")
+  if adapter.width % adapter.heads:
+    raise ConfigError(f'{name}: width {adapter.width} is no multiple of heads {adapter.heads}')
