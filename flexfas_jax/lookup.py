@@ -92,7 +92,7 @@ def find(kind: str, name: str | None):
   raise ConfigError(f'{module.__name__} has no class named like its file')
 
 
-def make(kind: str, name: str, **fields):
+def make(kind: str, /, name: str, **fields):
   """Finds a class and calls it with a config's fields (and Flax's `parent`).
 
   Raises:

@@ -12,15 +12,17 @@ import argparse
 import csv
 import json
 import pathlib
+import re
 import sys
 import time
 
 import jax
 import numpy as np
 
-from experiments.parity import recipe
+from experiments.parity import parts, recipe
 from flexfas_jax.errors import StateError, exit_code_of
 from flexfas_jax.models import flexmodal
+from flexfas_jax.models.backbone import vit
 from flexfas_jax.models.weights import conversion
 
 TOLERANCE = 1e-4  # float32 on a CPU
@@ -38,7 +40,8 @@ def compute_outputs(
       'logits_rgb_only_zeros', 'logits_rgb_depth_zeros' (other modalities are absent), 'map',
       'embedding', 'features' (the last map, with the class token if there is one).
   """
-  images = {m: np.moveaxis(x, 1, -1) for m, x in images.items()}  # [B, H, W, 3]
+  backbone = next(iter(model.module.streams.values()))
+  images = {m: _as_inputs(np.moveaxis(x, 1, -1), backbone) for m, x in images.items()}
   model = flexmodal.Model(model.module, next(iter(images.values())).shape[1])
 
   @jax.jit
@@ -53,7 +56,9 @@ def compute_outputs(
 
     intermediates = model.intermediates(variables, images['rgb'], 'rgb')
     last = max(name for name in intermediates if name.startswith('map_'))
-    outputs = {'features': intermediates[last]}
+    outputs = {'features': intermediates[last], 'tokens': intermediates[last]}
+    if 'pooled' in intermediates:
+      outputs['pooled'] = intermediates['pooled']
     outputs |= {k: v for k, v in decide(*model.modalities).items() if v is not None}
     if 'logits_rgb_only_zeros' in names:
       outputs['logits_rgb_only_zeros'] = decide('rgb')['logit']
@@ -63,27 +68,46 @@ def compute_outputs(
 
   outputs = jax.device_get(run(variables, images))
   outputs['logits'] = outputs.pop('logit', None)
+  outputs['head'] = outputs.get('embedding') if getattr(backbone, 'projection', 0) else None
   if outputs['features'].ndim == 4:
     outputs['features'] = np.moveaxis(outputs['features'], -1, 1)  # PyTorch's [B, D, h, w]
   return outputs
 
 
+def _as_inputs(normalised, backbone) -> np.ndarray:
+  """[B, H, W, 3] as the original's weights take it, to this package's (pixel - 127.5) / 128."""
+  if not getattr(backbone, 'statistics', None):
+    return normalised
+  mean, std = np.array(vit.STATISTICS[backbone.statistics])
+  pixels = 255 * (normalised.astype(np.float64) * std + mean)
+  return ((pixels - 127.5) / 128).astype(np.float32)
+
+
 def compare(fixture: pathlib.Path) -> list[tuple[str, str, str, float, float]]:
   """[(fixture, architecture, output, relative error, seconds)] of one fixture."""
   start = time.perf_counter()
-  architecture = json.loads(fixture.read_text())['architecture']
+  spec = json.loads(fixture.read_text())
+  architecture, expected = spec['architecture'], recipe.expected(fixture)
+  if part := parts.find(architecture):
+    outputs = part(recipe.weights(fixture), recipe.inputs(fixture), spec)
+    # The mean of random draws, and their deviation, are no outputs of a function.
+    expected = {k: v for k, v in expected.items() if split_name(k)[0] in outputs}
+    return _rows(fixture, architecture, expected, jax.device_get(outputs), start)
   model, variables = conversion.from_torch(recipe.weights(fixture), architecture)
   order = conversion.ARCHITECTURES[architecture].inputs
   images = dict(zip(order, recipe.inputs(fixture), strict=True))
-  expected = recipe.expected(fixture)
-  names = {name.partition('[')[0] for name in expected}
+  names = {split_name(name)[0] for name in expected}
   outputs = compute_outputs(model, variables, images, names)
+  return _rows(fixture, architecture, expected, outputs, start)
+
+
+def _rows(fixture: pathlib.Path, architecture: str, expected, outputs, start: float):
   rows = []
   for name, original in expected.items():
-    plain, _, step = name.partition('[::')
+    plain, step = split_name(name)
     if outputs.get(plain) is None:
       raise StateError(f'{fixture}: {architecture} has no output {name!r}')
-    output = outputs[plain][..., :: int(step.rstrip(']') or 1)]
+    output = outputs[plain][..., ::step]
     if plain.startswith('logits'):
       original = original[:, 1] - original[:, 0]
     if output.shape != original.shape:
@@ -91,6 +115,14 @@ def compare(fixture: pathlib.Path) -> list[tuple[str, str, str, float, float]]:
     error = float(np.abs(output - original).max() / np.abs(original).max())
     rows.append((fixture.stem, architecture, name, error, time.perf_counter() - start))
   return rows
+
+
+def split_name(name: str) -> tuple[str, int]:
+  """An output's name and the step by which its last axis is sampled: 'out[::16]_a' is out_a, 16."""
+  match = re.fullmatch(r'(\w+)(?:\[::(\d+)\])?(\w*)', name)
+  if not match:
+    raise StateError(f'{name!r} is no name of an output, such as map or tokens[::16]')
+  return match[1] + match[3], int(match[2] or 1)
 
 
 def run(folder: pathlib.Path, tolerance: float, out: pathlib.Path | None) -> int:

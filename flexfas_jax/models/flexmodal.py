@@ -132,17 +132,16 @@ class FlexModal(nn.Module):
     """
     template = next(iter(images.values()))
     blank = self.blank_value if self.absent == 'blank' else 0.0
-    used = self.modalities if self.absent == 'blank' else tuple(images)
+    # `images` may be in another order: `jit` sorts a dictionary's keys.
+    used = tuple(m for m in self.modalities if m in images or self.absent == 'blank')
     stacked, masks = [], []
-    for i, m in enumerate(self.modalities):
-      if m not in used:
-        continue
+    for m in used:
       is_there = jnp.full(template.shape[:1], m in images)  # [B]
       if m not in images:
         image = jnp.full((*template.shape[:-1], 3), blank)
       elif present is not None:
         # Pixels of an absent modality must not reach batch statistics, nor a NaN the gradient.
-        is_there = present[:, i]
+        is_there = present[:, self.modalities.index(m)]
         image = jnp.where(is_there[:, None, None, None], images[m], blank)
       else:
         image = images[m]
@@ -155,7 +154,7 @@ class FlexModal(nn.Module):
     there = jnp.stack(masks, 1)  # [B, M]
     mask = None if self.absent == 'blank' else there.reshape(B * M)
     all_there = present is None and set(used) <= set(images)
-    context = self._context(tuple(used), None if all_there else there)
+    context = self._context(used, None if all_there else there)
     maps = [x.reshape(B, M, *x.shape[1:]) for x in self._run(stack, train, mask, context)]
     return {m: tuple(x[:, i] for x in maps) for i, m in enumerate(used)}  # each [B, h, w, D]
 

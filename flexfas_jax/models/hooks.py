@@ -15,7 +15,6 @@ import jax.numpy as jnp
 
 from flexfas_jax.errors import ConfigError
 
-HOOKS = ('parallel', 'projection', 'prompts', 'embedding')
 SITES = ('attention', 'mlp')
 
 
@@ -96,7 +95,14 @@ class Adapter(nn.Module):
 
   `cross_modal` is whether what it returns for a modality depends on the others, or on which are
   present. Then all modalities are encoded together, once for each subset.
+
+  Attributes:
+    blocks: indices of the blocks that have the adapter; None: all.
+    dtype: of the computation.
   """
+
+  blocks: tuple[int, ...] | None = None
+  dtype: jnp.dtype = jnp.float32
 
   hook = 'parallel'
   cross_modal = False

@@ -1,4 +1,7 @@
-"""Blocks of a transformer, with the hooks of `hooks.py`. N tokens, D width, K heads, d of a head."""
+"""Blocks of a transformer, with the hooks of `hooks.py`.
+
+N tokens, D width, K heads, d width of a head.
+"""
 
 import functools
 
@@ -9,7 +12,7 @@ from flax.core import FrozenDict
 
 from flexfas_jax import lookup
 from flexfas_jax.models import rotary
-from flexfas_jax.models.hooks import HOOKS, Context
+from flexfas_jax.models.hooks import Adapter, Context
 
 
 def quick_gelu(x):
@@ -150,15 +153,17 @@ class Block(nn.Module):
   adapters: tuple = ()
   dtype: jnp.dtype = jnp.float32
 
+  def named_adapters(self, hook: str) -> tuple[tuple[str, Adapter], ...]:
+    """(name, unbound module) of the adapters that act at a hook."""
+    modules = [lookup.make('adapter', **a, dtype=self.dtype, parent=None) for a in self.adapters]
+    names = [f'adapters_{a["name"]}' for a in self.adapters]
+    return tuple(pair for pair in zip(names, modules, strict=True) if pair[1].hook == hook)
+
   @nn.compact
   def __call__(self, x, train: bool = False, context: Context | None = None):
     D = x.shape[-1]
     drop = nn.Dropout(self.dropout, deterministic=not train)
     norm = functools.partial(nn.LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
-    by_hook = {hook: [] for hook in HOOKS}
-    for fields in self.adapters:
-      adapter = lookup.make('adapter', **fields, dtype=self.dtype, parent=None)
-      by_hook[adapter.hook].append((f'adapters_{fields["name"]}', adapter))
 
     def branch(y, name):
       if self.layer_scale:
@@ -167,21 +172,22 @@ class Block(nn.Module):
       return drop(y)
 
     def add_parallel(x, site, normed):
-      for name, adapter in by_hook['parallel']:
+      for name, adapter in self.named_adapters('parallel'):
         if site in adapter.sites:
           adapter = adapter.clone(parent=self, name=f'{name}_{site}')
           x = x + adapter(normed, attended, context, train)
       return x
 
     before, in_attention = [], []  # prompts
-    for name, adapter in by_hook['prompts']:
+    for name, adapter in self.named_adapters('prompts'):
       tokens = adapter.clone(parent=self, name=name)(x, context)  # [B, L, D]
       (before if adapter.kind == 'input' else in_attention).append(tokens.astype(x.dtype))
     n = sum(tokens.shape[1] for tokens in before)
     x = jnp.concatenate([*before, x], 1) if before else x
     h = norm(name='norm1')(x)
+    projections = self.named_adapters('projection')
     attention = Attention(
-      self.heads, self.qkv_bias, self.rotary, tuple(by_hook['projection']), self.dtype, name='attn'
+      self.heads, self.qkv_bias, self.rotary, projections, self.dtype, name='attn'
     )
     attended = attention(h, context, in_attention, train)
     x = add_parallel(x + branch(attended, 'ls1'), 'attention', h)

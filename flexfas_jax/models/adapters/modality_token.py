@@ -7,7 +7,8 @@ from flexfas_jax.models.hooks import Adapter, Context
 
 
 class ModalityToken(Adapter):
-  """One token that marks of which modality a sequence is; a joint sequence gets those of all.
+  """One token that marks of which modality a sequence is; a joint sequence gets those of all,
+  present or not.
 
   Without MA-ViT's attention, whose thresholds are not published.
   """
@@ -16,9 +17,9 @@ class ModalityToken(Adapter):
 
   @nn.compact
   def __call__(self, rows: int, context: Context, D: int):
-    """-> [rows, 1, D], or [rows, M, D] of a joint sequence."""
+    """-> [rows, 1, D], or [rows, M, D] of a joint sequence, M of the model."""
     tokens = self.param('token', nn.initializers.normal(0.02), (len(context.every), D))
-    tokens = tokens[jnp.array(context.indices)]  # [M, D]
     if context.joint:
       return jnp.broadcast_to(tokens[None], (rows, *tokens.shape))
+    tokens = tokens[jnp.array(context.indices)]  # [M, D]
     return jnp.tile(tokens, (rows // len(tokens), 1))[:, None]

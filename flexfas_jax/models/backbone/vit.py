@@ -47,7 +47,7 @@ CHOICES = {
   'sequence': ('separate', 'joint'),
   'activation': tuple(ACTIVATIONS),
 }
-PER_MODALITY = ('cls_token', 'pos_embed', 'projection')
+PER_MODALITY = ('patch_embed', 'cls_token', 'pos_embed', 'projection')
 STATISTICS = {  # mean and standard deviation of the inputs in [0, 1] that weights were trained with
   'imagenet': ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
   'clip': ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
@@ -59,6 +59,7 @@ class ViT(nn.Module):
 
   Attributes:
     variant: a key of `VARIANTS`.
+    depth: number of blocks; None: the variant's.
     patch_size: pixels along a side.
     patch_bias, qkv_bias: whether the patch projection, and queries, keys and values, have a bias.
     stem: 'patch', one linear projection of each patch; 'conv', see `ConvStem`, to the same grid; or
@@ -72,7 +73,6 @@ class ViT(nn.Module):
     registers: number of further learned tokens after it (Darcet et al., "Vision Transformers Need
       Registers", ICLR 2024).
     positions: 'learned', an embedding that is added, or 'rotary', see `rotary.py`.
-    position_grid: cells along a side of the learned embedding; None: image_size / patch_size.
     class_position: the class token has a position, too.
     pre_norm: LayerNorm before the first block (CLIP).
     activation: of the MLP, a key of `ACTIVATIONS`.
@@ -102,6 +102,7 @@ class ViT(nn.Module):
   """
 
   variant: str = 'B'
+  depth: int | None = None
   patch_size: int = 16
   patch_bias: bool = True
   qkv_bias: bool = True
@@ -111,7 +112,6 @@ class ViT(nn.Module):
   class_token: bool = True
   registers: int = 0
   positions: str = 'learned'
-  position_grid: int | None = None
   class_position: bool = True
   pre_norm: bool = False
   activation: str = 'gelu'
@@ -152,13 +152,15 @@ class ViT(nn.Module):
       )
     for name in self.per_modality:
       pick('value of per_modality', dict.fromkeys(PER_MODALITY), name)
+    if 'patch_embed' in self.per_modality and self.stem != 'patch':
+      raise ConfigError("per_modality = ('patch_embed',) needs the stem 'patch'")
     self._check_adapters()
 
   def _check_adapters(self):
     names = [fields.get('name') for fields in self.adapters]
     if len(set(names)) < len(names):
       raise ConfigError(f'config.model.backbone.adapters has a name twice: {names}')
-    depth = pick('vit variant', VARIANTS, self.variant).depth
+    depth = self._variant.depth
     for fields, adapter in zip(self.adapters, self.adapter_modules, strict=True):
       adapter.check(self.sequence)
       blocks = set(fields.get('blocks') or range(depth))
@@ -170,6 +172,11 @@ class ViT(nn.Module):
             f"{fields['name']}: with scan=True, all or none of a stage's blocks can have it: "
             f'{stage.first} to {stage.end - 1}'
           )
+
+  @property
+  def _variant(self) -> Variant:
+    v = pick('vit variant', VARIANTS, self.variant)
+    return v if self.depth is None else v._replace(depth=self.depth)
 
   @property
   def adapter_modules(self) -> list[Adapter]:
@@ -193,7 +200,7 @@ class ViT(nn.Module):
   @property
   def stage_modules(self) -> tuple[nn.Module, ...]:
     """The stages as unbound modules: (map, train, mask) -> map."""
-    v = pick('vit variant', VARIANTS, self.variant)
+    v = self._variant
     ends = sorted({max(1, v.depth * quarter // 4) for quarter in (1, 2, 3, 4)})
     block = {k: getattr(self, k) for k in ('activation', 'epsilon', 'qkv_bias', 'dropout')}
     block |= {'layer_scale': self.layer_scale, 'rotary': self.positions == 'rotary'}
@@ -224,7 +231,7 @@ class ViT(nn.Module):
       context: whose `modalities`, `every`, `present` and `filled` describe the rows.
     """
     context = context or Context()
-    x = self._patches(image, train, mask)  # [B, h, w, D]
+    x = self._patches(image, train, mask, context)  # [B, h, w, D]
     (rows, h, w, D), M = x.shape, len(context.modalities)
     context = context.replace(grid=(h, w), joint=self.sequence == 'joint')
     x = self._tokens(x.reshape(rows, h * w, D), context)  # [rows, N, D]
@@ -245,7 +252,7 @@ class ViT(nn.Module):
       maps[-1] = self._last_map(tokens[-1], maps[-1], context)
     return tuple(maps)
 
-  def _patches(self, image, train, mask):
+  def _patches(self, image, train, mask, context: Context):
     """[B, H, W, 3] -> [B, h, w, D]."""
     v, p = VARIANTS[self.variant], self.patch_size
     if self.statistics:
@@ -259,6 +266,14 @@ class ViT(nn.Module):
     elif self.stem == 'resnet':
       stem = ResNet(v.resnet, stages=3, remat=self.remat, dtype=self.dtype, name='resnet')
       x, patch = stem(x, train, mask)[-1], (p // 16, p // 16)
+    if 'patch_embed' in self.per_modality:
+      B, H, W, C = x.shape
+      h, w = H // p, W // p
+      x = x[:, : h * p, : w * p].reshape(B, h, p, w, p, C)
+      x = jnp.moveaxis(x, 2, 3).reshape(B, h * w, p * p * C)
+      layer = Dense(v.width, bias=self.patch_bias, per_modality=True, dtype=self.dtype,
+                    name='patch_embed')  # fmt: skip
+      return layer(x, context).reshape(B, h, w, v.width)
     embed = functools.partial(nn.Conv, padding='VALID', use_bias=self.patch_bias, dtype=self.dtype)
     return embed(v.width, patch, patch, name='patch_embed')(x)
 
@@ -280,7 +295,7 @@ class ViT(nn.Module):
     cls = parameter('cls_token', 1) if self.class_token else jnp.zeros((1, 0, D))
     if self.positions == 'learned':
       prefix = int(self.class_token and self.class_position)
-      grid = self.position_grid or self.image_size // self.patch_size
+      grid = self.image_size // self.patch_size
       places = resize_embedding(parameter('pos_embed', prefix + grid**2), prefix, *context.grid)
       on_patches = jnp.broadcast_to(places[:, prefix:], (M, *places[:, prefix:].shape[1:]))
       x = x + jnp.tile(on_patches.astype(x.dtype), (x.shape[0] // M, 1, 1))
@@ -312,6 +327,7 @@ class ViT(nn.Module):
       if context.joint:  # every modality gets the one token
         tokens = jnp.repeat(tokens, len(context.modalities), 0)
       x = tokens[:, :, None]  # [B, 1, 1, D]
+      self.sow('intermediates', 'pooled', x[:, 0, 0])
     if self.projection:
       B, h, w, D = x.shape
       layer = Dense(
@@ -344,7 +360,7 @@ def unstacked_paths(path: tuple[str, ...], shape: tuple[int, ...]) -> list[tuple
 
 
 def resize_embedding(embedding, prefix: int, h: int, w: int):
-  """Position embedding [n, prefix + g^2, D] for an h x w grid, bicubic with antialias as in timm."""
+  """Position embedding [n, prefix + g^2, D] for an h x w grid, bicubic and antialiased as in timm."""
   n, _, D = embedding.shape
   grid = round((embedding.shape[1] - prefix) ** 0.5)
   if (h, w) == (grid, grid):

@@ -26,6 +26,15 @@ VIT = (
   (r'streams_shared/norm', 'norm'),
   (r'head/logit', 'head'),
 )
+FOUNDATION = (  # DINOv2, DINOv3, CLIP's image tower and SigLIP 2 in timm
+  *VIT[:-1],
+  (r'streams_shared/stage_\d/block_(\d+)', r'blocks.\1'),  # LayerScale
+  (r'streams_shared/norm_pre', 'norm_pre'),
+  (r'streams_shared/projection', 'head'),
+  (r'streams_shared/attn_pool', 'attn_pool'),  # its query
+  (r'streams_shared/attn_pool/(fc\d)', r'attn_pool.mlp.\1'),
+  (r'streams_shared/attn_pool/(\w+)', r'attn_pool.\1'),
+)
 VIT_CROSS_ATTENTION = (
   *((path, f'vit.{original}' if original else 'vit') for path, original in VIT[:-2]),
   (r'fusion/mix/conv', 'ConvFuse.0'),
@@ -126,6 +135,9 @@ class Architecture(NamedTuple):
     inputs: modalities in the order of the original's inputs.
     image_size: pixels along a side.
     options: further fields of `flexmodal.build`.
+    leaves: {array here: its name in the original}, where it is not that of `conversion.LEAVES`.
+    projection: name of the original's linear layer whose width is the backbone's field
+      `projection`; weights may be without it.
   """
 
   table: Table
@@ -137,6 +149,8 @@ class Architecture(NamedTuple):
   inputs: tuple[str, ...] = ('rgb',)
   image_size: int = 224
   options: dict[str, Any] = {}
+  leaves: dict[str, str] = {}
+  projection: str | None = None
 
 
 def _timm_vit(variant: str) -> Architecture:
@@ -161,6 +175,43 @@ def _dlas(table: Table, backbone: dict[str, Any], variant: str) -> Architecture:
   )
 
 
+_DINOV2 = {'patch_size': 14, 'layer_scale': 1e-5, 'statistics': 'imagenet'}
+_DINOV3 = {
+  **{'registers': 4, 'positions': 'rotary', 'epsilon': 1e-5, 'qkv_bias': False},
+  **{'layer_scale': 1e-5, 'statistics': 'imagenet'},
+}
+_CLIP = {'patch_bias': False, 'pre_norm': True, 'epsilon': 1e-5, 'statistics': 'clip'}
+_SIGLIP = {'class_token': False, 'output': 'attention_pool'}
+
+
+def _foundation(variant: str, image_size: int, fields: dict[str, Any], **rest: Any) -> Architecture:
+  backbone = {'name': 'vit', 'variant': variant, 'output': 'class_token', **fields}
+  head = {'name': 'embedding'}
+  return Architecture(FOUNDATION, backbone, head=head, image_size=image_size, **rest)
+
+
+def _clip(variant: str, **fields: Any) -> Architecture:
+  return _foundation(variant, 224, {**_CLIP, **fields}, projection='head')
+
+
+def _foundations() -> dict[str, Architecture]:
+  """Foundation models of timm 1.0.31, by size."""
+  found = {}
+  for size, variant in {'small': 'S', 'base': 'B', 'large': 'L'}.items():
+    found[f'timm/vit_{size}_patch14_dinov2'] = _foundation(variant, 518, _DINOV2)
+    registers = {**_DINOV2, 'registers': 4, 'class_position': False}
+    found[f'timm/vit_{size}_patch14_reg4_dinov2'] = _foundation(variant, 518, registers)
+    leaves = {'ls1': 'gamma_1', 'ls2': 'gamma_2'}
+    found[f'timm/vit_{size}_patch16_dinov3'] = _foundation(variant, 256, _DINOV3, leaves=leaves)
+  for size, variant, patch in (('base', 'B', 16), ('large', 'L', 14)):
+    name = f'timm/vit_{size}_patch{patch}_clip'
+    found[f'{name}_224'] = _clip(variant, patch_size=patch)
+    found[f'{name}_quickgelu_224'] = _clip(variant, patch_size=patch, activation='quick_gelu')
+  for size, variant, pixels in (('base', 'B', 224), ('large', 'L', 256)):
+    found[f'timm/vit_{size}_patch16_siglip_{pixels}'] = _foundation(variant, pixels, _SIGLIP)
+  return found
+
+
 ARCHITECTURES = {
   'timm/resnet18': _timm_resnet('18'),
   'timm/resnet34': _timm_resnet('34'),
@@ -169,6 +220,7 @@ ARCHITECTURES = {
   'timm/vit_small_patch16_224': _timm_vit('S'),
   'timm/vit_base_patch16_224': _timm_vit('B'),
   'timm/vit_large_patch16_224': _timm_vit('L'),
+  **_foundations(),
   'cdcn/cdcn': Architecture(
     (*CDCN, (r'head/map', 'lastconv3.0.conv')),
     {'name': 'cdcn', 'variant': 'cdcn', 'map_size': 32},
@@ -241,6 +293,19 @@ SIGNATURES = (
   ('layer1.2.conv1.weight', None, 'timm/resnet34'),
   ('layer1.1.conv1.weight', None, 'timm/resnet18'),
   ('vit.cls_token', None, 'flex_modal_fas/vit_cross_attention'),
+  ('attn_pool.latent', 768, 'timm/vit_base_patch16_siglip_224'),
+  ('attn_pool.latent', 1024, 'timm/vit_large_patch16_siglip_256'),
+  ('norm_pre.weight', 768, 'timm/vit_base_patch16_clip_quickgelu_224'),
+  ('norm_pre.weight', 1024, 'timm/vit_large_patch14_clip_quickgelu_224'),
+  *(
+    (tensor, width, f'timm/vit_{size}_{name}')
+    for tensor, name in (
+      ('blocks.0.gamma_1', 'patch16_dinov3'),
+      ('reg_token', 'patch14_reg4_dinov2'),
+      ('blocks.0.ls1.gamma', 'patch14_dinov2'),
+    )
+    for size, width in (('small', 384), ('base', 768), ('large', 1024))
+  ),
   ('cls_token', 192, 'timm/vit_tiny_patch16_224'),
   ('cls_token', 384, 'timm/vit_small_patch16_224'),
   ('cls_token', 768, 'timm/vit_base_patch16_224'),

@@ -42,6 +42,8 @@ LEAVES = {  # array within a module: its name in PyTorch; other names are the sa
   'slope': 'weight',
   'mean': 'running_mean',
   'var': 'running_var',
+  'ls1': 'ls1.gamma',
+  'ls2': 'ls2.gamma',
 }
 GOOGLE_BLOCK = {  # name in Google's ViT checkpoints: timm's name
   'LayerNorm_0': 'norm1',
@@ -236,22 +238,26 @@ def import_tensors(
 def _abstract(architecture: str, tensors: Tensors) -> tuple[flexmodal.Model, tuple[Leaf, ...]]:
   """(model, its leaves) that would hold these tensors, from shapes alone."""
   origin = ARCHITECTURES[architecture]
-  size = origin.image_size
+  size, fields = origin.image_size, origin.backbone
   embedding = tensors.get('pos_embed', tensors.get('vit.pos_embed'))
-  if origin.backbone['name'] == 'vit' and embedding is not None and embedding.ndim == 3:
-    grid = round(max(embedding.shape[1] - 1, 1) ** 0.5)
-    size = 16 * min(grid, 256)  # `_faults` reports a shape that is no grid
+  if fields['name'] == 'vit' and embedding is not None and embedding.ndim == 3:
+    prefix = int(fields.get('class_token', True) and fields.get('class_position', True))
+    grid = round(max(embedding.shape[1] - prefix, 1) ** 0.5)
+    # `_faults` reports a shape that is no grid.
+    size = fields.get('patch_size', 16) * min(grid, 256)
   with_head = not origin.classifier or _has_binary_classifier(origin, tensors)
-  return _traced(architecture, size, with_head)
+  weight = tensors.get(f'{origin.projection}.weight')
+  projection = len(weight) if weight is not None and weight.ndim == 2 else 0
+  return _traced(architecture, size, with_head, projection)
 
 
 @functools.lru_cache(8)  # weights that were read are often written
 def _traced(
-  architecture: str, image_size: int, with_head: bool
+  architecture: str, image_size: int, with_head: bool, projection: int
 ) -> tuple[flexmodal.Model, tuple[Leaf, ...]]:
   origin = ARCHITECTURES[architecture]
   model = flexmodal.build(
-    origin.backbone,
+    {**origin.backbone, 'projection': projection} if projection else origin.backbone,
     origin.fusion,
     origin.head if with_head else {'name': 'embedding'},
     modalities=origin.inputs,
@@ -292,7 +298,8 @@ def _leaves(
     shape = tuple(value.shape[i] for i in np.argsort(axes))
     if '.se_fc' in module and path[-1] == 'kernel':
       shape += (1, 1)  # the original's linear layer is a 1x1 convolution
-    name = f'{module}.{LEAVES.get(path[-1], path[-1])}'.lstrip('.')
+    leaf = {**LEAVES, **origin.leaves}.get(path[-1], path[-1])
+    name = f'{module}.{leaf}'.lstrip('.')
     yield Leaf(path, name, shape, axes, inner == ['head', 'logit'])
 
 
