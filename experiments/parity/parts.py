@@ -265,7 +265,10 @@ def mmdg(t: Tensors, inputs, spec) -> Outputs:
   size = inputs[0].shape[-1]
   model = flexmodal.build(
     {
-      **{'name': 'vit', 'variant': variant, 'depth': depth, 'output': 'class_token'},
+      'name': 'vit',
+      'variant': variant,
+      'depth': depth,
+      'output': 'class_token',
       'patch_size': t['conv_proj1.weight'].shape[-1],
       'per_modality': ('patch_embed', 'cls_token', 'pos_embed'),
       'adapters': ({'name': 'uncertain_cross', 'width': len(t['adapter_1_2_2.0.ln_before.bias'])},),

@@ -92,7 +92,7 @@ def build(model, variables, subset: Sequence[str] | None = None) -> Graph:
   def function(*arrays):
     images = dict(zip(used, arrays, strict=False))
     with jax.default_matmul_precision('float32'):
-      maps = {m: model.encode(variables, image, m) for m, image in images.items()}
+      maps = model.encode_all(variables, images, arrays[-1] if subset is None else None)
       if subset is None:
         return model.decide(variables, maps, absent, arrays[-1])['logit']
       present = np.array([[m in used for m in model.modalities]])

@@ -9,7 +9,7 @@ BATCH = 32  # samples per batch in every comparison, so that each program compil
 
 
 def build(model, variables) -> Callable[..., np.ndarray]:
-  """`compute_logits(images, present, subsets) -> [S, B]`; encodes each stream once.
+  """`compute_logits(images, present, subsets) -> [S, B]`; encodes each modality once if it can.
 
   Args:
     model, variables: of a `TrainedModel`.
@@ -20,9 +20,9 @@ def build(model, variables) -> Callable[..., np.ndarray]:
   """
 
   @jax.jit
-  def encode(variables, images):
+  def encode(variables, images, present):
     with jax.default_matmul_precision('float32'):
-      return {m: model.encode(variables, x, m) for m, x in images.items()}
+      return model.encode_all(variables, images, present)
 
   @jax.jit
   def decide(variables, maps, absent, present):
@@ -33,9 +33,14 @@ def build(model, variables) -> Callable[..., np.ndarray]:
     absent = jax.jit(model.absent_maps)(variables)  # they depend on the weights alone
 
   def compute_logits(images, present, subsets: Sequence[Sequence[str]]) -> np.ndarray:
-    maps = encode(variables, {m: images[m] for m in model.modalities})
+    images = {m: images[m] for m in model.modalities}
     masks = [np.array([m in subset for m in model.modalities]) for subset in subsets]
-    logits = [decide(variables, maps, absent, present & mask) for mask in masks]
+    logits = []
+    maps = None
+    for mask in masks:
+      if maps is None or model.cross_modal:
+        maps = encode(variables, images, present & mask)
+      logits.append(decide(variables, maps, absent, present & mask))
     return np.stack([np.asarray(x) for x in logits])
 
   return compute_logits

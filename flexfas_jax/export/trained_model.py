@@ -7,10 +7,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.images import geometry
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.models import flexmodal
+from flexfas_jax.models.adapters import lora
 from flexfas_jax.models.weights import variable_tree
 from flexfas_jax.training import setup, workdir
 from flexfas_jax.training.tasks import AntiSpoofing, dataset_scoring
@@ -20,7 +22,7 @@ class TrainedModel(NamedTuple):
   """A model, its weights, and the run that they come from.
 
   Attributes:
-    fields: of `flexmodal.build`: float32, without `scan` and `remat`.
+    fields: of `flexmodal.build`: float32, without `scan`, `remat` and LoRA, which is merged.
     model, variables: built from these fields; variables are NumPy arrays.
     subsets: the subsets of modalities that the fusion can serve.
     weights_hash: of the checkpoint, as in the score files.
@@ -96,6 +98,7 @@ def create(fields: dict[str, Any], variables, **attributes) -> TrainedModel:
   abstract = jax.eval_shape(model.init, jax.random.key(0))
   if jax.tree.structure(abstract) != jax.tree.structure(variables):
     variables = jax.tree.map(np.asarray, variable_tree.restack(variables, abstract))
+  fields, model, variables = _merge_lora(fields, model, variables)
   defaults = {
     'step': 0,
     'header': {},
@@ -110,3 +113,16 @@ def create(fields: dict[str, Any], variables, **attributes) -> TrainedModel:
   size = fields.get('image_size', 224)
   preprocess = Preprocess(size, model.modalities, test_views=views, resize=attributes['resize'])
   return TrainedModel(fields, model, variables, model.subsets, preprocess=preprocess, **attributes)
+
+
+def _merge_lora(fields: dict[str, Any], model: flexmodal.Model, variables):
+  """The same function without LoRA, whose products become part of the weights."""
+  adapters = fields['backbone'].get('adapters', ())
+  low_rank = [dict(a) for a in adapters if a['name'] == 'lora']
+  if not low_rank:
+    return fields, model, variables
+  params = lora.merge(variables['params'], lookup.make('adapter', **low_rank[0], parent=None))
+  rest = tuple(a for a in adapters if a['name'] != 'lora')
+  fields = {**fields, 'backbone': {**fields['backbone'], 'adapters': rest}}
+  variables = jax.tree.map(np.asarray, {**variables, 'params': params})
+  return fields, flexmodal.build(**fields), variables

@@ -340,29 +340,20 @@ class Model:
     maps: dict[str, StageMaps] = self._apply(variables, images, present, method='encode_together')
     return maps
 
-  def logit(
-    self,
-    variables: Variables,
-    images: Mapping[str, jax.Array],
-    absent: Maps,
-    present: jax.Array | None = None,
-  ) -> jax.Array:
-    """[B] float32, of images under one subset; encodes them for it alone.
+  def encode_all(
+    self, variables: Variables, images: Mapping[str, jax.Array], present: jax.Array | None
+  ) -> dict[str, StageMaps]:
+    """The stage maps of all images, for one subset if the model is `cross_modal`.
 
     Args:
       variables: of the model.
-      images: {modality: [B, H, W, C]}, of at least one modality.
-      absent: from `absent_maps`.
+      images: {modality: [B, H, W, C]}; other keys are ignored.
       present: [B, M] bool; None: all of `images`.
     """
+    images = {m: images[m] for m in self.modalities if m in images}
     if self.cross_modal:
-      maps = self.encode_together(variables, images, present)
-    else:
-      maps = {m: self.encode(variables, image, m) for m, image in images.items()}
-    if present is None:
-      present = jnp.array([[m in images for m in self.modalities]])
-    logit: jax.Array = self.decide(variables, maps, absent, present)['logit']
-    return logit
+      return self.encode_together(variables, images, present)
+    return {m: self.encode(variables, image, m) for m, image in images.items()}
 
   def intermediates(
     self, variables: Variables, image: jax.Array, modality: str

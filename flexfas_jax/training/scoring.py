@@ -1,7 +1,8 @@
 """Scores every sample under every subset of the modalities; each modality is encoded once.
 
 FlexModal's four sub-protocols cost one pass per modality, not one per protocol and modality. The
-features of absent modalities are computed once per set of weights.
+features of absent modalities are computed once per set of weights. A model whose adapters read
+other modalities is encoded once per subset.
 """
 
 import functools
@@ -34,14 +35,18 @@ def score_step(variables, absent, batch: Mapping[str, jax.Array], *, model, subs
   """
   used = [m for m in model.modalities if any(m in s for s in subsets)]
   images = {m: batch[m].reshape(-1, *batch[m].shape[-3:]) for m in used}  # [B V, H, W, C]
-  maps = {m: model.encode(variables, images[m], m) for m in used}
+  maps = {} if model.cross_modal else {m: model.encode(variables, images[m], m) for m in used}
   B = batch['present'].shape[0]
   view_present = jnp.repeat(batch['present'], images[used[0]].shape[0] // B, 0)  # [B V, M]
   logits, acquired = [], []
   for subset in subsets:
     in_subset = jnp.array([m in subset for m in model.modalities])[None]  # [1, M]
     present = view_present & in_subset
-    subset_maps = {m: maps[m] for m in used if m in subset}
+    if model.cross_modal:
+      subset_images = {m: images[m] for m in used if m in subset}
+      subset_maps = model.encode_together(variables, subset_images, view_present)
+    else:
+      subset_maps = {m: maps[m] for m in used if m in subset}
     logits.append(model.decide(variables, subset_maps, absent, view_present)['logit'])
     required = jnp.array([m in model.requires for m in model.modalities])[None]
     acquired.append(present.any(1) & (present | ~required).all(1))
@@ -58,7 +63,7 @@ def output_step(variables, absent, batch: Mapping[str, jax.Array], *, model, out
   Returns:
     [B, D] float32.
   """
-  maps = {m: model.encode(variables, batch[m], m) for m in model.modalities}
+  maps = model.encode_all(variables, batch, batch['present'])
   values = model.decide(variables, maps, absent, batch['present'])[output]
   required = jnp.array([m in model.requires for m in model.modalities])[None]
   acquired = batch['present'].any(1) & (batch['present'] | ~required).all(1)

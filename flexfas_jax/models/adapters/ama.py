@@ -1,7 +1,7 @@
 """Adaptive multimodal adapter: one convolution over all modalities' patches of a joint sequence.
 
-Yu et al., "Visual Prompt Flexible-Modal Face Anti-Spoofing" and its journal version with M2A2E (IJCV
-2024); blocks in DADM: models/adapter_yzt.py.
+Yu et al., "Rethinking Vision Transformer and Masked Autoencoder in Multimodal Face Anti-Spoofing",
+IJCV 2024; blocks in DADM: models/adapter_yzt.py.
 """
 
 import flax.linen as nn

@@ -1,8 +1,12 @@
 """Low-rank adaptation of the products of attention, as in FoundPAD.
 
-Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022; Ozgur et al., "FoundPAD",
-WACVW 2025 (loralib): rank 8 on queries and values, the rank-stabilised scale alpha / sqrt(r).
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022; Ozgur et al.,
+"FoundPAD", WACVW 2025 (loralib): rank 8 on queries and values, the rank-stabilised scale alpha /
+sqrt(r).
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -59,7 +63,16 @@ class Lora(Adapter):
     return self.scale * ((x @ a) @ b)
 
 
-def merge(block: dict, adapter: Lora) -> dict:
+def merge(params: Mapping[str, Any], adapter: Lora) -> dict[str, Any]:
+  """A model's parameters in which every block's LoRA is part of its products; see `merge_block`."""
+  merged = {
+    name: merge(value, adapter) if isinstance(value, Mapping) else value
+    for name, value in params.items()
+  }
+  return merge_block(merged, adapter) if 'adapters_lora' in merged.get('attn', {}) else merged
+
+
+def merge_block(block: Mapping[str, Any], adapter: Lora) -> dict[str, Any]:
   """The parameters of a block without LoRA that computes the same in evaluation.
 
   Args:
@@ -70,11 +83,11 @@ def merge(block: dict, adapter: Lora) -> dict:
   attention = {k: v for k, v in block['attn'].items() if k != 'adapters_lora'}
   low_rank = block['attn']['adapters_lora']
   for target in adapter.targets:
-    product = adapter.scale * (low_rank[f'{target}_a'] @ low_rank[f'{target}_b'])  # [D, D]
+    # [D, D], or [n, D, D] of n stacked blocks.
+    product = adapter.scale * (low_rank[f'{target}_a'] @ low_rank[f'{target}_b'])
     name = 'proj' if target == 'o' else 'qkv'
-    kernel = attention[name]['kernel']
     if target != 'o':
-      i, D = 'qkv'.index(target), len(product)
-      product = jnp.pad(product, ((0, 0), (i * D, (2 - i) * D)))
-    attention[name] = {**attention[name], 'kernel': kernel + product}
+      zero = jnp.zeros_like(product)
+      product = jnp.concatenate([product if t == target else zero for t in 'qkv'], -1)
+    attention[name] = {**attention[name], 'kernel': attention[name]['kernel'] + product}
   return {**block, 'attn': attention}

@@ -1,7 +1,7 @@
 """U-Adapter: each modality reads another one, less sharply where that one is uncertain.
 
-Lin et al., "Suppress and Rebalance: Towards Generalized Multi-Modal Face Anti-Spoofing" (MMDG), CVPR
-2024; models/u_adapter.py.
+Lin et al., "Suppress and Rebalance: Towards Generalized Multi-Modal Face Anti-Spoofing" (MMDG),
+CVPR 2024; models/u_adapter.py.
 """
 
 import math

@@ -360,7 +360,7 @@ def unstacked_paths(path: tuple[str, ...], shape: tuple[int, ...]) -> list[tuple
 
 
 def resize_embedding(embedding, prefix: int, h: int, w: int):
-  """Position embedding [n, prefix + g^2, D] for an h x w grid, bicubic and antialiased as in timm."""
+  """Position embedding [n, prefix + g^2, D] for an h x w grid, antialiased bicubic as in timm."""
   n, _, D = embedding.shape
   grid = round((embedding.shape[1] - prefix) ** 0.5)
   if (h, w) == (grid, grid):

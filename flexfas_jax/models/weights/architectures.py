@@ -176,10 +176,8 @@ def _dlas(table: Table, backbone: dict[str, Any], variant: str) -> Architecture:
 
 
 _DINOV2 = {'patch_size': 14, 'layer_scale': 1e-5, 'statistics': 'imagenet'}
-_DINOV3 = {
-  **{'registers': 4, 'positions': 'rotary', 'epsilon': 1e-5, 'qkv_bias': False},
-  **{'layer_scale': 1e-5, 'statistics': 'imagenet'},
-}
+_DINOV3 = {'registers': 4, 'positions': 'rotary', 'epsilon': 1e-5, 'qkv_bias': False}
+_DINOV3 |= {'layer_scale': 1e-5, 'statistics': 'imagenet'}
 _CLIP = {'patch_bias': False, 'pre_norm': True, 'epsilon': 1e-5, 'statistics': 'clip'}
 _SIGLIP = {'class_token': False, 'output': 'attention_pool'}
 

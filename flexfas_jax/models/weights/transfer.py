@@ -155,8 +155,10 @@ def match(variables, pretrained, into: str = 'streams') -> Match:
     source = (collection, *targets[target], *inner[len(target) :])
     if source not in sources:
       untouched.append('/'.join(inner))
-      # `entry` projects a map of another width; a backbone by itself needs no such layer.
-      if source[1] in parts and source[-2] != 'entry':
+      # `entry` projects a map of another width; a backbone by itself needs no such layer. Weights
+      # of a backbone have no adapters.
+      is_new = source[-2] == 'entry' or any(name.startswith('adapters_') for name in source)
+      if source[1] in parts and not is_new:
         wrong.append(f'{"/".join(inner)} is not among the weights')
       continue
     used.add(source)
@@ -223,17 +225,21 @@ def _targets(variables, into: str) -> dict[Path, Path]:
 
 
 def _resize(value, shape, path: Path):
-  """`value` in `shape`: unchanged, interpolated or repeated along its inputs, else None."""
+  """`value` in `shape`: unchanged, interpolated or repeated, else None."""
   if value.shape == shape:
     return value
-  if len(value.shape) != len(shape):
-    return None
   leaf = path[-1]
-  if leaf == 'pos_embed' and value.shape[-1] == shape[-1]:
-    for prefix in (0, 1):
-      grids = [math.sqrt(max(x - prefix, 0)) for x in (value.shape[1], shape[1])]
-      if all(g >= 1 and g == int(g) for g in grids):
-        return vit.resize_embedding(value, prefix, int(grids[1]), int(grids[1]))
+  if leaf in ('cls_token', 'pos_embed') and len(value.shape) == 3 == len(shape):
+    value = _resize_positions(value, shape) if leaf == 'pos_embed' else value
+    if value is not None and value.shape[1:] == shape[1:] and len(value) == 1:
+      return jnp.repeat(value, shape[0], 0)  # the same for each modality
+    return None
+  if path[-2] in ('patch_embed', 'projection') and math.prod(value.shape) * shape[0] == math.prod(
+    shape
+  ):
+    value = value.reshape(-1, shape[-1]) if leaf == 'kernel' else value
+    return jnp.broadcast_to(value[None], shape) if value.shape == shape[1:] else None
+  if len(value.shape) != len(shape):
     return None
   input_axis = len(shape) - (2 if leaf == 'kernel' else 1)
   repeats, remainder = divmod(shape[input_axis], value.shape[input_axis])
@@ -241,3 +247,14 @@ def _resize(value, shape, path: Path):
   if path[1:3] != ('fusion', 'main') or others or remainder or not repeats:
     return None
   return jnp.concatenate([value] * repeats, input_axis)
+
+
+def _resize_positions(value, shape):
+  """A position embedding for the grid of `shape`; None if there is no such grid."""
+  if value.shape[-1] != shape[-1]:
+    return None
+  for prefix in (0, 1):
+    grids = [math.sqrt(max(x - prefix, 0)) for x in (value.shape[1], shape[1])]
+    if all(g >= 1 and g == int(g) for g in grids):
+      return vit.resize_embedding(value, prefix, int(grids[1]), int(grids[1]))
+  return None

@@ -51,7 +51,7 @@ def load(content: bytes, entry: Mapping[str, Any]) -> Callable[..., np.ndarray]:
   @jax.jit
   def call(variables, images, present):
     with jax.default_matmul_precision('float32'):
-      maps = {m: model.encode(variables, x, m) for m, x in images.items()}
+      maps = model.encode_all(variables, images, present)
       return model.decide(variables, maps, model.absent_maps(variables), present)['logit']
 
   def run(images, present=None) -> np.ndarray:
