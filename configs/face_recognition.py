@@ -14,6 +14,8 @@ The best step then initialises MM-FAS's streams and its joint stages:
 --config.target=ethnicity, or gender, or any column of the manifests that has a value in every row,
 classifies this attribute instead of subjects; the metric is accuracy by class instead of pairs.
 
+The small ViT of adapter_fusion is pretrained by the recipe `vit`, on the same data.
+
 MM-FAS's networks on folders of identities (data/face_identities), 112 pixels; not run here:
 
   --config=configs/face_recognition.py:resnet34_caffe    SphereFace on CASIA-WebFace
@@ -24,8 +26,8 @@ from ml_collections import ConfigDict
 
 
 def get_config(recipe: str = 'embedded') -> ConfigDict:
-  """The config of a recipe: 'embedded', for a laptop, 'resnet34_caffe' or 'ir50'."""
-  recipes = {'embedded': embedded, 'resnet34_caffe': resnet34_caffe, 'ir50': ir50}
+  """The config of a recipe: 'embedded' or 'vit', for a laptop, 'resnet34_caffe' or 'ir50'."""
+  recipes = {'embedded': embedded, 'vit': vit, 'resnet34_caffe': resnet34_caffe, 'ir50': ir50}
   if recipe not in recipes:
     raise ValueError(
       f'face_recognition has no recipe {recipe!r}; choose one of: {", ".join(recipes)}'
@@ -87,6 +89,16 @@ def embedded() -> ConfigDict:
   c.checkpoint_every = 250
   c.save_tries = 3  # consecutive failed saves (a full disk) that end the run
   c.log_every = 25
+  return c
+
+
+def vit() -> ConfigDict:
+  """`embedded` with the small ViT of adapter_fusion."""
+  c = embedded()
+  c.model.backbone = ConfigDict({'name': 'vit', 'variant': 'pico', 'patch_size': 16})
+  c.model.backbone.update({'stem': 'resnet', 'layer_scale': 0.1})
+  c.model.backbone.update({'scan': False, 'remat': False})
+  c.schedule.peak = 1e-3
   return c
 
 

@@ -48,6 +48,8 @@ class FlexModal(nn.Module):
       modalities.
     full_features: in training, also compute the fused features of all images that a sample has,
       before modality dropout, for the loss `subset_consistency`.
+    frozen_statistics: batch norm of the streams uses its running statistics in training, too, and
+      keeps them: for pretrained streams that do not train.
   """
 
   streams: Mapping[str, nn.Module]
@@ -58,6 +60,7 @@ class FlexModal(nn.Module):
   blank_value: float = -127.5 / 128
   branch_logits: bool = False
   full_features: bool = False
+  frozen_statistics: bool = False
 
   def setup(self) -> None:
     widths = self._stream(self.modalities[0]).widths
@@ -82,7 +85,13 @@ class FlexModal(nn.Module):
     return self.streams['shared'] if 'shared' in self.streams else self.streams[modality]
 
   def _context(self, modalities: tuple[str, ...], present: jax.Array | None = None) -> Context:
-    return Context(present, modalities, self.modalities, filled=self.absent == 'blank')
+    return Context(
+      present,
+      modalities,
+      self.modalities,
+      filled=self.absent == 'blank',
+      frozen_statistics=self.frozen_statistics,
+    )
 
   def _run(
     self,
@@ -93,8 +102,11 @@ class FlexModal(nn.Module):
   ) -> StageMaps:
     """The stage maps of one stream's images; a backbone with adapters gets the context."""
     stream = self._stream(context.modalities[0])
-    more = (context,) if hasattr(stream, 'adapters') else ()
-    maps: StageMaps = stream(images, train, mask, *more)
+    maps: StageMaps
+    if hasattr(stream, 'adapters'):
+      maps = stream(images, train, mask, context)
+    else:  # nothing but batch norm depends on `train`
+      maps = stream(images, train and not self.frozen_statistics, mask)
     return maps
 
   def encode(
@@ -423,6 +435,7 @@ def build(
   blank_value: float = -127.5 / 128,
   branch_logits: bool = False,
   full_features: bool = False,
+  frozen_statistics: bool = False,
   dtype: str = 'float32',
 ) -> Model:
   """Builds the model of a config's group `model`.
@@ -434,7 +447,7 @@ def build(
     modalities: in the order of `present`'s columns.
     image_size: pixels along a side of the square input.
     share_streams: one set of backbone weights for all modalities, or one for each.
-    absent, blank_value, branch_logits, full_features: see `FlexModal`.
+    absent, blank_value, branch_logits, full_features, frozen_statistics: see `FlexModal`.
     dtype: of the computation, 'float32' or 'bfloat16'; parameters are float32.
 
   Raises:
@@ -476,6 +489,7 @@ def build(
       blank_value=blank_value,
       branch_logits=branch_logits,
       full_features=full_features,
+      frozen_statistics=frozen_statistics,
     ),
     image_size,
   )

@@ -32,6 +32,8 @@ class Context:
       each, [B M, P + h w, D], those of a sample one after the other. Static.
     filled: a constant image stands for each absent modality, and blocks treat it like a real one
       (`absent='blank'`). Static.
+    frozen_statistics: batch norm before the blocks uses its running statistics in training, too,
+      and keeps them. Static.
   """
 
   present: jax.Array | None = None
@@ -41,6 +43,7 @@ class Context:
   prefix: int = flax.struct.field(pytree_node=False, default=0)
   joint: bool = flax.struct.field(pytree_node=False, default=False)
   filled: bool = flax.struct.field(pytree_node=False, default=False)
+  frozen_statistics: bool = flax.struct.field(pytree_node=False, default=False)
 
   @property
   def indices(self) -> tuple[int, ...]:

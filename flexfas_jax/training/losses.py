@@ -18,6 +18,8 @@ _OUTPUT_SOURCE = {  # {an output that losses use: how to get it}
   'branch_logit': 'set model.branch_logits = True',
   'cosine': "set model.head.name = 'identity_cosine'",
   'norm': "set model.head.name = 'identity_cosine'",
+  'feature': 'set model.full_features = True',
+  'full_feature': 'set model.full_features = True',
 }
 _INPUT_SOURCE = {
   'label': 'every data set has it',
@@ -182,6 +184,21 @@ def cross_modal_focal(
   mean = (focus * pair).sum(2) / jnp.maximum(others, 1)
   branches = (entropy * jnp.where(others > 0, mean, 1.0) * present).sum(1)  # [B]
   return (1 - share) * joint + share * alpha * branches
+
+
+def subset_consistency(outputs, batch) -> jax.Array:
+  """Mean squared difference of the features under a subset and those of all modalities.
+
+  The latter have no gradient: features under missing modalities are pulled to those of the full
+  input (the regulariser of VP-FAS, TDSC 2024, whose code is not public; the form is ours).
+
+  Args:
+    outputs: 'feature' and 'full_feature', each [B, D].
+    batch: not read.
+  """
+  del batch
+  feature, full = (_output('subset_consistency', outputs, n) for n in ('feature', 'full_feature'))
+  return jnp.square(feature - jax.lax.stop_gradient(full)).mean(1)
 
 
 def _cosines(loss: str, outputs, batch) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -255,6 +255,7 @@ class ViT(nn.Module):
   def _patches(self, image, train, mask, context: Context):
     """[B, H, W, 3] -> [B, h, w, D]."""
     v, p = VARIANTS[self.variant], self.patch_size
+    train = train and not context.frozen_statistics
     if self.statistics:
       mean, std = np.array(STATISTICS[self.statistics])[:, None, None, None]  # [1, 1, 1, 3] each
       offset = (127.5 / 255 - mean) / std
