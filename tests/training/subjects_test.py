@@ -508,8 +508,9 @@ def test_only_a_run_of_ours_gives_all(prepared):
 
 def test_what_is_frozen_stays_as_it_was_given(face_run, prepared, tmp_path):
   """In a real run, which goes on from its checkpoint: two steps, then two more."""
-  freeze = ('streams_*/stage_1', 'head')
-  fields = {'optimizer.freeze': freeze, **PLAIN}
+  later = ('bn1', 'conv1', 'prelu1', 'stage_[2-4]')
+  patterns = ('fusion', 'token_rgb', *(f'streams_rgb/{name}' for name in later))
+  fields = {'trainable': patterns, **PLAIN}
   config = attacks(prepared, face_run, steps=4, checkpoint_every=2, **fields)
   run = tmp_path / 'run'
   loop.train(config, str(run))
