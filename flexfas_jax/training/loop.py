@@ -31,12 +31,14 @@ from flexfas_jax.training import (
   data_record,
   datasets,
   distributed,
+  frozen,
   init_from_run,
   lock,
   optimizer,
   setup,
   sharding,
   subjects,
+  trainable,
   workdir,
 )
 from flexfas_jax.training.checkpoints import Checkpoints, quarantine_corrupt
@@ -290,6 +292,7 @@ class _Training:
     writer: of the metrics; None except in the first process.
     progress: the progress display.
     run_info: stored in each checkpoint, besides the config.
+    left_out: record of the arrays that checkpoints leave out, see `frozen`; {}: none.
     clock: measures what is not training.
     preemption: whether the run was asked to stop.
     data_offset: index of the next batch, minus the number of finished steps.
@@ -302,6 +305,7 @@ class _Training:
   writer: MetricWriter | None
   progress: Progress
   run_info: dict
+  left_out: dict
   clock: Clock
   preemption: Preemption
   data_offset: int
@@ -339,6 +343,7 @@ def _train(run: _Run, options: Options) -> None:
     before_save=options.before_save,
   )
   start = _agree_on_start(checkpoints, folder)
+  left_out = frozen.make_record(experiment, pretrained.arrays, pretrained.record.get('step'))
   if distributed.is_first() and run.changed:
     workdir.write_config(folder, config.to_dict(), start)
 
@@ -352,6 +357,7 @@ def _train(run: _Run, options: Options) -> None:
   data_digests = data_record.digests(run.record)
   if start:
     saved = checkpoints.run_info(start)
+    left_out = frozen.continue_record(saved.get(frozen.KEY, {}), experiment)
     notes += _rate_change(experiment, saved['config'], start)
     notes += _average_change(experiment, checkpoints, start)
     if 'data' not in saved:
@@ -386,6 +392,7 @@ def _train(run: _Run, options: Options) -> None:
       writer=writer,
       progress=progress,
       run_info={'version': flexfas_jax.__version__, 'data': data_digests, **pretraining},
+      left_out=left_out,
       clock=clock,
       preemption=preemption,
       data_offset=batches.get_state()['next_index'] - start,
@@ -393,7 +400,7 @@ def _train(run: _Run, options: Options) -> None:
     )
     if start:
       with clock.measure('restore'):
-        state = checkpoints.restore(start, experiment.abstract)
+        state = frozen.restore(checkpoints, start, experiment)
     else:
       training.show_status(start, 'compiling the initial weights')
       state = _initial_state(experiment, root_key, pretrained, clock)
@@ -533,13 +540,21 @@ def _initial_state(
 
 def _headline(run: _Run, start: int) -> str:
   experiment, data = run.experiment, run.data
-  parameters = sum(x.size for x in jax.tree.leaves(experiment.abstract.params))
   hosts = f' in {jax.process_count()} processes' if jax.process_count() > 1 else ''
   resumed = f', resuming at step {start}' if start else ''
+  params = experiment.abstract.params
+  sizes = f'{_count(params) / 1e6:.2f} M parameters'
+  if experiment.trainable:
+    trained, _ = trainable.split(params, experiment.trainable)
+    sizes += f' ({_count(trained) / 1e6:.2f} M of them train)'
   return (
-    f'{len(data.train)} training and {len(data.val)} val examples, {parameters / 1e6:.2f} M '
-    f'parameters, {experiment.mesh.size} x {jax.devices()[0].device_kind}{hosts}{resumed}'
+    f'{len(data.train)} training and {len(data.val)} val examples, {sizes}, '
+    f'{experiment.mesh.size} x {jax.devices()[0].device_kind}{hosts}{resumed}'
   )
+
+
+def _count(params) -> int:
+  return sum(x.size for x in jax.tree.leaves(params))
 
 
 def _run_steps(training: _Training, state, batches, start: int) -> None:
@@ -641,6 +656,9 @@ def _save(
   """Saves a checkpoint; see `Checkpoints.save`."""
   config = json.loads(json.dumps(training.config.to_dict()))
   run_info = {'config': config, **training.run_info}
+  if training.left_out:
+    run_info[frozen.KEY] = training.left_out
+    state = frozen.leave_out(state, training.left_out)
   _check_lock(training.run)
   with training.clock.measure('save'):
     training.checkpoints.save(step, state, batches.get_state(), run_info, metrics, wait)
