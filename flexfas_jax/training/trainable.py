@@ -31,13 +31,13 @@ def matches(name: str, pattern: str) -> bool:
   It matches, of 'streams_rgb/stage_1/block_0/adapters_0_conv/down/kernel':
 
   - the whole name, or its first components: 'streams_*/stage_1';
-  - without a slash also one component in any place: 'block_0', 'adapters_0_*';
+  - one component in any place: 'block_0', 'adapters_0_*';
   - or one component that continues with _ and a digit: 'adapters' and 'block', not 'block_1' for
     'block_11'.
   """
   if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, f'{pattern}/*'):
     return True
-  return '/' not in pattern and any(
+  return any(
     fnmatch.fnmatchcase(part, pattern) or fnmatch.fnmatchcase(part, f'{pattern}_[0-9]*')
     for part in name.split('/')
   )

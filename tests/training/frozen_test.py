@@ -18,7 +18,7 @@ from flexfas_jax.models.weights import conversion, files
 from flexfas_jax.models.weights.architectures import ARCHITECTURES
 from flexfas_jax.training import digests, frozen, loop, setup, sharding, trainable, workdir
 from flexfas_jax.training.checkpoints import Checkpoints
-from tests import toy
+from tests import small_job, toy
 from tests.small_job import write_config
 
 PICO = 'timm/vit_pico'  # weights as timm's, of a model that is small to compile
@@ -122,6 +122,41 @@ def test_a_resumed_run_equals_the_unbroken_one(root, copy, capsys):
   again, before = record_of(copy / 'run'), record_of(root / 'run')
   assert again['pretrained']['weights'] == str(copy / 'vit.safetensors')
   assert {**again, 'pretrained': 0} == {**before, 'pretrained': 0}
+
+
+def test_a_sharded_state_is_completed(root, monkeypatch):
+  config = make_config(root)
+  expected = jax.device_get(state_of(root / 'run', config))
+  monkeypatch.setattr(setup, 'find_devices', lambda: jax.devices()[:4])
+  config.mesh.fsdp = 4
+  state = state_of(root / 'run', config)
+  assert_same(jax.device_get(state), expected)
+  shardings = setup.shardings(setup.build(config))
+  jax.tree.map(lambda leaf, place: leaf.sharding == place or pytest.fail(), state, shardings)
+  assert any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
+
+
+def test_two_processes_save_and_read_a_difference(small_run, prepared, tmp_path):
+  file = write_config(tmp_path / 'small.py', prepared)
+  source = {'weights': str(small_run), 'architecture': 'ours', 'into': 'all'}
+  text = file.read_text().replace(
+    '  return c\n',
+    f'  c.trainable, c.pretrained = ("head",), ConfigDict({source})\n'
+    '  c.steps, c.eval_every, c.checkpoint_every, c.mesh.fsdp = 4, 4, 2, 2\n'
+    '  return c\n',
+  )
+  file.write_text(text)
+  names, run, found = {}, tmp_path / 'run', []
+  exec(text.replace('4, 4, 2, 2', '4, 4, 2, 1'), names)
+  for printed in ('', 'resuming at step 2'):
+    processes = small_job.finish(small_job.start(file, run, 2, 2, '--mode=train'))
+    assert [code for code, _, _ in processes] == [0, 0], processes
+    assert printed in processes[0][2]
+    state = state_of(run, names['get_config']())
+    assert 'streams_shared/patch_embed/kernel' in record_of(run)['arrays']
+    found.append(digests.hash_weights(setup.model_variables(state)))
+    shutil.rmtree(run / 'checkpoints' / '4')
+  assert found[0] == found[1]
 
 
 def test_other_weights_are_refused(copy):

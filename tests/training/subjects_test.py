@@ -14,7 +14,16 @@ from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import face_verification
 from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.models.weights import conversion, transfer
-from flexfas_jax.training import datasets, init_from_run, loop, setup, sharding, subjects, workdir
+from flexfas_jax.training import (
+  datasets,
+  frozen,
+  init_from_run,
+  loop,
+  setup,
+  sharding,
+  subjects,
+  workdir,
+)
 from flexfas_jax.training.checkpoints import Checkpoints
 from flexfas_jax.training.step import new_state
 from flexfas_jax.training.tasks import attribute_classification
@@ -90,7 +99,7 @@ def state_of(folder, metric='eer'):
   """(step, variables) of the best step, whatever the model."""
   found = Checkpoints(folder / 'checkpoints', metric, read_only=True)
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return found.best(), found.restore_variables(found.best(), place)
+  return found.best(), frozen.restore_variables(found, found.best(), place)
 
 
 def flat(tree):

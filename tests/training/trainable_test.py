@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from configs import vit_fusion
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.preflight.flop_count import count_flops
-from flexfas_jax.training import losses, optimizer, setup, sharding, trainable
+from flexfas_jax.training import losses, optimizer, setup, sharding, trainable, workdir
 from flexfas_jax.training.step import new_state, train_step
 from tests.toy import make, make_batch
 
@@ -140,6 +140,14 @@ def test_a_config_with_the_former_field(one_device):
   rates = {'name': 'adamw', 'rates': {'streams_*': 0.1}}
   with pytest.raises(ConfigError, match=r"rates: 'streams_\*' matches no parameter"):
     setup.build(make_config(trainable=('head',), optimizer=rates))
+
+
+def test_a_workdir_of_an_earlier_version_is_of_the_same_config(tmp_path):
+  fields = {'optimizer': {'name': 'adamw'}, 'steps': 1}
+  workdir.write_config(tmp_path, {**fields, 'optimizer': {'name': 'adamw', 'freeze': ()}})
+  assert not workdir.changed_fields(tmp_path, {**fields, 'trainable': ()})
+  (line,) = workdir.changed_fields(tmp_path, {**fields, 'trainable': ('head',)})
+  assert line.startswith('trainable: ')
 
 
 def test_frozen_parameters_cost_neither_state_nor_flops(one_device):
