@@ -6,7 +6,8 @@ than the weights'. Each checkpoint has a record of what it leaves out, with the 
 values, which are read from the weights again and verified.
 
 A frozen position embedding is always saved: for another grid it is interpolated, which is rounded
-differently on other hardware. So are frozen arrays with random values.
+differently on other hardware. So are frozen arrays with random values: another version of JAX may
+draw others from the same seed.
 """
 
 from collections.abc import Iterable, Mapping
@@ -83,17 +84,16 @@ def leave_out(state, record: Mapping[str, Any]):
   return without
 
 
-def restore(checkpoints: Checkpoints, step: int, experiment: setup.Experiment):
-  """The whole state at a step; errors as of `Checkpoints.restore`.
+def load(checkpoints: Checkpoints, step: int, experiment: setup.Experiment) -> dict[str, Any]:
+  """{name: array} that the checkpoint of a step leaves out, from the pretrained weights.
 
   Raises:
-    StateError: the pretrained weights that complete the checkpoint cannot be read or differ.
+    StateError: these cannot be read or differ, or the checkpoint is of another model.
   """
-  abstract = experiment.abstract
   record = checkpoints.run_info(step).get(KEY, {})
   if not record:
-    return checkpoints.restore(step, abstract)
-  expected = trainable.flatten(abstract.params)
+    return {}
+  expected = trainable.flatten(experiment.abstract.params)
   for name, shape in record['arrays'].items():
     wanted = list(expected[name].shape) if name in expected else 'nothing'
     if wanted != shape:
@@ -101,10 +101,32 @@ def restore(checkpoints: Checkpoints, step: int, experiment: setup.Experiment):
         f'the checkpoint of step {step} is of another model: {name}: checkpoint {shape}, model '
         f'{wanted}'
       )
-  state = checkpoints.restore(step, leave_out(abstract, record))
-  like = setup.model_variables(abstract)
+  like = setup.model_variables(experiment.abstract)
   place = sharding.replicated(experiment.mesh)
-  arrays = _read(checkpoints, step, record, experiment.pretrained, like, place)
+  return _read(step, record, experiment.pretrained, like, place)
+
+
+def restore(
+  checkpoints: Checkpoints,
+  step: int,
+  experiment: setup.Experiment,
+  arrays: Mapping[str, Any] | None = None,
+):
+  """The whole state at a step.
+
+  Args:
+    checkpoints, step, experiment: of the run.
+    arrays: from `load`; None: they are loaded here.
+
+  Raises:
+    StateError: as `load` and `Checkpoints.restore`.
+  """
+  abstract, record = experiment.abstract, checkpoints.run_info(step).get(KEY, {})
+  if not record:
+    return checkpoints.restore(step, abstract)
+  arrays = load(checkpoints, step, experiment) if arrays is None else arrays
+  state = checkpoints.restore(step, leave_out(abstract, record))
+  expected = trainable.flatten(abstract.params)
 
   def complete(params):
     added = {n: jax.device_put(value, expected[n].sharding) for n, value in arrays.items()}
@@ -133,7 +155,7 @@ def restore_variables(checkpoints: Checkpoints, step: int, place) -> dict[str, A
     **variables,
     'params': trainable.merge(variables['params'], trainable.unflatten(left_out)),
   }
-  arrays = _read(checkpoints, step, record, None, like, place)
+  arrays = _read(step, record, None, like, place)
   added = {name: jax.device_put(value, place) for name, value in arrays.items()}
   params = trainable.merge(variables['params'], trainable.unflatten(added))
   return {**variables, 'params': params}
@@ -147,7 +169,6 @@ def match_run(source: transfer.PretrainedConfig, like, variables) -> transfer.Ma
 
 
 def _read(
-  checkpoints: Checkpoints,
   step: int,
   record: Mapping[str, Any],
   source: transfer.PretrainedConfig | None,
@@ -157,7 +178,7 @@ def _read(
   """The arrays that a checkpoint leaves out, from the pretrained weights.
 
   Args:
-    checkpoints, step, record: of the checkpoint.
+    step, record: of the checkpoint.
     source: the pretrained weights; None: those of the record.
     like: the model's variables, or their shapes.
     place: the sharding for reading another run.

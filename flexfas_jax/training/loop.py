@@ -329,6 +329,7 @@ def _train(run: _Run, options: Options) -> None:
   warn = _print_warning if distributed.is_first() else _ignore
   distributed.barrier('every process has checked the workdir')
   quarantine_corrupt(workdir.checkpoints(folder), options.strict_restore, warn)
+  completion = _load_left_out(run)
   pretrained = _load_pretrained(run)
   batches = _make_batches(experiment, run.data.train)
   # Config, data and weights are valid: from here on the workdir is written.
@@ -400,7 +401,7 @@ def _train(run: _Run, options: Options) -> None:
     )
     if start:
       with clock.measure('restore'):
-        state = frozen.restore(checkpoints, start, experiment)
+        state = frozen.restore(checkpoints, start, experiment, completion)
     else:
       training.show_status(start, 'compiling the initial weights')
       state = _initial_state(experiment, root_key, pretrained, clock)
@@ -465,6 +466,22 @@ def _load_pretrained(run: _Run) -> init_from_run.PretrainedInit:
   variables = setup.model_variables(experiment.abstract)
   arrays, summary = transfer.load(experiment.pretrained, variables)
   return init_from_run.PretrainedInit(arrays, summary, record={})
+
+
+def _load_left_out(run: _Run) -> dict[str, Any] | None:
+  """What the newest checkpoint leaves out, see `frozen.load`; None: there is none, or all is saved.
+
+  It is read before anything is written, since other weights are an error.
+  """
+  folder = workdir.checkpoints(run.folder)
+  if not run.experiment.trainable:
+    return None
+  # The first process may create the folder before another one looks for it.
+  if not distributed.broadcast_str('there' if folder.is_dir() else ''):
+    return None
+  checkpoints = Checkpoints(folder, run.task.metric, read_only=True)
+  step = checkpoints.latest()
+  return frozen.load(checkpoints, step, run.experiment) if step else None
 
 
 def _make_batches(experiment: setup.Experiment, source: sources.Source):

@@ -94,7 +94,7 @@ def size_of(folder):
   return sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
 
 
-def test_a_checkpoint_holds_the_difference(root, tmp_path, capsys):
+def test_a_checkpoint_holds_the_difference(root, tmp_path):
   config = make_config(root)
   state, record = state_of(root / 'run', config), record_of(root / 'run')
   names = set(trainable.flatten(state.params))
@@ -107,8 +107,6 @@ def test_a_checkpoint_holds_the_difference(root, tmp_path, capsys):
   with Checkpoints(tmp_path / 'whole', 'eer') as whole:
     whole.save(4, state, {}, {})
   small, large = size_of(root / 'run' / 'checkpoints' / '4'), size_of(tmp_path / 'whole' / '4')
-  with capsys.disabled():
-    print(f'\n{small} bytes instead of {large}')
   assert small < large / 4
 
 
@@ -171,6 +169,10 @@ def test_other_weights_are_refused(copy):
     found = re.findall('[0-9a-f]{64}', str(raised.value))
     assert len(set(found)) == 2 and found[1] == trained_with
     assert 'Restore these weights, or name their new place' in str(raised.value)
+  before = (copy / 'run' / 'config.json').read_text()
+  with pytest.raises(StateError, match='stores the difference'):
+    loop.train(make_config(copy, steps=6), run, loop.Options(allow_config_change=True))
+  assert (copy / 'run' / 'config.json').read_text() == before
   (copy / 'vit.safetensors').unlink()
   with pytest.raises(StateError, match='cannot be used .*vit.safetensors.* Restore these weights'):
     loop.evaluate(config, run)
