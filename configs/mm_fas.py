@@ -17,10 +17,10 @@ shows no improvement; see experiments/mm_fas):
     --config.pretrained.weights=runs/first --config.pretrained.into=all \
     --config.view.rotate=5 --config.view.crop='(0.9, 1.0)' --config.schedule.peak=1e-4
 
---config.optimizer.freeze="('streams_*/stage_1',)" freezes parameters by name;
+--config.trainable="('fusion', 'head')" freezes all other parameters;
 --config.optimizer.rates="{'streams_*': 0.1}" lowers their learning rate. MM-FAS's code never passes
 the final classifier to the optimizer, so that it stays random; here it is trained, unless
---config.optimizer.freeze="('head',)" is given.
+--config.trainable="('streams_*', 'fusion', 'token_*')" is given.
 
   python -m flexfas_jax.main --config=configs/mm_fas.py:resnet34_caffe --workdir=runs/nn1
   python -m flexfas_jax.main --config=configs/mm_fas.py:resnet34_caffe_weak --workdir=runs/nn1a
@@ -96,8 +96,9 @@ def embedded() -> ConfigDict:
   c.loss = 'binary_cross_entropy'
   c.batch_size = 16
   c.steps = 200
-  # freeze: names of frozen parameters; rates: {name: factor of the learning rate}.
-  c.optimizer = ConfigDict({'name': 'adamw', 'weight_decay': 0.05, 'freeze': (), 'rates': {}})
+  # rates: {name: factor of the learning rate}.
+  c.optimizer = ConfigDict({'name': 'adamw', 'weight_decay': 0.05, 'rates': {}})
+  c.trainable = ()  # names of the parameters that train; (): all
   c.schedule = ConfigDict({'name': 'warmup_cosine', 'peak': 1e-3, 'warmup': 50})
   c.clip_norm = 1.0
   c.accumulate = 1  # number of parts that a batch is split into, to save memory
@@ -263,8 +264,9 @@ def submitted(network: str) -> ConfigDict:
   c.loss = 'binary_cross_entropy'
   c.batch_size = 128
   c.steps = 155 if weak else 31 * 155  # epochs of 19,922 samples
-  # freeze=('head',) leaves the classifier random, as in the original code.
-  c.optimizer = ConfigDict({'name': 'adam', 'b1': 0.5, 'b2': 0.999, 'freeze': (), 'rates': {}})
+  c.optimizer = ConfigDict({'name': 'adam', 'b1': 0.5, 'b2': 0.999, 'rates': {}})
+  # ('streams_*', 'fusion') leaves the classifier random, as in the original code.
+  c.trainable = ()
   c.schedule = ConfigDict({'name': 'cosine_by_epoch', 'peak': 2e-5, 'epoch': 155, 'period': 50})
   c.clip_norm = None
   c.accumulate = 1

@@ -1,5 +1,6 @@
 """Trains, evaluates and exports the experiment of a config: `python -m flexfas_jax.main --help`."""
 
+import ast
 import contextlib
 import pathlib
 import sys
@@ -136,6 +137,8 @@ _GROUPS = {  # of the help: (flag, placeholder of its value; None: it takes none
   'preflight (--mode=preflight)': ((_TOPOLOGY, 'KIND:AxB,...'),),
 }
 
+_FREEZE = '--config.optimizer.freeze'  # a field of earlier versions
+
 # A config group cannot be set to None by a flag; an empty group has the same effect.
 _NO_PRETRAINING = {'--config.pretrained=None': '--config.pretrained={}'}
 
@@ -205,7 +208,10 @@ def _parse(argv: list[str]) -> list[str]:
     command_line.print_help(_help())
     sys.exit(0)
   try:
-    rest = flags.FLAGS([_NO_PRETRAINING.get(a, a) for a in _with_config_file(argv)])
+    arguments = [_NO_PRETRAINING.get(a, a) for a in _with_config_file(argv)]
+    freeze = [a for a in arguments if a.startswith(f'{_FREEZE}=')]
+    sys.argv[:] = [a for a in sys.argv if a not in freeze]  # from which ml_collections reads, too
+    rest = flags.FLAGS([a for a in arguments if a not in freeze])
     if rest[1:]:
       raise errors.ConfigError(f'unexpected argument {rest[1]!r}')
     if _WORKDIR.value is None:
@@ -213,6 +219,9 @@ def _parse(argv: list[str]) -> list[str]:
     if _CONFIG.value is None:
       raise errors.ConfigError(f'--config is missing, and {_WORKDIR.value} holds no run')
     _CONFIG.value.keys()  # raises if the config file does not exist
+    for argument in freeze:  # refused with the names of the parameters, when the model is built
+      with _CONFIG.value.unlocked():
+        _CONFIG.value.optimizer.freeze = _literal(argument.partition('=')[2])
   except errors.StateError as error:  # a workdir whose config is damaged
     print(f'error: {error}', file=sys.stderr)
     sys.exit(error.exit_code)
@@ -224,6 +233,13 @@ def _parse(argv: list[str]) -> list[str]:
     print(f'error: {_short_message(error)}{hint}', file=sys.stderr)
     sys.exit(code)
   return rest
+
+
+def _literal(text: str):
+  try:
+    return ast.literal_eval(text)
+  except (SyntaxError, ValueError):
+    return text
 
 
 def _short_message(error: Exception) -> str:

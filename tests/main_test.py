@@ -97,6 +97,14 @@ def test_pretraining_is_switched_off_by_a_flag(tmp_path, off):
   assert '3 problems:' in found.stderr and 'pretrained' not in found.stderr
 
 
+def test_the_former_flag_of_frozen_parameters_is_translated(tmp_path):
+  arguments = ['--config=vit_fusion', f'--workdir={tmp_path}/w', f'--config.data_dir={tmp_path}']
+  found = run('main', *arguments, "--config.optimizer.freeze=('streams_shared', 'head/*/bias')")
+  assert found.returncode == 2
+  assert "config.trainable = ('fusion', 'head/logit/kernel', 'token_depth'" in found.stderr
+  assert 'Traceback' not in found.stderr and len(found.stderr.splitlines()) < 12
+
+
 def test_all_problems_are_shown_at_once(tmp_path):
   arguments = ['--config=configs/vit_fusion.py:flexmodal', f'--workdir={tmp_path}/w']
   arguments += [

@@ -13,6 +13,7 @@ from flexfas_jax.models.weights import transfer
 from flexfas_jax.training import (
   digests,
   distributed,
+  frozen,
   remote_workdir,
   setup,
   sharding,
@@ -104,18 +105,15 @@ def load(experiment: setup.Experiment, folder: pathlib.Path) -> PretrainedInit:
   if step is None:
     raise StateError(f'{source.weights} holds no checkpoint; train it first')
   checkpoints.verify(step)
-  variables = checkpoints.restore_variables(step, sharding.replicated(experiment.mesh))
+  place = sharding.replicated(experiment.mesh)
+  variables = frozen.restore_variables(checkpoints, step, place)
   digest = digests.hash_weights(variables)
   if source.sha256 not in (None, digest):
     raise StateError(
       f'the weights of {source.weights}, step {step}, have the hash {digest}, but '
       f'config.pretrained.sha256 is {source.sha256}'
     )
-  own = setup.model_variables(experiment.abstract)
-  if source.into == 'all':
-    matched = transfer.match_all(own, variables)
-  else:
-    matched = transfer.match(own, variables, source.into)
+  matched = frozen.match_run(source, setup.model_variables(experiment.abstract), variables)
   record = {
     'weights': str(source.weights),
     'step': step,

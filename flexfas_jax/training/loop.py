@@ -31,12 +31,14 @@ from flexfas_jax.training import (
   data_record,
   datasets,
   distributed,
+  frozen,
   init_from_run,
   lock,
   optimizer,
   setup,
   sharding,
   subjects,
+  trainable,
   workdir,
 )
 from flexfas_jax.training.checkpoints import Checkpoints, quarantine_corrupt
@@ -290,6 +292,7 @@ class _Training:
     writer: of the metrics; None except in the first process.
     progress: the progress display.
     run_info: stored in each checkpoint, besides the config.
+    left_out: record of the arrays that checkpoints leave out, see `frozen`; {}: none.
     clock: measures what is not training.
     preemption: whether the run was asked to stop.
     data_offset: index of the next batch, minus the number of finished steps.
@@ -302,6 +305,7 @@ class _Training:
   writer: MetricWriter | None
   progress: Progress
   run_info: dict
+  left_out: dict
   clock: Clock
   preemption: Preemption
   data_offset: int
@@ -325,6 +329,7 @@ def _train(run: _Run, options: Options) -> None:
   warn = _print_warning if distributed.is_first() else _ignore
   distributed.barrier('every process has checked the workdir')
   quarantine_corrupt(workdir.checkpoints(folder), options.strict_restore, warn)
+  completion = _load_left_out(run)
   pretrained = _load_pretrained(run)
   batches = _make_batches(experiment, run.data.train)
   # Config, data and weights are valid: from here on the workdir is written.
@@ -339,6 +344,7 @@ def _train(run: _Run, options: Options) -> None:
     before_save=options.before_save,
   )
   start = _agree_on_start(checkpoints, folder)
+  left_out = frozen.make_record(experiment, pretrained.arrays, pretrained.record.get('step'))
   if distributed.is_first() and run.changed:
     workdir.write_config(folder, config.to_dict(), start)
 
@@ -352,6 +358,7 @@ def _train(run: _Run, options: Options) -> None:
   data_digests = data_record.digests(run.record)
   if start:
     saved = checkpoints.run_info(start)
+    left_out = frozen.continue_record(saved.get(frozen.KEY, {}), experiment)
     notes += _rate_change(experiment, saved['config'], start)
     notes += _average_change(experiment, checkpoints, start)
     if 'data' not in saved:
@@ -386,6 +393,7 @@ def _train(run: _Run, options: Options) -> None:
       writer=writer,
       progress=progress,
       run_info={'version': flexfas_jax.__version__, 'data': data_digests, **pretraining},
+      left_out=left_out,
       clock=clock,
       preemption=preemption,
       data_offset=batches.get_state()['next_index'] - start,
@@ -393,7 +401,7 @@ def _train(run: _Run, options: Options) -> None:
     )
     if start:
       with clock.measure('restore'):
-        state = checkpoints.restore(start, experiment.abstract)
+        state = frozen.restore(checkpoints, start, experiment, completion)
     else:
       training.show_status(start, 'compiling the initial weights')
       state = _initial_state(experiment, root_key, pretrained, clock)
@@ -458,6 +466,22 @@ def _load_pretrained(run: _Run) -> init_from_run.PretrainedInit:
   variables = setup.model_variables(experiment.abstract)
   arrays, summary = transfer.load(experiment.pretrained, variables)
   return init_from_run.PretrainedInit(arrays, summary, record={})
+
+
+def _load_left_out(run: _Run) -> dict[str, Any] | None:
+  """What the newest checkpoint leaves out, see `frozen.load`; None: there is none, or all is saved.
+
+  It is read before anything is written, since other weights are an error.
+  """
+  folder = workdir.checkpoints(run.folder)
+  if not run.experiment.trainable:
+    return None
+  # The first process may create the folder before another one looks for it.
+  if not distributed.broadcast_str('there' if folder.is_dir() else ''):
+    return None
+  checkpoints = Checkpoints(folder, run.task.metric, read_only=True)
+  step = checkpoints.latest()
+  return frozen.load(checkpoints, step, run.experiment) if step else None
 
 
 def _make_batches(experiment: setup.Experiment, source: sources.Source):
@@ -533,13 +557,21 @@ def _initial_state(
 
 def _headline(run: _Run, start: int) -> str:
   experiment, data = run.experiment, run.data
-  parameters = sum(x.size for x in jax.tree.leaves(experiment.abstract.params))
   hosts = f' in {jax.process_count()} processes' if jax.process_count() > 1 else ''
   resumed = f', resuming at step {start}' if start else ''
+  params = experiment.abstract.params
+  sizes = f'{_count(params) / 1e6:.2f} M parameters'
+  if experiment.trainable:
+    trained, _ = trainable.split(params, experiment.trainable)
+    sizes += f' ({_count(trained) / 1e6:.2f} M of them train)'
   return (
-    f'{len(data.train)} training and {len(data.val)} val examples, {parameters / 1e6:.2f} M '
-    f'parameters, {experiment.mesh.size} x {jax.devices()[0].device_kind}{hosts}{resumed}'
+    f'{len(data.train)} training and {len(data.val)} val examples, {sizes}, '
+    f'{experiment.mesh.size} x {jax.devices()[0].device_kind}{hosts}{resumed}'
   )
+
+
+def _count(params) -> int:
+  return sum(x.size for x in jax.tree.leaves(params))
 
 
 def _run_steps(training: _Training, state, batches, start: int) -> None:
@@ -641,6 +673,9 @@ def _save(
   """Saves a checkpoint; see `Checkpoints.save`."""
   config = json.loads(json.dumps(training.config.to_dict()))
   run_info = {'config': config, **training.run_info}
+  if training.left_out:
+    run_info[frozen.KEY] = training.left_out
+    state = frozen.leave_out(state, training.left_out)
   _check_lock(training.run)
   with training.clock.measure('save'):
     training.checkpoints.save(step, state, batches.get_state(), run_info, metrics, wait)

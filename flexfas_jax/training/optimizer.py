@@ -1,7 +1,5 @@
-"""Optimizers, learning-rate schedules and frozen parameters, by the names that configs use."""
+"""Optimizers and learning-rate schedules, by the names that configs use."""
 
-import difflib
-import fnmatch
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -12,6 +10,7 @@ import optax
 
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.lookup import pick
+from flexfas_jax.training import trainable
 
 
 def warmup_cosine(peak: float, steps: int, warmup: int = 0, until: int = 0) -> optax.Schedule:
@@ -128,10 +127,9 @@ def build(
   """The gradient transformation and its schedule.
 
   Args:
-    optimizer: {'name': a key of `OPTIMIZERS`, **its arguments}; for all of them also 'freeze':
-      patterns of names (`parameter_paths`) whose parameters get no update, no decay, no optimizer
-      state and no part in the clipped norm (batch statistics still follow the data); and 'rates':
+    optimizer: {'name': a key of `OPTIMIZERS`, **its arguments}; for all of them also 'rates':
       {pattern: factor} of the learning rate, decay included; several that match are multiplied.
+      Patterns select parameters as in `trainable.matches`.
     schedule: {'name': a key of `SCHEDULES`, 'peak': learning rate, **its arguments}.
     steps: of the whole training.
     clip_norm: a larger global gradient norm is scaled down to this one; None: never.
@@ -140,80 +138,40 @@ def build(
     ConfigError: an unknown name or argument.
   """
   optimizer = dict(optimizer)
-  freeze, rates = tuple(optimizer.pop('freeze', ())), dict(optimizer.pop('rates', {}))
+  rates = dict(optimizer.pop('rates', {}))
   for pattern, factor in rates.items():
     if isinstance(factor, bool) or not isinstance(factor, int | float) or factor <= 0:
       raise ConfigError(
         f'config.optimizer.rates[{pattern!r}] is {factor!r}; give a factor above 0, or '
-        'freeze the parameters by config.optimizer.freeze'
+        'freeze the parameters by config.trainable'
       )
   rate = make_schedule(schedule, steps)
   tx = _call('optimizer', OPTIMIZERS, optimizer, schedule=rate)
   # Chained in any case, so that a run can resume with another norm.
   clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
   tx = optax.chain(clip, tx, *([_scaled(rates)] if rates else []))
-  if freeze:
-    tx = optax.partition(
-      {'trained': tx, 'frozen': optax.set_to_zero()}, functools.partial(_labels, freeze=freeze)
-    )
   return tx, rate
 
 
-def parameter_paths(params) -> list[str]:
-  """The names of all parameters, e.g. 'streams_rgb/stage_1/conv/kernel'."""
-  return [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-
-
 def check_names(optimizer: Mapping, params) -> None:
-  """Checks that every pattern of 'freeze' and 'rates' matches a parameter.
+  """Checks that every pattern of 'rates' matches a parameter.
 
   Args:
     optimizer: as in `build`.
-    params: of the model; may be shapes.
+    params: that train; may be shapes.
 
   Raises:
-    ConfigError: a pattern matches nothing, or all parameters are frozen.
+    ConfigError: a pattern matches nothing.
   """
-  paths = parameter_paths(params)
-  parts = {'/'.join(p.split('/')[: n + 1]) for p in paths for n in range(p.count('/') + 1)}
-  for field in ('freeze', 'rates'):
-    patterns = optimizer.get(field, ())
-    if isinstance(patterns, str):
-      raise ConfigError(f'config.optimizer.{field} is a string; give a tuple: ({patterns!r},)')
-    for pattern in patterns:
-      if not any(_matches(path, pattern) for path in paths):
-        near = difflib.get_close_matches(pattern, sorted(parts), 3, 0.3) or sorted(
-          {path.split('/')[0] for path in paths}
-        )
-        raise ConfigError(
-          f'config.optimizer.{field}: {pattern!r} matches no parameter; similar names: '
-          f'{", ".join(near)}'
-        )
-  freeze = optimizer.get('freeze', ())
-  if paths and all(any(_matches(path, pattern) for pattern in freeze) for path in paths):
-    raise ConfigError('config.optimizer.freeze freezes every parameter; nothing is left to train')
-
-
-def _matches(path: str, pattern: str) -> bool:
-  """Whether a pattern (*, ? and [...]; * also matches /) names a parameter or a module of it."""
-  return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f'{pattern}/*')
-
-
-def _name(path) -> str:
-  return '/'.join(str(key.key) for key in path)
-
-
-def _labels(params, freeze: Sequence[str]):
-  return jax.tree_util.tree_map_with_path(
-    lambda path, _: 'frozen' if any(_matches(_name(path), p) for p in freeze) else 'trained', params
-  )
+  trainable.check('optimizer.rates', optimizer.get('rates', ()), params)
 
 
 def _scaled(rates: Mapping[str, float]) -> optax.GradientTransformation:
   """Multiplies updates by their names' factors; last in a chain it scales the learning rate."""
 
   def scale(path, update):
-    factor = math.prod(f for pattern, f in rates.items() if _matches(_name(path), pattern))
+    name = '/'.join(str(key.key) for key in path)
+    factor = math.prod(f for pattern, f in rates.items() if trainable.matches(name, pattern))
     return update * factor
 
   return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))

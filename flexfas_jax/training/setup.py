@@ -23,6 +23,7 @@ from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import transfer
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training import sharding, subjects
+from flexfas_jax.training import trainable as parameters
 from flexfas_jax.training.devices import check_settings, find_devices
 from flexfas_jax.training.step import AveragedState, init_state, new_state, train_step
 
@@ -46,6 +47,7 @@ class Experiment(NamedTuple):
     subsets: of the modalities, which are scored.
     metrics: of the printed table; (): the default ones.
     target: the column of the classes in an identity task; '' for attack detection.
+    trainable: patterns of the parameters that train; (): all.
   """
 
   config: ConfigDict
@@ -63,6 +65,7 @@ class Experiment(NamedTuple):
   subsets: tuple[tuple[str, ...], ...]
   metrics: tuple[str, ...]
   target: str = ''
+  trainable: tuple[str, ...] = ()
 
 
 def build(
@@ -98,6 +101,8 @@ def build(
   schedule = attempt('config.schedule', optimizers.make_schedule, fields['schedule'], config.steps)
   # Without a valid schedule, the optimizer is checked with a constant one.
   rates = fields['schedule'] if schedule else {'name': 'constant', 'peak': 1.0}
+  freeze = fields['optimizer'].pop('freeze', ())
+  trainable = attempt('config.trainable', parameters.parse, config.get('trainable', ())) or ()
   optimizer, _ = attempt(
     'config.optimizer', optimizers.build, fields['optimizer'], rates, config.steps, config.clip_norm
   ) or (optax.identity(), None)
@@ -116,12 +121,17 @@ def build(
       ConfigError(f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}')
     )
   scored = attempt('config.protocol', scored_subsets, model, protocol)
-  init = functools.partial(init_state, model=model, optimizer=optimizer, ema=_ema(config))
+  options = {'optimizer': optimizer, 'ema': _ema(config), 'trainable': trainable}
+  init = functools.partial(init_state, model=model, **options)
   abstract = map_size = pretrained = None
   if shapes := attempt('config.model', model.shapes):
-    new = functools.partial(new_state, optimizer=optimizer, ema=_ema(config))
-    abstract = jax.eval_shape(new, shapes)
-    attempt('config.optimizer', optimizers.check_names, fields['optimizer'], abstract.params)
+    params = shapes['params']
+    attempt('config.optimizer', parameters.refuse_freeze, freeze, params)
+    attempt('config.trainable', parameters.check, 'trainable', trainable, params)
+    trained, _ = parameters.split(params, trainable)
+    if trained:
+      attempt('config.optimizer', optimizers.check_names, fields['optimizer'], trained)
+    abstract = jax.eval_shape(functools.partial(new_state, **options), shapes)
     variables = model_variables(abstract)
     if loss:
       map_size = attempt('config.loss', check_shapes, model, loss, target)
@@ -155,6 +165,7 @@ def build(
     subsets=scored,
     metrics=protocol.metrics if protocol else (),
     target=target,
+    trainable=trainable,
   )
 
 
@@ -278,6 +289,7 @@ def make_step(experiment: Experiment):
       modality_dropout=experiment.config.modality_dropout.to_dict(),
       accumulate=experiment.config.accumulate,
       ema=_ema(experiment.config),
+      trainable=experiment.trainable,
     ),
     out_shardings=(shardings(experiment), sharding.replicated(experiment.mesh)),
     donate_argnums=0,

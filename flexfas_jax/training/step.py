@@ -3,13 +3,15 @@
 import dataclasses
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
 import optax
+
+from flexfas_jax.training import trainable as parameters
 
 
 @flax.struct.dataclass
@@ -54,26 +56,34 @@ def _fields(state: State) -> dict[str, Any]:
 
 
 def init_state(
-  key: jax.Array, *, model, optimizer: optax.GradientTransformation, ema: float = 0.0
+  key: jax.Array,
+  *,
+  model,
+  optimizer: optax.GradientTransformation,
+  ema: float = 0.0,
+  trainable: Sequence[str] = (),
 ) -> State:
   """A new state; under `jax.eval_shape`, its shapes without memory.
 
   Args:
     key: of the initial values.
-    model, optimizer, ema: as in `train_step`.
+    model, optimizer, ema, trainable: as in `train_step`.
   """
-  return new_state(model.init(key), optimizer, ema)
+  return new_state(model.init(key), optimizer, ema, trainable)
 
 
 def new_state(
-  variables: Mapping[str, Any], optimizer: optax.GradientTransformation, ema: float = 0.0
+  variables: Mapping[str, Any],
+  optimizer: optax.GradientTransformation,
+  ema: float = 0.0,
+  trainable: Sequence[str] = (),
 ) -> State:
   """The state before the first step, from the model's variables."""
   fields = {
     'step': jnp.zeros((), jnp.int32),
     'params': variables['params'],
     'batch_stats': variables['batch_stats'],
-    'opt_state': optimizer.init(variables['params']),
+    'opt_state': optimizer.init(parameters.split(variables['params'], trainable)[0]),
   }
   if not ema:
     return State(**fields)
@@ -119,6 +129,7 @@ def train_step(
   modality_dropout: Mapping[str, float],
   accumulate: int = 1,
   ema: float = 0.0,
+  trainable: Sequence[str] = (),
 ) -> tuple[State, dict[str, jax.Array]]:
   """(state, batch, root key) -> (state, metrics); bind the rest with `functools.partial`.
 
@@ -136,6 +147,10 @@ def train_step(
     accumulate: number of parts that are processed one after the other, to save memory; one update
       with their mean gradient. Batch norm's statistics are over each part.
     ema: decay of the moving average of parameters and batch statistics; 0: there is none.
+    trainable: patterns of the parameters that train (`trainable.matches`); (): all. The others have
+      no gradient, decay or optimizer state, and no part in the gradient's norm. Batch norm treats
+      its frozen layers like the others: it normalises by the batch, and its running statistics
+      follow the data.
 
   Returns:
     The next state, and {'loss', 'accuracy', 'grad_norm'}, each [] float32.
@@ -146,8 +161,10 @@ def train_step(
   )
   batch = {**batch, 'present': present}
 
-  def objective(params, batch_stats, part, key):
-    variables = {'params': params, 'batch_stats': batch_stats}
+  trained, frozen = parameters.split(state.params, trainable)
+
+  def objective(trained, batch_stats, part, key):
+    variables = {'params': parameters.merge(trained, frozen), 'batch_stats': batch_stats}
     outputs, batch_stats = model.apply(variables, part, key)
     return loss(outputs, part).mean(), (is_correct(outputs, part).mean(), batch_stats)
 
@@ -155,25 +172,25 @@ def train_step(
   dropout_key = named_key(key, 'dropout')
   if accumulate == 1:
     (value, (accuracy, batch_stats)), grads = gradient(
-      state.params, state.batch_stats, batch, dropout_key
+      trained, state.batch_stats, batch, dropout_key
     )
   else:
 
     def add_part(carry, i_part):
       (sums, batch_stats), (i, part) = carry, i_part
       (value, (accuracy, batch_stats)), grads = gradient(
-        state.params, batch_stats, part, jax.random.fold_in(dropout_key, i)
+        trained, batch_stats, part, jax.random.fold_in(dropout_key, i)
       )
       return (jax.tree.map(jnp.add, sums, (value, accuracy, grads)), batch_stats), None
 
-    zeros = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+    zeros = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained))
     numbered = jnp.arange(accumulate), _parts(batch, accumulate)
     (sums, batch_stats), _ = jax.lax.scan(add_part, (zeros, state.batch_stats), numbered)
     value, accuracy, grads = jax.tree.map(lambda x: x / accumulate, sums)
-  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  updates, opt_state = optimizer.update(grads, state.opt_state, trained)
   state = state.replace(
     step=state.step + 1,
-    params=optax.apply_updates(state.params, updates),
+    params=parameters.merge(optax.apply_updates(trained, updates), frozen),
     batch_stats=batch_stats,
     opt_state=opt_state,
   )

@@ -28,8 +28,8 @@ ONLY_TESTS = (
   'pretrained',  # the initial weights are not read again
   'pairs',
 )
-# Fields that the configs of earlier versions lack, with the values those versions used.
-_DEFAULTS = {'resize': 'area', 'ema': 0.0}
+# Fields that the configs of other versions lack, with the values those versions used.
+_DEFAULTS = {'resize': 'area', 'ema': 0.0, 'trainable': [], 'optimizer.freeze': []}
 # Fields that determine the order of the training data.
 _DATA_ORDER = ('train', 'seed', 'batch_size')
 _CONFIG, _PRETRAINING = 'config.json', 'pretraining.json'

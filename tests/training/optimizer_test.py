@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.training import optimizer
+from flexfas_jax.training import optimizer, trainable
 from tests.toy import make
 
 
@@ -157,32 +157,14 @@ PARAMS = {
 }
 
 
-def updated(fields, slope=3.0, clip_norm=None):
+def updated(fields, slope=3.0):
   """{name: update} of one step of plain SGD on PARAMS under the same gradient everywhere."""
   optimizer.check_names(fields, PARAMS)
   sgd = {'name': 'sgd', 'momentum': 0.0, **fields}
-  tx, _ = optimizer.build(sgd, {'name': 'constant', 'peak': 0.1}, 10, clip_norm)
+  tx, _ = optimizer.build(sgd, {'name': 'constant', 'peak': 0.1}, 10)
   grads = jax.tree.map(lambda p: jnp.full_like(p, slope), PARAMS)
   updates, state = tx.update(grads, tx.init(PARAMS), PARAMS)
-  moved = zip(optimizer.parameter_paths(PARAMS), jax.tree.leaves(updates), strict=True)
-  return {name: float(update[0]) for name, update in moved}, state
-
-
-def test_what_is_frozen_by_name_gets_no_update_and_no_state():
-  """Nor does decay move it; the others move as without it."""
-  fields = {'freeze': ('streams_*/stage_1', 'head/*/bias'), 'weight_decay': 0.5, 'decay': 'all'}
-  found, state = updated({**fields, 'momentum': 0.9})
-  free, whole = updated({'weight_decay': 0.5, 'decay': 'all', 'momentum': 0.9})
-  frozen = {'streams_rgb/stage_1/kernel', 'head/logit/bias'}
-  assert {name for name, update in found.items() if update == 0} == frozen
-  assert all(found[name] == free[name] for name in found.keys() - frozen)
-  momenta = [sum(x.size for x in jax.tree.leaves(s) if x.ndim) for s in (state, whole)]
-  assert momenta == [4, 8]
-
-
-def test_what_is_frozen_has_no_part_in_the_norm():
-  found, _ = updated({'freeze': ('head', 'streams_rgb/stage_2/*')}, clip_norm=1.0)
-  np.testing.assert_allclose(found['streams_rgb/stage_1/kernel'], -0.1 / np.sqrt(2), rtol=1e-6)
+  return {name: float(update[0]) for name, update in trainable.flatten(updates).items()}, state
 
 
 def test_rates_by_name_multiply():
@@ -214,16 +196,10 @@ def test_a_rate_scales_what_adam_makes_not_its_gradient():
   'fields,said',
   [
     (
-      {'freeze': ('stream_rgb/stage_1',)},
-      'freeze: .* matches no parameter; similar names: .*streams_rgb/stage_1',
+      {'rates': {'xyz': 0.1}},
+      "rates: 'xyz' matches no parameter; similar names: head, streams_rgb",
     ),
-    (
-      {'rates': {'neck': 0.1}},
-      "rates: 'neck' matches no parameter; similar names: head, streams_rgb",
-    ),
-    ({'freeze': ('*',)}, 'nothing is left to train'),
-    ({'freeze': 'head'}, r"is a string; give a tuple: \('head',\)"),
-    ({'rates': {'head': 0}}, 'give a factor above 0, .*config.optimizer.freeze'),
+    ({'rates': {'head': 0}}, 'give a factor above 0, .*config.trainable'),
   ],
 )
 def test_names_that_cannot_be(fields, said):

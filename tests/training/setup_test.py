@@ -47,6 +47,7 @@ def test_the_step_is_given_what_the_config_says(monkeypatch):
     'modality_dropout': {'depth': 0.5, 'ir': 0.25},
     'accumulate': 4,
     'ema': 0.5,
+    'trainable': (),
   }
 
 

@@ -14,7 +14,16 @@ from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.evaluation import face_verification
 from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.models.weights import conversion, transfer
-from flexfas_jax.training import datasets, init_from_run, loop, setup, sharding, subjects, workdir
+from flexfas_jax.training import (
+  datasets,
+  frozen,
+  init_from_run,
+  loop,
+  setup,
+  sharding,
+  subjects,
+  workdir,
+)
 from flexfas_jax.training.checkpoints import Checkpoints
 from flexfas_jax.training.step import new_state
 from flexfas_jax.training.tasks import attribute_classification
@@ -90,7 +99,7 @@ def state_of(folder, metric='eer'):
   """(step, variables) of the best step, whatever the model."""
   found = Checkpoints(folder / 'checkpoints', metric, read_only=True)
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return found.best(), found.restore_variables(found.best(), place)
+  return found.best(), frozen.restore_variables(found, found.best(), place)
 
 
 def flat(tree):
@@ -508,8 +517,9 @@ def test_only_a_run_of_ours_gives_all(prepared):
 
 def test_what_is_frozen_stays_as_it_was_given(face_run, prepared, tmp_path):
   """In a real run, which goes on from its checkpoint: two steps, then two more."""
-  freeze = ('streams_*/stage_1', 'head')
-  fields = {'optimizer.freeze': freeze, **PLAIN}
+  later = ('bn1', 'conv1', 'prelu1', 'stage_[2-4]')
+  patterns = ('fusion', 'token_rgb', *(f'streams_rgb/{name}' for name in later))
+  fields = {'trainable': patterns, **PLAIN}
   config = attacks(prepared, face_run, steps=4, checkpoint_every=2, **fields)
   run = tmp_path / 'run'
   loop.train(config, str(run))

@@ -16,7 +16,15 @@ from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.progress import Progress
 from flexfas_jax.protocols import selection
-from flexfas_jax.training import datasets, digests, distributed, setup, sharding, workdir
+from flexfas_jax.training import (
+  datasets,
+  digests,
+  distributed,
+  frozen,
+  setup,
+  sharding,
+  workdir,
+)
 from flexfas_jax.training.checkpoints import Checkpoints
 
 
@@ -143,7 +151,7 @@ def restore_best(
   if step is None:
     raise StateError(f'{folder} holds no checkpoint; run with --mode=train first')
   checkpoints.verify(step)
-  variables = setup.scored_variables(checkpoints.restore(step, experiment.abstract))
+  variables = setup.scored_variables(frozen.restore(checkpoints, step, experiment))
   header = {
     'step': step,
     'trained_steps': checkpoints.latest(),  # an ensemble refuses unfinished members
