@@ -159,7 +159,7 @@ def train_step(
   present = drop_modalities(
     named_key(key, 'modality_dropout'), batch['present'], model.modalities, modality_dropout
   )
-  batch = {**batch, 'present': present}
+  batch = {**batch, 'present': present, 'available': batch['present']}
 
   trained, frozen = parameters.split(state.params, trainable)
 

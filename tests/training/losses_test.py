@@ -31,6 +31,8 @@ OUTPUTS = {
     ]
   ),
   'norm': _RNG.uniform(1, 5, B),
+  'feature': _RNG.normal(0, 1, (B, 6)),
+  'full_feature': _RNG.normal(0, 1, (B, 6)),
 }
 BATCH = {
   'label': np.array([1, 0, 1, 1, 0]),
@@ -131,6 +133,12 @@ CASES = {  # loss: (outputs it reads, what it reads of the batch, fields, its va
   ),
   'contrastive_depth': (['map'], ['map'], {}, contrastive),
   'cross_modal_focal': (['logit', 'branch_logit'], ['label', 'present'], {}, cross_modal),
+  'subset_consistency': (
+    ['feature', 'full_feature'],
+    [],
+    {},
+    lambda o, b: [np.mean((x - y) ** 2) for x, y in zip(o['feature'], o['full_feature'], strict=True)],
+  ),
   'sphere_face': (
     ['cosine', 'norm'],
     ['identity'],
@@ -189,7 +197,8 @@ def test_values(name):
 @pytest.mark.parametrize('name', CASES)
 def test_gradients(name):
   loss, outputs, batch = pick(name)
-  run = jax.jit(lambda o: loss(o, batch))
+  fixed = {k: outputs.pop(k) for k in ('full_feature',) if k in outputs}  # it has no gradient
+  run = jax.jit(lambda o: loss(o | fixed, batch))
   check_grads(run, (outputs,), order=1, modes=['rev'], eps=1e-2, rtol=2e-2, atol=2e-2)
 
 
@@ -211,6 +220,8 @@ EXTREMES = {
   'map': [0.0, 1e4],
   'cosine': [1.0, -1.0, 1.0000001, -1.0000001],
   'norm': [0.0, 1e4],
+  'feature': [1e4, -1e4],
+  'full_feature': [1e4, -1e4],
 }
 
 
@@ -239,6 +250,7 @@ def test_extremes_are_finite(name, fields):
 def test_what_is_missing_is_named_with_what_has_it(name):
   loss, outputs, batch = pick(name)
   ways = {'map': 'pixel_map', 'map_logit': "'activation': 'linear'", 'cosine': 'identity_cosine'}
+  ways |= dict.fromkeys(('feature', 'full_feature'), 'full_features')
   ways |= {'branch_logit': 'branch_logits', 'norm': 'identity_cosine', 'logit': 'binary_logit'}
   for key in outputs:
     said = f"{name}' needs '{key}', which the head does not have; .*{ways[key]}"
