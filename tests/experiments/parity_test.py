@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from experiments.parity import __main__ as parity
+from experiments.parity import parts
+from flexfas_jax.models.weights import conversion
 
 ROOT = pathlib.Path(__file__).parents[2]
 FIXTURES = ROOT / 'tests' / 'golden' / 'fixtures'
@@ -41,7 +43,7 @@ def test_our_outputs_are_the_originals(tmp_path):
   copy(tmp_path, 'resnet18', 'vit_tiny_any_size')
   found = run(tmp_path, f'--out={tmp_path}/parity.csv')
   assert found.returncode == 0, found.stderr
-  assert found.stdout.splitlines()[-1] == '4 outputs of 2 fixtures, 0 above 0.0001'
+  assert found.stdout.splitlines()[-1] == '4 outputs of 2 fixtures, 0 above the tolerance'
   rows = (tmp_path / 'parity.csv').read_text().splitlines()
   assert rows[0] == 'fixture,architecture,output,relative_error'
   assert [r.split(',')[:3] for r in rows[1:]] == [
@@ -50,6 +52,35 @@ def test_our_outputs_are_the_originals(tmp_path):
     ['vit_tiny_any_size', 'timm/vit_tiny_patch16_224', 'features[::16]'],
     ['vit_tiny_any_size', 'timm/vit_tiny_patch16_224', 'logits'],
   ]
+
+
+PARTS = ('adapter_conv_cdc', 'adapter_ama_shared', 'adapter_mmdg_u', 'adapter_mmdgpp_u')
+PARTS += ('block_ama_dynamic', 'lora_attention_qv', 'prefix_attention', 'mmdg_uncertainty')
+
+
+def test_parts_of_later_methods_are_the_originals(tmp_path):
+  """Adapters, attention and a block; and MMDG and two foundation models as whole networks."""
+  copy(tmp_path, *PARTS, 'mmdg_2_blocks', 'vit_small_patch14_dinov2', 'vit_small_patch16_dinov3')
+  found = run(tmp_path)
+  assert found.returncode == 0, found.stdout + found.stderr
+  assert found.stdout.splitlines()[-1] == '23 outputs of 11 fixtures, 0 above the tolerance'
+
+
+def test_every_part_has_a_fixture():
+  fixtures = {json.loads(f.read_text())['architecture'] for f in FIXTURES.glob('*.json')}
+  assert set(parts.PARTS) == fixtures - {*conversion.ARCHITECTURES, 'mmdg_2_blocks'}
+
+
+def test_a_part_has_a_narrower_tolerance(tmp_path, monkeypatch, capsys):
+  copy(tmp_path, 'mmdg_uncertainty')
+  file = tmp_path / 'mmdg_uncertainty.npz'
+  with np.load(file) as stored:
+    outputs = dict(stored)
+  outputs['closed_form'] *= 1 + 3e-5
+  np.savez(file, **outputs)
+  monkeypatch.setattr(sys, 'argv', ['parity', f'--fixtures={tmp_path}'])
+  assert parity.main() == 1
+  assert 'above 2e-05' in capsys.readouterr().out
 
 
 def test_an_output_that_is_off_is_shown_and_ends_with_1(tmp_path):
@@ -62,7 +93,7 @@ def test_an_output_that_is_off_is_shown_and_ends_with_1(tmp_path):
   found = run(tmp_path)
   assert found.returncode == 1
   assert 'above 0.0001' in found.stdout.splitlines()[1]
-  assert found.stdout.splitlines()[-1] == '1 outputs of 1 fixtures, 1 above 0.0001'
+  assert found.stdout.splitlines()[-1] == '1 outputs of 1 fixtures, 1 above the tolerance'
 
 
 def main(monkeypatch, capsys, folder):

@@ -137,7 +137,9 @@ CASES = {  # loss: (outputs it reads, what it reads of the batch, fields, its va
     ['feature', 'full_feature'],
     [],
     {},
-    lambda o, b: [np.mean((x - y) ** 2) for x, y in zip(o['feature'], o['full_feature'], strict=True)],
+    lambda o, b: [
+      np.mean((x - y) ** 2) for x, y in zip(o['feature'], o['full_feature'], strict=True)
+    ],
   ),
   'sphere_face': (
     ['cosine', 'norm'],

@@ -32,12 +32,68 @@ IR_STARTS = {1: 0, 2: 3, 3: 7}
 PARAMETERS = {
   'timm/vit_base_patch16_224': 85_798_656 + 769,
   'timm/vit_large_patch16_224': 303_301_632 + 1025,
+  'timm/vit_base_patch14_dinov2': 86_579_712,
+  'timm/vit_base_patch16_dinov3': 85_641_216,
+  'timm/vit_large_patch14_dinov2': 304_367_616,
+  'timm/vit_large_patch14_reg4_dinov2': 304_370_688,
+  'timm/vit_large_patch16_dinov3': 303_079_424,
+  'timm/vit_large_patch14_clip_224': 303_966_976,
+  'timm/vit_large_patch14_clip_quickgelu_224': 303_966_976,
+  'timm/vit_large_patch16_siglip_256': 315_956_224,
   'mm_fas/resnet34_dlas_a': sum(
     np.prod(shape)
     for name, shape in json.loads(FIXTURE['mm_fas/resnet34_dlas_a'].read_text())['tensors'].items()
     if not name.endswith(('running_mean', 'running_var', 'tracked'))
   ),
 }
+
+
+DINOV2, REG4 = 'timm/vit_small_patch14_dinov2', 'timm/vit_base_patch14_reg4_dinov2'
+DINOV3 = 'timm/vit_small_patch16_dinov3'
+CLIP_L = {
+  'patch_embed.proj.weight': (1024, 3, 14, 14),
+  'pos_embed': (1, 257, 1024),
+  'head.weight': (768, 1024),
+  'head.bias': (768,),
+}
+RELATIVES = {  # (relative with a fixture, factor of the width, tensors of another shape)
+  'timm/vit_base_patch14_dinov2': (DINOV2, 2, {}),
+  'timm/vit_large_patch14_dinov2': (DINOV2, 8 / 3, {}),
+  'timm/vit_small_patch14_reg4_dinov2': (REG4, 1 / 2, {}),
+  'timm/vit_large_patch14_reg4_dinov2': (REG4, 4 / 3, {}),
+  'timm/vit_base_patch16_dinov3': (DINOV3, 2, {}),
+  'timm/vit_large_patch16_dinov3': (DINOV3, 8 / 3, {}),
+  **{
+    f'timm/vit_large_patch14_clip{kind}_224': (
+      f'timm/vit_base_patch16_clip{kind}_224',
+      4 / 3,
+      CLIP_L,
+    )
+    for kind in ('', '_quickgelu')
+  },
+  'timm/vit_large_patch16_siglip_256': (
+    'timm/vit_base_patch16_siglip_224',
+    4 / 3,
+    {'pos_embed': (1, 256, 1024)},
+  ),
+}
+
+
+def resized(shapes, factor):
+  """A ViT of another width D; of 24 blocks where D is 1024."""
+  D = shapes['blocks.0.norm1.weight'][0]
+  found = {}
+  for name, shape in shapes.items():
+    is_fixed = [name == 'pos_embed' and i < 2 for i in range(len(shape))]
+    shape = tuple(
+      round(n * factor) if n % D == 0 and not fixed else n
+      for n, fixed in zip(shape, is_fixed, strict=True)
+    )
+    found[name] = shape
+    m = re.match(r'blocks\.(\d+)\.', name)
+    if m and round(D * factor) == 1024:
+      found[name.replace(m[0], f'blocks.{int(m[1]) + 12}.')] = shape
+  return found
 
 
 def shapes_of(architecture):
@@ -63,6 +119,9 @@ def shapes_of(architecture):
       elif m := re.fullmatch(r'agg_layer3\.agg_layer\.(.*)', name):
         found[f'layer4.{m[1]}'] = shape
     return found | FACE
+  if architecture in RELATIVES:
+    relative, factor, changed = RELATIVES[architecture]
+    return resized(shapes_of(relative), factor) | changed
   assert architecture == 'mm_fas/ir50'
   for name, shape in shapes_of('mm_fas/ir50_dlas_a').items():
     if m := re.fullmatch(r'rgb_backbone\.layer(\d)\.(\d+)\.(.*)', name):
@@ -134,7 +193,7 @@ def refused(tensors, architecture, monkeypatch, function=conversion.from_torch):
 
 
 def test_every_architecture_has_names_to_compare_with():
-  assert len(conversion.ARCHITECTURES) == 17
+  assert len(conversion.ARCHITECTURES) == 32
   for architecture in conversion.ARCHITECTURES:
     assert len(shapes_of(architecture)) > 10
 
