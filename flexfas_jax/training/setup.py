@@ -46,6 +46,7 @@ class Experiment(NamedTuple):
     views: by name; what evaluation averages over.
     subsets: of the modalities, which are scored.
     metrics: of the printed table; (): the default ones.
+    by_video: whether tests are also reported by video.
     target: the column of the classes in an identity task; '' for attack detection.
     trainable: patterns of the parameters that train; (): all.
   """
@@ -64,6 +65,7 @@ class Experiment(NamedTuple):
   views: dict[str, geometry.View]
   subsets: tuple[tuple[str, ...], ...]
   metrics: tuple[str, ...]
+  by_video: bool = False
   target: str = ''
   trainable: tuple[str, ...] = ()
 
@@ -164,6 +166,7 @@ def build(
     views=views,
     subsets=scored,
     metrics=protocol.metrics if protocol else (),
+    by_video=protocol.by_video if protocol else False,
     target=target,
     trainable=trainable,
   )
