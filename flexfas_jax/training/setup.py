@@ -22,7 +22,7 @@ from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import transfer
 from flexfas_jax.training import optimizer as optimizers
-from flexfas_jax.training import sharding, subjects
+from flexfas_jax.training import sampling, sharding, subjects
 from flexfas_jax.training import trainable as parameters
 from flexfas_jax.training.devices import check_settings, find_devices
 from flexfas_jax.training.step import AveragedState, init_state, new_state, train_step
@@ -199,6 +199,8 @@ def _check_plain_fields(
   for modality, changes in fields['photometric'].items():
     attempt('', _check_photometric, modality, changes)
   attempt('config.member', member_fields, config)
+  attempt('config.domain', sampling.domain_column, config)
+  attempt('config.sampler', sampling.balanced_fields, config)
   for name in config.test if not target else ():
     attempt(f'config.threshold.{name}', _check_rule, config, name)
 
@@ -402,7 +404,7 @@ def _abstract_batch(model: flexmodal.Model, map_size: int | None, B: int, target
   shapes = {m: (B, size, size, schema.channels(m)) for m in model.modalities}
   batch = {m: jax.ShapeDtypeStruct(shape, np.float32) for m, shape in shapes.items()}
   batch['present'] = jax.ShapeDtypeStruct((B, len(model.modalities)), bool)
-  batch['label'] = jax.ShapeDtypeStruct((B,), np.int32)
+  batch['label'] = batch['domain'] = jax.ShapeDtypeStruct((B,), np.int32)
   if map_size:
     batch['map'] = jax.ShapeDtypeStruct((B, map_size, map_size), np.float32)
   if target:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from flexfas_jax.errors import StateError
-from flexfas_jax.evaluation import evaluate as evaluate_scores
 from flexfas_jax.evaluation import (
   aggregation,
   evidence,
@@ -20,13 +19,13 @@ from flexfas_jax.evaluation import (
   sufficiency,
   thresholds,
 )
+from flexfas_jax.evaluation import evaluate as evaluate_scores
 from flexfas_jax.evaluation.ensemble import views as score_views
 from flexfas_jax.evaluation.report import tables
 from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import datasets, distributed, scoring, setup, sharding, workdir
 from flexfas_jax.training.tasks import dataset_scoring
-
 
 BY_VIDEO = ', by video'  # behind the name of a test in results.json
 
