@@ -27,8 +27,6 @@ from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import datasets, distributed, scoring, setup, sharding, workdir
 from flexfas_jax.training.tasks import dataset_scoring
 
-BY_VIDEO = ', by video'  # behind the name of a test in results.json
-
 
 class AntiSpoofing:
   """Attack or bona fide, under every subset of the modalities; see `base.Task`."""
@@ -156,15 +154,13 @@ def _write_results(
     else:
       metrics[name] = results.compute(scores[name], rule, val)
     described = f'{experiment.config.test[name]}, step {step}, threshold {rule}'
-    evaluated = {name: scores[name]}
+    _print_table(experiment, f'{name}: {described}', scores[name], metrics[name])
     if experiment.by_video:
       videos, val_videos = map(aggregation.aggregate_by_video, (scores[name], val))
-      evaluated[name + BY_VIDEO] = videos
-      metrics[name + BY_VIDEO] = results.compute(videos, rule, val_videos)
-    for shown, of in evaluated.items():
-      insufficient = sufficiency.insufficient_metrics(of, metrics[shown])
-      title = f'{shown}: {described}'
-      print(tables.text(metrics[shown], title, experiment.metrics, insufficient) + '\n')
+      by_video = results.compute(videos, rule, val_videos)
+      _print_table(experiment, f'{name}, by video: {described}', videos, by_video)
+      for subset, values in by_video.items():
+        metrics[name][subset]['by_video'] = values
     for note in results.notes(metrics[name]):
       print(note, file=sys.stderr)
   for note in data.notes:
@@ -183,6 +179,14 @@ def _write_results(
     page.write(folder / 'report.html', evaluations, title, find_images)
     written.insert(0, f'{target}/report.html')
   print(f'Written: {", ".join(written)}')
+
+
+def _print_table(
+  experiment, title: str, scores: score_files.Scores, found: results.Results
+) -> None:
+  """Prints the benchmark's table of a test."""
+  insufficient = sufficiency.insufficient_metrics(scores, found)
+  print(tables.text(found, title, experiment.metrics, insufficient) + '\n')
 
 
 def _groups(scores: score_files.Scores) -> list[str]:
