@@ -85,7 +85,9 @@ def test_version(capsys):
   assert capsys.readouterr().out == 'flexfas_jax 0.1.0\n'
 
 
-@pytest.mark.parametrize('name', ['prepare', 'lint', 'score', 'ensemble', 'compare', 'predict', 'demo'])
+@pytest.mark.parametrize(
+  'name', ['prepare', 'lint', 'score', 'ensemble', 'compare', 'predict', 'demo']
+)
 def test_help_of_a_command_is_its_own(capsys, name):
   with pytest.raises(SystemExit) as end:
     commands.main([name, '--help'])

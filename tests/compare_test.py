@@ -77,7 +77,7 @@ def test_rows_for_a_published_table(capsys, tmp_path, rows):
     protocol = f'{target}(rows={rows})' if rows else target
     for seed in (0, 1):
       write_run(tmp_path / f'm_{target}_{seed}', seed, 1.0, ('test',), ('rgb+depth+ir',),
-                protocol=protocol)  # fmt: skip
+                protocol=protocol, model={'absent': 'blank'})  # fmt: skip
   folders = [str(path) for path in sorted(tmp_path.glob('m_*'))]
   files = [f'--csv={tmp_path}/a.csv', f'--latex_rows={tmp_path}/a.tex', '--by_video']
   code, out, err = run(capsys, *folders, '--name=a_b=m_*', *files)
@@ -90,6 +90,7 @@ def test_rows_for_a_published_table(capsys, tmp_path, rows):
   assert honest.startswith(rf'a\_b ({kind} rows, videos, dev\_eer) & ')
   assert oracle.startswith(rf'a\_b ({kind} rows, videos, ORACLE) & ')
   assert any('Cleaned rows: ' in line for line in comments) == (kind == 'cleaned')
+  assert any('(config.model.absent): a_b: blank.' in line for line in comments)
   assert any('also choose the epoch on the test' in line for line in comments)
   protocols = [f'{target}(rows={rows})' if rows else target for target in TARGETS]
   blocks = '; '.join(f'{protocol}: test, rgb+depth+ir' for protocol in protocols)

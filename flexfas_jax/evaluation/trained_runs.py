@@ -120,6 +120,8 @@ def read(folder: str | os.PathLike) -> TrainedRun:
     scores[name] = score_files.read(file)
   if len(names) == 1:
     raise StateError(f'{path} has no tests')
+  if without := set(names[1:]) - {*(config.get('threshold') or {})}:
+    raise StateError(f'{path}/config.json has no threshold rule for {sorted(without)[0]}')
   steps = {one.header.get('weights_hash') for one in scores.values()}
   if len(steps) > 1:
     raise StateError(f'{path}: its score files are of several models; run flexfas evaluate {path}')

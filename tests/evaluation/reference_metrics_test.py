@@ -45,6 +45,23 @@ def test_the_hter_of_papers_after_mmdg_is_of_the_points_that_scikit_learn_keeps(
     assert found == pytest.approx((fpr[k] + 1 - tpr[k]) / 2, abs=1e-12)
 
 
+def test_a_replicate_has_the_points_of_its_own_samples():
+  """Also where thresholds in between have none of them: these are on no line of three."""
+  rng = np.random.default_rng(2)
+  label, score = rng.integers(0, 2, 40), rng.permutation(40) / 40
+  order = np.argsort(score)[::-1]
+  times = rng.integers(0, 3, (50, 40)) * (rng.random((50, 40)) < 0.5)
+  bona_fide = np.cumsum((times * label)[:, order], 1)
+  attack = np.cumsum((times * (1 - label))[:, order], 1)
+  curves = metrics.CurveReplicates(
+    bona_fide, attack, *(x[:, -1].astype(float) for x in (bona_fide, attack))
+  )
+  expected = [
+    metrics.hter_at_test_eer(metrics.curve(np.repeat(label, n), np.repeat(score, n))) for n in times
+  ]
+  np.testing.assert_allclose(metrics.resampled_hter_at_test_eer(curves), expected)
+
+
 def test_a_score_at_the_threshold_is_rejected():
   found = reference_metrics.flex_modal_fas(LABEL, SCORE, 0.6)
   assert found['bpcer'] == 1 / 3  # the bona fide sample at .6

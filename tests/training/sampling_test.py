@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from configs import vit_fusion
 from flexfas_jax.errors import ConfigError
+from flexfas_jax.evaluation import trained_runs
 from flexfas_jax.training import datasets, sampling, setup, workdir
 from tests import small_job
 
@@ -97,6 +98,8 @@ def test_a_balanced_run_resumes_bit_for_bit_in_any_number_of_processes(prepared,
   finish(run, 1)
   domains = {'column': 'dataset', 'names': ['cefa_like', 'surf_like']}
   assert json.loads((run / 'domains.json').read_text()) == domains
+  cost = trained_runs.read(run).cost  # as `flexfas compare` shows it
+  assert cost.parameters == cost.trained_parameters > 1000 and cost.step_seconds > 0
   copies = [tmp_path / 'one', tmp_path / 'two']
   for processes, folder in enumerate(copies, 1):
     shutil.copytree(run, folder)

@@ -114,6 +114,14 @@ def _differences(board: Leaderboard) -> list[str]:
   ]
   if 'cleaned' in _mmdg_rows(board):
     lines.append('% Cleaned rows: the published tables rest on the protocols with rows=published.')
+  absent = dict.fromkeys(
+    f'{method.name}: {kind}'
+    for method in board.methods
+    for run in method.all_runs
+    if (kind := (run.config.get('model') or {}).get('absent'))
+  )
+  if absent:
+    lines.append(f'% A missing sensor is replaced (config.model.absent): {", ".join(absent)}.')
   lines += [f'% {mark}' for name, mark in _marks(board).items() if name == results.RENDERED]
   return lines
 
