@@ -192,6 +192,7 @@ def open_source(
   if not names:
     raise ConfigError('no data set is named; give set/config:split')
   fields = tuple(dict.fromkeys((*FIELDS, *more)))
+  optional = [field for field in optional if field not in fields]
   parts, columns, checked = [], {field: [] for field in (*fields, *optional)}, set()
   digests = {modality: [] for modality in MODALITIES}
   for name in names:

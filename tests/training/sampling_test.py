@@ -64,6 +64,10 @@ def test_training_data_have_domains_and_a_batch_has_their_numbers(prepared):
   assert data.domains == ('cefa_like', 'surf_like') and data.val.domains is None
   assert data.train[0]['domain'] == 1 and 'domain' not in data.val[0]
   assert setup.abstract_batch(setup.build(config))['domain'].shape == (config.batch_size,)
+  # A column that the checks of shortcuts read as well.
+  by_format = datasets.open_all(config_of(prepared, domain='ir_file')).train
+  assert {len(values) for values in by_format.columns.values()} == {len(by_format)}
+  assert by_format.domain_names == tuple(sorted(set(by_format.columns['ir_file'])))
 
 
 @pytest.mark.parametrize(
