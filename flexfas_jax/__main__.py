@@ -30,13 +30,14 @@ COMMANDS = {
   'score': Command('score', 'evaluate score files of any framework'),
   'ensemble': Command('ensemble', 'average score files'),
   'evaluate_members': Command('evaluate_members', 'score several runs in one program'),
+  'compare': Command('compare', 'compare methods: a leaderboard over runs'),
   'predict': Command('predict', 'classify images with a bundle: predict BUNDLE --rgb=FILE'),
   'demo': Command('demo', 'try a bundle on a local web page: demo BUNDLE --open'),
 }
 _GROUPS = {
   'data': ('prepare', 'lint'),
   'models': ('train', 'evaluate', 'export', 'preflight'),
-  'scores': ('score', 'ensemble', 'evaluate_members'),
+  'scores': ('score', 'ensemble', 'evaluate_members', 'compare'),
   'prediction': ('predict', 'demo'),
 }
 

@@ -85,7 +85,9 @@ def test_version(capsys):
   assert capsys.readouterr().out == 'flexfas_jax 0.1.0\n'
 
 
-@pytest.mark.parametrize('name', ['prepare', 'lint', 'score', 'ensemble', 'predict', 'demo'])
+@pytest.mark.parametrize(
+  'name', ['prepare', 'lint', 'score', 'ensemble', 'compare', 'predict', 'demo']
+)
 def test_help_of_a_command_is_its_own(capsys, name):
   with pytest.raises(SystemExit) as end:
     commands.main([name, '--help'])
@@ -118,6 +120,7 @@ def python(code, *arguments, cwd):
     (['score', 'scores.csv', '--report=r.html'], 'jax flax absl grain cv2 onnxruntime'),
     (['ensemble', 'scores.csv', 'other.csv', '--out=out.csv'], 'jax flax absl grain cv2'),
     (['lint', 'list.txt'], 'jax flax absl grain cv2 PIL simplejpeg'),
+    (['compare', '--help'], 'jax flax absl grain cv2 matplotlib'),
     (['predict', '--help'], 'jax flax absl grain tensorflow_datasets'),
     (['--version'], 'numpy jax'),
   ],

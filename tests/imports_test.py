@@ -26,7 +26,7 @@ RULES = {
   'prediction but prediction.runners': 'jax onnxruntime ai_edge_litert models',
   'prediction but prediction.folders prediction.samples prediction.sensor_names '
   'prediction.score_table': 'protocols evaluation',  # these four are batch prediction
-  'score ensemble lint': 'jax flax grain absl input_pipeline training models',
+  'score ensemble compare lint': 'jax flax grain absl input_pipeline training models',
   'flexfas_jax but training.checkpoints export': 'orbax',
   'flexfas_jax but models': 'flax.linen flax.nnx',
   'flexfas_jax': 'main tests experiments torch tensorflow',

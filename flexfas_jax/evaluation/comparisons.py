@@ -139,15 +139,18 @@ def compare(
 
 def apply_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
   """The same, their p of the ACER corrected for how many they are [Holm]."""
-  ps = [c.rates['acer'].p if 'acer' in c.rates else math.nan for c in comparisons]
-  corrected, most = list(ps), 0.0
+  ps = holm([c.rates['acer'].p if 'acer' in c.rates else math.nan for c in comparisons])
+  return [dataclasses.replace(c, p_holm=p) for c, p in zip(comparisons, ps, strict=True)]
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+  """p values corrected for how many they are [Holm]; those that are NaN do not count."""
+  corrected, most = list(map(float, ps)), 0.0
   ordered = [i for i in np.argsort(ps) if not math.isnan(ps[i])]
   for rank, i in enumerate(ordered):
     most = max(most, min(1.0, (len(ordered) - rank) * ps[i]))
     corrected[i] = most
-  return [
-    dataclasses.replace(c, p_holm=float(p)) for c, p in zip(comparisons, corrected, strict=True)
-  ]
+  return corrected
 
 
 def pairs(names: Sequence[str]) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import transfer
 from flexfas_jax.training import optimizer as optimizers
-from flexfas_jax.training import sharding, subjects
+from flexfas_jax.training import sampling, sharding, subjects
 from flexfas_jax.training import trainable as parameters
 from flexfas_jax.training.devices import check_settings, find_devices
 from flexfas_jax.training.step import AveragedState, init_state, new_state, train_step
@@ -46,6 +46,7 @@ class Experiment(NamedTuple):
     views: by name; what evaluation averages over.
     subsets: of the modalities, which are scored.
     metrics: of the printed table; (): the default ones.
+    by_video: whether tests are also reported by video.
     target: the column of the classes in an identity task; '' for attack detection.
     trainable: patterns of the parameters that train; (): all.
   """
@@ -64,6 +65,7 @@ class Experiment(NamedTuple):
   views: dict[str, geometry.View]
   subsets: tuple[tuple[str, ...], ...]
   metrics: tuple[str, ...]
+  by_video: bool = False
   target: str = ''
   trainable: tuple[str, ...] = ()
 
@@ -164,6 +166,7 @@ def build(
     views=views,
     subsets=scored,
     metrics=protocol.metrics if protocol else (),
+    by_video=protocol.by_video if protocol else False,
     target=target,
     trainable=trainable,
   )
@@ -196,6 +199,8 @@ def _check_plain_fields(
   for modality, changes in fields['photometric'].items():
     attempt('', _check_photometric, modality, changes)
   attempt('config.member', member_fields, config)
+  attempt('config.domain', sampling.domain_column, config)
+  attempt('config.sampler', sampling.balanced_fields, config)
   for name in config.test if not target else ():
     attempt(f'config.threshold.{name}', _check_rule, config, name)
 
@@ -399,7 +404,7 @@ def _abstract_batch(model: flexmodal.Model, map_size: int | None, B: int, target
   shapes = {m: (B, size, size, schema.channels(m)) for m in model.modalities}
   batch = {m: jax.ShapeDtypeStruct(shape, np.float32) for m, shape in shapes.items()}
   batch['present'] = jax.ShapeDtypeStruct((B, len(model.modalities)), bool)
-  batch['label'] = jax.ShapeDtypeStruct((B,), np.int32)
+  batch['label'] = batch['domain'] = jax.ShapeDtypeStruct((B,), np.int32)
   if map_size:
     batch['map'] = jax.ShapeDtypeStruct((B, map_size, map_size), np.float32)
   if target:

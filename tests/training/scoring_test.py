@@ -37,7 +37,7 @@ def test_each_stream_is_encoded_once():
   calls = []
 
   class Counting:
-    modalities, requires = model.modalities, model.requires
+    modalities, requires, cross_modal = model.modalities, model.requires, False
     decide = staticmethod(model.decide)
 
     @staticmethod
@@ -82,7 +82,7 @@ def test_what_a_fusion_needs_and_lacks_is_not_scored():
 class Echo:
   """Stands in for a model: the logit is the first pixel."""
 
-  modalities, requires = ('rgb', 'ir'), ()
+  modalities, requires, cross_modal = ('rgb', 'ir'), (), False
 
   @staticmethod
   def absent_maps(variables):

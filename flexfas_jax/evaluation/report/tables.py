@@ -17,7 +17,9 @@ COLUMNS = {  # heading: metric, in percent
   'AUC': 'auc',
   **{f'TPR@ FPR={fpr}': f'tpr@fpr={fpr}' for fpr in FPRS},
 }
-_HEADINGS = {metric: heading for heading, metric in COLUMNS.items()}
+_HEADINGS = {metric: heading for heading, metric in COLUMNS.items()} | {
+  'hter_at_test_eer': 'HTER at test EER (ORACLE)',
+}
 _WITH_INTERVALS = ('acer', 'apcer', 'apcer_max', 'bpcer', 'eer', 'auc')
 MARKS = {
   results.ORACLE: 'ORACLE: the thresholds were fitted on the evaluated scores',
@@ -119,9 +121,9 @@ def markdown(evaluations: Sequence[EvaluationResult]) -> str:
   """Tables for a paper or an issue, as GitHub reads them, intervals in brackets."""
   blocks = []
   for one in evaluations:
-    blocks.append(f'**{_escaped_md(_caption(one))}**')
+    blocks.append(f'**{escaped_md(_caption(one))}**')
     for rows in _paper_rows(one):
-      cells = [[_escaped_md(cell) for cell in row] for row in _printable(rows)]
+      cells = [[escaped_md(cell) for cell in row] for row in _printable(rows)]
       head, *body = cells
       rule = ['---', *['---:'] * (len(head) - 1)]
       blocks.append('\n'.join('| ' + ' | '.join(row) + ' |' for row in (head, rule, *body)))
@@ -133,14 +135,14 @@ def latex(evaluations: Sequence[EvaluationResult]) -> str:
   blocks = []
   for one in evaluations:
     for rows in _paper_rows(one):
-      head, *body = [[_escaped_tex(cell) for cell in row] for row in _printable(rows)]
+      head, *body = [[escaped_tex(cell) for cell in row] for row in _printable(rows)]
       lines = [' & '.join(row) + r' \\' for row in (head, *body)]
       blocks.append(
         '\n'.join(
           [
             r'\begin{table}',
             r'\centering',
-            rf'\caption{{{_escaped_tex(_caption(one))}}}',
+            rf'\caption{{{escaped_tex(_caption(one))}}}',
             r'\begin{tabular}{l' + 'r' * (len(head) - 1) + '}',
             r'\toprule',
             lines[0],
@@ -292,7 +294,8 @@ def _printable(rows: list[list[str]]) -> list[list[str]]:
   return [[formatting.printable(cell).replace('\n', '?') for cell in row] for row in rows]
 
 
-def _escaped_md(cell: str) -> str:
+def escaped_md(cell: str) -> str:
+  """A text of which Markdown interprets nothing."""
   return ''.join('\\' + c if c in '\\|*_`<>[]' else c for c in cell)
 
 
@@ -305,7 +308,8 @@ _TEX = {c: '\\' + c for c in '&%$#_{}'} | {
 }
 
 
-def _escaped_tex(cell: str) -> str:
+def escaped_tex(cell: str) -> str:
+  """A text of which LaTeX interprets nothing."""
   return ''.join(_TEX.get(c, c) for c in cell)
 
 

@@ -11,8 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from flexfas_jax.errors import StateError
+from flexfas_jax.evaluation import (
+  aggregation,
+  evidence,
+  results,
+  score_files,
+  sufficiency,
+  thresholds,
+)
 from flexfas_jax.evaluation import evaluate as evaluate_scores
-from flexfas_jax.evaluation import evidence, results, score_files, sufficiency, thresholds
 from flexfas_jax.evaluation.ensemble import views as score_views
 from flexfas_jax.evaluation.report import tables
 from flexfas_jax.files import write_text
@@ -146,9 +153,14 @@ def _write_results(
       metrics[name] = evaluate_scores.to_json(evaluation)
     else:
       metrics[name] = results.compute(scores[name], rule, val)
-    title = f'{name}: {experiment.config.test[name]}, step {step}, threshold {rule}'
-    insufficient = sufficiency.insufficient_metrics(scores[name], metrics[name])
-    print(tables.text(metrics[name], title, experiment.metrics, insufficient) + '\n')
+    described = f'{experiment.config.test[name]}, step {step}, threshold {rule}'
+    _print_table(experiment, f'{name}: {described}', scores[name], metrics[name])
+    if experiment.by_video:
+      videos, val_videos = map(aggregation.aggregate_by_video, (scores[name], val))
+      by_video = results.compute(videos, rule, val_videos)
+      _print_table(experiment, f'{name}, by video: {described}', videos, by_video)
+      for subset, values in by_video.items():
+        metrics[name][subset]['by_video'] = values
     for note in results.notes(metrics[name]):
       print(note, file=sys.stderr)
   for note in data.notes:
@@ -167,6 +179,14 @@ def _write_results(
     page.write(folder / 'report.html', evaluations, title, find_images)
     written.insert(0, f'{target}/report.html')
   print(f'Written: {", ".join(written)}')
+
+
+def _print_table(
+  experiment, title: str, scores: score_files.Scores, found: results.Results
+) -> None:
+  """Prints the benchmark's table of a test."""
+  insufficient = sufficiency.insufficient_metrics(scores, found)
+  print(tables.text(found, title, experiment.metrics, insufficient) + '\n')
 
 
 def _groups(scores: score_files.Scores) -> list[str]:

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 import flexfas_jax
@@ -23,6 +24,7 @@ from flexfas_jax.training import (
   frozen,
   setup,
   sharding,
+  trainable,
   workdir,
 )
 from flexfas_jax.training.checkpoints import Checkpoints
@@ -156,6 +158,8 @@ def restore_best(
     'step': step,
     'trained_steps': checkpoints.latest(),  # an ensemble refuses unfinished members
     'weights_hash': digests.hash_weights(variables),
+    'parameters': _count(variables['params']),
+    'trained_parameters': _count(trainable.split(variables['params'], experiment.trainable)[0]),
     'config': json.loads(json.dumps(experiment.config.to_dict())),
     'version': flexfas_jax.__version__,
   }
@@ -168,6 +172,10 @@ def restore_best(
   if notes:
     header['notes'] = notes
   return step, variables, header
+
+
+def _count(params) -> int:
+  return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def headline(title: str, data: datasets.Data) -> str:
