@@ -99,6 +99,8 @@ def embedded() -> ConfigDict:
 
   c.loss = ConfigDict({'binary_cross_entropy': {}})
   c.batch_size = 16
+  c.domain = 'dataset'  # a column; its values are the domains
+  c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 600
   c.optimizer = ConfigDict({'name': 'adamw', 'weight_decay': 0.05})
   c.schedule = ConfigDict({'name': 'warmup_cosine', 'peak': 1e-3, 'warmup': 50})
@@ -220,7 +222,7 @@ def mmdg_published() -> ConfigDict:
   """MMDG on its protocol 1 (train on CeFA, PADISI and CASIA-SURF, test on WMCA).
 
   Differences from the source:
-  - ImageNet weights of timm, with their position embedding, which the source replaces by random values.
+  - ImageNet weights of timm, with their position embedding, replaced by random values there.
   - One patch projection for all modalities: the source's three are equal and frozen.
   - The certainty in closed form, where the source draws 20 times, also in its test.
   - Without prototypes and gradient modulation (ReGrad).

@@ -75,6 +75,8 @@ def embedded() -> ConfigDict:
 
   c.loss = ConfigDict({'arc_face': {'margin': 0.3, 'scale': 16.0}})
   c.batch_size = 32
+  c.domain = 'dataset'  # a column; its values are the domains
+  c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 1000
   c.optimizer = ConfigDict({'name': 'adamw', 'weight_decay': 0.05})
   c.schedule = ConfigDict({'name': 'warmup_cosine', 'peak': 3e-3, 'warmup': 50})
@@ -141,6 +143,8 @@ def resnet34_caffe() -> ConfigDict:
 
   c.loss = ConfigDict({'sphere_face': {'margin': 4, 'blend': 5.0}})
   c.batch_size = 128
+  c.domain = 'dataset'  # a column; its values are the domains
+  c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 28_000
   c.optimizer = ConfigDict({'name': 'sgd', 'momentum': 0.9, 'weight_decay': 5e-4, 'decay': 'all'})
   c.schedule = ConfigDict({'name': 'steps_at', 'peak': 0.1, 'at': (16_000, 24_000), 'gamma': 0.1})
@@ -194,6 +198,8 @@ def ir50() -> ConfigDict:
 
   c.loss = ConfigDict({'arc_face': {'margin': 0.5, 'scale': 64.0}})
   c.batch_size = 512
+  c.domain = 'dataset'  # a column; its values are the domains
+  c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 180_000
   c.optimizer = ConfigDict({'name': 'sgd', 'momentum': 0.9, 'weight_decay': 5e-4, 'decay': 'all'})
   c.schedule = ConfigDict({'name': 'steps_at', 'peak': 0.1, 'at': (100_000, 160_000), 'gamma': 0.1})

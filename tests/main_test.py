@@ -55,7 +55,10 @@ def test_a_flag_that_is_missing():
     (['--config', 'vit_fusion:flexmodal'], 'stepz'),
     (['--config=vit_fusion:papr'], "no recipe 'papr'"),
     (['--config=own.py'], 'stepz'),
-    (['--config=vit_fusio'], "unknown config 'vit_fusio'; choose one of: cdcn_fusion, "),
+    (
+      ['--config=vit_fusio'],
+      "unknown config 'vit_fusio'; choose one of: adapter_fusion, cdcn_fusion, ",
+    ),
     (['--config=configs/mm_fas.py:ir50'], 'the installed config is --config=mm_fas:ir50'),
     (['--config=nope.py'], 'nope.py'),
   ],

@@ -139,6 +139,9 @@ def build(
       map_size = attempt('config.loss', check_shapes, model, loss, target)
     source = fields.get('pretrained')
     pretrained = attempt('config.pretrained', transfer.parse_config, source, variables)
+    if pretrained:
+      backbone = fields['model']['backbone']
+      attempt('config.model.backbone', transfer.check_backbone, pretrained, backbone)
   if config_problems:
     errors.raise_all([*config_problems, *problems])
   abstract = jax.tree.map(

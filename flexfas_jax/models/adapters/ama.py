@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.models.adapters.conv import Conv, grid_kernels
+from flexfas_jax.models.adapters.conv import Conv, at_centre, grid_kernels
 from flexfas_jax.models.convolution import convolve
 from flexfas_jax.models.hooks import Adapter, Context, Dense
 from flexfas_jax.models.transformer import quick_gelu
@@ -108,7 +108,7 @@ class SharedPart(nn.Module):
       if readable is not None:
         order = jnp.argsort(~readable, 1, stable=True)[:, :n]
         maps = jnp.take_along_axis(maps, order[:, :, None, None, None], 1)
-        slots = jnp.clip(jnp.cumsum(readable, 1) - 1, 0, n - 1)
+        slots = jnp.clip(jnp.cumsum(readable, axis=1) - 1, 0, n - 1)
     else:
       if readable is not None:
         maps = jnp.where(readable[:, :, None, None, None], maps, 0)
@@ -125,7 +125,7 @@ class SharedPart(nn.Module):
     weights = jax.nn.sigmoid(weigh(stacked.mean((1, 2))))  # [B, n]
     weights = jnp.take_along_axis(weights, slots, 1)  # [B, M]
     patches = weights[:, :, None, None, None] * mixed[:, None]  # [B, M, h, w, r]
-    prefix = jnp.tile(prefix, (1, 1, 1, n)) @ kernel[1, 1]
+    prefix = at_centre(jnp.tile(prefix, (1, 1, 1, n)), kernel)
     z = quick_gelu(context.join(prefix, patches))
     z = nn.Dropout(self.dropout, deterministic=not train)(z)
     return Dense(x.shape[-1], nn.initializers.zeros, dtype=self.dtype, name='up')(z, context)

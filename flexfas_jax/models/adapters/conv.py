@@ -78,11 +78,17 @@ class GridConv(nn.Module):
       shape = maps.shape
       maps = convolve(maps.reshape(-1, *shape[2:]), kernels[0], 1, 1)
       maps = maps.reshape(*shape[:-1], self.width)
-      prefix = prefix @ kernels[0][1, 1]  # with a padding of 0, the centre alone acts
+      prefix = at_centre(prefix, kernels[0])
     else:
       maps = jnp.stack([convolve(maps[:, i], k, 1, 1) for i, k in enumerate(kernels)], 1)
-      prefix = jnp.stack([prefix[:, i] @ k[1, 1] for i, k in enumerate(kernels)], 1)
+      prefix = jnp.stack([at_centre(prefix[:, i], k) for i, k in enumerate(kernels)], 1)
     return context.join(prefix, maps)
+
+
+def at_centre(tokens, kernel):
+  """A 3x3 convolution of 1x1 maps [..., C] padded by 0, where the kernel's centre alone acts."""
+  rows = tokens.reshape(-1, tokens.shape[-1])  # TFLite multiplies no arrays of higher rank
+  return (rows @ kernel[1, 1]).reshape(*tokens.shape[:-1], kernel.shape[-1])
 
 
 def grid_kernels(module: nn.Module, C: int, n: int, name: str = 'kernel') -> list:

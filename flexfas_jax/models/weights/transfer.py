@@ -25,6 +25,7 @@ from flexfas_jax.models.weights.files import list_names
 from flexfas_jax.models.weights.variable_tree import Path
 
 OWN_RUN = 'ours'  # as `architecture`: the weights are in a workdir of this package
+HIDDEN_FIELDS = ('activation', 'epsilon', 'statistics', 'positions', 'class_position')
 
 
 class PretrainedConfig(NamedTuple):
@@ -86,6 +87,29 @@ def parse_config(fields: Mapping[str, Any] | None, variables) -> PretrainedConfi
   if (source.architecture, source.into) != (OWN_RUN, 'all'):
     _targets(variables, source.into)
   return source
+
+
+def check_backbone(source: PretrainedConfig, backbone: Mapping[str, Any]) -> None:
+  """Checks the fields of a ViT that its weights need and that no array's shape shows.
+
+  Args:
+    source: from `parse_config`.
+    backbone: the config's group `model.backbone`.
+
+  Raises:
+    ConfigError: with another value, the network would run and compute something else.
+  """
+  if source.architecture == OWN_RUN or backbone.get('name') != 'vit':
+    return
+  origin = ARCHITECTURES[source.architecture].backbone
+  for field in HIDDEN_FIELDS:
+    default = getattr(vit.ViT, field)
+    needed, found = origin.get(field, default), backbone.get(field, default)
+    if found != needed:
+      raise ConfigError(
+        f'weights of {source.architecture} need config.model.backbone.{field} = {needed!r}, not '
+        f'{found!r}'
+      )
 
 
 def load(source: PretrainedConfig, variables) -> tuple[dict[Path, Any], str]:
