@@ -21,6 +21,7 @@ from flexfas_jax.images import geometry, transforms
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import transfer
+from flexfas_jax.training import objective as objectives
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training import sharding, subjects
 from flexfas_jax.training import trainable as parameters
@@ -48,6 +49,7 @@ class Experiment(NamedTuple):
     metrics: of the printed table; (): the default ones.
     target: the column of the classes in an identity task; '' for attack detection.
     trainable: patterns of the parameters that train; (): all.
+    objective: what the loss needs from the training step besides a gradient.
   """
 
   config: ConfigDict
@@ -66,6 +68,7 @@ class Experiment(NamedTuple):
   metrics: tuple[str, ...]
   target: str = ''
   trainable: tuple[str, ...] = ()
+  objective: objectives.Objective = objectives.Objective()
 
 
 def build(
@@ -121,7 +124,14 @@ def build(
       ConfigError(f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}')
     )
   scored = attempt('config.protocol', scored_subsets, model, protocol)
+  objective = objectives.Objective()
+  if loss:
+    modulation = fields.get('gradient_modulation')
+    objective = (
+      attempt('config.loss', objectives.build, fields['loss'], modulation, model) or objective
+    )
   options = {'optimizer': optimizer, 'ema': _ema(config), 'trainable': trainable}
+  options['memory'] = objective.memory
   init = functools.partial(init_state, model=model, **options)
   abstract = map_size = pretrained = None
   if shapes := attempt('config.model', model.shapes):
@@ -134,7 +144,7 @@ def build(
     abstract = jax.eval_shape(functools.partial(new_state, **options), shapes)
     variables = model_variables(abstract)
     if loss:
-      map_size = attempt('config.loss', check_shapes, model, loss, target)
+      map_size = attempt('config.loss', check_shapes, model, loss, target, objective)
     source = fields.get('pretrained')
     pretrained = attempt('config.pretrained', transfer.parse_config, source, variables)
   if config_problems:
@@ -166,6 +176,7 @@ def build(
     metrics=protocol.metrics if protocol else (),
     target=target,
     trainable=trainable,
+    objective=objective,
   )
 
 
@@ -290,6 +301,7 @@ def make_step(experiment: Experiment):
       accumulate=experiment.config.accumulate,
       ema=_ema(experiment.config),
       trainable=experiment.trainable,
+      **experiment.objective.step_arguments(),
     ),
     out_shardings=(shardings(experiment), sharding.replicated(experiment.mesh)),
     donate_argnums=0,
@@ -304,7 +316,9 @@ def shardings(experiment: Experiment):
 def abstract_batch(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes and shardings of the global training batch."""
   B, place = experiment.config.batch_size, sharding.batch_sharding(experiment.mesh)
-  batch = _abstract_batch(experiment.model, experiment.map_size, B, experiment.target)
+  batch = _abstract_batch(
+    experiment.model, experiment.map_size, B, experiment.target, experiment.objective.reads_domain
+  )
   return {
     name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
     for name, leaf in batch.items()
@@ -359,12 +373,18 @@ def scored_subsets(model: flexmodal.Model, protocol) -> tuple[tuple[str, ...], .
   return scored
 
 
-def check_shapes(model: flexmodal.Model, loss, target: str = '') -> int | None:
+def check_shapes(
+  model: flexmodal.Model,
+  loss,
+  target: str = '',
+  objective: objectives.Objective | None = None,
+) -> int | None:
   """Checks that head, loss and batch fit each other, by their shapes.
 
   Args:
     model, loss: of the experiment.
     target: of an identity task; '' for attack detection.
+    objective: of the loss; None: it needs nothing from the step.
 
   Returns:
     The side of the head's map; None if it has none.
@@ -389,11 +409,15 @@ def check_shapes(model: flexmodal.Model, loss, target: str = '') -> int | None:
     _, side, width = outputs['map'].shape
     if side != width:
       raise ConfigError(f"the head's map is {side} x {width}, but target maps are square")
-  jax.eval_shape(loss, outputs, _abstract_batch(model, side, 2, target))
+  objective = objective or objectives.Objective()
+  batch = _abstract_batch(model, side, 2, target, objective.reads_domain)
+  jax.eval_shape(loss, {**outputs, **(objective.memory or {})}, batch)
   return side
 
 
-def _abstract_batch(model: flexmodal.Model, map_size: int | None, B: int, target: str) -> dict:
+def _abstract_batch(
+  model: flexmodal.Model, map_size: int | None, B: int, target: str, reads_domain: bool
+) -> dict:
   """Shapes of a batch of B samples."""
   size = model.image_size
   shapes = {m: (B, size, size, schema.channels(m)) for m in model.modalities}
@@ -404,4 +428,6 @@ def _abstract_batch(model: flexmodal.Model, map_size: int | None, B: int, target
     batch['map'] = jax.ShapeDtypeStruct((B, map_size, map_size), np.float32)
   if target:
     batch['identity'] = jax.ShapeDtypeStruct((B,), np.int32)
+  if reads_domain:
+    batch['domain'] = jax.ShapeDtypeStruct((B,), np.int32)
   return batch

@@ -29,7 +29,13 @@ ONLY_TESTS = (
   'pairs',
 )
 # Fields that the configs of other versions lack, with the values those versions used.
-_DEFAULTS = {'resize': 'area', 'ema': 0.0, 'trainable': [], 'optimizer.freeze': []}
+_DEFAULTS = {
+  'resize': 'area',
+  'ema': 0.0,
+  'trainable': [],
+  'optimizer.freeze': [],
+  'gradient_modulation': None,
+}
 # Fields that determine the order of the training data.
 _DATA_ORDER = ('train', 'seed', 'batch_size')
 _CONFIG, _PRETRAINING = 'config.json', 'pretraining.json'
