@@ -413,7 +413,7 @@ class Model:
 
 def _certainty(intermediates: Mapping[str, Any], M: int) -> jax.Array | None:
   """The certainty [M] of the modalities in the last block that has one, float32; None: none has."""
-  found = {}
+  found: dict[int, jax.Array] = {}
   for path, value in jax.tree_util.tree_leaves_with_path(intermediates):
     names = [str(getattr(key, 'key', '')) for key in path]
     block = next((int(n.split('_')[1]) for n in names if re.fullmatch(r'blocks?_\d+', n)), 0)

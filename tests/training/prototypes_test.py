@@ -1,11 +1,14 @@
 """Prototypes: the source's update by hand, and the average that the state carries."""
 
 import functools
+import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.parity import recipe
 from flexfas_jax.training import prototypes
 
 B, M, K, D = 6, 3, 4, 2
@@ -103,3 +106,19 @@ def test_earlier_epochs_have_the_momentum():
     memory = update(memory, *measure(1))
   old, new = (features(seed)[CLASSES == 2].mean(0) for seed in (0, 1))
   np.testing.assert_allclose(memory['prototype'][:, 2], 0.8 * new + 0.2 * old, rtol=1e-4, atol=1e-5)
+
+
+def test_the_released_call_exchanges_depth_and_infrared():
+  """Its second epoch continues from the old prototypes in the other order."""
+  fixture = pathlib.Path(__file__).parents[1] / 'golden' / 'fixtures' / 'mmdg_prototypes.json'
+  (feature,), expected = recipe.inputs(fixture), recipe.expected(fixture)
+  label = jnp.asarray(json.loads(fixture.read_text())['labels'])
+  present = jnp.ones((feature.shape[2], 3), bool)
+  measured = prototypes.class_means(jnp.asarray(feature[1]).swapaxes(0, 1), label, present, 5)
+  update = functools.partial(prototypes.epoch_update, momentum=0.2, is_first=False)
+  first = jnp.asarray(expected['epoch_0'])
+  found = update(first[jnp.array([0, 2, 1])], *measured)
+  np.testing.assert_allclose(found, expected['epoch_1_published_call'], atol=1e-6)
+  found = update(first, *measured)
+  np.testing.assert_allclose(found, expected['epoch_1_corrected'], atol=1e-6)
+  assert np.abs(found - expected['epoch_1_published_call']).max() > 0.1
