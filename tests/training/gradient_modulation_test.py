@@ -136,6 +136,20 @@ def test_a_modality_without_a_loss():
   np.testing.assert_allclose(found[name][0], expected, rtol=1e-4)
 
 
+def test_an_orthogonal_gradient_is_kept_whole():
+  """It agrees with nothing and conflicts with nothing; also where the own gradient is 0."""
+  shapes = {'token_rgb_0': (3,)}
+  name = 'token_rgb_0'
+  total, *own = (draw(shapes, seed) for seed in range(1 + M))
+  for b in ([2.0, 0.0, 0.0], [0.0, 0.0, 0.0]):
+    own[0][name] = np.float32(b)
+    own[1][name] = np.float32([0.0, 1.0, -3.0])
+    own[2][name] = np.zeros(3, np.float32)
+    found = modulate(total, own)  # the second is the fastest
+    expected = total[name] + own[0][name] + CERTAINTY[1] * own[1][name]
+    np.testing.assert_allclose(found[name], expected, rtol=1e-6)
+
+
 def test_the_released_code_stops_at_the_first_frozen_tensor():
   """Behind it the source leaves t, which is recorded; ours reaches every tensor."""
   fixture = pathlib.Path(__file__).parents[1] / 'golden' / 'fixtures' / 'mmdg_regrad.json'
