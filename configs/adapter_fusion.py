@@ -38,9 +38,9 @@ LORA = {'name': 'lora', 'targets': ('q', 'v'), 'rank': 8, 'alpha': 8.0, 'dropout
 def get_config(recipe: str = 'conv') -> ConfigDict:
   """The config of a recipe; see above."""
   recipes = {
+    'conv': conv,
     'linear': linear,
     'full': full,
-    'conv': conv,
     'ama': ama,
     'mmdg': mmdg,
     'mmdg_plus': mmdg_plus,
@@ -97,7 +97,7 @@ def embedded() -> ConfigDict:
   c.trainable = ('adapters', 'token', 'fusion', 'head')
   c.modality_dropout = ConfigDict({'depth': 0.5, 'ir': 0.5})
 
-  c.loss = 'binary_cross_entropy'
+  c.loss = ConfigDict({'binary_cross_entropy': {}})
   c.batch_size = 16
   c.steps = 600
   c.optimizer = ConfigDict({'name': 'adamw', 'weight_decay': 0.05})
@@ -220,7 +220,7 @@ def mmdg_published() -> ConfigDict:
   """MMDG on its protocol 1 (train on CeFA, PADISI and CASIA-SURF, test on WMCA).
 
   Differences from the source:
-  - ImageNet weights of timm, with their position embedding, which the source draws anew.
+  - ImageNet weights of timm, with their position embedding, which the source replaces by random values.
   - One patch projection for all modalities: the source's three are equal and frozen.
   - The certainty in closed form, where the source draws 20 times, also in its test.
   - Without prototypes and gradient modulation (ReGrad).

@@ -60,6 +60,7 @@ def embedded() -> ConfigDict:
   c.model.dtype = 'float32'
   # Depth and infrared are each dropped from half of the samples: each sub-protocol gets a quarter.
   c.modality_dropout = ConfigDict({'depth': 0.5, 'ir': 0.5})
+  c.trainable = ()  # patterns of what trains; (): everything
 
   c.loss = ConfigDict({'pixel_wise_mse': {}, 'contrastive_depth': {}})
   c.batch_size = 16
@@ -123,6 +124,7 @@ def flexmodal() -> ConfigDict:
   c.model.blank_value = -127.5 / 128
   c.model.dtype = 'float32'
   c.modality_dropout = ConfigDict({'depth': 0.5, 'ir': 0.5})
+  c.trainable = ()  # patterns of what trains; (): everything
 
   c.loss = ConfigDict({'pixel_wise_mse': {}, 'contrastive_depth': {}})
   c.batch_size = 9

@@ -71,6 +71,7 @@ def embedded() -> ConfigDict:
   c.model.absent = 'exclude'
   c.model.dtype = 'float32'
   c.modality_dropout = ConfigDict()
+  c.trainable = ()  # patterns of what trains; (): everything
 
   c.loss = ConfigDict({'arc_face': {'margin': 0.3, 'scale': 16.0}})
   c.batch_size = 32
@@ -136,6 +137,7 @@ def resnet34_caffe() -> ConfigDict:
   c.model.absent = 'exclude'
   c.model.dtype = 'float32'
   c.modality_dropout = ConfigDict()
+  c.trainable = ()  # patterns of what trains; (): everything
 
   c.loss = ConfigDict({'sphere_face': {'margin': 4, 'blend': 5.0}})
   c.batch_size = 128
@@ -188,6 +190,7 @@ def ir50() -> ConfigDict:
   c.model.absent = 'exclude'
   c.model.dtype = 'float32'
   c.modality_dropout = ConfigDict()
+  c.trainable = ()  # patterns of what trains; (): everything
 
   c.loss = ConfigDict({'arc_face': {'margin': 0.5, 'scale': 64.0}})
   c.batch_size = 512

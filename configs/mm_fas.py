@@ -158,6 +158,7 @@ def flexmodal() -> ConfigDict:
   c.model.blank_value = -127.5 / 128
   c.model.dtype = 'float32'
   c.modality_dropout = ConfigDict({'depth': 0.5, 'ir': 0.5})
+  c.trainable = ()  # patterns of what trains; (): everything
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 64

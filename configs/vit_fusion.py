@@ -68,6 +68,7 @@ def embedded() -> ConfigDict:
   c.model.dtype = 'float32'
   # Depth and infrared are each dropped from half of the samples: each sub-protocol gets a quarter.
   c.modality_dropout = ConfigDict({'depth': 0.5, 'ir': 0.5})
+  c.trainable = ()  # patterns of what trains; (): everything
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 16
@@ -139,6 +140,7 @@ def flexmodal() -> ConfigDict:
   c.model.blank_value = -127.5 / 128
   c.model.dtype = 'float32'
   c.modality_dropout = ConfigDict({'depth': 0.5, 'ir': 0.5})
+  c.trainable = ()  # patterns of what trains; (): everything
   c.pretrained = ConfigDict(
     {
       'weights': 'hub:timm/vit_base_patch16_224.augreg_in21k_ft_in1k',

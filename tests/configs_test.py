@@ -15,7 +15,7 @@ from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import conversion, transfer
 from flexfas_jax.protocols import selection
 from flexfas_jax.training import optimizer as optimizers
-from flexfas_jax.training import setup, subjects
+from flexfas_jax.training import setup, subjects, trainable
 from flexfas_jax.training.step import new_state
 from tests.main_test import run
 
@@ -43,17 +43,19 @@ def test_every_file_has_a_recipe_for_a_laptop_and_a_papers():
   for file in FILES:
     recipes = recipes_of(file)
     task = load(file).get_config().get('task', 'attacks')
-    assert recipes[0] == 'embedded' and len(recipes) > 1
-    assert ('flexmodal' in recipes) == (task == 'attacks')
+    first = load(file).get_config(recipes[0])
+    assert 'rendered_faces' in first.train and len(recipes) > 1
+    assert any('flexmodal' in name for name in recipes) == (task == 'attacks')
 
 
 @pytest.mark.parametrize('file,recipe', CASES, ids=lambda x: getattr(x, 'stem', x))
 def test_a_config_fits_together(file, recipe):
   module = load(file)
   config = module.get_config(recipe)
+  is_rendered = 'rendered_faces' in config.train
   config, protocol = setup.apply_protocol(config)
   target = subjects.target_column(config)
-  assert (protocol is None) == (recipe == 'embedded' or bool(target))
+  assert (protocol is None) == (is_rendered or bool(target))
   fields = config.to_dict()
   model = flexmodal.build(**setup.fill_class_count(fields['model'], 3 if target else None))
   assert setup.scored_subsets(model, protocol)
@@ -63,6 +65,7 @@ def test_a_config_fits_together(file, recipe):
   variables = model.shapes()
   jax.eval_shape(lambda variables: new_state(variables, tx), variables)
   optimizers.check_names(fields['optimizer'], variables['params'])
+  trainable.check('trainable', fields['trainable'], variables['params'])
   setup.check_shapes(model, lookup.make_loss(fields['loss']), target)
   assert set(config.test) == set(config.threshold) or target
   for names in (config.train, config.val, *config.test.values()):
@@ -88,7 +91,7 @@ def test_its_docstring_has_the_command_and_it_needs_no_argument(file):
   assert f'python -m flexfas_jax.main --config=configs/{file.name}' in doc
   assert 'Expected' in doc
   module = load(file)
-  assert module.get_config().to_dict() == module.get_config('embedded').to_dict()
+  assert module.get_config().to_dict() == module.get_config(recipes_of(file)[0]).to_dict()
 
 
 def test_flexmodals_schedule_halves_from_the_twentieth_epoch_on():

@@ -28,17 +28,17 @@ def unflatten(named: Mapping[str, Any]) -> dict[str, Any]:
 def matches(name: str, pattern: str) -> bool:
   """Whether a pattern (*, ? and [...]; * also matches /) selects a parameter.
 
-  It matches, of 'streams_rgb/stage_1/block_0/adapters_0_conv/down/kernel':
+  It matches, of 'streams_rgb/stage_1/block_0/adapters_conv_mlp/down/kernel':
 
   - the whole name, or its first components: 'streams_*/stage_1';
-  - one component in any place: 'block_0', 'adapters_0_*';
-  - or one component that continues with _ and a digit: 'adapters' and 'block', not 'block_1' for
+  - one component in any place: 'block_0', 'adapters_*_mlp';
+  - or one component that continues with _: 'adapters', 'block' and 'stage', not 'block_1' for
     'block_11'.
   """
   if fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, f'{pattern}/*'):
     return True
   return any(
-    fnmatch.fnmatchcase(part, pattern) or fnmatch.fnmatchcase(part, f'{pattern}_[0-9]*')
+    fnmatch.fnmatchcase(part, pattern) or fnmatch.fnmatchcase(part, f'{pattern}_*')
     for part in name.split('/')
   )
 

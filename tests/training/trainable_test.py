@@ -15,7 +15,7 @@ from flexfas_jax.training import losses, optimizer, setup, sharding, trainable, 
 from flexfas_jax.training.step import new_state, train_step
 from tests.toy import make, make_batch
 
-NAME = 'streams_rgb/stage_1/block_11/adapters_0_conv/down/kernel'
+NAME = 'streams_rgb/stage_1/block_11/adapters_conv_mlp/down/kernel'
 
 
 @pytest.mark.parametrize(
@@ -28,9 +28,9 @@ NAME = 'streams_rgb/stage_1/block_11/adapters_0_conv/down/kernel'
     ('block_11', True),  # a component in any place
     ('kernel', True),
     ('block_1?', True),
-    ('adapters', True),  # and those that are numbered
+    ('adapters', True),  # and what continues with _
     ('block', True),
-    ('streams', False),  # not a number
+    ('streams', True),
     ('block_1', False),
     ('adapter', False),
     ('stage_1/block_11', False),  # with a slash, from the first component on

@@ -314,7 +314,7 @@ class ViT(nn.Module):
         tokens.append(adapter(rows, context, D).astype(x.dtype))
     x = jnp.concatenate([*tokens, x], 1) if tokens else x
     if self.pre_norm:
-      x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name='norm_pre')(x)
+      x = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name='pre_norm')(x)
     return x
 
   def _last_map(self, tokens, x, context: Context):

@@ -29,7 +29,7 @@ VIT = (
 FOUNDATION = (  # DINOv2, DINOv3, CLIP's image tower and SigLIP 2 in timm
   *VIT[:-1],
   (r'streams_shared/stage_\d/block_(\d+)', r'blocks.\1'),  # LayerScale
-  (r'streams_shared/norm_pre', 'norm_pre'),
+  (r'streams_shared/pre_norm', 'norm_pre'),
   (r'streams_shared/projection', 'head'),
   (r'streams_shared/attn_pool', 'attn_pool'),  # its query
   (r'streams_shared/attn_pool/(fc\d)', r'attn_pool.mlp.\1'),
