@@ -64,6 +64,8 @@ def embedded() -> ConfigDict:
 
   c.loss = ConfigDict({'pixel_wise_mse': {}, 'contrastive_depth': {}})
   c.batch_size = 16
+  c.domain = 'dataset'  # a column; its values are the domains
+  c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 600
   c.optimizer = ConfigDict({'name': 'adamw', 'weight_decay': 0.05})
   c.schedule = ConfigDict({'name': 'warmup_cosine', 'peak': 2e-3, 'warmup': 50})
@@ -128,6 +130,8 @@ def flexmodal() -> ConfigDict:
 
   c.loss = ConfigDict({'pixel_wise_mse': {}, 'contrastive_depth': {}})
   c.batch_size = 9
+  c.domain = 'dataset'  # a column; its values are the domains
+  c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 50 * 1233  # 50 epochs of 1233 steps
   c.optimizer = ConfigDict({'name': 'adam', 'weight_decay': 5e-5, 'decay': 'all'})
   c.schedule = ConfigDict(

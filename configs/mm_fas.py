@@ -95,6 +95,8 @@ def embedded() -> ConfigDict:
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 16
+  c.domain = 'dataset'  # a column; its values are the domains
+  c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 200
   # rates: {name: factor of the learning rate}.
   c.optimizer = ConfigDict({'name': 'adamw', 'weight_decay': 0.05, 'rates': {}})
@@ -162,6 +164,8 @@ def flexmodal() -> ConfigDict:
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 64
+  c.domain = 'dataset'  # a column; its values are the domains
+  c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 30 * 174  # 30 epochs of 174 steps, including the last batch
   c.optimizer = ConfigDict({'name': 'adam', 'b1': 0.5, 'b2': 0.999})
   c.schedule = ConfigDict(
@@ -264,6 +268,8 @@ def submitted(network: str) -> ConfigDict:
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 128
+  c.domain = 'dataset'  # a column; its values are the domains
+  c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 155 if weak else 31 * 155  # epochs of 19,922 samples
   c.optimizer = ConfigDict({'name': 'adam', 'b1': 0.5, 'b2': 0.999, 'rates': {}})
   # ('streams_*', 'fusion') leaves the classifier random, as in the original code.

@@ -64,6 +64,8 @@ def embedded() -> ConfigDict:
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 16
+  c.domain = 'dataset'  # a column; its values are the domains
+  c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 200
   c.optimizer = ConfigDict({'name': 'adamw', 'weight_decay': 0.05})
   c.schedule = ConfigDict({'name': 'warmup_cosine', 'peak': 1e-3, 'warmup': 50})
@@ -136,6 +138,8 @@ def flexmodal() -> ConfigDict:
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 64
+  c.domain = 'dataset'  # a column; its values are the domains
+  c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 30 * 174  # 30 epochs of 174 steps, including the last batch
   c.optimizer = ConfigDict({'name': 'sgd', 'weight_decay': 5e-5, 'momentum': 0.9, 'decay': 'all'})
   c.schedule = ConfigDict(

@@ -72,6 +72,8 @@ def embedded() -> ConfigDict:
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 16
+  c.domain = 'dataset'  # a column; its values are the domains
+  c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 700
   c.optimizer = ConfigDict({'name': 'adamw', 'weight_decay': 0.05})
   c.schedule = ConfigDict({'name': 'warmup_cosine', 'peak': 1e-3, 'warmup': 50})
@@ -152,6 +154,8 @@ def flexmodal() -> ConfigDict:
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 64
+  c.domain = 'dataset'  # a column; its values are the domains
+  c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 30 * 174  # 30 epochs of 174 steps, including the last batch
   c.optimizer = ConfigDict({'name': 'adamw', 'weight_decay': 0.05, 'decay': 'all'})
   c.schedule = ConfigDict(

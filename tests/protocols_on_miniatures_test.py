@@ -2,21 +2,27 @@
 
 import functools
 import json
+import re
 
 import jax
 import numpy as np
 import pytest
+from sklearn.metrics import roc_curve
 
 from configs import vit_fusion
 from flexfas_jax import lookup
+from flexfas_jax.evaluation import aggregation, metrics
+from flexfas_jax.evaluation.score_files import Scores
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.models import flexmodal
 from flexfas_jax.protocols import leakage
 from flexfas_jax.protocols.definitions import PROTOCOLS
+from flexfas_jax.schema import METADATA, subset_name
 from flexfas_jax.training import datasets, setup
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training.step import init_state, train_step
+from flexfas_jax.training.tasks import anti_spoofing
 from tests import forked
 from tests.miniatures import casia_cefa, casia_surf, padisi, wmca
 from tests.miniatures import flexmodal as exports
@@ -160,3 +166,50 @@ def test_the_published_leak_is_accepted_and_reported(data_dir):
   assert [note for note in notes if not note.startswith('note (same-bytes)')] == [
     'accepted leak flexmodal_v1: 1 subject in val and intra'
   ]
+
+
+@pytest.mark.parametrize('rows', ['cleaned', 'published'])
+@pytest.mark.parametrize('name', [name for name in PROTOCOLS if name.startswith('mmdg_')])
+def test_mmdgs_figures_of_every_target_and_case(data_dir, tmp_path, capsys, name, rows):
+  """HTER at the threshold of the sources' val, and the literature's, of frames and videos."""
+  config = vit_fusion.get_config('flexmodal')
+  config.data_dir, config.pretrained.weights, config.report = data_dir, '', False
+  config.model.backbone.variant, config.model.image_size = 'mu', SIZE
+  config.protocol = f'{name}(rows={rows})'
+  experiment = setup.build(config)
+  data = datasets.open_all(experiment.config)
+  targets = name.rpartition('_')[2]
+  sets = [one.partition('/')[0] for one in data.test['test'].names]
+  assert sets == [{'c': 'casia_cefa', 'p': 'padisi', 's': 'casia_surf', 'w': 'wmca'}[t]
+                  for t in targets]  # fmt: skip
+  again = sum(id_.endswith(('#2', '#3')) for id_ in data.test['test'].columns['id'])
+  assert again == (2 * sum(t in 'cs' for t in targets) if rows == 'published' else 0)
+  rng = np.random.default_rng(0)
+  scored = {}
+  for side, source in {'val': data.val, **data.test}.items():
+    label = np.array([int(value == 'bona_fide') for value in source.columns['label']])
+    subsets = {
+      subset_name(subset): 1 / (1 + np.exp(-label - rng.normal(size=len(label))))
+      for subset in experiment.subsets
+    }
+    columns = {field: source.columns[field] for field in METADATA}
+    scored[side] = Scores(ids=source.columns['id'], label=label, scores=subsets, **columns)
+  anti_spoofing.write_evaluation(experiment, tmp_path, data, 1, scored)
+  found = json.loads((tmp_path / 'results.json').read_text())
+  assert list(found) == ['test', 'test, by video']
+  cases = ['rgb', 'rgb+depth', 'rgb+ir'] if name[5] == '2' else ['rgb+depth+ir']
+  headings = 'subset *HTER *AUC *HTER at test EER \\(ORACLE\\) *EER *threshold'
+  assert len(re.findall(headings, capsys.readouterr().out)) == 2
+  videos = aggregation.aggregate_by_video(scored['test'])
+  assert len(videos.ids) < len(scored['test'].ids) or targets == 'p'
+  for unit, scores in (('test', scored['test']), ('test, by video', videos)):
+    assert list(found[unit]) == cases
+    for case, values in found[unit].items():
+      assert values['n_bona_fide'] + values['n_attack'] == len(scores.ids)
+      fpr, tpr, _ = roc_curve(scores.label, scores.scores[case])
+      k = np.argmin(np.abs(tpr + fpr - 1))
+      assert values['hter_at_test_eer'] == pytest.approx((fpr[k] + 1 - tpr[k]) / 2)
+      assert values['hter'] == values['acer'] and 'ORACLE' not in values
+  val = scored['val']
+  threshold = metrics.eer(metrics.curve(val.label, val.scores[cases[0]]))[1]
+  assert found['test'][cases[0]]['threshold'] == threshold

@@ -268,6 +268,53 @@ def resampled_eer(curves: CurveReplicates) -> np.ndarray:
   return (attack[rows, k] / n_attack + 1 - bona_fide[rows, k] / n_bona_fide) / 2
 
 
+def roc_points(points: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """The points that scikit-learn's `roc_curve` keeps: (accepted bona fide, accepted attacks,
+  threshold), [P] each, from the strictest; the first accepts nothing."""
+  tp, fp = points.accepted_bona_fide[1:], points.accepted_attack[1:]  # [K]
+  kept = _is_roc_point(tp, fp)
+  return (
+    np.append(0, tp[kept]),
+    np.append(0, fp[kept]),
+    np.append(np.inf, points.threshold[1:][kept]),
+  )
+
+
+def _is_roc_point(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
+  """Which of the points is not the middle of three at equal steps, [K] bool."""
+  kept = np.ones(tp.size, bool)
+  if tp.size > 2:
+    kept[1:-1] = (np.diff(tp, 2) != 0) | (np.diff(fp, 2) != 0)
+  return kept
+
+
+def hter_at_test_eer(points: Curve) -> float:
+  """The HTER at the point of `roc_points` where |TPR + FPR - 1| is least; NaN where undefined.
+
+  The first of several such points counts. The threshold is fitted on the evaluated samples: an
+  ORACLE. Papers that follow MMDG print it as HTER.
+  """
+  if points.one_class:
+    return math.nan
+  tp, fp, _ = roc_points(points)
+  tpr, fpr = tp / points.n_bona_fide, fp / points.n_attack
+  k = int(np.argmin(np.abs(tpr + fpr - 1)))
+  return float(fpr[k] + 1 - tpr[k]) / 2
+
+
+def resampled_hter_at_test_eer(curves: CurveReplicates) -> np.ndarray:
+  """`hter_at_test_eer` of each replicate, [R]."""
+  found = np.empty(len(curves.n_attack))
+  for row, (tp, fp, n_bona_fide, n_attack) in enumerate(zip(*curves, strict=True)):
+    # A threshold at which a replicate has no sample is none of its own.
+    own = np.flatnonzero(np.diff(tp + fp, prepend=0))
+    kept = own[_is_roc_point(tp[own], fp[own])]
+    tpr, fpr = np.append(0, tp[kept]) / n_bona_fide, np.append(0, fp[kept]) / n_attack
+    k = np.argmin(np.abs(tpr + fpr - 1))
+    found[row] = (fpr[k] + 1 - tpr[k]) / 2
+  return found
+
+
 def auc(points: Curve) -> float:
   """The area under the ROC curve; NaN where undefined."""
   if points.one_class:
@@ -358,6 +405,7 @@ class Metric:
     definition: one clause, as in docs/reference/metrics.md.
     source: who defines it; '' without one.
     higher_is_better: of two systems, the one with the larger figure is better.
+    oracle: its threshold is fitted on the evaluated samples. Reports leave it out.
   """
 
   name: str
@@ -365,6 +413,7 @@ class Metric:
   definition: str
   source: str = ''
   higher_is_better: bool = False
+  oracle: bool = False
 
   def value(self, rates: ErrorRates, points: Curve) -> float:
     """The figure; NaN where undefined."""
@@ -516,6 +565,16 @@ METRICS: tuple[Metric, ...] = (
     definition='(false accept rate + false reject rate) / 2; the same number as `acer`',
     source='cross-dataset papers',
     parts=('apcer', 'bpcer'),
+  ),
+  OfCurve(
+    name='hter_at_test_eer',
+    title='HTER at the test EER (ORACLE)',
+    definition='ORACLE: `hter` at the point of the test ROC where TPR + FPR is nearest to 1; '
+    "points as scikit-learn's `roc_curve` keeps them",
+    source='MMDG, DADM, MMDA',
+    oracle=True,
+    compute=hter_at_test_eer,
+    resampled=resampled_hter_at_test_eer,
   ),
   *(
     OfCurve(

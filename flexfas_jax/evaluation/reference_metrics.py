@@ -30,25 +30,11 @@ from flexfas_jax.evaluation import metrics
 MM_FAS_THRESHOLD = 0.932107  # of the published ensemble, which `rescaled` brings to 0.5
 
 
-def roc_points(points: metrics.Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """The points that scikit-learn's `roc_curve` keeps: (accepted bona fide, accepted attacks,
-  threshold), [P] each, from the strictest; the first accepts nothing."""
-  tp, fp = points.accepted_bona_fide[1:], points.accepted_attack[1:]  # [K]
-  kept = np.ones(tp.size, bool)
-  if tp.size > 2:
-    kept[1:-1] = (np.diff(tp, 2) != 0) | (np.diff(fp, 2) != 0)
-  return (
-    np.append(0, tp[kept]),
-    np.append(0, fp[kept]),
-    np.append(np.inf, points.threshold[1:][kept]),
-  )
-
-
 def tpr_at_nearest_fpr(points: metrics.Curve, fpr: float) -> float:
   """The TPR at the ROC point whose FPR is nearest to `fpr` [FM]; NaN where undefined."""
   if points.one_class:
     return math.nan
-  tp, fp, _ = roc_points(points)
+  tp, fp, _ = metrics.roc_points(points)
   k = np.argmin(np.abs(fp / points.n_attack - fpr))  # the first of a tie
   return float(tp[k]) / points.n_bona_fide
 
@@ -60,7 +46,7 @@ def eer_threshold(points: metrics.Curve) -> float:
   """
   if points.one_class:
     return math.nan
-  tp, fp, threshold = roc_points(points)
+  tp, fp, threshold = metrics.roc_points(points)
   return float(threshold[np.argmin(np.abs(tp / points.n_bona_fide + fp / points.n_attack - 1))])
 
 

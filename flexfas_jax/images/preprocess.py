@@ -74,8 +74,9 @@ class Preprocess:
     else:
       arrays, views = self._apply_view(images, geometry.draw_view(rng, **self.view), rng)
     arrays['label'] = np.int32(example['label'])
-    if 'identity' in example:
-      arrays['identity'] = np.int32(example['identity'])
+    for name in ('identity', 'domain'):
+      if name in example:
+        arrays[name] = np.int32(example[name])
     if self.map_size:
       first = next((m for m in schema.MODALITIES if m in views), None)
       black = np.zeros((self.map_size, self.map_size, 1), np.uint8)

@@ -2,11 +2,14 @@
 
 A batch: images [B, H, W, C] float32 in [-1, 1] (black is -127.5 / 128, as in
 FlexModal's reference), 'present' [B, M] bool, 'label' [B] int32, 'map' [B, h, w] float32 where
-it is required, and 'identity' [B] int32 where the source has it (`Source.with_identities`).
+it is required, 'identity' and 'domain' [B] int32 where the source has them
+(`Source.with_identities`, `Source.with_domains`).
 """
 
 import concurrent.futures
 import dataclasses
+import itertools
+import zlib
 from collections.abc import Iterator, Sequence
 
 import grain
@@ -19,6 +22,7 @@ from flexfas_jax.input_pipeline.sources import Source
 from flexfas_jax.schema import LABELS
 
 _REMOTE_THREADS = 32  # that read from a bucket: they wait for its answers most of the time
+BALANCED = ('domain', 'label')  # what batches can be balanced over
 META = ('id', 'dataset', 'subject', 'video', 'attack_type', 'attack_category', 'ethnicity')
 
 
@@ -42,6 +46,76 @@ def order(n: int, seed: int) -> grain.MapDataset:
   return grain.MapDataset.range(n).shuffle(seed=seed).repeat(None)
 
 
+class BalancedOrder:
+  """The endless order of examples whose batches hold each combination equally often.
+
+  Batches of B rows hold each of K combinations B // K times, or once more, in turns. In each
+  combination all examples come once before one comes again. A place in the order is a function of
+  the seed and its number alone, and the same in every process.
+
+  Args:
+    source: the examples.
+    fields: some of `BALANCED`.
+    batch_size: of all processes together.
+    seed: of the order.
+
+  Raises:
+    ConfigError: a combination without an example.
+  """
+
+  def __init__(self, source: Source, fields: Sequence[str], batch_size: int, seed: int):
+    self._members = list(combinations(source, fields).values())
+    self._orders = [order(n.size, _seed(seed, f'{i}')) for i, n in enumerate(self._members)]
+    # Which combination is in which row, for each batch: rows go to devices, and to the parts of an
+    # accumulated step, by their number.
+    self._rows = order(batch_size, _seed(seed, 'rows'))
+    self._batch_size = batch_size
+
+  def __getitem__(self, i: int) -> int:
+    turn = i - i % self._batch_size + int(self._rows[i])
+    n, which = divmod(turn, len(self._members))
+    return int(self._members[which][self._orders[which][n]])
+
+
+def combinations(source: Source, fields: Sequence[str]) -> dict[tuple[str, ...], np.ndarray]:
+  """The examples of each combination of the values of some fields, [n] int64 each.
+
+  Args:
+    source: the examples.
+    fields: some of `BALANCED`; 'domain' requires `Source.with_domains`.
+
+  Raises:
+    ConfigError: a combination without an example.
+  """
+  names = {'domain': source.domain_names, 'label': LABELS}
+  numbers = {'domain': source.domains}
+  numbers['label'] = np.array([LABELS.index(label) for label in source.columns['label']])
+  found = {}
+  for places in itertools.product(*(range(len(names[field])) for field in fields)):
+    matches = [numbers[field] == place for field, place in zip(fields, places, strict=True)]
+    values = tuple(names[field][place] for field, place in zip(fields, places, strict=True))
+    found[values] = np.flatnonzero(np.all(matches, 0))
+    if not found[values].size:
+      which = ', '.join(f'{f} {value!r}' for f, value in zip(fields, values, strict=True))
+      raise ConfigError(
+        f'config.sampler.balance = {tuple(fields)}: no example of config.train has {which}; leave '
+        'out a field, or the examples of that domain'
+      )
+  return found
+
+
+def _seed(seed: int, name: str) -> int:
+  """A seed of its own for each name."""
+  return zlib.crc32(f'{seed} {name}'.encode()) & 0x7FFFFFFF
+
+
+def _places(source: Source, batch_size: int, seed: int, balance: Sequence[str]):
+  """The order of the examples: its item i is the number of an example."""
+  if balance:
+    return BalancedOrder(source, balance, batch_size, seed)
+  return order(len(source), seed)
+
+
 def train_batches(
   source: Source,
   preprocess: Preprocess,
@@ -49,6 +123,7 @@ def train_batches(
   seed: int,
   rows: Sequence[int] | None = None,
   threads: int | None = None,
+  balance: Sequence[str] = (),
 ) -> grain.DatasetIterator:
   """Endless batches of the rows of a process; `get_state()` is the position, the same in all.
 
@@ -62,16 +137,19 @@ def train_batches(
     seed: of order and augmentation; each epoch has its own.
     rows: of the global batch that this process makes; None: all.
     threads: each makes one batch at a time, and two more are kept ready; None: `default_threads`.
+    balance: some of `BALANCED`: the batches are those of `BalancedOrder`; (): each epoch has every
+      example once.
 
   Raises:
-    ConfigError: the batch is larger than the source.
+    ConfigError: the batch is larger than the source; as `BalancedOrder`.
   """
   if batch_size > len(source):
     raise ConfigError(f'batch_size = {batch_size} is more than the {len(source)} examples')
   rows = np.arange(batch_size) if rows is None else np.asarray(rows)
-  examples = (
-    order(len(source), seed).map(source.__getitem__).random_map(_Augment(preprocess), seed=seed + 1)
-  )
+  places = _places(source, batch_size, seed, balance)
+  if balance:
+    places = grain.MapDataset.range(2**62).map(places.__getitem__)
+  examples = places.map(source.__getitem__).random_map(_Augment(preprocess), seed=seed + 1)
 
   pool = concurrent.futures.ThreadPoolExecutor(_REMOTE_THREADS) if source.is_remote else None
 
@@ -92,9 +170,11 @@ def train_batches(
   return iter(grain.MapDataset.range(2**62).map(batch).to_iter_dataset(options))
 
 
-def ids_of_batch(source: Source, batch_size: int, seed: int, index: int) -> list[str]:
+def ids_of_batch(
+  source: Source, batch_size: int, seed: int, index: int, balance: Sequence[str] = ()
+) -> list[str]:
   """The ids in the global batch number `index` (from 0) of `train_batches`, in their rows."""
-  places = order(len(source), seed)
+  places = _places(source, batch_size, seed, balance)
   start = index * batch_size
   return [source.columns['id'][places[i]] for i in range(start, start + batch_size)]
 

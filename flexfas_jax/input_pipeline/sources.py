@@ -57,6 +57,7 @@ class Source:
       requested ones.
     digests: {modality: [N] uint64}, of the images' bytes as `exact_duplicates` compares them.
     identities: [N] int32, the class of every example, or None.
+    domains: [N] int32, the domain of every example, a position in `domain_names`; or None.
     is_remote: whether reading an example waits for a bucket.
   """
 
@@ -71,7 +72,13 @@ class Source:
     self._parts = tuple(parts)
     self._ends = np.cumsum([len(part.places) for part in parts])
     self.is_remote = any(part.is_remote for part in parts)
-    self.identities = None
+    self.identities = self.domains = None
+    self.domain_names: tuple[str, ...] = ()
+
+  def _copy(self) -> 'Source':
+    other = object.__new__(Source)
+    other.__dict__.update(self.__dict__)
+    return other
 
   def with_identities(self, identities: np.ndarray) -> 'Source':
     """The same source whose examples also have 'identity'.
@@ -81,8 +88,26 @@ class Source:
     """
     if len(identities) != len(self):
       raise ValueError(f'{len(identities)} identities of {len(self)} examples')
-    other = Source(self.names, self._parts, self.columns, self.digests)
+    other = self._copy()
     other.identities = np.asarray(identities, np.int32)
+    return other
+
+  def with_domains(self, column: str) -> 'Source':
+    """The same source whose examples also have 'domain', the number of a column's value.
+
+    Args:
+      column: one of `columns`; a value's number is its place among the sorted values.
+
+    Raises:
+      DataError: examples without a value, in another column than 'dataset'.
+    """
+    values = self.columns[column]
+    if column != 'dataset' and (n := sum(not value for value in values)):
+      first = self.columns['id'][list(values).index('')]
+      raise DataError(f'{n} of {len(self)} examples have no {column}, the first {first}')
+    other = self._copy()
+    names, numbers = np.unique(np.asarray(values, np.str_), return_inverse=True)
+    other.domain_names, other.domains = tuple(names.tolist()), numbers.astype(np.int32)
     return other
 
   def __len__(self) -> int:
@@ -112,6 +137,8 @@ class Source:
     example |= stored
     if self.identities is not None:
       example['identity'] = int(self.identities[index])
+    if self.domains is not None:
+      example['domain'] = int(self.domains[index])
     return example
 
   def shard(self, index: int) -> str:

@@ -54,7 +54,8 @@ def make(opened: Mapping[str, Source], more: tuple[str, ...] = ()) -> Record:
 
   Args:
     opened: {'train', 'val' or a test: its set}.
-    more: columns that matter besides `sources.FIELDS`: that of the classes.
+    more: columns that matter besides `sources.FIELDS`, where a set has them: those of classes and
+      domains.
   """
   return {
     (name, ', '.join(source.names)): _of_source(source, (*sources.FIELDS, *more))
@@ -63,7 +64,8 @@ def make(opened: Mapping[str, Source], more: tuple[str, ...] = ()) -> Record:
 
 
 def _of_source(source: Source, fields: tuple[str, ...]) -> SetRecord:
-  columns = [source.columns[field] for field in dict.fromkeys(fields)]
+  # The column of the domains is of the training set alone.
+  columns = [source.columns[f] for f in dict.fromkeys(fields) if f in source.columns]
   images = np.stack(list(source.digests.values()), axis=1).astype('<u8')  # [N, M]
   digests = [
     hashlib.blake2b('\x1f'.join(row).encode() + image.tobytes(), digest_size=8).hexdigest()

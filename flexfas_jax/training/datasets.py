@@ -8,10 +8,10 @@ from ml_collections import ConfigDict
 
 from flexfas_jax import errors, identity
 from flexfas_jax.errors import ConfigError, DataError, FlexfasError
-from flexfas_jax.input_pipeline import sources
+from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.protocols import leakage, selection, shortcuts
 from flexfas_jax.schema import MODALITIES
-from flexfas_jax.training import setup, subjects
+from flexfas_jax.training import sampling, setup, subjects
 
 # Columns of manifests: the images' hashes and file formats, and the device.
 _FILE_COLUMNS = (*(f'{m}_{what}' for m in MODALITIES for what in ('sha256', 'file')), 'device')
@@ -31,6 +31,11 @@ class Data(NamedTuple):
   test: dict[str, sources.Source | None]
   notes: list[str]
   vocabulary: subjects.ClassVocabulary | None = None
+
+  @property
+  def domains(self) -> tuple[str, ...]:
+    """The names of the training data's domains, by their number; () without training data."""
+    return self.train.domain_names if self.train else ()
 
   def opened(self) -> dict[str, sources.Source]:
     """The sets that are available, by name: 'train', 'val', 'test.NAME'."""
@@ -64,13 +69,15 @@ def inspect(config: ConfigDict, train: bool = True, test: bool = True) -> DataIn
   try:
     config, _ = setup.apply_protocol(config)
     target = subjects.target_column(config)
+    train_columns, balance = sampling.more_columns(config), sampling.balanced_fields(config)
   except ConfigError:
     return DataInspection([])  # `setup.build` reports it
   sides = {'val': config.val} | ({'train': config.train} if train else {})
   sides |= {f'test.{name}': names for name, names in sorted_tests(config)} if test else {}
   opened, fields_of = {}, {}  # fields_of: {message: (kind, fields)}, each problem once
   for side, names in sides.items():
-    opened[side], found = _try_open(names, config.data_dir, target)
+    more = train_columns if side == 'train' else (target,) if target else ()
+    opened[side], found = _try_open(names, config.data_dir, more)
     for error in found:
       text = str(error).removeprefix(': ')
       fields_of.setdefault(text, (type(error), []))[1].append(f'config.{side}')
@@ -94,6 +101,9 @@ def inspect(config: ConfigDict, train: bool = True, test: bool = True) -> DataIn
       )
     )
   classes = len(set(source.columns[target])) if target else None
+  source = errors.attempt(problems, '', _with_domains, source, config)
+  if source and balance:
+    errors.attempt(problems, '', pipeline.combinations, source, balance)
   return DataInspection(problems, classes)
 
 
@@ -108,8 +118,20 @@ def count_classes(config: ConfigDict) -> int:
   return len(set(source.columns[target]))
 
 
+def _with_domains(source: sources.Source, config: ConfigDict) -> sources.Source:
+  """The training set with the domains of its examples.
+
+  Raises:
+    DataError: examples without one.
+  """
+  try:
+    return source.with_domains(sampling.domain_column(config))
+  except DataError as error:
+    raise DataError(f'config.train: {error} (config.domain)') from None
+
+
 def _try_open(
-  names: str, data_dir: str, target: str
+  names: str, data_dir: str, more: Sequence[str]
 ) -> tuple[sources.Source | None, list[FlexfasError]]:
   """(a data set, []), or (None, why it cannot be opened); prepares and decodes nothing."""
   problems = []
@@ -119,7 +141,6 @@ def _try_open(
   ]
   if not all(prepared):  # one that can be generated is prepared when it is opened
     return None, problems
-  more = (target,) if target else ()
   source = errors.attempt(
     problems, '', sources.open_source, names, data_dir, check=False, more=more
   )
@@ -155,7 +176,7 @@ def open_all(
         names,
         config.data_dir,
         check=needed,
-        more=(target,) if target else (),
+        more=sampling.more_columns(config) if name == 'train' else (target,) if target else (),
         optional=_FILE_COLUMNS,
       )
     except DataError:
@@ -165,7 +186,7 @@ def open_all(
       return None
     if target:
       subjects.check_labels(source, target, f'config.{name}')
-    return source
+    return _with_domains(source, config) if name == 'train' else source
 
   val = open_set('val', config.val, needed=True)
   if not target:

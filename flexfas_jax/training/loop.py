@@ -34,7 +34,9 @@ from flexfas_jax.training import (
   frozen,
   init_from_run,
   lock,
+  objective,
   optimizer,
+  sampling,
   setup,
   sharding,
   subjects,
@@ -112,14 +114,14 @@ def evaluate(config: ConfigDict, folder: str, options: Options = DEFAULTS) -> No
     experiment.config, train=False, vocabulary=vocabulary, pretraining=pretraining
   )
   data.notes.extend(notes)
-  data.notes.extend(_compare_for_evaluation(folder, data, options))
+  data.notes.extend(_compare_for_evaluation(folder, data, options, experiment.config))
   task = get_task(experiment.config)
   task.check(experiment, data)
   task.evaluate(experiment, folder, data, task.make_scorer(experiment))
 
 
 def _compare_for_evaluation(
-  folder: pathlib.Path, data: datasets.Data, options: Options
+  folder: pathlib.Path, data: datasets.Data, options: Options, config: ConfigDict
 ) -> list[str]:
   """Compares training and validation set with those of the run; returns notes for every result.
 
@@ -127,7 +129,7 @@ def _compare_for_evaluation(
     StateError: val differs, from which thresholds are fitted.
   """
   sets = {name: source for name, source in data.opened().items() if name in ('train', 'val')}
-  more = (data.vocabulary.target,) if data.vocabulary and data.vocabulary.target else ()
+  more = sampling.more_columns(config)
   _, changes = data_record.compare(folder, workdir.newest_run_info(folder), sets, more)
   if 'val' in changes and not options.allow_data_change:
     _refuse_data(folder, {'val': changes['val']})
@@ -226,8 +228,9 @@ def _prepare(
   )
   data = datasets.open_all(experiment.config, test=test, pretraining=pretraining)
   data.notes.extend(notes)
+  objective.check_domains(experiment.config.to_dict(), data.domains)
   saved = workdir.newest_run_info(folder)
-  more = (experiment.target,) if experiment.target else ()
+  more = sampling.more_columns(experiment.config)
   record, changes = data_record.compare(folder, saved, data.opened(), more)
   if not options.allow_data_change:
     _refuse_data(folder, changes)
@@ -497,7 +500,10 @@ def _make_batches(experiment: setup.Experiment, source: sources.Source):
     resize=experiment.preprocess.resize,
   )
   rows = sharding.local_rows(experiment.mesh, config.batch_size)
-  return pipeline.train_batches(source, preprocess, config.batch_size, config.seed, rows)
+  balance = sampling.balanced_fields(config)
+  return pipeline.train_batches(
+    source, preprocess, config.batch_size, config.seed, rows, balance=balance
+  )
 
 
 def _write_workdir(run: _Run, pretraining: dict) -> None:
@@ -507,6 +513,7 @@ def _write_workdir(run: _Run, pretraining: dict) -> None:
   if not run.changed:
     workdir.write_config(run.folder, run.experiment.config.to_dict())
   subjects.write(run.folder, run.data.vocabulary)
+  sampling.write_domains(run.folder, run.experiment.config, run.data.domains)
   data_record.write(run.folder, run.record)
   if pretraining:
     workdir.write_pretraining(run.folder, pretraining)
@@ -739,7 +746,10 @@ def _not_finite(training: _Training, step: int, values: dict[str, float]) -> Sta
   """The error for a step whose loss or gradient is not finite; writes `bad_batch.json`."""
   config, file = training.config, training.run.folder / 'bad_batch.json'
   index = step - 1 + training.data_offset
-  ids = pipeline.ids_of_batch(training.run.data.train, config.batch_size, config.seed, index)
+  balance = sampling.balanced_fields(config)
+  ids = pipeline.ids_of_batch(
+    training.run.data.train, config.batch_size, config.seed, index, balance
+  )
   if distributed.is_first():
     record = {'step': step, **{name: str(v) for name, v in values.items()}, 'ids': ids}
     with contextlib.suppress(OSError):  # a full disk must not hide the error

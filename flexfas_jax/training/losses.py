@@ -39,11 +39,8 @@ _INPUT_SOURCE = {
   'present': 'every data set has it',
   'map': 'training adds it for a head with a map, such as pixel_map',
   'identity': "set config.task = 'identities'",
-  'domain': 'training adds it: the number of the source data set',
+  'domain': 'training adds it: the number of the value of config.domain',
 }
-READ_DOMAIN = frozenset(  # the losses that read batch['domain']
-  ('single_side_prototypes', 'cosine_prototypes', 'domain_hyperplanes', 'mean_angle')
-)
 
 
 def _output(loss: str, outputs, name: str) -> jax.Array:

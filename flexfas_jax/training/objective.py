@@ -2,30 +2,28 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.training import hyperplanes, losses
+from flexfas_jax.training import hyperplanes
 from flexfas_jax.training.prototypes import Prototypes
 from flexfas_jax.training.step import Modulation
 
 
 class Objective(NamedTuple):
-  """Arguments of `train_step`, and what state and batch hold for them.
+  """Arguments of `train_step`, and what the state holds for them.
 
   Attributes:
     prototypes, modulation, project: see `train_step`.
     memory: of the initial state; None: there is none.
-    reads_domain: whether the batch needs 'domain'.
   """
 
   prototypes: Prototypes | None = None
   modulation: Modulation | None = None
   project: Callable[[Any], Any] | None = None
   memory: Mapping[str, Any] | None = None
-  reads_domain: bool = False
 
   def step_arguments(self) -> dict[str, Any]:
     """The arguments of `train_step`."""
@@ -61,7 +59,6 @@ def build(loss: str | Mapping[str, Mapping], modulation: Mapping | None, model) 
     modulation=_modulation(loss, modulation, model),
     project=project,
     memory=memory,
-    reads_domain=bool(losses.READ_DOMAIN & terms.keys()),
   )
 
 
@@ -96,3 +93,24 @@ def _modulation(loss, fields: Mapping | None, model) -> Modulation | None:
     raise ConfigError(f'gradient_modulation {name!r} needs several modalities')
   shared, own = lookup.make_loss_parts(loss)
   return Modulation(shared, own, combine)
+
+
+def check_domains(fields: Mapping[str, Any], names: Sequence[str]) -> None:
+  """Checks the numbers of domains in a config.
+
+  Args:
+    fields: of the config.
+    names: the domains of the training data.
+
+  Raises:
+    ConfigError: a loss or the head has another number.
+  """
+  given = {'config.model.head': fields['model']['head'].get('domains')}
+  for name, term in lookup.loss_terms(fields['loss']).items():
+    given[f'config.loss.{name}'] = _fields(term).get('domains')
+  for where, number in given.items():
+    if number is not None and number != len(names):
+      raise ConfigError(
+        f'{where}.domains = {number}, but config.train has {len(names)}: {", ".join(names)} '
+        '(config.domain)'
+      )

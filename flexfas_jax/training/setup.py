@@ -23,7 +23,7 @@ from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import transfer
 from flexfas_jax.training import objective as objectives
 from flexfas_jax.training import optimizer as optimizers
-from flexfas_jax.training import sharding, subjects
+from flexfas_jax.training import sampling, sharding, subjects
 from flexfas_jax.training import trainable as parameters
 from flexfas_jax.training.devices import check_settings, find_devices
 from flexfas_jax.training.step import AveragedState, init_state, new_state, train_step
@@ -47,6 +47,7 @@ class Experiment(NamedTuple):
     views: by name; what evaluation averages over.
     subsets: of the modalities, which are scored.
     metrics: of the printed table; (): the default ones.
+    by_video: whether tests are also reported by video.
     target: the column of the classes in an identity task; '' for attack detection.
     trainable: patterns of the parameters that train; (): all.
     objective: what the loss needs from the training step besides a gradient.
@@ -66,6 +67,7 @@ class Experiment(NamedTuple):
   views: dict[str, geometry.View]
   subsets: tuple[tuple[str, ...], ...]
   metrics: tuple[str, ...]
+  by_video: bool = False
   target: str = ''
   trainable: tuple[str, ...] = ()
   objective: objectives.Objective = objectives.Objective()
@@ -174,6 +176,7 @@ def build(
     views=views,
     subsets=scored,
     metrics=protocol.metrics if protocol else (),
+    by_video=protocol.by_video if protocol else False,
     target=target,
     trainable=trainable,
     objective=objective,
@@ -207,6 +210,8 @@ def _check_plain_fields(
   for modality, changes in fields['photometric'].items():
     attempt('', _check_photometric, modality, changes)
   attempt('config.member', member_fields, config)
+  attempt('config.domain', sampling.domain_column, config)
+  attempt('config.sampler', sampling.balanced_fields, config)
   for name in config.test if not target else ():
     attempt(f'config.threshold.{name}', _check_rule, config, name)
 
@@ -316,9 +321,7 @@ def shardings(experiment: Experiment):
 def abstract_batch(experiment: Experiment) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes and shardings of the global training batch."""
   B, place = experiment.config.batch_size, sharding.batch_sharding(experiment.mesh)
-  batch = _abstract_batch(
-    experiment.model, experiment.map_size, B, experiment.target, experiment.objective.reads_domain
-  )
+  batch = _abstract_batch(experiment.model, experiment.map_size, B, experiment.target)
   return {
     name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
     for name, leaf in batch.items()
@@ -409,25 +412,20 @@ def check_shapes(
     _, side, width = outputs['map'].shape
     if side != width:
       raise ConfigError(f"the head's map is {side} x {width}, but target maps are square")
-  objective = objective or objectives.Objective()
-  batch = _abstract_batch(model, side, 2, target, objective.reads_domain)
-  jax.eval_shape(loss, {**outputs, **(objective.memory or {})}, batch)
+  memory = (objective and objective.memory) or {}
+  jax.eval_shape(loss, {**outputs, **memory}, _abstract_batch(model, side, 2, target))
   return side
 
 
-def _abstract_batch(
-  model: flexmodal.Model, map_size: int | None, B: int, target: str, reads_domain: bool
-) -> dict:
+def _abstract_batch(model: flexmodal.Model, map_size: int | None, B: int, target: str) -> dict:
   """Shapes of a batch of B samples."""
   size = model.image_size
   shapes = {m: (B, size, size, schema.channels(m)) for m in model.modalities}
   batch = {m: jax.ShapeDtypeStruct(shape, np.float32) for m, shape in shapes.items()}
   batch['present'] = jax.ShapeDtypeStruct((B, len(model.modalities)), bool)
-  batch['label'] = jax.ShapeDtypeStruct((B,), np.int32)
+  batch['label'] = batch['domain'] = jax.ShapeDtypeStruct((B,), np.int32)
   if map_size:
     batch['map'] = jax.ShapeDtypeStruct((B, map_size, map_size), np.float32)
   if target:
     batch['identity'] = jax.ShapeDtypeStruct((B,), np.int32)
-  if reads_domain:
-    batch['domain'] = jax.ShapeDtypeStruct((B,), np.int32)
   return batch

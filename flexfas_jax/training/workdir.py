@@ -29,15 +29,10 @@ ONLY_TESTS = (
   'pairs',
 )
 # Fields that the configs of other versions lack, with the values those versions used.
-_DEFAULTS = {
-  'resize': 'area',
-  'ema': 0.0,
-  'trainable': [],
-  'optimizer.freeze': [],
-  'gradient_modulation': None,
-}
+_DEFAULTS = {'resize': 'area', 'ema': 0.0, 'trainable': [], 'optimizer.freeze': []}
+_DEFAULTS |= {'domain': 'dataset', 'sampler': {}, 'gradient_modulation': None}
 # Fields that determine the order of the training data.
-_DATA_ORDER = ('train', 'seed', 'batch_size')
+_DATA_ORDER = ('train', 'seed', 'batch_size', 'sampler')
 _CONFIG, _PRETRAINING = 'config.json', 'pretraining.json'
 _ORIGIN = '.origin'  # in a scratch folder
 
@@ -95,7 +90,10 @@ def checkpoints(folder: str | os.PathLike) -> epath.Path:
 
 def data_order_changed(old: dict, new: dict) -> bool:
   """Whether a data position saved under one config is invalid under another."""
-  return any(old.get(key) != json.loads(json.dumps(new[key])) for key in _DATA_ORDER)
+  old, new = _DEFAULTS | old, _DEFAULTS | json.loads(json.dumps(new))
+  # Without a sampler, domains have no part in the order.
+  fields = (*_DATA_ORDER, 'domain') if old['sampler'] and new['sampler'] else _DATA_ORDER
+  return any(old.get(key) != new[key] for key in fields)
 
 
 def refuse_changes(workdir: pathlib.Path, changed: list[str], hint: str = '') -> None:

@@ -12,6 +12,7 @@ from flexfas_jax.data.flexmodal_lists import SURF_CEFA, WMCA
 from flexfas_jax.errors import DataError
 from tests.miniatures import flexmodal
 
+PUBLISHED = pathlib.Path(__file__).parents[3] / 'shared' / 'data' / 'flexmodal_protocols'
 _LIVE = 'CASIA-SURF-CROP/real_part/real_train_part/CLKJ_AS0005/real.rssdk/{}/1.jpg'
 _FAKE = 'CASIA-SURF-CROP/fake_part/fake_train_part/CLKJ_AS0005/01_e_s.rssdk/{}/1.jpg'
 
@@ -76,6 +77,29 @@ def test_rows_of_one_data_set(source, dataset, lists, clean, published):
       ids = [row.facts['id'] for row in rows]
       assert len(set(ids)) == len(ids)
       assert {row.facts['dataset'] for row in rows} == {dataset}
+
+
+# (bona fide, attacks) of train, val and test in MMDG's own lists; its WMCA lists are the videos of
+# grandtest, all of FlexModal's list together.
+MMDG = {
+  ('casia_cefa', True): ((1200, 3600), (601, 1800), (1200, 5539)),
+  ('casia_cefa', False): ((1200, 3600), (600, 1800), (1200, 5535)),
+  ('casia_surf', True): ((900, 5397), (300, 1800), (1800, 10764)),
+  ('casia_surf', False): ((898, 5379), (300, 1800), (1796, 10712)),
+  ('wmca', True): ((372 + 324 + 345, 1323 + 1347 + 1326),),
+  ('wmca', False): ((1041, 3996),),
+}
+
+
+@pytest.mark.parametrize('dataset, published', MMDG)
+def test_the_published_rows_are_mmdgs(tmp_path, dataset, published):
+  if not PUBLISHED.is_dir():
+    pytest.skip('the published lists are not here')
+  for export in flexmodal.EXPORTS:
+    (tmp_path / export).mkdir()
+  of = WMCA if dataset == 'wmca' else SURF_CEFA
+  made = counts(plan(dataset, tmp_path, lists=PUBLISHED, published=published, of=of))
+  assert tuple((live, n - live) for n, live in made.values()) == MMDG[dataset, published]
 
 
 def test_redundant_rows_have_ids_of_their_own(source):

@@ -70,6 +70,7 @@ def test_every_metric_by_hand():
     'apcer_max': 1,
     'acer_max': 1 / 2,
     'hter': 1 / 4,
+    'hter_at_test_eer': 7 / 24,
     **dict.fromkeys(('bpcer@apcer=10%', 'bpcer@apcer=5%', 'bpcer@apcer=1%'), 1 / 3),
     'apnrr': 0,
     'bpnrr': 0,

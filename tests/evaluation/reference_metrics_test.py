@@ -20,11 +20,29 @@ def test_the_eer_threshold_is_scikit_learns_point(decimals):
   score = score if decimals is None else score.round(decimals)
   points = metrics.curve(label, score)
   fpr, tpr, threshold = roc_curve(label, score)
-  found = reference_metrics.roc_points(points)
+  found = metrics.roc_points(points)
   np.testing.assert_allclose(found[0] / points.n_bona_fide, tpr)
   np.testing.assert_allclose(found[1] / points.n_attack, fpr)
   np.testing.assert_array_equal(found[2], threshold)
   assert reference_metrics.eer_threshold(points) == threshold[np.argmin(np.abs(tpr + fpr - 1))]
+
+
+def test_the_hter_of_papers_after_mmdg_is_of_the_points_that_scikit_learn_keeps():
+  # The two points where TPR + FPR is 5/6 and 7/6 are on a line and dropped; the next, 1/2, is the
+  # first of a tie: no attack of 3 is accepted, and 1 of 2 bona fide samples.
+  label, score = [1, 0, 0, 0, 1], [0.9, 0.8, 0.7, 0.6, 0.5]
+  points = metrics.curve(label, score)
+  assert metrics.hter_at_test_eer(points) == 1 / 4
+  assert metrics.eer(points)[0] == pytest.approx(5 / 12)
+  assert math.isnan(metrics.hter_at_test_eer(metrics.curve([1], [0.5])))
+  rng = np.random.default_rng(1)
+  for decimals in (6, 2, 1, 0):
+    label = rng.integers(0, 2, 300)
+    score = (label + rng.normal(size=300)).round(decimals)
+    fpr, tpr, _ = roc_curve(label, score)
+    k = np.argmin(np.abs(tpr + fpr - 1))
+    found = metrics.hter_at_test_eer(metrics.curve(label, score))
+    assert found == pytest.approx((fpr[k] + 1 - tpr[k]) / 2, abs=1e-12)
 
 
 def test_a_score_at_the_threshold_is_rejected():

@@ -1,6 +1,7 @@
 """Batches: reproducible, resumable, independent of the number of processes, nothing lost."""
 
 import dataclasses
+import functools
 
 import cv2
 import numpy as np
@@ -156,6 +157,115 @@ def test_each_modality_is_its_own_picture(source):
 def test_batches_that_cannot_be(source):
   with pytest.raises(ConfigError, match='is more than the'):
     pipeline.train_batches(source, PLAIN, 1000, seed=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+  """The fields of an example, with a random number in the place of its images."""
+
+  def __call__(self, example, rng=None):
+    return {
+      'id': np.array(example['id'], 'U99'),
+      'label': np.int32(example['label']),
+      'domain': np.int32(example['domain']),
+      'drawn': np.float64(rng.random()),
+    }
+
+
+@pytest.fixture(scope='module')
+def domains(source):
+  return source.with_domains('dataset')
+
+
+def counted(batch):
+  """[domains, labels] how many of each combination a batch has."""
+  found = np.zeros((2, 2), int)
+  np.add.at(found, (batch['domain'], batch['label']), 1)
+  return found
+
+
+def test_domains_are_numbered_by_their_sorted_names(source, domains):
+  assert domains.domain_names == ('cefa_like', 'surf_like')
+  of = [domains.domain_names[number] for number in domains.domains]
+  assert of == source.columns['dataset'] and source.domains is None
+  batch = next(pipeline.train_batches(domains, AUGMENTED, 8, seed=0))
+  assert batch['domain'].dtype == np.int32 and set(batch['domain']) == {0, 1}
+  by_label = source.with_domains('label')  # any column
+  assert by_label.domain_names == ('attack', 'bona_fide')
+  with pytest.raises(DataError, match=f'of {len(source)} examples have no attack_type, the first'):
+    source.with_domains('attack_type')
+
+
+@pytest.mark.parametrize('size, low, high', [(8, 2, 2), (12, 3, 3), (10, 2, 3), (3, 0, 1)])
+def test_balanced_batches_have_each_combination_equally_often(domains, size, low, high):
+  balance = ('domain', 'label')
+  batches = take(pipeline.train_batches(domains, Fields(), size, seed=0, balance=balance), 12)
+  counts = np.array([counted(batch) for batch in batches])
+  assert counts.min() == low and counts.max() == high
+  # What one batch lacks, the next ones have.
+  assert np.ptp(counts.sum(0)) <= 1
+  # Rows go to devices and to the parts of an accumulated step by their number.
+  firsts = {(int(batch['domain'][0]), int(batch['label'][0])) for batch in batches}
+  assert len(firsts) == 4
+
+
+@pytest.mark.parametrize('balance', [('label',), ('domain',)])
+def test_batches_balanced_over_one_field(domains, balance):
+  for batch in take(pipeline.train_batches(domains, Fields(), 6, seed=0, balance=balance), 4):
+    assert np.bincount(batch[balance[0]]).tolist() == [3, 3]
+
+
+def test_a_balanced_order_uses_each_example_once_before_one_comes_again(domains):
+  balance = ('domain', 'label')
+  cells = pipeline.combinations(domains, balance)
+  assert list(cells) == [
+    ('cefa_like', 'attack'),
+    ('cefa_like', 'bona_fide'),
+    ('surf_like', 'attack'),
+    ('surf_like', 'bona_fide'),
+  ]
+  assert sorted(np.concatenate(list(cells.values()))) == list(range(len(domains)))
+  order = pipeline.BalancedOrder(domains, balance, 8, seed=3)
+  smallest = min(cells.values(), key=len)
+  turns = [i for i in map(order.__getitem__, range(8 * len(smallest))) if i in smallest]
+  n = len(smallest)
+  assert sorted(turns[:n]) == sorted(turns[n:]) == smallest.tolist()
+  assert turns[:n] != turns[n:] or n == 1
+
+
+def test_a_balanced_order_is_a_function_of_seed_and_step(domains):
+  make = functools.partial(
+    pipeline.train_batches, domains, Fields(), 10, balance=('domain', 'label')
+  )
+  iterator = make(seed=0)
+  take(iterator, 3)
+  state = iterator.get_state()
+  expected = take(iterator, 3)
+  again = make(seed=0)
+  again.set_state(state)
+  assert_equal(take(again, 3), expected)  # augmentation, too
+  for i, batch in enumerate(expected):
+    ids = pipeline.ids_of_batch(domains, 10, 0, 3 + i, ('domain', 'label'))
+    assert ids == batch['id'].tolist()
+  other = take(make(seed=1), 6)[3:]
+  assert any((a['id'] != b['id']).any() for a, b in zip(expected, other, strict=True))
+  for rows in ([0, 1, 2, 3, 4], [5, 7, 6, 8, 9]):  # of two processes
+    part = make(seed=0, rows=rows)
+    part.set_state(state)
+    assert_equal(take(part, 3), [{k: v[rows] for k, v in batch.items()} for batch in expected])
+
+
+def test_an_empty_combination_is_named(prepared):
+  names = [
+    'rendered_faces/surf_like_tiny:train',
+    'rendered_faces/cefa_like_tiny:train[species!=bona_fide]',
+  ]
+  one_sided = sources.open_source(names, prepared, check=False).with_domains('dataset')
+  with pytest.raises(
+    ConfigError, match="no example of config.train has domain 'cefa_like', label 'bona_"
+  ):
+    pipeline.train_batches(one_sided, Fields(), 8, seed=0, balance=('domain', 'label'))
+  pipeline.train_batches(one_sided, Fields(), 8, seed=0, balance=('domain',))
 
 
 def make_example(label=1, size=64, **pictures):

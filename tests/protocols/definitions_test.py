@@ -77,6 +77,15 @@ def test_what_is_trained_on_is_what_the_papers_say():
   )
   target = lookup.make_protocol('mmdg_1_csw_p')
   assert 'padisi' not in target.train + target.val and 'padisi' in target.test['test']
+  assert lookup.make_protocol('mmdg_1_cps_w') == lookup.make_protocol('mmdg_1_cps_w(rows=cleaned)')
+  published = lookup.make_protocol('mmdg_3_ps_cw(rows=published)')
+  assert published.train == 'padisi/face:whole[part0=train], casia_surf/flexmodal_published:train'
+  assert published.val == 'padisi/face:whole[part0=val], casia_surf/flexmodal_published:val'
+  assert published.test == {  # both sets are one test
+    'test': 'casia_cefa/flexmodal_published:test, wmca/flexmodal_published:test[grandtest=eval]'
+  }
+  with pytest.raises(ConfigError, match="unknown rows of mmdg_1_cps_w 'all'; .* cleaned, publ"):
+    lookup.make_protocol('mmdg_1_cps_w(rows=all)')
   assert lookup.make_protocol('mmdg_2_csw_p').subsets == ('rgb', 'rgb+depth', 'rgb+ir')
   assert lookup.make_protocol('wmca_leave_one_out(attack=prints)').threshold == {
     'eval': 'dev_bpcer=1%'

@@ -340,13 +340,10 @@ def test_a_config_describes_all_of_it(monkeypatch):
   inputs = experiment.abstract, batch, setup.abstract_key(experiment)
   state, metrics = jax.eval_shape(setup.make_step(experiment), *inputs)
   assert state.memory.keys() == {'prototype', 'prototype_weight'} and 'loss' in metrics
-  for name in ('bce', 'domain_hyperplanes'):
-    config = make_config(loss='binary_cross_entropy' if name == 'bce' else {name: {}})
-    if name != 'bce':
-      config.model.head = {'name': name, 'domains': DOMAINS}
-    experiment = setup.build(config)
-    assert ('domain' in setup.abstract_batch(experiment)) == (name != 'bce')
-    assert 'memory' not in vars(experiment.abstract)
+  config = make_config(loss={'domain_hyperplanes': {}})
+  config.model.head = {'name': 'domain_hyperplanes', 'domains': DOMAINS}
+  experiment = setup.build(config)
+  assert experiment.objective.project and 'memory' not in vars(experiment.abstract)
 
 
 @pytest.mark.parametrize(
@@ -373,6 +370,19 @@ def test_what_does_not_fit_is_named(fields, message, monkeypatch):
   monkeypatch.setattr(setup, 'find_devices', lambda: jax.devices()[:1])
   with pytest.raises(ConfigError, match=message):
     setup.build(make_config(**fields))
+
+
+def test_the_number_of_domains_is_that_of_the_data():
+  fields = make_config().to_dict()
+  objective.check_domains(fields, ('a', 'b'))
+  message = r'single_side_prototypes.domains = 2, .*train has 3: a, b, c \(config.domain'
+  with pytest.raises(ConfigError, match=message):
+    objective.check_domains(fields, ('a', 'b', 'c'))
+  fields['loss'] = 'binary_cross_entropy'
+  objective.check_domains(fields, ('a',))
+  fields['model']['head'] = {'name': 'domain_hyperplanes', 'domains': 4}
+  with pytest.raises(ConfigError, match='config.model.head.domains = 4'):
+    objective.check_domains(fields, ('a', 'b', 'c'))
 
 
 def test_features_that_the_model_does_not_return(monkeypatch):

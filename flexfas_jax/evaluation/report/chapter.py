@@ -286,6 +286,7 @@ def _metrics(result: EvaluationResult, subset: str) -> list[TableRow]:
       [formatting.cell(result, subset, name)],
     )
     for name in found
+    if not (name in metrics.BY_NAME and metrics.BY_NAME[name].oracle)
   ]
 
 

@@ -17,7 +17,9 @@ COLUMNS = {  # heading: metric, in percent
   'AUC': 'auc',
   **{f'TPR@ FPR={fpr}': f'tpr@fpr={fpr}' for fpr in FPRS},
 }
-_HEADINGS = {metric: heading for heading, metric in COLUMNS.items()}
+_HEADINGS = {metric: heading for heading, metric in COLUMNS.items()} | {
+  'hter_at_test_eer': 'HTER at test EER (ORACLE)',
+}
 _WITH_INTERVALS = ('acer', 'apcer', 'apcer_max', 'bpcer', 'eer', 'auc')
 MARKS = {
   results.ORACLE: 'ORACLE: the thresholds were fitted on the evaluated scores',

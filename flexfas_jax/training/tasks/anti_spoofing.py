@@ -11,14 +11,23 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from flexfas_jax.errors import StateError
+from flexfas_jax.evaluation import (
+  aggregation,
+  evidence,
+  results,
+  score_files,
+  sufficiency,
+  thresholds,
+)
 from flexfas_jax.evaluation import evaluate as evaluate_scores
-from flexfas_jax.evaluation import evidence, results, score_files, sufficiency, thresholds
 from flexfas_jax.evaluation.ensemble import views as score_views
 from flexfas_jax.evaluation.report import tables
 from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import datasets, distributed, scoring, setup, sharding, workdir
 from flexfas_jax.training.tasks import dataset_scoring
+
+BY_VIDEO = ', by video'  # behind the name of a test in results.json
 
 
 class AntiSpoofing:
@@ -146,9 +155,16 @@ def _write_results(
       metrics[name] = evaluate_scores.to_json(evaluation)
     else:
       metrics[name] = results.compute(scores[name], rule, val)
-    title = f'{name}: {experiment.config.test[name]}, step {step}, threshold {rule}'
-    insufficient = sufficiency.insufficient_metrics(scores[name], metrics[name])
-    print(tables.text(metrics[name], title, experiment.metrics, insufficient) + '\n')
+    described = f'{experiment.config.test[name]}, step {step}, threshold {rule}'
+    evaluated = {name: scores[name]}
+    if experiment.by_video:
+      videos, val_videos = map(aggregation.aggregate_by_video, (scores[name], val))
+      evaluated[name + BY_VIDEO] = videos
+      metrics[name + BY_VIDEO] = results.compute(videos, rule, val_videos)
+    for shown, of in evaluated.items():
+      insufficient = sufficiency.insufficient_metrics(of, metrics[shown])
+      title = f'{shown}: {described}'
+      print(tables.text(metrics[shown], title, experiment.metrics, insufficient) + '\n')
     for note in results.notes(metrics[name]):
       print(note, file=sys.stderr)
   for note in data.notes:
