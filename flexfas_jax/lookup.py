@@ -21,7 +21,11 @@ _FOLDERS = {
   'adapter': 'models.adapters',
 }
 # Several choices in one file: classes or functions, in snake case.
-_FILES = {'head': 'models.heads', 'loss': 'training.losses'}
+_FILES = {
+  'head': 'models.heads',
+  'loss': 'training.losses',
+  'gradient_modulation': 'training.gradient_modulation',
+}
 
 
 def choices(kind: str) -> list[str]:
@@ -74,7 +78,7 @@ def find(kind: str, name: str | None):
   """The class or function that a config calls `name`.
 
   Args:
-    kind: 'backbone', 'fusion', 'adapter', 'head' or 'loss'.
+    kind: 'backbone', 'fusion', 'adapter', 'head', 'loss' or 'gradient_modulation'.
     name: one of `choices(kind)`.
 
   Raises:
@@ -125,28 +129,67 @@ def make_loss(spec: str | Mapping[str, Mapping]) -> Callable:
   Raises:
     ConfigError: an unknown name or field, or neither form.
   """
+  return _sum_of(loss_terms(spec))
+
+
+def make_loss_parts(spec: str | Mapping[str, Mapping]) -> tuple[Callable, Callable]:
+  """The same loss in two parts, for gradient modulation.
+
+  Args:
+    spec: as in `make_loss`.
+
+  Returns:
+    (outputs, batch) -> [B], the terms without a loss for each modality, and (outputs, batch) ->
+    [B, M], the others.
+
+  Raises:
+    ConfigError: as `make_loss`, or one part has no term.
+  """
+  terms = loss_terms(spec)
+  own = {n: (w, t) for n, (w, t) in terms.items() if hasattr(t.func, 'by_modality')}
+  shared = {n: term for n, term in terms.items() if n not in own}
+  if not own or not shared:
+    names = [n for n in choices('loss') if hasattr(find('loss', n), 'by_modality')]
+    raise ConfigError(
+      f'config.gradient_modulation needs a loss with a term for each modality ({", ".join(names)}) '
+      f'and one without; config.loss has {", ".join(terms)}'
+    )
+  by_modality = {
+    n: (w, functools.partial(t.func.by_modality, **t.keywords)) for n, (w, t) in own.items()
+  }
+  return _sum_of(shared), _sum_of(by_modality)
+
+
+def _sum_of(terms: Mapping[str, tuple[float, Callable]]) -> Callable:
+  def loss(outputs, batch):
+    return sum(weight * term(outputs, batch) for weight, term in terms.values())
+
+  return loss
+
+
+def loss_terms(spec: str | Mapping[str, Mapping]) -> dict[str, tuple[float, functools.partial]]:
+  """{name: (weight, loss with its fields bound)} of a config's `loss`, sorted; see `make_loss`."""
   terms = {spec: {}} if isinstance(spec, str) else spec
   if not (isinstance(terms, Mapping) and terms):
     raise ConfigError(
       f'config.loss is {spec!r}; give a name, or {{name: its fields}}, of: '
       f'{", ".join(choices("loss"))}'
     )
-  weighted = [_make_term(name, terms[name]) for name in sorted(terms)]
-
-  def loss(outputs, batch):
-    return sum(weight * term(outputs, batch) for weight, term in weighted)
-
-  return loss
+  return {name: _make_term(name, terms[name]) for name in sorted(terms)}
 
 
-def _make_term(name: str, fields: Mapping) -> tuple[float, Callable]:
+def _make_term(name: str, fields: Mapping) -> tuple[float, functools.partial]:
   """(weight, loss with its fields bound)."""
   function = find('loss', name)
-  accepted = [*list(inspect.signature(function).parameters)[2:], 'weight']
+  parameters = dict(list(inspect.signature(function).parameters.items())[2:])
+  accepted = [*parameters, 'weight']
   if not isinstance(fields, Mapping):
     raise ConfigError(f'config.loss.{name} is {fields!r}; give its fields: {{"weight": 1.0}}')
   if unknown := sorted(set(fields) - set(accepted)):
     raise ConfigError(f'loss {name!r} has no field {unknown[0]!r}; it has: {", ".join(accepted)}')
+  required = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty]
+  if missing := [n for n in required if n not in fields]:
+    raise ConfigError(f'loss {name!r} needs the field {missing[0]!r}: config.loss.{name}')
   fields = dict(fields)
   weight = fields.pop('weight', 1.0)
   if isinstance(weight, bool) or not isinstance(weight, int | float):

@@ -1,4 +1,4 @@
-"""Parts of later methods beside their PyTorch originals: adapters, blocks, attention, MMDG.
+"""Parts of later methods beside their PyTorch originals: adapters, blocks, attention, MMDG, losses.
 
 `PARTS` has, for each architecture of a fixture, a function (tensors, inputs, spec) -> outputs.
 `spec` is the fixture's JSON. Widths, depths and grids follow from the tensors and the inputs.
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import FrozenDict
 
+from flexfas_jax.images.plgf import plgf
 from flexfas_jax.models import flexmodal
 from flexfas_jax.models.adapters.ama import SharedPart
 from flexfas_jax.models.adapters.conv import Conv
@@ -21,6 +22,7 @@ from flexfas_jax.models.adapters.uncertain_cross_plus import Reader
 from flexfas_jax.models.backbone import vit
 from flexfas_jax.models.hooks import Context
 from flexfas_jax.models.transformer import Attention, Block
+from flexfas_jax.training import gradient_modulation, hyperplanes, losses, prototypes
 
 Tensors = Mapping[str, np.ndarray]
 Outputs = dict[str, Any]
@@ -333,6 +335,83 @@ def mmdg(t: Tensors, inputs, spec) -> Outputs:
   }
 
 
+def mmdg_ssp_loss(t: Tensors, inputs, spec) -> Outputs:
+  """DADM's SingleSideCELoss of one modality, whose class numbers are given."""
+  feature, prototype = map(jnp.asarray, inputs)
+  classes = jnp.asarray(spec['labels'])
+  known = {'prototype': prototype[None], 'prototype_weight': jnp.ones((1, len(prototype)))}
+  batch = {'label': classes == 0, 'domain': classes - 1, 'present': jnp.ones((len(classes), 1))}
+  batch = {name: x.astype(jnp.int32) for name, x in batch.items()}
+  batch['present'] = batch['present'] == 1
+
+  def loss(feature):
+    outputs = {'modality_feature': feature[:, None], **known}
+    fields = {'domains': len(prototype) - 1, 'period': 1}
+    return losses.single_side_prototypes(outputs, batch, **fields).mean()
+
+  value, gradient = jax.jit(jax.value_and_grad(loss))(feature)
+  return {'loss': value, 'gradient': gradient}
+
+
+def mmdg_prototypes(t: Tensors, inputs, spec) -> Outputs:
+  """MMDG's calculate_prototype in two epochs, five classes, the old ones in their order."""
+  (features,) = inputs  # [2, M, B, D]
+  label, outputs = jnp.asarray(spec['labels']), {}
+  old = jnp.zeros((features.shape[1], 5, features.shape[-1]))
+  for epoch, name in enumerate(('epoch_0', 'epoch_1_corrected')):
+    feature = jnp.swapaxes(jnp.asarray(features[epoch]), 0, 1)  # [B, M, D]
+    sums, counts = prototypes.class_means(feature, label, jnp.ones(feature.shape[:2], bool), 5)
+    old = outputs[name] = prototypes.epoch_update(old, sums, counts, 0.2, epoch == 0)
+  return outputs
+
+
+def mmdg_regrad(t: Tensors, inputs, spec) -> Outputs:
+  """MMDG's backward_regrad_3_modal_no_leak on one tensor for each modality, in many cases."""
+  g, total, values, z = map(jnp.asarray, inputs)  # [C, k, j, D], [C, k, D], [C, M], [C, M]
+
+  def case(g, total, values, certainty):
+    def tree(tensors):
+      return {m: {'kernel': x} for m, x in zip(MODALITIES, tensors, strict=True)}
+
+    own = [tree(g[:, j]) for j in range(len(MODALITIES))]
+    result = gradient_modulation.regrad(tree(total), own, values, certainty, MODALITIES)
+    return jnp.stack([result[m]['kernel'] for m in MODALITIES])
+
+  values = jnp.abs(values)
+  result = jax.jit(jax.vmap(case))(g, total, values, jnp.exp(-jnp.abs(z)))
+  # Without a frozen tensor the released code computes the same.
+  return {'corrected': result, 'published': result, 'fastest': values.argmin(1)}
+
+
+def dadm_angle_loss(t: Tensors, inputs, spec) -> Outputs:
+  """DADM's MeanAngleLoss of three and two domains, and of a domain without bona fide samples."""
+  feature = jnp.swapaxes(jnp.asarray(inputs[0]), 0, 1)  # [B, M, D]
+  cases = {
+    'three_domains': ('labels', 'domains3'),
+    'two_domains': ('labels', 'domains2'),
+    'three_domains_one_without_bona_fide': ('labels_hole', 'domains3'),
+  }
+  outputs = {}
+  for name, (label, domain) in cases.items():
+    batch = {'label': jnp.asarray(spec[label]), 'domain': jnp.asarray(spec[domain])}
+    batch['present'] = jnp.ones(feature.shape[:2], bool)
+    domains = max(spec[domain]) + 1
+    value = losses.mean_angle({'modality_feature': feature}, batch, domains)
+    outputs[f'mean_angle_{name}'] = value[0]
+  return outputs
+
+
+def dadm_hyperplanes(t: Tensors, inputs, spec) -> Outputs:
+  """DADM's update_hyperplane(alpha=0.995), once."""
+  kernel = hyperplanes.approach(jnp.asarray(inputs[0]), 1 - 0.995)
+  return {'domains': kernel, 'mean': kernel.mean(0)}
+
+
+def ir_plgf(t: Tensors, inputs, spec) -> Outputs:
+  """DADM's plgf of an image of round(60 z + 120), clipped to 8 bits."""
+  return {'plgf': plgf(np.round(np.clip(60 * inputs[0] + 120, 0, 255)))}
+
+
 PARTS: dict[str, Callable] = {
   function.__name__: function
   for function in (
@@ -346,6 +425,12 @@ PARTS: dict[str, Callable] = {
     lora_attention_qv,
     prefix_attention,
     mmdg_uncertainty,
+    mmdg_ssp_loss,
+    mmdg_prototypes,
+    mmdg_regrad,
+    dadm_angle_loss,
+    dadm_hyperplanes,
+    ir_plgf,
   )
 }
 

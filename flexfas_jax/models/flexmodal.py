@@ -15,6 +15,7 @@ width.
 
 import functools
 import itertools
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,6 +49,8 @@ class FlexModal(nn.Module):
       modalities.
     full_features: in training, also compute the fused features of all images that a sample has,
       before modality dropout, for the loss `subset_consistency`.
+    modality_features: in training, also return the pooled last map of each modality alone, and the
+      certainty of each modality if an adapter of the last block has it.
     frozen_statistics: batch norm of the streams uses its running statistics in training, too, and
       keeps them: for pretrained streams that do not train.
   """
@@ -60,6 +63,7 @@ class FlexModal(nn.Module):
   blank_value: float = -127.5 / 128
   branch_logits: bool = False
   full_features: bool = False
+  modality_features: bool = False
   frozen_statistics: bool = False
 
   def setup(self) -> None:
@@ -248,7 +252,8 @@ class FlexModal(nn.Module):
     Returns:
       {'logit': [B] float32, 'map': [B, h, w] or None}; with branch_logits also
       'branch_logit' [B, M] float32, undefined for an absent modality; with full_features also
-      'feature' and 'full_feature' [B, D'] float32.
+      'feature' and 'full_feature' [B, D'] float32; with modality_features also 'modality_feature'
+      [B, M, D] float32, undefined for an absent modality.
     """
     present = batch['present']
     maps, fused = self._train_pass(batch, present, train)
@@ -257,10 +262,14 @@ class FlexModal(nn.Module):
       _, full = self._train_pass(batch, batch.get('available', present), train)
       pooled = {'feature': fused, 'full_feature': full}
       out |= {name: x.astype(jnp.float32).mean((1, 2)) for name, x in pooled.items()}  # [B, D']
+    if not self.branch_logits and not self.modality_features:
+      return out
+    pooled = {m: maps[m][self.used[-1]].astype(jnp.float32).mean((1, 2)) for m in self.modalities}
     if self.branch_logits:
-      pooled = {m: maps[m][self.used[-1]].astype(jnp.float32).mean((1, 2)) for m in self.modalities}
       logits = [self.branches[m](pooled[m])[:, 0] for m in self.modalities]
       out = {**out, 'branch_logit': jnp.stack(logits, 1)}  # [B, M]
+    if self.modality_features:
+      out = {**out, 'modality_feature': jnp.stack([pooled[m] for m in self.modalities], 1)}
     return out
 
   def _train_pass(
@@ -325,10 +334,17 @@ class Model:
   def apply(
     self, variables: Variables, batch: Mapping[str, jax.Array], key: jax.Array
   ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The training pass: (outputs, new batch statistics). `key` feeds dropout."""
+    """The training pass: (outputs, new batch statistics). `key` feeds dropout.
+
+    With modality_features, the outputs have 'certainty' [M] if the last block's adapters have it.
+    """
+    mutable = ['batch_stats', *(['intermediates'] if self.module.modality_features else [])]
     out, changed = self.module.apply(
-      variables, batch, train=True, rngs={'dropout': key}, mutable=['batch_stats']
+      variables, batch, train=True, rngs={'dropout': key}, mutable=mutable
     )
+    certainty = _certainty(changed.get('intermediates', {}), len(self.modalities))
+    if certainty is not None:
+      out = {**out, 'certainty': certainty}
     return out, changed.get('batch_stats', {})
 
   def encode(self, variables: Variables, image: jax.Array, modality: str) -> StageMaps:
@@ -395,6 +411,18 @@ class Model:
     return self.module.apply(variables, *args, method=method)
 
 
+def _certainty(intermediates: Mapping[str, Any], M: int) -> jax.Array | None:
+  """The certainty [M] of the modalities in the last block that has one, float32; None: none has."""
+  found: dict[int, jax.Array] = {}
+  for path, value in jax.tree_util.tree_leaves_with_path(intermediates):
+    names = [str(getattr(key, 'key', '')) for key in path]
+    block = next((int(n.split('_')[1]) for n in names if re.fullmatch(r'blocks?_\d+', n)), 0)
+    if 'certainty' in names and value.shape[-1:] == (M,) and value.ndim <= 2:
+      last = value.reshape(-1, M)[-1].astype(jnp.float32)  # of a loop's blocks
+      found.setdefault(block, last)  # a second pass is that of full_features
+  return found[max(found)] if found else None
+
+
 @functools.lru_cache(maxsize=64)
 def _shapes(module: FlexModal, image_size: int) -> dict[str, Any]:
   shapes: dict[str, Any] = jax.eval_shape(Model(module, image_size).init, jax.random.key(0))
@@ -435,6 +463,7 @@ def build(
   blank_value: float = -127.5 / 128,
   branch_logits: bool = False,
   full_features: bool = False,
+  modality_features: bool = False,
   frozen_statistics: bool = False,
   dtype: str = 'float32',
 ) -> Model:
@@ -447,7 +476,8 @@ def build(
     modalities: in the order of `present`'s columns.
     image_size: pixels along a side of the square input.
     share_streams: one set of backbone weights for all modalities, or one for each.
-    absent, blank_value, branch_logits, full_features, frozen_statistics: see `FlexModal`.
+    absent, blank_value, branch_logits, full_features, modality_features, frozen_statistics: see
+      `FlexModal`.
     dtype: of the computation, 'float32' or 'bfloat16'; parameters are float32.
 
   Raises:
@@ -489,6 +519,7 @@ def build(
       blank_value=blank_value,
       branch_logits=branch_logits,
       full_features=full_features,
+      modality_features=modality_features,
       frozen_statistics=frozen_statistics,
     ),
     image_size,

@@ -116,6 +116,74 @@ class IdentityCosine(nn.Module):
     }
 
 
+class ModalityPrototypes(nn.Module):
+  """One logit from all features, and cosines of each modality's to learned prototypes.
+
+  For a fusion that concatenates the modalities' maps unchanged (`plain_concat`), and the loss
+  `cosine_prototypes`. The logit does not read the prototypes.
+
+  Attributes:
+    domains: number of source data sets; the classes are K = 1 + domains.
+    modalities: M, whose features the fused ones are, one after the other.
+    dropout: before the logit, as in `BinaryLogit`.
+    dtype: of the model.
+  """
+
+  domains: int
+  modalities: int = 3
+  dropout: float = 0.0
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, fused, train: bool = False):
+    """fused [B, h, w, M D] -> {..., 'modality_cosine': [B, M, K]}."""
+    pooled = _pool(fused)
+    M, K = self.modalities, 1 + self.domains
+    B, width = pooled.shape
+    if width % M:
+      raise ConfigError(
+        f'head modality_prototypes needs a fusion that concatenates {M} modalities, such as '
+        f'plain_concat; its features have the width {width}'
+      )
+    feature = pooled.reshape(B, M, width // M)
+    shape = (M, K, width // M)
+    prototype = self.param('prototypes', nn.initializers.normal(0.02), shape)
+    dropped = nn.Dropout(self.dropout, deterministic=not train)(pooled)
+    return {
+      'logit': nn.Dense(1, name='logit')(dropped)[:, 0],
+      'map': None,
+      'modality_cosine': jnp.einsum(
+        'bmd,mkd->bmk', feature / _norm(feature, 2), prototype / _norm(prototype, 2)
+      ),
+    }
+
+
+class DomainHyperplanes(nn.Module):
+  """One hyperplane for each source data set; their mean decides, and the domains' losses train.
+
+  DADM (ICCV 2025; models/my_adapter.py). For the loss `domain_hyperplanes`.
+
+  Attributes:
+    domains: K.
+    dropout: as in `BinaryLogit`.
+    dtype: of the model.
+  """
+
+  domains: int
+  dropout: float = 0.0
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, fused, train: bool = False):
+    """fused [B, h, w, D] -> {'logit': [B], 'map': None, 'domain_logit': [B, K]}."""
+    pooled = nn.Dropout(self.dropout, deterministic=not train)(_pool(fused))
+    D = pooled.shape[-1]
+    # Attack and bona fide, since `hyperplanes.py` turns each of the two directions.
+    kernel = self.param('kernel', nn.initializers.normal(D**-0.5), (self.domains, 2, D))
+    logits = pooled @ (kernel[:, 1] - kernel[:, 0]).T  # [B, K]
+    return {'logit': logits.mean(1), 'map': None, 'domain_logit': logits}
+
+
 def _norm(x, axis: int):
   """Euclidean norm along an axis, which is kept; above 0, where the norm has no gradient."""
   return jnp.sqrt(jnp.maximum((x * x).sum(axis, keepdims=True), 1e-8))

@@ -244,7 +244,7 @@ class Stage(nn.Module):
     if self.scan:
       loop = nn.scan(
         lambda block, x, _: (block(x, train, context), None),
-        variable_axes={'params': 0},
+        variable_axes={'params': 0, 'intermediates': 0},
         split_rngs={'params': True, 'dropout': True},
         length=self.end - self.first,
       )

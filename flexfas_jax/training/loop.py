@@ -34,6 +34,7 @@ from flexfas_jax.training import (
   frozen,
   init_from_run,
   lock,
+  objective,
   optimizer,
   sampling,
   setup,
@@ -227,6 +228,7 @@ def _prepare(
   )
   data = datasets.open_all(experiment.config, test=test, pretraining=pretraining)
   data.notes.extend(notes)
+  objective.check_domains(experiment.config.to_dict(), data.domains)
   saved = workdir.newest_run_info(folder)
   more = sampling.more_columns(experiment.config)
   record, changes = data_record.compare(folder, saved, data.opened(), more)

@@ -2,14 +2,22 @@
 
 `outputs` come from a head (`models/heads.py`); `batch['label']` is 1 for bona fide. A config names
 any public function here; `lookup.make_loss` sums several. All compute in float32.
-Alphabet: B batch, M modalities, h w a map's grid, N identities.
+Alphabet: B batch, M modalities, h w a map's grid, N identities, D width of a feature, K classes.
+
+A loss with a term for each modality has them as its attribute `by_modality`: `(outputs, batch,
+**fields) -> [B, M]`, 0 where a modality is absent. The loss is their sum; gradient modulation takes
+them apart.
 """
+
+import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from flexfas_jax.errors import ConfigError
+from flexfas_jax.training.prototypes import single_side_classes
 
 _OUTPUT_SOURCE = {  # {an output that losses use: how to get it}
   'logit': "set model.head.name = 'binary_logit', or another head with a logit",
@@ -20,12 +28,18 @@ _OUTPUT_SOURCE = {  # {an output that losses use: how to get it}
   'norm': "set model.head.name = 'identity_cosine'",
   'feature': 'set model.full_features = True',
   'full_feature': 'set model.full_features = True',
+  'modality_feature': 'set model.modality_features = True',
+  'modality_cosine': "set model.head.name = 'modality_prototypes'",
+  'domain_logit': "set model.head.name = 'domain_hyperplanes'",
+  'prototype': 'the training step adds it',
+  'prototype_weight': 'the training step adds it',
 }
 _INPUT_SOURCE = {
   'label': 'every data set has it',
   'present': 'every data set has it',
   'map': 'training adds it for a head with a map, such as pixel_map',
   'identity': "set config.task = 'identities'",
+  'domain': 'training adds it: the number of the value of config.domain',
 }
 
 
@@ -199,6 +213,157 @@ def subset_consistency(outputs, batch) -> jax.Array:
   del batch
   feature, full = (_output('subset_consistency', outputs, n) for n in ('feature', 'full_feature'))
   return jnp.square(feature - jax.lax.stop_gradient(full)).mean(1)
+
+
+def _sum_over_modalities(by_modality):
+  """The loss [B] whose terms [B, M] the function returns."""
+
+  @functools.wraps(by_modality)
+  def loss(*args, **fields):
+    return by_modality(*args, **fields).sum(1)
+
+  loss.by_modality = by_modality
+  return loss
+
+
+def _class_entropies(loss: str, logits, batch) -> jax.Array:
+  """Cross-entropies [B, M] of logits [B, M, K] with the single-side classes; 0 where absent.
+
+  A class that is none of the K is NaN.
+  """
+  present = _input(loss, batch, 'present')
+  labels = single_side_classes(_input(loss, batch, 'label'), _input(loss, batch, 'domain'))
+  B, M, K = logits.shape
+  logits = jnp.where(present[:, :, None], logits, 0.0)  # a NaN would reach the gradient
+  entropy = optax.softmax_cross_entropy_with_integer_labels(
+    logits, jnp.broadcast_to(labels[:, None], (B, M))
+  )
+  entropy = jnp.where(labels[:, None] < K, entropy, jnp.nan)
+  return jnp.where(present, entropy, 0.0)
+
+
+@_sum_over_modalities
+def single_side_prototypes(outputs, batch, domains: int, period: int, momentum: float = 0.2):
+  """Pulls each modality's feature to the prototype of its class: MMDG's single-side loss.
+
+  Lin et al., "Suppress and Rebalance: Towards Generalized Multi-Modal Face Anti-Spoofing" (MMDG),
+  CVPR 2024. Bona fide samples of all domains are one class, attacks one for each domain. For each
+  present modality, the cross-entropy of minus the Euclidean distances to the prototypes: means of
+  the features that the training state averages (`prototypes.py`). A class without a feature until
+  now has no part. The source adds it with the weight 0.3.
+
+  Args:
+    outputs: 'modality_feature' [B, M, D]; 'prototype' [M, K, D] and 'prototype_weight' [M, K], from
+      the state.
+    batch: 'label', 'domain' [B] and 'present' [B, M] bool.
+    domains: number of source data sets, K - 1.
+    period: steps of an epoch, after which a feature's weight is `momentum`.
+    momentum: see `period`.
+  """
+  del domains, period, momentum  # of the state
+  name = 'single_side_prototypes'
+  feature = _output(name, outputs, 'modality_feature')
+  prototype = _output(name, outputs, 'prototype')
+  is_known = _output(name, outputs, 'prototype_weight')[None] > 0  # [1, M, K]
+  present = _input(name, batch, 'present')
+  # Features of an absent modality may be anything.
+  feature = jnp.where(present[:, :, None], feature, 0.0)
+  difference = feature[:, :, None] - jax.lax.stop_gradient(prototype)[None]  # [B, M, K, D]
+  # The source's norm has no gradient at 0.
+  distance = jnp.sqrt(jnp.square(difference).sum(-1) + 1e-12)  # [B, M, K]
+  labels = single_side_classes(_input(name, batch, 'label'), _input(name, batch, 'domain'))
+  K = prototype.shape[1]
+  own = jax.nn.one_hot(labels, K, dtype=bool)[:, None]  # [B, 1, K]
+  # A finite logit, whose weight is 0 in float32; the own class of a sample is masked below.
+  entropy = _class_entropies(name, jnp.where(is_known | own, -distance, -1e9), batch)
+  has_class = (is_known & own).any(2) | (labels[:, None] >= K)  # [B, M]; NaN for no class
+  return jnp.where(has_class, entropy, 0.0)
+
+
+@_sum_over_modalities
+def cosine_prototypes(outputs, batch, scale: float = 100.0):
+  """Cross-entropy of scaled cosines between each modality's feature and learned prototypes.
+
+  MMDG++ (Lin et al., TPAMI 2025) has CLIP's embeddings of texts with learned words in their place,
+  which its scores do not use. Classes are those of `single_side_prototypes`.
+
+  Args:
+    outputs: 'modality_cosine' [B, M, K].
+    batch: 'label', 'domain' [B] and 'present' [B, M] bool.
+    scale: of the logits; CLIP's is 100.
+  """
+  cosine = _output('cosine_prototypes', outputs, 'modality_cosine')
+  return _class_entropies('cosine_prototypes', scale * cosine, batch)
+
+
+def domain_hyperplanes(outputs, batch, rate: float = 0.005) -> jax.Array:
+  """Cross-entropy of the logit that the hyperplane of the sample's own domain gives.
+
+  DADM (ICCV 2025). The mean over a batch weights each domain by its share. After each
+  step, the hyperplanes approach each other (`hyperplanes.py`); the head decides by their mean,
+  which has no gradient here.
+
+  Args:
+    outputs: 'domain_logit' [B, K], of K domains.
+    batch: 'label' and 'domain' [B].
+    rate: of the approach, per step.
+  """
+  del rate
+  name = 'domain_hyperplanes'
+  logit, domain = _output(name, outputs, 'domain_logit'), _input(name, batch, 'domain')
+  own = jnp.take_along_axis(logit, domain[:, None], 1)[:, 0]  # [B]; NaN for no domain
+  return optax.sigmoid_binary_cross_entropy(own, _input(name, batch, 'label').astype(jnp.float32))
+
+
+def mean_angle(
+  outputs, batch, domains: int, bona_fide: float = 1.0, attack: float = 0.85
+) -> jax.Array:
+  """Makes the angles between domains and between modalities alike: DADM's mean angle loss.
+
+  DADM (ICCV 2025; utils/my_loss.py, MeanAngleLoss). n is the mean direction of a
+  modality's features in one domain and class. For each class and pair (a, b) of domains: the sum
+  over modalities of (n_a n_b - t)^2, and over pairs of modalities of the squared difference of
+  their cosines in a and b. A class counts if every domain has it; the sum is divided by the number
+  of pairs of domains. The source adds it with the weight 0.2. Its other form sums over all pairs of
+  samples, so that it grows with the fourth power of the batch; it is not built.
+
+  Args:
+    outputs: 'modality_feature' [B, M, D].
+    batch: 'label', 'domain' [B] and 'present' [B, M] bool; absent modalities enter no mean.
+    domains: number of source data sets.
+    bona_fide, attack: t of each class.
+
+  Returns:
+    [B], the batch's value for each sample.
+  """
+  name = 'mean_angle'
+  feature, present = _output(name, outputs, 'modality_feature'), _input(name, batch, 'present')
+  label, domain = _input(name, batch, 'label'), _input(name, batch, 'domain')
+  feature = _direction(jnp.where(present[:, :, None], feature, 0.0))  # [B, M, D]
+  total = jnp.zeros(())
+  for value, target in ((1, bona_fide), (0, attack)):
+    of_domain = (label == value)[:, None] & (domain[:, None] == jnp.arange(domains)[None])  # [B, K]
+    taken = of_domain[:, None] & present[:, :, None]  # [B, M, K]
+    mean = _direction(jnp.einsum('bmk,bmd->mkd', taken.astype(jnp.float32), feature))
+    has = taken.any(0)  # [M, K]
+    of_class = jnp.zeros(())
+    for a, b in itertools.combinations(range(domains), 2):
+      both = has[:, a] & has[:, b]  # [M]
+      cosine = (mean[:, a] * mean[:, b]).sum(-1)  # [M]
+      of_class += jnp.where(both, jnp.square(cosine - target), 0.0).sum()
+      for m, o in itertools.combinations(range(present.shape[1]), 2):
+        cross = (mean[m] * mean[o]).sum(-1)  # [K]
+        of_class += jnp.where(both[m] & both[o], jnp.square(cross[a] - cross[b]), 0.0)
+    total += jnp.where(of_domain.any(0).all(), of_class, 0.0)
+  pairs = max(domains * (domains - 1) // 2, 1)
+  # A sample of a further domain would be left out silently.
+  value = jnp.where((domain < domains).all(), total / pairs, jnp.nan)
+  return jnp.broadcast_to(value, label.shape)
+
+
+def _direction(x: jax.Array) -> jax.Array:
+  """x over its norm along the last axis, which is at least 1e-4."""
+  return x / jnp.sqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-8))
 
 
 def _cosines(loss: str, outputs, batch) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -21,6 +21,7 @@ from flexfas_jax.images import geometry, transforms
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import transfer
+from flexfas_jax.training import objective as objectives
 from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training import sampling, sharding, subjects
 from flexfas_jax.training import trainable as parameters
@@ -49,6 +50,7 @@ class Experiment(NamedTuple):
     by_video: whether tests are also reported by video.
     target: the column of the classes in an identity task; '' for attack detection.
     trainable: patterns of the parameters that train; (): all.
+    objective: what the loss needs from the training step besides a gradient.
   """
 
   config: ConfigDict
@@ -68,6 +70,7 @@ class Experiment(NamedTuple):
   by_video: bool = False
   target: str = ''
   trainable: tuple[str, ...] = ()
+  objective: objectives.Objective = objectives.Objective()
 
 
 def build(
@@ -123,7 +126,14 @@ def build(
       ConfigError(f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}')
     )
   scored = attempt('config.protocol', scored_subsets, model, protocol)
+  objective = objectives.Objective()
+  if loss:
+    modulation = fields.get('gradient_modulation')
+    objective = (
+      attempt('config.loss', objectives.build, fields['loss'], modulation, model) or objective
+    )
   options = {'optimizer': optimizer, 'ema': _ema(config), 'trainable': trainable}
+  options['memory'] = objective.memory
   init = functools.partial(init_state, model=model, **options)
   abstract = map_size = pretrained = None
   if shapes := attempt('config.model', model.shapes):
@@ -136,7 +146,7 @@ def build(
     abstract = jax.eval_shape(functools.partial(new_state, **options), shapes)
     variables = model_variables(abstract)
     if loss:
-      map_size = attempt('config.loss', check_shapes, model, loss, target)
+      map_size = attempt('config.loss', check_shapes, model, loss, target, objective)
     source = fields.get('pretrained')
     pretrained = attempt('config.pretrained', transfer.parse_config, source, variables)
     if pretrained:
@@ -172,6 +182,7 @@ def build(
     by_video=protocol.by_video if protocol else False,
     target=target,
     trainable=trainable,
+    objective=objective,
   )
 
 
@@ -298,6 +309,7 @@ def make_step(experiment: Experiment):
       accumulate=experiment.config.accumulate,
       ema=_ema(experiment.config),
       trainable=experiment.trainable,
+      **experiment.objective.step_arguments(),
     ),
     out_shardings=(shardings(experiment), sharding.replicated(experiment.mesh)),
     donate_argnums=0,
@@ -367,12 +379,18 @@ def scored_subsets(model: flexmodal.Model, protocol) -> tuple[tuple[str, ...], .
   return scored
 
 
-def check_shapes(model: flexmodal.Model, loss, target: str = '') -> int | None:
+def check_shapes(
+  model: flexmodal.Model,
+  loss,
+  target: str = '',
+  objective: objectives.Objective | None = None,
+) -> int | None:
   """Checks that head, loss and batch fit each other, by their shapes.
 
   Args:
     model, loss: of the experiment.
     target: of an identity task; '' for attack detection.
+    objective: of the loss; None: it needs nothing from the step.
 
   Returns:
     The side of the head's map; None if it has none.
@@ -397,7 +415,8 @@ def check_shapes(model: flexmodal.Model, loss, target: str = '') -> int | None:
     _, side, width = outputs['map'].shape
     if side != width:
       raise ConfigError(f"the head's map is {side} x {width}, but target maps are square")
-  jax.eval_shape(loss, outputs, _abstract_batch(model, side, 2, target))
+  memory = (objective and objective.memory) or {}
+  jax.eval_shape(loss, {**outputs, **memory}, _abstract_batch(model, side, 2, target))
   return side
 
 

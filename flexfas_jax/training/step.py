@@ -4,13 +4,14 @@ import dataclasses
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
 import jax.numpy as jnp
 import optax
 
+from flexfas_jax.training import prototypes as class_prototypes
 from flexfas_jax.training import trainable as parameters
 
 
@@ -34,6 +35,20 @@ class AveragedState(State):
   ema: Any  # {'params': ..., 'batch_stats': ...}
 
 
+@flax.struct.dataclass
+class StateWithMemory(State):
+  """A state with what a loss carries from step to step; a class for the same reason."""
+
+  memory: Any  # {'prototype': ..., 'prototype_weight': ...}, see `prototypes.py`
+
+
+@flax.struct.dataclass
+class AveragedStateWithMemory(AveragedState):
+  """Both; the moving average is of the variables alone."""
+
+  memory: Any
+
+
 def with_average(state: State) -> AveragedState:
   """The state with an average, which starts from its variables if it has none.
 
@@ -43,16 +58,38 @@ def with_average(state: State) -> AveragedState:
     return state
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
   copies = jax.tree.map(lambda x: x.copy() if isinstance(x, jax.Array) else x, variables)
-  return AveragedState(**_fields(state), ema=copies)
+  return _make_state(**_fields(state), ema=copies)
 
 
 def without_average(state: State) -> State:
   """The state without an average."""
-  return State(**_fields(state))
+  return _make_state(**{k: v for k, v in _fields(state).items() if k != 'ema'})
 
 
 def _fields(state: State) -> dict[str, Any]:
-  return {field.name: getattr(state, field.name) for field in dataclasses.fields(State)}
+  return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+
+
+def _make_state(**fields: Any):
+  """A state of the class that has these fields."""
+  if 'memory' in fields:
+    return (AveragedStateWithMemory if 'ema' in fields else StateWithMemory)(**fields)
+  return (AveragedState if 'ema' in fields else State)(**fields)
+
+
+class Modulation(NamedTuple):
+  """How the gradients of a loss's parts become one; see `gradient_modulation.py`.
+
+  Attributes:
+    shared: (outputs, batch) -> [B], the loss without those that have a term for each modality.
+    own: (outputs, batch) -> [B, M], these; 0 where a modality is absent.
+    combine: (gradient of shared, M gradients of own, values [M], certainty [M], modalities) -> the
+      gradient.
+  """
+
+  shared: Callable[..., jax.Array]
+  own: Callable[..., jax.Array]
+  combine: Callable[..., Any]
 
 
 def init_state(
@@ -62,14 +99,16 @@ def init_state(
   optimizer: optax.GradientTransformation,
   ema: float = 0.0,
   trainable: Sequence[str] = (),
+  memory: Mapping[str, Any] | None = None,
 ) -> State:
   """A new state; under `jax.eval_shape`, its shapes without memory.
 
   Args:
     key: of the initial values.
     model, optimizer, ema, trainable: as in `train_step`.
+    memory: its initial values; None: there is none.
   """
-  return new_state(model.init(key), optimizer, ema, trainable)
+  return new_state(model.init(key), optimizer, ema, trainable, memory)
 
 
 def new_state(
@@ -77,6 +116,7 @@ def new_state(
   optimizer: optax.GradientTransformation,
   ema: float = 0.0,
   trainable: Sequence[str] = (),
+  memory: Mapping[str, Any] | None = None,
 ) -> State:
   """The state before the first step, from the model's variables."""
   fields = {
@@ -85,9 +125,11 @@ def new_state(
     'batch_stats': variables['batch_stats'],
     'opt_state': optimizer.init(parameters.split(variables['params'], trainable)[0]),
   }
-  if not ema:
-    return State(**fields)
-  return AveragedState(**fields, ema={k: variables[k] for k in ('params', 'batch_stats')})
+  if ema:
+    fields['ema'] = {k: variables[k] for k in ('params', 'batch_stats')}
+  if memory is not None:
+    fields['memory'] = jax.tree.map(jnp.asarray, memory)
+  return _make_state(**fields)
 
 
 def named_key(key: jax.Array, name: str) -> jax.Array:
@@ -130,6 +172,9 @@ def train_step(
   accumulate: int = 1,
   ema: float = 0.0,
   trainable: Sequence[str] = (),
+  prototypes: class_prototypes.Prototypes | None = None,
+  modulation: Modulation | None = None,
+  project: Callable[[Any], Any] | None = None,
 ) -> tuple[State, dict[str, jax.Array]]:
   """(state, batch, root key) -> (state, metrics); bind the rest with `functools.partial`.
 
@@ -139,7 +184,7 @@ def train_step(
   Args:
     state: the caller may donate its buffers.
     batch: images [B, H, W, C] float32, 'present' [B, M] bool, 'label' [B]; 'identity' [B] for a
-      head that classifies identities.
+      head that classifies identities; 'domain' [B] for losses between source data sets.
     key: the run's root key, the same at every step; the step is folded in here.
     model: a `flexmodal.Model`.
     optimizer, loss: see `optimizer.py` and `losses.py`.
@@ -151,6 +196,10 @@ def train_step(
       no gradient, decay or optimizer state, and no part in the gradient's norm. Batch norm treats
       its frozen layers like the others: it normalises by the batch, and its running statistics
       follow the data.
+    prototypes: of the state's memory, which the loss gets with the outputs, as it was before this
+      step; None: there is none.
+    modulation: of the gradient; None: that of the whole loss.
+    project: (parameters that train) -> the same, after the optimizer's update.
 
   Returns:
     The next state, and {'loss', 'accuracy', 'grad_norm'}, each [] float32.
@@ -160,43 +209,81 @@ def train_step(
     named_key(key, 'modality_dropout'), batch['present'], model.modalities, modality_dropout
   )
   batch = {**batch, 'present': present, 'available': batch['present']}
-
+  memory = state.memory if prototypes else {}
   trained, frozen = parameters.split(state.params, trainable)
 
   def objective(trained, batch_stats, part, key):
+    """(the loss, or with modulation its parts [1 + M]), (means over the batch, batch_stats)."""
     variables = {'params': parameters.merge(trained, frozen), 'batch_stats': batch_stats}
     outputs, batch_stats = model.apply(variables, part, key)
-    return loss(outputs, part).mean(), (is_correct(outputs, part).mean(), batch_stats)
+    outputs = {**outputs, **memory}
+    means = {'accuracy': is_correct(outputs, part).mean()}
+    if prototypes:
+      classes = class_prototypes.single_side_classes(part['label'], part['domain'])
+      feature = outputs['modality_feature']
+      means['sums'], means['counts'] = class_prototypes.class_means(
+        feature, classes, part['present'], prototypes.classes
+      )
+    if not modulation:
+      return loss(outputs, part).mean(), (means, batch_stats)
+    means['present'] = part['present'].astype(jnp.float32).mean(0)  # [M]
+    means['certainty'] = outputs.get('certainty', jnp.ones_like(means['present']))
+    shared, own = (f(outputs, part).mean(0) for f in (modulation.shared, modulation.own))
+    return jnp.concatenate([shared[None], own]), (means, batch_stats)
 
-  gradient = jax.value_and_grad(objective, has_aux=True)
+  def gradient(trained, batch_stats, part, key):
+    """((value, (means, batch_stats)), gradient of each value)."""
+    if not modulation:
+      return jax.value_and_grad(objective, has_aux=True)(trained, batch_stats, part, key)
+    values, pull, aux = jax.vjp(
+      lambda trained: objective(trained, batch_stats, part, key), trained, has_aux=True
+    )
+    return (values, aux), tuple(pull(row)[0] for row in jnp.eye(len(values)))
+
   dropout_key = named_key(key, 'dropout')
   if accumulate == 1:
-    (value, (accuracy, batch_stats)), grads = gradient(
-      trained, state.batch_stats, batch, dropout_key
-    )
+    (value, (means, batch_stats)), grads = gradient(trained, state.batch_stats, batch, dropout_key)
   else:
+    numbered = jnp.arange(accumulate), _parts(batch, accumulate)
 
-    def add_part(carry, i_part):
-      (sums, batch_stats), (i, part) = carry, i_part
-      (value, (accuracy, batch_stats)), grads = gradient(
+    def of_part(batch_stats, i_part):
+      i, part = i_part
+      (value, (means, batch_stats)), grads = gradient(
         trained, batch_stats, part, jax.random.fold_in(dropout_key, i)
       )
-      return (jax.tree.map(jnp.add, sums, (value, accuracy, grads)), batch_stats), None
+      return batch_stats, (value, means, grads)
 
-    zeros = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained))
-    numbered = jnp.arange(accumulate), _parts(batch, accumulate)
+    def add_part(carry, i_part):
+      sums, batch_stats = carry
+      batch_stats, terms = of_part(batch_stats, i_part)
+      return (jax.tree.map(jnp.add, sums, terms), batch_stats), None
+
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), numbered)
+    shapes = jax.eval_shape(of_part, state.batch_stats, first)[1]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     (sums, batch_stats), _ = jax.lax.scan(add_part, (zeros, state.batch_stats), numbered)
-    value, accuracy, grads = jax.tree.map(lambda x: x / accumulate, sums)
+    value, means, grads = jax.tree.map(lambda x: x / accumulate, sums)
+  if modulation:
+    own = value[1:] / means['present']  # over the samples that have the modality
+    own = jnp.where(means['present'] > 0, own, jnp.inf)
+    grads = modulation.combine(grads[0], grads[1:], own, means['certainty'], model.modalities)
+    value = value.sum()
   updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+  trained = optax.apply_updates(trained, updates)
   state = state.replace(
     step=state.step + 1,
-    params=parameters.merge(optax.apply_updates(trained, updates), frozen),
+    params=parameters.merge(project(trained) if project else trained, frozen),
     batch_stats=batch_stats,
     opt_state=opt_state,
   )
+  if prototypes:
+    sums, counts = means['sums'], means['counts']
+    memory = class_prototypes.step_update(memory, sums, counts, prototypes.decay)
+    state = state.replace(memory=memory)
   if ema:
     state = state.replace(ema=_next_average(state, ema))
-  return state, {'loss': value, 'accuracy': accuracy, 'grad_norm': optax.tree.norm(grads)}
+  metrics = {'loss': value, 'accuracy': means['accuracy'], 'grad_norm': optax.tree.norm(grads)}
+  return state, metrics
 
 
 def _next_average(state: AveragedState, decay: float):

@@ -30,7 +30,7 @@ ONLY_TESTS = (
 )
 # Fields that the configs of other versions lack, with the values those versions used.
 _DEFAULTS = {'resize': 'area', 'ema': 0.0, 'trainable': [], 'optimizer.freeze': []}
-_DEFAULTS |= {'domain': 'dataset', 'sampler': {}}
+_DEFAULTS |= {'domain': 'dataset', 'sampler': {}, 'gradient_modulation': None}
 # Fields that determine the order of the training data.
 _DATA_ORDER = ('train', 'seed', 'batch_size', 'sampler')
 _CONFIG, _PRETRAINING = 'config.json', 'pretraining.json'

@@ -24,6 +24,16 @@ CASES = {  # head: (fields it needs, what it gives beyond logit and map, paramet
     {'embedding': (B, D), 'cosine': (B, N), 'norm': (B,)},
     {'kernel': (D, N)},
   ),
+  'modality_prototypes': (
+    {'domains': 2},
+    {'logit': (B,), 'modality_cosine': (B, 3, 3)},
+    {'logit': {'kernel': (D, 1), 'bias': (1,)}, 'prototypes': (3, 3, D // 3)},
+  ),
+  'domain_hyperplanes': (
+    {'domains': 4},
+    {'logit': (B,), 'domain_logit': (B, 4)},
+    {'kernel': (4, 2, D)},
+  ),
 }
 
 
@@ -169,3 +179,29 @@ def test_a_zero_embedding_has_a_finite_gradient():
 def test_a_field_that_is_missing_is_named():
   with pytest.raises(ConfigError, match="head 'identity_cosine' needs the field 'identities'"):
     lookup.make('head', 'identity_cosine')
+
+
+def test_cosines_of_modalities_by_hand():
+  head, variables = make('modality_prototypes')
+  prototypes = np.asarray(variables['params']['prototypes'], float)
+  feature = np.asarray(FUSED, float).mean((1, 2)).reshape(B, 3, D // 3)
+  out = run(head, variables, FUSED)
+  for i, m, k in np.ndindex(B, 3, 3):
+    f, p = feature[i, m], prototypes[m, k]
+    expected = f @ p / np.sqrt((f @ f) * (p @ p))
+    np.testing.assert_allclose(out['modality_cosine'][i, m, k], expected, rtol=1e-4)
+  plain = {'params': {'logit': variables['params']['logit']}}
+  np.testing.assert_array_equal(out['logit'], run(make('binary_logit')[0], plain, FUSED)['logit'])
+  with pytest.raises(ConfigError, match='concatenates 4 modalities.* the width 6'):
+    make('modality_prototypes', modalities=4)
+
+
+def test_the_mean_hyperplane_decides():
+  head, variables = make('domain_hyperplanes')
+  kernel = np.asarray(variables['params']['kernel'], float)
+  out = run(head, variables, FUSED)
+  feature = np.asarray(FUSED, float).mean((1, 2))
+  columns = np.einsum('bd,kcd->bkc', feature, kernel)
+  np.testing.assert_allclose(out['domain_logit'], columns[..., 1] - columns[..., 0], rtol=1e-4)
+  deployed = feature @ kernel.mean(0).T
+  np.testing.assert_allclose(out['logit'], deployed[:, 1] - deployed[:, 0], rtol=1e-4, atol=1e-6)

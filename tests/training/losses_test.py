@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 import math
 
 import jax
@@ -14,7 +15,7 @@ from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.training import losses
 
-B, M, SIDE, N = 5, 3, 5, 4
+B, M, SIDE, N, D, DOMAINS = 5, 3, 5, 4, 6, 2
 _RNG = np.random.default_rng(0)
 OUTPUTS = {
   'logit': _RNG.normal(0, 2, B),
@@ -31,14 +32,26 @@ OUTPUTS = {
     ]
   ),
   'norm': _RNG.uniform(1, 5, B),
-  'feature': _RNG.normal(0, 1, (B, 6)),
-  'full_feature': _RNG.normal(0, 1, (B, 6)),
+  'feature': _RNG.normal(0, 1, (B, D)),
+  'full_feature': _RNG.normal(0, 1, (B, D)),
+  'modality_feature': _RNG.normal(0, 1, (B, M, D)),
+  'prototype': _RNG.normal(0, 1, (M, 1 + DOMAINS, D)),
+  'prototype_weight': np.array([[2.0, 1, 0.5], [1, 0, 1], [0, 0, 0]]),  # 0: no sample until now
+  'modality_cosine': _RNG.uniform(-1, 1, (B, M, 1 + DOMAINS)),
+  'domain_logit': _RNG.normal(0, 2, (B, DOMAINS)),
+}
+CONSTANT = ('full_feature', 'prototype', 'prototype_weight')  # without a gradient
+OF_STATE = ('prototype', 'prototype_weight')  # not of samples
+REQUIRED = {  # fields without a default
+  'single_side_prototypes': {'domains': DOMAINS, 'period': 10},
+  'mean_angle': {'domains': DOMAINS},
 }
 BATCH = {
   'label': np.array([1, 0, 1, 1, 0]),
   'map': _RNG.integers(0, 2, (B, SIDE, SIDE)).astype(float),
   'present': np.array([[1, 1, 0], [1, 1, 1], [0, 1, 0], [0, 1, 1], [1, 1, 1]], bool),
   'identity': np.array([0, 1, 2, 3, 0]),
+  'domain': np.array([0, 0, 1, 1, 1]),
 }
 
 
@@ -116,6 +129,55 @@ def arc(theta, m=0.5):
   return math.cos(theta + m) if theta < math.pi - m else math.cos(theta) - m * math.sin(m)
 
 
+def class_entropy(logits, of):
+  """Of a sample and modality, over the classes of which there are logits: {class: logit}."""
+  return math.log(sum(math.exp(x) for x in logits.values())) - logits[of]
+
+
+def single_side(o, b):
+  found = []
+  for i, here in enumerate(b['present']):
+    own, total = 0 if b['label'][i] else 1 + b['domain'][i], 0.0
+    for m in np.flatnonzero(here):
+      known = np.flatnonzero(o['prototype_weight'][m])
+      differences = {k: o['modality_feature'][i, m] - o['prototype'][m, k] for k in known}
+      if own in known:
+        total += class_entropy({k: -math.hypot(*d) for k, d in differences.items()}, own)
+    found.append(total)
+  return found
+
+
+def learned(o, b, scale):
+  found = []
+  for i, here in enumerate(b['present']):
+    own = 0 if b['label'][i] else 1 + b['domain'][i]
+    logits = [dict(enumerate(scale * o['modality_cosine'][i, m])) for m in np.flatnonzero(here)]
+    found.append(sum(class_entropy(x, own) for x in logits))
+  return found
+
+
+def unit(x):
+  return x / np.sqrt((x * x).sum())
+
+
+def angles(o, b):
+  total = 0.0
+  for value, target in ((1, 1.0), (0, 0.85)):
+    n = {}
+    for m, d in itertools.product(range(M), range(DOMAINS)):
+      chosen = [i for i in range(B) if b['label'][i] == value and b['domain'][i] == d]
+      chosen = [unit(o['modality_feature'][i, m]) for i in chosen if b['present'][i, m]]
+      if chosen:
+        n[m, d] = unit(np.mean(chosen, 0))
+    for m in range(M):
+      if {(m, 0), (m, 1)} <= n.keys():
+        total += (n[m, 0] @ n[m, 1] - target) ** 2
+    for m, k in ((0, 1), (0, 2), (1, 2)):
+      if {(m, 0), (m, 1), (k, 0), (k, 1)} <= n.keys():
+        total += (n[m, 0] @ n[k, 0] - n[m, 1] @ n[k, 1]) ** 2
+  return [total] * B
+
+
 CASES = {  # loss: (outputs it reads, what it reads of the batch, fields, its values)
   'binary_cross_entropy': (
     ['logit'],
@@ -133,14 +195,6 @@ CASES = {  # loss: (outputs it reads, what it reads of the batch, fields, its va
   ),
   'contrastive_depth': (['map'], ['map'], {}, contrastive),
   'cross_modal_focal': (['logit', 'branch_logit'], ['label', 'present'], {}, cross_modal),
-  'subset_consistency': (
-    ['feature', 'full_feature'],
-    [],
-    {},
-    lambda o, b: [
-      np.mean((x - y) ** 2) for x, y in zip(o['feature'], o['full_feature'], strict=True)
-    ],
-  ),
   'sphere_face': (
     ['cosine', 'norm'],
     ['identity'],
@@ -158,6 +212,38 @@ CASES = {  # loss: (outputs it reads, what it reads of the batch, fields, its va
     ['identity'],
     {'scale': 8.0},
     lambda o, b: margin_softmax(o, b, arc, 8),
+  ),
+  'subset_consistency': (
+    ['feature', 'full_feature'],
+    [],
+    {},
+    lambda o, b: [np.mean((o['feature'][i] - o['full_feature'][i]) ** 2) for i in range(B)],
+  ),
+  'single_side_prototypes': (
+    ['modality_feature', 'prototype', 'prototype_weight'],
+    ['label', 'domain', 'present'],
+    REQUIRED['single_side_prototypes'],
+    single_side,
+  ),
+  'cosine_prototypes': (
+    ['modality_cosine'],
+    ['label', 'domain', 'present'],
+    {'scale': 5.0},
+    lambda o, b: learned(o, b, 5.0),
+  ),
+  'domain_hyperplanes': (
+    ['domain_logit'],
+    ['label', 'domain'],
+    {},
+    lambda o, b: entropies(
+      [x[d] for x, d in zip(o['domain_logit'], b['domain'], strict=True)], b['label']
+    ),
+  ),
+  'mean_angle': (
+    ['modality_feature'],
+    ['label', 'domain', 'present'],
+    REQUIRED['mean_angle'],
+    angles,
   ),
 }
 
@@ -199,8 +285,8 @@ def test_values(name):
 @pytest.mark.parametrize('name', CASES)
 def test_gradients(name):
   loss, outputs, batch = pick(name)
-  fixed = {k: outputs.pop(k) for k in ('full_feature',) if k in outputs}  # it has no gradient
-  run = jax.jit(lambda o: loss(o | fixed, batch))
+  constant = {k: outputs.pop(k) for k in CONSTANT if k in outputs}
+  run = jax.jit(lambda o: loss({**o, **constant}, batch))
   check_grads(run, (outputs,), order=1, modes=['rev'], eps=1e-2, rtol=2e-2, atol=2e-2)
 
 
@@ -222,8 +308,13 @@ EXTREMES = {
   'map': [0.0, 1e4],
   'cosine': [1.0, -1.0, 1.0000001, -1.0000001],
   'norm': [0.0, 1e4],
-  'feature': [1e4, -1e4],
-  'full_feature': [1e4, -1e4],
+  'feature': [0.0, 1e4],
+  'full_feature': [0.0, 1e4],
+  'modality_feature': [0.0, 1e4, -1e4],
+  'prototype': [0.0, 1e4],
+  'prototype_weight': [0.0, 1.0],
+  'modality_cosine': [1.0, -1.0],
+  'domain_logit': [1e4, -1e4],
 }
 
 
@@ -235,9 +326,12 @@ EXTREMES = {
 def test_extremes_are_finite(name, fields):
   """Combinations of what is read, at its ends, for both labels: values and gradients."""
   _, outputs, batch = pick(name)
-  loss = functools.partial(getattr(losses, name), **fields)
+  loss = functools.partial(getattr(losses, name), **REQUIRED.get(name, {}), **fields)
   rng = np.random.default_rng(0)
-  ends = {k: rng.choice(EXTREMES[k], (64, *v.shape[1:])) for k, v in outputs.items()}
+  rows = {k: () if k in OF_STATE else (64,) for k in outputs}
+  ends = {
+    k: rng.choice(EXTREMES[k], (*rows[k], *v.shape[len(rows[k]) :])) for k, v in outputs.items()
+  }
   outputs = {k: jnp.asarray(v, jnp.float32) for k, v in ends.items()}
   batch = {k: jnp.asarray(np.resize(v, (64, *v.shape[1:]))) for k, v in batch.items()}
   if 'label' in batch:
@@ -252,8 +346,10 @@ def test_extremes_are_finite(name, fields):
 def test_what_is_missing_is_named_with_what_has_it(name):
   loss, outputs, batch = pick(name)
   ways = {'map': 'pixel_map', 'map_logit': "'activation': 'linear'", 'cosine': 'identity_cosine'}
-  ways |= dict.fromkeys(('feature', 'full_feature'), 'full_features')
   ways |= {'branch_logit': 'branch_logits', 'norm': 'identity_cosine', 'logit': 'binary_logit'}
+  ways |= {'feature': 'full_features', 'full_feature': 'full_features'}
+  ways |= {'modality_feature': 'modality_features', 'modality_cosine': 'modality_prototypes'}
+  ways |= {'domain_logit': 'domain_hyperplanes'} | dict.fromkeys(OF_STATE, 'training step adds')
   for key in outputs:
     said = f"{name}' needs '{key}', which the head does not have; .*{ways[key]}"
     for lacking in ({k: v for k, v in outputs.items() if k != key}, {**outputs, key: None}):
@@ -273,8 +369,13 @@ def test_defaults_are_the_papers():
     'sphere_face': {'margin': 4, 'blend': 5.0},
     'cos_face': {'margin': 0.35, 'scale': 64.0},
     'arc_face': {'margin': 0.5, 'scale': 64.0, 'easy_margin': False},
+    'single_side_prototypes': {'momentum': 0.2},
+    'cosine_prototypes': {'scale': 100.0},
+    'domain_hyperplanes': {'rate': 0.005},
+    'mean_angle': {'bona_fide': 1.0, 'attack': 0.85},
   }.items():
     parameters = list(inspect.signature(getattr(losses, name)).parameters.values())[2:]
+    parameters = [p for p in parameters if p.default is not inspect.Parameter.empty]
     assert {p.name: p.default for p in parameters} == fields, name
 
 
@@ -447,6 +548,77 @@ def test_an_identity_that_does_not_exist_is_not_silent():
   assert np.isnan(found).tolist() == [False, False, True, False, False]
 
 
+def test_a_domain_that_does_not_exist_is_not_silent():
+  """Also where no bona fide class depends on the domain."""
+  reading = [name for name, case in CASES.items() if 'domain' in case[1]]
+  assert len(reading) == 4
+  for name in reading:
+    loss, outputs, batch = pick(name)
+    batch['present'] = jnp.ones((B, M), bool)
+    found = loss(outputs, {**batch, 'domain': batch['domain'].at[1].set(DOMAINS)})
+    assert np.isnan(found[1]), name
+    assert name == 'mean_angle' or not np.isnan(found[2:]).any(), name
+
+
+@pytest.mark.parametrize('name', ['single_side_prototypes', 'cosine_prototypes', 'mean_angle'])
+def test_an_absent_modality_has_no_part(name):
+  """Neither its features nor their gradient, be they NaN."""
+  loss, outputs, batch = pick(name)
+  key = 'modality_cosine' if name == 'cosine_prototypes' else 'modality_feature'
+  damaged = jnp.where(batch['present'][:, :, None], outputs[key], jnp.nan)
+  value, _ = value_and_gradient(loss, outputs, batch)
+  again, gradient = value_and_gradient(loss, {**outputs, key: damaged}, batch)
+  np.testing.assert_array_equal(value, again)
+  moved = np.abs(np.asarray(gradient[key])).sum(-1) > 0
+  assert moved.any() and not (moved & ~BATCH['present']).any()
+
+
+@pytest.mark.parametrize('name', ['single_side_prototypes', 'cosine_prototypes'])
+def test_terms_of_modalities_are_those_of_each_alone(name):
+  loss, outputs, batch = pick(name)
+  fields = CASES[name][2]
+  terms = getattr(losses, name).by_modality(outputs, batch, **fields)
+  assert terms.shape == (B, M)
+  for m in range(M):
+    alone = {**batch, 'present': batch['present'] & (jnp.arange(M) == m)[None]}
+    np.testing.assert_allclose(terms[:, m], loss(outputs, alone), rtol=1e-6)
+
+
+def test_a_feature_at_its_prototype_has_a_finite_gradient():
+  """The slope of a norm at 0 is infinite; the source's is."""
+  loss, outputs, batch = pick('single_side_prototypes')
+  at = outputs['modality_feature'].at[0, 0].set(outputs['prototype'][0, 0])
+  value, gradient = value_and_gradient(loss, {**outputs, 'modality_feature': at}, batch)
+  assert np.isfinite(value).all() and np.isfinite(gradient['modality_feature']).all()
+
+
+def test_mean_angle_counts_classes_that_every_domain_has():
+  loss, outputs, batch = pick('mean_angle')
+  batch['present'] = jnp.ones((B, M), bool)
+  without = {**batch, 'label': batch['label'].at[0].set(0)}  # domain 0 has no bona fide sample
+  attacks = without['label'] == 0
+  only = {k: v[attacks] for k, v in without.items()}
+  expected = loss({'modality_feature': outputs['modality_feature'][attacks]}, only)[0]
+  np.testing.assert_allclose(loss(outputs, without), np.full(B, expected), rtol=1e-6)
+  one_domain = {**batch, 'domain': jnp.zeros(B, jnp.int32)}
+  np.testing.assert_array_equal(loss(outputs, one_domain), 0)
+
+
+def test_make_loss_parts_divide_the_loss():
+  (_, outputs, batch), (_, more, labels) = pick('cosine_prototypes'), pick('focal')
+  outputs, batch = outputs | more, batch | labels
+  spec = {'cosine_prototypes': {'weight': 0.3, 'scale': 5.0}, 'focal': {}}
+  shared, own = lookup.make_loss_parts(spec)
+  terms = losses.cosine_prototypes.by_modality(outputs, batch, scale=5.0)
+  np.testing.assert_allclose(own(outputs, batch), 0.3 * terms, rtol=1e-6)
+  np.testing.assert_allclose(shared(outputs, batch), losses.focal(outputs, batch), rtol=1e-6)
+  whole = lookup.make_loss(spec)(outputs, batch)
+  np.testing.assert_allclose(shared(outputs, batch) + own(outputs, batch).sum(1), whole, rtol=1e-6)
+  for spec in ('focal', 'cosine_prototypes'):
+    with pytest.raises(ConfigError, match='cosine_prototypes, single_side_prototypes.* and one'):
+      lookup.make_loss_parts(spec)
+
+
 def test_make_loss_adds_terms_by_weight():
   _, outputs, batch = pick('pixel_wise_mse')
   mse, depth = (jax.jit(getattr(losses, n)) for n in ('pixel_wise_mse', 'contrastive_depth'))
@@ -471,6 +643,7 @@ def test_make_loss_gives_fields():
     ({'focal': {'gama': 2}}, "'focal' has no field 'gama'; it has: gamma, alpha, weight"),
     ({'focal': {'outputs': 2}}, "'focal' has no field 'outputs'"),
     ({'focal': 2.0}, 'config.loss.focal is 2.0; give its fields'),
+    ('mean_angle', "loss 'mean_angle' needs the field 'domains': config.loss.mean_angle"),
     ({'focal': {'weight': 'much'}}, "config.loss.focal.weight is 'much', not a number"),
     ({}, 'config.loss is {}; give a name'),
     (None, 'config.loss is None; give a name'),

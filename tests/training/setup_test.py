@@ -48,6 +48,9 @@ def test_the_step_is_given_what_the_config_says(monkeypatch):
     'accumulate': 4,
     'ema': 0.5,
     'trainable': (),
+    'prototypes': None,
+    'modulation': None,
+    'project': None,
   }
 
 

@@ -87,8 +87,9 @@ class GridConv(nn.Module):
 
 def at_centre(tokens, kernel):
   """A 3x3 convolution of 1x1 maps [..., C] padded by 0, where the kernel's centre alone acts."""
-  rows = tokens.reshape(-1, tokens.shape[-1])  # TFLite multiplies no arrays of higher rank
-  return (rows @ kernel[1, 1]).reshape(*tokens.shape[:-1], kernel.shape[-1])
+  weights = kernel[1, 1].reshape((1,) * (tokens.ndim - 1) + kernel.shape[2:])
+  # A sum of few products: TFLite's converter takes no matrix product of this rank.
+  return (tokens[..., None] * weights).sum(-2)
 
 
 def grid_kernels(module: nn.Module, C: int, n: int, name: str = 'kernel') -> list:
