@@ -232,7 +232,7 @@ def test_subsets_that_a_fusion_cannot_serve_are_not_offered():
   [
     ({'backbone': {'name': 'swin'}}, "unknown backbone 'swin'; .*cdcn, ir_resnet, resnet, vit"),
     ({'backbone': {'name': 'vit', 'variant': 'XXL'}}, "unknown vit variant 'XXL'; .*mu, pico, Ti"),
-    ({'backbone': {'name': 'vit', 'depth': 3}}, "'vit' has no field 'depth'; it has: variant"),
+    ({'backbone': {'name': 'vit', 'width': 3}}, "'vit' has no field 'width'; it has: variant"),
     ({'fusion': {'name': 'sum'}}, "unknown fusion 'sum'; .*concat, cross_attention"),
     ({'fusion': {'name': 'cross_attention', 'form': 'odd'}}, "no form 'odd'"),
     ({'head': {'name': 'nothing'}}, "unknown head 'nothing'; choose one of: binary_logit"),
