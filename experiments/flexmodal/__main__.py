@@ -94,6 +94,7 @@ def run(
     f'--config.batch_size={BATCH}',
     f'--config.eval_every={steps}',
     f'--config.checkpoint_every={steps}',
+    '--config.report=False',
     f'--config.model.fusion={fusion}',
   ]
   if CONFIGS[backbone] == 'mm_fas':
@@ -102,10 +103,15 @@ def run(
   core = cores.get()
   start = time.perf_counter()
   log = workdir / f'{folder.name}.log'
+  compiled = {'JAX_COMPILATION_CACHE_DIR': str(workdir / 'compiled'), **os.environ}
   try:
     with log.open('w') as out:
       done = subprocess.run(
-        command, stdout=out, stderr=out, preexec_fn=lambda: os.sched_setaffinity(0, {core})
+        command,
+        env=compiled,  # once for all seeds
+        stdout=out,
+        stderr=out,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
       )
   finally:
     cores.put(core)
@@ -277,20 +283,36 @@ def main(argv: list[str] | None = None) -> int:
     default=[0],
     help='a run of every combination for each; one shows nothing of another training (0)',
   )
+  parser.add_argument(
+    '--backbone', action='append', choices=lookup.choices('backbone'), help='repeatable (all)'
+  )
+  titles = list(dict.fromkeys(title for _, title, _ in grid()))
+  parser.add_argument('--fusion', action='append', choices=titles, help='repeatable (all)')
   parser.add_argument('--only', default='', help='combinations whose "backbone, fusion" has this')
+  parser.add_argument(
+    '--cores',
+    type=lambda text: [int(x) for x in text.split(',')],
+    default=sorted(os.sched_getaffinity(0)),
+    help='one run at a time on each of these (all)',
+  )
   parser.add_argument('--out', type=pathlib.Path, default=HERE, help='for results.csv and .png')
   parser.add_argument('--debug', action='store_true', help='print tracebacks, not messages')
   args = parser.parse_args(argv)
 
   def command():
     args.workdir.mkdir(parents=True, exist_ok=True)
-    combinations = [c for c in grid() if args.only in f'{c[0]}, {c[1]}']
+    combinations = [
+      c
+      for c in grid()
+      if c[0] in (args.backbone or c)
+      and c[1] in (args.fusion or c)
+      and args.only in f'{c[0]}, {c[1]}'
+    ]
     runs = list(itertools.product(combinations, args.seeds))
     cores = queue.Queue()
-    available = sorted(os.sched_getaffinity(0))
-    for core in available:
+    for core in args.cores:
       cores.put(core)
-    with concurrent.futures.ThreadPoolExecutor(len(available)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(len(args.cores)) as pool:
       futures = [
         pool.submit(run, c, seed, args.workdir, args.data_dir, args.steps, cores)
         for c, seed in runs
