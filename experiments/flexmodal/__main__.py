@@ -62,7 +62,10 @@ MEANS = (
   *('backbone', 'fusion', 'runs', *KEYS),
   *('acer', 'acer_low', 'acer_high', 'acer_deviation', 'auc', 'auc_low', 'auc_high'),
 )
-RANKINGS = (*KEYS, 'by', 'models', 'seeds', 'mean_tau_b', 'least', 'most')
+RANKINGS = (
+  *(*KEYS, 'by', 'models', 'seeds', 'mean_tau_b', 'least', 'most'),
+  *('one_backbone', 'two_backbones'),  # `ranking.agreement` of such pairs of combinations
+)
 RANKED = {'acer': 1, 'auc': -1}  # rates that combinations are ranked by, and the sign of the better
 BATCH = 16
 FAMILY = ('rgb', 'rgb+depth', 'rgb+ir', 'rgb+depth+ir')  # FlexModal's four sub-protocols
@@ -228,9 +231,17 @@ def rank(rows: Sequence[dict]) -> list[dict]:
       if taus:
         row = dict(zip(KEYS, key, strict=True)) | {'by': by}
         row |= {'models': len(values[seeds[0]]), 'seeds': len(seeds)}
-        figures = (ranking.mean_tau(values), min(taus), max(taus))
-        found.append(row | dict(zip(RANKINGS[-3:], (f'{x:.3f}' for x in figures), strict=True)))
+        figures = (
+          *(ranking.mean_tau(values), min(taus), max(taus)),
+          ranking.agreement(values, _have_one_backbone),
+          ranking.agreement(values, lambda a, b: not _have_one_backbone(a, b)),
+        )
+        found.append(row | dict(zip(RANKINGS[-5:], (f'{x:.3f}' for x in figures), strict=True)))
   return found
+
+
+def _have_one_backbone(a: str, b: str) -> bool:
+  return a.partition(',')[0] == b.partition(',')[0]
 
 
 def draw(rows: list[dict], file: pathlib.Path) -> None:
@@ -242,7 +253,8 @@ def draw(rows: list[dict], file: pathlib.Path) -> None:
 
   names = [f'{b}, {t}' for b, t in dict.fromkeys((r['backbone'], r['fusion']) for r in rows)]
   marks = dict(zip(FAMILY, 'o^sD', strict=True))
-  figure, axes = plt.subplots(1, 2, figsize=(11, 1.2 + 0.27 * len(names)), sharey=True)
+  size = (11, 1.5 + 0.27 * len(names))
+  figure, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout='constrained')
   for axis, test in zip(axes, ('intra', 'cross'), strict=True):
     for subset, mark in marks.items():
       selected = [r for r in rows if r['test'] == test and r['subset'] == subset]
@@ -260,9 +272,8 @@ def draw(rows: list[dict], file: pathlib.Path) -> None:
     axis.grid(alpha=0.3)
   axes[0].set_yticks(range(len(names)), names)
   axes[0].invert_yaxis()
-  axes[1].legend(loc='upper left', framealpha=1)  # no ACER is there
-  figure.suptitle('RENDERED faces: every backbone with every fusion')
-  figure.tight_layout()
+  figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=len(FAMILY))
+  figure.suptitle('RENDERED faces: backbones and fusions, a mark for each seed')
   figure.savefig(file, dpi=110)
 
 

@@ -24,6 +24,12 @@ def test_kendalls_tau_by_hand():
   # Tau-b: a tie of one seed is no order; 5 of 6 pairs count there: 5 / sqrt(6 * 5).
   tied = {0: rates[0], 1: {'a': 0.1, 'b': 0.2, 'c': 0.3, 'd': 0.3}}
   assert ranking.mean_tau(tied) == pytest.approx(5 / np.sqrt(30))
+  # Of one kind of pairs: a and b keep their order in the first two seeds, c and d do not.
+  two = {seed: rates[seed] for seed in (0, 1)}
+  assert ranking.agreement(two, lambda *pair: set(pair) == {'a', 'b'}) == 1
+  assert ranking.agreement(two, lambda *pair: set(pair) == {'c', 'd'}) == -1
+  assert ranking.agreement(two, lambda a, b: True) == pytest.approx(4 / 6)
+  assert np.isnan(ranking.agreement(two, lambda a, b: False))
 
 
 def write_run(folder, away, seed):
