@@ -3,8 +3,8 @@
   python -m flexfas_jax.main --config=configs/cdcn_fusion.py --workdir=runs/cdcn_fusion
 
 Expected on the rendered faces: ACER within the data sets (intra) 31.0 % with all three modalities,
-43.8 % with RGB alone, and chance on a third data set (cross) at the threshold of 0.5: 600 steps are
-too few for it. Time: 6.5 minutes on two CPU cores that also ran another process.
+43.8 % with RGB alone, and chance on a third data set (cross) at the threshold of 0.5. Time: 6.5
+minutes on two CPU cores that also ran another process.
 
   python -m flexfas_jax.main --config=configs/cdcn_fusion.py:flexmodal --workdir=...
 
