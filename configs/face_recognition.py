@@ -2,9 +2,8 @@
 
   python -m flexfas_jax.main --config=configs/face_recognition.py --workdir=runs/face_recognition
 
-Expected, on version 1 of the rendered faces (v1_surf_like, ...), 67 subjects not in the training
-data (intra): EER 7.8 %, verification accuracy 92.4 %; on a third data set (cross) 13.6 % and
-85.2 %.
+Expected on the rendered faces, 60 subjects not in the training data (intra): EER 19.8 %,
+verification accuracy 80.9 %; on a third data set (cross) 17.8 % and 83.3 %.
 Time: 6 minutes on one CPU core.
 The best step then initialises MM-FAS's streams and its joint stages:
 

@@ -2,13 +2,12 @@
 
   python -m flexfas_jax.main --config=configs/mm_fas.py --workdir=runs/mm_fas
 
-Expected, on version 1 of the rendered faces (v1_surf_like, ...): ACER within the data sets (intra)
-0.4 % with all three modalities, 18 % with RGB alone. Time: 4.5 minutes on one CPU core
-(experiments/flexmodal).
+Expected on the rendered faces: ACER within the data sets (intra) 16.9 % with all three modalities,
+29.6 % with RGB alone (one run). Time: 4.5 minutes on one CPU core (experiments/flexmodal).
 
 As in MM-FAS, streams and joint stages can be initialised from face recognition, and a second stage
-with weaker augmentation from the best step of the first (with these few rendered subjects, one seed
-shows no improvement; see experiments/mm_fas):
+with weaker augmentation from the best step of the first (from faces, three seeds have lower errors
+on average, without significance: docs/reference/measurements.md; see also experiments/mm_fas):
 
   python -m flexfas_jax.main --config=configs/face_recognition.py --workdir=runs/face_recognition
   python -m flexfas_jax.main --config=configs/mm_fas.py --workdir=runs/first \

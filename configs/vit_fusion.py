@@ -3,8 +3,8 @@
   python -m flexfas_jax.main --config=configs/vit_fusion.py --workdir=runs/vit_fusion
 
 Expected: ACER within the data sets (intra) 12.7 % with all three modalities, 30.6 % with RGB alone,
-where trivial cues reach 14.0 and 24.5 % (experiments/probes); another machine's rounding moves them
-by several points. Time: about 5 minutes on two CPU cores, 76 s of it for rendering. With
+where hand-made texture reaches 4.9 and 18.1 % (experiments/probes); another machine's rounding
+moves them by several points. Time: about 5 minutes on two CPU cores, 76 s of it for rendering. With
 --config.steps=1200: 10.4 and 25.6 %, two minutes more (experiments/quickstart).
 
   python -m flexfas_jax.main --config=configs/vit_fusion.py:flexmodal --workdir=...

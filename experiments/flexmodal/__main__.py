@@ -6,15 +6,18 @@ Each combination and seed is one run of `flexfas_jax.main` with a config of conf
 its own core. Rerun the same command to resume: runs with results are skipped. It writes results.csv
 and results.png to this folder (or --out). Times are those of one core.
 
-With --seeds=0,1,2 the table has means over the seeds. comparisons.csv compares every fusion with
-`concat` on the same backbone, with intervals over runs and subjects; rankings.csv has Kendall's
-tau-b of the ranking of all combinations between seeds.
+results.csv has every rate by frame and by video (the mean of its frames' scores), at the test's
+threshold and at the EER threshold of val.
+
+With --seeds=0,1,2 the table has means over the seeds. means.csv has the mean ACER and AUC of every
+combination with intervals over runs and subjects; comparisons.csv compares every fusion with
+`concat` on the same backbone, likewise; rankings.csv has Kendall's tau-b of the ranking of all
+combinations between seeds.
 """
 
 import argparse
 import concurrent.futures
 import csv
-import dataclasses
 import itertools
 import json
 import os
@@ -27,10 +30,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.flexmodal import ranking
+from experiments.flexmodal import ranking, rates
 from flexfas_jax import lookup
 from flexfas_jax.errors import StateError, exit_code_of
-from flexfas_jax.evaluation import comparisons, evaluate, score_files
+from flexfas_jax.evaluation import comparisons, evaluate
 
 HERE = pathlib.Path(__file__).parent
 CONFIGS = {  # the config of the other fields: data, augmentation, loss, optimiser
@@ -47,14 +50,23 @@ FORMS = {  # further forms of a fusion
   }
 }
 RATES = ('acer', 'apcer', 'bpcer', 'eer', 'auc')
-COLUMNS = ('backbone', 'fusion', 'seed', 'test', 'subset', *RATES, 'seconds')
+KEYS = ('test', 'subset', 'unit', 'threshold')
+COLUMNS = ('backbone', 'fusion', 'seed', *KEYS, *RATES, 'seconds')
 BASELINE = 'concat'  # that every other fusion is compared with
 COMPARED = ('rgb', 'rgb+depth+ir')
 COMPARISONS = (
   *('backbone', 'fusion', 'test', 'subset', 'runs', 'difference', 'low', 'high', 'p_holm'),
   'verdict',
 )
-RANKINGS = ('test', 'subset', 'models', 'seeds', 'mean_tau_b', 'least', 'most')
+MEANS = (
+  *('backbone', 'fusion', 'runs', *KEYS),
+  *('acer', 'acer_low', 'acer_high', 'acer_deviation', 'auc', 'auc_low', 'auc_high'),
+)
+RANKINGS = (
+  *(*KEYS, 'by', 'models', 'seeds', 'mean_tau_b', 'least', 'most'),
+  *('one_backbone', 'two_backbones'),  # `ranking.agreement` of such pairs of combinations
+)
+RANKED = {'acer': 1, 'auc': -1}  # rates that combinations are ranked by, and the sign of the better
 BATCH = 16
 FAMILY = ('rgb', 'rgb+depth', 'rgb+ir', 'rgb+depth+ir')  # FlexModal's four sub-protocols
 
@@ -94,6 +106,7 @@ def run(
     f'--config.batch_size={BATCH}',
     f'--config.eval_every={steps}',
     f'--config.checkpoint_every={steps}',
+    '--config.report=False',
     f'--config.model.fusion={fusion}',
   ]
   if CONFIGS[backbone] == 'mm_fas':
@@ -102,10 +115,15 @@ def run(
   core = cores.get()
   start = time.perf_counter()
   log = workdir / f'{folder.name}.log'
+  compiled = {'JAX_COMPILATION_CACHE_DIR': str(workdir / 'compiled'), **os.environ}
   try:
     with log.open('w') as out:
       done = subprocess.run(
-        command, stdout=out, stderr=out, preexec_fn=lambda: os.sched_setaffinity(0, {core})
+        command,
+        env=compiled,  # once for all seeds
+        stdout=out,
+        stderr=out,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
       )
   finally:
     cores.put(core)
@@ -119,23 +137,48 @@ def run(
 
 
 def collect(workdir: pathlib.Path, seeds: Sequence[int]) -> list[dict]:
-  """Rows of the table, from the results.json of every run."""
+  """Rows of results.csv, from the score files of every run that has ended."""
   rows = []
   for (backbone, title, _), seed in itertools.product(grid(), seeds):
     folder = folder_of(workdir, backbone, title, seed)
     if not (folder / 'results.json').exists():
       continue
     seconds = (folder / 'seconds').read_text() if (folder / 'seconds').exists() else ''
-    for test, subsets in json.loads((folder / 'results.json').read_text()).items():
-      for subset, rates in subsets.items():
-        row = {'backbone': backbone, 'fusion': title, 'seed': seed, 'test': test, 'subset': subset}
-        row |= {k: f'{rates[k]:.4f}' for k in RATES}
+    for test in json.loads((folder / 'results.json').read_text()):
+      for key, of in rates.of_run(folder, test):
+        row = {'backbone': backbone, 'fusion': title, 'seed': seed, 'test': test, **key}
+        row |= {k: f'{of[k]:.4f}' for k in RATES}
         rows.append(row | {'seconds': seconds})
   return rows
 
 
+def of_protocol(rows: Sequence[dict]) -> list[dict]:
+  """Rows of frames at the threshold of the test: what FlexModal reports."""
+  first = {}
+  for r in rows:
+    first.setdefault(r['test'], r['threshold'])  # `rates.rules` has it before val's
+  return [r for r in rows if r['unit'] == 'frame' and r['threshold'] == first[r['test']]]
+
+
+def average(workdir: pathlib.Path, rows: Sequence[dict]) -> list[dict]:
+  """Every combination with several runs: rows with `MEANS`."""
+  found = []
+  for backbone, title, test in dict.fromkeys((r['backbone'], r['fusion'], r['test']) for r in rows):
+    of = [r for r in rows if (r['backbone'], r['fusion'], r['test']) == (backbone, title, test)]
+    seeds = list(dict.fromkeys(r['seed'] for r in of))
+    folders = {f'{seed}': folder_of(workdir, backbone, title, seed) for seed in seeds}
+    for key, acer, auc in rates.means(folders, test, COMPARED):
+      row = {'backbone': backbone, 'fusion': title, 'runs': len(seeds), 'test': test, **key}
+      for name, mean in (('acer', acer), ('auc', auc)):
+        row |= {name: f'{mean.value:.4f}'}
+        row |= {f'{name}_low': f'{mean.bootstrap.low:.4f}'}
+        row |= {f'{name}_high': f'{mean.bootstrap.high:.4f}'}
+      found.append(row | {'acer_deviation': f'{acer.deviation:.4f}'})
+  return found
+
+
 def compare(workdir: pathlib.Path, rows: Sequence[dict]) -> list[dict]:
-  """Every fusion against `BASELINE` on the same backbone: rows with `COMPARISONS`."""
+  """Every fusion against `BASELINE` on the same backbone, by frame: rows with `COMPARISONS`."""
   pairs = []
   for test, backbone in dict.fromkeys((r['test'], r['backbone']) for r in rows):
     of = [r for r in rows if (r['test'], r['backbone']) == (test, backbone)]
@@ -149,10 +192,12 @@ def compare(workdir: pathlib.Path, rows: Sequence[dict]) -> list[dict]:
         for seed in seeds[side]
       }
       scores, dev = (
-        evaluate.merge_systems({name: _read(folder, part) for name, folder in folders.items()})
+        evaluate.merge_systems(
+          {name: rates.read(folder, part, 'frame', COMPARED) for name, folder in folders.items()}
+        )
         for part in (test, 'val')
       )
-      rule = scores.header['config']['threshold'][test]
+      rule, *_ = rates.rules(scores, test)
       evaluation = evaluate.evaluate(test, scores, rule, dev, runs=runs)
       for one in evaluation.comparisons:
         system, _, subset = one.b.partition(': ')
@@ -169,28 +214,34 @@ def compare(workdir: pathlib.Path, rows: Sequence[dict]) -> list[dict]:
   return found
 
 
-def _read(folder: pathlib.Path, part: str) -> score_files.Scores:
-  scores = score_files.read(folder / 'scores' / f'{part}.csv')
-  kept = {subset: scores.scores[subset] for subset in COMPARED if subset in scores.scores}
-  return dataclasses.replace(scores, scores=kept)
-
-
 def rank(rows: Sequence[dict]) -> list[dict]:
-  """How alike seeds rank the combinations by ACER: rows with `RANKINGS`; none of one seed."""
+  """How alike seeds rank the combinations: rows with `RANKINGS`; none of one seed."""
   found = []
   seeds = list(dict.fromkeys(r['seed'] for r in rows))
-  for test, subset in dict.fromkeys((r['test'], r['subset']) for r in rows):
-    of = [r for r in rows if (r['test'], r['subset']) == (test, subset)]
-    rates = {
-      seed: {f'{r["backbone"]}, {r["fusion"]}': float(r['acer']) for r in of if r['seed'] == seed}
-      for seed in seeds
-    }
-    taus = list(ranking.taus(rates).values())
-    if taus:
-      row = {'test': test, 'subset': subset, 'models': len(rates[seeds[0]]), 'seeds': len(seeds)}
-      figures = (ranking.mean_tau(rates), min(taus), max(taus))
-      found.append(row | dict(zip(RANKINGS[4:], (f'{x:.3f}' for x in figures), strict=True)))
+  for key in dict.fromkeys(tuple(r[k] for k in KEYS) for r in rows):
+    of = [r for r in rows if tuple(r[k] for k in KEYS) == key]
+    for by, sign in RANKED.items():
+      values = {
+        seed: {
+          f'{r["backbone"]}, {r["fusion"]}': sign * float(r[by]) for r in of if r['seed'] == seed
+        }
+        for seed in seeds
+      }
+      taus = list(ranking.taus(values).values())
+      if taus:
+        row = dict(zip(KEYS, key, strict=True)) | {'by': by}
+        row |= {'models': len(values[seeds[0]]), 'seeds': len(seeds)}
+        figures = (
+          *(ranking.mean_tau(values), min(taus), max(taus)),
+          ranking.agreement(values, _have_one_backbone),
+          ranking.agreement(values, lambda a, b: not _have_one_backbone(a, b)),
+        )
+        found.append(row | dict(zip(RANKINGS[-5:], (f'{x:.3f}' for x in figures), strict=True)))
   return found
+
+
+def _have_one_backbone(a: str, b: str) -> bool:
+  return a.partition(',')[0] == b.partition(',')[0]
 
 
 def draw(rows: list[dict], file: pathlib.Path) -> None:
@@ -202,7 +253,8 @@ def draw(rows: list[dict], file: pathlib.Path) -> None:
 
   names = [f'{b}, {t}' for b, t in dict.fromkeys((r['backbone'], r['fusion']) for r in rows)]
   marks = dict(zip(FAMILY, 'o^sD', strict=True))
-  figure, axes = plt.subplots(1, 2, figsize=(11, 1.2 + 0.27 * len(names)), sharey=True)
+  size = (11, 1.5 + 0.27 * len(names))
+  figure, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout='constrained')
   for axis, test in zip(axes, ('intra', 'cross'), strict=True):
     for subset, mark in marks.items():
       selected = [r for r in rows if r['test'] == test and r['subset'] == subset]
@@ -220,9 +272,8 @@ def draw(rows: list[dict], file: pathlib.Path) -> None:
     axis.grid(alpha=0.3)
   axes[0].set_yticks(range(len(names)), names)
   axes[0].invert_yaxis()
-  axes[1].legend(loc='upper left', framealpha=1)  # no ACER is there
-  figure.suptitle('RENDERED faces: every backbone with every fusion')
-  figure.tight_layout()
+  figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=len(FAMILY))
+  figure.suptitle('RENDERED faces: backbones and fusions, a mark for each seed')
   figure.savefig(file, dpi=110)
 
 
@@ -277,20 +328,36 @@ def main(argv: list[str] | None = None) -> int:
     default=[0],
     help='a run of every combination for each; one shows nothing of another training (0)',
   )
+  parser.add_argument(
+    '--backbone', action='append', choices=lookup.choices('backbone'), help='repeatable (all)'
+  )
+  titles = list(dict.fromkeys(title for _, title, _ in grid()))
+  parser.add_argument('--fusion', action='append', choices=titles, help='repeatable (all)')
   parser.add_argument('--only', default='', help='combinations whose "backbone, fusion" has this')
+  parser.add_argument(
+    '--cores',
+    type=lambda text: [int(x) for x in text.split(',')],
+    default=sorted(os.sched_getaffinity(0)),
+    help='one run at a time on each of these (all)',
+  )
   parser.add_argument('--out', type=pathlib.Path, default=HERE, help='for results.csv and .png')
   parser.add_argument('--debug', action='store_true', help='print tracebacks, not messages')
   args = parser.parse_args(argv)
 
   def command():
     args.workdir.mkdir(parents=True, exist_ok=True)
-    combinations = [c for c in grid() if args.only in f'{c[0]}, {c[1]}']
+    combinations = [
+      c
+      for c in grid()
+      if c[0] in (args.backbone or c)
+      and c[1] in (args.fusion or c)
+      and args.only in f'{c[0]}, {c[1]}'
+    ]
     runs = list(itertools.product(combinations, args.seeds))
     cores = queue.Queue()
-    available = sorted(os.sched_getaffinity(0))
-    for core in available:
+    for core in args.cores:
       cores.put(core)
-    with concurrent.futures.ThreadPoolExecutor(len(available)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(len(args.cores)) as pool:
       futures = [
         pool.submit(run, c, seed, args.workdir, args.data_dir, args.steps, cores)
         for c, seed in runs
@@ -298,16 +365,18 @@ def main(argv: list[str] | None = None) -> int:
       for i, future in enumerate(concurrent.futures.as_completed(futures), 1):
         print(f'{i}/{len(runs)}  {future.result()}', flush=True)
     rows = collect(args.workdir, args.seeds)
-    compared, ranked = compare(args.workdir, rows), rank(rows)
+    compared, ranked = compare(args.workdir, of_protocol(rows)), rank(rows)
     _write(args.out / 'results.csv', COLUMNS, rows)
+    _write(args.out / 'means.csv', MEANS, average(args.workdir, rows))
     _write(args.out / 'comparisons.csv', COMPARISONS, compared)
     _write(args.out / 'rankings.csv', RANKINGS, ranked)
-    draw(rows, args.out / 'results.png')
+    draw(of_protocol(rows), args.out / 'results.png')
     n = 'one run' if len(args.seeds) == 1 else f'{len(args.seeds)} runs'
     print(f'\nRENDERED faces; ACER in percent, {n} of each combination')
-    print(table(rows))
+    print(table(of_protocol(rows)))
     for row in ranked:
-      print('{test}, {subset}: mean tau-b of {seeds} seeds {mean_tau_b}'.format(**row))
+      text = '{test}, {subset}, {unit}, {threshold}, {by}: mean tau-b of {seeds} seeds {mean_tau_b}'
+      print(text.format(**row))
 
   return exit_code_of(command, args.debug)
 

@@ -96,6 +96,7 @@ def run(
   seed: int = 0,
   draws: int | None = None,
   workers: int | None = None,
+  side: int | None = None,
   log: Callable[[str], None] = print,
 ) -> list[dict]:
   """Trains and evaluates probes on a protocol; rows with `evaluation.COLUMNS`.
@@ -107,12 +108,13 @@ def run(
     seed: of the probes.
     draws: of the bootstrap; None: as `evaluate.evaluate`; 0: no intervals.
     workers: processes that decode and describe images; None: one per core.
+    side: pixels to which images are resized before their features; None: their stored size.
     log: called with a line for every step.
   """
   start = time.perf_counter()
   names = {'train': protocol.train, 'val': protocol.val, **protocol.test}
   with Workers(workers) as pool:
-    read = Reader(data_dir, pool)
+    read = Reader(data_dir, pool, side)
     sets = {key: read(selections) for key, selections in names.items()}
   log(f'features of {", ".join(names)}: {time.perf_counter() - start:.0f} s')
   subsets = subsets_of(protocol, sets['train'])
@@ -162,6 +164,9 @@ def main(argv: list[str] | None = None) -> int:
   data.add_argument('--protocol', default=DEFAULT, help=f'as config.protocol ({DEFAULT})')
   parser.add_argument('--probes', default=','.join(NAMES), help='comma-separated (all)')
   parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument(
+    '--side', type=int, help='pixels that features see of an image (as many as are stored)'
+  )
   parser.add_argument('--out', type=pathlib.Path, default=HERE, help='folder of results.csv')
   parser.add_argument('--debug', action='store_true', help='print tracebacks, not messages')
   args = parser.parse_args(argv)
@@ -174,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
       f'splits(set={args.dataset})' if args.dataset else args.protocol
     )
     log = functools.partial(print, file=sys.stderr, flush=True)
-    rows = run(protocol, args.data_dir, probes, args.seed, log=log)
+    rows = run(protocol, args.data_dir, probes, args.seed, side=args.side, log=log)
     args.out.mkdir(parents=True, exist_ok=True)
     write(rows, args.out / 'results.csv')
     print(report(protocol, rows))

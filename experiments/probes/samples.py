@@ -1,6 +1,7 @@
 """Features of the selections of a protocol: read, decoded and described once each."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import cv2
@@ -35,8 +36,15 @@ class Samples:
   pixels: Mapping[str, np.ndarray]
 
 
-def describe_example(example: Mapping) -> dict[str, tuple[dict, np.ndarray]]:
-  """{modality: (its features by group, its pixels)} of the images that carry signal."""
+def describe_example(
+  example: Mapping, side: int | None = None
+) -> dict[str, tuple[dict, np.ndarray]]:
+  """{modality: (its features by group, its pixels)} of the images that carry signal.
+
+  Args:
+    example: its encoded images.
+    side: pixels to which images are resized before their features; None: their stored size.
+  """
   described = {}
   for modality in schema.MODALITIES:
     encoded = example[modality]
@@ -48,6 +56,9 @@ def describe_example(example: Mapping) -> dict[str, tuple[dict, np.ndarray]]:
     unit = transforms.to_unit(image, modality)
     small = cv2.resize(unit, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     pixels = np.rint(255 * small).astype(np.uint8).reshape(SIDE, SIDE, -1)
+    if side is not None:
+      resized = cv2.resize(unit, (side, side), interpolation=cv2.INTER_AREA)
+      unit = resized.reshape(side, side, -1)
     described[modality] = features.describe(encoded, unit, modality), pixels
   return described
 
@@ -58,10 +69,11 @@ class Reader:
   Args:
     data_dir: of the prepared sets.
     workers: of `worker_pool`.
+    side: as in `describe_example`.
   """
 
-  def __init__(self, data_dir: str, workers: Workers):
-    self._data_dir, self._workers = data_dir, workers
+  def __init__(self, data_dir: str, workers: Workers, side: int | None = None):
+    self._data_dir, self._workers, self._side = data_dir, workers, side
     self._read: dict[str, Samples] = {}
 
   def __call__(self, names: str) -> Samples:
@@ -96,7 +108,8 @@ class Reader:
       for group, values in features.describe(b'0', black, m).items():
         vectors[group, m] = np.full((n, len(values)), np.nan, np.float32)
     examples = (source[i] for i in range(n))
-    for i, described in enumerate(self._workers.map(describe_example, examples)):
+    describe = functools.partial(describe_example, side=self._side)
+    for i, described in enumerate(self._workers.map(describe, examples)):
       for m, (groups, image) in described.items():
         acquired[m][i], pixels[m][i] = True, image
         for group, values in groups.items():

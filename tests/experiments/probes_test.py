@@ -2,11 +2,12 @@
 
 import csv
 
+import cv2
 import numpy as np
 import pytest
 
 from experiments.probes import __main__ as probes
-from experiments.probes import classifiers, evaluation, features
+from experiments.probes import classifiers, evaluation, features, samples
 from flexfas_jax import lookup
 
 TINY = 'rendered_flexmodal(size=_tiny)'
@@ -91,6 +92,24 @@ def test_statistics_of_colour():
 def test_a_file_of_a_thousand_bytes():
   image = np.zeros((10, 10, 1), np.float32)
   np.testing.assert_allclose(features.file_size(b'x' * 1000, image), [3, 1])
+
+
+def test_features_of_images_made_smaller():
+  image = np.random.default_rng(0).integers(0, 256, (96, 80, 3), np.uint8)
+  encoded = cv2.imencode('.png', image[..., ::-1])[1].tobytes()
+  example = {'id': 'a', 'rgb': encoded, 'depth': b'', 'ir': b''}
+  (stored, pixels), (small, same) = (
+    samples.describe_example(example, side)['rgb'] for side in (None, 16)
+  )
+  np.testing.assert_array_equal(pixels, same)  # the small network's do not depend on it
+  assert {group: of.shape for group, of in stored.items()} == {
+    g: of.shape for g, of in small.items()
+  }
+  # Noise of single pixels is gone from means of 6 x 5 of them, the mean of all is not.
+  np.testing.assert_allclose(small['colours'][:3], stored['colours'][:3], atol=0.02)
+  assert small['spectrum'].sum() != stored['spectrum'].sum()
+  at = features.statistic_names('rgb').index('deviation')
+  assert small['statistics'][at] < stored['statistics'][at] / 3
 
 
 @pytest.mark.parametrize('sign', [1, -1])
