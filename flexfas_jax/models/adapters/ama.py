@@ -98,32 +98,27 @@ class SharedPart(nn.Module):
 
   @nn.compact
   def __call__(self, x, context: Context, train: bool = False):
-    """[B, P + M h w, D] -> the same; undefined at the patches of absent modalities."""
+    """[B, P + M h w, D] -> the same."""
     n, r, M = self.n, self.width, len(context.modalities)
     z = quick_gelu(Dense(r, dtype=self.dtype, name='down')(x, context))
     prefix, maps = context.split(z)  # [B, 1, P, r], [B, M, h, w, r]
-    readable = context.readable
-    slots = jnp.broadcast_to(jnp.arange(M)[None], maps.shape[:2])  # [B, M]: place among the n
+    readable, place = context.readable, jnp.array(context.indices)[None]  # [1, M]
     if self.gather:
-      if readable is not None:
-        order = jnp.argsort(~readable, 1, stable=True)[:, :n]
-        maps = jnp.take_along_axis(maps, order[:, :, None, None, None], 1)
-        slots = jnp.clip(jnp.cumsum(readable, axis=1) - 1, 0, n - 1)
-    else:
-      if readable is not None:
-        maps = jnp.where(readable[:, :, None, None, None], maps, 0)
-      places = [context.modalities.index(m) if m in context.modalities else None
-                for m in context.every]  # fmt: skip
-      zero = jnp.zeros_like(maps[:, 0])
-      maps = jnp.stack([zero if i is None else maps[:, i] for i in places], 1)
-      slots = jnp.broadcast_to(jnp.array(context.indices)[None], slots.shape)
+      place = jnp.arange(M)[None] if readable is None else jnp.cumsum(readable, axis=1) - 1
+    # [B or 1, n, M]: which modality has which place. A sum of products with 0 and 1, since TFLite
+    # sorts no truth values.
+    chosen = place[:, None] == jnp.arange(n)[None, :, None]
+    if readable is not None:
+      chosen = chosen & readable[:, None]
+    chosen = jnp.broadcast_to(chosen, (maps.shape[0], n, M)).astype(maps.dtype)
+    maps = jnp.einsum('bnm,bmhwr->bnhwr', chosen, maps)
     B, _, h, w, _ = maps.shape
     stacked = jnp.moveaxis(maps, 1, 3).reshape(B, h, w, n * r)
     (kernel,) = grid_kernels(self, n * r, 1, 'conv')
     mixed = convolve(stacked, kernel, 1, 1)  # [B, h, w, r]
     weigh = nn.Dense(n, use_bias=False, dtype=self.dtype, name='weigh')
     weights = jax.nn.sigmoid(weigh(stacked.mean((1, 2))))  # [B, n]
-    weights = jnp.take_along_axis(weights, slots, 1)  # [B, M]
+    weights = jnp.einsum('bnm,bn->bm', chosen, weights)  # [B, M]; 0 for an absent one
     patches = weights[:, :, None, None, None] * mixed[:, None]  # [B, M, h, w, r]
     prefix = at_centre(jnp.tile(prefix, (1, 1, 1, n)), kernel)
     z = quick_gelu(context.join(prefix, patches))
