@@ -312,7 +312,10 @@ def _parse_runs(text: str) -> _Method:
     name = paths[0].stem
     if len(paths) > 1:  # a1, a2, a3 are runs of a
       common = os.path.commonprefix([path.stem for path in paths])
-      name = name if common == name else common.rstrip('_-. 0123456789') or name
+      # What is common of a10 and a11 ends in a digit of the number, that of a2-0 and a2-1 does not.
+      bare = common.rstrip('_-. ')
+      bare = bare if bare != common else common.rstrip('0123456789').rstrip('_-. ')
+      name = name if common == name else bare or name
   return _Method(text, name, paths)
 
 

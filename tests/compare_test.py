@@ -1,13 +1,15 @@
 """`flexfas compare`: its tables and files, marks, and exit codes."""
 
 import csv
+import pathlib
 import re
+import types
 
 import numpy as np
 import pytest
 
 from flexfas_jax import compare
-from flexfas_jax.evaluation import score_files
+from flexfas_jax.evaluation import score_files, trained_runs
 from tests.evaluation.leaderboard_test import SUBSETS, write_run
 
 TARGETS = ('mmdg_1_cps_w', 'mmdg_1_cpw_s')
@@ -125,3 +127,20 @@ def test_other_samples_are_refused(capsys, folders, tmp_path):
   score_files.write(path, scores.only(np.arange(len(scores.ids)) > 3))
   code, _, err = run(capsys, *folders)
   assert code == 3 and 'systems are compared on the same samples' in err
+
+
+@pytest.mark.parametrize(
+  'folders,name',
+  [
+    (('linear-0', 'linear-1'), 'linear'),
+    (('lora_dinov2-0', 'lora_dinov2-1'), 'lora_dinov2'),
+    (('ours_seed1', 'ours_seed2'), 'ours'),
+    (('m s=10', 'm s=11'), 'm'),
+    (('plus_run_3', 'plus_run_4'), 'plus'),
+    (('base a', 'base b'), 'base'),
+    (('x', 'y'), 'x'),
+  ],
+)
+def test_a_method_is_named_by_what_its_folders_share(folders, name):
+  runs = [types.SimpleNamespace(folder=pathlib.Path('runs') / folder) for folder in folders]
+  assert trained_runs._common_name(runs) == name

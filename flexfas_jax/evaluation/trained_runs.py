@@ -30,7 +30,7 @@ _NOT_METHOD = (
 _OF_PROTOCOL = ('protocol', 'train', 'val', 'test', 'threshold', 'left_out')
 # Values that a field had before configs named it.
 _DEFAULTS = {'domain': 'dataset', 'resize': 'area'}
-_SEED = re.compile(r'[_\-. ]*(seed|run|s|r)?[_\-. =]*\d*[_\-. ]*$')
+_SEED = re.compile(r'[_\-. ]+((seed|run|s|r)[_\-. =]*)?\d*$')  # at the end of a folder's name
 
 
 class Cost(NamedTuple):
@@ -239,10 +239,12 @@ def _method_key(run: TrainedRun) -> str:
 
 def _common_name(runs: Sequence[TrainedRun]) -> str:
   names = [_folder(run) for run in runs]
-  common = os.path.commonprefix(names)
   if len(runs) == 1:
     return names[0]
-  return _SEED.sub('', common) or common or names[0]
+  bare = {_SEED.sub('', name) for name in names}
+  if len(bare) == 1:  # linear-0 and linear-1
+    return bare.pop() or names[0]
+  return os.path.commonprefix(names).rstrip('_-. ') or names[0]
 
 
 def _unused(name: str, taken: set[str]) -> str:
