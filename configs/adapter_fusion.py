@@ -12,6 +12,7 @@ trains adapters of a random network, which means little. Recipes for a laptop, r
   conv           convolutional adapters with a central difference (DADM's Convpass)
   ama            one convolution over all present modalities of a joint sequence (IJCV 2024)
   mmdg           U-Adapters between modalities (CVPR 2024)
+  mmdg_regrad    the same with MMDG's training: single-side prototypes and ReGrad, corrected
   mmdg_plus      U-Adapters of MMDG++ (TPAMI 2025)
   lora_dinov2    LoRA on queries and values, FlexModal's fusion
   lora_clip      FoundPAD's head as well: features of unit norm (WACVW 2025)
@@ -43,6 +44,7 @@ def get_config(recipe: str = 'conv') -> ConfigDict:
     'full': full,
     'ama': ama,
     'mmdg': mmdg,
+    'mmdg_regrad': mmdg_regrad,
     'mmdg_plus': mmdg_plus,
     'lora_dinov2': lora_dinov2,
     'lora_clip': lora_clip,
@@ -161,6 +163,20 @@ def mmdg() -> ConfigDict:
   return c
 
 
+def mmdg_regrad() -> ConfigDict:
+  """MMDG's network and training, between the two rendered sets as domains."""
+  c = mmdg()
+  add_prototypes(c, domains=2, period=94)
+  return c
+
+
+def add_prototypes(c: ConfigDict, domains: int, period: int) -> None:
+  """MMDG's losses: prototypes of bona fide and of each domain's attacks, averaged by epoch."""
+  c.model.modality_features = True
+  c.loss.single_side_prototypes = ConfigDict({'domains': domains, 'period': period, 'weight': 0.3})
+  c.gradient_modulation = ConfigDict({'name': 'regrad'})
+
+
 def mmdg_plus() -> ConfigDict:
   """MMDG++'s network without its text tower: a projection for each modality, unit norm."""
   c = embedded()
@@ -225,7 +241,7 @@ def mmdg_published() -> ConfigDict:
   - ImageNet weights of timm, with their position embedding, replaced by random values there.
   - One patch projection for all modalities: the source's three are equal and frozen.
   - The certainty in closed form, where the source draws 20 times, also in its test.
-  - Without prototypes and gradient modulation (ReGrad).
+  - Prototypes and ReGrad are corrected: the released ones cannot run, or reach six of 134 tensors.
   - The best step is selected on the sources' val, not on the test.
   """
   c = foundation()
@@ -252,6 +268,7 @@ def mmdg_published() -> ConfigDict:
     c.photometric[modality].update({'per_channel': True, 'integers': True, 'add_first': True})
   c.batch_size = 16
   c.steps = 80 * 762  # epochs of 12,187 samples
+  add_prototypes(c, domains=3, period=762)
   c.optimizer = ConfigDict({'name': 'adam', 'weight_decay': 5e-5, 'decay': 'all'})
   c.schedule = ConfigDict({'name': 'constant', 'peak': 5e-5})
   return c

@@ -15,6 +15,7 @@ from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import conversion, transfer
 from flexfas_jax.protocols import selection
 from flexfas_jax.training import optimizer as optimizers
+from flexfas_jax.training import objective as objectives
 from flexfas_jax.training import setup, subjects, trainable
 from flexfas_jax.training.step import new_state
 from tests.main_test import run
@@ -66,7 +67,8 @@ def test_a_config_fits_together(file, recipe):
   jax.eval_shape(lambda variables: new_state(variables, tx), variables)
   optimizers.check_names(fields['optimizer'], variables['params'])
   trainable.check('trainable', fields['trainable'], variables['params'])
-  setup.check_shapes(model, lookup.make_loss(fields['loss']), target)
+  objective = objectives.build(fields['loss'], fields.get('gradient_modulation'), model)
+  setup.check_shapes(model, lookup.make_loss(fields['loss']), target, objective)
   assert set(config.test) == set(config.threshold) or target
   for names in (config.train, config.val, *config.test.values()):
     assert [selection.parse(name) for name in selection.split_selections(names)]
