@@ -18,16 +18,20 @@ from tests import toy
 
 MODALITIES = ('rgb', 'depth', 'ir')
 JOINT = {'sequence': 'joint'}
+ROTARY = {**JOINT, 'positions': 'rotary'}
 FORMS = {  # (fields of the adapter, fields of the ViT); a file that is not here has its defaults
   'ama': [({'parts': p}, JOINT) for p in ('shared', 'independent', 'both', 'dynamic')],
   'conv': [({}, {}), ({'per_modality': True, 'sites': ('mlp',)}, {}), ({}, JOINT)],
-  'lora': [({'targets': ('q', 'k', 'v', 'o')}, {}), ({'targets': ('v',), 'rank': 2}, JOINT)],
+  'lora': [({'targets': ('q', 'k', 'v', 'o')}, {}), ({'targets': ('v',), 'rank': 2}, ROTARY)],
   'modality_token': [({}, {}), ({}, JOINT)],
   'prompts': [
     ({'length': 3, 'contextual': True}, {}),
     ({'length': 4, 'kind': 'attention', 'blocks': (1,)}, JOINT),
   ],
-  'uncertain_cross': [({}, {'per_modality': ('cls_token', 'pos_embed')}), ({'pairs': 'all'}, {})],
+  'uncertain_cross': [
+    ({}, {'per_modality': ('cls_token', 'pos_embed')}),
+    ({'pairs': 'all', 'draws': 3}, {}),
+  ],
   'uncertain_cross_plus': [({'draws': 4}, {'registers': 2})],
 }
 CASES = [
@@ -80,6 +84,22 @@ def test_an_absent_modality_cannot_change_a_score(case, absent):
   for row, subset in ((2, ('rgb',)), (0, ('rgb', 'ir'))):
     alone = logits(model, variables, {m: images[m] for m in subset}, None)
     np.testing.assert_allclose(alone[row], found[row], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  'case', [c for c in CASES if lookup.find('adapter', c[0]).cross_modal], ids=str
+)
+def test_a_score_depends_on_no_other_sample_of_the_batch(case):
+  model, variables = make(*case)
+  batch = toy.make_batch(model)
+  present = jnp.array([[1, 0, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1]], bool)
+  images = {m: batch[m] for m in MODALITIES}
+  found = logits(model, variables, images, present)
+  turned = {m: x[::-1] for m, x in images.items()}
+  near = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+  near(logits(model, variables, turned, present[::-1])[::-1], found)
+  last = {m: x[3:] for m, x in images.items()}
+  near(logits(model, variables, last, present[3:]), found[3:])
 
 
 @pytest.mark.parametrize('case', [c for c in CASES if c[0] not in ADDS_TOKENS], ids=str)
