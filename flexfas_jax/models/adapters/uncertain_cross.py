@@ -68,6 +68,8 @@ class UncertainCross(Adapter):
   def check(self, sequence: str) -> None:
     super().check(sequence)
     check_cross(self, 'uncertain_cross', sequence)
+    if self.draws == 1:
+      raise ConfigError('uncertain_cross.draws is 1, which has no deviation; give 0, or 2 or more')
     if self.pairs not in PAIRS:
       raise ConfigError(f"uncertain_cross has no pairs {self.pairs!r}; choose 'hub' or 'all'")
 

@@ -275,6 +275,39 @@ def test_what_does_not_fit_is_refused(adapter, backbone, message):
     toy.make(fields=(('adapters', _Hashable((adapter,))), *backbone.items()))
 
 
+@pytest.mark.parametrize(
+  'adapters,message',
+  [
+    ('conv', "is 'conv'; give a tuple of the adapters' fields"),
+    (None, 'is None; give a tuple'),
+    (('name',), "is .'name',.; give a tuple"),
+    (({'width': 8},), 'unknown adapter None'),
+    (({'name': 'conv', 'blocks': 0},), 'conv.blocks is 0; give a tuple of indices'),
+    (({'name': 'conv', 'blocks': ()},), 'conv.blocks is ..; give a tuple of indices'),
+    (({'name': 'conv', 'width': '8'},), "conv.width is '8'; give a whole number from 1 on"),
+    (({'name': 'conv', 'width': 0},), 'conv.width is 0'),
+    (({'name': 'conv', 'theta': None},), 'conv.theta is None; give a number'),
+    (({'name': 'conv', 'dropout': 1.0},), 'conv.dropout is 1.0; give a number from 0 to below 1'),
+    (({'name': 'conv', 'per_modality': 'no'},), "per_modality is 'no'; give True or False"),
+    (({'name': 'lora', 'rank': 0},), 'lora.rank is 0'),
+    (({'name': 'lora', 'targets': ()},), 'lora.targets is ..; give a tuple'),
+    (({'name': 'prompts', 'length': 0},), 'prompts.length is 0'),
+    (({'name': 'uncertain_cross', 'heads': 0},), 'uncertain_cross.heads is 0'),
+    (({'name': 'uncertain_cross', 'draws': 1},), 'uncertain_cross.draws is 1, which has no'),
+    (({'name': 'uncertain_cross', 'draws': -1},), 'uncertain_cross.draws is -1; give a whole'),
+    (({'name': 'uncertain_cross_plus', 'draws': 0},), 'uncertain_cross_plus.draws is 0; give'),
+    (({'name': 'conv', 'dtype': 'bfloat16'},), 'the model sets dtype of conv'),
+  ],
+)
+def test_fields_of_another_type_are_refused(adapters, message):
+  with pytest.raises(ConfigError, match=message):
+    flexmodal.build(
+      {'name': 'vit', 'variant': 'mu', 'adapters': adapters},
+      {'name': 'concat'},
+      {'name': 'binary_logit'},
+    )
+
+
 def test_a_name_that_stands_twice_is_refused():
   with pytest.raises(ConfigError, match="a name twice: .'conv', 'conv'"):
     toy.make(fields=(('adapters', _Hashable(({'name': 'conv'}, {'name': 'conv', 'width': 2}))),))
