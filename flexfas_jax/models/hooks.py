@@ -8,6 +8,11 @@ there are, P prefix tokens, h w the grid of patches, N tokens of a sequence, D w
 adapter.
 """
 
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any
+
 import flax
 import flax.linen as nn
 import jax
@@ -112,9 +117,46 @@ class Adapter(nn.Module):
 
   def check(self, sequence: str) -> None:
     """Raises a ConfigError if it cannot work with the ViT's `sequence`."""
+    self._check_fields()
     for site in getattr(self, 'sites', ()):
       if site not in SITES:
         raise ConfigError(f'no site {site!r} in a block; choose of: {", ".join(SITES)}')
+
+  def _check_fields(self) -> None:
+    """Raises a ConfigError for a field of another type than its default's, or out of range."""
+    for field in dataclasses.fields(self):
+      if field.name in ('blocks', 'dtype', 'parent', 'name'):
+        continue
+      value, kind = getattr(self, field.name), type(field.default)
+      wanted = _WANTED.get(field.name) or _WANTED[kind]
+      if not wanted[0](value) and not (_is_whole(value) and value == field.default):
+        name = re.sub(r'(?<=[a-z])(?=[A-Z])', '_', type(self).__name__).lower()
+        raise ConfigError(
+          f'config.model.backbone.adapters: {name}.{field.name} is {value!r}; give {wanted[1]}'
+        )
+
+
+def _is_whole(value: Any) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, float) or _is_whole(value)
+
+
+def _is_tuple(value: Any) -> bool:
+  return isinstance(value, tuple) and bool(value)
+
+
+# (test, what to give) by a field's name, or by the type of its default.
+_WANTED: dict[Any, tuple[Callable[[Any], bool], str]] = {
+  'dropout': (lambda x: _is_number(x) and 0 <= x < 1, 'a number from 0 to below 1'),
+  int: (lambda x: _is_whole(x) and x > 0, 'a whole number from 1 on'),
+  float: (_is_number, 'a number'),
+  bool: (lambda x: isinstance(x, bool), 'True or False'),
+  str: (lambda x: isinstance(x, str), 'a text'),
+  tuple: (_is_tuple, "a tuple, such as ('mlp',) of sites or ('q', 'v') of targets"),
+}
 
 
 class Dense(nn.Module):

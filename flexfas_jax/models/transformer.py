@@ -8,6 +8,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.core import FrozenDict
 
 from flexfas_jax import lookup
@@ -99,7 +100,7 @@ class Attention(nn.Module):
       prefix = x.shape[1] - h_w * (len(context.modalities) if context.joint else 1)
       angle = rotary.angles(context.grid, q.shape[-1])
       if context.joint:
-        angle = jnp.tile(angle, (len(context.modalities), 1))
+        angle = np.tile(angle, (len(context.modalities), 1))
       q, k = (rotary.rotate(part, angle, prefix) for part in (q, k))
     mask = context.key_mask(x.shape[1]) if context is not None else None
     for tokens in prompts:

@@ -37,6 +37,7 @@ class Lora(Adapter):
   hook = 'projection'
 
   def check(self, sequence: str) -> None:
+    super().check(sequence)
     for target in self.targets:
       if target not in TARGETS:
         raise ConfigError(f'lora has no target {target!r}; choose of: {", ".join(TARGETS)}')

@@ -33,6 +33,7 @@ class Prompts(Adapter):
   cross_modal = True
 
   def check(self, sequence: str) -> None:
+    super().check(sequence)
     if self.kind not in ('input', 'attention'):
       raise ConfigError(f"prompts have no kind {self.kind!r}; choose 'input' or 'attention'")
     if self.kind == 'attention' and self.length % 2:

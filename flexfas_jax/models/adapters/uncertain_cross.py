@@ -18,7 +18,10 @@ from flexfas_jax.models.transformer import quick_gelu
 PAIRS = ('hub', 'all')
 
 
-def certainty(attended, rate: float = 2.25, p: float = 0.3, draws: int = 0, key=None):
+DROPPED = 0.3  # probability
+
+
+def certainty(attended, rate: float = 2.25, p: float = DROPPED, kept=None):
   """exp(-rate std) of each element under dropout with probability p; without a gradient.
 
   The source estimates the standard deviation from 20 draws, also at test, so that its scores are
@@ -27,14 +30,12 @@ def certainty(attended, rate: float = 2.25, p: float = 0.3, draws: int = 0, key=
   Args:
     attended: output of attention, any shape.
     rate, p: see above.
-    draws: number of draws; 0: the closed form.
-    key: of the draws.
+    kept: [draws, ...] bool, what each draw keeps; None: the closed form.
   """
   attended = jax.lax.stop_gradient(attended)
-  if not draws:
+  if kept is None:
     return jnp.exp(-rate * math.sqrt(p / (1 - p)) * jnp.abs(attended))
-  kept = jax.random.bernoulli(key, 1 - p, (draws, *attended.shape))
-  return jnp.exp(-rate * (kept * attended / (1 - p)).std(0, ddof=1))
+  return jnp.exp(-rate * (kept * attended[None] / (1 - p)).std(0, ddof=1))
 
 
 class UncertainCross(Adapter):
@@ -48,7 +49,8 @@ class UncertainCross(Adapter):
     pairs: 'hub': the first modality with each other one, as in the source, in which depth and
       infrared do not meet; or 'all'.
     rate: of `certainty`.
-    draws: of `certainty`; 20 as in the source, from one key in evaluation.
+    draws: of `certainty`, 20 in the source; 0: the closed form. In evaluation they are the same for
+      every sample.
     dropout: before the way up, in training.
   """
 
@@ -66,6 +68,8 @@ class UncertainCross(Adapter):
   def check(self, sequence: str) -> None:
     super().check(sequence)
     check_cross(self, 'uncertain_cross', sequence)
+    if self.draws == 1:
+      raise ConfigError('uncertain_cross.draws is 1, which has no deviation; give 0, or 2 or more')
     if self.pairs not in PAIRS:
       raise ConfigError(f"uncertain_cross has no pairs {self.pairs!r}; choose 'hub' or 'all'")
 
@@ -74,10 +78,8 @@ class UncertainCross(Adapter):
     """[B M, N, D] -> the same."""
     M = len(context.modalities)
     x, attended = (t.reshape(-1, M, *t.shape[1:]) for t in (x, attended))  # [B, M, N, D]
-    key = None
-    if self.draws:
-      key = self.make_rng('dropout') if train else jax.random.key(0)
-    u = certainty(attended, self.rate, draws=self.draws, key=key)
+    kept = self._draw(attended.shape, context, train) if self.draws else None
+    u = certainty(attended, self.rate, kept=kept)
     self.sow('intermediates', 'certainty', u[:, :, 0].mean((0, 2)))  # [M], at the class token
     u = u.mean(-1)  # [B, M, N]
     hub = context.every[0]
@@ -94,6 +96,17 @@ class UncertainCross(Adapter):
           y = jnp.where(both[:, None, None], y, 0)
         sums[i] = sums[i] + y
     return jnp.stack(sums, 1).reshape(-1, *x.shape[2:])
+
+  def _draw(self, shape: tuple[int, ...], context: Context, train: bool):
+    """[draws, B or 1, M, N, D] bool: the elements [B, M, N, D] that dropout keeps."""
+    if train:
+      key = self.make_rng('dropout')
+      return jax.random.bernoulli(key, 1 - DROPPED, (self.draws, *shape))
+    # For one sample and every modality: a score depends neither on a sample's place in the batch
+    # nor on which images there are.
+    every = (self.draws, 1, len(context.every), *shape[2:])
+    kept = jax.random.bernoulli(jax.random.key(0), 1 - DROPPED, every)
+    return kept[:, :, jnp.array(context.indices)]
 
 
 class Pair(nn.Module):

@@ -7,6 +7,7 @@ them). Parameter names follow timm. N tokens, P prefix tokens, D width, M modali
 
 import functools
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -157,9 +158,25 @@ class ViT(nn.Module):
     self._check_adapters()
 
   def _check_adapters(self):
-    names = [fields.get('name') for fields in self.adapters]
+    where, adapters = 'config.model.backbone.adapters', self.adapters
+    if not isinstance(adapters, tuple) or not all(isinstance(a, Mapping) for a in adapters):
+      raise ConfigError(
+        f"{where} is {adapters!r}; give a tuple of the adapters' fields: ({{'name': 'conv'}},)"
+      )
+    for fields in adapters:
+      lookup.find('adapter', fields.get('name'))
+      if own := {'dtype', 'parent'} & set(fields):
+        raise ConfigError(f'{where}: the model sets {min(own)} of {fields["name"]}; leave it out')
+      blocks = fields.get('blocks')
+      is_tuple = isinstance(blocks, tuple) and blocks and all(type(b) is int for b in blocks)
+      if blocks is not None and not is_tuple:
+        raise ConfigError(
+          f'{where}: {fields["name"]}.blocks is {blocks!r}; give a tuple of indices, such as (0, '
+          '1), or None for all blocks'
+        )
+    names = [fields['name'] for fields in adapters]
     if len(set(names)) < len(names):
-      raise ConfigError(f'config.model.backbone.adapters has a name twice: {names}')
+      raise ConfigError(f'{where} has a name twice: {names}')
     depth = self._variant.depth
     for fields, adapter in zip(self.adapters, self.adapter_modules, strict=True):
       adapter.check(self.sequence)

@@ -18,16 +18,20 @@ from tests import toy
 
 MODALITIES = ('rgb', 'depth', 'ir')
 JOINT = {'sequence': 'joint'}
+ROTARY = {**JOINT, 'positions': 'rotary'}
 FORMS = {  # (fields of the adapter, fields of the ViT); a file that is not here has its defaults
   'ama': [({'parts': p}, JOINT) for p in ('shared', 'independent', 'both', 'dynamic')],
   'conv': [({}, {}), ({'per_modality': True, 'sites': ('mlp',)}, {}), ({}, JOINT)],
-  'lora': [({'targets': ('q', 'k', 'v', 'o')}, {}), ({'targets': ('v',), 'rank': 2}, JOINT)],
+  'lora': [({'targets': ('q', 'k', 'v', 'o')}, {}), ({'targets': ('v',), 'rank': 2}, ROTARY)],
   'modality_token': [({}, {}), ({}, JOINT)],
   'prompts': [
     ({'length': 3, 'contextual': True}, {}),
     ({'length': 4, 'kind': 'attention', 'blocks': (1,)}, JOINT),
   ],
-  'uncertain_cross': [({}, {'per_modality': ('cls_token', 'pos_embed')}), ({'pairs': 'all'}, {})],
+  'uncertain_cross': [
+    ({}, {'per_modality': ('cls_token', 'pos_embed')}),
+    ({'pairs': 'all', 'draws': 3}, {}),
+  ],
   'uncertain_cross_plus': [({'draws': 4}, {'registers': 2})],
 }
 CASES = [
@@ -80,6 +84,22 @@ def test_an_absent_modality_cannot_change_a_score(case, absent):
   for row, subset in ((2, ('rgb',)), (0, ('rgb', 'ir'))):
     alone = logits(model, variables, {m: images[m] for m in subset}, None)
     np.testing.assert_allclose(alone[row], found[row], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  'case', [c for c in CASES if lookup.find('adapter', c[0]).cross_modal], ids=str
+)
+def test_a_score_depends_on_no_other_sample_of_the_batch(case):
+  model, variables = make(*case)
+  batch = toy.make_batch(model)
+  present = jnp.array([[1, 0, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1]], bool)
+  images = {m: batch[m] for m in MODALITIES}
+  found = logits(model, variables, images, present)
+  turned = {m: x[::-1] for m, x in images.items()}
+  near = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+  near(logits(model, variables, turned, present[::-1])[::-1], found)
+  last = {m: x[3:] for m, x in images.items()}
+  near(logits(model, variables, last, present[3:]), found[3:])
 
 
 @pytest.mark.parametrize('case', [c for c in CASES if c[0] not in ADDS_TOKENS], ids=str)
@@ -253,6 +273,39 @@ def test_parameters_are_as_many_as_published():
 def test_what_does_not_fit_is_refused(adapter, backbone, message):
   with pytest.raises(ConfigError, match=message):
     toy.make(fields=(('adapters', _Hashable((adapter,))), *backbone.items()))
+
+
+@pytest.mark.parametrize(
+  'adapters,message',
+  [
+    ('conv', "is 'conv'; give a tuple of the adapters' fields"),
+    (None, 'is None; give a tuple'),
+    (('name',), "is .'name',.; give a tuple"),
+    (({'width': 8},), 'unknown adapter None'),
+    (({'name': 'conv', 'blocks': 0},), 'conv.blocks is 0; give a tuple of indices'),
+    (({'name': 'conv', 'blocks': ()},), 'conv.blocks is ..; give a tuple of indices'),
+    (({'name': 'conv', 'width': '8'},), "conv.width is '8'; give a whole number from 1 on"),
+    (({'name': 'conv', 'width': 0},), 'conv.width is 0'),
+    (({'name': 'conv', 'theta': None},), 'conv.theta is None; give a number'),
+    (({'name': 'conv', 'dropout': 1.0},), 'conv.dropout is 1.0; give a number from 0 to below 1'),
+    (({'name': 'conv', 'per_modality': 'no'},), "per_modality is 'no'; give True or False"),
+    (({'name': 'lora', 'rank': 0},), 'lora.rank is 0'),
+    (({'name': 'lora', 'targets': ()},), 'lora.targets is ..; give a tuple'),
+    (({'name': 'prompts', 'length': 0},), 'prompts.length is 0'),
+    (({'name': 'uncertain_cross', 'heads': 0},), 'uncertain_cross.heads is 0'),
+    (({'name': 'uncertain_cross', 'draws': 1},), 'uncertain_cross.draws is 1, which has no'),
+    (({'name': 'uncertain_cross', 'draws': -1},), 'uncertain_cross.draws is -1; give a whole'),
+    (({'name': 'uncertain_cross_plus', 'draws': 0},), 'uncertain_cross_plus.draws is 0; give'),
+    (({'name': 'conv', 'dtype': 'bfloat16'},), 'the model sets dtype of conv'),
+  ],
+)
+def test_fields_of_another_type_are_refused(adapters, message):
+  with pytest.raises(ConfigError, match=message):
+    flexmodal.build(
+      {'name': 'vit', 'variant': 'mu', 'adapters': adapters},
+      {'name': 'concat'},
+      {'name': 'binary_logit'},
+    )
 
 
 def test_a_name_that_stands_twice_is_refused():
