@@ -101,6 +101,7 @@ def embedded() -> ConfigDict:
 
   c.loss = ConfigDict({'binary_cross_entropy': {}})
   c.batch_size = 16
+  c.gradient_modulation = None  # or {'name': 'regrad'}
   c.domain = 'dataset'  # a column; its values are the domains
   c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 600

@@ -64,6 +64,7 @@ def embedded() -> ConfigDict:
 
   c.loss = ConfigDict({'pixel_wise_mse': {}, 'contrastive_depth': {}})
   c.batch_size = 16
+  c.gradient_modulation = None  # or {'name': 'regrad'}
   c.domain = 'dataset'  # a column; its values are the domains
   c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 600
@@ -130,6 +131,7 @@ def flexmodal() -> ConfigDict:
 
   c.loss = ConfigDict({'pixel_wise_mse': {}, 'contrastive_depth': {}})
   c.batch_size = 9
+  c.gradient_modulation = None  # or {'name': 'regrad'}
   c.domain = 'dataset'  # a column; its values are the domains
   c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 50 * 1233  # 50 epochs of 1233 steps

@@ -94,6 +94,7 @@ def embedded() -> ConfigDict:
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 16
+  c.gradient_modulation = None  # or {'name': 'regrad'}
   c.domain = 'dataset'  # a column; its values are the domains
   c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 200
@@ -163,6 +164,7 @@ def flexmodal() -> ConfigDict:
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 64
+  c.gradient_modulation = None  # or {'name': 'regrad'}
   c.domain = 'dataset'  # a column; its values are the domains
   c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 30 * 174  # 30 epochs of 174 steps, including the last batch
@@ -267,6 +269,7 @@ def submitted(network: str) -> ConfigDict:
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 128
+  c.gradient_modulation = None  # or {'name': 'regrad'}
   c.domain = 'dataset'  # a column; its values are the domains
   c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 155 if weak else 31 * 155  # epochs of 19,922 samples

@@ -72,6 +72,7 @@ def embedded() -> ConfigDict:
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 16
+  c.gradient_modulation = None  # or {'name': 'regrad'}
   c.domain = 'dataset'  # a column; its values are the domains
   c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 700
@@ -154,6 +155,7 @@ def flexmodal() -> ConfigDict:
 
   c.loss = 'binary_cross_entropy'
   c.batch_size = 64
+  c.gradient_modulation = None  # or {'name': 'regrad'}
   c.domain = 'dataset'  # a column; its values are the domains
   c.sampler = ConfigDict()  # or {'balance': ('domain', 'label')}
   c.steps = 30 * 174  # 30 epochs of 174 steps, including the last batch

@@ -108,6 +108,8 @@ def make(kind: str, /, name: str, **fields):
   unknown = sorted(set(fields) - set(accepted) - {'parent'})
   if unknown:
     group = f'--config.model.{kind}="{{{"name"!r}: {name!r}}}"'
+    if kind == 'adapter':
+      group = f'--config.model.backbone.adapters="({{{"name"!r}: {name!r}}},)"'
     raise ConfigError(
       f'{kind} {name!r} has no field {unknown[0]!r}; it has: {", ".join(accepted)}. '
       f'To drop the fields of another {kind}, replace the group: {group}'
