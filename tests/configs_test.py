@@ -14,8 +14,8 @@ from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import conversion, transfer
 from flexfas_jax.protocols import selection
-from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training import objective as objectives
+from flexfas_jax.training import optimizer as optimizers
 from flexfas_jax.training import setup, subjects, trainable
 from flexfas_jax.training.step import new_state
 from tests.main_test import run
