@@ -29,7 +29,8 @@ from flexfas_jax.training import setup
 
 HERE = pathlib.Path(__file__).parent
 FROZEN = ('adapters', 'head')  # of the recipe's patterns, those that RGB alone has
-LAST = tuple(range(6, 12))  # the last blocks of twelve
+DEPTH = 12  # blocks of ViT-S and ViT-B
+LAST = tuple(range(6, DEPTH))
 VARIANTS = {
   'full': {'trainable': ()},
   'full_plain': {'trainable': (), 'lora': False},
@@ -39,7 +40,7 @@ VARIANTS = {
   'lora_last6': {'trainable': FROZEN, 'blocks': LAST},
   'lora_no_dropout': {'trainable': FROZEN, 'dropout': 0.0},
 }
-KEY = ('device', 'variant', 'images')
+KEY = ('device', 'variant', 'images', 'blocks')
 COLUMNS = (
   *KEY,
   *('dtype', 'GiB', 'GiB_state', 'GiB_temp', 'step_ms', 'step_ms_low', 'step_ms_high'),
@@ -47,8 +48,10 @@ COLUMNS = (
 )
 
 
-def config_of(variant: str, dtype: str, images: int, size: str = 'B') -> ConfigDict:
-  """The recipe with RGB alone, without pretrained weights."""
+def config_of(
+  variant: str, dtype: str, images: int, size: str = 'B', blocks: int | None = None
+) -> ConfigDict:
+  """The recipe with RGB alone, without pretrained weights; `blocks`: None, the ViT's own."""
   fields = VARIANTS[variant]
   config = adapter_fusion.get_config('lora_dinov2_flexmodal')
   with config.unlocked():
@@ -64,7 +67,7 @@ def config_of(variant: str, dtype: str, images: int, size: str = 'B') -> ConfigD
     lora['dropout'] = fields.get('dropout', lora['dropout'])
     config.model.backbone.adapters = (lora,) if fields.get('lora', True) else ()
     config.model.backbone.remat = fields.get('remat', False)
-    config.model.backbone.variant = size
+    config.model.backbone.update({'variant': size, 'depth': blocks})
     config.trainable = fields['trainable']
     config.batch_size = images
   return config
@@ -79,14 +82,15 @@ def memory_of(compiled) -> dict[str, str]:
   }
 
 
-def by_compiler(variant: str, images: int, topology: str) -> dict:
+def by_compiler(variant: str, images: int, topology: str, blocks: int | None) -> dict:
   """A row of `COLUMNS` by the TPU compiler."""
-  config = config_of(variant, 'bfloat16', images)
+  config = config_of(variant, 'bfloat16', images, blocks=blocks)
   flops = preflight.step_flops(tpu.experiment_of(config, jax.devices('cpu')[:1]))
   experiment = tpu.experiment_of(config, preflight.slice_devices(topology))
   start = time.perf_counter()
   needed, compiled = preflight.compile_step(experiment, f'{variant}, {images} images')
   row = {'device': topology, 'variant': variant, 'images': images, 'dtype': 'bfloat16'}
+  row['blocks'] = blocks or DEPTH
   row |= {'GiB': f'{needed / 2**30:.3f}', 'TFLOP': f'{flops / 1e12:.3f}'}
   row |= {'compile_s': f'{time.perf_counter() - start:.0f}', 'load': f'{os.getloadavg()[0]:.1f}'}
   if compiled is None:
@@ -115,6 +119,7 @@ def by_running(variants: list[str], images: int, size: str, repeats: int) -> lis
     memory = memory_of(compiled)
     rows.append(
       {'device': f'cpu, ViT-{size}', 'variant': variant, 'images': images, 'dtype': 'float32'}
+      | {'blocks': DEPTH}
       | {'GiB': f'{float(memory["GiB_state"]) + float(memory["GiB_temp"]):.3f}', **memory}
       | {'TFLOP': f'{flops / 1e12:.3f}', 'compile_s': f'{seconds:.0f}'}
     )
@@ -159,6 +164,7 @@ def main() -> int:
   parser.add_argument('device', choices=['tpu', 'cpu'])
   parser.add_argument('--variants', default='full,lora', help=f'of {", ".join(VARIANTS)}')
   parser.add_argument('--images', type=int, default=32, help='in a batch')
+  parser.add_argument('--blocks', type=int, help='of `tpu`: fewer than the ViT has, to compile fast')
   parser.add_argument('--topology', default='v5e:1x1', help='of `tpu`: one chip')
   parser.add_argument('--size', default='B', help='of `cpu`: variant of the ViT')
   parser.add_argument('--repeats', type=int, default=5, help='of `cpu`: rounds that count')
@@ -172,7 +178,7 @@ def main() -> int:
     if options.device == 'cpu':
       rows = iter(by_running(names, options.images, options.size, options.repeats))
     else:
-      rows = (by_compiler(name, options.images, options.topology) for name in names)
+      rows = (by_compiler(name, options.images, options.topology, options.blocks) for name in names)
     for row in rows:
       results.replace(options.out, [row], COLUMNS, KEY)
       print('  '.join(f'{k} {v}' for k, v in row.items()), flush=True)
