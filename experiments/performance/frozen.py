@@ -164,7 +164,7 @@ def main() -> int:
   parser.add_argument('device', choices=['tpu', 'cpu'])
   parser.add_argument('--variants', default='full,lora', help=f'of {", ".join(VARIANTS)}')
   parser.add_argument('--images', type=int, default=32, help='in a batch')
-  parser.add_argument('--blocks', type=int, help='of `tpu`: fewer than the ViT has, to compile fast')
+  parser.add_argument('--blocks', type=int, help='of `tpu`: fewer than the ViT has')
   parser.add_argument('--topology', default='v5e:1x1', help='of `tpu`: one chip')
   parser.add_argument('--size', default='B', help='of `cpu`: variant of the ViT')
   parser.add_argument('--repeats', type=int, default=5, help='of `cpu`: rounds that count')
