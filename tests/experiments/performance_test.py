@@ -1,11 +1,13 @@
 """How speed is measured and reported, by hand; the measuring itself is too long for a test."""
 
+import jax
 import pytest
 
 from experiments.performance import __main__ as command
-from experiments.performance import results, timing, tpu
+from experiments.performance import frozen, results, timing, tpu
 from experiments.performance.torch_process import torch_process
 from flexfas_jax.errors import ConfigError
+from flexfas_jax.training import trainable
 
 
 def test_everything_takes_its_turn_after_one_round_to_warm_up():
@@ -98,3 +100,15 @@ def test_the_papers_recipes_become_those_of_one_sensor(network):
     'bfloat16',
     True,
   )
+
+
+@pytest.mark.parametrize('variant', frozen.VARIANTS)
+def test_variants_differ_from_full_fine_tuning_in_what_trains(variant):
+  config = frozen.config_of(variant, 'bfloat16', 4, 'Ti')
+  experiment = tpu.experiment_of(config, jax.devices('cpu')[:1])
+  trained, not_trained = trainable.split(experiment.abstract.params, experiment.trainable)
+  fields = frozen.VARIANTS[variant]
+  assert bool(not_trained) == bool(fields['trainable'])
+  names = {name.split('/')[2] for name in trainable.flatten(trained) if 'adapters' in name}
+  blocks = fields.get('blocks', range(12)) if fields.get('lora', True) else ()
+  assert names == {f'block_{i}' for i in blocks}
