@@ -306,7 +306,7 @@ def resampled_hter_at_test_eer(curves: CurveReplicates) -> np.ndarray:
   """`hter_at_test_eer` of each replicate, [R]."""
   found = np.empty(len(curves.n_attack))
   for row, (tp, fp, n_bona_fide, n_attack) in enumerate(zip(*curves, strict=True)):
-    # A threshold at which a replicate has no sample is none of its own.
+    # A threshold at which a replicate has no sample is left out.
     own = np.flatnonzero(np.diff(tp + fp, prepend=0))
     kept = own[_is_roc_point(tp[own], fp[own])]
     tpr, fpr = np.append(0, tp[kept]) / n_bona_fide, np.append(0, fp[kept]) / n_attack

@@ -105,7 +105,7 @@ def combinations(source: Source, fields: Sequence[str]) -> dict[tuple[str, ...],
 
 
 def _seed(seed: int, name: str) -> int:
-  """A seed of its own for each name."""
+  """Another seed for each name."""
   return zlib.crc32(f'{seed} {name}'.encode()) & 0x7FFFFFFF
 
 

@@ -64,7 +64,7 @@ def _modulate(name: str, g, fastest, certainty, modalities: tuple[str, ...]):
     g: [M, ...], its gradients of the modalities' losses.
     fastest, certainty, modalities: see `regrad`.
   """
-  if re.search(r'(^|/)blocks_\d+/', name):  # stacked blocks; each has a tensor of its own
+  if re.search(r'(^|/)blocks_\d+/', name):  # stacked blocks; each block has its tensor
     alone = re.sub(r'(^|/)blocks_', r'\1block_', name)
     one = lambda g: _modulate(alone, g, fastest, certainty, modalities)  # noqa: E731
     return jax.vmap(one, in_axes=1)(g)

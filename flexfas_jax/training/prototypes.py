@@ -1,7 +1,7 @@
 """Class prototypes of each modality's features: how they are measured and averaged.
 
 Lin et al., "Suppress and Rebalance: Towards Generalized Multi-Modal Face Anti-Spoofing" (MMDG),
-CVPR 2024, takes class means in a pass of its own before each epoch (`epoch_update`). Here they are
+CVPR 2024, takes class means in a separate pass before each epoch (`epoch_update`). Here they are
 part of the training state: a moving average of the features of the training steps, without another
 pass (`step_update`). B batch, M modalities, K classes, D width.
 """

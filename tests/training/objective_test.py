@@ -168,7 +168,7 @@ def test_eight_devices_and_parts_equal_one(modulation):
 
 
 def test_regrad_in_the_step_is_four_gradients():
-  """Each by a pass of its own; the certainty from the model's intermediates."""
+  """Each by a separate pass; the certainty from the model's intermediates."""
   model, state, arguments = setting(modulation={'name': 'regrad'})
   state, batch = with_prototypes(state), batch_of(model)
   del arguments['modality_dropout']
@@ -263,7 +263,7 @@ def test_the_certainty_is_that_of_the_last_block(fields):
   last = max(name for name in stages if name.startswith('stage'))
   (block,) = stages[last].values()
   certainty = block['adapters_uncertain_cross_mlp']['certainty'][0].reshape(-1, 3)[-1]
-  if not fields.get('scan'):  # dropout of a stack has keys of its own
+  if not fields.get('scan'):  # dropout of a stack has other keys
     np.testing.assert_allclose(outputs['certainty'], certainty, rtol=1e-5)
   assert outputs['certainty'].shape == (3,)
   plain, variables = make(adapters=())
