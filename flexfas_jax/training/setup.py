@@ -125,6 +125,13 @@ def build(
     config_problems.append(
       ConfigError(f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}')
     )
+  for modality, rate in fields['modality_dropout'].items():
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+      config_problems.append(
+        ConfigError(
+          f'config.modality_dropout.{modality} is {rate!r}; give a probability from 0 to 1'
+        )
+      )
   scored = attempt('config.protocol', scored_subsets, model, protocol)
   objective = objectives.Objective()
   if loss:

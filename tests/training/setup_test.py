@@ -69,3 +69,9 @@ def test_a_decay_that_averages_nothing_is_refused(ema):
 def test_double_precision_is_refused():
   with jax.enable_x64(True), pytest.raises(ConfigError, match='JAX_ENABLE_X64 is set: .* unset it'):
     setup.build(make_config())
+
+
+@pytest.mark.parametrize('rate', [2.0, -0.5, float('nan')])
+def test_a_dropout_that_is_no_probability_is_refused(rate):
+  with pytest.raises(ConfigError, match='modality_dropout.depth is .*; give a probability'):
+    setup.build(make_config(**{'modality_dropout.depth': rate}))
