@@ -44,10 +44,10 @@ ADDS_TOKENS = ('modality_token', 'prompts')  # the network differs from the pret
 
 def make(name, fields, backbone, **more):
   adapters = ({'name': name, **dict(fields)},)
-  return toy.make(fields=(('adapters', _Hashable(adapters)), *backbone), **more)
+  return toy.make(fields=(('adapters', Hashable(adapters)), *backbone), **more)
 
 
-class _Hashable(tuple):
+class Hashable(tuple):
   """The adapters of a toy: `toy.make` is cached by its arguments."""
 
   def __hash__(self):
@@ -142,8 +142,7 @@ def test_gradients_reach_every_parameter_and_no_absent_image(case):
   assert all(np.isfinite(g) for g in slopes.values())
   added = {path for path in slopes if 'adapters_' in path}
   assert added
-  # A key's bias and what only an unused row of a table holds move nothing; the part for two
-  # modalities of a sample is used, and the certainty has no gradient.
+  # The batch has samples of one, two and three modalities, so that every part is used.
   dead = {path for path in added if not slopes[path] > 0}
   assert not dead, dead
 
@@ -272,7 +271,7 @@ def test_parameters_are_as_many_as_published():
 )
 def test_what_does_not_fit_is_refused(adapter, backbone, message):
   with pytest.raises(ConfigError, match=message):
-    toy.make(fields=(('adapters', _Hashable((adapter,))), *backbone.items()))
+    toy.make(fields=(('adapters', Hashable((adapter,))), *backbone.items()))
 
 
 @pytest.mark.parametrize(
@@ -310,7 +309,7 @@ def test_fields_of_another_type_are_refused(adapters, message):
 
 def test_a_name_that_stands_twice_is_refused():
   with pytest.raises(ConfigError, match="a name twice: .'conv', 'conv'"):
-    toy.make(fields=(('adapters', _Hashable(({'name': 'conv'}, {'name': 'conv', 'width': 2}))),))
+    toy.make(fields=(('adapters', Hashable(({'name': 'conv'}, {'name': 'conv', 'width': 2}))),))
 
 
 def test_adapters_between_modalities_need_shared_streams():
@@ -320,7 +319,7 @@ def test_adapters_between_modalities_need_shared_streams():
 
 def test_several_adapters_act_together():
   adapters = ({'name': 'conv', 'sites': ('mlp',)}, {'name': 'lora'}, {'name': 'modality_token'})
-  model, variables = toy.make(fields=(('adapters', _Hashable(adapters)),))
+  model, variables = toy.make(fields=(('adapters', Hashable(adapters)),))
   paths = {'/'.join(path) for path, _ in variable_tree.flatten(variables['params'])}
   block = 'streams_shared/stage_1/block_0'
   assert f'{block}/adapters_conv_mlp/down/kernel' in paths

@@ -6,7 +6,7 @@ import pytest
 from flexfas_jax.errors import ConfigError, StateError
 from flexfas_jax.models.weights import transfer, variable_tree
 from tests import toy
-from tests.models.adapters.contracts_test import _Hashable as Hashable
+from tests.models.adapters.contracts_test import Hashable
 
 PER_MODALITY = ('patch_embed', 'cls_token', 'pos_embed', 'projection')
 
