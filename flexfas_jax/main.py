@@ -65,6 +65,13 @@ _ALLOW_DATA = flags.DEFINE_bool(
   'resume with, or evaluate on, other data than the run was started with',
 )
 _PROFILE = flags.DEFINE_string('profile_steps', None, 'profile the steps A to B into the workdir')
+_ORACLE = flags.DEFINE_list(
+  'oracle',
+  [],
+  'score these tests whenever val is scored, and add to the results the least HTER of all these '
+  'evaluations: the figure of papers that select the epoch on the test. The selected checkpoint '
+  'stays the same',
+)
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed',
   False,
@@ -125,7 +132,7 @@ _EXPORT_FLAGS = (
 )
 _GROUPS = {  # of the help: (flag, placeholder of its value; None: it takes none)
   'experiment': ((_CONFIG, 'CONFIG'), (_WORKDIR, 'DIR'), (_MODE, 'MODE')),
-  'training': ((_STRICT, None), (_ALLOW, None), (_ALLOW_DATA, None), (_PROFILE, 'A:B')),
+  'training': ((_STRICT, None), (_ALLOW, None), (_ALLOW_DATA, None), (_ORACLE, 'TEST,...'), (_PROFILE, 'A:B')),
   'several processes': (
     (_DISTRIBUTED, None),
     (_COORDINATOR, 'HOST:PORT'),
@@ -282,6 +289,8 @@ def _run_mode() -> None:
   profile_steps = _profile_steps(_PROFILE.value)
   if _MODE.value != 'preflight' and _TOPOLOGY.value is not None:
     raise errors.ConfigError('--topology requires --mode=preflight')
+  if _ORACLE.value and _MODE.value not in MODES[:2]:
+    raise errors.ConfigError(f'--oracle requires a training, not --mode={_MODE.value}')
   export_options = {f.name: f.value for f, _ in _EXPORT_FLAGS if f.value is not None}
   if _MODE.value != 'export' and export_options:
     raise errors.ConfigError(f'--{next(iter(export_options))} requires --mode=export')
@@ -327,6 +336,7 @@ def _run_mode() -> None:
         allow_config_change=_ALLOW.value,
         allow_data_change=_ALLOW_DATA.value,
         profile_steps=profile_steps,
+        oracle=tuple(_ORACLE.value),
         before_save=opened.send,
         while_locked=opened.hold,
       )

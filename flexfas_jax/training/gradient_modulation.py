@@ -23,6 +23,7 @@ def regrad(
   values: jax.Array,
   certainty: jax.Array,
   modalities: tuple[str, ...],
+  reaches: tuple[str, ...] = (),
 ) -> Mapping[str, Any]:
   """ReGrad: what a modality learns from the others depends on conflicts and on their certainty.
 
@@ -45,12 +46,17 @@ def regrad(
     values: [M], the modalities' losses; inf: it has none.
     certainty: v, [M].
     modalities: M names.
+    reaches: names in the paths of the parameters that get r, the others get t; (): all. With
+      ('cls_token', 'pos_embed') it is the released code, where r reaches no other parameter.
   """
   fastest = jnp.argmin(values)
   named_shared = _trainable.flatten(shared)
   named_own = [_trainable.flatten(tree) for tree in own]
   result = {}
   for name, t in named_shared.items():
+    if reaches and not set(reaches) & set(name.split('/')):
+      result[name] = t
+      continue
     g = jnp.stack([named[name] for named in named_own])  # [M, ...]
     result[name] = t + _modulate(name, g, fastest, certainty, modalities)
   return _trainable.unflatten(result)

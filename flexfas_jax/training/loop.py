@@ -59,6 +59,7 @@ class Options(NamedTuple):
     allow_config_change: resume with another config than the run was started with.
     allow_data_change: resume with, or evaluate on, other data than the run was started with.
     profile_steps: first and last step to profile; None: no profile.
+    oracle: tests to score whenever val is scored, see `oracle.py`.
     before_save: called before each checkpoint; a save fails if it raises.
     while_locked: makes the context in which the workdir's lock is held, which it is called with
       (None except in the first process).
@@ -68,6 +69,7 @@ class Options(NamedTuple):
   allow_config_change: bool = False
   allow_data_change: bool = False
   profile_steps: tuple[int, int] | None = None
+  oracle: tuple[str, ...] = ()
   before_save: Callable[[], None] = lambda: None
   while_locked: Callable[[lock.WorkdirLock | None], contextlib.AbstractContextManager] = (
     contextlib.nullcontext
@@ -88,7 +90,7 @@ def train_and_evaluate(config: ConfigDict, folder: str, options: Options = DEFAU
 def train(config: ConfigDict, folder: str, options: Options = DEFAULTS) -> None:
   """Trains to the config's last step, resuming a started run."""
   with contextlib.ExitStack() as held:
-    run = _prepare(config, folder, options, held, test=False)
+    run = _prepare(config, folder, options, held, test=bool(options.oracle))
     _train(run, options)
 
 
@@ -244,6 +246,13 @@ def _prepare(
   subjects.check_same_vocabulary(folder, data.vocabulary, is_same_data, warn)
   task = get_task(experiment.config)
   task.check(experiment, data)
+  if options.oracle and not hasattr(task, 'oracle_metrics'):
+    raise ConfigError(f'--oracle needs attack detection; config.task is {config.get("task")!r}')
+  if unknown := sorted(set(options.oracle) - set(data.test)):
+    raise ConfigError(
+      f'--oracle={",".join(options.oracle)}: no test is named {unknown[0]!r}; '
+      f'config.test has: {", ".join(data.test)}'
+    )
   return _Run(
     experiment=experiment,
     task=task,
@@ -300,6 +309,7 @@ class _Training:
     preemption: whether the run was asked to stop.
     data_offset: index of the next batch, minus the number of finished steps.
     profile_steps: first and last step to profile; None: no profile.
+    oracle: tests that are scored with val.
   """
 
   run: _Run
@@ -313,6 +323,7 @@ class _Training:
   preemption: Preemption
   data_offset: int
   profile_steps: tuple[int, int] | None
+  oracle: tuple[str, ...]
 
   @property
   def config(self) -> ConfigDict:
@@ -401,6 +412,7 @@ def _train(run: _Run, options: Options) -> None:
       preemption=preemption,
       data_offset=batches.get_state()['next_index'] - start,
       profile_steps=options.profile_steps,
+      oracle=options.oracle,
     )
     if start:
       with clock.measure('restore'):
@@ -650,20 +662,23 @@ def _evaluate_val(training: _Training, step: int, state, batches) -> None:
   if not training.clock.total()[1]['evaluate']:
     training.show_status(step, 'compiling the evaluation')
   with training.clock.measure('evaluate'):
-    metrics = run.task.val_metrics(
-      run.experiment,
-      run.scorer,
-      setup.scored_variables(state),
-      run.data.val,
-      training.preemption.reached,
-    )
+    variables, stopped = setup.scored_variables(state), training.preemption.reached
+    metrics = run.task.val_metrics(run.experiment, run.scorer, variables, run.data.val, stopped)
+    for name in training.oracle if metrics is not None else ():
+      source = run.data.test[name]
+      more = run.task.oracle_metrics(run.experiment, run.scorer, variables, name, source, stopped)
+      if more is None:
+        metrics = None
+        break
+      metrics |= more
   if metrics is None:
     if step not in training.checkpoints.steps():
       _save(training, step, state, batches, wait=True)
     raise Stopped(step, config.steps)
   if training.writer:
     training.writer.write(step, metrics)
-  values = '  '.join(f'{name.removeprefix("val/")} {v:.4f}' for name, v in metrics.items())
+  val = {n: v for n, v in metrics.items() if n.startswith('val/')}
+  values = '  '.join(f'{name.removeprefix("val/")} {v:.4f}' for name, v in val.items())
   training.progress.print_line(f'step {step}: val {values}')
   best = {run.task.metric: metrics[f'val/{run.task.metric}']}
   _save(training, step, state, batches, best, wait=step == config.steps)

@@ -84,15 +84,21 @@ def _prototypes(domains: int, period: int, momentum: float) -> Prototypes:
 def _modulation(loss, fields: Mapping | None, model) -> Modulation | None:
   if not fields:
     return None
+  if not isinstance(fields, Mapping):
+    raise ConfigError(
+      f"config.gradient_modulation is {fields!r}; give None or a group: {{'name': 'regrad'}}"
+    )
   fields = dict(fields)
   name = fields.pop('name', None)
   combine = lookup.find('gradient_modulation', name)
-  if fields:
-    raise ConfigError(f'gradient_modulation {name!r} has no field {sorted(fields)[0]!r}')
+  accepted = list(inspect.signature(combine).parameters)[5:]
+  if unknown := sorted(set(fields) - set(accepted)):
+    has = f'it has: {", ".join(accepted)}' if accepted else 'it has none'
+    raise ConfigError(f'gradient_modulation {name!r} has no field {unknown[0]!r}; {has}')
   if len(model.modalities) < 2:
     raise ConfigError(f'gradient_modulation {name!r} needs several modalities')
   shared, own = lookup.make_loss_parts(loss)
-  return Modulation(shared, own, combine)
+  return Modulation(shared, own, functools.partial(combine, **fields))
 
 
 def check_domains(fields: Mapping[str, Any], names: Sequence[str]) -> None:

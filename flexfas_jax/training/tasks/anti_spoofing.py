@@ -24,7 +24,7 @@ from flexfas_jax.evaluation.ensemble import views as score_views
 from flexfas_jax.evaluation.report import tables
 from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import sources
-from flexfas_jax.training import datasets, distributed, scoring, setup, sharding, workdir
+from flexfas_jax.training import datasets, distributed, oracle, scoring, setup, sharding, workdir
 from flexfas_jax.training.tasks import dataset_scoring
 
 
@@ -60,6 +60,13 @@ class AntiSpoofing:
       values = [m[metric] for m in by_subset.values() if not math.isnan(m[metric])]
       means[f'val/{metric}'] = float(np.mean(values)) if values else math.nan
     return means | {f'val/{self.metric}/{s}': m[self.metric] for s, m in by_subset.items()}
+
+  def oracle_metrics(
+    self, experiment, scorer, variables, name: str, source, interrupted=lambda: False
+  ) -> dict[str, float] | None:
+    """ORACLE figures of a test at a step of the training, see `oracle.py`."""
+    scores = dataset_scoring.run_interruptibly(scorer, variables, experiment, source, interrupted)
+    return None if scores is None else oracle.metrics(name, scores)
 
   def evaluate(
     self,
@@ -163,7 +170,8 @@ def _write_results(
         metrics[name][subset]['by_video'] = values
     for note in results.notes(metrics[name]):
       print(note, file=sys.stderr)
-  for note in data.notes:
+  oracle.add(metrics, folder)
+  for note in [*data.notes, *oracle.notes(metrics)]:
     print(note + '\n')
   if experiment.model.requires:
     required = '+'.join(experiment.model.requires)
