@@ -45,18 +45,19 @@ def test_every_file_has_a_recipe_for_a_laptop_and_a_papers():
     recipes = recipes_of(file)
     task = load(file).get_config().get('task', 'attacks')
     first = load(file).get_config(recipes[0])
-    assert 'rendered_faces' in first.train and len(recipes) > 1
-    assert any('flexmodal' in name for name in recipes) == (task == 'attacks')
+    assert 'rendered' in first.train + first.protocol and len(recipes) > 1
+    has_paper = any('flexmodal' in name or name == 'erm_mmdg' for name in recipes)
+    assert has_paper == (task == 'attacks')
 
 
 @pytest.mark.parametrize('file,recipe', CASES, ids=lambda x: getattr(x, 'stem', x))
 def test_a_config_fits_together(file, recipe):
   module = load(file)
   config = module.get_config(recipe)
-  is_rendered = 'rendered_faces' in config.train
+  names_sets = 'rendered_faces' in config.train
   config, protocol = setup.apply_protocol(config)
   target = subjects.target_column(config)
-  assert (protocol is None) == (is_rendered or bool(target))
+  assert (protocol is None) == (names_sets or bool(target))
   fields = config.to_dict()
   model = flexmodal.build(**setup.fill_class_count(fields['model'], 3 if target else None))
   assert setup.scored_subsets(model, protocol)

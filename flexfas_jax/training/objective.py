@@ -3,62 +3,81 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from flexfas_jax import lookup
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.training import hyperplanes
+from flexfas_jax.training import hyperplanes, subset_sampling
 from flexfas_jax.training.prototypes import Prototypes
 from flexfas_jax.training.step import Modulation
+from flexfas_jax.training.subset_sampling import ByLoss
 
 
 class Objective(NamedTuple):
   """Arguments of `train_step`, and what the state holds for them.
 
   Attributes:
-    prototypes, modulation, project: see `train_step`.
+    prototypes, modulation, project, sampling: see `train_step`.
     memory: of the initial state; None: there is none.
   """
 
   prototypes: Prototypes | None = None
   modulation: Modulation | None = None
   project: Callable[[Any], Any] | None = None
+  sampling: ByLoss | None = None
   memory: Mapping[str, Any] | None = None
 
   def step_arguments(self) -> dict[str, Any]:
     """The arguments of `train_step`."""
-    return {name: getattr(self, name) for name in ('prototypes', 'modulation', 'project')}
+    names = ('prototypes', 'modulation', 'project', 'sampling')
+    return {name: getattr(self, name) for name in names}
 
 
-def build(loss: str | Mapping[str, Mapping], modulation: Mapping | None, model) -> Objective:
+def build(
+  loss: str | Mapping[str, Mapping],
+  modulation: Mapping | None,
+  model,
+  dropout: Mapping = MappingProxyType({}),
+) -> Objective:
   """The objective of a config.
 
   Args:
     loss: `config.loss`, a valid one.
     modulation: `config.gradient_modulation`; None or {}: none.
     model: a `flexmodal.Model`.
+    dropout: `config.modality_dropout`.
 
   Raises:
     ConfigError: fields that are unknown, or do not fit each other.
   """
   terms = lookup.loss_terms(loss)
-  prototypes = memory = project = None
+  prototypes = project = None
+  memory = {}
   if term := terms.get('single_side_prototypes'):
     fields = _fields(term)
     prototypes = _prototypes(**fields)
     feature = model.output_shapes().get('modality_feature')
     # Without features, checking the loss names the field that adds them.
-    memory = prototypes.initial(len(model.modalities), feature.shape[-1] if feature else 1)
+    memory |= prototypes.initial(len(model.modalities), feature.shape[-1] if feature else 1)
   if term := terms.get('domain_hyperplanes'):
     rate = _fields(term)['rate']
     if not 0 <= rate < 1:
       raise ConfigError(f'config.loss.domain_hyperplanes.rate is {rate}; give a rate from 0 to 1')
     project = functools.partial(hyperplanes.update, rate=rate)
+  modulation = _modulation(loss, modulation, model)
+  if modulation and modulation.running:
+    memory['modality_loss'] = np.zeros(len(model.modalities), np.float32)
+  if sampling := subset_sampling.build(dropout, model.modalities):
+    memory |= sampling.initial()
   return Objective(
     prototypes=prototypes,
-    modulation=_modulation(loss, modulation, model),
+    modulation=modulation,
     project=project,
-    memory=memory,
+    sampling=sampling,
+    memory=memory or None,
   )
 
 
@@ -91,14 +110,20 @@ def _modulation(loss, fields: Mapping | None, model) -> Modulation | None:
   fields = dict(fields)
   name = fields.pop('name', None)
   combine = lookup.find('gradient_modulation', name)
-  accepted = list(inspect.signature(combine).parameters)[5:]
+  accepted = [*list(inspect.signature(combine).parameters)[5:], 'running']
   if unknown := sorted(set(fields) - set(accepted)):
-    has = f'it has: {", ".join(accepted)}' if accepted else 'it has none'
-    raise ConfigError(f'gradient_modulation {name!r} has no field {unknown[0]!r}; {has}')
+    raise ConfigError(
+      f'gradient_modulation {name!r} has no field {unknown[0]!r}; it has: {", ".join(accepted)}'
+    )
+  running = fields.pop('running', 0.0)
+  if isinstance(running, bool) or not isinstance(running, int | float) or not 0 <= running < 1:
+    raise ConfigError(
+      f'config.gradient_modulation.running is {running!r}; give a number from 0 to 1'
+    )
   if len(model.modalities) < 2:
     raise ConfigError(f'gradient_modulation {name!r} needs several modalities')
   shared, own = lookup.make_loss_parts(loss)
-  return Modulation(shared, own, functools.partial(combine, **fields))
+  return Modulation(shared, own, functools.partial(combine, **fields), float(running))
 
 
 def check_domains(fields: Mapping[str, Any], names: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Memory = Mapping[str, jax.Array]
+MEMORY = ('prototype', 'prototype_weight')  # the names in the training state
 
 
 class Prototypes(NamedTuple):

@@ -121,11 +121,13 @@ def build(
   model = attempt('config.model', _model, fields['model'], classes)
   if model is None:
     errors.raise_all([*config_problems, *problems])
-  if unknown := set(fields['modality_dropout']) - set(model.modalities):
+  dropout = fields['modality_dropout']
+  rates = {m: rate for m, rate in dropout.items() if m != 'by_loss'}
+  if unknown := set(rates) - set(model.modalities):
     config_problems.append(
       ConfigError(f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}')
     )
-  for modality, rate in fields['modality_dropout'].items():
+  for modality, rate in rates.items():
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
       config_problems.append(
         ConfigError(
@@ -135,10 +137,8 @@ def build(
   scored = attempt('config.protocol', scored_subsets, model, protocol)
   objective = objectives.Objective()
   if loss:
-    modulation = fields.get('gradient_modulation')
-    objective = (
-      attempt('config.loss', objectives.build, fields['loss'], modulation, model) or objective
-    )
+    spec = fields['loss'], fields.get('gradient_modulation'), model, dropout
+    objective = attempt('config.loss', objectives.build, *spec) or objective
   options = {'optimizer': optimizer, 'ema': _ema(config), 'trainable': trainable}
   options['memory'] = objective.memory
   init = functools.partial(init_state, model=model, **options)

@@ -13,6 +13,7 @@ import optax
 
 from flexfas_jax.training import prototypes as class_prototypes
 from flexfas_jax.training import trainable as parameters
+from flexfas_jax.training.subset_sampling import ByLoss
 
 
 @flax.struct.dataclass
@@ -85,11 +86,13 @@ class Modulation(NamedTuple):
     own: (outputs, batch) -> [B, M], these; 0 where a modality is absent.
     combine: (gradient of shared, M gradients of own, values [M], certainty [M], modalities) -> the
       gradient.
+    running: decay of the running mean of the values that `combine` gets; 0: those of the batch.
   """
 
   shared: Callable[..., jax.Array]
   own: Callable[..., jax.Array]
   combine: Callable[..., Any]
+  running: float = 0.0
 
 
 def init_state(
@@ -175,6 +178,7 @@ def train_step(
   prototypes: class_prototypes.Prototypes | None = None,
   modulation: Modulation | None = None,
   project: Callable[[Any], Any] | None = None,
+  sampling: ByLoss | None = None,
 ) -> tuple[State, dict[str, jax.Array]]:
   """(state, batch, root key) -> (state, metrics); bind the rest with `functools.partial`.
 
@@ -200,16 +204,20 @@ def train_step(
       step; None: there is none.
     modulation: of the gradient; None: that of the whole loss.
     project: (parameters that train) -> the same, after the optimizer's update.
+    sampling: of the subsets of modalities, in the place of modality dropout.
 
   Returns:
     The next state, and {'loss', 'accuracy', 'grad_norm'}, each [] float32.
   """
   key = jax.random.fold_in(key, state.step)
-  present = drop_modalities(
-    named_key(key, 'modality_dropout'), batch['present'], model.modalities, modality_dropout
-  )
-  batch = {**batch, 'present': present, 'available': batch['present']}
-  memory = state.memory if prototypes else {}
+  dropout, available = named_key(key, 'modality_dropout'), batch['present']
+  if sampling:
+    present, drawn = sampling.draw(dropout, available, state.memory['subset_loss'])
+    batch = {**batch, 'subset': drawn}
+  else:
+    present = drop_modalities(dropout, available, model.modalities, modality_dropout)
+  batch = {**batch, 'present': present, 'available': available}
+  memory = {name: state.memory[name] for name in class_prototypes.MEMORY} if prototypes else {}
   trained, frozen = parameters.split(state.params, trainable)
 
   def objective(trained, batch_stats, part, key):
@@ -224,6 +232,10 @@ def train_step(
       means['sums'], means['counts'] = class_prototypes.class_means(
         feature, classes, part['present'], prototypes.classes
       )
+    if sampling:
+      values = jax.lax.stop_gradient(loss(outputs, part))
+      means['subset_loss'] = (part['subset'] * values[:, None]).mean(0)  # [S]
+      means['subset'] = part['subset'].mean(0)
     if not modulation:
       return loss(outputs, part).mean(), (means, batch_stats)
     means['present'] = part['present'].astype(jnp.float32).mean(0)  # [M]
@@ -263,8 +275,15 @@ def train_step(
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     (sums, batch_stats), _ = jax.lax.scan(add_part, (zeros, state.batch_stats), numbered)
     value, means, grads = jax.tree.map(lambda x: x / accumulate, sums)
+  new_memory = {}
   if modulation:
     own = value[1:] / means['present']  # over the samples that have the modality
+    if modulation.running:
+      old = state.memory['modality_loss']
+      # An absent modality's part is 0 (MMDG++); the source adds, and grows without a limit.
+      now = jnp.where(means['present'] > 0, own, 0.0)
+      own = modulation.running * old + (1 - modulation.running) * now
+      new_memory['modality_loss'] = own
     own = jnp.where(means['present'] > 0, own, jnp.inf)
     grads = modulation.combine(grads[0], grads[1:], own, means['certainty'], model.modalities)
     value = value.sum()
@@ -278,8 +297,13 @@ def train_step(
   )
   if prototypes:
     sums, counts = means['sums'], means['counts']
-    memory = class_prototypes.step_update(memory, sums, counts, prototypes.decay)
-    state = state.replace(memory=memory)
+    new_memory |= class_prototypes.step_update(memory, sums, counts, prototypes.decay)
+  if sampling:
+    new_memory['subset_loss'] = sampling.update(
+      state.memory['subset_loss'], means['subset_loss'], means['subset']
+    )
+  if new_memory:
+    state = state.replace(memory=new_memory)
   if ema:
     state = state.replace(ema=_next_average(state, ema))
   metrics = {'loss': value, 'accuracy': means['accuracy'], 'grad_norm': optax.tree.norm(grads)}

@@ -73,9 +73,9 @@ def rebalance(g, k, fastest, v):
 VALUES, CERTAINTY = np.float32([0.7, 0.2, 0.4]), np.float32([0.9, 0.3, 0.6])
 
 
-def modulate(total, own, values=VALUES):
+def modulate(total, own, values=VALUES, **fields):
   trees = [jax.tree.map(jnp.asarray, unflatten(named)) for named in (total, *own)]
-  run = jax.jit(lambda t, g, values, v: regrad(t, g, values, v, MODALITIES))
+  run = jax.jit(lambda t, g, values, v: regrad(t, g, values, v, MODALITIES, **fields))
   return flatten(run(trees[0], trees[1:], values, CERTAINTY))
 
 
@@ -162,3 +162,17 @@ def test_the_released_code_stops_at_the_first_frozen_tensor():
 
 def test_names():
   assert lookup.choices('gradient_modulation') == ['regrad']
+
+
+def test_only_the_parameters_that_it_reaches_change():
+  """As the released code, for a network whose frozen tensor follows the tokens and positions."""
+  shapes = {
+    'streams_shared/cls_token': (3, 1, 4), 'streams_shared/block_0/mlp_adapter/rgb_reads_ir': (4,)
+  }  # fmt: skip
+  total, *own = (draw(shapes, seed) for seed in range(1 + M))
+  corrected = modulate(total, own)
+  found = modulate(total, own, reaches=('cls_token', 'pos_embed'))
+  token, adapter = shapes
+  np.testing.assert_array_equal(found[token], corrected[token])
+  np.testing.assert_array_equal(found[adapter], total[adapter])
+  assert np.abs(corrected[adapter] - total[adapter]).max() > 0.1

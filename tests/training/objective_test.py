@@ -421,3 +421,40 @@ def test_features_that_the_model_does_not_return(monkeypatch):
   config.model.modality_features = False
   with pytest.raises(ConfigError, match=r'set model.modality_features = True'):
     setup.build(config)
+
+
+def test_the_fastest_modality_is_found_by_running_losses():
+  """MMDG++'s ReGrad: m <- 0.5 m + 0.5 loss, and 0.5 m of an absent modality, which is not fast."""
+  model, state, arguments = setting(modulation={'name': 'regrad', 'running': 0.5})
+  assert state.memory.keys() == {'prototype', 'prototype_weight', 'modality_loss'}
+  state, batch = with_prototypes(state), batch_of(model)
+  batch['present'] = batch['present'].at[:, 1].set(False)
+  running = np.float32([0.2, 0.8, 0.4])
+  state = state.replace(memory={**state.memory, 'modality_loss': jnp.asarray(running)})
+  seen = []
+
+  def record(shared, own, values, certainty, modalities):
+    jax.debug.callback(lambda v: seen.append(np.asarray(v)), values)
+    return shared
+
+  arguments['modulation'] = arguments['modulation']._replace(combine=record)
+  after, _ = run(state, batch, arguments, modality_dropout={})
+  variables = {'params': state.params, 'batch_stats': {}}
+  key = named_key(jax.random.fold_in(KEY, 0), 'dropout')
+  outputs = jax.jit(model.apply)(variables, batch, key)[0] | state.memory
+  terms = 0.3 * losses.single_side_prototypes.by_modality(outputs, batch, domains=2, period=4)
+  now = np.where([True, False, True], np.asarray(terms).mean(0), 0.0)
+  np.testing.assert_allclose(after.memory['modality_loss'], (running + now) / 2, rtol=1e-4)
+  jax.effects_barrier()
+  np.testing.assert_allclose(seen[0][[0, 2]], ((running + now) / 2)[[0, 2]], rtol=1e-4)
+  assert seen[0][1] == np.inf
+
+
+@pytest.mark.parametrize('fields,message', [
+  ({'name': 'regrad', 'running': 1}, 'running is 1; give a number'),
+  ({'name': 'regrad', 'version': 4}, "no field 'version'; it has: reaches, running"),
+  ('regrad', "is 'regrad'; give None or a group"),
+])  # fmt: skip
+def test_fields_of_gradient_modulation(fields, message):
+  with pytest.raises(ConfigError, match=message):
+    objective.build(SINGLE_SIDE, fields, make()[0])
