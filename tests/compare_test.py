@@ -1,6 +1,7 @@
 """`flexfas compare`: its tables and files, marks, and exit codes."""
 
 import csv
+import json
 import pathlib
 import re
 import types
@@ -102,6 +103,25 @@ def test_rows_for_a_published_table(capsys, tmp_path, rows):
     cells = line.removesuffix(r' \\').split(' & ')[1:]
     of = {(r['protocol'], r['metric']): f'{100 * float(r["value"]):.2f}' for r in found}
     assert cells == [of[p, m] for p in (*protocols, '') for m in (metric, 'auc')]
+
+
+def test_a_row_of_the_least_of_all_test_evaluations(capsys, tmp_path):
+  """By hand, from metrics.jsonl of two runs; only where every run has it."""
+  for seed in (0, 1):
+    folder = write_run(tmp_path / f'm_{seed}', seed, 1.0, ('test',), SUBSETS[:1])
+    name = f'oracle/test/{SUBSETS[0]}/hter_at_test_eer'
+    rows = [{'step': step, name: (step + seed) / 100} for step in (30, 10, 20)]
+    (folder / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  folders = [str(tmp_path / f'm_{seed}') for seed in (0, 1)]
+  file = tmp_path / 'a.tex'
+  code, _, err = run(capsys, *folders, f'--latex_rows={file}')
+  assert code == 0, err
+  *_, oracle, least = file.read_text().splitlines()
+  assert '(ORACLE) &' in oracle
+  assert least == r'm (ORACLE, least of 3 evaluations) & 10.50 & - \\'
+  (tmp_path / 'm_1' / 'metrics.jsonl').unlink()
+  assert run(capsys, *folders, f'--latex_rows={file}')[0] == 0
+  assert 'least' not in file.read_text()
 
 
 def test_errors_and_exit_codes(capsys, folders, tmp_path):

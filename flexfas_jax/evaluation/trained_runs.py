@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flexfas_jax.errors import ConfigError, DataError, StateError
-from flexfas_jax.evaluation import score_files
+from flexfas_jax.evaluation import oracle, score_files
 
 # Config fields that are not the method: where and how a run computes, and its seed.
 _NOT_METHOD = (
@@ -51,6 +51,7 @@ class TrainedRun:
   val: score_files.Scores
   tests: Mapping[str, score_files.Scores]
   cost: Cost
+  least: Mapping[tuple[str, str], Mapping[str, float]]  # ORACLE, see `oracle.least`
 
   @property
   def protocol(self) -> str:
@@ -125,14 +126,14 @@ def read(folder: str | os.PathLike) -> TrainedRun:
   steps = {one.header.get('weights_hash') for one in scores.values()}
   if len(steps) > 1:
     raise StateError(f'{path}: its score files are of several models; run flexfas evaluate {path}')
-  return TrainedRun(
-    path, config, scores.pop('val'), scores, _cost(path, next(iter(scores.values())).header)
-  )
+  rows, header = metric_rows(path), next(iter(scores.values())).header
+  cost, least = _cost(path, rows, header), oracle.least(rows)
+  return TrainedRun(path, config, scores.pop('val'), scores, cost, least)
 
 
-def _cost(folder: Path, header: Mapping) -> Cost:
+def _cost(folder: Path, rows: Sequence[Mapping], header: Mapping) -> Cost:
   seconds = []
-  for row in _rows(folder / 'metrics.jsonl'):
+  for row in rows:
     seconds.append(row.get('speed/step_seconds', math.nan))
   seconds = [x for x in seconds if isinstance(x, int | float) and math.isfinite(x)]
   # The first interval includes what a device does once.
@@ -148,11 +149,11 @@ def _cost(folder: Path, header: Mapping) -> Cost:
   )
 
 
-def _rows(path: Path) -> list[dict]:
-  """The objects of a file of JSON lines; damaged lines and a missing file give none."""
+def metric_rows(folder: Path) -> list[dict]:
+  """The objects of a workdir's `metrics.jsonl`; damaged lines and a missing file give none."""
   found = []
   try:
-    lines = path.read_text(encoding='utf-8', errors='replace').splitlines()
+    lines = (folder / 'metrics.jsonl').read_text(encoding='utf-8', errors='replace').splitlines()
   except OSError:
     return []
   for line in lines:

@@ -59,7 +59,7 @@ class Options(NamedTuple):
     allow_config_change: resume with another config than the run was started with.
     allow_data_change: resume with, or evaluate on, other data than the run was started with.
     profile_steps: first and last step to profile; None: no profile.
-    oracle: tests to score whenever val is scored, see `oracle.py`.
+    oracle: tests to score whenever val is scored, see `evaluation/oracle.py`.
     before_save: called before each checkpoint; a save fails if it raises.
     while_locked: makes the context in which the workdir's lock is held, which it is called with
       (None except in the first process).

@@ -7,7 +7,8 @@ import pytest
 
 from configs import face_recognition
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.training import loop, oracle, setup
+from flexfas_jax.evaluation import oracle
+from flexfas_jax.training import loop, setup
 from tests.small_job import STEPS, write_config
 
 
@@ -48,21 +49,6 @@ def test_the_least_of_all_evaluations_is_in_the_results(prepared, tmp_path, caps
   for name in ('val.csv', 'intra.csv'):
     scores = [(run / 'scores' / name).read_text().splitlines()[1:] for run in (plain, marked)]
     assert scores[0] == scores[1]
-
-
-def test_a_step_counts_once_and_what_is_undefined_does_not(tmp_path):
-  name = f'oracle/target/rgb+ir/{oracle.METRIC}'
-  rows = [{'step': 5, name: 0.25}, {'step': 5, name: 0.375}, {'step': 10, name: None}]
-  rows += [{'step': 15, name: 0.5, 'train/loss': 0.1}, {'step': 20, 'status': 'x'}]
-  text = ''.join(json.dumps(row) + '\n' for row in rows)
-  (tmp_path / 'metrics.jsonl').write_text(text)
-  least = {oracle.LEAST: 0.375, oracle.EVALUATIONS: 2.0}
-  assert oracle.least(tmp_path) == {('target', 'rgb+ir'): least}
-  found = {'target': {'rgb+ir': {'hter': 0.4}, 'rgb': {'hter': 0.3}}, 'other': {}}
-  oracle.add(found, tmp_path)
-  assert found['target'] == {'rgb+ir': {'hter': 0.4} | least, 'rgb': {'hter': 0.3}}
-  expected = 'ORACLE: target, least HTER at the test EER of 2 evaluations: rgb+ir 37.50'
-  assert oracle.notes(found) == [expected]
 
 
 def test_what_cannot_be_scored_is_refused(prepared, tmp_path):

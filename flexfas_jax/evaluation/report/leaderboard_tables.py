@@ -3,8 +3,9 @@
 import csv
 import io
 import math
+from collections.abc import Sequence
 
-from flexfas_jax.evaluation import metrics, results
+from flexfas_jax.evaluation import metrics, oracle, results, trained_runs
 from flexfas_jax.evaluation.leaderboard import Block, Figure, Leaderboard
 from flexfas_jax.evaluation.report import formatting, tables
 from flexfas_jax.evaluation.trained_runs import Cost
@@ -79,10 +80,12 @@ def latex(board: Leaderboard) -> str:
 
 
 def latex_rows(board: Leaderboard) -> str:
-  """Two rows for each method, to be put under a published table: HTER and AUC of every block.
+  """Rows for each method, to be put under a published table: HTER and AUC of every block.
 
-  The second row has the literature's HTER, whose threshold comes from the test. Each row states
-  what differs from the published ones; comments list the columns and the details.
+  The second row has the literature's HTER, whose threshold comes from the test. Runs with
+  `--oracle` have a third one, with the least of all evaluations of the test, as papers select their
+  epoch. Each row states what differs from the published ones; comments list the columns and the
+  details.
   """
   columns = [str(block) for block in board.common] + (['mean'] if len(board.common) > 1 else [])
   lines = [f'% HTER and AUC, percent, of: {"; ".join(columns)}', *_differences(board)]
@@ -98,7 +101,27 @@ def latex_rows(board: Leaderboard) -> str:
       cells = [_percent(of[metric]) for of in figures for metric in (hter, 'auc')]
       row = [tables.escaped_tex(formatting.printable(name)), *cells]
       lines.append(' & '.join(row) + r' \\')
+    if not board.by_video and (least := _least(method, board.common)):
+      values, n = least
+      values += [sum(values) / len(values)] if len(values) > 1 else []
+      name = f'{method.name} ({", ".join([*shown, results.ORACLE, f"least of {n} evaluations"])})'
+      cells = [cell for value in values for cell in (f'{100 * value:.2f}', '-')]
+      row = [tables.escaped_tex(formatting.printable(name)), *cells]
+      lines.append(' & '.join(row) + r' \\')
   return '\n'.join(lines) + '\n'
+
+
+def _least(method: trained_runs.Method, blocks: Sequence[Block]) -> tuple[list[float], str] | None:
+  """(ORACLE HTER of each block, a mean over the runs; number of evaluations); None if any lacks."""
+  values, numbers = [], set()
+  for block in blocks:
+    runs = method.runs.get(block.test.protocol, ())
+    found = [run.least.get((block.test.name, block.subset)) for run in runs]
+    if not found or None in found:
+      return None
+    values.append(sum(each[oracle.LEAST] for each in found) / len(found))
+    numbers |= {f'{each[oracle.EVALUATIONS]:.0f}' for each in found}
+  return values, ' or '.join(sorted(numbers)) if values else None
 
 
 def _differences(board: Leaderboard) -> list[str]:

@@ -14,17 +14,19 @@ from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import (
   aggregation,
   evidence,
+  oracle,
   results,
   score_files,
   sufficiency,
   thresholds,
+  trained_runs,
 )
 from flexfas_jax.evaluation import evaluate as evaluate_scores
 from flexfas_jax.evaluation.ensemble import views as score_views
 from flexfas_jax.evaluation.report import tables
 from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import sources
-from flexfas_jax.training import datasets, distributed, oracle, scoring, setup, sharding, workdir
+from flexfas_jax.training import datasets, distributed, scoring, setup, sharding, workdir
 from flexfas_jax.training.tasks import dataset_scoring
 
 
@@ -170,7 +172,7 @@ def _write_results(
         metrics[name][subset]['by_video'] = values
     for note in results.notes(metrics[name]):
       print(note, file=sys.stderr)
-  oracle.add(metrics, folder)
+  oracle.add(metrics, trained_runs.metric_rows(folder))
   for note in [*data.notes, *oracle.notes(metrics)]:
     print(note + '\n')
   if experiment.model.requires:

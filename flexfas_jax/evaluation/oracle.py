@@ -6,10 +6,8 @@ and the number of evaluations it was selected from. Nothing else depends on thes
 checkpoint that is evaluated is still the one selected on val.
 """
 
-import json
 import math
-import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from flexfas_jax.evaluation import results
 from flexfas_jax.evaluation.score_files import Scores
@@ -25,22 +23,21 @@ def metrics(test: str, scores: Scores) -> dict[str, float]:
   return {f'oracle/{test}/{subset}/{METRIC}': m[METRIC] for subset, m in by_subset.items()}
 
 
-def least(folder: pathlib.Path) -> dict[tuple[str, str], dict[str, float]]:
+def least(rows: Iterable[Mapping]) -> dict[tuple[str, str], dict[str, float]]:
   """The least value of each test and subset over the evaluations of a run.
 
   Args:
-    folder: the workdir.
+    rows: of its `metrics.jsonl`.
 
   Returns:
     {(test, subset): {LEAST: value, EVALUATIONS: number}}; {} for a run without `--oracle`.
   """
-  path = folder / 'metrics.jsonl'
   values: dict[str, dict[int, float]] = {}  # by name, then by step: a repeated step counts once
-  for line in path.read_text().splitlines() if path.exists() else ():
-    row = json.loads(line)
+  for row in rows:
     for name, value in row.items():
-      if name.startswith('oracle/') and value is not None and math.isfinite(value):
-        values.setdefault(name, {})[row['step']] = value
+      is_number = isinstance(value, int | float) and math.isfinite(value)
+      if name.startswith('oracle/') and name.count('/') == 3 and is_number:
+        values.setdefault(name, {})[row.get('step', 0)] = value
   found = {}
   for name, by_step in values.items():
     _, test, subset, _ = name.split('/')
@@ -60,8 +57,8 @@ def notes(found: Mapping[str, Mapping[str, dict]]) -> list[str]:
   return lines
 
 
-def add(found: Mapping[str, Mapping[str, dict]], folder: pathlib.Path) -> None:
-  """Adds the least values to the results of a run, {test: {subset: metrics}}."""
-  for (test, subset), values in least(folder).items():
+def add(found: Mapping[str, Mapping[str, dict]], rows: Iterable[Mapping]) -> None:
+  """Adds the least values to the results of a run, {test: {subset: metrics}}; see `least`."""
+  for (test, subset), values in least(rows).items():
     if test in found and subset in found[test]:
       found[test][subset].update(values)
