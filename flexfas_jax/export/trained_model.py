@@ -61,9 +61,10 @@ def restore(config: ConfigDict, folder: pathlib.Path) -> TrainedModel:
     StateError: no such run, no checkpoint, or a damaged one.
   """
   experiment = setup.build(config, classes=2)
-  if experiment.target:
+  if experiment.task != 'attacks':
     raise ConfigError(
-      'a model of identities makes no decisions; export a model of presentation attack detection'
+      f'a model of the task {experiment.task!r} makes no decisions; export a model of presentation '
+      'attack detection'
     )
   workdir.refuse_changes(
     folder, workdir.changed_fields(folder, experiment.config.to_dict(), workdir.ONLY_TESTS)

@@ -39,6 +39,7 @@ class Context:
       (`absent='blank'`). Static.
     frozen_statistics: batch norm before the blocks uses its running statistics in training, too,
       and keeps them. Static.
+    keep: [rows, n] int, the patches that become tokens, in this order; None: all. See `ViT`.
   """
 
   present: jax.Array | None = None
@@ -49,6 +50,7 @@ class Context:
   joint: bool = flax.struct.field(pytree_node=False, default=False)
   filled: bool = flax.struct.field(pytree_node=False, default=False)
   frozen_statistics: bool = flax.struct.field(pytree_node=False, default=False)
+  keep: jax.Array | None = None
 
   @property
   def indices(self) -> tuple[int, ...]:

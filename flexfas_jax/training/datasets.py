@@ -189,14 +189,15 @@ def open_all(
     return _with_domains(source, config) if name == 'train' else source
 
   val = open_set('val', config.val, needed=True)
-  if not target:
+  detects_attacks = subjects.task_name(config) == 'attacks'
+  if detects_attacks:
     _check_both_classes(val)
   train_source = open_set('train', config.train, train)
   tests = {name: open_set(name, names, test) for name, names in sorted_tests(config)}
   opened = {'train': train_source, 'val': val, **tests}
   opened = {name: source for name, source in opened.items() if source}
   notes += _check_leakage(config, opened, pretraining, compare_images=not target)
-  if train_source and not target:
+  if train_source and detects_attacks:
     notes += _shortcut_warnings(train_source.columns)
   if vocabulary is None and train_source:
     vocabulary = subjects.build_vocabulary(train_source, target)
@@ -254,8 +255,10 @@ def _check_leakage(
 
 def _check_class_count(config: ConfigDict, vocabulary: subjects.ClassVocabulary) -> None:
   """Raises a ConfigError if the config gives another number of identities than the data has."""
+  if not vocabulary.target:
+    return
   identities, n = config.model.head.get('identities', 0), len(vocabulary.classes)
-  if vocabulary.target and identities not in (0, n):
+  if identities not in (0, n):
     raise ConfigError(
       f'config.model.head.identities = {identities}, but config.train has {n} values of '
       f'{vocabulary.target}; give {n}, or 0 to count them'

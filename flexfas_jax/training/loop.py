@@ -730,7 +730,9 @@ def _log(training: _Training, unread: list[tuple[int, dict]]) -> None:
     'speed/input_wait',
     'memory/device_gb' if 'memory/device_gb' in row else 'memory/host_gb',
   )
-  training.progress.update(step, {name.split('/')[1]: row[name] for name in displayed})
+  training.progress.update(
+    step, {name.split('/')[1]: row[name] for name in displayed if name in row}
+  )
 
 
 def _memory() -> dict[str, float]:

@@ -18,6 +18,7 @@ import optax
 
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.training.prototypes import single_side_classes
+from flexfas_jax.training.reconstruction import target_errors
 
 _OUTPUT_SOURCE = {  # {an output that losses use: how to get it}
   'logit': "set model.head.name = 'binary_logit', or another head with a logit",
@@ -31,6 +32,8 @@ _OUTPUT_SOURCE = {  # {an output that losses use: how to get it}
   'modality_feature': 'set model.modality_features = True',
   'modality_cosine': "set model.head.name = 'modality_prototypes'",
   'domain_logit': "set model.head.name = 'domain_hyperplanes'",
+  'patch_error': "set config.task = 'reconstruction' and config.model.decoder",
+  'patch_weight': "set config.task = 'reconstruction' and config.model.decoder",
   'prototype': 'the training step adds it',
   'prototype_weight': 'the training step adds it',
 }
@@ -456,3 +459,19 @@ def arc_face(
   else:
     own = jnp.where(own > -jnp.cos(margin), shifted, own - margin * jnp.sin(margin))
   return _margin_entropy(cosine, own, identity, scale)
+
+
+def masked_reconstruction(outputs, batch) -> jax.Array:
+  """Mean squared error of normalised patches: over those that count, then over the modalities.
+
+  Hidden patches of the modality that the encoder sees count, and all of the others; see
+  `models/masked_autoencoder.py`. Absent modalities have no part in the mean.
+
+  Args:
+    outputs: 'patch_error' and 'patch_weight' [B, M, N].
+    batch: not read.
+  """
+  del batch
+  names = ('patch_error', 'patch_weight')
+  error, there = target_errors(*(_output('masked_reconstruction', outputs, n) for n in names))
+  return error.sum(1) / jnp.maximum(there.sum(1), 1)

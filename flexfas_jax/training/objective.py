@@ -136,7 +136,7 @@ def check_domains(fields: Mapping[str, Any], names: Sequence[str]) -> None:
   Raises:
     ConfigError: a loss or the head has another number.
   """
-  given = {'config.model.head': fields['model']['head'].get('domains')}
+  given = {'config.model.head': fields['model'].get('head', {}).get('domains')}
   for name, term in lookup.loss_terms(fields['loss']).items():
     given[f'config.loss.{name}'] = _fields(term).get('domains')
   for where, number in given.items():

@@ -109,7 +109,7 @@ def _open(folder: pathlib.Path, changes: Mapping[str, Any]) -> TrainedRun:
   """Opens the data and the best checkpoint of a run."""
   config = run_config.get_config(str(folder))
   if config.get('task', 'attacks') != 'attacks':
-    raise StateError(f'{folder} is a run on identities; members must detect attacks')
+    raise StateError(f'{folder} is a run on {config.task}; members must detect attacks')
   config.update(changes)
   experiment = setup.build(config)
   pretraining, notes = init_from_run.pretraining_subjects(folder)

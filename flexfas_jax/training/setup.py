@@ -19,7 +19,7 @@ from flexfas_jax.errors import ConfigError, FlexfasError
 from flexfas_jax.evaluation import thresholds
 from flexfas_jax.images import geometry, transforms
 from flexfas_jax.images.preprocess import Preprocess
-from flexfas_jax.models import flexmodal
+from flexfas_jax.models import flexmodal, masked_autoencoder
 from flexfas_jax.models.weights import transfer
 from flexfas_jax.training import objective as objectives
 from flexfas_jax.training import optimizer as optimizers
@@ -48,13 +48,14 @@ class Experiment(NamedTuple):
     subsets: of the modalities, which are scored.
     metrics: of the printed table; (): the default ones.
     by_video: whether tests are also reported by video.
-    target: the column of the classes in an identity task; '' for attack detection.
+    task: of `subjects.TASKS`.
+    target: the column of the classes in an identity task; '' in others.
     trainable: patterns of the parameters that train; (): all.
     objective: what the loss needs from the training step besides a gradient.
   """
 
   config: ConfigDict
-  model: flexmodal.Model
+  model: flexmodal.Model | masked_autoencoder.MaskedModel
   mesh: jax.sharding.Mesh
   optimizer: optax.GradientTransformation
   schedule: optax.Schedule
@@ -68,6 +69,7 @@ class Experiment(NamedTuple):
   subsets: tuple[tuple[str, ...], ...]
   metrics: tuple[str, ...]
   by_video: bool = False
+  task: str = 'attacks'
   target: str = ''
   trainable: tuple[str, ...] = ()
   objective: objectives.Objective = objectives.Objective()
@@ -94,14 +96,15 @@ def build(
   config_problems: list[FlexfasError] = []
   attempt = functools.partial(errors.attempt, config_problems)
   attempt('environment', check_settings)
-  target = attempt('config.task', subjects.target_column, config) or ''
+  task = attempt('config.task', subjects.task_name, config) or 'attacks'
+  target = subjects.target_column(config) if task == 'identities' else ''
   config, protocol = attempt('config.protocol', apply_protocol, config) or (config, None)
   if target and protocol:
     config_problems.append(
       ConfigError(f'config.protocol = {config.protocol!r} is for attacks, not for identities')
     )
   fields = config.to_dict()
-  _check_plain_fields(config, fields, target, config_problems)
+  _check_plain_fields(config, fields, task, config_problems)
   loss = attempt('config.loss', lookup.make_loss, fields['loss'])
   schedule = attempt('config.schedule', optimizers.make_schedule, fields['schedule'], config.steps)
   # Without a valid schedule, the optimizer is checked with a constant one.
@@ -111,14 +114,14 @@ def build(
   optimizer, _ = attempt(
     'config.optimizer', optimizers.build, fields['optimizer'], rates, config.steps, config.clip_norm
   ) or (optax.identity(), None)
-  views = attempt('config.views', _views, config, target) or {'whole': geometry.View()}
+  views = attempt('config.views', _views, config, task) or {'whole': geometry.View()}
   mesh = attempt('config.mesh', _mesh, fields['mesh'], devices or find_devices())
   if mesh:
     accumulate = max(config.accumulate, 1)
     for field, parts in (('batch_size', accumulate), ('eval_batch_size', 1)):
       name = f'config.{field}'
       attempt(name, sharding.check_batch, config[field], mesh, name, parts)
-  model = attempt('config.model', _model, fields['model'], classes)
+  model = attempt('config.model', _model, fields['model'], task, classes)
   if model is None:
     errors.raise_all([*config_problems, *problems])
   dropout = fields['modality_dropout']
@@ -134,7 +137,8 @@ def build(
           f'config.modality_dropout.{modality} is {rate!r}; give a probability from 0 to 1'
         )
       )
-  scored = attempt('config.protocol', scored_subsets, model, protocol)
+  reported = protocol if task == 'attacks' else None
+  scored = attempt('config.protocol', scored_subsets, model, reported)
   objective = objectives.Objective()
   if loss:
     spec = fields['loss'], fields.get('gradient_modulation'), model, dropout
@@ -187,6 +191,7 @@ def build(
     subsets=scored,
     metrics=protocol.metrics if protocol else (),
     by_video=protocol.by_video if protocol else False,
+    task=task,
     target=target,
     trainable=trainable,
     objective=objective,
@@ -194,7 +199,7 @@ def build(
 
 
 def _check_plain_fields(
-  config: ConfigDict, fields: dict, target: str, config_problems: list[FlexfasError]
+  config: ConfigDict, fields: dict, task: str, config_problems: list[FlexfasError]
 ) -> None:
   """Checks the fields that can be checked one by one; appends their problems."""
   attempt = functools.partial(errors.attempt, config_problems)
@@ -222,7 +227,7 @@ def _check_plain_fields(
   attempt('config.member', member_fields, config)
   attempt('config.domain', sampling.domain_column, config)
   attempt('config.sampler', sampling.balanced_fields, config)
-  for name in config.test if not target else ():
+  for name in config.test if task == 'attacks' else ():
     attempt(f'config.threshold.{name}', _check_rule, config, name)
 
 
@@ -230,7 +235,17 @@ def _ema(config: ConfigDict) -> float:
   return config.get('ema', 0.0)  # configs of earlier versions lack it
 
 
-def _model(fields: dict, classes: int | None) -> flexmodal.Model:
+def _model(
+  fields: dict, task: str, classes: int | None
+) -> flexmodal.Model | masked_autoencoder.MaskedModel:
+  if ('decoder' in fields) != (task == 'reconstruction'):
+    raise ConfigError(
+      "config.task = 'reconstruction' and a model with a decoder need each other: see "
+      'configs/masked_pretraining.py'
+    )
+  if task == 'reconstruction':
+    _check_arguments('config.model', masked_autoencoder.build, fields)
+    return masked_autoencoder.build(**fields)
   return flexmodal.build(**fill_class_count(fields, classes))
 
 
@@ -239,10 +254,10 @@ def _mesh(fields: dict, devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
   return sharding.make_mesh(**fields, devices=devices)
 
 
-def _views(config: ConfigDict, target: str) -> dict[str, geometry.View]:
+def _views(config: ConfigDict, task: str) -> dict[str, geometry.View]:
   views = geometry.parse_views(config.get('views', ('whole',)))
-  if target and len(views) > 1:
-    raise ConfigError('config.views has several views; an identity task takes one')
+  if task != 'attacks' and len(views) > 1:
+    raise ConfigError(f'config.views has several views; the task {task!r} takes one')
   return views
 
 
@@ -363,6 +378,8 @@ def apply_protocol(config: ConfigDict):
   with config.unlocked():
     config.train, config.val = protocol.train, protocol.val
     config.test, config.threshold = ConfigDict(protocol.test), ConfigDict(protocol.threshold)
+    if config.get('task') == 'reconstruction':  # pretraining reads no test
+      config.test, config.threshold = ConfigDict(), ConfigDict()
     leaks = (*config.get('accept_known_leaks', ()), *protocol.leaks)
     config.accept_known_leaks = tuple(dict.fromkeys(leaks))  # a workdir's config has them already
     config.left_out = protocol.left_out
@@ -406,6 +423,9 @@ def check_shapes(
     ConfigError: they do not fit.
   """
   outputs = model.output_shapes()
+  if 'patch_error' in outputs:
+    jax.eval_shape(loss, outputs, _abstract_batch(model, None, 2, target))
+    return None
   if target and outputs.get('cosine') is None:
     raise ConfigError(
       "config.task = 'identities' needs a head that classifies them: "

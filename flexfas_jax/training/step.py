@@ -190,7 +190,7 @@ def train_step(
     batch: images [B, H, W, C] float32, 'present' [B, M] bool, 'label' [B]; 'identity' [B] for a
       head that classifies identities; 'domain' [B] for losses between source data sets.
     key: the run's root key, the same at every step; the step is folded in here.
-    model: a `flexmodal.Model`.
+    model: a `flexmodal.Model`, or a `masked_autoencoder.MaskedModel`.
     optimizer, loss: see `optimizer.py` and `losses.py`.
     modality_dropout: see `drop_modalities`.
     accumulate: number of parts that are processed one after the other, to save memory; one update
@@ -207,7 +207,8 @@ def train_step(
     sampling: of the subsets of modalities, in the place of modality dropout.
 
   Returns:
-    The next state, and {'loss', 'accuracy', 'grad_norm'}, each [] float32.
+    The next state, and {'loss', 'grad_norm', 'accuracy'}, each [] float32; masked reconstruction
+    has no accuracy.
   """
   key = jax.random.fold_in(key, state.step)
   dropout, available = named_key(key, 'modality_dropout'), batch['present']
@@ -225,7 +226,7 @@ def train_step(
     variables = {'params': parameters.merge(trained, frozen), 'batch_stats': batch_stats}
     outputs, batch_stats = model.apply(variables, part, key)
     outputs = {**outputs, **memory}
-    means = {'accuracy': is_correct(outputs, part).mean()}
+    means = {} if 'patch_error' in outputs else {'accuracy': is_correct(outputs, part).mean()}
     if prototypes:
       classes = class_prototypes.single_side_classes(part['label'], part['domain'])
       feature = outputs['modality_feature']
@@ -306,8 +307,8 @@ def train_step(
     state = state.replace(memory=new_memory)
   if ema:
     state = state.replace(ema=_next_average(state, ema))
-  metrics = {'loss': value, 'accuracy': means['accuracy'], 'grad_norm': optax.tree.norm(grads)}
-  return state, metrics
+  metrics = {'loss': value, 'grad_norm': optax.tree.norm(grads)}
+  return state, metrics | {k: v for k, v in means.items() if k == 'accuracy'}
 
 
 def _next_average(state: AveragedState, decay: float):

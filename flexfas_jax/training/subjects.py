@@ -9,7 +9,7 @@ its weights and must not be tested on its subjects.
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from flexfas_jax.input_pipeline.sources import Source
 
 SUBJECT = 'subject'
 FILE = 'subjects.json'
+TASKS = ('attacks', 'identities', 'reconstruction')
 _SHOWN = 5  # names in a message
 
 
@@ -28,7 +29,7 @@ class ClassVocabulary(NamedTuple):
   """The contents of `subjects.json`.
 
   Attributes:
-    target: the column whose values are the classes; '' for attack detection.
+    target: the column whose values are the classes; '' for a task without any.
     classes: its values, sorted.
     subjects: of the training data, sorted; without samples that name none.
   """
@@ -39,15 +40,24 @@ class ClassVocabulary(NamedTuple):
 
 
 def target_column(config: ConfigDict) -> str:
-  """The column whose values are the classes; '' for attack detection.
+  """The column whose values are the classes; '' for a task without any.
 
   Raises:
     ConfigError: an unknown task.
   """
-  task = config.get('task', 'attacks')
-  if task not in ('attacks', 'identities'):
-    raise ConfigError(f'unknown config.task {task!r}; choose one of: attacks, identities')
-  return config.get('target', SUBJECT) if task == 'identities' else ''
+  return config.get('target', SUBJECT) if task_name(config) == 'identities' else ''
+
+
+def task_name(config: Mapping) -> str:
+  """One of `TASKS`.
+
+  Raises:
+    ConfigError: an unknown task.
+  """
+  task: str = config.get('task', 'attacks')
+  if task not in TASKS:
+    raise ConfigError(f'unknown config.task {task!r}; choose one of: {", ".join(TASKS)}')
+  return task
 
 
 def build_vocabulary(source: Source, target: str) -> ClassVocabulary:

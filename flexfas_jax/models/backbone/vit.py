@@ -245,7 +245,9 @@ class ViT(nn.Module):
       train: dropout is active, and batch norm of a stem uses the batch's statistics.
       mask: [B] bool: true for real images; the others do not enter the batch statistics of a stem
         of convolutions. Nothing else here has any.
-      context: whose `modalities`, `every`, `present` and `filled` describe the rows.
+      context: whose `modalities`, `every`, `present` and `filled` describe the rows. With its
+        `keep`, as in masked pretraining, the blocks see these patches alone, and the tokens after
+        every stage are returned, [B, P + n, D] each. A stem of convolutions still sees all pixels.
     """
     context = context or Context()
     x = self._patches(image, train, mask, context)  # [B, h, w, D]
@@ -255,6 +257,9 @@ class ViT(nn.Module):
     self.sow('intermediates', 'stem', x)
     prefix = x.shape[1] - h * w * (M if context.joint else 1)
     context = context.replace(prefix=prefix)
+    if context.keep is not None:
+      kept = jnp.take_along_axis(x[:, prefix:], context.keep[:, :, None], 1)  # [rows, n, D]
+      x = jnp.concatenate([x[:, :prefix], kept], 1)
     tokens, stages = [], self.stage_modules[: self.stages]
     for i, stage in enumerate(stages, 1):
       x = stage.clone(parent=self, name=f'stage_{i}')(x, train, context=context)
@@ -264,6 +269,8 @@ class ViT(nn.Module):
       tokens[-1] = nn.LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name='norm')(x)
     for i, x in enumerate(tokens, 1):
       self.sow('intermediates', f'map_{i}', x)  # with the prefix
+    if context.keep is not None:
+      return tuple(tokens)
     maps = [context.split(x)[1].reshape(rows, h, w, D) for x in tokens]
     if is_complete:
       maps[-1] = self._last_map(tokens[-1], maps[-1], context)

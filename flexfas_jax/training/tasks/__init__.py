@@ -1,4 +1,4 @@
-"""What a model is trained for: to detect attacks, or to recognise identities or attributes."""
+"""What a model is trained for: attacks, identities or attributes, or hidden patches of images."""
 
 from collections.abc import Mapping
 
@@ -7,6 +7,7 @@ from flexfas_jax.training.tasks.anti_spoofing import AntiSpoofing
 from flexfas_jax.training.tasks.attribute_classification import AttributeClassification
 from flexfas_jax.training.tasks.base import Task
 from flexfas_jax.training.tasks.face_verification import FaceVerification
+from flexfas_jax.training.tasks.masked_reconstruction import MaskedReconstruction
 
 
 def get_task(config: Mapping) -> Task:
@@ -18,6 +19,8 @@ def get_task(config: Mapping) -> Task:
   Raises:
     ConfigError: an unknown task.
   """
+  if subjects.task_name(config) == 'reconstruction':
+    return MaskedReconstruction()
   target = subjects.target_column(config)
   if not target:
     return AntiSpoofing()

@@ -184,7 +184,9 @@ def headline(title: str, data: datasets.Data) -> str:
   return f'{title} ({tables.MARKS[results.RENDERED]})' if selection.is_rendered(names) else title
 
 
-def write_results(folder: pathlib.Path, metrics: Mapping, table: str, notes: list[str]) -> None:
+def write_results(
+  folder: pathlib.Path, metrics: Mapping, table: str, notes: list[str], other: str = 'scores/'
+) -> None:
   """Writes `results.json`; prints the table, the notes and what was written.
 
   Args:
@@ -192,10 +194,11 @@ def write_results(folder: pathlib.Path, metrics: Mapping, table: str, notes: lis
     metrics: {data set: its metrics}.
     table: of the metrics.
     notes: printed with every result.
+    other: what else was written into the workdir.
   """
   for line in (table, *notes):
     print(line + '\n')
   text = json.dumps(results.json_safe(metrics), indent=2)
   write_text(folder / 'results.json', text + '\n')
   written = workdir.origin(folder)
-  print(f'Written: {written}/results.json, {written}/scores/')
+  print(f'Written: {written}/results.json, {written}/{other}')
