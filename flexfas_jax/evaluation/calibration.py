@@ -28,7 +28,6 @@ import dataclasses
 import math
 
 import numpy as np
-from scipy.special import expit, logit
 
 from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import metrics, reference_metrics, scales, thresholds
@@ -74,6 +73,8 @@ class Calibration:
     if self.method == 'piecewise':
       found = reference_metrics.rescaled(share, of['threshold'])
     elif self.method == 'platt':
+      from scipy.special import expit, logit  # slow to import, for `--help`
+
       found = expit(of['slope'] * logit(np.clip(share, *_ENDS)) + of['offset'])
     else:
       found = np.where(np.isnan(share), np.nan, np.interp(share, of['from'], of['to']))
@@ -134,10 +135,14 @@ def fit(method: str, label, score, rule: str = 'dev_eer', scale: str = '') -> Ca
 
 
 def _logit(score: np.ndarray, nearest: float) -> np.ndarray:
+  from scipy.special import logit
+
   return logit(np.clip(score, nearest, 1 - nearest))
 
 
 def _platt(label: np.ndarray, score: np.ndarray) -> dict[str, float]:
+  from scipy.special import expit
+
   # A score of 1 in float32 has no more influence than the float32 next to 1.
   x = _logit(score, EPSILON)
   n = (label == 1).sum(), (label == 0).sum()

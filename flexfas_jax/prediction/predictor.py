@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.special
 
 from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError
@@ -19,6 +18,7 @@ from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.prediction import card as cards
 from flexfas_jax.prediction import face_cropper, freshness, input_images, model_loader
 from flexfas_jax.prediction.decision import FTA, Decision, decide
+from flexfas_jax.prediction.sigmoid import sigmoid
 
 
 class Acquired(NamedTuple):
@@ -356,7 +356,7 @@ class Predictor:
       rounds all probabilities of logits above 17 to 1.
     """
     logit = self._run({m: images[m] for m in self.modalities}, present)
-    return np.where(np.isfinite(logit), scipy.special.expit(logit.astype(np.float64)), math.nan)
+    return np.where(np.isfinite(logit), sigmoid(logit.astype(np.float64)), math.nan)
 
   def warm_up(self) -> None:
     """Runs the model once on empty images: some formats compile, or fail, at the first call."""

@@ -18,7 +18,6 @@ evaluated system is all networks together, and one of them failed.
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
-from scipy.special import expit
 
 from flexfas_jax.evaluation import exact_mean, metrics, scales
 
@@ -115,7 +114,7 @@ def _mean(values: np.ndarray, weights: np.ndarray | None, space: str, scale: str
       values = np.clip(values, *((-far, -near) if scales.is_attack_scale(scale) else (near, far)))
   elif scale == 'logit':
     # The mean of the probabilities as a logit, from either end: near 1 they would become one.
-    sides = [exact_mean.column_means(expit(x), weights) for x in (values, -values)]
+    sides = [exact_mean.column_means(scales.share(x, scale), weights) for x in (values, -values)]
     mean = np.subtract(*(np.log(np.maximum(side, np.finfo(np.float64).tiny)) for side in sides))
   else:
     return exact_mean.column_means(values, weights)  # a mean is of no scale
