@@ -470,9 +470,9 @@ def build(
   """Builds the model of a config's group `model`.
 
   Args:
-    backbone: {'name': a file of `backbone/`, **its fields}.
-    fusion: {'name': a file of `fusion/`, **its fields}.
-    head: {'name': a class of `heads.py` in snake case, **its fields}.
+    backbone: `name`, a file of `backbone/`, and its fields.
+    fusion: `name`, a file of `fusion/`, and its fields.
+    head: `name`, a class of `heads.py` in snake case, and its fields.
     modalities: in the order of `present`'s columns.
     image_size: pixels along a side of the square input.
     share_streams: one set of backbone weights for all modalities, or one for each.
