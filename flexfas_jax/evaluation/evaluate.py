@@ -277,7 +277,7 @@ def _not_served(
 ) -> list[str]:
   """Subsets without any score, under the names of `_methods`."""
   method_of = {system: method for method, of in (runs or {}).items() for system in of}
-  names = {}
+  names: dict[str, None] = {}
   for name in (name for name in found if name not in served):
     system, colon, sensors = name.rpartition(': ')
     names[f'{method_of.get(system, system)}{colon}{sensors}'] = None
@@ -567,10 +567,11 @@ def to_json(result: EvaluationResult) -> dict[str, dict[str, Any]]:
         for name, mean in means.items()
       },
     }
+  required = result.requirement.text if result.requirement else ''
   for verdict in result.verdicts:
     for check in verdict.checks:
       of = found.setdefault(check.subset, {}).setdefault(
-        'pass_if', {'requirement': result.requirement.text, 'passed': True, 'checks': []}
+        'pass_if', {'requirement': required, 'passed': True, 'checks': []}
       )
       of['passed'] = of['passed'] and check.passed
       of['checks'].append(pass_if.to_json(check))
