@@ -86,6 +86,7 @@ def embedded() -> ConfigDict:
   c.save_tries = 3  # consecutive failed saves (a full disk) that end the run
   c.log_every = 10
   c.report = True  # write intervals and report.html after scoring the tests
+  c.pass_if = ''  # a requirement on every test, such as 'apcer_max<=5%,bpcer<=3%'
   return c
 
 
@@ -155,4 +156,5 @@ def flexmodal() -> ConfigDict:
   c.save_tries = 3  # consecutive failed saves (a full disk) that end the run
   c.log_every = 20
   c.report = True  # write intervals and report.html after scoring the tests
+  c.pass_if = ''  # a requirement on every test, such as 'apcer_max<=5%,bpcer<=3%'
   return c

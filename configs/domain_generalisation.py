@@ -61,6 +61,7 @@ def erm() -> ConfigDict:
   c.train = c.val = ''  # the protocol's
   c.test = ConfigDict()
   c.threshold = ConfigDict()
+  c.pass_if = ''  # a requirement on every test, such as 'apcer_max<=5%,bpcer<=3%'
   c.accept_known_leaks = ()
 
   c.view = ConfigDict({'flip': 0.5, 'rotate': 10.0, 'crop': (0.75, 1.0)})

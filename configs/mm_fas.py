@@ -118,6 +118,7 @@ def embedded() -> ConfigDict:
   c.save_tries = 3  # consecutive failed saves (a full disk) that end the run
   c.log_every = 10
   c.report = True  # write intervals and report.html after scoring the tests
+  c.pass_if = ''  # a requirement on every test, such as 'apcer_max<=5%,bpcer<=3%'
   return c
 
 
@@ -188,6 +189,7 @@ def flexmodal() -> ConfigDict:
   c.save_tries = 3  # consecutive failed saves (a full disk) that end the run
   c.log_every = 20
   c.report = True  # write intervals and report.html after scoring the tests
+  c.pass_if = ''  # a requirement on every test, such as 'apcer_max<=5%,bpcer<=3%'
   return c
 
 
@@ -290,4 +292,5 @@ def submitted(network: str) -> ConfigDict:
   c.save_tries = 3
   c.log_every = 20
   c.report = True
+  c.pass_if = ''  # a requirement on every test, such as 'apcer_max<=5%,bpcer<=3%'
   return c

@@ -15,6 +15,7 @@ from flexfas_jax.evaluation import (
   disjoint,
   evaluate,
   metrics,
+  pass_if,
   reference_metrics,
   results,
   scales,
@@ -74,7 +75,9 @@ def main(argv: list[str] | None = None) -> int:
   Returns:
     The exit code.
   """
-  return command_line.run(_parser(), _score, argv)
+  failed: list[int] = []
+  code = command_line.run(_parser(), lambda args: _score(args, failed), argv)
+  return code or (failed[0] if failed else 0)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,6 +105,22 @@ def _parser() -> argparse.ArgumentParser:
     '--oracle',
     action='store_true',
     help='allow a threshold fitted on the test scores; every output is then marked ORACLE',
+  )
+
+  add(
+    '--pass_if',
+    metavar='REQUIREMENT',
+    default='',
+    help='what every subset must meet, e.g. apcer_max<=5%%,bpcer<=3%%, or one of them, e.g. '
+    'rgb+depth:apcer_max<=5%%; outputs then state PASS or FAIL. The limit of the 95 %% interval is '
+    'compared; with at=point among the requirements, the figure itself. Default: no requirement',
+  )
+  add(
+    '--fail_exit',
+    metavar='CODE',
+    type=int,
+    default=0,
+    help='exit code if the verdict is FAIL, from 6 to 63. Default: 0, since FAIL is a result',
   )
 
   add = parser.add_argument_group('output').add_argument
@@ -218,7 +237,8 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _score(args: argparse.Namespace) -> None:
+def _score(args: argparse.Namespace, failed: list[int]) -> None:
+  """Runs the command; adds the exit code of a verdict that is FAIL to `failed`."""
   rule = args.threshold or ('dev_eer' if args.dev or args.oracle else thresholds.DEFAULT)
   needs_dev = thresholds.needs_dev(rule)  # wrong usage is reported before files are read
   group_by = command_line.split_names(args.group_by)
@@ -275,7 +295,10 @@ def _score(args: argparse.Namespace) -> None:
     list(dict.fromkeys([*notes, *notes_on_redundancy])),
     runs=runs if len(systems) > 1 else None,
     paired_runs=args.paired_runs,
+    requirement=args.pass_if,
   )
+  if formatting.verdict_word(result) == formatting.FAIL:  # also if the reader of a pipe has left
+    failed.append(args.fail_exit)
   title = f'{args.scores.text}: percent, threshold {rule}'
   if needs_dev and args.dev:
     title += f' on {",".join(map(str, args.dev))}'
@@ -390,6 +413,11 @@ def _check_usage(args: argparse.Namespace, needs_dev: bool) -> None:
     paths = [path.resolve() for method in methods for path in method.paths]
     if len(set(paths)) < len(paths):
       raise ConfigError(f'{option} names one file twice')
+  pass_if.parse(args.pass_if)
+  if args.fail_exit and not args.pass_if.strip():
+    raise ConfigError('--fail_exit needs --pass_if: without a requirement nothing fails')
+  if args.fail_exit and not 6 <= args.fail_exit < 64:
+    raise ConfigError(f'--fail_exit={args.fail_exit}: choose from 6 to 63; others have a meaning')
   if args.seed < 0:
     raise ConfigError(f'--seed={args.seed} must not be negative')
   if (args.bootstrap or 0) < 0:
@@ -480,6 +508,8 @@ def _write(args: argparse.Namespace, result: evaluate.EvaluationResult, referenc
 
 
 def _show(result: evaluate.EvaluationResult, title: str, references: dict) -> None:
+  for line in (*(f'WARNING: {w}' for w in result.warnings), *formatting.verdict_lines(result)):
+    print(formatting.printable(line))
   if not sys.stdout.isatty():
     print(tables.text(result.metrics, title, insufficient=result.insufficient))
     print(tables.interval_text(result))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flexfas_jax import lookup
-from flexfas_jax.evaluation import thresholds
+from flexfas_jax.evaluation import pass_if, thresholds
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import conversion, transfer
@@ -74,6 +74,7 @@ def test_a_config_fits_together(file, recipe):
   for names in (config.train, config.val, *config.test.values()):
     assert [selection.parse(name) for name in selection.split_selections(names)]
   assert all(rule for rule in map(thresholds.needs_dev, config.threshold.values()) if rule)
+  assert target or pass_if.parse(config.pass_if) is None  # a field of every config, to be set
   Preprocess(
     config.model.image_size,
     model.modalities,

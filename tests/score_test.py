@@ -1,5 +1,6 @@
 """The score command as users call it, and the published figures of real networks through it."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -773,3 +774,34 @@ def test_videos_of_one_name_in_dev_and_test_are_not_the_same_list(tmp_path, caps
   (tmp_path / 'dev.csv').write_text((tmp_path / 'test.csv').read_text())
   assert run(tmp_path / 'test.csv', dev, '--bootstrap=0') == 4
   assert 'are the same list of samples' in capsys.readouterr().err
+
+
+def test_a_requirement_and_its_exit_code(files, capsys):
+  """0 of 60 errors: the exact limit is 5.96 %. FAIL is a result: exit code 0, or that given."""
+  rows = [f'{i},{i % 2},{i % 2},s{i}' for i in range(120)]
+  (files / 'many.csv').write_text('\n'.join(['id,label,score,subject', *rows]) + '\n')
+  args = [files / 'many.csv', '--bootstrap=0', f'--json={files}/o.json', f'--markdown={files}/o.md']
+  for required, code, word in (('bpcer<=6%', 0, 'PASS'), ('bpcer<=5%', 10, 'FAIL')):
+    assert run(*args, f'--pass_if={required}', '--fail_exit=10') == code
+    assert run(*args, f'--pass_if={required}') == 0
+    first, reason = capsys.readouterr().out.splitlines()[:2]
+    assert first.startswith(f'{word} (BPCER at most {required[-2]} %; compared are the limits')
+    assert 'score: BPCER up to 5.96 % (interval over samples, exact)' in reason.replace(
+      '6.0', '5.96'
+    )
+    assert json.loads((files / 'o.json').read_text())['score']['pass_if']['passed'] == (not code)
+    assert (files / 'o.md').read_text().startswith(f'**{word} (')
+  for wrong in ('--pass_if=bpcer', '--fail_exit=10'):
+    assert run(*args, wrong) == 2
+  assert run(*args, '--pass_if=bpcer<=5%', '--fail_exit=3') == 2
+  assert 'from 6 to 63' in capsys.readouterr().err
+
+
+def test_warnings_of_the_data_come_first(files, capsys):
+  scores = score_files.read(files / 'test.csv')
+  header = {'notes': ['a leak was accepted: surf'], 'rendered': True}
+  score_files.write(files / 'test.csv', dataclasses.replace(scores, header=header))
+  assert run(files / 'test.csv', f'--markdown={files}/o.md') == 0
+  assert capsys.readouterr().out.startswith('WARNING: a leak was accepted: surf\n')
+  first, _, second = (files / 'o.md').read_text().splitlines()[:3]
+  assert first.startswith('> **RENDERED images') and second == '> **a leak was accepted: surf**'

@@ -20,6 +20,7 @@ from flexfas_jax.evaluation import (
   groups,
   intervals,
   metrics,
+  pass_if,
   results,
   score_files,
   sufficiency,
@@ -96,6 +97,8 @@ class EvaluationResult:
   gaps: Mapping[str, tuple[groups.Gap, ...]]  # by 'SUBSET, COLUMN'
   mistakes: Mapping[str, tuple[list[Mistake], list[Mistake]]]  # accepted attacks, rejected others
   notes: tuple[str, ...]
+  requirement: pass_if.Requirement | None = None
+  verdicts: tuple[pass_if.Verdict, ...] = ()  # of each system; () without a requirement
 
   @property
   def served(self) -> list[str]:
@@ -110,6 +113,11 @@ class EvaluationResult:
   def rendered(self) -> bool:
     """Whether samples are rendered images, whose figures compare with no photographs'."""
     return results.is_rendered(self.scores)
+
+  @property
+  def warnings(self) -> tuple[str, ...]:
+    """What limits every figure, by the header of the scores, e.g. leaks that were accepted."""
+    return tuple(map(str, self.scores.header.get('notes') or ()))
 
   @property
   def insufficient(self) -> dict[str, frozenset[str]]:
@@ -141,6 +149,7 @@ def evaluate(
   progress: Callable[[str], None] = lambda what: None,
   runs: Mapping[str, Sequence[str]] | None = None,
   paired_runs: bool = False,
+  requirement: str = '',
 ) -> EvaluationResult:
   """Evaluates scores under every subset, with intervals.
 
@@ -154,13 +163,15 @@ def evaluate(
     progress: called with a description of each step.
     runs: by method, the systems of `merge_systems` that are its training runs; None: each system is
       one run.
+    requirement: as `pass_if.parse` reads it; '': none is stated.
     paired_runs: whether run i of every method shares seed and data with run i of the others. Two
       subsets of one method are always compared run by run.
 
   Raises:
-    ConfigError, StateError: as `results.compute`.
+    ConfigError, StateError: as `results.compute`; a requirement that cannot be read.
     DataError: likewise; a column to group by that is not there, or empty.
   """
+  required = pass_if.parse(requirement)
   rule = results.resolve_rule(scores, rule, dev, oracle)
   found = results.compute(scores, rule, dev, oracle)
   units = sufficiency.SampleUnits(scores)
@@ -193,6 +204,16 @@ def evaluate(
     drawn = _resample(clusters, scores, shares, by_group)
   progress('counting')
   methods = _methods(served, runs)
+  estimates = {
+    s: _estimates(found[s], shares[s], drawn[s] if drawn else {}, few[s]) for s in served
+  }
+  run_means = {
+    method: _run_means(found, of, drawn, few) for method, of in methods.items() if len(of) > 1
+  }
+  verdicts: tuple[pass_if.Verdict, ...] = ()
+  if required:
+    figures = _required_figures(methods, estimates, run_means, clusters.unit if clusters else '')
+    verdicts = pass_if.evaluate(required, figures, _not_served(found, served, runs), oracle)
   return EvaluationResult(
     name=name,
     scores=scores,
@@ -200,12 +221,8 @@ def evaluate(
     rule=rule,
     oracle=oracle,
     metrics=found,
-    estimates={
-      s: _estimates(found[s], shares[s], drawn[s] if drawn else {}, few[s]) for s in served
-    },
-    run_means={
-      method: _run_means(found, of, drawn, few) for method, of in methods.items() if len(of) > 1
-    },
+    estimates=estimates,
+    run_means=run_means,
     runs=methods,
     clusters=clusters,
     comparisons=_comparisons(scores, accepted, drawn, few, methods, paired_runs),
@@ -223,7 +240,48 @@ def evaluate(
     },
     mistakes={s: _mistakes(scores, s, accepted[s], of_kinds) for s in served},
     notes=tuple(lines),
+    requirement=required,
+    verdicts=verdicts,
   )
+
+
+def _required_figures(
+  methods: Mapping[str, Sequence[str]],
+  estimates: Mapping[str, Mapping[str, Estimate]],
+  run_means: Mapping[str, Mapping[str, RunMean]],
+  unit: str,
+) -> dict[str, dict[str, pass_if.Figure]]:
+  """What a requirement is compared with: the mean of a method with several training runs."""
+  return {
+    name: {
+      metric: pass_if.Figure(
+        mean.value, {f'runs and {unit}': mean.bootstrap}, mean.insufficient_samples
+      )
+      for metric, mean in run_means[name].items()
+    }
+    if name in run_means
+    else {
+      metric: pass_if.Figure(
+        of.value,
+        {'samples, exact': of.exact, unit: of.bootstrap},
+        of.insufficient_samples,
+      )
+      for metric, of in estimates[name].items()
+    }
+    for name in methods
+  }
+
+
+def _not_served(
+  found: results.Results, served: Sequence[str], runs: Mapping[str, Sequence[str]] | None
+) -> list[str]:
+  """Subsets without any score, under the names of `_methods`."""
+  method_of = {system: method for method, of in (runs or {}).items() for system in of}
+  names: dict[str, None] = {}
+  for name in (name for name in found if name not in served):
+    system, colon, sensors = name.rpartition(': ')
+    names[f'{method_of.get(system, system)}{colon}{sensors}'] = None
+  return list(names)
 
 
 def _methods(
@@ -468,6 +526,7 @@ def _lowest(height: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 def to_json(result: EvaluationResult) -> dict[str, dict[str, Any]]:
   """`EvaluationResult.metrics`, and by subset besides: `scale`, where it is stated, `runs`, 1,
+  `pass_if`, where a requirement is stated {`requirement`, `passed`, `checks`},
   `intervals` {metric: its counts and limits}, `against` {the subset it is compared with: ...},
   `groups` {column: {rate: ...}}.
 
@@ -508,6 +567,14 @@ def to_json(result: EvaluationResult) -> dict[str, dict[str, Any]]:
         for name, mean in means.items()
       },
     }
+  required = result.requirement.text if result.requirement else ''
+  for verdict in result.verdicts:
+    for check in verdict.checks:
+      of = found.setdefault(check.subset, {}).setdefault(
+        'pass_if', {'requirement': required, 'passed': True, 'checks': []}
+      )
+      of['passed'] = of['passed'] and check.passed
+      of['checks'].append(pass_if.to_json(check))
   for one in result.comparisons:
     found[one.b].setdefault('against', {})[one.a] = {
       'verdict': one.verdict,

@@ -111,6 +111,8 @@ def json_safe(found):
   """Results, or any dict of them, as JSON can hold them: NaN is null, numbers are Python's own."""
   if isinstance(found, dict):
     return {str(name): json_safe(value) for name, value in found.items()}
+  if isinstance(found, list | tuple):
+    return [json_safe(value) for value in found]
   if isinstance(found, np.generic):
     found = found.item()
   return None if isinstance(found, float) and math.isnan(found) else found

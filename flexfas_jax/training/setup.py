@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from flexfas_jax import errors, lookup, schema
 from flexfas_jax.errors import ConfigError, FlexfasError
-from flexfas_jax.evaluation import thresholds
+from flexfas_jax.evaluation import pass_if, thresholds
 from flexfas_jax.images import geometry, transforms
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.models import flexmodal, masked_autoencoder
@@ -224,6 +224,7 @@ def _check_plain_fields(
   attempt('', _check_arguments, 'config.view', geometry.draw_view, fields['view'], 'rng')
   for modality, changes in fields['photometric'].items():
     attempt('', _check_photometric, modality, changes)
+  attempt('config.pass_if', pass_if.parse, config.get('pass_if', ''))
   attempt('config.member', member_fields, config)
   attempt('config.domain', sampling.domain_column, config)
   attempt('config.sampler', sampling.balanced_fields, config)

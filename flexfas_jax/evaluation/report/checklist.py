@@ -41,6 +41,7 @@ def answer_all(result: EvaluationResult) -> list[Check]:
     _species(result),
     _weights(result),
     _polarity(result),
+    _decisions(result),
     _intervals(result),
   ]
 
@@ -161,16 +162,58 @@ def _weights(result) -> Check:
 
 
 def _polarity(result) -> Check:
+  """By the AUC, and by the limit of its interval: an AUC near 50 % shows no polarity at all."""
   question = 'A high score means bona fide'
-  found = {formatting.display_name(s): result.metrics[s]['auc'] for s in result.served}
-  found = {name: auc for name, auc in found.items() if not math.isnan(auc)}
+  found = {s: result.estimates[s]['auc'] for s in result.served}
+  found = {s: auc for s, auc in found.items() if not math.isnan(auc.value)}
   if not found:
     return Check(WARN, question, 'unknown: the AUC is undefined')
-  name = min(found, key=found.get)
-  answer = f'the lowest AUC is {formatting.percent(found[name])} % ({name})'
-  if found[name] < 0.3:
+  name = min(found, key=lambda s: found[s].value)
+  auc = found[name]
+  span = formatting.span(auc.bootstrap)
+  answer = f'the lowest AUC is {formatting.percent(auc.value)} % {span}'.rstrip()
+  answer += f' ({formatting.display_name(name)})'
+  if auc.value < 0.3:
     return Check(FAIL, question, f'{answer}: is the polarity of the scores inverted?')
-  return Check(OK if found[name] > 0.5 else WARN, question, answer)
+  low = auc.value if math.isnan(auc.bootstrap.low) else auc.bootstrap.low
+  if low <= 0.5:
+    return Check(
+      WARN, question, f'{answer}: no different from chance, so the scores do not show it'
+    )
+  return Check(OK, question, answer)
+
+
+def _decisions(result) -> Check:
+  """Whether each class, and each species, has decisions of both kinds where it needs them."""
+  question = 'Decisions separate the classes'
+  if not result.served:
+    return Check(FAIL, question, 'no subset is served')
+  digits, total, species = formatting.digits_of(result), [], {}
+  for subset in result.served:
+    of, name = result.estimates[subset], formatting.display_name(subset)
+    for rate, meaning in (
+      ('apcer', 'attack is accepted'),
+      ('bpcer', 'bona fide sample is rejected'),
+    ):
+      if of[rate].value == 1:
+        total.append(f'{name}: every {meaning}')
+    if of['apcer'].value < 1:
+      for kind, count in formatting.counts_of_species(result, subset, enough=True).items():
+        if count.errors == count.n:
+          species.setdefault(kind, []).append(name)
+  accepted = [f'every {kind} ({_some(names)})' for kind, names in species.items()]
+  if total or accepted:
+    parts = total + ([f'accepted: {_some(accepted)}'] if accepted else [])
+    return Check(FAIL, question, '; '.join(parts))
+  rates = {
+    f'{formatting.metric(rate)} of {formatting.display_name(s)}': result.estimates[s][rate].value
+    for s in result.served
+    for rate in ('apcer', 'apcer_max', 'bpcer')
+  }
+  name = max(rates, key=lambda name: -math.inf if math.isnan(rates[name]) else rates[name])
+  if rates[name] >= 0.5:
+    return Check(WARN, question, f'the {name} is {formatting.percent(rates[name], digits)} %')
+  return Check(OK, question, 'no class and no species is decided wrongly throughout')
 
 
 def _intervals(result) -> Check:

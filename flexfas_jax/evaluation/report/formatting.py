@@ -4,6 +4,7 @@ import math
 import unicodedata
 from typing import NamedTuple
 
+from flexfas_jax.evaluation import pass_if
 from flexfas_jax.evaluation.comparisons import NO_DIFFERENCE, Comparison
 from flexfas_jax.evaluation.evaluate import EvaluationResult
 from flexfas_jax.evaluation.intervals import Interval
@@ -15,6 +16,7 @@ NOT_SERVED = 'not served'
 UNDEFINED = 'undefined'
 TABLE_DIGITS = 2  # decimals of a percentage in tables of text; the report uses `digits_of`
 TOO_SMALL = 'n too small'
+PASS, FAIL, NO_REQUIREMENT = 'PASS', 'FAIL', 'no requirement given'
 
 
 class Cell(NamedTuple):
@@ -186,6 +188,104 @@ def with_run_interval(mean) -> str:
   if mean.insufficient_samples:
     return TOO_SMALL
   return f'{percent(mean.value, TABLE_DIGITS)} {span(mean.bootstrap, TABLE_DIGITS)}'.rstrip()
+
+
+def verdict_word(result: EvaluationResult, system: str | None = None) -> str:
+  """'PASS', 'FAIL' or 'no requirement given', of a system; None: of the first one."""
+  for verdict in result.verdicts:
+    if system in (None, verdict.system):
+      return PASS if verdict.passed else FAIL
+  return NO_REQUIREMENT
+
+
+def requirement(result: EvaluationResult) -> str:
+  """The requirement and what it is compared with; '' without one."""
+  required = result.requirement
+  if required is None:
+    return ''
+  at = (
+    'figures as they are'
+    if required.at == pass_if.POINT
+    else 'the limits of the 95 % intervals, the worse of both'
+  )
+  return f'{", ".join(dict.fromkeys(map(criterion, required.criteria)))}; compared are {at}'
+
+
+def criterion(one: pass_if.Criterion) -> str:
+  """'APCER, max at most 5 %'."""
+  named = f' of {one.subset}' if one.subset else ''
+  return f'{metric(one.metric)}{named} {_bound(one)}'
+
+
+def _bound(one: pass_if.Criterion) -> str:
+  return f'{"at least" if one.higher_is_better else "at most"} {100 * float(one.bound):.6g} %'
+
+
+def check_reason(check: pass_if.Check, digits: int = TABLE_DIGITS) -> str:
+  """Why a subset meets a criterion or not: 'rgb: BPCER up to 6.1 % (interval over subjects)'."""
+  name = f'{display_name(check.subset)}: {metric(check.criterion.metric)}'
+  match check.why:
+    case pass_if.NOT_SERVED:
+      return f'{display_name(check.subset)}: not served'
+    case pass_if.INSUFFICIENT:
+      return f'{name}: {TOO_SMALL}'
+    case pass_if.ORACLE:
+      return f'{name}: ORACLE, the threshold was fitted on the test samples'
+    case pass_if.UNDEFINED:
+      return f'{name}: {UNDEFINED}'
+  if check.at == pass_if.POINT:
+    return f'{name} {_against(check.value, check, digits)}'
+  up_to = 'down to' if check.criterion.higher_is_better else 'up to'
+  return f'{name} {up_to} {_against(check.limit, check, digits)} (interval over {check.over})'
+
+
+def _against(value: float, check: pass_if.Check, digits: int) -> str:
+  """A percentage with as many digits as distinguish it from the bound."""
+  bound = float(check.criterion.bound)
+  while (
+    digits < 9 and value != bound and float(percent(value, digits)) == float(f'{100 * bound:.9g}')
+  ):
+    digits += 1
+  return f'{percent(value, digits)} %'
+
+
+def verdict_lines(result: EvaluationResult) -> list[str]:
+  """'PASS: ...' of each system, then its reasons: of FAIL what is not met, of PASS the closest."""
+  if result.requirement is None:
+    return []
+  lines, several = [], len(result.verdicts) > 1
+  for verdict in result.verdicts:
+    of = f' {verdict.system}' if several and verdict.system else ''
+    lines.append(f'{PASS if verdict.passed else FAIL}{of} ({requirement(result)})')
+    lines += [f'  {reason}' for reason in reasons(verdict, digits_of(result))]
+  return lines
+
+
+def reasons(verdict: pass_if.Verdict, digits: int = TABLE_DIGITS) -> list[str]:
+  """What decides a verdict, a line for each criterion: the subset that is farthest from meeting it.
+
+  Of FAIL, the criteria that are not met; of PASS, all.
+  """
+  if not verdict.checks:
+    return ['no subset is served']
+  by_criterion: dict[pass_if.Criterion, list[pass_if.Check]] = {}
+  for check in verdict.checks:
+    if check.passed == verdict.passed:
+      by_criterion.setdefault(check.criterion, []).append(check)
+  lines = []
+  for one, checks in by_criterion.items():
+    worst = check_reason(max(checks, key=_excess), digits)
+    of = f'the worst of {len(checks)} subsets, ' if len(checks) > 1 else ''
+    lines.append(f'{of}{worst}, required {_bound(one)}')
+  return lines
+
+
+def _excess(check: pass_if.Check) -> float:
+  """By how much a figure exceeds the bound; without a figure, it is compared last."""
+  value = check.value if check.at == pass_if.POINT else check.limit
+  bound = float(check.criterion.bound)
+  excess = bound - value if check.criterion.higher_is_better else value - bound
+  return -math.inf if check.why or math.isnan(excess) else excess
 
 
 def typographic(text: str) -> str:

@@ -121,6 +121,10 @@ def markdown(evaluations: Sequence[EvaluationResult]) -> str:
   """Tables for a paper or an issue, as GitHub reads them, intervals in brackets."""
   blocks = []
   for one in evaluations:
+    blocks += [f'> **{escaped_md(line)}**' for line in banner(one)]
+    if one.requirement:
+      first, *reasons = (escaped_md(line.strip()) for line in formatting.verdict_lines(one))
+      blocks.append('\n'.join([f'**{first}**', '', *(f'- {line}' for line in reasons)]))
     blocks.append(f'**{escaped_md(_caption(one))}**')
     for rows in _paper_rows(one):
       cells = [[escaped_md(cell) for cell in row] for row in _printable(rows)]
@@ -134,6 +138,8 @@ def latex(evaluations: Sequence[EvaluationResult]) -> str:
   """The same for a LaTeX paper that loads booktabs."""
   blocks = []
   for one in evaluations:
+    verdict = ' '.join(f'{line.strip()}.' for line in formatting.verdict_lines(one))
+    caption = f'{verdict} {_caption(one)}'.strip()
     for rows in _paper_rows(one):
       head, *body = [[escaped_tex(cell) for cell in row] for row in _printable(rows)]
       lines = [' & '.join(row) + r' \\' for row in (head, *body)]
@@ -142,7 +148,7 @@ def latex(evaluations: Sequence[EvaluationResult]) -> str:
           [
             r'\begin{table}',
             r'\centering',
-            rf'\caption{{{escaped_tex(_caption(one))}}}',
+            rf'\caption{{{escaped_tex(caption)}}}',
             r'\begin{tabular}{l' + 'r' * (len(head) - 1) + '}',
             r'\toprule',
             lines[0],
@@ -163,7 +169,12 @@ def _caption(one: EvaluationResult) -> str:
   )
   fitted = f'threshold {one.rule}' + (f' on {one.dev.path}' if one.dev and one.dev.path else '')
   caption = f'{one.name}: {n}; {fitted}; percent. {_whose(one)}.'
-  return ' '.join([caption, *(f'{mark}.' for mark in _marks(one.metrics))])
+  return ' '.join([caption, *(f'{line.rstrip(".")}.' for line in banner(one))])
+
+
+def banner(one: EvaluationResult) -> list[str]:
+  """What limits every figure of a test, first of all: its marks, and the warnings of its data."""
+  return [*_marks(one.metrics), *one.warnings]
 
 
 def _whose(one: EvaluationResult) -> str:

@@ -23,7 +23,7 @@ from flexfas_jax.evaluation import (
 )
 from flexfas_jax.evaluation import evaluate as evaluate_scores
 from flexfas_jax.evaluation.ensemble import views as score_views
-from flexfas_jax.evaluation.report import tables
+from flexfas_jax.evaluation.report import formatting, tables
 from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import datasets, distributed, scoring, setup, sharding, workdir
@@ -142,6 +142,7 @@ def _write_results(
   """Evaluates the score files that were just written, so that anyone can reproduce the results."""
   scores = {name: score_files.read(folder / 'scores' / f'{name}.csv') for name in names}
   val, report = scores['val'], experiment.config.get('report', True)
+  requirement = experiment.config.get('pass_if', '')  # configs of earlier versions lack it
   for note in results.notes(results.compute(val, 'fixed=0.5')):
     print(f'val, {note}', file=sys.stderr)
   fits_threshold = {
@@ -153,12 +154,20 @@ def _write_results(
   metrics, evaluations = {}, []
   for name in data.test:
     rule = experiment.config.threshold[name]
-    if report:
+    if report or requirement:  # a verdict needs intervals
       notes = [*data.notes, *(val_notes if fits_threshold[name] else ())]
       evaluation = evaluate_scores.evaluate(
-        name, scores[name], rule, val, group_by=_groups(scores[name]), notes=notes
+        name,
+        scores[name],
+        rule,
+        val,
+        group_by=_groups(scores[name]),
+        notes=notes,
+        requirement=requirement,
       )
       evaluations.append(evaluation)
+      for line in formatting.verdict_lines(evaluation):
+        print(line)
       metrics[name] = evaluate_scores.to_json(evaluation)
     else:
       metrics[name] = results.compute(scores[name], rule, val)

@@ -353,8 +353,28 @@ def test_checks_see_what_is_wrong():
   turned = dataclasses.replace(nobody, scores={'rgb+depth+ir': 1 - made.scores['rgb+depth+ir']})
   found = checked(evaluated(turned))
   assert found['A high score means bona fide'].sign == checklist.FAIL
+  assert found['Decisions separate the classes'].sign == checklist.WARN
   assert found['Confidence intervals over subjects'].sign == checklist.WARN
   assert found['Enough samples of every PAI species'].sign == checklist.WARN
+
+
+def test_no_check_is_green_beside_attacks_that_all_pass():
+  """Scores without information: the polarity is not shown, and decisions do not separate."""
+  made = make(1, subsets=('rgb',))
+  made.scores['rgb'][:] = np.random.default_rng(0).random(made.label.size)
+  found = checked(evaluated(made, rule='fixed=0.0'))
+  polarity = found['A high score means bona fide']
+  assert polarity.sign == checklist.WARN and 'no different from chance' in polarity.answer
+  decisions = found['Decisions separate the classes']
+  assert decisions.sign == checklist.FAIL and decisions.answer == 'rgb: every attack is accepted'
+  rejected = checked(evaluated(made, rule='fixed=1.0'))['Decisions separate the classes']
+  assert rejected.answer == 'rgb: every bona fide sample is rejected'
+  made.scores['rgb'][:] = (made.label == 1) | (made.attack_type == 'resin')
+  one = checked(evaluated(made))
+  assert one['A high score means bona fide'].sign == checklist.OK
+  assert one['Decisions separate the classes'] == (
+    checklist.FAIL, 'Decisions separate the classes', 'accepted: every resin (rgb)'
+  )  # fmt: skip
 
 
 def test_a_file_of_another_framework(monkeypatch):
