@@ -7,10 +7,14 @@ There is no registry: a file `models/fusion/bilinear.py` with a class `Bilinear`
 import functools
 import importlib
 import inspect
+import math
 import os
 import pathlib
 import re
+import types
+import typing
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from flexfas_jax.errors import ConfigError
 
@@ -117,7 +121,46 @@ def make(kind: str, /, name: str, **fields):
   missing = [p for p in accepted if parameters[p].default is inspect.Parameter.empty]
   if missing := [p for p in missing if p not in fields]:
     raise ConfigError(f'{kind} {name!r} needs the field {missing[0]!r}: config.model.{kind}')
+  where = f'config.model.backbone.adapters: {name}' if kind == 'adapter' else f'config.model.{kind}'
+  check_values(where, parameters, fields)
   return cls(**fields)
+
+
+# Numbers that are at least 1; all others are at least 0.
+_COUNTS = {
+  *('depth', 'stages', 'patch_size', 'image_size', 'width', 'heads', 'rank', 'length'),
+  *('domains', 'period', 'modalities', 'kernel_size', 'reduction', 'bottleneck', 'map_size'),
+}
+_FORMS = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a text'}
+
+
+def check_values(where: str, parameters: Mapping, fields: Mapping[str, Any]) -> None:
+  """Compares the fields of a config with the annotations of what they are passed to.
+
+  Raises:
+    ConfigError: a value of another type, or a number out of its range.
+  """
+  for name, value in fields.items():
+    if name not in parameters or name in ('parent', 'dtype'):
+      continue
+    annotation = parameters[name].annotation
+    kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    if value is None and type(None) in kinds:
+      continue
+    (kind, *_) = kinds
+    form = _FORMS.get(kind, 'a tuple' if (typing.get_origin(kind) or kind) is tuple else None)
+    if form is None:
+      continue
+    accepted = {float: (int, float)}.get(kind, typing.get_origin(kind) or kind)
+    fits = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
+    if fits and kind in (int, float):
+      least = 1 if name in _COUNTS else 0
+      below = 1 if name == 'dropout' else math.inf
+      form += f' from {least} {"on" if below == math.inf else "to 1"}'
+      fits = least <= value < below
+    if not fits:
+      form += ', or None' if type(None) in kinds else ''
+      raise ConfigError(f'{where}.{name} is {value!r}; give {form}')
 
 
 def make_loss(spec: str | Mapping[str, Mapping]) -> Callable:
@@ -180,6 +223,9 @@ def loss_terms(spec: str | Mapping[str, Mapping]) -> dict[str, tuple[float, func
   return {name: _make_term(name, terms[name]) for name in sorted(terms)}
 
 
+_WEIGHT = inspect.Parameter('weight', inspect.Parameter.KEYWORD_ONLY, annotation=float)
+
+
 def _make_term(name: str, fields: Mapping) -> tuple[float, functools.partial]:
   """(weight, loss with its fields bound)."""
   function = find('loss', name)
@@ -192,10 +238,9 @@ def _make_term(name: str, fields: Mapping) -> tuple[float, functools.partial]:
   required = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty]
   if missing := [n for n in required if n not in fields]:
     raise ConfigError(f'loss {name!r} needs the field {missing[0]!r}: config.loss.{name}')
-  fields = dict(fields)
-  weight = fields.pop('weight', 1.0)
-  if isinstance(weight, bool) or not isinstance(weight, int | float):
-    raise ConfigError(f'config.loss.{name}.weight is {weight!r}, not a number')
+  weight = fields.get('weight', 1.0)
+  check_values(f'config.loss.{name}', parameters | {'weight': _WEIGHT}, fields)
+  fields = {n: value for n, value in fields.items() if n != 'weight'}
   return float(weight), functools.partial(function, **fields)
 
 

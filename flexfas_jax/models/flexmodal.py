@@ -14,9 +14,10 @@ width.
 """
 
 import functools
+import inspect
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -24,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from flexfas_jax import lookup
+from flexfas_jax import lookup, schema
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.models.hooks import Context
 
@@ -452,6 +453,23 @@ def _hashable(value: Any) -> Any:
   return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 
+def _check_modalities(names: Sequence[str]) -> tuple[str, ...]:
+  """The modalities of a config as a tuple.
+
+  Raises:
+    ConfigError: none, one twice, or one that `schema.MODALITIES` lacks.
+  """
+  known = ', '.join(schema.MODALITIES)
+  if not isinstance(names, list | tuple) or not names:
+    raise ConfigError(f'config.model.modalities is {names!r}; give some of: {known}')
+  for name in names:
+    if name not in schema.MODALITIES:
+      raise ConfigError(f'config.model.modalities has {name!r}; choose of: {known}')
+  if len(set(names)) < len(names):
+    raise ConfigError(f'config.model.modalities has a name twice: {", ".join(names)}')
+  return tuple(names)
+
+
 def build(
   backbone: Mapping[str, Any],
   fusion: Mapping[str, Any],
@@ -487,10 +505,23 @@ def build(
     raise ConfigError(f"unknown dtype {dtype!r}; choose 'float32' or 'bfloat16'")
   if absent not in ABSENT:
     raise ConfigError(f'unknown kind of absent modality {absent!r}; choose one of: {ABSENT}')
-  modalities = tuple(modalities)
+  modalities = _check_modalities(modalities)
+  options = {'share_streams': share_streams, 'branch_logits': branch_logits}
+  options |= {'full_features': full_features, 'modality_features': modality_features}
+  options |= {'frozen_statistics': frozen_statistics}
+  lookup.check_values('config.model', inspect.signature(build).parameters, options)
+  if isinstance(blank_value, bool) or not isinstance(blank_value, int | float):
+    raise ConfigError(f'config.model.blank_value is {blank_value!r}; give a number')
+  if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:
+    raise ConfigError(f'config.model.image_size is {image_size!r}; give a number of pixels')
 
   def make(kind: str, fields: Mapping[str, Any], **defaults: Any) -> Any:
     """A module with a config's fields; `defaults` apply where its class has such a field."""
+    if not isinstance(fields, Mapping):
+      names = ', '.join(lookup.choices(kind))
+      raise ConfigError(
+        f"config.model.{kind} is {fields!r}; give a group: {{'name': one of {names}}}"
+      )
     fields = {name: _hashable(value) for name, value in fields.items()}
     module_fields = lookup.find(kind, fields.get('name')).__dataclass_fields__
     defaults = {k: v for k, v in defaults.items() if k in module_fields}
@@ -509,11 +540,17 @@ def build(
   # Build only the stages that the fusion reads: MM-FAS's streams end before their last stage.
   n_stages = max(fusion_module.stages(len(stream.widths))) + 1
   names = ('shared',) if share_streams else modalities
+  head_module = make('head', head)
+  if getattr(head_module, 'modalities', len(modalities)) != len(modalities):
+    raise ConfigError(
+      f'config.model.head.modalities is {head_module.modalities}, but config.model.modalities has '
+      f'{len(modalities)}'
+    )
   return Model(
     FlexModal(
       streams=FrozenDict({n: stream.clone(stages=n_stages) for n in names}),  # hashable
       fusion=fusion_module,
-      head=make('head', head),
+      head=head_module,
       modalities=modalities,
       absent=absent,
       blank_value=blank_value,

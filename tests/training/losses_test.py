@@ -644,7 +644,7 @@ def test_make_loss_gives_fields():
     ({'focal': {'outputs': 2}}, "'focal' has no field 'outputs'"),
     ({'focal': 2.0}, 'config.loss.focal is 2.0; give its fields'),
     ('mean_angle', "loss 'mean_angle' needs the field 'domains': config.loss.mean_angle"),
-    ({'focal': {'weight': 'much'}}, "config.loss.focal.weight is 'much', not a number"),
+    ({'focal': {'weight': 'much'}}, "config.loss.focal.weight is 'much'; give a number"),
     ({}, 'config.loss is {}; give a name'),
     (None, 'config.loss is None; give a name'),
   ],

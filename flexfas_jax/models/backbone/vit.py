@@ -138,6 +138,11 @@ class ViT(nn.Module):
         raise ConfigError(
           f'vit has no {field} {getattr(self, field)!r}; choose one of: {", ".join(choices)}'
         )
+    if self.image_size < self.patch_size:
+      raise ConfigError(
+        f'config.model.image_size is {self.image_size}, less than a patch of vit '
+        f'({self.patch_size}); raise it, or lower config.model.backbone.patch_size'
+      )
     if self.output == 'class_token' and not self.class_token:
       raise ConfigError("vit's output 'class_token' needs class_token=True")
     if self.statistics is not None:
