@@ -151,7 +151,9 @@ def _picture(experiment: setup.Experiment, variables, source: sources.Source) ->
     for column, image in enumerate(images):
       pixels = np.clip(np.round(image * 128 + 127.5), 0, 255).astype(np.uint8)
       tile = Image.fromarray(np.broadcast_to(pixels, (size, size, 3)))
-      canvas.paste(tile.resize((side, side), Image.Resampling.NEAREST), (column * side, head + row * side))
+      canvas.paste(
+        tile.resize((side, side), Image.Resampling.NEAREST), (column * side, head + row * side)
+      )
   contents = io.BytesIO()
   canvas.save(contents, 'PNG')
   return contents.getvalue()
