@@ -107,7 +107,7 @@ def test_the_loss_falls_and_the_best_step_is_reported(pretrained):
     errors = results['val']['by_source'][m]
     assert sorted(errors) == sorted(('mean', *MODALITIES))
     assert errors['mean'] == pytest.approx(val[best][f'val/reconstruction/{m}'])
-  image = Image.open(io.BytesIO((pretrained / masked_reconstruction.PICTURE).read_bytes()))
+  image = Image.open(io.BytesIO((pretrained / masked_reconstruction.IMAGE_FILE).read_bytes()))
   assert image.size == (7 * 128, 16 + 6 * 128)
 
 
