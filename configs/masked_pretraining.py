@@ -19,15 +19,15 @@ protocol, or the sets, that the second command trains on, so that nothing of its
 
 ViT-B with the settings of MAE on FlexModal's train part; not run here:
 
-  --config=configs/masked_pretraining.py:vit_b_flexmodal
+  --config=configs/masked_pretraining.py:vit_b
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config(recipe: str = 'embedded') -> ConfigDict:
-  """The config of a recipe: 'embedded', for a laptop, or 'vit_b_flexmodal'."""
-  recipes = {'embedded': embedded, 'vit_b_flexmodal': vit_b_flexmodal}
+  """The config of a recipe: 'embedded', for a laptop, or 'vit_b'."""
+  recipes = {'embedded': embedded, 'vit_b': vit_b}
   if recipe not in recipes:
     raise ValueError(
       f'masked_pretraining has no recipe {recipe!r}; choose one of: {", ".join(recipes)}'
@@ -84,7 +84,7 @@ def embedded() -> ConfigDict:
   return c
 
 
-def vit_b_flexmodal() -> ConfigDict:
+def vit_b() -> ConfigDict:
   """ViT-B/16 for 400 epochs of FlexModal's train part, CASIA-SURF and CeFA, 11,097 samples.
 
   Optimizer, rate and schedule are those of MAE's pretraining, with 400 epochs as in M2A2E. The

@@ -11,7 +11,6 @@ import pytest
 from flexfas_jax import lookup
 from flexfas_jax.evaluation import pass_if, thresholds
 from flexfas_jax.images.preprocess import Preprocess
-from flexfas_jax.models import flexmodal
 from flexfas_jax.models.weights import conversion, transfer
 from flexfas_jax.protocols import selection
 from flexfas_jax.training import objective as objectives
@@ -59,7 +58,8 @@ def test_a_config_fits_together(file, recipe):
   target = subjects.target_column(config)
   assert (protocol is None) == (names_sets or bool(target))
   fields = config.to_dict()
-  model = flexmodal.build(**setup.fill_class_count(fields['model'], 3 if target else None))
+  task = subjects.task_name(config)
+  model = setup.make_model(fields['model'], task, 3 if target else None)
   assert setup.scored_subsets(model, protocol)
   tx, schedule = optimizers.build(
     fields['optimizer'], fields['schedule'], config.steps, config.clip_norm

@@ -191,9 +191,12 @@ class MaskedAutoencoder(nn.Module):
       'patch_weight': [B, M, N]}, the arrays float32. The weight is 1 for patches that count: hidden
       ones of the source, all of other modalities, none of an absent one.
     """
-    images = {m: batch[m] for m in self.modalities}
+    # Pixels of an absent modality must not reach batch statistics, nor a NaN the gradient.
+    images = {
+      m: jnp.where(batch['present'][:, i, None, None, None], batch[m], 0.0)
+      for i, m in enumerate(self.modalities)
+    }
     H, W = images[self.modalities[0]].shape[1:3]
-    N = noise.shape[1]
     p = self.streams['shared'].patch_size
     grid = H // p, W // p
     order = jnp.argsort(noise, 1)
@@ -205,12 +208,11 @@ class MaskedAutoencoder(nn.Module):
       image = jnp.where(chosen[:, i, None, None, None], jnp.broadcast_to(images[m], shape), image)
     is_there = (chosen & batch['present']).any(1)
     seen = jnp.repeat(jnp.repeat(~hidden.reshape(-1, *grid), p, 1), p, 2)  # [B, H, W]
-    seen = seen & is_there[:, None, None]
     image = jnp.where(seen[:, :, :, None], image, 0.0)
-    context = Context(every=self.modalities, keep=order[:, : self.visible])
+    # The rows have several modalities; nothing of the encoder depends on which.
+    context = Context(modalities=('any',), every=('any',), keep=order[:, : self.visible])
     tokens = self.streams['shared'](image, train, is_there, context)[-1]
     reconstruction = self.decoder(tokens, order, grid, self.visible, train)
-    assert N == grid[0] * grid[1]
     counts = (hidden[:, None] | ~chosen[:, :, None]) & batch['present'][:, :, None]  # [B, M, N]
     return {
       'reconstruction': reconstruction,

@@ -95,7 +95,7 @@ def _mask_noise(index: jax.Array, patches: int) -> jax.Array:
 def examples_step(
   variables, batch: Mapping[str, jax.Array], *, model: masked_autoencoder.MaskedModel
 ) -> dict[str, Any]:
-  """Images of reconstructions, for a picture; the sources take turns.
+  """Images of reconstructions, to be drawn; the sources take turns.
 
   Args:
     variables, batch, model: as in `score_step`.

@@ -121,7 +121,7 @@ def build(
     for field, parts in (('batch_size', accumulate), ('eval_batch_size', 1)):
       name = f'config.{field}'
       attempt(name, sharding.check_batch, config[field], mesh, name, parts)
-  model = attempt('config.model', _model, fields['model'], task, classes)
+  model = attempt('config.model', make_model, fields['model'], task, classes)
   if model is None:
     errors.raise_all([*config_problems, *problems])
   dropout = fields['modality_dropout']
@@ -236,9 +236,19 @@ def _ema(config: ConfigDict) -> float:
   return config.get('ema', 0.0)  # configs of earlier versions lack it
 
 
-def _model(
+def make_model(
   fields: dict, task: str, classes: int | None
 ) -> flexmodal.Model | masked_autoencoder.MaskedModel:
+  """The model of a config.
+
+  Args:
+    fields: its group `model`.
+    task: of `subjects.TASKS`.
+    classes: see `fill_class_count`.
+
+  Raises:
+    ConfigError: fields that are unknown, or fit neither each other nor the task.
+  """
   if ('decoder' in fields) != (task == 'reconstruction'):
     raise ConfigError(
       "config.task = 'reconstruction' and a model with a decoder need each other: see "

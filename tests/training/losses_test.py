@@ -39,8 +39,19 @@ OUTPUTS = {
   'prototype_weight': np.array([[2.0, 1, 0.5], [1, 0, 1], [0, 0, 0]]),  # 0: no sample until now
   'modality_cosine': _RNG.uniform(-1, 1, (B, M, 1 + DOMAINS)),
   'domain_logit': _RNG.normal(0, 2, (B, DOMAINS)),
+  'patch_error': _RNG.uniform(0, 2, (B, M, N)),
+  'patch_weight': np.array(  # hidden patches of the source, others whole, or absent
+    [
+      [[1, 0, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]],
+      [[1, 1, 1, 1], [0, 0, 0, 1], [1, 1, 1, 1]],
+      [[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]],
+      [[0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]],
+      [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
+    ],
+    float,
+  ),
 }
-CONSTANT = ('full_feature', 'prototype', 'prototype_weight')  # without a gradient
+CONSTANT = ('full_feature', 'prototype', 'prototype_weight', 'patch_weight')  # without a gradient
 OF_STATE = ('prototype', 'prototype_weight')  # not of samples
 REQUIRED = {  # fields without a default
   'single_side_prototypes': {'domains': DOMAINS, 'period': 10},
@@ -178,6 +189,15 @@ def angles(o, b):
   return [total] * B
 
 
+def masked(o, b):
+  """The mean over the modalities that are there, of the mean over their patches that count."""
+  values = []
+  for error, weight in zip(o['patch_error'], o['patch_weight'], strict=True):
+    means = [e[w > 0].mean() for e, w in zip(error, weight, strict=True) if w.any()]
+    values.append(np.mean(means) if means else 0.0)
+  return values
+
+
 CASES = {  # loss: (outputs it reads, what it reads of the batch, fields, its values)
   'binary_cross_entropy': (
     ['logit'],
@@ -245,6 +265,7 @@ CASES = {  # loss: (outputs it reads, what it reads of the batch, fields, its va
     REQUIRED['mean_angle'],
     angles,
   ),
+  'masked_reconstruction': (['patch_error', 'patch_weight'], [], {}, masked),
 }
 
 
@@ -315,6 +336,8 @@ EXTREMES = {
   'prototype_weight': [0.0, 1.0],
   'modality_cosine': [1.0, -1.0],
   'domain_logit': [1e4, -1e4],
+  'patch_error': [0.0, 1e4],
+  'patch_weight': [0.0, 1.0],
 }
 
 
@@ -350,6 +373,7 @@ def test_what_is_missing_is_named_with_what_has_it(name):
   ways |= {'feature': 'full_features', 'full_feature': 'full_features'}
   ways |= {'modality_feature': 'modality_features', 'modality_cosine': 'modality_prototypes'}
   ways |= {'domain_logit': 'domain_hyperplanes'} | dict.fromkeys(OF_STATE, 'training step adds')
+  ways |= dict.fromkeys(('patch_error', 'patch_weight'), 'config.model.decoder')
   for key in outputs:
     said = f"{name}' needs '{key}', which the head does not have; .*{ways[key]}"
     for lacking in ({k: v for k, v in outputs.items() if k != key}, {**outputs, key: None}):

@@ -15,8 +15,8 @@ from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import datasets, distributed, reconstruction, setup, sharding
 from flexfas_jax.training.tasks import dataset_scoring
 
-PICTURE = 'reconstructions.png'
-_SHOWN = 6  # samples in the picture
+IMAGE_FILE = 'reconstructions.png'
+_SHOWN = 6  # samples in that file
 _SIDE = 128  # pixels of an image there, at least
 
 
@@ -60,19 +60,19 @@ class MaskedReconstruction:
     data: datasets.Data,
     scorer: Callable,
   ) -> None:
-    """Writes results.json and a picture of reconstructions; prints a table."""
+    """Writes results.json and images of reconstructions; prints a table."""
     step, variables, _ = dataset_scoring.restore_best(experiment, folder, self.metric, data.notes)
     metrics = {}
     for name, source in {'val': data.val, **data.test}.items():
       errors = dataset_scoring.run_with_progress(scorer, variables, experiment, name, source)
       metrics[name] = error_metrics(errors, experiment.model.modalities)
-    picture = _picture(experiment, variables, data.val)
+    drawn = _draw(experiment, variables, data.val)
     if distributed.is_first():
-      write_bytes(folder / PICTURE, picture)
+      write_bytes(folder / IMAGE_FILE, drawn)
       title = f'Squared error of rebuilt patches with variance 1, by source and target, step {step}'
       table = face_verification.columns(_rows(metrics, experiment.model.modalities))
       table = f'{dataset_scoring.headline(title, data)}\n{table}'
-      dataset_scoring.write_results(folder, metrics, table, data.notes, PICTURE)
+      dataset_scoring.write_results(folder, metrics, table, data.notes, IMAGE_FILE)
 
 
 def error_metrics(errors: np.ndarray, modalities: tuple[str, ...]) -> dict:
@@ -118,7 +118,7 @@ def _rows(metrics: dict[str, dict], modalities: tuple[str, ...]) -> list[list[st
   return [[*row, *[''] * (width - len(row))] for row in rows]
 
 
-def _picture(experiment: setup.Experiment, variables, source: sources.Source) -> bytes:
+def _draw(experiment: setup.Experiment, variables, source: sources.Source) -> bytes:
   """A PNG: samples in rows; visible patches, then each modality rebuilt and as it is."""
   mesh, modalities = experiment.mesh, experiment.model.modalities
   B = -(-_SHOWN // mesh.size) * mesh.size
@@ -151,7 +151,9 @@ def _picture(experiment: setup.Experiment, variables, source: sources.Source) ->
     for column, image in enumerate(images):
       pixels = np.clip(np.round(image * 128 + 127.5), 0, 255).astype(np.uint8)
       tile = Image.fromarray(np.broadcast_to(pixels, (size, size, 3)))
-      canvas.paste(tile.resize((side, side), Image.Resampling.NEAREST), (column * side, head + row * side))
+      canvas.paste(
+        tile.resize((side, side), Image.Resampling.NEAREST), (column * side, head + row * side)
+      )
   contents = io.BytesIO()
   canvas.save(contents, 'PNG')
   return contents.getvalue()
