@@ -157,8 +157,8 @@ def _write_results(
         requirement=requirement,
       )
       evaluations.append(evaluation)
-      for line in formatting.verdict_lines(evaluation):
-        print(line)
+      for i, line in enumerate(formatting.verdict_lines(evaluation)):
+        print(line if i else f'{name}: {line}')
       metrics[name] = evaluate_scores.to_json(evaluation)
     else:
       metrics[name] = results.compute(scores[name], rule, val)
