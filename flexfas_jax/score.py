@@ -23,7 +23,13 @@ from flexfas_jax.evaluation import (
   sufficiency,
   thresholds,
 )
-from flexfas_jax.evaluation.report import formatting, image_lookup, tables
+from flexfas_jax.evaluation.report import (
+  formatting,
+  image_lookup,
+  record,
+  tables,
+  test_description,
+)
 from flexfas_jax.files import write_text
 from flexfas_jax.protocols import leakage
 
@@ -59,6 +65,7 @@ _EXAMPLES = (
   'logits.csv --scale=logit --threshold=fixed=0.9',
 )
 
+_OUTPUTS = ('json', 'report', 'record', 'markdown', 'latex')
 _EXIT_CODES = {
   3: 'bad data: an unreadable file; a score that is nan (reported after the table); scores outside '
   '[0, 1] with the default threshold; subjects in both files',
@@ -126,6 +133,19 @@ def _parser() -> argparse.ArgumentParser:
   add = parser.add_argument_group('output').add_argument
   add('--json', metavar='FILE', type=Path, help='{subset: {metric: value}}; undefined is null')
   add('--report', metavar='FILE.html', type=Path, help='all results and figures in one file')
+  add(
+    '--record',
+    metavar='FILE.json',
+    type=Path,
+    help='the contents of the report as JSON; evaluation/report/record.schema.json is its schema',
+  )
+  add(
+    '--test_toml',
+    metavar='FILE',
+    type=Path,
+    help='what the laboratory states in the report: item under test, conditions, capture device, '
+    'PAI species, operator, date (docs/how-to/evaluate-scores.md)',
+  )
   add('--markdown', metavar='FILE.md', type=Path, help='tables for an issue or a web page')
   add('--latex', metavar='FILE.tex', type=Path, help='tables for a paper (booktabs)')
   add('--title', help='title of the report and name of the test; default: the name of the file')
@@ -303,12 +323,15 @@ def _score(args: argparse.Namespace, failed: list[int]) -> None:
   if needs_dev and args.dev:
     title += f' on {",".join(map(str, args.dev))}'
   references = _references(scores, dev, rule) if args.reference_metrics else {}
+  described = None
+  if args.test_toml:
+    described = test_description.read(args.test_toml, record.species_names(result.scores))
   try:
     _show(result, title, references)
   finally:  # also after the reader of a pipe has left: `... | head`
     for line in result.notes:
       print(line, file=sys.stderr)
-    _write(args, result, references)
+    _write(args, result, references, described)
     _require_no_nan([*systems.values(), *filter(None, devs.values())])
 
 
@@ -424,9 +447,9 @@ def _check_usage(args: argparse.Namespace, needs_dev: bool) -> None:
     raise ConfigError(f'--bootstrap={args.bootstrap} is no number of draws; 0 draws none')
   inputs = [path for method in (args.scores, *args.against) for path in method.paths]
   inputs += [path for paths in (args.dev or [], *args.against_dev) for path in paths]
-  inputs += args.columns
+  inputs += [*args.columns, *([args.test_toml] if args.test_toml else [])]
   option_of = {}  # by output file
-  for name in ('json', 'report', 'markdown', 'latex'):
+  for name in _OUTPUTS:
     path = getattr(args, name)
     if path is None:
       continue
@@ -481,8 +504,8 @@ def _references(scores, dev, rule) -> dict[str, dict[str, float]]:
   return found
 
 
-def _write(args: argparse.Namespace, result: evaluate.EvaluationResult, references: dict) -> None:
-  found = evaluate.to_json(result)
+def _write(args, result: evaluate.EvaluationResult, references: dict, described) -> None:
+  found, name = evaluate.to_json(result), args.title or args.scores.name
   for subset, values in references.items():
     found[subset] |= values
 
@@ -492,18 +515,19 @@ def _write(args: argparse.Namespace, result: evaluate.EvaluationResult, referenc
     find = None
     if args.data_root:
       find = image_lookup.make_image_finder(args.data_root, score_files.read_columns(args.columns))
-    return page.html([result], args.title or args.scores.name, find)
+    return page.html([result], name, find, description=described)
 
   texts = {
     'json': lambda: json.dumps(results.json_safe(found), indent=2, allow_nan=False) + '\n',
+    'record': lambda: json.dumps(record.build([result], name, described), indent=1) + '\n',
     'markdown': lambda: tables.markdown([result]),
     'latex': lambda: tables.latex([result]),
     'report': page,
   }
-  for name, text in texts.items():
-    if (path := getattr(args, name)) is None:
+  for option, text in texts.items():
+    if (path := getattr(args, option)) is None:
       continue
-    with command_line.writing(f'--{name}', path):
+    with command_line.writing(f'--{option}', path):
       write_text(path, text())
 
 

@@ -805,3 +805,21 @@ def test_warnings_of_the_data_come_first(files, capsys):
   assert capsys.readouterr().out.startswith('WARNING: a leak was accepted: surf\n')
   first, _, second = (files / 'o.md').read_text().splitlines()[:3]
   assert first.startswith('> **RENDERED images') and second == '> **a leak was accepted: surf**'
+
+
+def test_a_record_with_what_a_laboratory_states(files, capsys):
+  rows = [f'{i},{i % 2},{i % 2},s{i},{"" if i % 2 else "paper"}' for i in range(120)]
+  text = 'id,label,score,subject,attack_type\n' + '\n'.join(rows) + '\n'
+  (files / 'many.csv').write_text(text)
+  (files / 'test.toml').write_text('[test]\noperator = "Z"\n[species.paper]\nsource = "a shop"\n')
+  outputs = [f'--record={files}/r.json', f'--report={files}/r.html']
+  args = [files / 'many.csv', '--bootstrap=0', f'--test_toml={files}/test.toml', *outputs]
+  assert run(*args) == 0
+  found = json.loads((files / 'r.json').read_text())
+  assert found['description']['test'] == {'operator': 'Z'}
+  assert found['tests'][0]['species'][0]['source'] == 'a shop'
+  page = (files / 'r.html').read_text()
+  assert 'Operator: Z' in page and 'source: a shop' in page
+  (files / 'test.toml').write_text('[species.papr]\n')
+  assert run(*args) == 3
+  assert '[species."papr"] is no species of the scores; they have: paper' in capsys.readouterr().err

@@ -33,7 +33,7 @@ from flexfas_jax.evaluation.metrics import Count
 
 # Above so many samples the bootstrap takes minutes and must be requested.
 MOST_SAMPLES = 1_000_000
-WORST = 12  # mistakes that are shown, of each kind
+WORST = 6  # mistakes that are shown, of each kind
 _Kinds = tuple[metrics.Groups | None, metrics.Groups | None]  # categories, PAI species
 _Shares = dict[str, tuple[np.ndarray, np.ndarray]]  # {rate: (errors [N] bool, among [N] bool)}
 _Drawn = Mapping[str, bootstrap.Replicates]  # by figure

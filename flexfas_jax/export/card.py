@@ -228,7 +228,8 @@ def licence(rendered: bool) -> str:
 def _select_metrics(values: dict[str, Any]) -> dict[str, Any]:
   selected = {n: v for n, v in values.items() if n in _METRICS or n.startswith('apcer_species/')}
   intervals = {n: v for n, v in values.get('intervals', {}).items() if n in selected}
-  return selected | ({'intervals': intervals} if intervals else {})
+  selected |= {'intervals': intervals} if intervals else {}
+  return selected | ({'pass_if': values['pass_if']} if 'pass_if' in values else {})
 
 
 def _notes(trained, rendered: bool) -> list[str]:

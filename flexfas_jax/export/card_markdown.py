@@ -2,29 +2,95 @@
 
 from typing import Any
 
+from flexfas_jax.evaluation.intervals import Interval
+from flexfas_jax.evaluation.report import formatting
+
+_RATES = ('apcer_max', 'bpcer', 'acer', 'apcer')
+
+
+_USE = """\
+**Intended**: to detect presentation attacks on images of one cropped face, from the sensors under
+Inputs, by those who control these sensors.
+
+**Not intended**: to decide about an individual without a right of appeal; identification;
+surveillance. A score is about the presentation, not about whose face it is."""
+
 
 def render(card: dict[str, Any]) -> str:
-  """Markdown of a card."""
+  """Markdown of a card, in the terms of the report: first what limits it, and the verdict."""
   parts = [
-    f'# {card["name"]}\n\nDistinguishes bona fide faces from presentation attacks, from '
+    f'# {card["name"]}',
+    '\n>\n'.join(f'> **{line}**' for line in card['notes']),
+    'Distinguishes bona fide faces from presentation attacks, from '
     f'{", ".join(card["modalities"])} or the subset of them that a device has. A score is the '
     'probability of bona fide; a face is accepted when its score reaches the threshold of the '
     'sensors that were present.',
-    '\n'.join(f'**{line}**' for line in card['notes']),
+    '## Verdict\n\n' + _verdicts(card['metrics']),
+    '## Intended use\n\n' + _USE,
+    '## Limits\n\n' + _limits(card),
+    '## Results\n\n' + _metrics(card['metrics'], card['data']['rules']),
+    '## Thresholds\n\n' + _thresholds(card),
     '## Models\n\n' + _models(card['models']),
     'Differences are from the checkpoint in float32, in the logit (float32 files are within 1e-4 '
     'in the score): the largest over fixed, random and masked inputs, one by one and in a batch, '
-    'and over the val set under every subset. The loss is in ACER on val, at the thresholds below: '
+    'and over the val set under every subset. The loss is in ACER on val, at the thresholds above: '
     'the worst subset.',
-    '## Thresholds\n\n' + _thresholds(card),
     '## Inputs\n\n' + _inputs(card),
     '## Preprocessing\n\n' + '\n'.join(f'{i}. {s}' for i, s in enumerate(card['preprocessing'], 1)),
     'To check another implementation, use the images in `samples/`: `samples.json` has the hashes '
     'of the preprocessed arrays and the expected scores.',
-    '## Results\n\n' + _metrics(card['metrics'], card['data']['rules']),
     '## Origin\n\n' + _origin(card),
   ]
   return '\n\n'.join(p for p in parts if p) + '\n'
+
+
+def _verdicts(metrics) -> str:
+  """PASS or FAIL of each test, and the subsets that do not meet the requirement."""
+  lines = []
+  for test, subsets in metrics.items():
+    stated = {name: of['pass_if'] for name, of in subsets.items() if 'pass_if' in of}
+    if not stated:
+      lines.append(f'- `{test}`: {formatting.NO_REQUIREMENT}')
+      continue
+    failed = [name for name, of in stated.items() if not of['passed']]
+    word = formatting.FAIL if failed else formatting.PASS
+    why = f'; not met by {", ".join(failed)}' if failed else ''
+    requirement = next(iter(stated.values()))['requirement']
+    lines.append(f'- `{test}`: **{word}** (`{requirement}`{why})')
+  return '\n'.join(lines) or formatting.NO_REQUIREMENT
+
+
+def _limits(card) -> str:
+  """What the bundle does not do, and what its tests did not show."""
+  refused = [name for name in card['subsets'] if name not in card['thresholds']]
+  lines = [
+    'An image that enters behind the sensor (a replayed depth or infrared stream) is not detected.',
+    'A sensor that is given but unusable is a failure to acquire, and not accepted, unless the '
+    'caller allows that sensor to be absent.',
+    'The results are of one training run and of the species below; attacks of another species, '
+    'camera or population were not tested.',
+  ]
+  if refused:
+    lines.append(f'No threshold, so that prediction is refused: {", ".join(refused)}.')
+  for test, subsets in card['metrics'].items():
+    name = max(subsets, key=lambda name: name.count('+'), default=None)
+    if species := _species(subsets[name]) if name else '':
+      lines.append(f'PAI species of `{test}`, APCER under {name}: {species}.')
+  return '\n'.join(f'- {line}' for line in lines)
+
+
+def _species(values) -> str:
+  """'paper 0.0 % of 30, ...', the largest APCER first."""
+  found = []
+  for key, rate in values.items():
+    if not key.startswith('apcer_species/') or rate is None:
+      continue
+    n = values.get('intervals', {}).get(key, {}).get('n')
+    text = _rate(values, key, brackets=False)
+    of = f' of {n}' if n else ''
+    sign = '' if text == formatting.TOO_SMALL else ' %'
+    found.append((-rate, f'{key.removeprefix("apcer_species/")} {text}{sign}{of}'))
+  return ', '.join(text for _, text in sorted(found))
 
 
 def summarise(card: dict[str, Any]) -> str:
@@ -71,7 +137,7 @@ def _models(models) -> str:
 
 
 def _thresholds(card) -> str:
-  header = ['sensors', 'threshold', 'rule', 'fitted on (samples)']
+  header = ['subset', 'threshold', 'rule', 'fitted on (samples)']
   header += [f'{label} scores (subjects)' for label in ('attack', 'bona fide')]
   header += ['list']
   rows = []
@@ -112,29 +178,39 @@ def _inputs(card) -> str:
 def _metrics(metrics, rules) -> str:
   parts = []
   for test, subsets in metrics.items():
+    stated = any('pass_if' in values for values in subsets.values())
     rows = [
       [
         name,
-        *(_rate(values, m) for m in ('acer', 'apcer_max', 'apcer', 'bpcer')),
-        f'{values.get("n_attack")} / {values.get("n_bona_fide")}',
+        *(_rate(values, m) for m in _RATES),
+        f'{values.get("n_bona_fide")} / {values.get("n_attack")}',
+        *([_word(values.get('pass_if'))] if stated else []),
       ]
       for name, values in subsets.items()
     ]
-    header = ['sensors', 'ACER', 'APCER, worst species', 'APCER', 'BPCER', 'attacks / bona fide']
-    table = _table(header, rows)
+    header = ['subset', *(formatting.metric(name) for name in _RATES), 'bona fide / attacks']
+    table = _table(header + ['verdict'] * stated, rows)
     parts.append(f'`{test}`, threshold {rules.get(test, "?")}, in percent:\n\n{table}')
   if any('intervals' in values for subsets in metrics.values() for values in subsets.values()):
     parts.append('In brackets: 95 % intervals, bootstrapped over subjects, or over samples.')
   return '\n\n'.join(parts)
 
 
-def _rate(values, name: str) -> str:
+def _word(stated) -> str:
+  if stated is None:
+    return ''
+  return formatting.PASS if stated['passed'] else formatting.FAIL
+
+
+def _rate(values, name: str, brackets: bool = True) -> str:
   if values.get(name) is None:
     return ''
-  intervals = values.get('intervals', {}).get(name, {})
-  interval = intervals.get('bootstrap') or intervals.get('clopper_pearson')
-  brackets = f' [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]' if interval else ''
-  return f'{100 * values[name]:.1f}{brackets}'
+  found = values.get('intervals', {}).get(name, {})
+  if found.get('insufficient_samples'):
+    return formatting.TOO_SMALL
+  limits = found.get('bootstrap') or found.get('clopper_pearson')
+  span = formatting.span(Interval(*limits)) if limits and brackets else ''
+  return f'{formatting.percent(values[name])} {span}'.rstrip()
 
 
 def _origin(card) -> str:

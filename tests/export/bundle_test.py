@@ -102,6 +102,8 @@ def test_the_card_can_be_read(exported, card):
     assert part in text
   for name, one in card['thresholds'].items():
     assert f'| {name} | {one["value"]:.6f} |' in text
+  assert text.index('> **') < text.index('## Verdict') < text.index('## Intended use')
+  assert '- `intra`: no requirement given' in text and 'PAI species of `intra`' in text
 
 
 def test_each_format_is_within_the_bound(card):

@@ -6,15 +6,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from flexfas_jax.evaluation import intervals, metrics, score_files, thresholds
+from flexfas_jax.evaluation import intervals, metrics, results, score_files, thresholds
 from flexfas_jax.evaluation.comparisons import RATES, Comparison, Discordant
 from flexfas_jax.evaluation.evaluate import EvaluationResult
-from flexfas_jax.evaluation.report import checklist, formatting, thumbnails
+from flexfas_jax.evaluation.report import checklist, formatting, record, thumbnails
 from flexfas_jax.evaluation.report.figures import Figures, figures
 from flexfas_jax.evaluation.report.formatting import Cell
 
-TABLE = ('acer', 'apcer', 'apcer_max', 'bpcer', 'eer', 'auc')  # of all subsets, on the first page
-_SENTENCES = 6  # that the first page has at most
+TABLE = ('acer', 'apcer', 'apcer_max', 'bpcer', 'eer', 'auc')  # of all subsets
+_SENTENCES = 6  # that a chapter begins with
+_SUBJECTS = 8  # that are listed, besides those that stand out
+_MISTAKES = ('Accepted attacks', 'Rejected bona fide samples')
 
 
 class Headline(NamedTuple):
@@ -25,12 +27,27 @@ class Headline(NamedTuple):
   figures: list[tuple[str, Cell, str, list[str]]]  # name, figure, what it is of, limits
 
 
+class TableCell(NamedTuple):
+  """A cell of a table: its text, smaller lines below it, and its class in the style sheet."""
+
+  text: str
+  small: tuple[str, ...] = ()
+  kind: str = 'number'
+
+
 class TableRow(NamedTuple):
   """A row of cells."""
 
   name: str
   cells: list
-  tail: tuple = ()
+
+
+class Table(NamedTuple):
+  """A table, as the page shows it; on a narrow screen each cell stands below its column's name."""
+
+  caption: str
+  columns: list[str]  # the first is that of the rows' names
+  rows: list[TableRow]
 
 
 class SampleList(NamedTuple):
@@ -41,44 +58,74 @@ class SampleList(NamedTuple):
   config: str
 
 
+class Mistakes(NamedTuple):
+  """The worst errors of one subset; each sample with its images, where they are shown."""
+
+  subset: str
+  lists: list[tuple[str, list]]  # what they are, [(Mistake, thumbnails)]
+
+
+class Sample(NamedTuple):
+  """One sample of the contact sheet."""
+
+  name: str  # of the PAI species, or 'bona fide'
+  id: str
+  images: Sequence[thumbnails.Thumbnail]
+
+
 @dataclasses.dataclass(frozen=True)
 class Chapter:
   """One test."""
 
   anchor: str
   name: str
+  verdict: str  # 'PASS', 'FAIL' or 'no requirement given'
+  requirement: str
+  verdicts: list[tuple[str, str, list[str]]]  # system, word, reasons
   oracle: bool
   rendered: bool
+  warnings: list[str]  # of the data
   rule: str
   unit: str  # of the bootstrap; '' without one
   draws: int
   headlines: list[Headline]
-  columns: list[str]
-  table: list[TableRow]  # by subset
+  summary: Table  # of every subset: the largest APCER, BPCER, ACER
   one_run: bool  # whether something is of one training run
-  run_means: list[TableRow]  # by method with several training runs, and subset
   sentences: list[str]
   n_sentences_left: int
   checklist: list[checklist.Check]
   sample_lists: list[SampleList]
   notes: list[str]
-  subsets: list[tuple[str, bool, list[TableRow]]]  # name, open, by metric
+  rates: list[tuple[str, Table | None]]  # by subset; None where it is not served
+  tables: dict[str, Table | None]  # further ones, see `chapter`
   figures: Figures
-  compared: list[str]  # rates
-  comparisons: list[TableRow]
-  sensors: list[tuple[str, str, tuple]]
-  groups: list
-  mistakes: list
-  has_images: bool
+  groups: list[Table]
+  mistakes: list[Mistakes]
+  sheet: list[Sample]
+
+  @property
+  def open_checks(self) -> list[checklist.Check]:
+    """The checks that a reader must look at, failures first."""
+    found = [check for check in self.checklist if check.sign != checklist.OK]
+    return sorted(found, key=lambda check: check.sign != checklist.FAIL)
 
 
-def chapter(result: EvaluationResult, number: int, find_images=None) -> Chapter:
+def chapter(
+  result: EvaluationResult,
+  number: int,
+  find_images=None,
+  show_species: bool = True,
+  description: Mapping[str, Mapping] | None = None,
+) -> Chapter:
   """One test's chapter.
+
+  Its `tables` are 'subsets', 'runs', 'thresholds', 'species', 'subjects', 'comparisons' and
+  'sensors'; None where there are no rows.
 
   Args:
     result: the test's.
     number: of the chapter, from 1: its anchors and ids have it in them.
-    find_images: as `page.write` has it.
+    find_images, show_species, description: as `page.write` has them.
   """
   best = best_informed(result)
   anchor, who = f'test-{number}', result.clusters
@@ -86,12 +133,34 @@ def chapter(result: EvaluationResult, number: int, find_images=None) -> Chapter:
   if len(first) > _SENTENCES:
     shown_first = {*best, *_best_informed(result.run_means)}
     first = [c for c in first if c.b in shown_first or c.a in shown_first][:_SENTENCES]
-  shown = _images(result, find_images)
+  sheet = _sheet(result) if show_species and find_images else []
+  shown = _images(result, best, [id_ for _, id_ in sheet], find_images)
+  species = record.species(result, (description or {}).get('species', {}))
+  tables = {
+    'subsets': _all_subsets(result),
+    'runs': _runs(result),
+    'thresholds': _thresholds(result),
+    'species': _species(result, species, best),
+    'subjects': _subjects(result, best),
+    'comparisons': _comparisons(result),
+    'sensors': _sensors(result),
+  }
   return Chapter(
     anchor=anchor,
     name=result.name,
+    verdict=formatting.verdict_word(result),
+    requirement=formatting.requirement(result),
+    verdicts=[
+      (
+        verdict.system,
+        formatting.PASS if verdict.passed else formatting.FAIL,
+        formatting.reasons(verdict, formatting.digits_of(result)),
+      )
+      for verdict in result.verdicts
+    ],
     oracle=result.oracle,
     rendered=result.rendered,
+    warnings=list(result.warnings),
     rule=result.rule,
     unit=who.unit if who else '',
     draws=who.draws if who else 0,
@@ -99,10 +168,8 @@ def chapter(result: EvaluationResult, number: int, find_images=None) -> Chapter:
       *(_run_headline(result, method) for method in _best_informed(result.run_means)),
       *(_headline(result, subset) for subset in best if subset in result.runs),
     ],
-    columns=[formatting.metric(name) for name in TABLE],
-    table=[_row(result, subset) for subset in result.metrics],
+    summary=_summary(result),
     one_run=result.one_run,
-    run_means=[_run_row(result, method) for method in result.run_means],
     sentences=[
       formatting.sentence(c, formatting.digits_of(result), formatting.MINUS) for c in first
     ],
@@ -110,24 +177,21 @@ def chapter(result: EvaluationResult, number: int, find_images=None) -> Chapter:
     checklist=checklist.answer_all(result),
     sample_lists=_sample_lists(result),
     notes=list(result.notes),
-    subsets=[(formatting.display_name(s), s in best, _metrics(result, s)) for s in result.metrics],
+    rates=[(formatting.display_name(s), _rates(result, s)) for s in result.metrics],
+    tables={name: table if table.rows else None for name, table in tables.items()},
     figures=figures(result, anchor),
-    compared=[formatting.metric(name) for name in RATES],
-    comparisons=[_comparison(c, formatting.digits_of(result)) for c in result.comparisons],
-    sensors=[
-      (formatting.display_name(s.before), formatting.display_name(s.after), s.gains)
-      for s in result.sensors
-    ],
     groups=_groups(result),
     mistakes=[
-      (
+      Mistakes(
         formatting.display_name(s),
-        s in best,
-        *([(m, shown.get(m.id, ())) for m in some] for some in both),
+        [
+          (what, [(m, shown.get(m.id, ()) if s in best else ()) for m in some])
+          for what, some in zip(_MISTAKES, both, strict=True)
+        ],
       )
       for s, both in result.mistakes.items()
     ],
-    has_images=bool(shown),
+    sheet=[Sample(name, id_, shown[id_]) for name, id_ in sheet if id_ in shown],
   )
 
 
@@ -245,14 +309,6 @@ def _run_cell(result: EvaluationResult, method: str, name: str) -> Cell:
   )
 
 
-def _run_row(result: EvaluationResult, method: str) -> TableRow:
-  return TableRow(
-    formatting.display_name(method),
-    [_run_cell(result, method, name) for name in TABLE],
-    (len(result.runs[method]),),
-  )
-
-
 def _limits(cell: Cell, unit: str) -> list[str]:
   found = []
   if cell.bootstrap:
@@ -262,70 +318,238 @@ def _limits(cell: Cell, unit: str) -> list[str]:
   return found
 
 
-def _row(result: EvaluationResult, subset: str) -> TableRow:
-  values = result.metrics[subset]
-  served = subset in result.estimates
-  return TableRow(
-    formatting.display_name(subset),
-    [formatting.cell(result, subset, name) for name in TABLE],
-    (
-      values['n_bona_fide'],
-      values['n_attack'],
-      values['n_fta'],
-      f'{values["threshold"]:.6g}' if served else formatting.NOTHING,
-    ),
+def _shown(cell: Cell, count: bool = False) -> TableCell:
+  """A figure with its interval; an asterisk where it is over samples."""
+  small = [cell.bootstrap or (f'{cell.exact}*' if cell.exact else '')]
+  if count:
+    small.append(cell.count)
+  return TableCell(cell.text, tuple(filter(None, small)), 'number' if cell.plain else 'number none')
+
+
+def _summary(result: EvaluationResult) -> Table:
+  """The figures that the standard requires, and ACER, of every subset, and of means over runs."""
+  n_bona_fide, n_attack = formatting.class_sizes(result)
+  verdicts = {}  # by subset
+  for verdict in result.verdicts:
+    for check in verdict.checks:
+      verdicts[check.subset] = verdicts.get(check.subset, True) and check.passed
+  rows = [
+    TableRow(
+      formatting.display_name(name),
+      [
+        *(_shown_of(result, name, metric) for metric in ('apcer_max', 'bpcer', 'acer')),
+        *([_word(verdicts.get(name))] if verdicts else []),
+      ],
+    )
+    for name in (*result.run_means, *result.metrics)
+  ]
+  unit = result.clusters.unit if result.clusters else 'samples'
+  return Table(
+    f'{n_bona_fide} bona fide samples, {n_attack} attacks; in percent, 95 % intervals over {unit}',
+    ['Subset', 'APCER, max', 'BPCER', 'ACER', *(['Verdict'] if verdicts else [])],
+    rows,
   )
 
 
-def _metrics(result: EvaluationResult, subset: str) -> list[TableRow]:
-  found = result.estimates.get(subset, {})
+def _shown_of(result: EvaluationResult, name: str, metric: str) -> TableCell:
+  if name in result.run_means:
+    return _shown(_run_cell(result, name, metric))
+  return _shown(formatting.cell(result, name, metric))
+
+
+def _word(passed: bool | None) -> TableCell:
+  if passed is None:
+    return TableCell(formatting.NOTHING, kind='word')
+  word = formatting.PASS if passed else formatting.FAIL
+  return TableCell(word, kind=f'word {word.lower()}')
+
+
+def _all_subsets(result: EvaluationResult) -> Table:
+  rows = []
+  for subset, values in result.metrics.items():
+    threshold = f'{values["threshold"]:.6g}' if subset in result.estimates else formatting.NOTHING
+    counts = (values['n_bona_fide'], values['n_attack'], values['n_fta'])
+    cells = [_shown(formatting.cell(result, subset, name)) for name in TABLE]
+    cells += [TableCell(str(text)) for text in (threshold, *counts)]
+    rows.append(TableRow(formatting.display_name(subset), cells))
+  over = result.clusters.unit if result.clusters else 'samples'
+  columns = ['Subset', *map(formatting.metric, TABLE), 'Threshold', 'Bona fide', 'Attacks']
+  caption = f'Every subset of modalities, in percent, with 95 % intervals over {over}'
+  return Table(caption, [*columns, 'No score'], rows)
+
+
+def _runs(result: EvaluationResult) -> Table:
+  rows = []
+  for method, of in result.runs.items():
+    if method in result.run_means:
+      cells = [TableCell(str(len(of)))]
+      for name in TABLE:
+        cell = _run_cell(result, method, name)
+        shown = _shown(cell)
+        deviation = (f'sd {cell.count}',) if cell.count else ()
+        cells.append(shown._replace(small=shown.small + deviation))
+      rows.append(TableRow(formatting.display_name(method), cells))
+  over = result.clusters.unit if result.clusters else 'subjects'
+  return Table(
+    f'Means over training runs, in percent, with 95 % intervals over runs and {over}; sd: standard '
+    'deviation of the runs',
+    ['Mean of', 'Runs', *map(formatting.metric, TABLE)],
+    rows,
+  )
+
+
+def _thresholds(result: EvaluationResult) -> Table:
+  rows = []
+  for subset in result.served:
+    counts = record.fitted_on(result, subset)
+    cells = [TableCell(f'{result.metrics[subset]["threshold"]:.6g}')]
+    for label in ('bona_fide', 'attack'):
+      of = counts[label] if counts else None
+      cells.append(TableCell(f'{of["scores"]} ({of["subjects"]})' if of else formatting.NOTHING))
+    rows.append(TableRow(formatting.display_name(subset), cells))
+  return Table(
+    f'Thresholds by {result.rule}, and the development scores behind each (subjects in brackets)',
+    ['Subset', 'Threshold', 'Bona fide scores', 'Attack scores'],
+    rows,
+  )
+
+
+def _species(result: EvaluationResult, species: Sequence[Mapping], best: Sequence[str]) -> Table:
+  """Every PAI species: what it is, its counts and its APCER."""
+  rows = []
+  for one in species:
+    about = [f'{k}: {one[k]}' for k in ('source', 'instruments', 'level') if one[k] is not None]
+    text = one['description'] or 'not described'
+    cells = [TableCell(text, tuple(about), 'text' if one['description'] else 'text none')]
+    counts = (one['subjects'], one['presentations'], one['samples'])
+    cells += [TableCell('unknown' if n is None else str(n)) for n in counts]
+    missing = max(one['no_response'].values(), default=0)
+    cells.append(TableCell(formatting.percent(missing / one['samples'])))
+    for subset in best:
+      prefix = (
+        'apcer_species/' if f'apcer_species/{one["name"]}' in result.estimates[subset] else 'apcer/'
+      )
+      cells.append(_shown(formatting.cell(result, subset, prefix + one['name']), count=True))
+    category = f' ({one["category"]})' if one['category'] not in (None, one['name']) else ''
+    rows.append(TableRow(f'{one["name"]}{category}', cells))
+  return Table(
+    'PAI species: instruments, attack presentations, non-response (APNRR) and APCER, in percent',
+    [
+      *('Species', 'Instruments', 'Subjects', 'Videos', 'Samples', 'APNRR'),
+      *(f'APCER, {formatting.display_name(subset)}' for subset in best),
+    ],
+    rows,
+  )
+
+
+def _subjects(result: EvaluationResult, best: Sequence[str]) -> Table:
+  """The subjects whose errors are least explained by chance."""
+  rows = []
+  for subset in best:
+    for one in record.subjects(result, subset):
+      if not one.count.errors or (len(rows) >= _SUBJECTS and not one.outlier):
+        continue
+      rate = 'APCER' if one.label == 'attack' else 'BPCER'
+      cells = [
+        TableCell(rate, kind='text'),
+        TableCell(formatting.percent(one.count.rate), (formatting.fraction(one.count),)),
+        TableCell(formatting.p_value(one.p)),
+        TableCell('stands out' if one.outlier else formatting.NOTHING, kind='text'),
+      ]
+      system = f' ({formatting.display_name(subset)})' if len(best) > 1 else ''
+      rows.append(TableRow(f'{one.subject}{system}', cells))
+  of = ', '.join(map(formatting.display_name, best))
+  return Table(
+    f'Subjects with the least probable numbers of errors, {of}. p: of so many errors or more, at '
+    'the rate of the other subjects; a subject stands out if p times their number is at most 0.05',
+    ['Subject', 'Rate', '%', 'p', 'Outlier'],
+    rows,
+  )
+
+
+def _rates(result: EvaluationResult, subset: str) -> Table | None:
+  found = result.estimates.get(subset)
+  if found is None:
+    return None
   both = any(name.startswith('apcer_species/') for name in found)
-  return [
-    TableRow(
-      formatting.metric(name) + (' (category)' if both and name.startswith('apcer/') else ''),
-      [formatting.cell(result, subset, name)],
-    )
-    for name in found
-    if not (name in metrics.BY_NAME and metrics.BY_NAME[name].oracle)
-  ]
+  unit = result.clusters.unit if result.clusters else ''
+  rows = []
+  for name in found:
+    if name in metrics.BY_NAME and metrics.BY_NAME[name].oracle:
+      continue
+    cell = formatting.cell(result, subset, name)
+    texts = (cell.count, cell.bootstrap or formatting.NOTHING, cell.n_subjects)
+    cells = [TableCell(cell.text, kind='number' if cell.plain else 'number none')]
+    cells += [TableCell(text) for text in (*texts, cell.exact or formatting.NOTHING)]
+    category = ' (category)' if both and name.startswith('apcer/') else ''
+    rows.append(TableRow(formatting.metric(name) + category, cells))
+  return Table(
+    f'{formatting.display_name(subset)}: all rates with 95 % intervals',
+    [
+      *('Metric', '%', 'Errors / n', f'Over {unit or "subjects"} (bootstrap)'),
+      *((unit or 'subjects').capitalize(), 'Over samples (Clopper-Pearson)'),
+    ],
+    rows,
+  )
+
+
+def _comparisons(result: EvaluationResult) -> Table:
+  return Table(
+    'Differences in percentage points, with 95 % intervals and p values from paired bootstrap '
+    'replicates; McNemar: samples that only one of the two decides correctly',
+    [
+      *('Pair', 'Runs', 'Verdict', 'Holm p', *map(formatting.metric, RATES)),
+      *('Attacks: only correct', 'Bona fide: only correct'),
+    ],
+    [_comparison(c, formatting.digits_of(result)) for c in result.comparisons],
+  )
 
 
 def _comparison(comparison: Comparison, digits: int) -> TableRow:
-  """Differences by rate, then McNemar's counts; the verdict leads the tail."""
-  cells = []
-  for name in RATES:
-    of = comparison.rates.get(name)
-    if comparison.insufficient_samples:
-      cells.append(Cell(formatting.TOO_SMALL, False))
-      continue
-    if of is None or math.isnan(of.value):
-      cells.append(Cell(formatting.UNDEFINED if of else formatting.NOTHING, False))
-      continue
-    better = of.value > 0 if metrics.BY_NAME[name].higher_is_better else of.value < 0
-    cells.append(
-      Cell(
-        formatting.typographic(formatting.points(of.value, digits)),
-        better and not math.isnan(of.p),
-        formatting.typographic(formatting.points_span(of.interval, digits)),
-        f'p {formatting.p_value(of.p)}',
-      )
-    )
+  """Runs, verdict and p value, differences by rate, then McNemar's counts."""
   verdict = comparison.verdict if 'acer' in comparison.rates else 'no bootstrap'
-  pair = f'{formatting.display_name(comparison.b)} against {formatting.display_name(comparison.a)}'
-  tests = [_discordant(of) for of in (comparison.attacks, comparison.bona_fide)]
   n = comparison.runs
   compared = 'one run each' if n.a == n.b == 1 else f'{n.b} and {n.a} runs'
   compared += ', paired' if n.paired and n.several else ''
-  return TableRow(pair, cells, (verdict, formatting.p_value(comparison.p_holm), tests, compared))
+  cells = [
+    TableCell(compared, kind='text'),
+    TableCell(verdict, kind=f'text {verdict.replace(" ", "-")}'),
+    TableCell(formatting.p_value(comparison.p_holm)),
+  ]
+  for name in RATES:
+    of = comparison.rates.get(name)
+    if comparison.insufficient_samples:
+      cells.append(TableCell(formatting.TOO_SMALL))
+    elif of is None or math.isnan(of.value):
+      cells.append(TableCell(formatting.UNDEFINED if of else formatting.NOTHING))
+    else:
+      span = formatting.typographic(formatting.points_span(of.interval, digits))
+      small = tuple(filter(None, (span, f'p {formatting.p_value(of.p)}')))
+      cells.append(TableCell(formatting.typographic(formatting.points(of.value, digits)), small))
+  cells += [_discordant(of) for of in (comparison.attacks, comparison.bona_fide)]
+  pair = f'{formatting.display_name(comparison.b)} against {formatting.display_name(comparison.a)}'
+  return TableRow(pair, cells)
 
 
-def _discordant(of: Discordant | None) -> Cell:
+def _discordant(of: Discordant | None) -> TableCell:
   """'12 : 3' and the p value of McNemar's test."""
   if of is None:
-    return Cell(formatting.NOTHING, False)
-  return Cell(
-    f'{of.only_b_correct} : {of.only_a_correct}', True, count=f'p {formatting.p_value(of.p)}'
-  )
+    return TableCell(formatting.NOTHING)
+  counts = f'{of.only_b_correct} : {of.only_a_correct}'
+  return TableCell(counts, (f'p {formatting.p_value(of.p)}',))
+
+
+def _sensors(result: EvaluationResult) -> Table:
+  rows = []
+  for sensor in result.sensors:
+    before, after = formatting.display_name(sensor.before), formatting.display_name(sensor.after)
+    for gain in sensor.gains:
+      left = gain.errors_before - gain.fixed + gain.regressed
+      counts = (gain.n, gain.errors_before, gain.fixed, gain.regressed, left)
+      cells = [TableCell(gain.kind, kind='text'), *(TableCell(str(n)) for n in counts)]
+      rows.append(TableRow(f'{before} \N{RIGHTWARDS ARROW} {after}', cells))
+  columns = ['From, to', 'Attack', 'n', 'Errors before', 'Fixed', 'New errors', 'Errors after']
+  return Table('Effect of one more sensor, in samples', columns, rows)
 
 
 def _sample_lists(result: EvaluationResult) -> list[SampleList]:
@@ -365,40 +589,71 @@ def _sample_list(role: str, scores: score_files.Scores) -> SampleList:
   )
 
 
-def _groups(result: EvaluationResult) -> list:
-  """(column, [(subset, rate, gap, interval, [(group, Cell)])]) of each column."""
-  digits, found = formatting.digits_of(result), {}
+def _groups(result: EvaluationResult) -> list[Table]:
+  """Rates and gaps by group, a table for each column that samples are grouped by."""
+  digits, rows, names = formatting.digits_of(result), {}, {}
   for key, gaps in result.gaps.items():
     subset, _, column = key.rpartition(', ')
     for gap in gaps:
-      cells = [
-        (
-          group.name,
-          Cell(formatting.too_small(group.count), False)
+      cell_of = {}
+      for group in gap.groups:
+        names.setdefault(column, {})[group.name] = None
+        cell_of[group.name] = (
+          TableCell(formatting.too_small(group.count), kind='number none')
           if group.insufficient_samples
-          else Cell(
-            formatting.percent(group.count.rate, digits),
-            True,
-            formatting.span(group.bootstrap, digits),
-            formatting.span(group.exact, digits),
-            formatting.fraction(group.count),
-          ),
+          else _shown(
+            Cell(
+              formatting.percent(group.count.rate, digits),
+              True,
+              formatting.span(group.bootstrap, digits),
+              formatting.span(group.exact, digits),
+            )
+          )
         )
-        for group in gap.groups
-      ]
-      of = (
-        formatting.display_name(subset),
-        gap.rate.upper(),
-        formatting.percent(gap.value, digits),
-      )
-      found.setdefault(column, []).append((*of, formatting.span(gap.interval, digits), cells))
-  return list(found.items())
+      span = formatting.span(gap.interval, digits)
+      value = TableCell(formatting.percent(gap.value, digits), (span,) if span else ())
+      rows.setdefault(column, []).append((subset, gap.rate.upper(), value, cell_of))
+  few = f'{intervals.MIN_SAMPLES} samples and {intervals.MIN_SUBJECTS} subjects or more'
+  return [
+    Table(
+      f'Gaps by {column}, in percentage points: simultaneous 95 % intervals, of groups of {few}',
+      ['Subset', 'Rate', 'Largest gap', *names[column]],
+      [
+        TableRow(
+          formatting.display_name(subset),
+          [
+            TableCell(rate),
+            gap,
+            *(cell_of.get(name, TableCell(formatting.NOTHING)) for name in names[column]),
+          ],
+        )
+        for subset, rate, gap, cell_of in of
+      ],
+    )
+    for column, of in rows.items()
+  ]
 
 
-def _images(result: EvaluationResult, find) -> Mapping[str, Sequence[thumbnails.Thumbnail]]:
+def _sheet(result: EvaluationResult) -> list[tuple[str, str]]:
+  """(what it is, id) of the first bona fide sample and the first of every PAI species."""
+  scores = result.scores
+  category, species = results.attack_kinds(scores)
+  kinds = species or category
+  found = [('bona fide', id_) for id_ in scores.ids[scores.label == 1][:1].tolist()]
+  for i, name in enumerate(kinds.names if kinds else ()):
+    ids = scores.ids[(scores.label == 0) & (kinds.index == i)][:1].tolist()
+    found += [(name or metrics.UNKNOWN, id_) for id_ in ids]
+  return found
+
+
+def _images(
+  result: EvaluationResult, best: Sequence[str], ids: Sequence[str], find
+) -> Mapping[str, Sequence[thumbnails.Thumbnail]]:
+  """The thumbnails of some ids, and of the worst errors of the best-informed subsets."""
   if find is None:
     return {}
-  ids = [m.id for both in result.mistakes.values() for some in both for m in some]
-  ids = list(dict.fromkeys(ids))
-  found = find(result.name, ids) if ids else {}
-  return {id_: thumbnails.thumbnails(found[id_]) for id_ in ids if id_ in found}
+  of_best = [result.mistakes[subset] for subset in best]
+  worst = [m.id for both in of_best for some in both for m in some]
+  wanted = list(dict.fromkeys([*worst, *ids]))
+  found = find(result.name, wanted) if wanted else {}
+  return {id_: thumbnails.thumbnails(found[id_]) for id_ in wanted if id_ in found}

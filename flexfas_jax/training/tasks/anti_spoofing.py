@@ -23,7 +23,7 @@ from flexfas_jax.evaluation import (
 )
 from flexfas_jax.evaluation import evaluate as evaluate_scores
 from flexfas_jax.evaluation.ensemble import views as score_views
-from flexfas_jax.evaluation.report import formatting, tables
+from flexfas_jax.evaluation.report import formatting, record, tables
 from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import datasets, distributed, scoring, setup, sharding, workdir
@@ -166,8 +166,8 @@ def _write_results(
         requirement=requirement,
       )
       evaluations.append(evaluation)
-      for line in formatting.verdict_lines(evaluation):
-        print(line)
+      for i, line in enumerate(formatting.verdict_lines(evaluation)):
+        print(line if i else f'{name}: {line}')
       metrics[name] = evaluate_scores.to_json(evaluation)
     else:
       metrics[name] = results.compute(scores[name], rule, val)
@@ -195,8 +195,12 @@ def _write_results(
 
     title = f'{folder.name}, step {step}'
     find_images = _image_finder(data.test, experiment.model.modalities)
-    page.write(folder / 'report.html', evaluations, title, find_images)
-    written.insert(0, f'{target}/report.html')
+    # The data sets' licences decide what may be shown of real subjects: no sample of each species.
+    show_species = all(one.rendered for one in evaluations)
+    page.write(folder / 'report.html', evaluations, title, find_images, show_species=show_species)
+    contents = json.dumps(record.build(evaluations, title), indent=1) + '\n'
+    write_text(folder / 'report.json', contents)
+    written = [f'{target}/report.html', f'{target}/report.json', *written]
   print(f'Written: {", ".join(written)}')
 
 

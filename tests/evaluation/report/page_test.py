@@ -3,10 +3,8 @@
 import base64
 import dataclasses
 import html.parser
-import json
 import math
 import re
-import shutil
 import subprocess
 import sys
 
@@ -24,11 +22,11 @@ from flexfas_jax.evaluation.report import (
   page,
   thumbnails,
 )
+from tests import browser
 
 SUBSETS = ('rgb', 'rgb+depth', 'rgb+depth+ir')
 SCRIPT = '<script>alert(1)</script>'
 _VOID = {'meta', 'img', 'link', 'br', 'hr', 'input'}
-_CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 
 
 def make(seed, people=24, subsets=SUBSETS, **fields):
@@ -129,6 +127,7 @@ def test_says_in_this_order_what_is_asked(text):
       'verdict',
       'test-1',
       'test-1-samples',
+      'test-1-attacks',
       'test-1-rates',
       'test-1-figures',
       'test-1-comparisons',
@@ -182,10 +181,10 @@ def test_loads_and_runs_nothing(text):
 
 
 def test_numbers_are_the_judgements(text, full, no_figures):
-  words_, table = seen(text), chapter.chapter(full, 1).table
+  words_, table = seen(text), chapter.chapter(full, 1).tables['subsets'].rows
   for subset in SUBSETS:
     row = table[SUBSETS.index(subset)]
-    for name, cell in zip(chapter.TABLE, row.cells, strict=True):
+    for name, cell in zip(chapter.TABLE, row.cells, strict=False):  # then threshold and counts
       of = full.estimates[subset][name]
       assert float(cell.text) == pytest.approx(100 * of.value, abs=0.05)
       assert f'{cell.text} [{100 * of.bootstrap.low:.1f}, {100 * of.bootstrap.high:.1f}]' in words_
@@ -243,8 +242,8 @@ def test_several_tests_and_oracle(tmp_path, full, no_figures):
   tree = Tree(text)
   assert len(tree.ids) == len(set(tree.ids))
   assert {'test-1', 'test-2', 'test-2-figures'} <= set(tree.ids)
-  assert text.count('class="oracle"') == 2  # with the verdict and at the chapter's head
-  assert text.index('class="oracle"') > text.index('verdict-2-h')
+  assert text.count('<strong>ORACLE</strong>') == 1 and '(ORACLE)</h3>' in text
+  assert text.index('<strong>ORACLE</strong>') > text.index('verdict-2-h')
   assert list(tmp_path.iterdir()) == [path]
   found = checked(other)['Threshold independent of the test samples']
   assert found.sign == checklist.FAIL and 'ORACLE' in found.answer
@@ -258,7 +257,7 @@ def test_one_class_is_undefined():
   scores = score_files.Scores(**some, scores={s: v[keep] for s, v in made.scores.items()})
   one = evaluated(scores)
   text = page.html([one], 'One class')
-  row = chapter.chapter(one, 1).table[0]
+  row = chapter.chapter(one, 1).tables['subsets'].rows[0]
   assert [cell.text for cell in row.cells][:3] == ['undefined'] * 3
   assert row.cells[3].text == formatting.percent(one.metrics['rgb']['bpcer'])
   assert 'one class only' in seen(text)
@@ -271,7 +270,7 @@ def test_a_subset_that_is_not_served(no_figures):
   made.scores['rgb+depth'][:] = math.nan
   made.scores['rgb'][0] = math.nan
   found = chapter.chapter(evaluated(made), 1)
-  assert {cell.text for cell in found.table[1].cells} == {'not served'}
+  assert {cell.text for cell in found.summary.rows[1].cells} == {'not served'}
   assert 'rgb+depth: not served' in seen(page.html([evaluated(made)], 'Without depth'))
   check = checked(evaluated(made))['Every sample has a score']
   assert check.sign == checklist.WARN and 'rgb: 1 without' in check.answer
@@ -287,8 +286,8 @@ def test_too_few_samples_show_no_rate(monkeypatch):
   monkeypatch.setattr(chapter, 'figures', lambda result, salt: figures.Figures())
   found = chapter.chapter(few, 1)
   assert found.headlines[0].figures[1][1].text.startswith('n too small (')
-  plain = dict(zip(chapter.TABLE, (cell.plain for cell in found.table[0].cells), strict=True))
-  assert not any(plain.values())  # 72 attacks, and yet of 8 subjects
+  cells = found.tables['subsets'].rows[0].cells[: len(chapter.TABLE)]
+  assert all('none' in cell.kind for cell in cells)  # 72 attacks, and yet of 8 subjects
   assert 'n too small' in checked(few)['Enough samples of every PAI species'].answer
 
 
@@ -323,7 +322,7 @@ def test_pictures_are_small_and_in_the_page(full, no_figures):
     return {ids[0]: encoded}
 
   text = page.html([full], 'Seen', find)
-  (name, ids), worst = asked[0], full.mistakes['rgb'][0][0]
+  (name, ids), worst = asked[0], full.mistakes['rgb+depth+ir'][0][0]
   assert name == 'intra' and ids[0] == worst.id and len(ids) == len(set(ids)) and len(asked) == 1
   shown = [img for img in Tree(text).all('img') if img['alt'] == f'rgb of {worst.id}']
   start, encoded = shown[0]['src'].split(',')
@@ -331,6 +330,14 @@ def test_pictures_are_small_and_in_the_page(full, no_figures):
   small = cv2.imdecode(np.frombuffer(base64.b64decode(encoded), np.uint8), cv2.IMREAD_UNCHANGED)
   assert small.shape == (112, 75, 3)
   assert any(img['alt'].startswith('depth') for img in Tree(text).all('img'))
+  # A sample of each species is shown where it may be; of bona fide samples, the first.
+  first = full.scores.ids[full.scores.label == 1][0]
+  assert first in asked[0][1]
+  sheet = {first: {'rgb': cv2.imencode('.jpg', picture)[1].tobytes()}}
+  shown = page.html([full], 'Seen', lambda name, ids: sheet)
+  assert [img['alt'] for img in Tree(shown).all('img')] == ['rgb of bona fide']
+  hidden = page.html([full], 'Seen', lambda name, ids: sheet, show_species=False)
+  assert not Tree(hidden).all('img')
   assert 'ir: cannot be read' in seen(text)
 
 
@@ -411,6 +418,56 @@ def test_percent(value, text):
   assert formatting.percent(value) == text
 
 
+def test_the_verdict_comes_first(full, no_figures):
+  first = seen(page.html([full], 'A model'))
+  assert 'Verdict no requirement given intra' in first and 'Required' not in first
+  stated = evaluated(requirement='bpcer<=1%,apcer_max<=99%,at=point')
+  text = page.html([stated], 'A model')
+  assert '<strong class="badge fail">FAIL</strong>' in text
+  words_ = seen(text)
+  assert 'Required: BPCER at most 1 %, APCER, max at most 99 %; compared are figures' in words_
+  worst = max(stated.metrics, key=lambda s: stated.metrics[s]['bpcer'])
+  rate = formatting.percent(stated.metrics[worst]['bpcer'])
+  assert f'the worst of 3 subsets, {worst}: BPCER {rate} %, required at most 1 %' in words_
+  assert words_.index('FAIL') < words_.index('Laboratory checklist')
+  met = page.html([evaluated(requirement='bpcer<=99%,at=point')], 'A model')
+  assert '<strong class="badge pass">PASS</strong>' in met
+
+
+def test_warnings_of_the_data_are_banners(no_figures):
+  warned = evaluated(make(1, header={'notes': ['a leak was accepted: surf', SCRIPT]}))
+  text = page.html([warned, warned], 'Twice')
+  assert text.count('class="banner warning"') == 2  # each warning once
+  assert text.index('a leak was accepted') < text.index('<h1>') and SCRIPT not in text
+
+
+def test_details_are_closed_and_what_is_known_of_attacks(full, no_figures):
+  tree = Tree(page.html([full], 'A model'))
+  closed = [a for a in tree.all('details') if 'open' not in a]
+  assert len(closed) == len(tree.all('details')) > 8
+  words_ = seen(page.html([full], 'A model'))
+  count = full.estimates['rgb+depth+ir']['apcer_species/resin'].count
+  span = full.estimates['rgb+depth+ir']['apcer_species/resin'].bootstrap
+  # subjects, videos, samples, non-response, APCER
+  assert 'resin (mask) not described 24 24 72 0.0 ' in words_
+  assert (
+    f'{formatting.percent(count.rate)} {formatting.span(span)} {formatting.fraction(count)}'
+    in words_
+  )
+  # 16 development subjects, with 3 bona fide samples and 9 attacks each.
+  assert 'Bona fide scores Attack scores rgb ' in words_ and '48 (16) 144 (16)' in words_
+
+
+def test_subjects_that_stand_out_are_listed(no_figures):
+  made = make(1, subsets=('rgb',))
+  score = (made.label == 1).astype(float)
+  score[(made.subject == '1-7') & (made.label == 1)] = 0
+  found = evaluated(dataclasses.replace(made, scores={'rgb': score}))
+  rows = chapter.chapter(found, 1).tables['subjects'].rows
+  assert [row.name for row in rows] == ['made/1-7']
+  assert [cell.text for cell in rows[0].cells] == ['BPCER', '100.0', '< 0.0001', 'stands out']
+
+
 def test_never_imports_jax():
   code = (
     'import sys, flexfas_jax.evaluation.report.page;'
@@ -419,51 +476,45 @@ def test_never_imports_jax():
   subprocess.run([sys.executable, '-c', code], check=True)
 
 
-@pytest.mark.skipif(not _CHROMIUM, reason='there is no chromium to open the page with')
-def test_in_a_browser(tmp_path, text):
-  measure = '<script>document.title = JSON.stringify({wide: [...document.querySelectorAll("*")]'
-  measure += '.filter(e => !e.closest(".scroll, pre, .skip") && e.tagName != "HEAD" && e.'
-  measure += (
-    'getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName + "." + e.className'
-  )
-  measure += '), scroll: document.documentElement.scrollWidth, width: innerWidth, svg: [...document'
-  measure += (
-    '.querySelectorAll("svg")].every(e => e.getBoundingClientRect().height > 40)})</script>'
-  )
-  # The page's own policy would not let this run: it is left out of the copy.
-  copy = re.sub('<meta http-equiv[^>]*>', '', text).replace('</body>', measure + '</body>')
-  copied, shot = tmp_path / 'copy.html', tmp_path / 'shot.png'
-  copied.write_text(copy, encoding='utf-8')
+_WIDE = """
+  document.querySelectorAll('details').forEach(d => d.open = true);
+  [...document.querySelectorAll('body *')]
+    // On a phone nothing scrolls sideways, not even a table in its own box.
+    .filter(e => !e.closest(innerWidth < 640 ? '.skip, thead' : '.scroll, pre, .skip'))
+    .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+    .map(e => e.tagName + '.' + e.getAttribute('class'))"""
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason='there is no chromium to open the page with')
+def test_in_a_browser(tmp_path, text, full, no_figures):
   (tmp_path / 'page.html').write_text(text, encoding='utf-8')
-  # Chromium's window is never narrower than 500 pixels: a frame is.
-  frame = tmp_path / 'frame.html'
-  for width in (400, 1280):
-    inner = copied.as_uri()
-    frame.write_text(
-      f'<iframe style="width: {width}px; height: 900px; border: 0" src="{inner}"></iframe><script>'
-      'onmessage = e => document.title = e.data</script>'
-    )
-    sent = copy.replace(
-      '</script></body>', ';parent.postMessage(document.title, "*")</script></body>'
-    )
-    copied.write_text(sent, encoding='utf-8')
-    dom = _browse(tmp_path, '--virtual-time-budget=4000', '--dump-dom', frame.as_uri())
-    found = json.loads(re.search('<title>(.*?)</title>', dom.stdout)[1].replace('&gt;', '>'))
-    assert found['width'] == width
-    assert found['wide'] == [] and found['scroll'] <= width and found['svg']
-  done = _browse(
-    tmp_path, '--window-size=1280,2000', f'--screenshot={shot}', (tmp_path / 'page.html').as_uri()
-  )
-  assert 'CONSOLE' not in done.stderr
-  assert cv2.imread(str(shot)).std() > 5
+  page.write(tmp_path / 'three.html', [full] * 3, 'Three tests')
+  with browser.Browser(tmp_path / 'browser') as opened:
 
+    def visit(name):
+      opened.call('Page.navigate', url=(tmp_path / 'page.html').as_uri().replace('page.html', name))
+      opened.until(
+        'document.readyState == "complete" && document.querySelector("#definitions") !== null'
+      )
 
-def _browse(folder, *arguments):
-  return subprocess.run(
-    [_CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--hide-scrollbars',
-     '--enable-logging=stderr', f'--user-data-dir={folder / "browser"}', *arguments],
-    check=True, capture_output=True, text=True, timeout=120,
-  )  # fmt: skip
+    def pages():
+      printed = base64.b64decode(opened.call('Page.printToPDF', preferCSSPageSize=True)['data'])
+      return len(re.findall(rb'/Type\s*/Page\b', printed))
+
+    for width, dark in ((390, False), (1280, True)):
+      opened.look(width, 900, dark, phone=width < 500)
+      visit('page.html')
+      assert opened.run('document.documentElement.scrollHeight') < 6000  # details are closed
+      assert opened.run(_WIDE) == []
+      assert opened.run('document.documentElement.scrollWidth') <= width
+      heights = '[...document.querySelectorAll("svg")].map(e => e.getBoundingClientRect().height)'
+      assert min(opened.run(heights)) > 40
+    # The summary is two pages of A4; the link opens what is closed.
+    visit('three.html')
+    assert pages() == 2
+    visit('three.html#all')
+    assert pages() > 6
+    assert opened.console == []
 
 
 def test_thumbnails_of_images_within_the_limits():
@@ -508,7 +559,9 @@ def test_rendered_images_are_stated_in_the_headline(full, no_figures):
   rendered = evaluated(make(3, 14, header={'rendered': True}), 'cross')
   tree = Tree(page.html([full, rendered], 'Two tests'))
   assert '<h1>Two tests (RENDERED)</h1>' in page.html([full, rendered], 'Two tests')
-  marks = [a for a in tree.all('p') if a.get('class') == 'rendered']
-  assert len(marks) == 2  # with the verdict and at the head of that chapter alone
+  marks = [a for a in tree.all('p') if a.get('class') == 'banner rendered']
+  assert len(marks) == 1 and 'Samples of cross are rendered images' in seen(
+    page.html([full, rendered], 'Two tests')
+  )
   alone = page.html([full], 'One test')
   assert 'RENDERED' not in seen(alone) and '<h1>One test</h1>' in alone
