@@ -5,22 +5,34 @@ finds such cells ten times as fast as `csv` makes texts of them. `csv_dialect` r
 plain.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 _BEFORE, _AFTER = 24, 256  # bytes of padding, so that a window over any cell is in the buffer
 _ZEROS = np.uint64(0x3030303030303030)  # eight times the digit 0
 _DIGITS = 24  # behind a decimal point, at most
-_HAS_LONG_DOUBLE = np.finfo(np.longdouble).nmant == 63
-# By the number of digits: the bytes of three words of eight that hold them, at the end.
-_KEPT = np.frombuffer(
-  b''.join(b'\0' * (_DIGITS - n) + b'\xff' * n for n in range(_DIGITS + 1)), '<u8'
-).reshape(-1, 3)
-_POWERS = np.array([10**n for n in range(20)], np.uint64)
-_LONG_POWERS = np.multiply.accumulate(  # exact up to 10^27
-  np.array([1, *[10] * _DIGITS], np.longdouble)
-)
+
+
+class _Tables(NamedTuple):
+  has_long_double: bool  # of 64 bits
+  kept: np.ndarray  # [25, 3] uint64, by the number of digits: the bytes of words that hold them
+  powers: np.ndarray  # [20] uint64, of ten
+  long_powers: np.ndarray  # [25] long double: exact up to 10^27
+
+
+@functools.cache
+def _tables() -> _Tables:
+  """What `Cells.decimals` looks up; NumPy takes 10 ms to describe long doubles."""
+  kept = b''.join(b'\0' * (_DIGITS - n) + b'\xff' * n for n in range(_DIGITS + 1))
+  return _Tables(
+    np.finfo(np.longdouble).nmant == 63,
+    np.frombuffer(kept, '<u8').reshape(-1, 3),
+    np.array([10**n for n in range(20)], np.uint64),
+    np.multiply.accumulate(np.array([1, *[10] * _DIGITS], np.longdouble)),
+  )
 
 
 class Cells:
@@ -58,19 +70,20 @@ class Cells:
     first, point = self._text[self._start[:, i]], self._text[self._start[:, i] + 1]
     plain = (n_digits > 0) & (n_digits <= _DIGITS) & (point == ord('.'))
     plain &= (first >= ord('0')) & (first <= ord('9'))
-    if not _HAS_LONG_DOUBLE or not plain.any():
+    tables = _tables()
+    if not tables.has_long_double or not plain.any():
       return np.zeros(len(self)), np.zeros(len(self), bool)
     n_digits = np.where(plain, n_digits, 1)
     words = self._windows(_DIGITS)[end - _DIGITS].view('<u8').reshape(-1, 3)
-    words = (words & (kept := _KEPT[n_digits])) | (_ZEROS & ~kept)
+    words = (words & (kept := tables.kept[n_digits])) | (_ZEROS & ~kept)
     plain &= _are_digits(words).all(1)
     high, middle, low = _eight_digits(words).T
     integer = np.where(plain, first - np.uint8(ord('0')), 0).astype(np.uint64)
     plain &= (high < 1000) & ((integer == 0) | ((n_digits < 19) & (high < 100)))
     # Below 2^64, so that it is exact in a long double, as the power of ten is.
-    whole = high * _POWERS[16] + middle * _POWERS[8] + low
-    whole += integer * _POWERS[np.minimum(n_digits, 18)]
-    quotient = whole.astype(np.longdouble) / _LONG_POWERS[n_digits]
+    whole = high * tables.powers[16] + middle * tables.powers[8] + low
+    whole += integer * tables.powers[np.minimum(n_digits, 18)]
+    quotient = whole.astype(np.longdouble) / tables.long_powers[n_digits]
     # Half way between two float64, it may have been rounded to that: the second rounding is wrong.
     half_way = quotient.view(np.uint64)[::2] & np.uint64(0x7FF) == 0x400
     return quotient.astype(np.float64), plain & ~half_way

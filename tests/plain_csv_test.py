@@ -25,7 +25,7 @@ def assert_exact(texts, share):
   values, is_decimal = cells_of(texts).decimals(1)
   expected = np.array([float(x) for x in texts])
   np.testing.assert_array_equal(values[is_decimal], expected[is_decimal])
-  if plain_csv._HAS_LONG_DOUBLE:
+  if plain_csv._tables().has_long_double:
     assert is_decimal.mean() >= share
 
 
