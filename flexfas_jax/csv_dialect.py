@@ -9,20 +9,23 @@ sign. Whatever could mean two things is refused, with the row and the reason.
 
 import contextlib
 import csv
+import io
 import itertools
 import os
 import re
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 import numpy as np
 
+from flexfas_jax import plain_csv
 from flexfas_jax.errors import DataError
 
 DELIMITERS = (',', ';', '\t')
-_ROWS_AT_ONCE = 2048  # few enough to stay in the cache while rows are turned to columns
+ROWS_AT_ONCE = 2048  # few enough to stay in the cache while rows are turned to columns
+_BLOCK = 1 << 20  # bytes of plain rows
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _SHOWN = 60  # characters of a line that an error quotes
 _DIGITS_ONLY = re.compile('[0-9.eE+-]*')  # what plain numbers, joined, are made of
@@ -181,22 +184,59 @@ def read_batches(path: str | os.PathLike, layout: Layout) -> Iterator[list[list[
   Raises:
     DataError: with file and row, for a row of another number of cells, or what is no CSV.
   """
-  path, n, before = Path(path), len(layout.names), 0
+  path = Path(path)
   with _opened(path) as file:
-    reader = _reader(file, layout)
-    while True:
-      try:
-        rows = list(itertools.islice(reader, _ROWS_AT_ONCE))
-      except csv.Error as error:
-        at = reader.line_num + layout.line
-        raise DataError(f'{path}, row {at}: not a CSV ({error})') from error
-      if not rows:
-        return
-      rows = list(filter(any, rows))
-      if set(map(len, rows)) - {n}:
-        rows = [_fitted(path, layout, before + i, row) for i, row in enumerate(rows)]
-      before += len(rows)
-      yield [[cell.strip() for cell in row] for row in rows] if layout.padded else rows
+    yield from _read_batches(path, layout, _below_names(file, layout))
+
+
+def read_parts(
+  path: str | os.PathLike, layout: Layout
+) -> Iterator[plain_csv.Cells | list[list[str]]]:
+  """As `read_batches`, and several times as fast where rows are plain: those are `Cells`."""
+  path, n_rows, n_lines = Path(path), 0, 0
+  with _reading(path), path.open('rb') as file:
+    names = b''.join(file.readline() for _ in range(layout.line))
+    if layout.padded or _has_lone_return(names):
+      yield from read_batches(path, layout)
+      return
+    while block := file.read(_BLOCK) + file.readline():
+      if cells := plain_csv.find_cells(block, layout.delimiter, len(layout.names)):
+        yield cells
+        n_rows, n_lines = n_rows + len(cells), n_lines + len(cells)
+        continue
+      others: BinaryIO = io.BytesIO(block)
+      if b'"' in block or _has_lone_return(block):  # its end may be inside a row
+        file.seek(-len(block), os.SEEK_CUR)
+        others = file
+      text = io.TextIOWrapper(others, 'utf-8', newline='')
+      for rows in _read_batches(path, layout, text, n_rows, n_lines):
+        yield rows
+        n_rows += len(rows)
+      n_lines += block.count(b'\n')
+
+
+def _has_lone_return(lines: bytes) -> bool:
+  return b'\r' in lines and b'\r' in lines.replace(b'\r\n', b'\n')
+
+
+def _read_batches(
+  path: Path, layout: Layout, file: TextIO, n_rows: int = 0, n_lines: int = 0
+) -> Iterator[list[list[str]]]:
+  """Yields the rows of a text behind `n_rows` rows in `n_lines` lines below the names."""
+  reader, n = _reader(file, layout), len(layout.names)
+  while True:
+    try:
+      rows = list(itertools.islice(reader, ROWS_AT_ONCE))
+    except csv.Error as error:
+      at = layout.line + n_lines + reader.line_num
+      raise DataError(f'{path}, row {at}: not a CSV ({error})') from error
+    if not rows:
+      return
+    rows = list(filter(any, rows))
+    if set(map(len, rows)) - {n}:
+      rows = [_fitted(path, layout, n_rows + i, row) for i, row in enumerate(rows)]
+    n_rows += len(rows)
+    yield [[cell.strip() for cell in row] for row in rows] if layout.padded else rows
 
 
 def read_records(path: str | os.PathLike, layout: Layout) -> Iterator[tuple[int, list[str]]]:
@@ -224,7 +264,7 @@ def scan(
     found(layout.line + last, f'a quoted cell that is not ended or malformed ({error})')
 
   with _opened(Path(path)) as file:
-    reader = _reader(file, layout)
+    reader = _reader(_below_names(file, layout), layout)
     for _, row in read_well_formed(reader, report):
       line = layout.line + reader.line_num
       if text := _misfit(layout, row):
@@ -310,6 +350,40 @@ def parse_numbers(
   return values, nan
 
 
+def plain_numbers(
+  cells: plain_csv.Cells, column: int, styles: dict[str, int], start: int
+) -> np.ndarray | None:
+  """What `parse_numbers` returns for a column of `Cells`, or None if it might find a fault there.
+
+  Args:
+    cells: of plain rows.
+    column: its place.
+    styles, start: as in `parse_numbers`.
+
+  Returns:
+    [R] float64, NaN for an empty cell.
+  """
+  if styles.keys() - {'plain', 'point'}:
+    return None
+  values, is_decimal = cells.decimals(column)
+  others = np.flatnonzero(~is_decimal)  # [n]
+  texts = cells.column(column)[others].astype(np.str_).tolist() if others.size else []
+  found = {}
+  try:
+    numbers, is_nan = parse_numbers(texts, '', found)
+  except CellError:
+    return None
+  if is_nan.any() or found.keys() - {'plain', 'point'}:
+    return None
+  values[others] = numbers
+  for style in ('plain', 'point'):
+    first = [int(np.argmax(is_decimal))] if is_decimal.any() else []
+    first += [int(others[found[style]])] if style in found else []
+    if first and style not in styles:
+      styles[style] = start + min(first)
+  return values
+
+
 def _number(text: str, i: int, delimiter: str, styles: dict[str, int], start: int) -> float:
   if not text:
     raise CellError(i, 'blank')
@@ -349,9 +423,14 @@ def _check_underflow(cells: Sequence[str], i: int) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
+  with _reading(path), path.open(encoding='utf-8-sig', newline='') as file:
+    yield file
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
   try:
-    with path.open(encoding='utf-8-sig', newline='') as file:
-      yield file
+    yield
   except UnicodeDecodeError as error:
     raise DataError(f'{path} is not a CSV: it is not UTF-8 text ({error.reason})') from error
   except OSError as error:
@@ -379,10 +458,15 @@ def _n_known(names: Sequence[str], known: Collection[str]) -> int:
   return sum(name.casefold() in known for name in names)
 
 
-def _reader(file: TextIO, layout: Layout):
-  """A CSV reader of the rows below the names."""
+def _below_names(file: TextIO, layout: Layout) -> TextIO:
+  """The same file, behind the row of the names."""
   for _ in range(layout.line):
     file.readline()
+  return file
+
+
+def _reader(file: TextIO, layout: Layout):
+  """A CSV reader of rows."""
   return csv.reader(file, delimiter=layout.delimiter, strict=True, skipinitialspace=layout.padded)
 
 
@@ -403,7 +487,7 @@ def _misfit(layout: Layout, row: list[str]) -> str:
 def _lines(path: Path, layout: Layout) -> Iterator[int]:
   """Yields the line on which every row ends, of those that `read_batches` yields."""
   with _opened(path) as file:
-    reader = _reader(file, layout)
+    reader = _reader(_below_names(file, layout), layout)
     for row in reader:
       if any(row):
         yield layout.line + reader.line_num

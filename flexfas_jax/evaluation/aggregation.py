@@ -11,7 +11,7 @@ import numpy as np
 
 from flexfas_jax import identity
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import exact_mean, metrics, unusable
+from flexfas_jax.evaluation import exact_mean, grouping, metrics, unusable
 from flexfas_jax.evaluation.score_files import Scores
 from flexfas_jax.schema import METADATA, MODALITIES, subset_name
 
@@ -99,7 +99,7 @@ def identify_videos(scores: Scores) -> identity.Videos:
 def cluster_columns(scores: Scores) -> tuple[Sequence[str], Sequence[str]]:
   """(subjects, videos), [N] each, as `bootstrap.bootstrap` clusters a score file's samples."""
   subject = scores.subject
-  if not identity.has_one_spelling(subject.tolist()):
+  if not grouping.are_ascii_without_blanks(subject):
     subject = np.array(identity.subjects(scores.dataset.tolist(), subject.tolist()))
   if (subject != '').all() or (scores.video == '').any():
     return subject, scores.video  # videos are not needed, or cannot be the units

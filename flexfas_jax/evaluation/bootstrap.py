@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from flexfas_jax.evaluation import metrics
+from flexfas_jax.evaluation import grouping, metrics
 from flexfas_jax.evaluation.intervals import CONFIDENCE, UNDEFINED, Interval, clopper_pearson
 
 N_REPLICATES = 1000
@@ -92,20 +92,24 @@ def make_clusters(
   if unit is None:
     unit = next((u for u, names in known.items() if names.size and (names != '').all()), 'samples')
   set_ = metrics.groups(dataset)
+  limit = 4 * max(1, len(set_.names))
+  if unit == 'samples' and ids is None:  # each its own cluster
+    _, stratum = grouping.unique(set_.index * 4 + np.where(label == 1, 1, 2), limit)
+    return Clusters(unit, np.arange(label.size), stratum, draws, seed)
   if unit == 'samples':
-    of, n = np.arange(label.size), label.size
-    if ids is not None:
-      of[np.argsort(np.asarray(ids, np.str_))] = np.arange(n)
+    of, n = np.empty(label.size, np.int64), label.size
+    of[np.argsort(np.asarray(ids, np.str_))] = np.arange(n)
   else:
     name = metrics.groups(known[unit])
-    _, of = np.unique(set_.index * len(name.names) + name.index, return_inverse=True)
-    n = int(of.max(initial=-1)) + 1
+    pair = set_.index * len(name.names) + name.index
+    found, of = grouping.unique(pair, len(set_.names) * len(name.names))
+    n = found.size
   kind = np.zeros((2, n), np.int64)  # whether a cluster has bona fide samples, and attacks
   kind[0, of[label == 1]] = 1
   kind[1, of[label == 0]] = 2
   home = np.zeros(n, np.int64)
   home[of] = set_.index
-  _, stratum = np.unique(home * 4 + kind.sum(0), return_inverse=True)
+  _, stratum = grouping.unique(home * 4 + kind.sum(0), limit)
   return Clusters(unit, of, stratum, draws, seed)
 
 

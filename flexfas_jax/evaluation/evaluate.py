@@ -34,7 +34,6 @@ from flexfas_jax.evaluation.metrics import Count
 # Above so many samples the bootstrap takes minutes and must be requested.
 MOST_SAMPLES = 1_000_000
 WORST = 6  # mistakes that are shown, of each kind
-_Kinds = tuple[metrics.Groups | None, metrics.Groups | None]  # categories, PAI species
 _Shares = dict[str, tuple[np.ndarray, np.ndarray]]  # {rate: (errors [N] bool, among [N] bool)}
 _Drawn = Mapping[str, bootstrap.Replicates]  # by figure
 _MEANS = {name: metric.parts for name, metric in metrics.of_kind(metrics.Mean).items()}
@@ -173,9 +172,10 @@ def evaluate(
   """
   required = pass_if.parse(requirement)
   rule = results.resolve_rule(scores, rule, dev, oracle)
-  found = results.compute(scores, rule, dev, oracle)
+  of_kinds = results.attack_kinds(scores)
+  found = results.compute(scores, rule, dev, oracle, of_kinds)
   units = sufficiency.SampleUnits(scores)
-  few = sufficiency.insufficient_metrics(scores, found, units)
+  few = sufficiency.insufficient_metrics(scores, found, units, of_kinds)
   lines = [*notes, *results.notes(found, few), *results.scale_notes(scores, found, rule)]
   if draws is None:
     draws = bootstrap.N_REPLICATES if scores.label.size <= MOST_SAMPLES else 0
@@ -186,7 +186,6 @@ def evaluate(
       )
   columns = {column: _column(scores, column) for column in group_by}
   served = [s for s, values in found.items() if not math.isnan(values['threshold'])]
-  of_kinds = results.attack_kinds(scores)
   with np.errstate(invalid='ignore'):
     accepted = {s: scores.scores[s] >= found[s]['threshold'] for s in served}
   shares = {s: _shares(scores, s, found[s]['threshold'], of_kinds) for s in served}
@@ -351,7 +350,9 @@ def _column(scores: score_files.Scores, column: str) -> np.ndarray:
   return np.array(identity.canonical(known[column].tolist()))
 
 
-def _shares(scores: score_files.Scores, subset: str, threshold: float, of_kinds: _Kinds) -> _Shares:
+def _shares(
+  scores: score_files.Scores, subset: str, threshold: float, of_kinds: results.Kinds
+) -> _Shares:
   """Everything that is a share of samples."""
   bona_fide = scores.label == 1
   of_label = {'attack': ~bona_fide, 'bona_fide': bona_fide}
@@ -497,7 +498,7 @@ def _bootstrap_intervals(found: Mapping[str, float], drawn: _Drawn) -> dict[str,
 
 
 def _mistakes(
-  scores: score_files.Scores, subset: str, accepted: np.ndarray, of_kinds: _Kinds
+  scores: score_files.Scores, subset: str, accepted: np.ndarray, of_kinds: results.Kinds
 ) -> tuple[list[Mistake], list[Mistake]]:
   """The surest mistakes: attacks by falling score, bona fide samples by rising score."""
   score, bona_fide = scores.scores[subset], scores.label == 1

@@ -37,6 +37,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from flexfas_jax import identity, schema
+from flexfas_jax.evaluation import grouping
 
 UNKNOWN = 'unknown'  # the species, or category, of attacks that have none
 
@@ -135,13 +136,9 @@ def groups(names) -> Groups:
   Returns:
     `Groups`.
   """
-  names = np.asarray(names, np.str_).tolist()
-  spellings = list(dict.fromkeys(names))
-  unique, place = np.unique(identity.canonical(spellings), return_inverse=True)
-  # Looking up ten million texts takes a second; np.unique would sort them for a minute.
-  number = dict(zip(spellings, place.tolist(), strict=True))
-  index = np.fromiter(map(number.__getitem__, names), np.int64, len(names))
-  return Groups(tuple(unique.tolist()), index)
+  spellings, index = grouping.factorize(np.asarray(names, np.str_))
+  unique, place = np.unique(identity.canonical(spellings.tolist()), return_inverse=True)
+  return Groups(tuple(unique.tolist()), place[index])
 
 
 def error_rates(label, score, threshold: float, category=None, species=None) -> ErrorRates:
@@ -216,11 +213,10 @@ def curve(label, score) -> Curve:
   """
   bona_fide, score = _checked(label, score)
   acquired = ~np.isnan(score)
-  order = np.argsort(score[acquired])[::-1]
-  falling = score[acquired][order]
+  falling, is_bona_fide = _falling(score[acquired], bona_fide[acquired])
   last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))  # [K], each tie's last sample
   last = last[: falling.size]  # no sample, no tie
-  accepted_bona_fide = np.cumsum(bona_fide[acquired][order], dtype=np.int64)[last]
+  accepted_bona_fide = np.cumsum(is_bona_fide, dtype=np.int64)[last]
   return Curve(
     threshold=np.append(np.inf, falling[last]),
     accepted_bona_fide=np.append(0, accepted_bona_fide),
@@ -229,6 +225,26 @@ def curve(label, score) -> Curve:
     n_attack=int((~bona_fide).sum()),
     n_fta=int((~acquired).sum()),
   )
+
+
+def _falling(score: np.ndarray, bona_fide: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Scores from the highest, [N] finite float64, and which are bona fide, [N] bool.
+
+  The order of equal scores is arbitrary. Where the scores' bits leave one free, the label is that
+  bit: NumPy sorts whole numbers several times as fast as it finds their order.
+  """
+  bits = (score + 0.0).view(np.int64)  # no minus before 0
+  bits = bits ^ ((bits >> 63) & np.int64(2**63 - 1))  # in the order of the scores
+  if not bits.size or int(bits.max()) - (low := int(bits.min())) >= 2**63:
+    order = np.argsort(score)[::-1]
+    return score[order], bona_fide[order]
+  keys = (bits - low).view(np.uint64) << np.uint64(1)
+  keys |= bona_fide
+  keys.sort()
+  keys = keys[::-1]
+  bits = (keys >> np.uint64(1)).view(np.int64) + low
+  bits ^= (bits >> 63) & np.int64(2**63 - 1)
+  return bits.view(np.float64), (keys & np.uint64(1)).astype(bool)
 
 
 class CurveReplicates(NamedTuple):

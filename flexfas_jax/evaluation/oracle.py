@@ -1,8 +1,8 @@
 """ORACLE figures, selected on the test (`--oracle`): what tables of best epochs hold.
 
 Papers that select their epoch on the test print the least HTER of all epochs. With `--oracle=TEST`
-a run scores that test whenever it scores val, into `metrics.jsonl`. The results then have the least value
-and the number of evaluations it was selected from. Nothing else depends on these scores: the
+a run scores that test whenever it scores val, into `metrics.jsonl`. The results then have the least
+value and the number of evaluations it was selected from. Nothing else depends on these scores: the
 checkpoint that is evaluated is still the one selected on val.
 """
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from flexfas_jax import identity
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.evaluation import metrics, scales, score_files, thresholds, unusable
+from flexfas_jax.evaluation import grouping, metrics, scales, score_files, thresholds, unusable
 
 Results = dict[str, dict[str, float]]
+Kinds = tuple[metrics.Groups | None, metrics.Groups | None]  # categories, PAI species
 # Keys of results that every table and report states.
 ORACLE, RENDERED = MARKS = 'ORACLE', 'RENDERED'
 
@@ -23,6 +24,7 @@ def compute(
   rule: str | None = None,
   dev: score_files.Scores | None = None,
   oracle: bool = False,
+  kinds: Kinds | None = None,
 ) -> Results:
   """The metrics of some scores, with a threshold of its own for every subset.
 
@@ -33,6 +35,7 @@ def compute(
     oracle: fit on the test scores if `dev` is them or missing. Every subset's results then have
       the key `ORACLE`, and every table and report is marked. So they are by `RENDERED`, if samples
       are rendered images.
+    kinds: `attack_kinds` of the scores, where they are known already.
 
   Returns:
     By subset: those of `metrics.METRICS`, in that order; apcer/NAME and n_attack/NAME by attack
@@ -53,7 +56,7 @@ def compute(
   # A fixed rule looks at nothing, and any scores will do.
   dev = development_scores(scores, rule, dev, oracle) if thresholds.needs_dev(rule) else scores
 
-  found, of_kinds = {}, attack_kinds(scores)
+  found, of_kinds = {}, kinds or attack_kinds(scores)
   for subset in scores.scores:
     if np.isnan(scores.scores[subset]).all():
       found[subset] = _not_served(scores, subset, of_kinds)
@@ -226,7 +229,7 @@ def _threshold(rule, dev, subset) -> float:
     raise StateError(f'{dev.path or "dev"}, {subset}: {error}') from error
 
 
-def attack_kinds(scores: score_files.Scores) -> tuple[metrics.Groups | None, metrics.Groups | None]:
+def attack_kinds(scores: score_files.Scores) -> Kinds:
   """The attacks' (categories, PAI species); None where no attack has one.
 
   A species is called DATASET:NAME where attacks of that name are in several data sets: each data
@@ -245,10 +248,11 @@ def attack_kinds(scores: score_files.Scores) -> tuple[metrics.Groups | None, met
 
 
 def _apart(species: metrics.Groups, home: metrics.Groups, attack: np.ndarray) -> metrics.Groups:
+  n_pairs = len(species.names) * len(home.names)
   pair = species.index * len(home.names) + home.index  # [N]
-  found, index = np.unique(pair, return_inverse=True)
+  found, index = grouping.unique(pair, n_pairs)
   homes = {}  # of a species, among attacks
-  for one in np.unique(pair[attack]).tolist():
+  for one in grouping.unique(pair[attack], n_pairs)[0].tolist():
     homes.setdefault(one // len(home.names), set()).add(one % len(home.names))
   names = []
   for one in found.tolist():

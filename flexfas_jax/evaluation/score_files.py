@@ -30,9 +30,9 @@ from pathlib import Path
 import numpy as np
 
 import flexfas_jax
-from flexfas_jax import csv_dialect, label_mapping, schema
+from flexfas_jax import csv_dialect, label_mapping, plain_csv, schema
 from flexfas_jax.errors import ConfigError, DataError
-from flexfas_jax.evaluation import scales
+from flexfas_jax.evaluation import grouping, scales
 from flexfas_jax.files import write_text
 from flexfas_jax.schema import LABELS, METADATA
 
@@ -197,7 +197,11 @@ def read(path, dialect: Dialect = DEFAULT_DIALECT) -> Scores:
   if not chunks:
     raise DataError(f'{path} is empty: it names its columns and has no samples')
 
-  column = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+  column = {}
+  for name in list(chunks[0]):
+    parts = [chunk.pop(name) for chunk in chunks]  # freed one after the other
+    join = plain_csv.join_texts if parts[0].dtype.kind in 'SU' else np.concatenate
+    column[name] = join(parts)
   ids, label = column['id'], column['label']
   _check_ids(path, ids, lambda sample: csv_dialect.line_number(path, layout, sample))
   if header and (found := list_hash(ids, label)) != header['list_hash']:
@@ -449,41 +453,73 @@ def _ignored(layout: csv_dialect.Layout, subsets: Sequence[str], text) -> tuple[
 def _chunks(path: Path, layout: csv_dialect.Layout, styles: dict[str, dict], text, meaning):
   """Yields {column: [n] array} for some rows at a time, every cell checked.
 
-  ('nan', subset) is added, [n] bool: true where a score is the text nan.
+  ('nan', subset) is added, [n] bool: true where a score is the text nan. Texts may be bytes of
+  ASCII, see `plain_csv.join_texts`.
   """
   metadata = [name for name in layout.names if name in METADATA or name in text]
-  number = {label: LABELS.index(label) for label in LABELS}
   n_before = 0
-  for rows in csv_dialect.read_batches(path, layout):
-    if not rows:
-      continue
-    column = dict(zip(layout.names, zip(*rows, strict=True), strict=True))
-    chunk = {name: np.array(column[name], np.str_) for name in ('id', *metadata)}
+  for part in csv_dialect.read_parts(path, layout):
+    batches = [part]
+    if isinstance(part, plain_csv.Cells):
+      if chunk := _plain_chunk(part, layout, styles, metadata, meaning, n_before):
+        yield chunk
+        n_before += len(part)
+        continue
+      batches = part.rows(csv_dialect.ROWS_AT_ONCE)
+    for rows in filter(None, batches):
+      yield _chunk(path, rows, layout, styles, metadata, meaning, n_before)
+      n_before += len(rows)
+
+
+def _plain_chunk(cells, layout, styles, metadata, meaning, n_before) -> dict | None:
+  """As `_chunk`, of `plain_csv.Cells`; None where a cell needs a closer look."""
+  place = {name: i for i, name in enumerate(layout.names)}
+  chunk = {name: cells.column(place[name]) for name in ('id', *metadata)}
+  texts = cells.column(place['label'])
+  chunk['label'] = np.full(len(cells), -1, np.int8)
+  while (left := np.flatnonzero(chunk['label'] < 0)).size:  # once for each spelling of a label
     try:
-      chunk['label'] = np.array([number[meaning.label(cell)] for cell in column['label']], np.int8)
-    except KeyError as error:
-      cell = error.args[0]
-      at = csv_dialect.line_number(path, layout, n_before + column['label'].index(cell))
-      raise DataError(f'{path}, row {at}: {meaning.unknown(cell)}') from None
-    for name in styles:
-      try:
-        numbers = csv_dialect.parse_numbers(column[name], layout.delimiter, styles[name], n_before)
-      except csv_dialect.CellError as error:
-        at = csv_dialect.line_number(path, layout, n_before + error.at)
-        raise DataError(
-          f'{path}, row {at}: {name} is {column[name][error.at]!r}, {error} (an empty cell is a '
-          'failure to acquire)'
-        ) from None
-      chunk[name], chunk['nan', name] = numbers
-    yield chunk
-    n_before += len(rows)
+      label = LABELS.index(meaning.label(texts[left[0]].decode()))
+    except KeyError:
+      return None
+    chunk['label'][texts == texts[left[0]]] = label
+  for name in styles:
+    numbers = csv_dialect.plain_numbers(cells, place[name], styles[name], n_before)
+    if numbers is None:
+      return None
+    chunk[name], chunk['nan', name] = numbers, np.zeros(len(cells), bool)
+  return chunk
+
+
+def _chunk(path, rows, layout, styles, metadata, meaning, n_before) -> dict:
+  """The columns of some rows, see `_chunks`."""
+  number = {label: LABELS.index(label) for label in LABELS}
+  column = dict(zip(layout.names, zip(*rows, strict=True), strict=True))
+  chunk = {name: np.array(column[name], np.str_) for name in ('id', *metadata)}
+  try:
+    chunk['label'] = np.array([number[meaning.label(cell)] for cell in column['label']], np.int8)
+  except KeyError as error:
+    cell = error.args[0]
+    at = csv_dialect.line_number(path, layout, n_before + column['label'].index(cell))
+    raise DataError(f'{path}, row {at}: {meaning.unknown(cell)}') from None
+  for name in styles:
+    try:
+      numbers = csv_dialect.parse_numbers(column[name], layout.delimiter, styles[name], n_before)
+    except csv_dialect.CellError as error:
+      at = csv_dialect.line_number(path, layout, n_before + error.at)
+      raise DataError(
+        f'{path}, row {at}: {name} is {column[name][error.at]!r}, {error} (an empty cell is a '
+        'failure to acquire)'
+      ) from None
+    chunk[name], chunk['nan', name] = numbers
+  return chunk
 
 
 def _check_ids(path: Path, ids: np.ndarray, row_number: Callable[[int], int]) -> None:
   """Raises DataError where an id is empty or there twice; `row_number` gives a sample's row."""
   if (empty := ids == '').any():
     raise DataError(f'{path}, row {row_number(int(np.argmax(empty)))}: the id is empty')
-  if len(set(ids.tolist())) == len(ids):
+  if grouping.are_distinct(ids) or len(set(ids.tolist())) == len(ids):
     return
   _, first, index = np.unique(ids, return_index=True, return_inverse=True)
   again = np.flatnonzero(first[index] != np.arange(len(ids)))

@@ -34,18 +34,21 @@ class SampleUnits:
 
 
 def insufficient_metrics(
-  scores: Scores, found: results.Results, units: SampleUnits | None = None
+  scores: Scores,
+  found: results.Results,
+  units: SampleUnits | None = None,
+  kinds: results.Kinds | None = None,
 ) -> dict[str, frozenset[str]]:
   """The metrics that have too few samples or subjects, by subset.
 
   Args:
     scores: that were evaluated.
     found: their figures.
-    units: of the scores, where they are known already.
+    units, kinds: of the scores, where they are known already; `results.attack_kinds`.
   """
   units, attack = units or SampleUnits(scores), scores.label == 0
   few = _of_labels(units, scores)
-  category, species = results.attack_kinds(scores)
+  category, species = kinds or results.attack_kinds(scores)
   for prefix, kinds in (('apcer/', category or species), ('apcer_species/', species)):
     for i, name in enumerate(kinds.names if kinds else ()):
       few[f'{prefix}{name or metrics.UNKNOWN}'] = units.insufficient_samples(

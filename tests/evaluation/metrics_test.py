@@ -118,6 +118,22 @@ def test_curve_by_hand():
   assert metrics.bpcer_at_apcer(points, 0.25) == 0
 
 
+@pytest.mark.parametrize(
+  ('low', 'high'),
+  [(0, 1), (-1, 1), (0, 100), (-100, 0), (-1e300, 1e300), (5e-324, 1e-300), (-0.0, 0.0)],
+)
+def test_curves_of_any_range(low, high):
+  rng = np.random.default_rng(0)
+  score = np.concatenate([rng.random(300) * (high / 2 - low / 2) * 2 + low, [low, high, 0.0, -0.0]])
+  score = rng.choice(np.round(score, 3) if high == 1 else score, 500)
+  label = rng.integers(0, 2, score.size)
+  points = metrics.curve(label, score)
+  np.testing.assert_array_equal(points.threshold[1:], np.unique(score)[::-1])
+  for k, threshold in enumerate(points.threshold):
+    assert points.accepted_bona_fide[k] == np.count_nonzero(label[score >= threshold])
+    assert points.accepted_attack[k] == np.count_nonzero(label[score >= threshold] == 0)
+
+
 def test_eer_takes_the_larger_of_two_thresholds_that_tie():
   # At .8 apcer is 0 and bpcer 1/2; at .6, which one of each class has, it is the other way round.
   points = metrics.curve([1, 1, 0, 0], [0.8, 0.6, 0.6, 0.1])

@@ -141,7 +141,7 @@ def test_empty_is_a_failure_to_acquire_and_nan_a_fault(tmp_path):
 
 
 def test_rows_are_read_in_order_beyond_one_chunk(tmp_path):
-  n = 2 * csv_dialect._ROWS_AT_ONCE + 5
+  n = 2 * csv_dialect.ROWS_AT_ONCE + 5
   label = np.arange(n) % 2
   score_files.write(
     tmp_path / 'a.csv', score_files.Scores(np.arange(n), label, {'rgb': np.arange(n)})
