@@ -11,6 +11,7 @@ import jax
 import jax.extend
 
 from flexfas_jax.errors import ConfigError
+from flexfas_jax.export.inference import onnx_lowering, simplify
 
 FIXED_SUBSETS = True
 
@@ -43,9 +44,11 @@ def write(graph, trained, folder: Path) -> list[dict]:
 
   B = jax.export.symbolic_shape('B')[0] if graph.present else 1
   shapes = graph.shapes(B)
-  # Trace to lax primitives first: jax2onnx's own versions of Flax and jax.numpy functions may give
-  # a concatenation in float64.
-  traced = jax.extend.core.jaxpr_as_fun(jax.make_jaxpr(graph.function)(*shapes))
+  onnx_lowering.register()
+  # Primitives, not functions: jax2onnx's own versions of Flax and jax.numpy functions may give a
+  # concatenation in float64.
+  program = simplify.simplify(graph.function, shapes, channels_first=True)
+  traced = jax.extend.core.jaxpr_as_fun(program)
   # jax2onnx itself promotes ranks, and requests float64 where it gets float32.
   with jax.numpy_rank_promotion('allow'), warnings.catch_warnings():
     warnings.simplefilter('ignore')

@@ -1,0 +1,35 @@
+"""Writes the same networks by PyTorch's own ONNX export; runs in a separate process.
+
+  TORCH_PYTHON experiments/performance/torch_onnx.py NETWORK FILE
+
+It imports nothing of this project but `torch_side.py`, and needs onnx and onnxscript. Batch 1,
+random weights, the constants inside.
+"""
+
+import sys
+
+import torch
+from torch import nn
+from torch_side import CDCN, FlexModal, SIZE, ViT, resnet50
+
+MODELS = {
+  'resnet50': resnet50,
+  'cdcn': lambda: CDCN(folded=True),
+  'vit_b': lambda: ViT(nn.Linear),
+  'flexmodal': lambda: FlexModal(nn.Linear),
+}
+
+
+def main():
+  name, file = sys.argv[1:]
+  torch.manual_seed(0)
+  model = MODELS[name]().eval()
+  images = 3 if name.startswith('flexmodal') else 1
+  x = torch.randn(1, 3, SIZE[name], SIZE[name])
+  torch.onnx.export(
+    model, (x,) * images, file, dynamo=True, external_data=False, optimize=True, verbose=False
+  )
+
+
+if __name__ == '__main__':
+  main()

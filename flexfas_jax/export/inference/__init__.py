@@ -1,0 +1,1 @@
+"""The program of an inference, made smaller before a converter reads it: see `simplify.py`."""
