@@ -10,8 +10,9 @@ The text of a block may be a file of the package, its end, or lines after one of
     <!-- append: flexfas_jax/training/losses.py -->
     <!-- after: flexfas_jax/schema.py: a line of that file -->
 
-A page with such a block has a copy of the package, not links to it. A Python block that begins with `c.` is a part of a config: `<!-- config: resnet_fusion:flexmodal -->`
-names the config whose fields it sets; without the comment that of vit_fusion. The config is built.
+A page with such a block has a copy of the package, not links to it. A Python block that begins with
+`c.` is a part of a config: `<!-- config: resnet_fusion:flexmodal -->` names the config whose fields
+it sets; without the comment that of vit_fusion. The config is built.
 """
 
 import pathlib

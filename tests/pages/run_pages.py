@@ -1,7 +1,7 @@
 """Runs the blocks of README and docs as they are printed: `.ci/pages [-k WORD]`.
 
-Not part of the tests that `pytest` collects: training the first model alone takes minutes. Each page
-has its folder, like a clone, with what the page takes for granted (`GIVEN`).
+Not part of the tests that `pytest` collects: training the first model alone takes minutes. Each
+page has its folder, like a clone, with what the page takes for granted (`GIVEN`).
 """
 
 import os
