@@ -10,6 +10,7 @@ import re
 import pytest
 
 from flexfas_jax import __main__ as flexfas
+from tests.pages import blocks
 
 ROOT = pathlib.Path(__file__).parents[1]
 PATTERNS = (
@@ -181,3 +182,33 @@ def test_wrong_commands_are_detected():
   assert wrong_flags(['experiments.parity', '--fixtures', 'a', '--fixture=b']) == [
     'experiments.parity --fixture'
   ]
+
+
+def test_every_block_runs_or_states_why_not():
+  """`.ci/pages` runs those without a comment."""
+  found = [block for page in blocks.pages() for block in blocks.read(page)]
+  fences = sum(
+    len(re.findall(r'^```(?:sh|python)$', (ROOT / page).read_text(encoding='utf-8'), re.MULTILINE))
+    for page in blocks.pages()
+  )
+  assert len(found) == fences
+  assert sum(not block.not_run for block in found) > fences / 2
+  for block in found:
+    assert not block.not_run or len(block.not_run.split()) > 1, f'{block.page}, line {block.line}'
+
+
+def test_blocks_are_read_with_their_comments(tmp_path):
+  text = (
+    '```sh\na\n```\n<!-- not run: needs a GPU -->\n```sh\nb\n```\n<!-- config: x:y -->\n'
+    '```python\nc.z = 1\n```\n<!-- after: d.py:   f( -->\n```python\n  g\n```\n```text\nh\n```\n'
+  )
+  found = blocks.read('page.md', text)
+  assert [b.text for b in found] == ['a\n', 'b\n', 'c.z = 1\n', '  g\n']
+  assert [b.line for b in found] == [2, 6, 10, 14]
+  assert [b.not_run for b in found] == ['', 'needs a GPU', '', '']
+  assert [b.config for b in found] == ['', '', 'x:y', '']
+  script = blocks.script(found)
+  assert '\na\n' in script and '\nb\n' not in script and "get_config('y')" in script
+  (tmp_path / 'd.py').write_text('  f(\n  h\n')
+  blocks.edit(found, tmp_path)
+  assert (tmp_path / 'd.py').read_text() == '  f(\n  g\n  h\n'
