@@ -18,7 +18,7 @@ PATTERNS = (
   *('experiments/*/README.md', 'launch/README.md', 'requirements/README.md'),
 )
 PAGES = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern))
-EXAMPLES = ('data/mine/', 'tests/data/mine_test.py')  # paths that a contributor makes
+EXAMPLES = ('data/mine/', 'tests/data/mine_test.py', '.ci/out/site')  # paths that a reader makes
 FENCE = re.compile(r'^```(\w*)\n(.*?)^```', re.MULTILINE | re.DOTALL)
 LINK = re.compile(r'\]\(([^)\s]+)\)')
 PLACES = r'flexfas_jax|configs|data|experiments|tests|launch|requirements|docs|\.ci'
