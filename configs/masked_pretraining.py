@@ -7,8 +7,8 @@ Anti-Spoofing", IJCV 2024), which has no public code: a part of the patches of o
 for each sample, is hidden, and the network rebuilds these and the other two modalities.
 No label is read. `flexfas_jax/models/masked_autoencoder.py` has the network.
 
-Expected on RENDERED faces: reconstruction error 0.545 on val (0.96 after 50 steps; 1 is the error of
-each patch's mean). A step takes half a second on one CPU core.
+Expected on RENDERED faces: reconstruction error 0.545 on val; 1 is the error of each patch's mean.
+A step takes half a second on one CPU core, shared with other work.
 
 Frozen features (adapter_fusion:linear with --config.steps=300, one seed), AUC in percent from this
 start / from random weights:
