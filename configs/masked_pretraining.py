@@ -7,7 +7,15 @@ Anti-Spoofing", IJCV 2024), which has no public code: a part of the patches of o
 for each sample, is hidden, and the network rebuilds these and the other two modalities.
 No label is read. `flexfas_jax/models/masked_autoencoder.py` has the network.
 
-Expected: TODO
+Expected on RENDERED faces: reconstruction error 0.545 on val; 1 is the error of each patch's mean.
+A step takes half a second on one CPU core, shared with other work.
+
+Frozen features (adapter_fusion:linear with --config.steps=300, one seed), AUC in percent from this
+start / from random weights:
+  within, all sensors 79.5 / 73.9   depth 71.6 / 64.7   infrared 65.3 / 67.0   RGB 63.7 / 64.6
+  across, all sensors 75.9 / 76.1   depth 72.5 / 67.9   infrared 64.7 / 61.1   RGB 59.5 / 65.3
+The mean EER of val over all subsets does not improve: 37.7 / 36.7.
+
 The best step then initialises the streams of any ViT with the same fields:
 
   python -m flexfas_jax.main --config=configs/adapter_fusion.py:full --workdir=runs/full \

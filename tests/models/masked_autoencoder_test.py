@@ -131,6 +131,19 @@ def test_the_decoders_output_at_visible_patches_of_the_source_does_not_count():
     np.testing.assert_array_equal(each[m] != 0, ~own[m])
 
 
+def test_the_decoder_gets_every_token_at_its_place():
+  """The order in which the encoder reads visible patches makes no difference."""
+  model, variables = make()
+  batch, source, noise = draw(model)
+  expected = run(model, variables, batch, source, noise)
+  largest = jnp.where(expected['hidden'], 0.0, noise).max(1, keepdims=True)
+  reversed_ = jnp.where(expected['hidden'], noise, largest - noise)
+  found = run(model, variables, batch, source, reversed_)
+  np.testing.assert_array_equal(found['hidden'], expected['hidden'])
+  for m in MODALITIES:
+    np.testing.assert_allclose(found['reconstruction'][m], expected['reconstruction'][m], atol=1e-5)
+
+
 def test_an_absent_modality_is_no_source_and_no_target():
   """Nor do its pixels, NaN here, reach loss, gradient or batch statistics."""
   model, variables = make('conv')
