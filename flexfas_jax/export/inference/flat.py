@@ -1,6 +1,6 @@
-"""Traces a function to a jaxpr without inner jaxprs."""
+"""Traces a function to a jaxpr without inner jaxprs, and evaluates one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 from jax.extend.core import ClosedJaxpr, Literal
@@ -23,10 +23,21 @@ _IDENTITIES = ('stop_gradient', 'copy', 'copy_p', 'optimization_barrier')
 def trace(function: Callable, *shapes) -> ClosedJaxpr:
   """The flat jaxpr of a function of arrays with these shapes; it has no gradient."""
   closed = jax.make_jaxpr(function)(*shapes)
-  return jax.make_jaxpr(lambda *arrays: _evaluate(closed.jaxpr, closed.consts, arrays))(*shapes)
+  return jax.make_jaxpr(lambda *arrays: evaluate(closed, arrays))(*shapes)
 
 
-def _evaluate(jaxpr, consts, arguments):
+def evaluate(closed: ClosedJaxpr, arguments, rules: Mapping[str, Callable] | None = None) -> list:
+  """The results of a jaxpr; calls are entered.
+
+  Args:
+    closed: with its constants.
+    arguments: arrays or tracers.
+    rules: {name of a primitive: a function of its inputs and parameters to use instead}.
+  """
+  return _evaluate(closed.jaxpr, closed.consts, arguments, rules or {})
+
+
+def _evaluate(jaxpr, consts, arguments, rules):
   values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *arguments), strict=True))
 
   def read(atom):
@@ -40,11 +51,11 @@ def _evaluate(jaxpr, consts, arguments):
     elif name in _CALLS:
       inner = eqn.params[_CALLS[name]]
       if isinstance(inner, ClosedJaxpr):
-        outputs = _evaluate(inner.jaxpr, inner.consts, inputs)
+        outputs = _evaluate(inner.jaxpr, inner.consts, inputs, rules)
       else:
-        outputs = _evaluate(inner, (), inputs)
+        outputs = _evaluate(inner, (), inputs, rules)
     else:
-      outputs = eqn.primitive.bind(*inputs, **eqn.params)
+      outputs = rules.get(name, eqn.primitive.bind)(*inputs, **eqn.params)
       outputs = outputs if eqn.primitive.multiple_results else [outputs]
     values.update(zip(eqn.outvars, outputs, strict=True))
   return [read(atom) for atom in jaxpr.outvars]
