@@ -1,6 +1,7 @@
 """The page: what its server lets pass, and what a real browser shows."""
 
 import base64
+import csv
 import http.client
 import importlib.util
 import io
@@ -157,6 +158,33 @@ def test_what_is_no_picture_is_reported(serving):
     assert status == 400 and 'error' in json.loads(content), body
 
 
+def test_an_unusable_sensor_has_a_reason_and_a_way_out(serving):
+  """Nothing in the reasons is an option of a command: the page has a button."""
+  pictures = {m: bundles.png(image) for m, image in bundles.triplet(3).items()}
+  pictures['depth'] = bundles.png(np.zeros((24, 24), np.uint8))
+  status, found = decide(serving, pictures)
+  assert status == 200 and found['unusable'] == ['depth'] and found['subsets'] == {}
+  (reason,) = found['decision']['reasons']
+  assert reason.startswith('depth ') and 'no signal' in reason
+
+
+def test_patterns_are_no_samples(tmp_path):
+  """Of data that may not be copied, a bundle has patterns: they look like nothing."""
+  folder = tmp_path / 'toy'
+  (folder / 'samples').mkdir(parents=True)
+  content = bundles.png(bundles.picture(0, channels=3))
+  (folder / 'samples/0_rgb.png').write_bytes(content)
+  listed = [{'id': 'pattern_0', 'label': None, 'files': {'rgb': 'samples/0_rgb.png'}}]
+  text = json.dumps({'weights_hash': bundles.WEIGHTS, 'samples': listed})
+  (folder / 'samples/samples.json').write_text(text)
+  files = {
+    f'samples/{p.name}': bundles.about(p.read_bytes()) for p in (folder / 'samples').iterdir()
+  }
+  made = backend.Backend(Predictor.load(bundles.write(folder, files=files)))
+  assert made.page_data()['samples'] == []
+  assert made.sample_file('samples/0_rgb.png') is None
+
+
 def test_who_may_ask(serving):
   port = serving.server_port
   good = {'rgb': bundles.png(bundles.picture(0, channels=3))}
@@ -289,6 +317,38 @@ def test_in_a_browser(serving, tmp_path):
     assert page.run(word) == 'No decision'
     page.run('document.querySelectorAll("#chips button")[1].click()')
     page.until(f'{word} == "Attack" && {rows} == 7')
+
+    # The history has both decisions, the newest first, and can be saved.
+    assert page.run('[...document.querySelectorAll("#past .pill")].map(e => e.textContent)') == [
+      'Attack',
+      'Bona fide',
+    ]
+    saved = list(csv.DictReader(io.StringIO(page.run('csv()'))))
+    assert [one['decision'] for one in saved] == ['bona_fide', 'attack']
+    assert saved[0]['score'][:4] == whole[:4] and saved[0]['used'] == 'rgb; depth; ir'
+    assert saved[0]['images'] == 'rgb=0_rgb.png; depth=0_depth.png; ir=0_ir.png'
+    records = json.loads(page.run('JSON.stringify(records())'))
+    assert len(records[1]['subsets']) == 7 and records[1]['accepted'] is False
+    formula = 'csv(past.push({...past[0], images: {rgb: "x"}, decision: "=1+1"}))'
+    assert ",'=1+1," in page.run(formula) and page.run('past.pop() && past.length') == 2
+    note = page.run('document.querySelector("#banner p").textContent')
+    assert note == 'WARNING </script><script>alert(1)</script>'
+
+    # A sensor without signal: the reason, and one click to decide without it.
+    (tmp_path / 'black.png').write_bytes(bundles.png(np.zeros((24, 24), np.uint8)))
+    page.choose('#sensor-depth input[type=file]', tmp_path / 'black.png')
+    page.until(f'{word} == "No decision" && !document.getElementById("without").hidden')
+    assert 'no signal' in page.run('document.getElementById("reasons").textContent')
+    page.run('document.querySelector("#without button").click()')
+    page.until(f'{word} == "Attack" && {rows} == 3')
+    assert page.run('document.querySelectorAll("#absent input")[1].checked')
+    page.run('document.querySelectorAll("#absent input")[1].click()')
+    page.until(f'{word} == "No decision"')
+    page.run('document.querySelectorAll("#chips button")[1].click()')
+    page.until(f'{word} == "Attack" && {rows} == 7')
+    page.look(390, 844, phone=True)
+    box = 'document.getElementById("word").getBoundingClientRect()'
+    assert page.run('scrollY') == 0 and page.run(f'{box}.top >= 0 && {box}.bottom < 844')
 
     # The page fits, by day and by night, on a phone too.
     for width, dark in ((1280, False), (768, True), (360, True)):
@@ -447,7 +507,10 @@ def test_a_sensor_that_may_be_absent(serving, tmp_path):
     page.until(f'{word} == "Bona fide"')
     page.choose('#sensor-ir input[type=file]', tmp_path / 'dark.png')
     page.until(f'{word} == "No decision"')
-    assert 'ir is given but unusable' in page.run('document.getElementById("reasons").textContent')
+    assert (
+      page.run('document.getElementById("reasons").textContent')
+      == 'ir is one colour throughout: it carries no signal'
+    )
     saying = page.run('document.getElementById("explanation").textContent')
     assert 'not accepted. Capture Infrared again, or decide without.' in saying
     assert page.run('document.getElementById("compare").hidden')

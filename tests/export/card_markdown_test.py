@@ -51,7 +51,7 @@ def test_limits_and_verdict_come_first():
   )
   assert '- `x`: **FAIL** (`bpcer<=3%`; not met by rgb+ir)' in text
   assert '- No threshold, so that prediction is refused: rgb+ir.' in text
-  # The largest APCER first, of the subset with most sensors; what has too few samples is not stated.
+  # The largest APCER first, of the subset with most sensors; too few samples state none.
   assert 'APCER under rgb+ir: mask 50.0 %, paper n too small of 20.' in text
   assert '| rgb | 10.0 [1.0, 9.0] |  | 5.0 [1.0, 9.0] |  | 100 / 200 | PASS |' in text
   assert '| rgb+ir | n too small |  | n too small |' in text

@@ -59,6 +59,8 @@ class Backend:
       'formats': _file_suffixes(),
       'crop': cropper.recipe.method if cropper else '',
       'notes': card.notes,
+      'rendered': _is_rendered(contents),
+      'card_sha256': card.sha256,
       'licence': str(contents.get('licence', '')),
       'samples': [
         {'id': one['id'], 'label': one.get('label') or '', 'files': one['files']}
@@ -99,7 +101,10 @@ class Backend:
     decision = predictor.decide(acquired, used, allowed)
     seconds = time.perf_counter() - start
     subsets = {}
-    if used and set(acquired.unusable) <= set(allowed):
+    if blocked := set(acquired.unusable) - set(allowed):
+      # The page has a button for the way out, which the last reason names as an option.
+      decision = dataclasses.replace(decision, reasons=acquired.reasons)
+    if used and not blocked:
       subsets['+'.join(used)] = decision
       for n in range(1, len(used)):
         for subset in itertools.combinations(used, n):
@@ -191,9 +196,19 @@ def _data_url(array: np.ndarray) -> str:
   return 'data:image/png;base64,' + base64.b64encode(encoded.tobytes()).decode()
 
 
+def _is_rendered(contents) -> bool:
+  """Whether a card states that its data is rendered; bundles of earlier versions may not."""
+  data = contents.get('data')
+  return isinstance(data, dict) and data.get('rendered') is True
+
+
 def _samples(predictor: Predictor) -> list[dict]:
-  """The samples of the bundle, with the files of the predictor's modalities."""
-  samples = predictor.card.samples()
+  """The samples of the bundle that show a face, with the files of the predictor's modalities.
+
+  A bundle of data that may not be copied has patterns instead, which have no label: they check an
+  implementation, and a decision about them means nothing to a reader.
+  """
+  samples = [one for one in predictor.card.samples() if one.get('label')]
   for one in samples:
     one['files'] = {m: one['files'][m] for m in predictor.modalities if m in one['files']}
   return samples

@@ -22,6 +22,7 @@ const FORMATS = Object.keys(page.formats).join(', ');
 
 const sensors = {};  // by modality: the elements, the image (base64), the number of its changes
 let answer = null, asked = 0, pending = null, sampled = 0, live = null;
+const past = [];  // decisions of this session, the newest last
 
 for (const modality of page.modalities) {
   const element = $('sensor').content.firstElementChild.cloneNode(true);
@@ -166,6 +167,7 @@ async function ask() {
   answer = error ? null : result;
   fail(error);
   show();
+  if (answer) remember(answer, images, allow_absent, mine);
 }
 
 function fail(text) {
@@ -222,12 +224,94 @@ function show() {
   $('time').textContent = answer ? `${answer.milliseconds.toFixed(1)} ms` : '–';
   const rule = decision && page.thresholds[decision.used.join('+')];
   $('threshold').title = rule ? rule.rule : '';
-  $('reasons').replaceChildren(...(decision ? decision.reasons : []).map((text) => {
-    const item = document.createElement('li');
-    item.textContent = text;
-    return item;
-  }));
+  $('reasons').replaceChildren(...(decision ? decision.reasons : []).map((text) => item(text)));
+  // One click for what the reason offers: decide without the sensors that are unusable.
+  const offered = answer && !decided ? answer.unusable.filter((m) => !sensors[m].allow.disabled) : [];
+  $('without').replaceChildren();
+  $('without').hidden = !(offered.length && offered.length === answer.unusable.length && answer.present.length);
+  if (!$('without').hidden) {
+    button($('without'), `Decide without ${offered.map(nameOf).join(' and ')}`, () => {
+      for (const m of offered) sensors[m].allow.checked = true;
+      forget();
+      if (!live) ask();
+    });
+  }
   compare();
+}
+
+function item(text) {
+  return Object.assign(document.createElement('li'), { textContent: text });
+}
+
+// Adds a decision to the history; of the webcam, one that differs from the one before.
+function remember(result, images, allowed, stream) {
+  const { decision } = result, last = past[past.length - 1];
+  if (stream && stream === last?.stream && decision.decision === last.decision &&
+      decision.used.join() === last.used.join()) return;
+  past.push({
+    stream, time: new Date().toISOString(), decision: decision.decision, accepted: decision.accepted,
+    score: decision.score, threshold: decision.threshold, used: decision.used,
+    unusable: decision.unusable, reasons: decision.reasons, allow_absent: allowed,
+    images: Object.fromEntries(Object.keys(images).map((m) => [m, stream ? 'webcam' : sensors[m].note.title])),
+    subsets: Object.fromEntries(Object.entries(result.subsets).map(([name, one]) =>
+      [name, { decision: one.decision, score: one.score, threshold: one.threshold }])),
+    milliseconds: result.milliseconds,
+  });
+  tell();
+}
+
+function tell() {
+  $('history').hidden = !past.length;
+  $('past').replaceChildren(...past.toReversed().map((one) => {
+    const row = document.createElement('tr');
+    row.dataset.outcome = one.decision;
+    const files = Object.values(one.images).join(', ');
+    for (const [text, kind] of [
+      [one.time.slice(11, 19), ''], [WORDS[one.decision], 'pill'], [one.used.map(nameOf).join(' + ') || '–', ''],
+      [digits(one.score, one.threshold), 'number'], [digits(one.threshold, one.score), 'number'], [files, 'file'],
+    ]) Object.assign(row.insertCell(), { className: kind, textContent: text });
+    row.title = one.reasons.join('; ');
+    return row;
+  }));
+}
+
+const COLUMNS = ['time', 'decision', 'accepted', 'score', 'threshold', 'used', 'unusable', 'allow_absent',
+  'images', 'reasons', 'milliseconds', 'bundle', 'model', 'card_sha256'];
+
+function records() {
+  return past.map(({ stream, ...one }) => one);
+}
+
+function csv() {
+  const text = (value) => {
+    if (value === null || value === undefined) return '';
+    if (typeof value === 'number' || typeof value === 'boolean') return String(value);
+    if (Array.isArray(value)) return value.join('; ');
+    return typeof value === 'object' ? Object.entries(value).map((pair) => pair.join('=')).join('; ') : String(value);
+  };
+  // A spreadsheet would run a cell that begins as a formula; names of files come from anywhere.
+  const cell = (value) => {
+    const written = text(value), plain = typeof value === 'string' && /^[=+\-@\t\r]/.test(written) ? `'${written}` : written;
+    return /[",\r\n;]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
+  };
+  const all = { bundle: page.name, model: page.model, card_sha256: page.card_sha256 };
+  const rows = records().map((one) => COLUMNS.map((name) => cell({ ...all, ...one }[name])).join(','));
+  return [COLUMNS.join(','), ...rows, ''].join('\r\n');
+}
+
+function save(text, kind, name) {
+  const url = URL.createObjectURL(new Blob([text], { type: kind }));
+  Object.assign(document.createElement('a'), { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
+button($('export'), 'CSV', () => save(csv(), 'text/csv', 'decisions.csv'));
+button($('export'), 'JSON', () => save(JSON.stringify({
+  bundle: page.name, model: page.model, card_sha256: page.card_sha256, notes: page.notes, decisions: records(),
+}, null, 1), 'application/json', 'decisions.json'));
+button($('export'), 'Clear', () => { past.length = 0; tell(); });
+for (const [index, what] of ['Save the decisions as CSV', 'Save the decisions as JSON', 'Clear the decisions'].entries()) {
+  $('export').children[index].setAttribute('aria-label', what);
 }
 
 function compare() {
@@ -394,8 +478,16 @@ for (const one of page.samples) {
 }
 $('samples').hidden = !page.samples.length;
 $('model').textContent = `Model ${page.name} (${page.model})${page.crop ? `, faces by ${page.crop}` : '; images must be cropped faces'}`;
-for (const text of [...page.notes, page.licence].filter(Boolean)) {
-  $('notes').append(Object.assign(document.createElement('p'), { textContent: text }));
+if (page.notes.length || page.rendered) {
+  const [first, ...others] = page.notes.length ? page.notes : ['Trained and evaluated on RENDERED faces.'];
+  const word = Object.assign(document.createElement('strong'), { textContent: page.rendered ? 'RENDERED' : 'WARNING' });
+  const find = (what) => $('banner').querySelector(what);
+  find('p').append(word, ` ${first}`);
+  find('summary').textContent = `${others.length} more`;
+  find('ul').append(...others.map(item));
+  find('details').hidden = !others.length;
+  $('banner').hidden = false;
 }
+if (page.licence) $('notes').append(Object.assign(document.createElement('p'), { textContent: page.licence }));
 show();
 document.documentElement.dataset.ready = 'yes';
