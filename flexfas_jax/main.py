@@ -65,6 +65,13 @@ _ALLOW_DATA = flags.DEFINE_bool(
   'resume with, or evaluate on, other data than the run was started with',
 )
 _PROFILE = flags.DEFINE_string('profile_steps', None, 'profile the steps A to B into the workdir')
+_INPUT = flags.DEFINE_integer(
+  'input_processes',
+  0,
+  'worker processes that make the training batches, for machines with more than four cores; 0: '
+  'threads. Batches and resumption do not depend on it',
+  lower_bound=0,
+)
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed',
   False,
@@ -125,7 +132,13 @@ _EXPORT_FLAGS = (
 )
 _GROUPS = {  # of the help: (flag, placeholder of its value; None: it takes none)
   'experiment': ((_CONFIG, 'CONFIG'), (_WORKDIR, 'DIR'), (_MODE, 'MODE')),
-  'training': ((_STRICT, None), (_ALLOW, None), (_ALLOW_DATA, None), (_PROFILE, 'A:B')),
+  'training': (
+    (_STRICT, None),
+    (_ALLOW, None),
+    (_ALLOW_DATA, None),
+    (_PROFILE, 'A:B'),
+    (_INPUT, 'N'),
+  ),
   'several processes': (
     (_DISTRIBUTED, None),
     (_COORDINATOR, 'HOST:PORT'),
@@ -327,6 +340,7 @@ def _run_mode() -> None:
         allow_config_change=_ALLOW.value,
         allow_data_change=_ALLOW_DATA.value,
         profile_steps=profile_steps,
+        input_processes=_INPUT.value,
         before_save=opened.send,
         while_locked=opened.hold,
       )
