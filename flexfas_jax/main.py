@@ -72,6 +72,13 @@ _ORACLE = flags.DEFINE_list(
   'evaluations: the figure of papers that select the epoch on the test. The selected checkpoint '
   'stays the same',
 )
+_INPUT = flags.DEFINE_integer(
+  'input_processes',
+  0,
+  'worker processes that make the training batches, for machines with more than four cores; 0: '
+  'threads. Batches and resumption do not depend on it',
+  lower_bound=0,
+)
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed',
   False,
@@ -132,7 +139,14 @@ _EXPORT_FLAGS = (
 )
 _GROUPS = {  # of the help: (flag, placeholder of its value; None: it takes none)
   'experiment': ((_CONFIG, 'CONFIG'), (_WORKDIR, 'DIR'), (_MODE, 'MODE')),
-  'training': ((_STRICT, None), (_ALLOW, None), (_ALLOW_DATA, None), (_ORACLE, 'TEST,...'), (_PROFILE, 'A:B')),
+  'training': (
+    (_STRICT, None),
+    (_ALLOW, None),
+    (_ALLOW_DATA, None),
+    (_ORACLE, 'TEST,...'),
+    (_PROFILE, 'A:B'),
+    (_INPUT, 'N'),
+  ),
   'several processes': (
     (_DISTRIBUTED, None),
     (_COORDINATOR, 'HOST:PORT'),
@@ -337,6 +351,7 @@ def _run_mode() -> None:
         allow_data_change=_ALLOW_DATA.value,
         profile_steps=profile_steps,
         oracle=tuple(_ORACLE.value),
+        input_processes=_INPUT.value,
         before_save=opened.send,
         while_locked=opened.hold,
       )

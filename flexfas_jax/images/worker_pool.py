@@ -56,13 +56,11 @@ class Workers:
       yield from map(function, tasks)
       return
     if self._pool is None:
-      # Never fork: the parent may hold an accelerator and its threads.
-      spawn = multiprocessing.get_context('spawn')
-      self._pool = concurrent.futures.ProcessPoolExecutor(self.count, spawn, _start)
+      self._pool = start_processes(self.count)
     queue = collections.deque()
     for source in (first, tasks):
       for task in source:
-        with _without_main():
+        with without_main():
           queue.append(self._pool.submit(function, task))
         if len(queue) > _AHEAD * self.count:
           yield queue.popleft().result()
@@ -70,8 +68,23 @@ class Workers:
       yield queue.popleft().result()
 
 
+def start_processes(count: int, prepare: Callable | None = None, *arguments):
+  """A pool of worker processes, which start with the first tasks; see `without_main`.
+
+  Args:
+    count: number of processes.
+    prepare: called with `arguments` at the start of each; picklable.
+
+  Returns:
+    A `concurrent.futures.ProcessPoolExecutor`.
+  """
+  # Never fork: the parent may hold an accelerator and its threads.
+  spawn = multiprocessing.get_context('spawn')
+  return concurrent.futures.ProcessPoolExecutor(count, spawn, _start, (prepare, *arguments))
+
+
 @contextlib.contextmanager
-def _without_main():
+def without_main():
   """Keeps processes that start in this context from importing the main program.
 
   They do not need it, and it may be large (a training job imports JAX) or unguarded.
@@ -84,7 +97,7 @@ def _without_main():
     sys.modules['__main__'] = main
 
 
-def _start():
+def _start(prepare: Callable | None = None, *arguments):
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets the signal and ends its workers
   cv2.setNumThreads(1)
 
@@ -93,3 +106,5 @@ def _start():
     os._exit(1)
 
   threading.Thread(target=end_with_parent, daemon=True).start()
+  if prepare:
+    prepare(*arguments)

@@ -10,7 +10,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import grain
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.images.worker_pool import count_cores
+from flexfas_jax.input_pipeline import batch_processes
 from flexfas_jax.input_pipeline.sources import Source
 from flexfas_jax.schema import LABELS
 
@@ -124,6 +125,7 @@ def train_batches(
   rows: Sequence[int] | None = None,
   threads: int | None = None,
   balance: Sequence[str] = (),
+  processes: int = 0,
 ) -> grain.DatasetIterator:
   """Endless batches of the rows of a process; `get_state()` is the position, the same in all.
 
@@ -139,6 +141,7 @@ def train_batches(
     threads: each makes one batch at a time, and two more are kept ready; None: `default_threads`.
     balance: some of `BALANCED`: the batches are those of `BalancedOrder`; (): each epoch has every
       example once.
+    processes: workers that make the batches, instead of threads; the batches are the same.
 
   Raises:
     ConfigError: the batch is larger than the source; as `BalancedOrder`.
@@ -147,27 +150,57 @@ def train_batches(
     raise ConfigError(f'batch_size = {batch_size} is more than the {len(source)} examples')
   rows = np.arange(batch_size) if rows is None else np.asarray(rows)
   places = _places(source, batch_size, seed, balance)
-  if balance:
-    places = grain.MapDataset.range(2**62).map(places.__getitem__)
-  examples = places.map(source.__getitem__).random_map(_Augment(preprocess), seed=seed + 1)
+  make = _MakeBatch(source, places, preprocess, batch_size, seed, rows.tolist())
+  if processes:
+    batch = batch_processes.BatchProcesses(make, make.spec(), processes)
+    threads = batch.threads
+  else:
+    batch, threads = make, threads or default_threads()
+  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
+  return iter(grain.MapDataset.range(2**62).map(batch).to_iter_dataset(options))
 
-  pool = concurrent.futures.ThreadPoolExecutor(_REMOTE_THREADS) if source.is_remote else None
 
-  def batch(i: int) -> dict:
-    arrays, places = {}, [i * batch_size + int(row) for row in rows]
-    read = pool.map if pool else map
-    for place, example in enumerate(read(examples.__getitem__, places)):
-      if not arrays:
-        arrays = {k: np.empty((len(rows), *np.shape(v)), v.dtype) for k, v in example.items()}
+class _MakeBatch:
+  """`make(i)` is the part of batch number i that a process makes; see `train_batches`."""
+
+  def __init__(
+    self,
+    source: Source,
+    places: 'grain.MapDataset | BalancedOrder',
+    preprocess: Preprocess,
+    batch_size: int,
+    seed: int,
+    rows: Sequence[int],
+  ):
+    self._arguments = source, places, preprocess, batch_size, seed, rows
+    self._rows, self._batch_size = rows, batch_size
+    if isinstance(places, BalancedOrder):
+      places = grain.MapDataset.range(2**62).map(places.__getitem__)
+    augment = _Augment(preprocess)
+    self._examples = places.map(source.__getitem__).random_map(augment, seed=seed + 1)
+    is_remote = source.is_remote
+    self._read = concurrent.futures.ThreadPoolExecutor(_REMOTE_THREADS).map if is_remote else map
+
+  def __reduce__(self):  # threads are not pickled
+    return _MakeBatch, self._arguments
+
+  def spec(self) -> dict[str, batch_processes.Array]:
+    """The shapes and types of a batch, those of its first example."""
+    example, n = self._examples[self._rows[0]], len(self._rows)
+    return {k: batch_processes.Array((n, *np.shape(v)), v.dtype) for k, v in example.items()}
+
+  def __call__(self, i: int, arrays: Mapping[str, np.ndarray] | None = None) -> dict:
+    """Writes the batch into arrays, into new ones if None."""
+    filled = dict(arrays or {})
+    places = [i * self._batch_size + row for row in self._rows]
+    for place, example in enumerate(self._read(self._examples.__getitem__, places)):
+      if not filled:
+        filled = {k: np.empty((len(places), *np.shape(v)), v.dtype) for k, v in example.items()}
       for k, v in example.items():
         # Filled in place: np.stack would allocate every image again, which takes as long as
         # decoding it.
-        arrays[k][place] = v
-    return arrays
-
-  threads = threads or default_threads()
-  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 2)
-  return iter(grain.MapDataset.range(2**62).map(batch).to_iter_dataset(options))
+        filled[k][place] = v
+    return filled
 
 
 def ids_of_batch(

@@ -60,6 +60,7 @@ class Options(NamedTuple):
     allow_data_change: resume with, or evaluate on, other data than the run was started with.
     profile_steps: first and last step to profile; None: no profile.
     oracle: tests to score whenever val is scored, see `evaluation/oracle.py`.
+    input_processes: worker processes that make the training batches; 0: threads make them.
     before_save: called before each checkpoint; a save fails if it raises.
     while_locked: makes the context in which the workdir's lock is held, which it is called with
       (None except in the first process).
@@ -70,6 +71,7 @@ class Options(NamedTuple):
   allow_data_change: bool = False
   profile_steps: tuple[int, int] | None = None
   oracle: tuple[str, ...] = ()
+  input_processes: int = 0
   before_save: Callable[[], None] = lambda: None
   while_locked: Callable[[lock.WorkdirLock | None], contextlib.AbstractContextManager] = (
     contextlib.nullcontext
@@ -345,7 +347,7 @@ def _train(run: _Run, options: Options) -> None:
   quarantine_corrupt(workdir.checkpoints(folder), options.strict_restore, warn)
   completion = _load_left_out(run)
   pretrained = _load_pretrained(run)
-  batches = _make_batches(experiment, run.data.train)
+  batches = _make_batches(experiment, run.data.train, options.input_processes)
   # Config, data and weights are valid: from here on the workdir is written.
   _write_workdir(run, pretrained.record)
   record = pretrained.record or workdir.read_pretraining(folder)
@@ -499,7 +501,7 @@ def _load_left_out(run: _Run) -> dict[str, Any] | None:
   return frozen.load(checkpoints, step, run.experiment) if step else None
 
 
-def _make_batches(experiment: setup.Experiment, source: sources.Source):
+def _make_batches(experiment: setup.Experiment, source: sources.Source, processes: int):
   """The training batches of this process, without end; see `pipeline.train_batches`."""
   config, fields = experiment.config, experiment.config.to_dict()
   preprocess = Preprocess(
@@ -514,7 +516,13 @@ def _make_batches(experiment: setup.Experiment, source: sources.Source):
   rows = sharding.local_rows(experiment.mesh, config.batch_size)
   balance = sampling.balanced_fields(config)
   return pipeline.train_batches(
-    source, preprocess, config.batch_size, config.seed, rows, balance=balance
+    source,
+    preprocess,
+    config.batch_size,
+    config.seed,
+    rows,
+    balance=balance,
+    processes=processes,
   )
 
 
