@@ -47,6 +47,8 @@ add_module_names = False
 
 viewcode_follow_imported_members = False
 
+highlight_language = 'text'  # of blocks that name none
+
 html_theme = 'furo'
 html_title = f'flexfas_jax {version}'
 html_extra_path = ['index.html']  # leads to docs/index.html

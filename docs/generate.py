@@ -26,6 +26,13 @@ PART = re.compile(r'(<!-- generated: (.+?) -->\n).*?(<!-- end -->\n)', re.DOTALL
 FIELDS = tomllib.loads((ROOT / 'docs' / 'fields.toml').read_text(encoding='utf-8'))
 # Groups whose fields depend on a name; they are described where the name is.
 NAMED = ('model.backbone', 'model.fusion', 'model.head', 'optimizer', 'schedule', 'loss')
+KINDS = {  # fields whose choices have a section
+  'model.backbone.name': 'backbone',
+  'model.fusion.name': 'fusion',
+  'model.head.name': 'head',
+  'optimizer.name': 'optimizer',
+  'schedule.name': 'schedule',
+}
 OF_SENSORS = ('view', 'photometric', 'modality_dropout', 'sampler', 'gradient_modulation')
 _INTERNAL = {'parent', 'name', 'modalities', 'dtype', 'axis', 'outputs', 'batch', 'steps', 'rng'}
 _INTERNAL |= {'channels', 'schedule', 'later'}  # set by the code, not by a config
@@ -110,6 +117,8 @@ def config_table(group: str) -> str:
       default = FIELDS['optional'].get(field, '')
     types = types or [_type(eval(default)) if default else '']  # noqa: S307 - of fields.toml
     default = _shorten(default)
+    if field in KINDS:
+      meaning += ': ' + ', '.join(f'`{name}`' for name in _choices(KINDS[field]))
     lines.append(f'| `{field}` | {" or ".join(types)} | {_code(default)} | {_cell(meaning)} |')
   return '\n'.join(lines) + '\n'
 

@@ -144,7 +144,8 @@ def check_values(where: str, parameters: Mapping, fields: Mapping[str, Any]) -> 
     if name not in parameters or name in ('parent', 'dtype'):
       continue
     annotation = parameters[name].annotation
-    kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    is_union = isinstance(annotation, types.UnionType)
+    kinds = typing.get_args(annotation) if is_union else (annotation,)
     if value is None and type(None) in kinds:
       continue
     (kind, *_) = kinds

@@ -42,6 +42,22 @@ def test_every_field_of_every_config_is_described():
 
 
 @pytest.mark.jax
+def test_the_meaning_of_a_field_names_its_choices():
+  from flexfas_jax.images import geometry
+  from flexfas_jax.models import flexmodal
+
+  fields = load('generate').FIELDS
+  choices = {
+    'model': {'model.absent': flexmodal.ABSENT, 'model.dtype': ('float32', 'bfloat16')},
+    'data': {'resize': geometry.RESIZES},
+    'task': {'task': ('attacks', 'identities')},
+  }
+  for group, of_group in choices.items():
+    for field, names in of_group.items():
+      assert [n for n in names if f'`{n}`' not in fields[group][field]] == [], field
+
+
+@pytest.mark.jax
 def test_recipes_and_choices_are_read_from_the_code():
   generate = load('generate')
   assert generate.recipes(ROOT / 'configs' / 'vit_fusion.py') == ['embedded', 'flexmodal']

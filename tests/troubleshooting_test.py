@@ -16,8 +16,7 @@ SHORTEST = 8  # characters: less of a text could be anywhere
 
 def quoted(text: str) -> list[str]:
   """The messages of the tables' first columns."""
-  cells = re.findall(r'^\| (`.+?`) \| ', text, re.MULTILINE)
-  return [cell[1:-1] for cell in cells]
+  return [found[1] for found in re.findall(r'^\| (`+)(.+?)\1 \| ', text, re.MULTILINE)]
 
 
 def text_of(node: ast.AST) -> str | None:
@@ -59,4 +58,4 @@ def test_messages_that_do_not_exist_are_detected():
   assert not is_message('… is no bundle', found)
   assert not is_message('Export it… is not a bundle', found)  # another order
   assert not is_message('… is …', found)  # too short
-  assert quoted('| message | x |\n| `a | b` | c |\n') == ['a | b']
+  assert quoted('| message | x |\n| `a | b` | c |\n| ``d `e` f`` | g |\n') == ['a | b', 'd `e` f']
