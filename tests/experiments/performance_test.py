@@ -4,9 +4,10 @@ import jax
 import pytest
 
 from experiments.performance import __main__ as command
-from experiments.performance import frozen, results, timing, tpu
+from experiments.performance import commands, frozen, results, timing, tpu
 from experiments.performance.torch_process import torch_process
 from flexfas_jax.errors import ConfigError
+from flexfas_jax.evaluation import score_files
 from flexfas_jax.training import trainable
 
 
@@ -112,3 +113,19 @@ def test_variants_differ_from_full_fine_tuning_in_what_trains(variant):
   names = {name.split('/')[2] for name in trainable.flatten(trained) if 'adapters' in name}
   blocks = fields.get('blocks', range(12)) if fields.get('lora', True) else ()
   assert names == {f'block_{i}' for i in blocks}
+
+
+def test_score_files_are_the_same_samples_with_and_without_metadata(tmp_path, monkeypatch):
+  monkeypatch.setattr(commands, 'AT_ONCE', 40)
+  read = []
+  for metadata in (False, True):
+    path = tmp_path / f'{metadata}.csv'
+    commands.write_scores(path, 100, metadata)
+    read.append(score_files.read(path))
+  plain, known = read
+  assert plain.ids.tolist() == known.ids.tolist() and plain.ids[99] == 'test/00000099'
+  assert plain.label.tolist() == known.label.tolist()
+  assert plain.scores['score'].tolist() == known.scores['score'].tolist()
+  assert set(known.video) == {str(i) for i in range(10)}
+  assert set(known.attack_category[known.label == 0]) == set(commands.KINDS)
+  assert set(known.attack_category[known.label == 1]) == {''}

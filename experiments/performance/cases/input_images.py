@@ -13,12 +13,22 @@ from tests.miniatures import faces
 
 TRIPLETS, BATCH, STORED, SIZE = 64, 32, 256, 224
 MANY = 16  # batches
+SET = 29_266  # triplets of CASIA-SURF's training list
 
 
 class _Examples(list):
-  """Examples in memory, with what `pipeline.train_batches` requires of a source."""
+  """Examples in memory, as a source of `SET` that repeats them.
+
+  The length matters: Grain finds a place in the order of n examples by 65,536 / n steps.
+  """
 
   is_remote = False
+
+  def __len__(self) -> int:
+    return SET
+
+  def __getitem__(self, i: int) -> dict:
+    return super().__getitem__(i % TRIPLETS)
 
 
 def triplets() -> tuple[_Examples, Preprocess]:
@@ -44,9 +54,9 @@ def one_thread_each():
     cv2.setNumThreads(threads)
 
 
-def batched(examples, preprocess, threads: int, batches: int):
-  """A function that takes `batches` batches, which `threads` threads prepare ahead."""
-  made = pipeline.train_batches(examples, preprocess, BATCH, seed=0, threads=threads)
+def batched(examples, preprocess, batches: int, **workers):
+  """A function that takes `batches` batches, which threads or processes prepare ahead."""
+  made = pipeline.train_batches(examples, preprocess, BATCH, seed=0, **workers)
 
   def run():
     for _ in range(batches):
@@ -73,7 +83,7 @@ def measure(options) -> list[dict]:
   with one_thread_each():
     found = timing.interleaved({'ours': ours, 'opencv': opencv}, options.repeats)
     # Not interleaved: the pipeline would work ahead during the other's turn.
-    ahead = batched(examples, preprocess, 1, TRIPLETS // BATCH)
+    ahead = batched(examples, preprocess, TRIPLETS // BATCH, threads=1)
     found |= timing.interleaved({'batches': ahead}, options.repeats)
   figure = 'a triplet decoded and augmented, against OpenCV alone'
   scale = 1e3 / TRIPLETS
@@ -84,18 +94,22 @@ def measure(options) -> list[dict]:
 
 
 def threads(options) -> list[dict]:
-  """Batches by 2, 4, ... threads, up to one per core, against one thread's."""
+  """Batches by 2, 4, ... threads and processes, up to one per core, against one thread's."""
   examples, preprocess = triplets()
   numbers = [2**i for i in range(options.threads.bit_length())]
+  sides = {'1 thread': {'threads': 1}}
+  sides |= {f'{n} threads': {'threads': n} for n in numbers[1:]}
+  sides |= {f'{n} processes': {'processes': n} for n in numbers[1:]}
   found = {}
   with one_thread_each():
-    for n in numbers:  # not interleaved, as above; many batches, since n of them end together
-      ahead = batched(examples, preprocess, n, MANY)
-      found |= timing.interleaved({n: ahead}, options.repeats)
+    for name, workers in sides.items():  # not interleaved, as above
+      ahead = batched(examples, preprocess, MANY, **workers)  # many, since workers end together
+      found |= timing.interleaved({name: ahead}, options.repeats)
   scale = 1e3 / (MANY * BATCH)
+  first = found.pop('1 thread')
   return [
-    timing.row(f'triplets in batches by {n} threads, against one', found[1], found[n], scale=scale)
-    for n in numbers[1:]
+    timing.row(f'triplets in batches by {name}, against one thread', first, times, scale=scale)
+    for name, times in found.items()
   ]
 
 
