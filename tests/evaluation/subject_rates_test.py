@@ -33,6 +33,12 @@ def test_counts_tails_and_outliers():
   assert {one.p for one in found if not one.count.errors} == {1.0}
 
 
+def test_many_subjects_are_compared():
+  """Of four subjects, one with p of 0.03 may be chance."""
+  first = subject_rates.compute(scores([4, 1, 1, 1]), 'rgb', 0.5)[0]
+  assert first.count.errors == 4 and 0.05 / 4 < first.p < 0.05 and not first.outlier
+
+
 def test_an_error_of_one_subject_alone_and_of_nobody():
   (one, _) = subject_rates.compute(scores([10]), 'rgb', 0.5)
   assert one.p == 1.0 and not one.outlier  # there is nobody to compare with

@@ -81,8 +81,9 @@ def one_device(monkeypatch):
 def unbroken(prepared, tmp_path_factory):
   """(workdir, what was printed) of a whole run."""
   workdir = tmp_path_factory.mktemp('runs') / 'unbroken'
-  found = run(workdir, prepared, '--config.report=True')
-  assert found.returncode == 0, found.stderr
+  required = '--config.pass_if=rgb: bpcer<=1%'
+  found = run(workdir, prepared, '--config.report=True', required)
+  assert found.returncode == 0, found.stderr  # a requirement that is not met is a result
   return workdir, found
 
 
@@ -114,6 +115,13 @@ def test_the_command_leaves_what_it_promises(unbroken):
     assert 'RENDERED images' in title  # of the benchmark's tables
     assert all(values['RENDERED'] is True for values in results[name].values())
   assert ' (RENDERED)</h1>' in (workdir / 'report.html').read_text()
+  # The requirement is of one subset; the report as JSON has the same verdicts.
+  record = json.loads((workdir / 'report.json').read_text())
+  for test in record['tests']:
+    stated = results[test['name']]['rgb']['pass_if']
+    word = 'PASS' if stated['passed'] else 'FAIL'
+    assert test['verdict'] == word and f'{test["name"]}: {word} (BPCER of rgb' in found.stdout
+    assert 'pass_if' not in results[test['name']]['ir'] and test['rendered']
   assert '\x1b' not in found.stdout + found.stderr
   assert '\r' not in found.stdout + found.stderr
   for name in ('config.json', 'metrics.jsonl', 'checkpoints/24', 'scores/val.json'):

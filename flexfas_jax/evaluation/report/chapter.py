@@ -321,7 +321,7 @@ def _limits(cell: Cell, unit: str) -> list[str]:
 def _shown(cell: Cell, count: bool = False) -> TableCell:
   """A figure with its interval; an asterisk where it is over samples."""
   small = [cell.bootstrap or (f'{cell.exact}*' if cell.exact else '')]
-  if count:
+  if count and cell.plain:  # another text has the count in it
     small.append(cell.count)
   return TableCell(cell.text, tuple(filter(None, small)), 'number' if cell.plain else 'number none')
 

@@ -219,7 +219,7 @@ def _for_page(text: str, salt: str, title: str, alternative: str, size) -> Marku
   width, height = size
   return Markup(
     f'<svg role="img" aria-labelledby="{salt}-title {salt}-desc" viewBox="0 0 {width:g} {height:g}"'
-    f' style="max-width: {width:g}px; min-width: {min(width, 720):g}px">\n{about}{text.rstrip()}'
+    f' style="max-width: {width:g}px">\n{about}{text.rstrip()}'
   )
 
 

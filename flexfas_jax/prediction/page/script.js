@@ -257,10 +257,10 @@ function remember(result, images, allowed, stream) {
       [name, { decision: one.decision, score: one.score, threshold: one.threshold }])),
     milliseconds: result.milliseconds,
   });
-  tell();
+  listPast();
 }
 
-function tell() {
+function listPast() {
   $('history').hidden = !past.length;
   $('past').replaceChildren(...past.toReversed().map((one) => {
     const row = document.createElement('tr');
@@ -309,7 +309,7 @@ button($('export'), 'CSV', () => save(csv(), 'text/csv', 'decisions.csv'));
 button($('export'), 'JSON', () => save(JSON.stringify({
   bundle: page.name, model: page.model, card_sha256: page.card_sha256, notes: page.notes, decisions: records(),
 }, null, 1), 'application/json', 'decisions.json'));
-button($('export'), 'Clear', () => { past.length = 0; tell(); });
+button($('export'), 'Clear', () => { past.length = 0; listPast(); });
 for (const [index, what] of ['Save the decisions as CSV', 'Save the decisions as JSON', 'Clear the decisions'].entries()) {
   $('export').children[index].setAttribute('aria-label', what);
 }
