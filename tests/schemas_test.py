@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import pathlib
+import re
 
 import jsonschema
 import pytest
@@ -85,7 +86,7 @@ def test_an_evaluation_with_intervals_comparisons_groups_and_several_runs(tmp_pa
   for number, name in enumerate(('a1', 'a2', 'b1', 'b2', 'a1_val', 'a2_val', 'b1_val', 'b2_val')):
     write_scores(tmp_path / f'{name}.csv', 3 * number)
     if name.endswith('_val'):
-      text = (tmp_path / f'{name}.csv').read_text().replace(',s', ',v').replace('\n', '\nv')
+      text = re.sub(r',s(?=\d)', ',v', (tmp_path / f'{name}.csv').read_text()).replace('\n', '\nv')
       (tmp_path / f'{name}.csv').write_text(text.removesuffix('v'))
 
   def paths(names):
@@ -96,6 +97,7 @@ def test_an_evaluation_with_intervals_comparisons_groups_and_several_runs(tmp_pa
       f'a={paths(["a1", "a2"])}', f'--dev={paths(["a1_val", "a2_val"])}',
       f'--against=b={paths(["b1", "b2"])}', f'--against_dev={paths(["b1_val", "b2_val"])}',
       '--group_by=ethnicity', '--bootstrap=50', f'--json={tmp_path}/results.json',
+      '--pass_if=apcer_max<=50%,auc>=0.6',
     ]
   )  # fmt: skip
   assert code == 0, capsys.readouterr().err
@@ -103,6 +105,7 @@ def test_an_evaluation_with_intervals_comparisons_groups_and_several_runs(tmp_pa
   validate(found, 'results', 'evaluation')
   entries = found.values()
   assert any('of_runs' in entry for entry in entries)
+  assert any(len(entry['pass_if']['checks']) == 2 for entry in entries if 'pass_if' in entry)
   assert any('groups' in entry for entry in entries) and any('against' in e for e in entries)
   some = next(entry for entry in entries if 'intervals' in entry)
   some['intervals']['acer']['insufficient_samples'] = 'no'
