@@ -10,7 +10,7 @@ import sys
 
 import torch
 from torch import nn
-from torch_side import CDCN, FlexModal, SIZE, ViT, resnet50
+from torch_side import CDCN, SIZE, FlexModal, ViT, resnet50
 
 MODELS = {
   'resnet50': resnet50,
@@ -25,10 +25,9 @@ def main():
   torch.manual_seed(0)
   model = MODELS[name]().eval()
   images = 3 if name.startswith('flexmodal') else 1
-  x = torch.randn(1, 3, SIZE[name], SIZE[name])
-  torch.onnx.export(
-    model, (x,) * images, file, dynamo=True, external_data=False, optimize=True, verbose=False
-  )
+  # Of one tensor three times, the exporter would encode one.
+  x = tuple(torch.randn(1, 3, SIZE[name], SIZE[name]) for _ in range(images))
+  torch.onnx.export(model, x, file, dynamo=True, external_data=False, optimize=True, verbose=False)
 
 
 if __name__ == '__main__':

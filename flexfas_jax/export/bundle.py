@@ -98,7 +98,7 @@ def export(
   for note in fitted.notes:
     print(f'warning: {note}', file=sys.stderr)
   with atomic_directory(target) as temporary:
-    entries = _write_models(trained, writers, fixed_subsets, with_present, temporary)
+    entries = _write_models(trained, writers, fixed_subsets, with_present, temporary, val)
     parities = parity.measure(trained, entries, temporary, fitted.thresholds, val)
     for entry, measured in zip(entries, parities, strict=True):
       entry |= _describe_file(temporary / entry['file']) | {'parity': measured}
@@ -122,7 +122,7 @@ def export(
 
 
 def _write_models(
-  trained, writers, fixed_subsets, with_present: bool, folder: pathlib.Path
+  trained, writers, fixed_subsets, with_present: bool, folder: pathlib.Path, val
 ) -> list[dict]:
   """Writes each graph in each format; returns the entries of the card's `models`."""
   fixed = [graph.build(trained.model, trained.variables, subset) for subset in fixed_subsets]
@@ -135,7 +135,7 @@ def _write_models(
       graphs += fixed
     for one in graphs:
       print(f'{name}: {"+".join(one.modalities)}', flush=True)
-      for entry in writer.write(one, trained, folder):
+      for entry in writer.write(one, trained, folder, val):
         entries.append({**entry, 'weights_hash': trained.weights_hash})
   return entries
 

@@ -1,7 +1,8 @@
 """Stores the weights of TFLite files as float16, or as int8 with a scale per channel.
 
-Each stored weight is followed by a DEQUANTIZE node. LiteRT's CPU kernels fold these nodes when they
-load a model, so the computation stays float32 and its speed stays the same.
+In int8, dense layers and convolutions read their weights as they are stored: LiteRT rounds their
+inputs to int8 as well, by their range in the run at hand, and computes in integers. Any other
+weight is followed by a DEQUANTIZE node, which LiteRT's CPU kernels fold when they load a model.
 """
 
 import numpy as np
@@ -29,11 +30,17 @@ def quantize_weights(model: bytes, precision: str) -> bytes:
   tree = schema.ModelT.InitFromPackedBuf(model, 0)
   opcode, stored = _add_dequantize(tree, schema), {}
   for graph in tree.subgraphs:
+    direct = _direct(tree, graph, schema) if precision == 'int8' else {}
     for index in range(len(graph.tensors)):
       value = _constant(tree, graph.tensors[index], schema)
       # An array of one value is no weight, e.g. the border of -inf of a maximum.
       if value is not None and value.size >= _MIN_SIZE and (value != value.flat[0]).any():
-        _store(tree, graph, index, value, precision, opcode, stored, schema)
+        tensor, axis = graph.tensors[index], direct.get(index)
+        small = _stored(tree, tensor, value, precision, stored, schema, axis)
+        if index in direct:
+          graph.tensors[index] = small
+        else:
+          _dequantize(graph, index, small, opcode, schema)
   used = {tensor.buffer for graph in tree.subgraphs for tensor in graph.tensors}
   for index in stored.keys() - used:
     tree.buffers[index].data = None
@@ -42,10 +49,11 @@ def quantize_weights(model: bytes, precision: str) -> bytes:
   return bytes(builder.Output())
 
 
-def quantize_int8(value: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-  """(int8 of the same shape, scales [n] float32, the axis of the scales)."""
+def quantize_int8(value: np.ndarray, axis: int | None = None) -> tuple[np.ndarray, np.ndarray, int]:
+  """(int8 of the same shape, scales [n] float32, the axis of the scales); None: the best axis."""
   best_error, best = None, None
-  for axis in range(value.ndim):
+  candidates = range(value.ndim) if axis is None else (axis,)
+  for axis in candidates:
     others = tuple(i for i in range(value.ndim) if i != axis)
     largest = np.abs(value).max(others, keepdims=True)
     scale = np.maximum(largest, 1e-12).astype(np.float32) / np.float32(127)
@@ -73,17 +81,33 @@ def _add_dequantize(tree, schema) -> int:
   return len(tree.operatorCodes) - 1
 
 
-def _store(tree, graph, index: int, value, precision: str, opcode: int, stored, schema) -> None:
-  """Makes tensor `index` the output of a DEQUANTIZE of a smaller constant.
+def _direct(tree, graph, schema) -> dict[int, int]:
+  """{tensor: the axis of its scales} of weights that integer kernels read, and nothing else."""
+  kinds = schema.BuiltinOperator
+  found, others = {}, set()
+  for operator in graph.operators:
+    code = tree.operatorCodes[operator.opcodeIndex]
+    kind = max(code.builtinCode, code.deprecatedBuiltinCode)
+    inputs = list(operator.inputs)
+    if kind in (kinds.FULLY_CONNECTED, kinds.CONV_2D):
+      found[inputs.pop(1)] = 0  # [F, C] and [D, k, k, C]
+      if kind == kinds.FULLY_CONNECTED:
+        operator.builtinOptions.asymmetricQuantizeInputs = True
+    others.update(inputs)
+  return {index: axis for index, axis in found.items() if index not in others}
+
+
+def _stored(tree, tensor, value, precision: str, stored, schema, axis: int | None = None):
+  """A tensor with the same values in fewer bits, and no more than one buffer for equal ones.
 
   `stored` maps a buffer to its smaller one, since tensors may share a buffer.
   """
-  small, tensor = schema.TensorT(), graph.tensors[index]
+  small = schema.TensorT()
   small.shape, small.name = tensor.shape, tensor.name + b'/' + precision.encode()
   if precision == 'float16':
     data, small.type = value.astype('<f2'), schema.TensorType.FLOAT16
   else:
-    data, scale, axis = quantize_int8(value)
+    data, scale, axis = quantize_int8(value, axis)
     small.type = schema.TensorType.INT8
     small.quantization = schema.QuantizationParametersT()
     small.quantization.scale = scale
@@ -96,8 +120,13 @@ def _store(tree, graph, index: int, value, precision: str, opcode: int, stored, 
     tree.buffers.append(buffer)
     stored[key] = len(tree.buffers) - 1
   small.buffer = stored[key]
+  return small
+
+
+def _dequantize(graph, index: int, small, opcode: int, schema) -> None:
+  """Makes tensor `index` the output of a DEQUANTIZE of a smaller constant."""
   graph.tensors.append(small)
-  tensor.buffer = 0  # by convention the empty buffer: the tensor is computed
+  graph.tensors[index].buffer = 0  # by convention the empty buffer: the tensor is computed
   node = schema.OperatorT()
   node.opcodeIndex = opcode
   node.inputs, node.outputs = [len(graph.tensors) - 1], [index]

@@ -1,7 +1,7 @@
 """ONNX by jax2onnx (extra `onnx`): any batch with `present`, batch 1 for a fixed subset.
 
-With a static batch, the export computes what depends on the weights alone: a third of a small
-model's time.
+`inference/simplify.py` leaves few and large operations, most of them single ONNX operators, and
+convolutions in ONNX's order of axes. A second file of each graph computes in int8.
 """
 
 import warnings
@@ -11,6 +11,7 @@ import jax
 import jax.extend
 
 from flexfas_jax.errors import ConfigError
+from flexfas_jax.export import onnx_int8
 from flexfas_jax.export.inference import onnx_lowering, simplify
 
 FIXED_SUBSETS = True
@@ -37,9 +38,11 @@ def check() -> None:
     ) from None
 
 
-def write(graph, trained, folder: Path) -> list[dict]:
-  """Writes `STEM.onnx`; arguments and result as in `stablehlo.write`."""
-  del trained
+def write(graph, trained, folder: Path, val=None) -> list[dict]:
+  """Writes `STEM.onnx`, and `STEM_int8.onnx` if there is a val set to calibrate it.
+
+  Arguments and result as in `stablehlo.write`.
+  """
   import jax2onnx
 
   B = jax.export.symbolic_shape('B')[0] if graph.present else 1
@@ -60,10 +63,16 @@ def write(graph, trained, folder: Path) -> list[dict]:
       output_names=['logit'],
     )
   _share_constants(model.graph)
-  file = f'{graph.stem}.onnx'
-  (folder / file).write_bytes(model.SerializeToString())
-  entry = graph.card_entry('onnx', file, B='B' if graph.present else 1)
-  return [entry | {'opset': model.opset_import[0].version}]
+  B = 'B' if graph.present else 1
+  entry = graph.card_entry('onnx', f'{graph.stem}.onnx', B=B)
+  entries = [entry | {'opset': model.opset_import[0].version}]
+  (folder / entry['file']).write_bytes(model.SerializeToString())
+  if val is not None:
+    samples = onnx_int8.calibration(graph, val, trained.preprocess)
+    small = graph.card_entry('onnx', f'{graph.stem}_int8.onnx', 'int8', B=B)
+    (folder / small['file']).write_bytes(onnx_int8.quantize(model, samples))
+    entries.append(small | {'opset': model.opset_import[0].version})
+  return entries
 
 
 def _share_constants(graph) -> None:

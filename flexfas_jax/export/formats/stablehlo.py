@@ -14,18 +14,19 @@ def check() -> None:
   """Requires no extra."""
 
 
-def write(graph, trained, folder: Path) -> list[dict]:
+def write(graph, trained, folder: Path, val=None) -> list[dict]:
   """Writes `model.stablehlo` with jax.export; `jax.export.deserialize` reads it.
 
   Args:
     graph: see `graph.Graph`.
     trained: unused.
     folder: of the bundle.
+    val: the val set, to calibrate what is rounded; unused here.
 
   Returns:
     Entries of the card's `models`.
   """
-  del trained
+  del trained, val
   (B,) = jax.export.symbolic_shape('B')
   with _without_source_paths():
     exported = jax.export.export(jax.jit(graph.function), platforms=PLATFORMS)(*graph.shapes(B))

@@ -26,9 +26,9 @@ def check() -> None:
     ) from None
 
 
-def write(graph, trained, folder: Path) -> list[dict]:
+def write(graph, trained, folder: Path, val=None) -> list[dict]:
   """Writes `STEM_PRECISION.tflite`; arguments and result as in `stablehlo.write`."""
-  del trained
+  del trained, val
   program = simplify.simplify(graph.function, graph.shapes(1))
 
   def function(*arrays):

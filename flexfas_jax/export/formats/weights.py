@@ -15,17 +15,19 @@ def check() -> None:
   """Requires no extra."""
 
 
-def write(graph, trained, folder: Path) -> list[dict]:
+def write(graph, trained, folder: Path, val=None) -> list[dict]:
   """Writes `model.safetensors`, and `timm*.safetensors` with each stream whose backbone timm has.
 
   Args:
     graph: see `graph.Graph`.
     trained: the exported `TrainedModel`.
     folder: of the bundle.
+    val: unused.
 
   Returns:
     The entry of the card's `models`.
   """
+  del val
   tensors = {
     '/'.join(str(key.key) for key in path): np.ascontiguousarray(value)
     for path, value in jax.tree_util.tree_leaves_with_path(trained.variables)

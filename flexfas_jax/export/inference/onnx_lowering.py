@@ -47,9 +47,7 @@ def _add_bias(builder, inputs, params, outputs, *_):
 
 
 def _layer_norm(builder, inputs, params, outputs, *_):
-  return builder.LayerNormalization(
-    *inputs, axis=-1, epsilon=params['epsilon'], _outputs=outputs
-  )
+  return builder.LayerNormalization(*inputs, axis=-1, epsilon=params['epsilon'], _outputs=outputs)
 
 
 def _max_pool(builder, inputs, params, outputs, *_):

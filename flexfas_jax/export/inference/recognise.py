@@ -130,7 +130,7 @@ def _pooled(window: int, stride: int, padding: int) -> _Pattern:
     sizes = [[(n - 1) * stride + window - 2 * padding + more for n in (h, w)] for more in (0, 1)]
     for H in {size[0] for size in sizes}:
       for W in {size[1] for size in sizes}:
-        if H >= window - 2 * padding and W >= window - 2 * padding and min(H, W) > 0:
+        if window - 2 * padding <= H and window - 2 * padding <= W and min(H, W) > 0:
           yield [(B, H, W, D)]
 
   fields = {'window': window, 'stride': stride, 'padding': padding}
@@ -158,9 +158,7 @@ _PATTERNS = (
     _same_shape,
     lambda shape, number: {},
   ),
-  _Pattern(
-    'layer_norm', 'add', _layer_norm, _normed, lambda shape, number: {'epsilon': number}
-  ),
+  _Pattern('layer_norm', 'add', _layer_norm, _normed, lambda shape, number: {'epsilon': number}),
   _Pattern('prelu', 'select_n', _prelu, _sloped, lambda shape, number: {}),
   _pooled(3, 2, 1),
   _pooled(2, 2, 0),

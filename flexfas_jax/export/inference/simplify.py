@@ -22,13 +22,13 @@ from flexfas_jax.export.inference import flat, operators, recognise
 from flexfas_jax.export.inference.values import Value, is_static
 
 _ELEMENTWISE = frozenset(
-  'abs add and atan2 cbrt ceil clamp convert_element_type cos div eq erf erf_inv erfc exp exp2 '
-  'expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min mul ne neg not or pow '
-  'rem round rsqrt select_n sign sin sqrt square sub tan tanh xor'.split()
+  """
+  abs add and atan2 cbrt ceil clamp convert_element_type cos div eq erf erf_inv erfc exp exp2 expm1
+  floor ge gt integer_pow is_finite le log log1p logistic lt max min mul ne neg not or pow rem round
+  rsqrt select_n sign sin sqrt square sub tan tanh xor
+  """.split()  # noqa: SIM905 - a list of them takes a page
 )
-_REDUCTIONS = frozenset(
-  'reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum'.split()
-)
+_REDUCTIONS = ('reduce_and', 'reduce_max', 'reduce_min', 'reduce_or', 'reduce_prod', 'reduce_sum')
 
 
 def simplify(function: Callable, shapes: Sequence, channels_first: bool = False) -> ClosedJaxpr:
@@ -117,9 +117,7 @@ class _Pending(Value):
     array = static.ordered(range(static.ndim))
     if array.size == 1:
       array = np.reshape(array, ())
-    elif static.ndim != self.ndim:
-      return None
-    elif any(n != 1 for axis, n in enumerate(array.shape) if axis not in self.features):
+    elif static.ndim != self.ndim or any(array.shape[axis] != 1 for axis in self._others()):
       return None
     else:
       # The features' order among themselves is that of the product, not of the axes.
@@ -352,9 +350,7 @@ class _Interpreter:
     return None
 
   def _slice(self, eqn, x: Value) -> Value:
-    start, limit, strides = (
-      eqn.params[k] for k in ('start_indices', 'limit_indices', 'strides')
-    )
+    start, limit, strides = (eqn.params[k] for k in ('start_indices', 'limit_indices', 'strides'))
     strides = strides or (1,) * x.ndim
     sizes, array = x.sizes(), x.array
     ranges = [

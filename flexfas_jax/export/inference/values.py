@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flexfas_jax.export.inference import operators
+
 
 class Value:
   """An array of a logical `shape`, held as `array`.
@@ -156,6 +158,8 @@ def reshape(array, shape: Sequence, static: bool):
     return array
   if static:
     return np.reshape(array, shape)
+  if sum(not isinstance(n, int) for n in shape) == 1:
+    return operators.bind('reshape', array, sizes=shape)
   return jax.lax.reshape(array, shape)
 
 
