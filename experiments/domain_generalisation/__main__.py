@@ -6,11 +6,14 @@ Trains every method on three rendered domains, selects the step on their val, an
 fourth, with all sensors and with each missing case. Pretrains the small ViT on the sources of each
 target first. The runs are numbered: seeds are the outer loop, so that any first part is a complete
 experiment with fewer seeds. `--runs=40:80` trains a part. Rerun the same command to resume: runs
-with results are skipped. It writes results.csv and results.png to this folder (or --out).
+with results are skipped. It writes results.csv and results.png to this folder (or --out), and
+runs.tar.xz: what `flexfas compare` reads of every run, the scores to nine digits. Runs that are in
+that archive are unpacked, not trained again, so that the experiment continues on any machine.
 """
 
 import argparse
 import csv
+import io
 import itertools
 import json
 import os
@@ -18,6 +21,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -105,6 +109,46 @@ def train(folder: pathlib.Path, arguments: Sequence[str]) -> None:
   if done.returncode:
     raise StateError(f'{folder.name} ended with {done.returncode}; see {log}')
   (folder / 'seconds').write_text(f'{time.perf_counter() - start:.0f}')
+
+
+ARCHIVE = 'runs.tar.xz'
+# Of a run's folder; the log lies next to it.
+_ARCHIVED = (
+  *('config.json', 'results.json', 'metrics.jsonl', 'seconds'),
+  *(f'scores/{name}.{kind}' for name in ('val', 'target') for kind in ('csv', 'json')),
+)
+
+
+def pack(workdir: pathlib.Path, runs: Sequence[Run], file: pathlib.Path) -> None:
+  """Writes what comparisons need of the finished runs; the same bytes for the same runs."""
+  with tarfile.open(file, 'w:xz', preset=9) as archive:
+    for run in runs:
+      if not (workdir / run.name / 'results.json').exists():
+        continue
+      for name in (f'{run.name}.log', *(f'{run.name}/{name}' for name in _ARCHIVED)):
+        content = (workdir / name).read_bytes()
+        if name.endswith('.log'):
+          content = content.splitlines(keepends=True)[0]
+        elif name.endswith('.csv'):
+          content = rounded(content.decode()).encode()
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+
+
+def rounded(scores: str) -> str:
+  """A score file with nine significant digits: float32 logits have seven."""
+  return re.sub(r'(?<=,)\d\.\d{9,}(e-\d+)?(?=[,\r\n])', lambda m: f'{float(m[0]):.9g}', scores)
+
+
+def unpack(file: pathlib.Path, workdir: pathlib.Path) -> None:
+  """Restores the runs of an archive that the workdir lacks."""
+  if not file.exists():
+    return
+  with tarfile.open(file) as archive:
+    for entry in archive:
+      if not (workdir / entry.name).exists():
+        archive.extract(entry, workdir, filter='data')
 
 
 def trained_millions(log: str) -> str:
@@ -236,12 +280,15 @@ def main(argv: list[str] | None = None) -> int:
 
   def command():
     args.workdir.mkdir(parents=True, exist_ok=True)
+    unpack(args.out / ARCHIVE, args.workdir)
     runs = all_runs(args.methods.split(','), range(args.seeds))
     first, _, end = args.runs.partition(':')
     data = f'--config.data_dir={args.data_dir}'
     part = range(len(runs))[int(first or 0) : int(end or len(runs))]
     for i in part:
       run = runs[i]
+      if (args.workdir / run.name / 'results.json').exists():
+        continue
       recipe, kind = METHODS[run.method]
       options = [f'--config=configs/domain_generalisation.py:{recipe}', data]
       options += [f'--config.seed={run.seed}', '--oracle=target']
@@ -254,9 +301,11 @@ def main(argv: list[str] | None = None) -> int:
         options += [f'--config.pretrained.weights={weights}']
       train(args.workdir / run.name, [*options, *with_steps(args.steps, 4)])
       print(f'{i + 1 - part.start}/{len(part)}  run {i}: {run.name}', flush=True)
+    everything = all_runs(list(METHODS), SEEDS)
+    pack(args.workdir, everything, args.out / ARCHIVE)
     rows = [
       {name: str(value) for name, value in row.items()}
-      for row in collect(args.workdir, all_runs(list(METHODS), SEEDS))
+      for row in collect(args.workdir, everything)
     ]
     with (args.out / 'results.csv').open('w', newline='') as out:
       writer = csv.DictWriter(out, COLUMNS, lineterminator='\n')

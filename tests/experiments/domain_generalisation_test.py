@@ -8,6 +8,7 @@ from configs import domain_generalisation, face_recognition, masked_pretraining
 from experiments.domain_generalisation import __main__ as experiment
 from flexfas_jax.protocols import selection
 
+SCORES = 'id,label,rgb\nwmca/0.1234567890123,attack,0.1234567890123\nb,bona_fide,1.25e-07\n'
 LINE = '1944 training and 702 val examples, 0.79 M parameters (0.26 M of them train), 1 x cpu'
 
 
@@ -22,7 +23,12 @@ def write(workdir, run, hter):
     subsets[subset] = rates | {'by_video': {'hter': value / 2}}
   (folder / 'results.json').write_text(json.dumps({'target': subsets}))
   (folder / 'seconds').write_text('80')
-  folder.with_suffix('.log').write_text(LINE)
+  folder.with_suffix('.log').write_text(LINE + '\nmore\n')
+  (folder / 'scores').mkdir()
+  for name in ('config.json', 'metrics.jsonl', 'scores/val.json', 'scores/target.json'):
+    (folder / name).write_text('{}')
+  for name in ('val', 'target'):
+    (folder / 'scores' / f'{name}.csv').write_text(SCORES)
 
 
 def test_a_first_part_of_the_runs_is_an_experiment_with_fewer_seeds():
@@ -52,6 +58,27 @@ def test_every_method_is_a_recipe_and_pretraining_fits_it():
       assert other.model.backbone.to_dict().items() <= backbone.items()
     domains = [v['domains'] for v in config.loss.to_dict().values() if 'domains' in v]
     assert set(domains) <= {3} and config.sampler.balance == ('domain', 'label')
+
+
+def test_runs_continue_on_another_machine(tmp_path):
+  """From the archive: as they were, but for digits that float32 does not have."""
+  run = experiment.Run('erm', 'wmca_like', 0)
+  for folder in ('here', 'there'):
+    (tmp_path / folder).mkdir()
+  write(tmp_path / 'here', run, 0.2)
+  files = [tmp_path / name for name in ('a.tar.xz', 'b.tar.xz')]
+  for file in files:
+    experiment.pack(tmp_path / 'here', [run, run._replace(seed=1)], file)
+  assert files[0].read_bytes() == files[1].read_bytes()
+  experiment.unpack(files[0], tmp_path / 'there')
+  experiment.unpack(tmp_path / 'none', tmp_path / 'there')
+  found = tmp_path / 'there' / run.name
+  assert (found / 'scores' / 'val.csv').read_text() == SCORES.replace(
+    ',0.1234567890123', ',0.123456789'
+  )
+  assert found.with_suffix('.log').read_text() == LINE + '\n'
+  tables = [experiment.collect(tmp_path / name, [run]) for name in ('here', 'there')]
+  assert tables[0] == tables[1] and len(tables[0]) == 4
 
 
 def test_the_tables(tmp_path):
