@@ -107,6 +107,12 @@ class Norm(nn.Module):
     return norm(x, mask=mask if train else None)
 
 
+def layer_norm(x, scale, bias, epsilon: float):
+  """The networks' layer norm of x [..., D] as a function of its weights [D]."""
+  norm = nn.LayerNorm(epsilon=epsilon, dtype=x.dtype)
+  return norm.apply({'params': {'scale': scale, 'bias': bias}}, x)
+
+
 class PReLU(nn.Module):
   """max(x, 0) + slope min(x, 0), with a learned slope per channel, initially 0.25 as in PyTorch."""
 

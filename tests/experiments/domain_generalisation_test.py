@@ -1,4 +1,4 @@
-"""Numbers and tables of the experiment on domain generalisation, from results as runs write them."""
+"""The experiment on domain generalisation: its runs, and tables of results as runs write them."""
 
 import json
 

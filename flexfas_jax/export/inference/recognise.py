@@ -6,15 +6,15 @@ last.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 from flexfas_jax.export.inference import flat
-from flexfas_jax.models.layers import PReLU, max_pool
+from flexfas_jax.models.layers import PReLU, layer_norm, max_pool
 
 _ANY = 0.109375  # in a pattern: any number; exact in every dtype
 
@@ -117,11 +117,6 @@ def _prelu(x, slope):
   return PReLU().apply({'params': {'slope': slope}}, x)
 
 
-def _layer_norm(x, scale, bias):
-  norm = nn.LayerNorm(epsilon=_ANY, dtype=x.dtype)
-  return norm.apply({'params': {'scale': scale, 'bias': bias}}, x)
-
-
 def _pooled(window: int, stride: int, padding: int) -> _Pattern:
   def shapes(aval) -> Iterator[list[tuple]]:
     if aval.ndim != 4 or not all(isinstance(n, int) for n in aval.shape[1:3]):
@@ -154,11 +149,17 @@ _PATTERNS = (
   _Pattern(
     'gelu',
     'mul',
-    lambda x: nn.gelu(x, approximate=False),
+    lambda x: jax.nn.gelu(x, approximate=False),
     _same_shape,
     lambda shape, number: {},
   ),
-  _Pattern('layer_norm', 'add', _layer_norm, _normed, lambda shape, number: {'epsilon': number}),
+  _Pattern(
+    'layer_norm',
+    'add',
+    partial(layer_norm, epsilon=_ANY),
+    _normed,
+    lambda shape, number: {'epsilon': number},
+  ),
   _Pattern('prelu', 'select_n', _prelu, _sloped, lambda shape, number: {}),
   _pooled(3, 2, 1),
   _pooled(2, 2, 0),
