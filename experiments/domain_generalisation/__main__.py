@@ -304,8 +304,7 @@ def main(argv: list[str] | None = None) -> int:
     everything = all_runs(list(METHODS), SEEDS)
     pack(args.workdir, everything, args.out / ARCHIVE)
     rows = [
-      {name: str(value) for name, value in row.items()}
-      for row in collect(args.workdir, everything)
+      {name: str(value) for name, value in row.items()} for row in collect(args.workdir, everything)
     ]
     with (args.out / 'results.csv').open('w', newline='') as out:
       writer = csv.DictWriter(out, COLUMNS, lineterminator='\n')

@@ -119,9 +119,7 @@ def _modulation(loss, fields: Mapping | None, model) -> Modulation | None:
   lookup.check_values(where, inspect.signature(combine).parameters, fields)
   running = fields.pop('running', 0.0)
   if isinstance(running, bool) or not isinstance(running, int | float) or not 0 <= running < 1:
-    raise ConfigError(
-      f'{where}.running is {running!r}; give a number from 0 to 1'
-    )
+    raise ConfigError(f'{where}.running is {running!r}; give a number from 0 to 1')
   if len(model.modalities) < 2:
     raise ConfigError(f'gradient_modulation {name!r} needs several modalities')
   shared, own = lookup.make_loss_parts(loss)

@@ -75,9 +75,7 @@ def test_the_step_updates_it_with_the_losses_of_its_samples(accumulate):
   sharded, _ = jax.jit(step, in_shardings=(sharding.replicated(mesh), place, None))(
     state, batch, KEY
   )
-  np.testing.assert_allclose(
-    sharded.memory['subset_loss'], after.memory['subset_loss'], rtol=1e-5
-  )
+  np.testing.assert_allclose(sharded.memory['subset_loss'], after.memory['subset_loss'], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
