@@ -28,8 +28,7 @@ RULES = {
   'prediction.score_table': 'protocols evaluation',  # these four are batch prediction
   'score ensemble compare lint': 'jax flax grain absl input_pipeline training models',
   'flexfas_jax but training.checkpoints export': 'orbax',
-  # One traces Flax's layers, to find them in a program.
-  'flexfas_jax but models export.inference.recognise': 'flax.linen flax.nnx',
+  'flexfas_jax but models': 'flax.linen flax.nnx',
   'flexfas_jax': 'main tests experiments torch tensorflow',
 }
 
