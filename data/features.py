@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from flexfas_jax import label_mapping
 from flexfas_jax.errors import DataError
 from flexfas_jax.schema import LABELS, MODALITIES
 
@@ -76,6 +77,8 @@ def check(example: Example) -> Example:
     raise DataError(f'{where}: is bona fide and yet an attack ({full["attack_type"]}, {category})')
   if not live and category not in CATEGORIES:
     raise DataError(f'{where}: category is {category!r}, not one of {", ".join(CATEGORIES)}')
+  if not live and label_mapping.means_bona_fide(full['attack_type']):
+    raise DataError(f'{where}: is an attack, and its kind {full["attack_type"]!r}')
   for modality in MODALITIES:
     if not isinstance(full[modality], bytes):
       raise DataError(f'{where}: {modality} is {type(full[modality]).__name__}, not encoded bytes')

@@ -15,6 +15,7 @@ from flexfas_jax.schema import LABELS
 DEFAULT = {'0': 'attack', '1': 'bona_fide'}
 _WHOLE = re.compile(r'([+-]?[0-9]+)[.,]0*')  # 1.0 or 1,0, as a table of floats has it
 _WAY_OUT = '. Map it with '
+_BONA_FIDE = {'bonafide', 'live', 'genuine', 'real', 'none', 'noattack'}
 _BOOLEANS = {'false': '0', 'true': '1'}
 
 
@@ -51,6 +52,11 @@ def normalize(cell: str) -> str:
     return text.casefold()
   whole = _WHOLE.fullmatch(text)
   return str(int(whole[1])) if whole else text
+
+
+def means_bona_fide(kind: str) -> bool:
+  """Whether an attack's kind names none: a row that has it contradicts its label."""
+  return re.sub(r'[\W_]+', '', kind).casefold() in _BONA_FIDE
 
 
 def strip_advice(text: str) -> str:

@@ -117,7 +117,6 @@ def _parser() -> argparse.ArgumentParser:
   add(
     '--pass_if',
     metavar='REQUIREMENT',
-    default='',
     help='what every subset must meet, e.g. apcer_max<=5%%,bpcer<=3%%, or one of them, e.g. '
     'rgb+depth:apcer_max<=5%%; outputs then state PASS or FAIL. The limit of the 95 %% interval is '
     'compared; with at=point among the requirements, the figure itself. Default: no requirement',
@@ -436,8 +435,13 @@ def _check_usage(args: argparse.Namespace, needs_dev: bool) -> None:
     paths = [path.resolve() for method in methods for path in method.paths]
     if len(set(paths)) < len(paths):
       raise ConfigError(f'{option} names one file twice')
+  if args.pass_if is not None and not args.pass_if.strip():
+    raise ConfigError(
+      f"--pass_if={args.pass_if!r} requires nothing; write e.g. '{pass_if.EXAMPLE}'"
+    )
+  args.pass_if = args.pass_if or ''
   pass_if.parse(args.pass_if)
-  if args.fail_exit and not args.pass_if.strip():
+  if args.fail_exit and not args.pass_if:
     raise ConfigError('--fail_exit needs --pass_if: without a requirement nothing fails')
   if args.fail_exit and not 6 <= args.fail_exit < 64:
     raise ConfigError(f'--fail_exit={args.fail_exit}: choose from 6 to 63; others have a meaning')

@@ -96,7 +96,7 @@ def test_an_evaluation_with_intervals_comparisons_groups_and_several_runs(tmp_pa
     [
       f'a={paths(["a1", "a2"])}', f'--dev={paths(["a1_val", "a2_val"])}',
       f'--against=b={paths(["b1", "b2"])}', f'--against_dev={paths(["b1_val", "b2_val"])}',
-      '--group_by=ethnicity', '--bootstrap=50', f'--json={tmp_path}/results.json',
+      '--group_by=ethnicity', '--bootstrap=200', f'--json={tmp_path}/results.json',
       '--pass_if=apcer_max<=50%,auc>=0.6',
     ]
   )  # fmt: skip

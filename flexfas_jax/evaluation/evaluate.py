@@ -155,7 +155,8 @@ def evaluate(
   Args:
     name: of the test.
     scores, rule, dev, oracle: as `results.compute` has them.
-    draws: of the bootstrap; 0: none; None: 1000, none above `MOST_SAMPLES` samples.
+    draws: of the bootstrap; 0: none; None: 1000, none above `MOST_SAMPLES` samples unless a
+      requirement is compared with limits of intervals.
     seed: of the bootstrap.
     group_by: columns of the scores that define groups.
     notes: further notes for the result.
@@ -167,10 +168,17 @@ def evaluate(
       subsets of one method are always compared run by run.
 
   Raises:
-    ConfigError, StateError: as `results.compute`; a requirement that cannot be read.
+    ConfigError, StateError: as `results.compute`; a requirement that cannot be read, or whose
+      intervals have too few replicates.
     DataError: likewise; a column to group by that is not there, or empty.
   """
   required = pass_if.parse(requirement)
+  by_limit = required is not None and required.at == pass_if.LIMIT
+  if by_limit and draws is not None and draws < pass_if.MIN_REPLICATES:
+    raise ConfigError(
+      f'pass_if is compared with intervals over subjects, which need {pass_if.MIN_REPLICATES} '
+      f'bootstrap replicates or more, not {draws}: leave out --bootstrap, or require at=point'
+    )
   rule = results.resolve_rule(scores, rule, dev, oracle)
   of_kinds = results.attack_kinds(scores)
   found = results.compute(scores, rule, dev, oracle, of_kinds)
@@ -178,7 +186,8 @@ def evaluate(
   few = sufficiency.insufficient_metrics(scores, found, units, of_kinds)
   lines = [*notes, *results.notes(found, few), *results.scale_notes(scores, found, rule)]
   if draws is None:
-    draws = bootstrap.N_REPLICATES if scores.label.size <= MOST_SAMPLES else 0
+    is_small = scores.label.size <= MOST_SAMPLES
+    draws = bootstrap.N_REPLICATES if is_small or by_limit else 0
     if not draws:
       lines.append(
         f'no bootstrap: {scores.label.size} samples take minutes; to compute it anyway: '

@@ -15,6 +15,7 @@ from flexfas_jax.evaluation import metrics, thresholds
 from flexfas_jax.evaluation.intervals import Interval
 
 LIMIT, POINT = AT = ('limit', 'point')
+MIN_REPLICATES = 200  # of the bootstrap: the limits of 95 % are then the fifth of each side
 EXAMPLE = 'apcer_max<=5%,bpcer<=3%'
 _RATES_BY_KIND = ('apcer/', 'apcer_species/')
 _AS_FTA = ('acer_fta', 'apcer_fta', 'bpcer_fta')

@@ -37,10 +37,20 @@ def read_key(path: str | os.PathLike, load, kind: str) -> object:
   except ConfigError:
     raise
   except Exception as error:  # cryptography raises several kinds
+    if kind == 'public' and 'PRIVATE KEY' in _first_line(path):
+      raise ConfigError(
+        f'{path} is a private key, which stays where bundles are signed; write the public one: '
+        f'openssl pkey -in {path} -pubout -out {Path(path).with_suffix(".pub")}'
+      ) from None
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
     raise ConfigError(
       f'{path} is not the PEM file of a {kind} Ed25519 key ({line}). {MAKE_KEYS}'
     ) from None
+
+
+def _first_line(path: str | os.PathLike) -> str:
+  lines = image_files.read(path, _LARGEST_KEY).decode('ascii', 'replace').splitlines()
+  return lines[0] if lines else ''
 
 
 def verify(card: bytes, folder: Path, public_key: str | os.PathLike) -> None:

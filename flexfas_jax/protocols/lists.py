@@ -205,6 +205,9 @@ class _RowMaker:
     attack = cells[self._attack_type] or cells[self._attack_category]
     if attack and label == 'bona_fide':
       self._report('label', line, f'is bona fide, and its attack {attack!r}; leave that empty')
+    kinds = cells[self._attack_type], cells[self._attack_category]
+    if label == 'attack' and (kind := next(filter(label_mapping.means_bona_fide, kinds), '')):
+      self._report('label', line, f'is an attack, and its kind {kind!r}; name the attack')
     if (frame := cells[self._frame]) and not _FRAME.fullmatch(frame):
       self._report('row', line, f'frame {frame!r} is not a number from 0')
     # Rows of one video usually follow each other: values are computed once.

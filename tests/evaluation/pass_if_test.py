@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import ConfigError
-from flexfas_jax.evaluation import evaluate, intervals, pass_if, score_files
+from flexfas_jax.evaluation import evaluate, pass_if, score_files
 from flexfas_jax.evaluation.intervals import Interval
 from flexfas_jax.evaluation.report import formatting
 
@@ -135,7 +135,7 @@ def test_of_an_evaluation():
   limit = 1 - 0.025 ** (1 / 60)
   for bound, passed in ((0.0597, True), (0.0595, False)):
     found = evaluate.evaluate(
-      'x', scores(0), 'fixed=0.5', draws=50, requirement=f'apcer_max<={bound},bpcer<={bound}'
+      'x', scores(0), 'fixed=0.5', draws=200, requirement=f'apcer_max<={bound},bpcer<={bound}'
     )
     assert found.verdicts[0].passed == passed
     assert found.verdicts[0].checks[0].limit == pytest.approx(limit)
@@ -151,15 +151,18 @@ def test_of_an_evaluation():
 def test_the_reason_is_the_worst_subset():
   made = scores(0, wrong=6)
   made.scores['rgb+depth'] = scores(0, wrong=30).scores['rgb']
-  found = evaluate.evaluate('x', made, 'fixed=0.5', draws=0, requirement='apcer_max<=9%,bpcer<=3%')
-  exact = 100 * intervals.clopper_pearson(intervals.Count(30, 60)).high
+  found = evaluate.evaluate(
+    'x', made, 'fixed=0.5', draws=200, requirement='apcer_max<=9%,bpcer<=3%'
+  )
+  checks = {(c.subset, c.criterion.metric): c for c in found.verdicts[0].checks}
+  limit = 100 * checks['rgb+depth', 'bpcer'].limit
   first, reason = formatting.verdict_lines(found)
   assert first.startswith(
     'FAIL (APCER, max at most 9 %, BPCER at most 3 %; compared are the limits'
   )
   assert reason == (
-    f'  the worst of 2 subsets, rgb+depth: BPCER up to {exact:.1f} % (interval over samples, '
-    'exact), required at most 3 %'
+    f'  the worst of 2 subsets, rgb+depth: BPCER up to {limit:.1f} % (interval over subjects), '
+    'required at most 3 %'
   )
 
 
@@ -170,10 +173,30 @@ def test_the_mean_over_runs_is_compared():
     'x',
     merged,
     'fixed=0.5',
-    draws=50,
+    draws=200,
     runs={'ours': list(systems)},
     requirement='bpcer<=2.5%,at=point',
   )
   (one,) = found.verdicts
   assert one.system == 'ours' and one.passed  # (1 + 2) / 2 of 60
   assert 'pass_if' in evaluate.to_json(found)['ours: rgb']
+
+
+@pytest.mark.parametrize('draws', [0, 1, 199])
+def test_few_replicates_meet_nothing(draws):
+  """Without its interval over subjects, or with a narrow one, a test would pass that fails."""
+  made, required = scores(0, wrong=1), 'bpcer<=10%'
+  with pytest.raises(ConfigError, match=f'need 200 bootstrap replicates or more, not {draws}'):
+    evaluate.evaluate('x', made, 'fixed=0.5', draws=draws, requirement=required)
+  at_point = evaluate.evaluate(
+    'x', made, 'fixed=0.5', draws=draws, requirement='bpcer<=2%,at=point'
+  )
+  assert at_point.verdicts[0].passed
+
+
+def test_many_samples_get_the_intervals_that_a_requirement_needs(monkeypatch):
+  monkeypatch.setattr(evaluate, 'MOST_SAMPLES', 10)
+  made = scores(0, wrong=1)
+  assert evaluate.evaluate('x', made, 'fixed=0.5').clusters is None
+  found = evaluate.evaluate('x', made, 'fixed=0.5', requirement='bpcer<=10%')
+  assert found.clusters is not None and found.verdicts[0].passed

@@ -90,9 +90,13 @@ def test_what_was_not_signed_is_refused(bundle, keys, change):
   ('key', 'error', 'says'),
   [
     ('other.pub', StateError, 'not the signature of card.json by the key'),
-    ('own.pem', ConfigError, 'is not the PEM file of a public Ed25519 key'),
     ('rsa.pub', ConfigError, 'is not an Ed25519 key. openssl genpkey'),
     ('empty.pub', ConfigError, 'is not the PEM file of a public'),
+    (
+      'own.pem',
+      ConfigError,
+      r'is a private key.* openssl pkey -in \S*own.pem -pubout -out \S*own.pub$',
+    ),
     ('absent.pub', ConfigError, 'cannot be read: No such file'),
     ('', ConfigError, 'not a regular file'),
   ],

@@ -383,3 +383,13 @@ def test_a_pipe_is_refused_before_it_is_opened(tmp_path):
   os.mkfifo(tmp_path / 'train.txt')
   with pytest.raises(DataError, match='is not a regular file'):
     list_format.detect(tmp_path / 'train.txt')
+
+
+@pytest.mark.parametrize('kind', ['bona_fide', 'Bona-Fide', 'live', 'none'])
+@pytest.mark.parametrize('column', ['attack_type', 'attack_category'])
+def test_an_attack_whose_kind_is_none(write, column, kind):
+  """A card would count it as bona fide, and its stored label is attack."""
+  path = write(f'rgb,label,{column}\na.jpg,attack,{kind}\n', 'manifest.csv')
+  with pytest.raises(DataError, match=f"is an attack, and its kind '{kind}'; name the attack"):
+    list(lists.read(path))
+  assert list(lists.read(write(f'rgb,label,{column}\na.jpg,attack,living_doll\n', 'm.csv')))
