@@ -296,6 +296,10 @@ def _predict(args: argparse.Namespace) -> None:
   if args.out:
     _check_out(args)
   predictor = load(args)
+  if predictor.card.is_rendered:
+    print('note: RENDERED: trained and evaluated on rendered faces', file=sys.stderr)
+  for line in predictor.card.failed:
+    print(f'note: {line}', file=sys.stderr)
   if images:
     _predict_one(predictor, images, args)
   else:

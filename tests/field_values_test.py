@@ -40,7 +40,7 @@ def build(path, value):
   ('head', {'name': 'modality_prototypes', 'domains': 2, 'modalities': 2}, 'modalities has 3'),
   ('modalities', (), r'modalities is \(\); give some of: rgb, depth, ir'),
   ('modalities', ('rgb', 'rgb'), 'has a name twice: rgb, rgb'),
-  ('modalities', ('rgb', 'sonar'), "has 'sonar'; choose of: rgb, depth, ir"),
+  ('modalities', ('rgb', 'sonar'), "has 'sonar'; choose from: rgb, depth, ir"),
   ('image_size', 8, r'image_size is 8, less than a patch of vit \(16\)'),
   ('image_size', '64', "image_size is '64'; give a number of pixels"),
   ('share_streams', 'yes', "share_streams is 'yes'; give True or False"),

@@ -54,6 +54,20 @@ def test_the_command(bundle, files):
   assert found['score'] == Predictor.load(bundle)(rgb=files / 'rgb.png').score
 
 
+def test_limits_of_the_model_are_printed_with_its_decisions(files, tmp_path, capsys):
+  """A decision of rendered faces, or of a model that failed its requirement, states it."""
+  verdicts = {'rgb': {'requirement': 'bpcer<=1%', 'passed': False, 'checks': []}}
+  verdicts |= {'rgb+depth': {'requirement': 'bpcer<=1%', 'passed': True, 'checks': []}}
+  metrics = {'intra': {subset: {'pass_if': of} for subset, of in verdicts.items()}}
+  bundle = bundles.write(tmp_path / 'rendered', data={'rendered': True}, metrics=metrics)
+  code, out, err = run(capsys, bundle, '--rgb=rgb.png', '--json')
+  assert code == 0 and json.loads(out)['decision']
+  assert err.splitlines() == [
+    'note: RENDERED: trained and evaluated on rendered faces',
+    'note: FAIL: rgb in the test intra, of which bpcer<=1% is required',
+  ]
+
+
 @pytest.mark.parametrize(
   ('args', 'expected', 'says'),
   [

@@ -464,7 +464,9 @@ def _check_modalities(names: Sequence[str]) -> tuple[str, ...]:
     raise ConfigError(f'config.model.modalities is {names!r}; give some of: {known}')
   for name in names:
     if name not in schema.MODALITIES:
-      raise ConfigError(f'config.model.modalities has {name!r}; choose of: {known}')
+      raise ConfigError(
+        f"config.model.modalities has {name!r}; choose from: {known}, as a tuple: ('rgb', 'depth')"
+      )
   if len(set(names)) < len(names):
     raise ConfigError(f'config.model.modalities has a name twice: {", ".join(names)}')
   return tuple(names)

@@ -122,7 +122,7 @@ class Adapter(nn.Module):
     self._check_fields()
     for site in getattr(self, 'sites', ()):
       if site not in SITES:
-        raise ConfigError(f'no site {site!r} in a block; choose of: {", ".join(SITES)}')
+        raise ConfigError(f'no site {site!r} in a block; choose from: {", ".join(SITES)}')
 
   def _check_fields(self) -> None:
     """Raises a ConfigError for a field of another type than its default's, or out of range."""

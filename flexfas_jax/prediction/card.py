@@ -78,6 +78,25 @@ class Card:
     """Notes for users; `remarks` in bundles of earlier versions."""
     return list(self.contents.get('notes', self.contents.get('remarks', [])))
 
+  @property
+  def is_rendered(self) -> bool:
+    """Whether the data is stated to be rendered; bundles of earlier versions may not state it."""
+    data = self.contents.get('data')
+    return isinstance(data, dict) and data.get('rendered') is True
+
+  @property
+  def failed(self) -> list[str]:
+    """A line for each test whose stated requirement the model does not meet."""
+    lines = []
+    for test, subsets in self.contents.get('metrics', {}).items():
+      stated = {s: v['pass_if'] for s, v in subsets.items() if isinstance(v.get('pass_if'), dict)}
+      if names := [s for s, verdict in stated.items() if verdict.get('passed') is not True]:
+        required = stated[names[0]].get('requirement', '')
+        lines.append(
+          f'FAIL: {", ".join(names)} in the test {test}, of which {required} is required'
+        )
+    return lines
+
   def threshold(self, subset: str) -> float:
     """The threshold of a subset; each subset has its own.
 

@@ -128,7 +128,10 @@ def build(
   rates = {m: rate for m, rate in dropout.items() if m != 'by_loss'}
   if unknown := set(rates) - set(model.modalities):
     config_problems.append(
-      ConfigError(f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}')
+      ConfigError(
+        f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}; name these alone, '
+        f"or none: --config.modality_dropout='{{}}'"
+      )
     )
   for modality, rate in rates.items():
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:

@@ -40,7 +40,7 @@ class Lora(Adapter):
     super().check(sequence)
     for target in self.targets:
       if target not in TARGETS:
-        raise ConfigError(f'lora has no target {target!r}; choose of: {", ".join(TARGETS)}')
+        raise ConfigError(f'lora has no target {target!r}; choose from: {", ".join(TARGETS)}')
     if self.scaling not in ('rank_stabilised', 'standard'):
       raise ConfigError(
         f"lora has no scaling {self.scaling!r}; choose 'rank_stabilised' or 'standard'"

@@ -59,7 +59,8 @@ class Backend:
       'formats': _file_suffixes(),
       'crop': cropper.recipe.method if cropper else '',
       'notes': card.notes,
-      'rendered': _is_rendered(contents),
+      'failed': card.failed,
+      'rendered': card.is_rendered,
       'card_sha256': card.sha256,
       'licence': str(contents.get('licence', '')),
       'samples': [
@@ -194,12 +195,6 @@ def _data_url(array: np.ndarray) -> str:
   levels = np.clip(np.rint(array * 128 + 127.5), 0, 255).astype(np.uint8)
   encoded = cv2.imencode('.png', np.ascontiguousarray(levels[..., ::-1]))[1]
   return 'data:image/png;base64,' + base64.b64encode(encoded.tobytes()).decode()
-
-
-def _is_rendered(contents) -> bool:
-  """Whether a card states that its data is rendered; bundles of earlier versions may not."""
-  data = contents.get('data')
-  return isinstance(data, dict) and data.get('rendered') is True
 
 
 def _samples(predictor: Predictor) -> list[dict]:

@@ -478,8 +478,9 @@ for (const one of page.samples) {
 }
 $('samples').hidden = !page.samples.length;
 $('model').textContent = `Model ${page.name} (${page.model})${page.crop ? `, faces by ${page.crop}` : '; images must be cropped faces'}`;
-if (page.notes.length || page.rendered) {
-  const [first, ...others] = page.notes.length ? page.notes : ['Trained and evaluated on RENDERED faces.'];
+const limits = [...(page.failed || []), ...page.notes];
+if (limits.length || page.rendered) {
+  const [first, ...others] = limits.length ? limits : ['Trained and evaluated on RENDERED faces.'];
   const word = Object.assign(document.createElement('strong'), { textContent: page.rendered ? 'RENDERED' : 'WARNING' });
   const find = (what) => $('banner').querySelector(what);
   find('p').append(word, ` ${first}`);

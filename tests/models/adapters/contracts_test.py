@@ -250,10 +250,10 @@ def test_parameters_are_as_many_as_published():
   [
     ({'name': 'bottleneck'}, {}, "unknown adapter 'bottleneck'; choose one of: ama, conv, lora"),
     ({'name': 'conv', 'rank': 2}, {}, "adapter 'conv' has no field 'rank'; it has: blocks"),
-    ({'name': 'conv', 'sites': ('norm',)}, {}, "no site 'norm' in a block; choose of: attention"),
+    ({'name': 'conv', 'sites': ('norm',)}, {}, "no site 'norm' in a block; choose from: attention"),
     ({'name': 'conv', 'per_modality': True}, JOINT, 'one class token for all modalities'),
     ({'name': 'conv', 'blocks': (2,)}, {}, 'conv: no block 2; vit mu has 2'),
-    ({'name': 'lora', 'targets': ('mlp',)}, {}, "no target 'mlp'; choose of: q, k, v, o"),
+    ({'name': 'lora', 'targets': ('mlp',)}, {}, "no target 'mlp'; choose from: q, k, v, o"),
     ({'name': 'lora', 'scaling': 'sqrt'}, {}, "no scaling 'sqrt'; choose 'rank_stabilised'"),
     ({'name': 'ama'}, {}, "needs config.model.backbone.sequence = 'joint'"),
     ({'name': 'ama', 'parts': 'all'}, JOINT, "no parts 'all'; choose one of: shared"),
