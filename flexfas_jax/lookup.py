@@ -141,7 +141,7 @@ def check_values(where: str, parameters: Mapping, fields: Mapping[str, Any]) -> 
     ConfigError: a value of another type, or a number out of its range.
   """
   for name, value in fields.items():
-    if name not in parameters or name in ('parent', 'dtype'):
+    if name not in parameters or name in ('parent', 'dtype', 'adapters'):  # ViT checks adapters
       continue
     annotation = parameters[name].annotation
     is_union = isinstance(annotation, types.UnionType)

@@ -14,6 +14,7 @@ from flexfas_jax.training import objective
 MODEL = adapter_fusion.get_config('mmdg').model.to_dict()
 LOSS = {'binary_cross_entropy': {}, 'single_side_prototypes': {'domains': 2, 'period': 3}}
 ELSEWHERE = {'parent', 'dtype', 'name', 'modalities', 'later', 'image_size', 'outputs', 'batch'}
+ELSEWHERE |= {'adapters'}
 WRONG = {int: '2', float: '1e-5', bool: 'yes', str: 3, tuple: 'x'}
 
 

@@ -129,8 +129,8 @@ def build(
   if unknown := set(rates) - set(model.modalities):
     config_problems.append(
       ConfigError(
-        f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}; name these alone, '
-        f"or none: --config.modality_dropout='{{}}'"
+        f'config.modality_dropout names {sorted(unknown)}, not {model.modalities}; name only '
+        "these, or none: --config.modality_dropout='{}'"
       )
     )
   for modality, rate in rates.items():
