@@ -154,11 +154,11 @@ def check_values(where: str, parameters: Mapping, fields: Mapping[str, Any]) -> 
       continue
     accepted = {float: (int, float)}.get(kind, typing.get_origin(kind) or kind)
     fits = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
-    if fits and kind in (int, float):
+    if kind in (int, float):
       least = 1 if name in _COUNTS else 0
       below = 1 if name == 'dropout' else math.inf
-      form += f' from {least} {"on" if below == math.inf else "to 1"}'
-      fits = least <= value < below
+      form += f' from {least} {"on" if below == math.inf else "to below 1"}'
+      fits = fits and least <= value < below
     if not fits:
       form += ', or None' if type(None) in kinds else ''
       raise ConfigError(f'{where}.{name} is {value!r}; give {form}')

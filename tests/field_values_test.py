@@ -28,11 +28,11 @@ def build(path, value):
 
 
 @pytest.mark.parametrize('path,value,message', [
-  ('backbone.depth', '2', "depth is '2'; give a whole number, or None"),
+  ('backbone.depth', '2', "depth is '2'; give a whole number from 1 on, or None"),
   ('backbone.depth', 0, 'depth is 0; give a whole number from 1 on'),
   ('backbone.registers', -1, 'registers is -1; give a whole number from 0 on'),
   ('backbone.layer_scale', float('nan'), 'layer_scale is nan'),
-  ('backbone.dropout', 1.0, 'dropout is 1.0; give a number from 0 to 1'),
+  ('backbone.dropout', 1.0, 'dropout is 1.0; give a number from 0 to below 1'),
   ('backbone.per_modality', None, 'per_modality is None; give a tuple'),
   ('backbone.adapters', ({'name': 'lora', 'rank': 0},), 'adapters: lora.rank is 0; give a whole'),
   ('backbone', (), r'config.model.backbone is .*; give a group'),
@@ -56,7 +56,7 @@ def test_of_the_model(path, value, message):
   ({'mean_angle': {'domains': 0}}, 'mean_angle.domains is 0; give a whole number from 1 on'),
   ({'binary_cross_entropy': {'weight': -1}}, 'weight is -1; give a number from 0 on'),
   ({'binary_cross_entropy': {'weight': float('nan')}}, 'weight is nan'),
-  ({'sphere_face': {'margin': True}}, 'margin is True; give a whole number'),
+  ({'sphere_face': {'margin': True}}, 'margin is True; give a whole number from 0 on'),
 ])  # fmt: skip
 def test_of_a_loss(loss, message):
   with pytest.raises(ConfigError, match=message):

@@ -51,6 +51,7 @@ def test_the_step_is_given_what_the_config_says(monkeypatch):
     'prototypes': None,
     'modulation': None,
     'project': None,
+    'sampling': None,
   }
 
 
