@@ -1,4 +1,4 @@
-"""Batches by worker processes: those of threads, wherever an iterator goes on; their faults."""
+"""Batches by worker processes: those of threads, from wherever an iterator continues; their faults."""
 
 import os
 import types
@@ -37,7 +37,7 @@ def test_batches_and_position_do_not_depend_on_the_number_of_processes(prepared)
   processes = pipeline.train_batches(*arguments, processes=2)
   assert_equal(take(processes, 2), expected[:2])
   assert processes.get_state() == middle
-  processes.set_state(threads.get_state())  # goes on where threads stood
+  processes.set_state(threads.get_state())  # continues where the threads stopped
   assert_equal(take(processes, 1), take(threads, 1))
   threads.set_state(middle)
   assert_equal(take(threads, 3), expected[2:])
