@@ -1,4 +1,4 @@
-"""Batches by worker processes: those of threads, from wherever an iterator continues; their faults."""
+"""Batches by worker processes equal those of threads, wherever an iterator continues; faults."""
 
 import os
 import types
