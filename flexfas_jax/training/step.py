@@ -213,8 +213,8 @@ def train_step(
   key = jax.random.fold_in(key, state.step)
   dropout, available = named_key(key, 'modality_dropout'), batch['present']
   if sampling:
-    present, drawn = sampling.draw(dropout, available, state.memory['subset_loss'])
-    batch = {**batch, 'subset': drawn}
+    present, kept_subset = sampling.draw(dropout, available, state.memory['subset_loss'])
+    batch = {**batch, 'subset': kept_subset}
   else:
     present = drop_modalities(dropout, available, model.modalities, modality_dropout)
   batch = {**batch, 'present': present, 'available': available}

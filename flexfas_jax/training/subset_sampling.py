@@ -42,13 +42,15 @@ class ByLoss(NamedTuple):
       running: [S], the running losses.
 
     Returns:
-      [B, M] bool, what it keeps, and [B, S] float32, the subset drawn, as one-hot rows.
+      [B, M] bool, what it keeps, and [B, S] float32, the subset that this is, as one-hot rows: a
+      sample that lacks a modality of the drawn subset keeps another. A row is 0 where no subset is
+      what it keeps.
     """
     logits = jnp.broadcast_to(jnp.log(running + 1e-6), (len(present), len(self.subsets)))
-    drawn = jax.random.categorical(key, logits)  # [B]
-    kept = present & jnp.array(self.subsets)[drawn]  # [B, M]
+    subsets = jnp.array(self.subsets)  # [S, M]
+    kept = present & subsets[jax.random.categorical(key, logits)]  # [B, M]
     kept = jnp.where(kept.any(1, keepdims=True), kept, present)
-    return kept, jax.nn.one_hot(drawn, len(self.subsets))
+    return kept, (kept[:, None] == subsets[None]).all(-1).astype(jnp.float32)  # [B, S]
 
   def update(self, running: jax.Array, sums: jax.Array, counts: jax.Array) -> jax.Array:
     """The running losses [S] after a step.
