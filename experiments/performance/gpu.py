@@ -4,7 +4,8 @@
 
 RGB alone, bfloat16 (PyTorch: autocast, channels last, stock and with torch.compile), SGD. Both
 alternate, ten steps at a time; a ratio compares the same round. Memory is the allocator's peak
-since the process started; inference runs first. New rows replace earlier ones in gpu.csv.
+since the process started; inference runs first. ViT-B has `fused_attention`. New rows replace
+earlier ones in gpu.csv.
 """
 
 import argparse
@@ -35,7 +36,8 @@ def measure(name: str, options, device) -> list[dict]:
   from experiments.performance import networks
 
   B, rows = IMAGES[name], []
-  ours = networks.runs(name, TURNS, B, dtype='bfloat16')
+  fused = {'fused_attention': True} if name == 'vit_b' and not options.plain_attention else {}
+  ours = networks.runs(name, TURNS, B, dtype='bfloat16', **fused)
   with contextlib.ExitStack() as stack:
     sides = {}
     for way in (WAYS[name], f'{WAYS[name]}+compiled') if options.torch_python else ():
@@ -75,6 +77,7 @@ def main() -> int:
   parser.add_argument('network', choices=IMAGES)
   parser.add_argument('--repeats', type=int, default=5, help='rounds that count (5)')
   parser.add_argument('--torch_python', default='', metavar='PATH', help='interpreter with PyTorch')
+  parser.add_argument('--plain_attention', action='store_true', help='without fused_attention')
   parser.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)))
   parser.add_argument('--out', type=pathlib.Path, default=HERE / 'gpu.csv')
   parser.add_argument('--debug', action='store_true', help='tracebacks instead of messages')

@@ -3,10 +3,10 @@
   python -m experiments.performance.runtimes --torch_python=torch_env/bin/python [--only=vit_b]
     [--threads=1] [--rounds=12] [--torch_onnx=FILE] [--out=runtimes.csv]
 
-The networks of `networks.py` with random weights, and FlexModal's ViT-B for three sensors; batch 1.
-A figure is the ratio of two times of the same round. With one thread a time is the process's CPU
-time, which other load on the machine changes less; with more it is the clock's. int8 is calibrated
-on noise: of its speed alone.
+The networks of `networks.py` with random weights, and FlexModal's for three sensors (ViT-B as
+`flexmodal`, `resnets`, `cdcns`); batch 1. A figure is the ratio of two times of the same round.
+With one thread a time is the process's CPU time, which other load on the machine changes less; with
+more it is the clock's. int8 is calibrated on noise: of its speed alone.
 """
 
 import argparse
@@ -24,13 +24,15 @@ from flexfas_jax.export import graph, onnx_int8
 from flexfas_jax.export.formats import onnx, tflite
 
 TORCH = pathlib.Path(__file__).with_name('torch_onnx.py')
-NETWORKS = ('vit_b', 'resnet50', 'cdcn', 'flexmodal')
+# Networks of RGB alone, and the config whose `flexmodal` recipe has all three sensors.
+THREE = {'flexmodal': 'vit_fusion', 'resnets': 'resnet_fusion', 'cdcns': 'cdcn_fusion'}
+NETWORKS = ('vit_b', 'resnet50', 'cdcn', *THREE)
 
 
 def graph_of(name: str):
-  """The graph of RGB alone; of FlexModal, of all three sensors."""
-  if name == 'flexmodal':
-    trained = exports.build('vit_fusion')
+  """The graph of RGB alone, or of all three sensors."""
+  if name in THREE:
+    trained = exports.build(THREE[name])
     return graph.build(trained.model, trained.variables, trained.model.modalities)
   model, variables = networks.build(name)
   return graph.build(model, jax.tree.map(np.asarray, variables), ('rgb',))

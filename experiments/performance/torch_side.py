@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 
 SIZE = {'resnet50': 224, 'cdcn': 256, 'vit_b': 224, 'flexmodal': 224}
+SIZE |= {'resnets': 224, 'cdcns': 256}
 BATCH = {'resnet50': 8, 'cdcn': 2, 'vit_b': 4, 'flexmodal': 4}
 BATCHES = 4  # of FlexModal's test set
 PROTOCOLS = (False, False), (True, False), (False, True), (True, True)  # depth, ir beside RGB
@@ -77,6 +78,20 @@ def unit(c, d, folded):
   return nn.Sequential(*layers)
 
 
+class ResNets(nn.Module):
+  """A ResNet50 for each sensor, a convolution over the concatenated maps, a mean."""
+
+  def __init__(self):
+    super().__init__()
+    self.streams = nn.ModuleList(resnet50()[:-3] for _ in range(3))
+    mix = nn.Conv2d(3 * 2048, 2048, 3, padding=1, bias=False), nn.BatchNorm2d(2048), nn.ReLU()
+    self.mix, self.head = nn.Sequential(*mix), nn.Linear(2048, 1)
+
+  def forward(self, *images):
+    maps = [stream(x) for stream, x in zip(self.streams, images, strict=True)]
+    return self.head(self.mix(torch.cat(maps, 1)).mean((2, 3)))
+
+
 class CDCN(nn.Module):
   def __init__(self, folded):
     super().__init__()
@@ -89,13 +104,33 @@ class CDCN(nn.Module):
       self.blocks.append(nn.Sequential(*layers, nn.MaxPool2d(3, 2, 1)))
     self.neck, self.map = unit(3 * c, c, folded), CentralDifference(c, 1, folded)
 
-  def forward(self, x):
+  def encode(self, x):
+    """[B, 3, 256, 256] -> [B, 128, 32, 32]."""
     x, maps = self.stem(x), []
     for block in self.blocks:
       x = block(x)
       maps.append(F.interpolate(x, size=32, mode='bilinear', align_corners=False))
-    live = F.relu(self.map(self.neck(torch.cat(maps, 1))))
+    return self.neck(torch.cat(maps, 1))
+
+  def decide(self, x):
+    live = F.relu(self.map(x))
     return 4 * (live.mean((1, 2, 3)) - 0.5)[:, None]
+
+  def forward(self, x):
+    return self.decide(self.encode(x))
+
+
+class CDCNs(nn.Module):
+  """A CDCN for each sensor up to its neck, a convolution over the concatenated maps, its map."""
+
+  def __init__(self, folded):
+    super().__init__()
+    self.streams = nn.ModuleList(CDCN(folded) for _ in range(3))
+    self.mix = unit(3 * 128, 128, folded)
+
+  def forward(self, *images):
+    maps = [stream.encode(x) for stream, x in zip(self.streams, images, strict=True)]
+    return self.streams[0].decide(self.mix(torch.cat(maps, 1)))
 
 
 class Linear(nn.Linear):

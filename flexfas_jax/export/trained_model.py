@@ -22,7 +22,8 @@ class TrainedModel(NamedTuple):
   """A model, its weights, and the run that they come from.
 
   Attributes:
-    fields: of `flexmodal.build`: float32, without `scan`, `remat` and LoRA, which is merged.
+    fields: of `flexmodal.build`: float32, without `scan`, `remat`, `fused_attention` and LoRA,
+      which is merged.
     model, variables: built from these fields; variables are NumPy arrays.
     subsets: the subsets of modalities that the fusion can serve.
     weights_hash: of the checkpoint, as in the score files.
@@ -91,7 +92,7 @@ def create(fields: dict[str, Any], variables, **attributes) -> TrainedModel:
   """A model with its weights; `attributes` of `TrainedModel` that are left out are empty."""
   fields = {**fields, 'modalities': list(fields['modalities']), 'dtype': 'float32'}
   fields['backbone'] = dict(fields['backbone'])
-  for option in ('scan', 'remat'):  # they serve training alone
+  for option in ('scan', 'remat', 'fused_attention'):  # they serve training alone
     if option in fields['backbone']:
       fields['backbone'][option] = False
   model = flexmodal.build(**fields)

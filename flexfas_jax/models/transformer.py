@@ -12,7 +12,7 @@ import numpy as np
 from flax.core import FrozenDict
 
 from flexfas_jax import lookup
-from flexfas_jax.models import rotary
+from flexfas_jax.models import fused_attention, rotary
 from flexfas_jax.models.hooks import Adapter, Context
 
 
@@ -74,6 +74,7 @@ class Attention(nn.Module):
     heads: K.
     qkv_bias: whether queries, keys and values have a bias.
     rotary: rotate queries and keys by the place of their patch, see `rotary.py`.
+    fused: attend by `fused_attention.py`.
     adapters: of the hook 'projection', as (name, unbound module).
     dtype: of the computation.
   """
@@ -81,6 +82,7 @@ class Attention(nn.Module):
   heads: int
   qkv_bias: bool = True
   rotary: bool = False
+  fused: bool = False
   adapters: tuple = ()
   dtype: jnp.dtype = jnp.float32
 
@@ -109,18 +111,23 @@ class Attention(nn.Module):
       v = jnp.concatenate([_to_heads(tokens[:, half:], K).astype(v.dtype), v], 2)
       if mask is not None:
         mask = jnp.concatenate([jnp.ones((mask.shape[0], half), bool), mask], 1)
-    scores = jnp.einsum('bknd,bkmd->bknm', q, k) / q.shape[-1] ** 0.5
-    # Softmax in float32: bfloat16 has eight significant bits and loses small weights.
-    scores = scores.astype(jnp.float32)
-    if mask is not None:
-      scores = jnp.where(mask[:, None, None], scores, -jnp.inf)
-    weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
-    x = jnp.einsum('bknm,bkmd->bknd', weights, v)
+    x = fused_attention.attend(q, k, v, mask) if self.fused else attend(q, k, v, mask)
     y = FromHeads(self.dtype, name='proj')(x)
     for adapter in adapters:
       if 'o' in adapter.targets:
         y = y + adapter(jnp.swapaxes(x, 1, 2).reshape(y.shape), 'o', train)
     return y
+
+
+def attend(q, k, v, mask=None):
+  """softmax(q k^T / sqrt(d)) v; the arguments of `fused_attention.attend`."""
+  scores = jnp.einsum('bknd,bkmd->bknm', q, k) / q.shape[-1] ** 0.5
+  # Softmax in float32: bfloat16 has eight significant bits and loses small weights.
+  scores = scores.astype(jnp.float32)
+  if mask is not None:
+    scores = jnp.where(mask[:, None, None], scores, -jnp.inf)
+  weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+  return jnp.einsum('bknm,bkmd->bknd', weights, v)
 
 
 def _to_heads(x, K: int):
@@ -133,7 +140,7 @@ class Block(nn.Module):
   """Pre-norm transformer block, [B, N, D] -> [B, N, D].
 
   Attributes:
-    heads, qkv_bias, rotary: see `Attention`.
+    heads, qkv_bias, rotary, fused: see `Attention`.
     mlp_ratio: width of the MLP, times D.
     activation: a key of `ACTIVATIONS`.
     epsilon: of the norms.
@@ -149,6 +156,7 @@ class Block(nn.Module):
   epsilon: float = 1e-6
   qkv_bias: bool = True
   rotary: bool = False
+  fused: bool = False
   dropout: float = 0.0
   layer_scale: float = 0.0
   adapters: tuple = ()
@@ -188,7 +196,7 @@ class Block(nn.Module):
     h = norm(name='norm1')(x)
     projections = self.named_adapters('projection')
     attention = Attention(
-      self.heads, self.qkv_bias, self.rotary, projections, self.dtype, name='attn'
+      self.heads, self.qkv_bias, self.rotary, self.fused, projections, self.dtype, name='attn'
     )
     attended = attention(h, context, in_attention, train)
     x = add_parallel(x + branch(attended, 'ls1'), 'attention', h)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import jax
 
+from flexfas_jax.export.inference import flat, simplify
+
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 FIXED_SUBSETS = False  # a machine with jax has room for all streams
 
@@ -28,8 +30,11 @@ def write(graph, trained, folder: Path, val=None) -> list[dict]:
   """
   del trained, val
   (B,) = jax.export.symbolic_shape('B')
+  shapes = graph.shapes(B)
+  program = simplify.simplify(graph.function, shapes)
   with _without_source_paths():
-    exported = jax.export.export(jax.jit(graph.function), platforms=PLATFORMS)(*graph.shapes(B))
+    function = jax.jit(lambda *arrays: flat.evaluate(program, arrays)[0])
+    exported = jax.export.export(function, platforms=PLATFORMS)(*shapes)
   file = f'{graph.stem}.stablehlo'
   (folder / file).write_bytes(exported.serialize())
   return [graph.card_entry('stablehlo', file) | {'platforms': list(PLATFORMS)}]

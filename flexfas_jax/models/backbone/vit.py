@@ -99,6 +99,7 @@ class ViT(nn.Module):
       by default: on a TPU compilation takes two thirds of the time, but a step is estimated at 1.8
       times as long (ViT-B).
     remat: recompute a block's activations for the gradient instead of storing them.
+    fused_attention: cuDNN's attention on a GPU, see `fused_attention.py`; requires bfloat16 there.
     dtype: of the computation; parameters are float32.
   """
 
@@ -129,6 +130,7 @@ class ViT(nn.Module):
   per_modality: tuple[str, ...] = ()
   scan: bool = False
   remat: bool = False
+  fused_attention: bool = False
   dtype: jnp.dtype = jnp.float32
 
   def __post_init__(self):
@@ -226,6 +228,7 @@ class ViT(nn.Module):
     ends = sorted({max(1, v.depth * quarter // 4) for quarter in (1, 2, 3, 4)})
     block = {k: getattr(self, k) for k in ('activation', 'epsilon', 'qkv_bias', 'dropout')}
     block |= {'layer_scale': self.layer_scale, 'rotary': self.positions == 'rotary'}
+    block |= {'fused': self.fused_attention}
     return tuple(
       Stage(
         first=first,
