@@ -81,7 +81,7 @@ def test_every_command_names_the_format_and_the_conversion(name, tmp_path):
   (source / 'a.jpg').write_bytes(content)  # as phones and downloads name them
   # lint
   ((rule, text), *more), *_ = image_scan.inspect_triplet(
-    str(source), {'rgb': 'a.jpg'}, 'any', 10**7
+    str(source), {'rgb': 'a.jpg'}, image_checks.Rules(), 10**7
   )
   assert rule == 'unreadable' and re.search(says, text) and not more
   # prepare
@@ -110,7 +110,9 @@ def test_a_folder_of_other_images_names_the_conversion(tmp_path):
 def test_rgb_of_16_bits_is_refused_everywhere(tmp_path):
   deep = bundles.png(RGB.astype(np.uint16) * 257)
   (tmp_path / 'a.png').write_bytes(deep)
-  found, *_ = image_scan.inspect_triplet(str(tmp_path), {'rgb': 'a.png'}, 'any', 10**7)
+  found, *_ = image_scan.inspect_triplet(
+    str(tmp_path), {'rgb': 'a.png'}, image_checks.Rules(), 10**7
+  )
   assert [rule for rule, _ in found] == ['bit-depth'] and 'magick FILE -depth 8' in found[0][1]
   row = {'rgb': 'a.png', 'label': 'bona_fide', 'subject': 'a', 'video': 'v', 'frame': '1'}
   manifest.write_csv(tmp_path / 'manifest.csv', [row])
