@@ -12,6 +12,7 @@ import numpy as np
 
 from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.images import formats
 
 cv2.setNumThreads(0)  # Grain's threads are the parallelism; OpenCV's own would fight them
 
@@ -146,8 +147,8 @@ def decode(encoded: bytes, modality: str, where: str) -> np.ndarray:
   image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
   if image is None:
     raise DataError(
-      f'{where}: {modality} is not a readable image ({len(encoded)} bytes, starting '
-      f'{encoded[:8]!r}); prepare the data set again'
+      f'{where}: {modality} is not a readable image ({len(encoded)} bytes, starting with '
+      f'{formats.describe_start(encoded)}); prepare the data set again'
     )
   if image.ndim == 2:
     image = image[..., None]

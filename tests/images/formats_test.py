@@ -129,8 +129,10 @@ def test_rgb_of_16_bits_is_refused_everywhere(tmp_path):
 
 def test_what_is_not_recognised_is_shown():
   assert image_formats.describe(b'\1\2\3\4') == (
-    r"something else, starting b'\x01\x02\x03\x04'; JPEG, PNG, TIFF, WebP and NPY are read"
+    'of an unknown format (it starts with the bytes 01 02 03 04); open it with the program that '
+    'wrote it and save it as PNG. JPEG, PNG, TIFF, WebP and NPY are read'
   )
+  assert '(it starts with the text "hello wo");' in image_formats.describe(b'hello world')
   assert 'HTML page' in image_formats.describe(b'\n <!DOCTYPE html>')
   assert 'Git LFS' in image_formats.describe(b'version https://git-lfs.github.com/spec/v1\n')
 
