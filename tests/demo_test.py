@@ -379,7 +379,9 @@ def test_in_a_browser(serving, tmp_path):
       'Attack',
       'Bona fide',
     ]
-    saved = list(csv.DictReader(io.StringIO(page.run('csv()'))))
+    saved = page.run('csv()')
+    assert '\r' not in saved
+    saved = list(csv.DictReader(io.StringIO(saved)))
     assert [one['decision'] for one in saved] == ['bona_fide', 'attack']
     assert saved[0]['score'][:4] == whole[:4] and saved[0]['used'] == 'rgb; depth; ir'
     assert saved[0]['images'] == 'rgb=0_rgb.png; depth=0_depth.png; ir=0_ir.png'

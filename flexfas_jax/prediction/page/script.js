@@ -315,7 +315,7 @@ function csv() {
   };
   const all = { bundle: page.name, model: page.model, card_sha256: page.card_sha256 };
   const rows = records().map((one) => COLUMNS.map((name) => cell({ ...all, ...one }[name])).join(','));
-  return [COLUMNS.join(','), ...rows, ''].join('\r\n');
+  return [COLUMNS.join(','), ...rows, ''].join('\n');
 }
 
 function save(text, kind, name) {
