@@ -83,6 +83,8 @@ def parse_views(names: Sequence[str]) -> dict[str, View]:
   Raises:
     ConfigError: an unknown or repeated name, or no name.
   """
+  if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    raise ConfigError(f"config.views is {names!r}; give names, such as ('whole', 'flip')")
   views = {}
   for name in names:
     parts = name.split('+')
