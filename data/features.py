@@ -7,20 +7,7 @@ import tensorflow_datasets as tfds
 
 from flexfas_jax import label_mapping
 from flexfas_jax.errors import DataError
-from flexfas_jax.schema import LABELS, MODALITIES
-
-CATEGORIES = (
-  'print',
-  'replay',
-  'cut_photo',
-  'papermask',
-  'rigidmask',
-  'flexiblemask',
-  'fakehead',
-  'glasses',
-  'makeup',
-  'other',
-)
+from flexfas_jax.schema import CATEGORIES, LABELS, MODALITIES
 
 Example = dict[str, Any]
 

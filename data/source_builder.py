@@ -340,6 +340,19 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       f'A leak that the published lists have: --accept_known_leaks={name}'
       for name in _known_leaks(fatal)
     ]
+    if any(finding.rule.startswith('leak') for finding in fatal):
+      lines.append(
+        'A leak ends the build also with --on_bad=skip, which cannot choose the split to correct: '
+        'give each subject and each video one split, list each image in one split alone, and '
+        'prepare again'
+      )
+    elif self.on_bad == 'skip' and any(f in self._stored for f in fatal):
+      lines.append(
+        '--on_bad=skip cannot leave out samples that share their images: remove these rows from '
+        'the list, and prepare again'
+      )
+    elif self.on_bad == 'skip' and all(f.row or f.id for f in fatal):
+      lines.append('--on_bad=skip would leave a split empty: correct the source, or its lists')
     if self.on_bad == 'fail' and not all(_ends_the_build(f) or f in self._stored for f in fatal):
       lines.append('Correct the source, or leave out samples with errors with --on_bad=skip')
     return '\n'.join(lines)

@@ -54,6 +54,7 @@ html_title = f'flexfas_jax {version}'
 html_extra_path = ['index.html']  # leads to docs/index.html
 html_static_path = ['static']
 html_css_files = ['style.css']
+html_search_scorer = str(ROOT / 'docs' / 'scorer.js')  # guides before references
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {

@@ -248,22 +248,29 @@ class LockStore:
 
 
 @functools.cache
-def local_copy(url: str) -> pathlib.Path:
+def local_copy(
+  url: str, what: str = 'BUNDLE', wanted: Callable[[str], bool] = lambda name: True
+) -> pathlib.Path:
   """A folder at gs:// that is only read, as a local folder that lasts as long as the process.
+
+  Args:
+    url: of the folder.
+    what: the flag or argument that gives it, for messages.
+    wanted: whether the object of a name is copied.
 
   Raises:
     ConfigError: not gs://BUCKET/FOLDER, or the extra `gcs` is missing.
     StateError: the bucket denies access, or has no such folder.
     TemporaryError: the bucket does not answer.
   """
-  check_path(url, 'BUNDLE')
-  check_reachable(url, 'BUNDLE', StateError)
+  check_path(url, what)
+  check_reachable(url, what, StateError)
   scratch = tempfile.TemporaryDirectory(prefix='flexfas_')
   _copies.append(scratch)
   folder = pathlib.Path(scratch.name) / url.rstrip('/').rpartition('/')[2]
   folder.mkdir()
-  if not fetch(url.rstrip('/'), folder, lambda name: True):
-    raise StateError(f'{url} holds no files')
+  if not fetch(url.rstrip('/'), folder, wanted):
+    raise StateError(f'{url} holds no files of a {what.lower()}')
   return folder
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from flexfas_jax import command_line
+from flexfas_jax import bucket, command_line
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.evaluation import aggregation, bootstrap, leaderboard, trained_runs
 from flexfas_jax.evaluation.report import leaderboard_tables
@@ -33,10 +33,13 @@ _EXAMPLES = (
   'runs/a_seed* runs/b_seed* --paired_runs --subsets=rgb,rgb+depth+ir --csv=figures.csv',
 )
 
+_FILES = ('config.json', 'metrics.jsonl', 'preflight.json')  # that are read, besides scores/
+
 _EXIT_CODES = {
   3: 'bad data: an unreadable score file, other samples or thresholds in some runs, one run given '
   'twice',
   4: 'a workdir without a run, without scores, or with scores of several models',
+  75: 'a bucket does not answer; rerun the same command later',
 }
 
 
@@ -55,7 +58,12 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
   parser = command_line.make_parser('compare', _DESCRIPTION, _EXAMPLES, _EXIT_CODES)
   add = parser.add_argument_group('runs').add_argument
-  add('runs', nargs='+', metavar='RUN', help='workdir of a run whose tests are scored')
+  add(
+    'runs',
+    nargs='+',
+    metavar='RUN',
+    help='workdir of a run whose tests are scored; local or at gs://',
+  )
   add(
     '--name',
     metavar='NAME=PATTERN',
@@ -108,6 +116,16 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
+def _local(run: str) -> str | Path:
+  """A workdir as a local folder: of one at gs://, a copy of the files that are compared."""
+  bucket.check_path(run, 'RUN')
+  return bucket.local_copy(run, 'RUN', _is_compared) if bucket.is_remote(run) else run
+
+
+def _is_compared(name: str) -> bool:
+  return name in _FILES or name.startswith('scores/')
+
+
 def _compare(args: argparse.Namespace) -> None:
   if args.bootstrap < 2:
     raise ConfigError(f'--bootstrap={args.bootstrap}: give at least 2 replicates')
@@ -122,7 +140,7 @@ def _compare(args: argparse.Namespace) -> None:
       raise ConfigError(f'--{option}={path} is in the workdir of a run: choose another folder')
     if (other := option_of.setdefault(path.resolve(), option)) != option and path.is_file():
       raise ConfigError(f'--{other} and --{option} are the same file: {path}')
-  methods = trained_runs.group([trained_runs.read(run) for run in args.runs], args.name)
+  methods = trained_runs.group([trained_runs.read(_local(run)) for run in args.runs], args.name)
   board = leaderboard.compare(
     methods,
     metric=args.metric,

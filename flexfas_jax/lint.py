@@ -13,6 +13,7 @@ from flexfas_jax import command_line, label_mapping
 from flexfas_jax.errors import ConfigError, DataError, exit_code_of
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images import units
+from flexfas_jax.protocols import row_checks
 from flexfas_jax.protocols.findings import RULES, severity
 from flexfas_jax.protocols.lint import linter
 
@@ -84,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     'Required for lists of "rgb label": 0 is live in the later CASIA-SURF release',
   )
   add(
+    '--categories',
+    metavar='TYPE=CATEGORY,...',
+    default='',
+    help='categories of attack types that are none themselves, e.g. Druck=print. Same as prepare '
+    '--option categories=...',
+  )
+  add(
     '--split',
     metavar='NAME=LIST',
     action='append',
@@ -137,6 +145,7 @@ def _marked(rule: str) -> str:
 def _lint(args: argparse.Namespace, errors: list) -> None:
   labels = None if args.labels is None else label_mapping.parse(args.labels)
   splits = dict(_parse_split(text, args.lists) for text in args.split)
+  categories = row_checks.parse_categories(args.categories)
   stated = units.parse(args.depth_unit, args.ir_bits)
   if args.json:
     command_line.check_output('--json', args.json, map(Path, args.lists))
@@ -151,6 +160,7 @@ def _lint(args: argparse.Namespace, errors: list) -> None:
       sizes=args.sizes,
       max_pixels=args.max_pixels,
       stated=stated,
+      categories=categories,
     )
   finally:
     gc.enable()

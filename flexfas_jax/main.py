@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import pathlib
+import re
 import sys
 import traceback
 from typing import NoReturn
@@ -11,7 +12,7 @@ from flexfas_jax import bucket, command_line, errors, lookup
 
 with errors.required_imports(__name__):
   from absl import app, flags, logging
-  from ml_collections import config_flags
+  from ml_collections import ConfigDict, config_flags
 
 _DESCRIPTION = """\
 Trains the model of a config, evaluates the best checkpoint, exports it, or estimates memory and
@@ -158,10 +159,12 @@ _GROUPS = {  # of the help: (flag, placeholder of its value; None: it takes none
   'preflight (--mode=preflight)': ((_TOPOLOGY, 'KIND:AxB,...'),),
 }
 
+_LONGEST_GROUP = 100  # characters of a config group that an error message shows
 _FREEZE = '--config.optimizer.freeze'  # a field of earlier versions
 
 # A config group cannot be set to None by a flag; an empty group has the same effect.
 _NO_PRETRAINING = {'--config.pretrained=None': '--config.pretrained={}'}
+_NO_CLIPPING = '--config.clip_norm=None'  # a number cannot be set to None by a flag either
 
 
 def _help() -> str:
@@ -230,9 +233,9 @@ def _parse(argv: list[str]) -> list[str]:
     sys.exit(0)
   try:
     arguments = [_NO_PRETRAINING.get(a, a) for a in _with_config_file(argv)]
-    freeze = [a for a in arguments if a.startswith(f'{_FREEZE}=')]
-    sys.argv[:] = [a for a in sys.argv if a not in freeze]  # from which ml_collections reads, too
-    rest = flags.FLAGS([a for a in arguments if a not in freeze])
+    later = [a for a in arguments if a.startswith(f'{_FREEZE}=') or a == _NO_CLIPPING]
+    sys.argv[:] = [a for a in sys.argv if a not in later]  # from which ml_collections reads, too
+    rest = flags.FLAGS([a for a in arguments if a not in later])
     if rest[1:]:
       raise errors.ConfigError(f'unexpected argument {rest[1]!r}')
     if _WORKDIR.value is None:
@@ -240,9 +243,13 @@ def _parse(argv: list[str]) -> list[str]:
     if _CONFIG.value is None:
       raise errors.ConfigError(f'--config is missing, and {_WORKDIR.value} holds no run')
     _CONFIG.value.keys()  # raises if the config file does not exist
-    for argument in freeze:  # refused with the names of the parameters, when the model is built
+    for argument in later:
+      field, _, value = argument.partition('=')
       with _CONFIG.value.unlocked():
-        _CONFIG.value.optimizer.freeze = _literal(argument.partition('=')[2])
+        if field == _FREEZE:  # refused with the parameters' names, when the model is built
+          _CONFIG.value.optimizer.freeze = _literal(value)
+        else:
+          _CONFIG.value.clip_norm = None
   except errors.StateError as error:  # a workdir whose config is damaged
     print(f'error: {error}', file=sys.stderr)
     sys.exit(error.exit_code)
@@ -265,6 +272,8 @@ def _literal(text: str):
 
 def _short_message(error: Exception) -> str:
   """The message of an error; of a config file's traceback, the first and the last line."""
+  if text := _describe_wrong_value(str(error)):
+    return text
   lines = str(error).strip().splitlines() or [type(error).__name__]
   name = lines[0].strip('\'"')
   if len(lines) == 1 and name.isidentifier():  # of a KeyError
@@ -272,6 +281,34 @@ def _short_message(error: Exception) -> str:
   if any(line.startswith('Traceback') for line in lines):
     lines = [lines[0], lines[-1]]
   return '\n'.join(lines)
+
+
+def _describe_wrong_value(message: str) -> str:
+  """What to give for a field of the config whose value has another type; '' for another error."""
+  found = re.fullmatch(r'flag --config\.([\w.]+)=(.*?): .*', message.strip(), re.DOTALL)
+  config = flags.FLAGS['config'].value  # the flag as a whole is not parsed yet
+  if not found or config is None:
+    return ''
+  field, value = found.groups()
+  try:
+    for name in field.split('.'):
+      config = config[name]
+  except (KeyError, TypeError):
+    return ''
+  due = 'another value'
+  if isinstance(config, ConfigDict):
+    group = str(config.to_dict())
+    example = group if len(group) <= _LONGEST_GROUP else '{...}'
+    due = f'a group, as in --config.{field}="{example}", or --config.{field}={{}} for an empty one'
+  elif isinstance(config, bool):
+    due = f'True or False, as in --config.{field}={config}'
+  elif isinstance(config, int):
+    due = f'a whole number, as in --config.{field}={config}'
+  elif isinstance(config, float):
+    due = f'a number, as in --config.{field}={config}'
+  elif isinstance(config, tuple | list):
+    due = f'a tuple, as in --config.{field}="{config}"'
+  return f'--config.{field}={value}: give {due}'
 
 
 def _profile_steps(text: str | None) -> tuple[int, int] | None:

@@ -33,6 +33,18 @@ TABLE = (
 )
 MODALITIES = tuple(modality.name for modality in TABLE)  # the order of `present` and subset names
 LABELS = ('attack', 'bona_fide')  # a label's number is its index: attack 0, bona fide 1
+CATEGORIES = (  # of attacks, whatever a data set calls its species
+  'print',
+  'replay',
+  'cut_photo',
+  'papermask',
+  'rigidmask',
+  'flexiblemask',
+  'fakehead',
+  'glasses',
+  'makeup',
+  'other',
+)
 METADATA = ('dataset', 'subject', 'video', 'attack_type', 'attack_category', 'ethnicity')
 
 _BY_NAME = {modality.name: modality for modality in TABLE}

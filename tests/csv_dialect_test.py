@@ -1,6 +1,7 @@
 """Dialects of CSV: each is read to the same values, or refused with the row and the reason."""
 
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -271,3 +272,24 @@ def test_letters_that_look_alike(name):
     csv_dialect.check_names('a.csv', 1, ['id', name], known)
   for right in ('\u7167\u7247\u540d', 'gr\u00f6\u00dfe', '\u00e9', 'Zo\u00eb', '\u03c5\u03c0'):
     csv_dialect.check_names('a.csv', 1, ['id', right], known)
+
+
+def test_nothing_writes_crlf():
+  """csv.writer ends lines in CRLF by default; other readers keep the CR in the last cell."""
+  root = pathlib.Path(__file__).parents[1]
+  files = [
+    path
+    for folder in ('flexfas_jax', 'configs', 'data', 'docs', 'experiments', 'launch', 'tests')
+    for pattern in ('*.py', '*.md')
+    for path in (root / folder).rglob(pattern)
+  ]
+  writers = [
+    (path.relative_to(root).as_posix(), call)
+    for path in (*files, root / 'README.md')
+    for call in re.findall(r'csv\.(?:DictWriter|writer)\((?:[^()]|\([^()]*\))*\)', path.read_text())
+  ]
+  assert (
+    'docs/tutorials/own-data.md',
+    "csv.DictWriter(file, rows[0], lineterminator='\\n')",
+  ) in writers
+  assert [writer for writer in writers if 'lineterminator' not in writer[1]] == []

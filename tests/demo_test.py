@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 
 from flexfas_jax import demo
-from flexfas_jax.errors import ConfigError, StateError
+from flexfas_jax.errors import ConfigError, DataError, StateError
 from flexfas_jax.prediction import Predictor
 from flexfas_jax.prediction.page import backend, server
 from tests import browser
@@ -185,6 +186,61 @@ def test_patterns_are_no_samples(tmp_path):
   assert made.sample_file('samples/0_rgb.png') is None
 
 
+def test_a_sensor_that_was_never_recorded_is_left_out(tmp_path):
+  """No bit depth in its data, no threshold: no place to drop an image, no sample, no figure."""
+  folder = tmp_path / 'toy'
+  (folder / 'samples').mkdir(parents=True)
+  images = {m: bundles.png(image) for m, image in bundles.triplet(3).items()}
+  names = {m: f'samples/0_{m}.png' for m in images}
+  for modality, content in images.items():
+    (folder / names[modality]).write_bytes(content)
+  one = {'id': 'a', 'label': 'attack', 'files': names}
+  two = {'id': 'b', 'label': 'attack', 'files': {'ir': names['ir']}}
+  text = json.dumps({'weights_hash': bundles.WEIGHTS, 'samples': [one, two]})
+  (folder / 'samples/samples.json').write_text(text)
+  files = {
+    f'samples/{p.name}': bundles.about(p.read_bytes()) for p in (folder / 'samples').iterdir()
+  }
+  known = {n: v for n, v in bundles.THRESHOLDS.items() if 'ir' not in n}
+  made = backend.Backend(
+    Predictor.load(
+      bundles.write(
+        folder,
+        files=files,
+        inputs={**bundles.INPUTS, 'ir': {'channels': 1, 'bits': []}},
+        thresholds={n: bundles.threshold(v) for n, v in known.items()},
+        metrics={'intra': {n: {'acer': 0.1} for n in bundles.SUBSETS}},
+      )
+    )
+  )
+  data = made.page_data()
+  assert data['modalities'] == ['rgb', 'depth'] and data['never_recorded'] == ['ir']
+  assert data['subsets'] == list(data['thresholds']) == ['rgb', 'rgb+depth', 'depth']
+  assert set(data['acer']) == {'rgb', 'depth', 'rgb+depth'} and set(data['bits']) == {
+    'rgb',
+    'depth',
+  }
+  assert [s['id'] for s in data['samples']] == ['a']
+  assert made.sample_file(names['ir']) is None and made.sample_file(names['rgb'])
+  with pytest.raises(DataError, match='ir was never recorded in the data of this model'):
+    made.decide(backend.Request(images, ()))
+  assert made.decide(backend.Request({'rgb': images['rgb']}, ()))['present'] == ['rgb']
+
+
+def test_samples_have_a_licence_other_than_that_of_the_weights(bundle, tmp_path):
+  rendered = {'data': {'rendered': True}}
+  for changes, says in (({}, 'its licence applies'), (rendered, 'show no real subject')):
+    shutil.copytree(bundle, tmp_path / says)
+    card = json.loads((bundle / 'card.json').read_text())
+    (tmp_path / says / 'card.json').write_text(json.dumps({**card, **changes}))
+    data = backend.Backend(Predictor.load(tmp_path / says)).page_data()
+    assert says in data['samples_licence'] and data['licence'] == 'none'
+  assert (
+    backend.Backend(Predictor.load(bundles.write(tmp_path / 'b'))).page_data()['samples_licence']
+    == ''
+  )
+
+
 def test_who_may_ask(serving):
   port = serving.server_port
   good = {'rgb': bundles.png(bundles.picture(0, channels=3))}
@@ -323,7 +379,9 @@ def test_in_a_browser(serving, tmp_path):
       'Attack',
       'Bona fide',
     ]
-    saved = list(csv.DictReader(io.StringIO(page.run('csv()'))))
+    saved = page.run('csv()')
+    assert '\r' not in saved
+    saved = list(csv.DictReader(io.StringIO(saved)))
     assert [one['decision'] for one in saved] == ['bona_fide', 'attack']
     assert saved[0]['score'][:4] == whole[:4] and saved[0]['used'] == 'rgb; depth; ir'
     assert saved[0]['images'] == 'rgb=0_rgb.png; depth=0_depth.png; ir=0_ir.png'
@@ -470,6 +528,71 @@ def test_no_verdict_outlives_its_input(serving, tmp_path):
     page.run('window.fetch = () => new Promise(() => 0)')
     page.until(f'{verdict}[3] == 0 && {verdict}[2] == "–"')
     assert [text for text in page.console if '50' not in text] == []
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason='there is no chromium to open the page with')
+def test_switches_after_an_image_without_signal(serving, tmp_path):
+  """A switch is on where its sensor counts; the next image of the sensor counts again."""
+  word = 'document.getElementById("word").textContent'
+  switches = '[...document.querySelectorAll("#sensors .switch input")].map(e => e.{})'
+  allowed = 'document.querySelectorAll("#absent input")[1].checked'
+  black, good = tmp_path / 'black.png', tmp_path / 'good.png'
+  black.write_bytes(bundles.png(np.zeros((24, 24), np.uint8)))
+  good.write_bytes(bundles.png(bundles.triplet(0, depth=-0.4)['depth']))
+  with browser.Browser(tmp_path / 'browser') as page:
+    page.look(1280, 900)
+    page.open(f'http://127.0.0.1:{serving.server_port}/')
+    assert page.run(switches.format('checked')) == [False] * 3  # no image yet
+    page.run('document.querySelector("#chips button").click()')
+    page.until(f'{word} == "Bona fide"')
+    assert page.run(switches.format('checked')) == [True] * 3
+    page.choose('#sensor-depth input[type=file]', black)
+    page.until(f'{word} == "No decision"')
+    assert page.run(switches.format('checked')) == [True, False, True]
+    assert page.run(switches.format('disabled')) == [True] * 3
+    page.run('document.querySelector("#without button").click()')
+    page.until(f'{word} == "Bona fide"')
+    assert page.run(switches.format('checked')) == [True, False, True]
+    assert page.run(switches.format('disabled')) == [False, True, False]
+    assert page.run(allowed) is True
+    # The click was about the black image: it does not hold for the next one.
+    page.choose('#sensor-depth input[type=file]', good)
+    page.until(f'{word} == "Bona fide" && document.querySelectorAll("#rows tr").length == 7')
+    assert page.run(switches.format('checked')) == [True] * 3
+    assert page.run(switches.format('disabled')) == [False] * 3
+    assert page.run(allowed) is False
+    page.choose('#sensor-depth input[type=file]', black)
+    page.until(f'{word} == "No decision"')
+    # A choice of the user's own holds.
+    page.run('document.querySelectorAll("#absent input")[1].click()')
+    page.until(f'{word} == "Bona fide"')
+    page.choose('#sensor-depth input[type=file]', good)
+    page.until(f'{word} == "Bona fide" && document.querySelectorAll("#rows tr").length == 7')
+    assert page.run(allowed) is True
+    # The samples state their licence.
+    assert 'licence applies' in page.run('document.getElementById("samples-licence").textContent')
+    assert page.run('document.getElementById("notes").textContent') == 'Licence of the model: none'
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason='there is no chromium to open the page with')
+def test_refusals_are_in_the_history(serving, tmp_path):
+  (tmp_path / 'notes.png').write_bytes(b'hello, world')
+  (tmp_path / 'own.png').write_bytes(bundles.png(bundles.picture(9, 0.3, channels=3)))
+  word = 'document.getElementById("word").textContent'
+  with browser.Browser(tmp_path / 'browser') as page:
+    page.look(1280, 900)
+    page.open(f'http://127.0.0.1:{serving.server_port}/')
+    page.choose('#sensor-rgb input[type=file]', tmp_path / 'notes.png')
+    page.until('!document.getElementById("error").hidden')
+    page.choose('#sensor-rgb input[type=file]', tmp_path / 'own.png')
+    page.until(f'{word} == "Bona fide"')
+    refused, decided = csv.DictReader(io.StringIO(page.run('csv()')))
+    assert (refused['decision'], refused['accepted'], refused['score']) == ('fta', 'false', '')
+    assert refused['images'] == 'rgb=notes.png' and decided['decision'] == 'bona_fide'
+    assert 'it starts with the text "hello, w"); open it with the program' in refused['reasons']
+    assert json.loads(page.run('JSON.stringify(records())'))[0]['reasons'] == [refused['reasons']]
+    shown = page.run('[...document.querySelectorAll("#past tr")].map(e => e.textContent)')
+    assert len(shown) == 2 and 'notes.png: rgb is of an unknown format' in shown[1]
 
 
 @pytest.mark.skipif(not browser.CHROMIUM, reason='there is no chromium to open the page with')

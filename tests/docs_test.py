@@ -4,12 +4,14 @@ import contextlib
 import functools
 import importlib
 import io
+import json
 import pathlib
 import re
 
 import pytest
 
 from flexfas_jax import __main__ as flexfas
+from tests import browser
 from tests.pages import blocks
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -216,3 +218,24 @@ def test_blocks_are_read_with_their_comments(tmp_path):
   (tmp_path / 'd.py').write_text('  f(\n  h\n')
   blocks.edit(found, tmp_path)
   assert (tmp_path / 'd.py').read_text() == '  f(\n  g\n  h\n'
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason='there is no chromium to run the script with')
+def test_a_search_finds_guides_first(tmp_path):
+  """By Sphinx's scores alone, an attribute of the API precedes the guide of its name."""
+  api = ['docs/reference/api', 'Decision.threshold', '#x', 'attribute', 16]
+  pages = [  # in the order that they must have
+    ['docs/how-to/choose-a-threshold', '', '', '', 15],
+    ['docs/explanation/thresholds-and-intervals', '', '', '', 15],
+    api,
+    ['docs/reference/exit-codes', '', '', '', 15],
+    ['docs/tutorials/tpu-job', '', '', '', 5],
+    ['docs/explanation/method', '', '', '', 5],
+    ['docs/reference/commands', '', '', '', 5],
+    ['experiments/performance/README', '', '', '', 5],
+    ['CHANGELOG', '', '', '', 5],
+  ]
+  script = (ROOT / 'docs' / 'scorer.js').read_text(encoding='utf-8')
+  with browser.Browser(tmp_path) as page:
+    scores = page.run(f'{script}; {json.dumps(pages)}.map(Scorer.score)')
+  assert scores == sorted(scores, reverse=True) and len(set(scores)) == len(pages)

@@ -20,7 +20,19 @@ def run(module, *arguments, cwd=ROOT):
   'arguments,said',
   [
     (['--config.stepz=3'], 'stepz'),
-    (['--config.steps=many'], 'steps'),
+    (['--config.steps=many'], '--config.steps=many: give a whole number, as in --config.steps=700'),
+    (['--config.steps=None'], '--config.steps=None: give a whole number, as in --config.steps=700'),
+    (['--config.ema=None'], '--config.ema=None: give a number, as in --config.ema=0.0'),
+    (['--config.report=None'], 'give True or False, as in --config.report=True'),
+    (
+      ['--config.modality_dropout=None'],
+      '--config.modality_dropout=None: give a group, as in '
+      "--config.modality_dropout=\"{'depth': 0.5, 'ir': 0.5}\", or "
+      '--config.modality_dropout={} for an empty one',
+    ),
+    (['--config.model=None'], 'give a group, as in --config.model="{...}"'),
+    (['--config.views=None'], "config.views is (None,); give names, such as ('whole', 'flip')"),
+    (['--config.view.crop=None'], 'config.view.crop is (None,); give the smallest and the largest'),
     (['--config.model.fusion=3'], 'fusion'),
     (
       ['--config.test.mine=a/b:test'],
@@ -39,6 +51,15 @@ def test_wrong_flags(tmp_path, arguments, said):
   assert 'Traceback' not in found.stderr
   assert len(found.stderr.splitlines()) < 12
   assert not (tmp_path / 'w').exists()
+
+
+def test_no_clipping_by_a_flag(tmp_path):
+  found = run(
+    'main', '--config=configs/vit_fusion.py', f'--workdir={tmp_path}/w',
+    '--config.clip_norm=None', '--config.steps=0', f'--config.data_dir={tmp_path}',
+  )  # fmt: skip
+  assert found.returncode == 2 and 'config.steps is 0' in found.stderr
+  assert 'clip_norm' not in found.stderr
 
 
 def test_a_flag_that_is_missing():

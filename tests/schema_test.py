@@ -74,7 +74,7 @@ def _write_images(folder):
           }
         )
   with open(folder / 'manifest.csv', 'w', newline='') as file:
-    writer = csv.DictWriter(file, rows[0])
+    writer = csv.DictWriter(file, rows[0], lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
 

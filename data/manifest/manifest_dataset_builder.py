@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 import tensorflow_datasets as tfds
 
 from flexfas_jax import label_mapping, schema
-from flexfas_jax.data import features
 from flexfas_jax.data.manifest import cropping
 from flexfas_jax.data.packed_rows import pack_facts, pack_paths
 from flexfas_jax.data.reading import SourceRow
@@ -17,13 +16,10 @@ from flexfas_jax.data.source_builder import Plan, SourceBuilder
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.images import checks as image_checks
 from flexfas_jax.images import face_crop, units
-from flexfas_jax.images import files as image_files
-from flexfas_jax.protocols import list_format, lists, path_layouts, relative_paths
+from flexfas_jax.protocols import bit_depths, list_format, lists, path_layouts, row_checks
 from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.protocols.lint.path_consistency import PathConsistency
 
-_HEADERS = 400  # headers by which the bit depth of a modality is settled
-_PNG_HEADER = 25  # bytes, of which the last is the bit depth
 _LAST_FRAME = 2**31 - 1  # that 32 bits hold
 _DIGESTS = {f'{modality}_sha256': modality for modality in schema.MODALITIES}
 _NO_DIGESTS: dict[str, str] = {}  # digests of most rows
@@ -134,7 +130,7 @@ class Builder(SourceBuilder):
         known = ', '.join(filter(None, choices))
         raise ConfigError(f'{name} is {options[name]!r}; choose one of: {known}')
     self._labels = label_mapping.parse(options['labels']) if options['labels'] else {}
-    self._categories = _parse_categories(options['categories'])
+    self._categories = row_checks.parse_categories(options['categories'])
     self._units = units.parse(options['depth_unit'], options['ir_bits'])
     if self._units.depth and options['depth_bits'] == '8':
       raise ConfigError('depth_unit is of 16-bit depth; depth_bits=8 has none')
@@ -172,7 +168,8 @@ class Builder(SourceBuilder):
     wrong = set()
 
     def found(rule: str, line: int, text: str) -> None:
-      text = text.replace('--labels=', '--option labels=')
+      for option in ('labels', 'categories'):
+        text = text.replace(f'--{option}=', f'--option {option}=')
       wrong.add(line)
       findings.append(Finding(rule, str(path), line, text))
 
@@ -188,17 +185,7 @@ class Builder(SourceBuilder):
 
   def _problems(self, row: lists.ListRow) -> Iterator[image_checks.Problem]:
     """Problems of the cells of a row that `lists.scan` does not report."""
-    if text := self._problem_of_kind(row):
-      yield text
-    if row.split == 'all' or not re.fullmatch(
-      r'(?=.*[^\W_])[\w-]+', row.split or lists.DEFAULT_SPLIT
-    ):
-      text = f'split {row.split!r} cannot be one: letters, digits, _ and - make one, and "all"'
-      yield 'row', f'{text} means all splits together'
-    if '#' in row.id:
-      yield 'row', f'the id {row.id!r} has a #, which stands for a row that is there twice'
-    for text in lists.invalid_digests(row.extra):
-      yield 'row', text
+    yield from row_checks.find_problems(row, self._categories)
     if self._recipe and self._recipe.method != 'yunet':
       try:
         face_crop.face_from_columns(row.extra, (1, 1), self._recipe)
@@ -206,24 +193,6 @@ class Builder(SourceBuilder):
         yield 'no-face', f'{row.id}: {error}'
       except ValueError as error:
         yield 'row', f'{row.id}: {error}'
-
-  def _problem_of_kind(self, row: lists.ListRow) -> image_checks.Problem | None:
-    """What is wrong with the species and category of an attack."""
-    category = self._category(row)
-    if row.label != 'attack' or category in features.CATEGORIES:
-      return None
-    known = ', '.join(features.CATEGORIES)
-    if category:
-      return 'row', f'attack_category {category!r} is not one of: {known}'
-    if not row.attack_type:
-      return 'row', f'an attack with neither attack_type nor attack_category; one of: {known}'
-    option = f'--option categories={row.attack_type}=CATEGORY'
-    return 'row', f'attack_type {row.attack_type!r} has no category; give {option}, one of: {known}'
-
-  def _category(self, row: lists.ListRow) -> str:
-    """The category of the row, of the option for its species, or the species itself."""
-    own = row.attack_type if row.attack_type in features.CATEGORIES else ''
-    return row.attack_category or self._categories.get(row.attack_type, own)
 
   def _row(self, row: lists.ListRow) -> SourceRow:
     facts = row.example_fields()
@@ -233,7 +202,7 @@ class Builder(SourceBuilder):
     if facts['frame'] > _LAST_FRAME:
       facts['frame'] = 0  # a time stamp; the id has it
     if row.label == 'attack':
-      facts['attack_category'] = self._category(row)
+      facts['attack_category'] = row_checks.category_of(row, self._categories)
       facts['attack_type'] = facts['attack_type'] or facts['attack_category']
     changed = bool(self._recipe or any(self._units))
     drop = {'', *_DIGESTS, *_READER_COLUMNS}
@@ -283,30 +252,15 @@ class Builder(SourceBuilder):
 
   def _set_rules(self, rows: Sequence[SourceRow], notes: list[str]) -> None:
     """Sets the requirements on images; bits that are not stated are those of most headers."""
-    bits = {}
-    for modality in schema.MODALITIES:
-      bits[modality] = self._stated_bits(modality)
-      if not bits[modality]:
-        some = [row for row in rows if modality in row.files]
-        some = some[:: max(1, len(some) // _HEADERS)]
-        found = _bits(self.source, [row.files[modality] for row in some])
-        bits[modality] = found.most_common(1)[0][0] if found else 0
-        if len(found) > 1:
-          counts = ', '.join(f'{n} with {b}' for b, n in found.most_common())
-          notes.append(f'{modality}: {bits[modality]} bits, as most headers have ({counts})')
+    paths = {m: [row.files[m] for row in rows if m in row.files] for m in schema.MODALITIES}
+    depth_bits = int(self.options['depth_bits'] or 0)
+    bits, found = bit_depths.required(self.source, paths, self._units, depth_bits)
+    notes += found
     self.RULES = image_checks.Rules(
-      {modality: n for modality, n in bits.items() if n},
+      bits,
       sizes='any' if self._recipe else self.options['sizes'],
       units=units.after_conversion(self._units),
     )
-
-  def _stated_bits(self, modality: str) -> int:
-    """Bits per channel that the options require; 0: they leave it open."""
-    if schema.is_color(modality):
-      return 8
-    if schema.is_distance(modality):
-      return int(self.options['depth_bits'] or (16 if self._units.depth else 0))
-    return 16 if self._units.ir_bits else 0
 
 
 def _with_video(row: SourceRow, video: str) -> SourceRow:
@@ -327,41 +281,8 @@ def _with_own_ids(rows: Sequence[SourceRow], findings: list[Finding]) -> list[So
   return own
 
 
-def _parse_categories(text: str) -> dict[str, str]:
-  """Categories of species, as an option has them: 'Druck=print,Tablet=replay'."""
-  found = {}
-  for pair in filter(None, text.split(',')):
-    species, equals, category = (part.strip() for part in pair.rpartition('='))
-    if not equals or not species or category not in features.CATEGORIES or species in found:
-      raise ConfigError(
-        f'{pair!r} in the categories: write TYPE=CATEGORY, each type once, separated by commas, of '
-        f'the categories {", ".join(features.CATEGORIES)}'
-      )
-    found[species] = category
-  return found
-
-
 def _folder(row: SourceRow) -> str:
   """The folder of a row's images, as a video of its subject."""
   folder = next(iter(row.files.values())).rpartition('/')[0]
   folder = path_layouts.without_modality(f'{folder}/x').rpartition('/')[0]
   return f'{row.facts["subject"] or row.facts["dataset"]}/{folder or "images"}'
-
-
-def _bits(source: pathlib.Path, paths: Sequence[str]) -> collections.Counter:
-  """{8 or 16 bits: number of images}, from their headers."""
-  found = collections.Counter()
-  for path in paths:
-    try:
-      with image_files.open_regular(relative_paths.locate(source, path)) as file:
-        header = file.read(_PNG_HEADER)
-      if not image_files.is_jpeg_or_png(header):
-        found[16 if image_files.header(image_files.read(source / path)).bits > 8 else 8] += 1
-        continue
-    except (OSError, image_files.Unreadable):
-      continue  # reported when it is read
-    if header.startswith(b'\x89PNG') and len(header) == _PNG_HEADER:
-      found[16 if header[-1] == 16 else 8] += 1
-    elif header.startswith(b'\xff\xd8'):
-      found[8] += 1
-  return found

@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from flexfas_jax import schema
-from flexfas_jax.data import features, folders, reading, tables
+from flexfas_jax.data import folders, reading, tables
 from flexfas_jax.data.padisi import samples
 from flexfas_jax.data.reading import SourceRow
 from flexfas_jax.data.source_builder import Plan, SourceBuilder
@@ -243,10 +243,10 @@ def _read_codes(file: str) -> dict[str, str]:
     raise ConfigError(f'--option codes={file}: there is no such file')
   for line, cells in tables.read(path, ('code', 'category'), findings):
     code, category = cells['code'].lower(), cells['category']
-    if not _CODE.fullmatch(code) or category not in features.CATEGORIES:
+    if not _CODE.fullmatch(code) or category not in schema.CATEGORIES:
       raise ConfigError(
         f'--option codes={file}: line {line} has {cells["code"]}, {category}; a code is like m501 '
-        f'or m50102, a category one of {", ".join(features.CATEGORIES)}'
+        f'or m50102, a category one of {", ".join(schema.CATEGORIES)}'
       )
     codes[code] = category
   if findings:

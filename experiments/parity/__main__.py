@@ -144,7 +144,7 @@ def run(folder: pathlib.Path, tolerance: float | None, out: pathlib.Path | None)
       print(f'{name:30} {output:24} {error:30.2e} {seconds:8.1f}{verdict}', flush=True)
   if out:
     with out.open('w', newline='') as file:
-      writer = csv.writer(file)
+      writer = csv.writer(file, lineterminator='\n')
       writer.writerow(('fixture', 'architecture', 'output', 'relative_error'))
       writer.writerows((*row[:3], f'{row[3]:.3g}') for row in rows)
   print(f'{len(rows)} outputs of {len(fixtures)} fixtures, {wrong} above the tolerance')

@@ -137,7 +137,7 @@ def subsets_of(protocol, train: Samples) -> list[str]:
 def write(rows: Sequence[Mapping], file: pathlib.Path) -> None:
   """Writes rows as CSV, rates with five digits."""
   with file.open('w', newline='') as out:
-    writer = csv.DictWriter(out, evaluation.COLUMNS)
+    writer = csv.DictWriter(out, evaluation.COLUMNS, lineterminator='\n')
     writer.writeheader()
     for row in rows:
       writer.writerow({k: f'{v:.5f}' if isinstance(v, float) else v for k, v in row.items()})

@@ -57,6 +57,8 @@ class Log:
 class Disk:
   """A small disk of its own, where mounting is allowed; else a folder and a limit.
 
+  A context manager, which unmounts it however the block ends.
+
   Args:
     folder: where it is mounted.
   """
@@ -84,10 +86,25 @@ class Disk:
     for process in processes if not self.is_mounted else ():
       _limit(process, resource.RLIM_INFINITY)
 
-  def close(self) -> None:
-    """Unmounts it."""
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
     if self.is_mounted:
-      subprocess.run(['umount', str(self.folder)], check=True)
+      unmount(self.folder)
+      self.is_mounted = False
+
+
+def unmount(folder: pathlib.Path) -> None:
+  """Unmounts a disk; one that a process still uses vanishes when that process ends.
+
+  Raises:
+    SystemExit: it cannot be unmounted; the message has the command to do so.
+  """
+  for command in (['umount', str(folder)], ['umount', '--lazy', str(folder)]):
+    if not subprocess.run(command, stderr=subprocess.DEVNULL).returncode:
+      return
+  raise SystemExit(f'{folder} is still mounted; unmount it: sudo umount --lazy {folder}')
 
 
 def _limit(process: subprocess.Popen, size: int) -> None:
@@ -213,12 +230,15 @@ class Soak:
       return
     self._log(f'a second training is started, {self._progress()}')
     (second,) = runs.start(self._workdir, self._steps, self._data_dir, stdout=output, stderr=output)
-    while second.poll() is None and all(process.poll() is None for process in pair):
-      time.sleep(0.01)
-    if second.poll() is None:  # it would get the lock now, and train alone
-      second.kill()
-      second.wait()
-    elif second.returncode != 4:
+    try:
+      while second.poll() is None and all(process.poll() is None for process in pair):
+        time.sleep(0.01)
+    finally:
+      ended = second.poll() is not None
+      if not ended:  # it would get the lock now, and train alone, or keep the disk in use
+        second.kill()
+        second.wait()
+    if ended and second.returncode != 4:
       raise SystemExit(f'the second training ended with {second.returncode}, not 4')
 
   def _set_clock(self, which: int, seconds: float) -> None:
@@ -254,8 +274,11 @@ def main() -> int:
   parser.add_argument('--log', type=pathlib.Path)
   parser.add_argument('--seed', type=int, default=0)
   arguments = parser.parse_args()
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unmounts the disk
+  for number in (signal.SIGTERM, signal.SIGHUP):  # an exit that unmounts the disk
+    signal.signal(number, lambda number, _: sys.exit(128 + number))
   folder, steps = arguments.folder.absolute(), arguments.steps
+  if os.path.ismount(folder / 'disk'):  # left by a run that was killed
+    unmount(folder / 'disk')
   if folder.exists():
     shutil.rmtree(folder)
   folder.mkdir(parents=True)
@@ -275,11 +298,10 @@ def main() -> int:
   library = _build_clock_shift(folder)
   if not library:
     log('no compiler: the clocks do not jump')
-  disk = Disk(folder / 'disk')
-  log('the disk has 64 MB' if disk.is_mounted else 'no disk of its own: files cannot grow instead')
   begun, totals, failed = time.monotonic(), {}, 0
   trainings = 0
-  try:
+  with Disk(folder / 'disk') as disk:
+    log('the disk has 64 MB' if disk.is_mounted else 'no own disk: files cannot grow instead')
     while not trainings or time.monotonic() - begun < 60 * arguments.minutes:
       trainings += 1
       workdir = str(disk.folder / f'training{trainings}')
@@ -291,8 +313,6 @@ def main() -> int:
       log(f'training {trainings}: losses, last state, scores: different: {different or "none"}')
       totals = {kind: totals.get(kind, 0) + n for kind, n in soak.counts.items()}
       shutil.rmtree(workdir)
-  finally:
-    disk.close()
   log(f'{trainings} trainings, {failed} with a difference; ' + str(totals).strip('{}'))
   return int(bool(failed))
 

@@ -117,7 +117,7 @@ def build(
       'rendered': rendered,
       'rules': config.threshold.to_dict(),
     },
-    'licence': licence(rendered),
+    'licence': licence(rendered, _pretrained_name(config)),
     'notes': _notes(trained, rendered) + fitted.notes,
     'models': entries,
   }
@@ -215,14 +215,35 @@ def describe_preprocessing(
   return steps
 
 
-def licence(rendered: bool) -> str:
-  """Of the weights."""
-  if rendered:
+def licence(rendered: bool, pretrained: str = '') -> str:
+  """Of the weights.
+
+  Args:
+    rendered: whether all data is rendered.
+    pretrained: name of the weights that training started from; '': none.
+  """
+  if rendered and not pretrained:
     return 'Apache-2.0; trained on rendered faces, without data of real subjects'
-  return (
-    'The code is Apache-2.0. The weights come from the data sets named under training data, whose '
-    'licences restrict their use; most allow academic use alone.'
+  parts = ['The code is Apache-2.0.']
+  if pretrained:
+    parts.append(f'The weights start from {pretrained}, whose licence applies to them.')
+  parts.append(
+    'They were trained further on rendered faces.'
+    if rendered
+    else 'The weights come from the data sets named under training data, whose licences restrict '
+    'their use; most allow academic use alone.'
   )
+  return ' '.join(parts)
+
+
+def _pretrained_name(config) -> str:
+  """The architecture and the source of the pretrained weights, without a path of this machine."""
+  fields = config.get('pretrained') or {}
+  weights = str(fields.get('weights') or '').rstrip('/')
+  if not weights:
+    return ''
+  source = weights if weights.startswith('hub:') else weights.rpartition('/')[2]
+  return f'pretrained weights of {fields.get("architecture", "")} ({source})'
 
 
 def _select_metrics(values: dict[str, Any]) -> dict[str, Any]:

@@ -133,11 +133,13 @@ def choose_examples(val, preprocess) -> list[dict]:
 
 
 def _synthetic_example(trained, bits, seed: int) -> dict[str, Any]:
-  """Waves and noise, in the bit depth of the data."""
+  """Waves and noise, in the bit depth of the data; of the modalities that the data has."""
   rng, S = np.random.default_rng(seed), 2 * trained.model.image_size
   y, x = np.mgrid[:S, :S] / S
   example = {'id': f'pattern_{seed}', 'label': 0}
   for m in trained.model.modalities:
+    if not bits[m]:  # the data never has this sensor: no subset with it has a threshold
+      continue
     noise = rng.normal(0, 0.2, (S, S, schema.channels(m)))
     unit = np.clip(0.5 + 0.25 * (np.sin(7 * x + 5 * y + seed)[..., None] + noise), 0, 1)
     if 16 not in bits[m]:

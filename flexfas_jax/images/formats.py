@@ -91,7 +91,18 @@ def describe(encoded: bytes) -> str:
   if identified := _identify(encoded):
     name, command = identified
     return f'{name}, which is not read; convert it: {command}'
-  return f'something else, starting {encoded[:8]!r}; JPEG, PNG, TIFF, WebP and NPY are read'
+  return (
+    f'of an unknown format (it starts with {describe_start(encoded)}); open it with the program '
+    'that wrote it and save it as PNG. JPEG, PNG, TIFF, WebP and NPY are read'
+  )
+
+
+def describe_start(encoded: bytes) -> str:
+  """The first bytes of a file, as text if they are text."""
+  start = encoded[:8]
+  if start and all(32 <= byte < 127 for byte in start):
+    return f'the text "{start.decode()}"'
+  return f'the bytes {start.hex(" ")}'
 
 
 def describe_name(path: str) -> str:

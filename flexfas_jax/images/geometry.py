@@ -12,6 +12,7 @@ import numpy as np
 
 from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError, DataError
+from flexfas_jax.images import formats
 
 cv2.setNumThreads(0)  # Grain's threads are the parallelism; OpenCV's own would fight them
 
@@ -82,6 +83,8 @@ def parse_views(names: Sequence[str]) -> dict[str, View]:
   Raises:
     ConfigError: an unknown or repeated name, or no name.
   """
+  if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    raise ConfigError(f"config.views is {names!r}; give names, such as ('whole', 'flip')")
   views = {}
   for name in names:
     parts = name.split('+')
@@ -146,8 +149,8 @@ def decode(encoded: bytes, modality: str, where: str) -> np.ndarray:
   image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
   if image is None:
     raise DataError(
-      f'{where}: {modality} is not a readable image ({len(encoded)} bytes, starting '
-      f'{encoded[:8]!r}); prepare the data set again'
+      f'{where}: {modality} is not a readable image ({len(encoded)} bytes, starting with '
+      f'{formats.describe_start(encoded)}); prepare the data set again'
     )
   if image.ndim == 2:
     image = image[..., None]

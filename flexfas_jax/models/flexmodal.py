@@ -453,7 +453,7 @@ def _hashable(value: Any) -> Any:
   return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 
-def _check_modalities(names: Sequence[str]) -> tuple[str, ...]:
+def check_modalities(names: Sequence[str]) -> tuple[str, ...]:
   """The modalities of a config as a tuple.
 
   Raises:
@@ -507,7 +507,7 @@ def build(
     raise ConfigError(f"unknown dtype {dtype!r}; choose 'float32' or 'bfloat16'")
   if absent not in ABSENT:
     raise ConfigError(f'unknown kind of absent modality {absent!r}; choose one of: {ABSENT}')
-  modalities = _check_modalities(modalities)
+  modalities = check_modalities(modalities)
   options = {'share_streams': share_streams, 'branch_logits': branch_logits}
   options |= {'full_features': full_features, 'modality_features': modality_features}
   options |= {'frozen_statistics': frozen_statistics}

@@ -29,6 +29,7 @@ from flax.core import FrozenDict
 
 from flexfas_jax import lookup, schema
 from flexfas_jax.errors import ConfigError
+from flexfas_jax.models import flexmodal
 from flexfas_jax.models.hooks import Context
 from flexfas_jax.models.transformer import Stage
 
@@ -343,7 +344,7 @@ def build(
       f"config.model.backbone.name is {backbone.get('name')!r}; masked pretraining needs 'vit', "
       'which can leave out patches'
     )
-  compute, modalities = jnp.dtype(dtype), tuple(modalities)
+  compute, modalities = jnp.dtype(dtype), flexmodal.check_modalities(modalities)
   fields = {k: tuple(v) if isinstance(v, list) else v for k, v in backbone.items()}
   stream = lookup.make('backbone', **{'image_size': image_size, **fields}, dtype=compute)
   for field, (value, why) in _NEEDED.items():

@@ -312,6 +312,7 @@ class _Training:
     data_offset: index of the next batch, minus the number of finished steps.
     profile_steps: first and last step to profile; None: no profile.
     oracle: tests that are scored with val.
+    unwritten: writes files that belong to the first checkpoint; empty after it.
   """
 
   run: _Run
@@ -326,6 +327,7 @@ class _Training:
   data_offset: int
   profile_steps: tuple[int, int] | None
   oracle: tuple[str, ...]
+  unwritten: list[Callable[[], None]]
 
   @property
   def config(self) -> ConfigDict:
@@ -361,8 +363,10 @@ def _train(run: _Run, options: Options) -> None:
   )
   start = _agree_on_start(checkpoints, folder)
   left_out = frozen.make_record(experiment, pretrained.arrays, pretrained.record.get('step'))
-  if distributed.is_first() and run.changed:
-    workdir.write_config(folder, config.to_dict(), start)
+  # Earlier, a crash would leave the new config with checkpoints of the old one.
+  unwritten = [functools.partial(_write_changed_config, run, start)] if run.changed else []
+  if not start:
+    _write_all(unwritten)
 
   clock, root_key, notes = Clock(), _replicate(jax.random.key(config.seed), experiment), []
   if run.changed:
@@ -415,6 +419,7 @@ def _train(run: _Run, options: Options) -> None:
       data_offset=batches.get_state()['next_index'] - start,
       profile_steps=options.profile_steps,
       oracle=options.oracle,
+      unwritten=unwritten,
     )
     if start:
       with clock.measure('restore'):
@@ -431,6 +436,7 @@ def _train(run: _Run, options: Options) -> None:
       _run_steps(training, state, batches, start)
       _check_lock(run)  # nothing was saved into a workdir that was deleted meanwhile
       _report_time(training)
+    _write_all(unwritten)  # if no step was left to train
 
 
 def _rate_change(experiment: setup.Experiment, before: dict, start: int) -> list[str]:
@@ -527,7 +533,7 @@ def _make_batches(experiment: setup.Experiment, source: sources.Source, processe
 
 
 def _write_workdir(run: _Run, pretraining: dict) -> None:
-  """Writes config, subjects and pretraining; a changed config waits for the step it starts at."""
+  """Writes config, subjects and pretraining; a changed config waits for the first checkpoint."""
   if not distributed.is_first():
     return
   if not run.changed:
@@ -537,6 +543,17 @@ def _write_workdir(run: _Run, pretraining: dict) -> None:
   data_record.write(run.folder, run.record)
   if pretraining:
     workdir.write_pretraining(run.folder, pretraining)
+
+
+def _write_changed_config(run: _Run, start: int) -> None:
+  if distributed.is_first():
+    workdir.write_config(run.folder, run.experiment.config.to_dict(), start)
+
+
+def _write_all(unwritten: list[Callable[[], None]]) -> None:
+  """Writes what waits to be written, once."""
+  while unwritten:
+    unwritten.pop()()
 
 
 def _agree_on_start(checkpoints: Checkpoints, folder: pathlib.Path) -> int:
@@ -708,7 +725,9 @@ def _save(
     state = frozen.leave_out(state, training.left_out)
   _check_lock(training.run)
   with training.clock.measure('save'):
+    wait = wait or bool(training.unwritten)
     training.checkpoints.save(step, state, batches.get_state(), run_info, metrics, wait)
+  _write_all(training.unwritten)
 
 
 def _log(training: _Training, unread: list[tuple[int, dict]]) -> None:

@@ -212,10 +212,9 @@ def _check_plain_fields(
       config_problems.append(
         ConfigError(f'config.{name} is {value!r}; give a whole number from 1 on')
       )
-  if config.clip_norm is not None and not config.clip_norm > 0:
-    config_problems.append(
-      ConfigError(f'config.clip_norm is {config.clip_norm}; give a norm, or None')
-    )
+  norm = config.clip_norm
+  if norm is not None and (type(norm) not in (int, float) or not norm > 0):
+    config_problems.append(ConfigError(f'config.clip_norm is {norm!r}; give a norm, or None'))
   ema = _ema(config)
   if isinstance(ema, bool) or not isinstance(ema, int | float) or not 0 <= ema < 1:
     config_problems.append(
@@ -224,7 +223,7 @@ def _check_plain_fields(
       )
     )
   attempt('config.resize', geometry.check_resize, config.get('resize', 'area'))
-  attempt('', _check_arguments, 'config.view', geometry.draw_view, fields['view'], 'rng')
+  attempt('', _check_view, fields['view'])
   for modality, changes in fields['photometric'].items():
     attempt('', _check_photometric, modality, changes)
   attempt('config.pass_if', pass_if.parse, config.get('pass_if', ''))
@@ -294,6 +293,20 @@ def _check_arguments(where: str, function, fields: dict, *others: str) -> None:
   parameters = [name for name in inspect.signature(function).parameters if name not in others]
   if unknown := sorted(set(fields) - set(parameters)):
     raise ConfigError(f'{where} has no field {unknown[0]!r}; it has: {", ".join(parameters)}')
+
+
+def _check_view(fields: dict) -> None:
+  """Raises a ConfigError if the group `view` has a field that views do not have, or a bad range."""
+  _check_arguments('config.view', geometry.draw_view, fields, 'rng')
+  for name in ('crop', 'aspect'):
+    limits = fields.get(name, (1.0, 1.0))
+    numbers = isinstance(limits, tuple | list) and len(limits) == 2
+    numbers = numbers and all(type(limit) in (int, float) for limit in limits)
+    if not numbers or not 0 < limits[0] <= limits[1]:
+      raise ConfigError(
+        f'config.view.{name} is {limits!r}; give the smallest and the largest, above 0, as in '
+        f'--config.view.{name}="(0.75, 1.0)"'
+      )
 
 
 def member_fields(config: ConfigDict) -> dict[str, str | int]:

@@ -164,6 +164,11 @@ def contradicting_labels(root, rows):
   rows.append(rows[FAULTY] | {'label': 'bona_fide', 'attack_type': ''})
 
 
+def without_kinds(root, rows):
+  for row in rows:
+    del row['attack_type']
+
+
 # Name: (what makes the fault, {(rule, row)} in lint and prepare).
 AT = FAULTY + 2
 IMAGES = {
@@ -205,6 +210,15 @@ IMAGES = {
   ),
 }  # fmt: skip
 LISTS = {
+  'depth of 8 bits among 16': (
+    change('depth', lambda c, *_: png(cv2.convertScaleAbs(decoded(c), None, 0.2))),
+    {('bit-depth', AT)},
+  ),
+  'unknown category': (cells(attack_category='screen'), {('row', AT)}),
+  'attack type without a category': (cells(attack_type='Druck'), {('row', AT)}),
+  'attack without a kind': (cells(attack_type=''), {('row', AT)}),
+  'split called all': (cells(split='all'), {('row', AT)}),
+  'id with the mark of a repeated row': (cells(id='a#1'), {('row', AT)}),
   'EXIF turns': (change('rgb', turned), {('rotated', AT)}),
   'EXIF turns a WebP': (
     change('rgb', lambda c, *_: webp(turned(c), exif=exif(3))),
@@ -337,23 +351,11 @@ def test_one_fault(own, predictor, tmp_path, name):
 
 # What differs on purpose. Name: (what makes it, errors of lint, errors of prepare, why).
 DIFFERENCES = {
-  'depth of 8 bits among 16': (
-    change('depth', lambda c, *_: png(cv2.convertScaleAbs(decoded(c), None, 0.2))),
+  'attack without a kind in a list without such columns': (
+    without_kinds,
     set(),
-    {('bit-depth', AT)},
-    'lint has no data set whose bits are the rule: lists may be of several',
-  ),
-  'attack without a category': (
-    cells(attack_type=''),
-    set(),
-    {('row', AT)},
+    {('row', line) for line in range(3, 10, 2)},
     'lists without a column of attack types are sound; a prepared set requires them',
-  ),
-  'split called all': (
-    cells(split='all'),
-    set(),
-    {('row', AT)},
-    'a name that TFDS reserves, not a fault of a list',
   ),
 }
 

@@ -192,8 +192,11 @@ def test_a_split_of_which_nothing_is_good(source, tmp_path, on_bad):
   for path in source.glob('val/*/*/rgb.jpg'):
     path.write_bytes(b'\xff\xd8\xff')
   (source / 'train/a/0/rgb.jpg').write_bytes(b'')
-  with pytest.raises(DataError, match='5 errors; nothing was built'):
+  with pytest.raises(DataError, match='5 errors; nothing was built') as caught:
     build(source, tmp_path / 'out', on_bad=on_bad)
+  assert ('would leave a split empty: correct the source' in str(caught.value)) == (
+    on_bad == 'skip'
+  )
   assert not left(tmp_path / 'out')
 
 
@@ -205,6 +208,8 @@ def test_a_person_in_two_splits_ends_the_build(source, tmp_path, on_bad):
     build(source, tmp_path / 'out', on_bad=on_bad)
   message = str(caught.value)
   assert 'is in train' in message and '(val' in message
+  assert 'A leak ends the build also with --on_bad=skip' in message
+  assert 'give each subject and each video one split' in message
   assert '--accept_known_leaks' not in message  # the leak is of nobody's published list
   assert not left(tmp_path / 'out')
   with pytest.raises(ConfigError, match="no known leak is called 'mine'; there are: flexmodal_v1"):

@@ -1,5 +1,7 @@
 """Which samples a bundle shows."""
 
+import types
+
 import cv2
 import numpy as np
 
@@ -39,3 +41,11 @@ def test_every_image_of_a_chosen_sample_carries_signal():
   )
   found = samples.choose_examples(val, Preprocess(8, ('rgb', 'ir')))
   assert [one['id'] for one in found] == ['c', 'd']
+
+
+def test_a_sensor_that_the_data_never_has_is_in_no_pattern():
+  """A subset with it has no threshold: prediction of the pattern would end with exit code 4."""
+  model = types.SimpleNamespace(modalities=('rgb', 'depth', 'ir'), image_size=16)
+  trained = types.SimpleNamespace(model=model)
+  pattern = samples._synthetic_example(trained, {'rgb': [8], 'depth': [16], 'ir': []}, 0)
+  assert set(pattern) == {'id', 'label', 'rgb', 'depth'}

@@ -233,7 +233,7 @@ def test_a_png_cut_anywhere_is_refused():
     (b'\x89PNG\r\n\x1a\n', 'truncated'),
     (encode(np.zeros((4, 4, 4), np.uint8), 'TIFF'), 'each side must have at least 16'),
     (b'RIFF\0\0\0\0WEBPVP8 ', 'the WebP has another length'),
-    (b'\1\2\3\4', 'something else'),
+    (b'\1\2\3\4', r'of an unknown format \(it starts with the bytes 01 02 03 04\)'),
   ],
 )
 def test_what_is_no_picture(content, says):

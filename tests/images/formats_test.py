@@ -81,7 +81,7 @@ def test_every_command_names_the_format_and_the_conversion(name, tmp_path):
   (source / 'a.jpg').write_bytes(content)  # as phones and downloads name them
   # lint
   ((rule, text), *more), *_ = image_scan.inspect_triplet(
-    str(source), {'rgb': 'a.jpg'}, 'any', 10**7
+    str(source), {'rgb': 'a.jpg'}, image_checks.Rules(), 10**7
   )
   assert rule == 'unreadable' and re.search(says, text) and not more
   # prepare
@@ -110,7 +110,9 @@ def test_a_folder_of_other_images_names_the_conversion(tmp_path):
 def test_rgb_of_16_bits_is_refused_everywhere(tmp_path):
   deep = bundles.png(RGB.astype(np.uint16) * 257)
   (tmp_path / 'a.png').write_bytes(deep)
-  found, *_ = image_scan.inspect_triplet(str(tmp_path), {'rgb': 'a.png'}, 'any', 10**7)
+  found, *_ = image_scan.inspect_triplet(
+    str(tmp_path), {'rgb': 'a.png'}, image_checks.Rules(), 10**7
+  )
   assert [rule for rule, _ in found] == ['bit-depth'] and 'magick FILE -depth 8' in found[0][1]
   row = {'rgb': 'a.png', 'label': 'bona_fide', 'subject': 'a', 'video': 'v', 'frame': '1'}
   manifest.write_csv(tmp_path / 'manifest.csv', [row])
@@ -127,8 +129,10 @@ def test_rgb_of_16_bits_is_refused_everywhere(tmp_path):
 
 def test_what_is_not_recognised_is_shown():
   assert image_formats.describe(b'\1\2\3\4') == (
-    r"something else, starting b'\x01\x02\x03\x04'; JPEG, PNG, TIFF, WebP and NPY are read"
+    'of an unknown format (it starts with the bytes 01 02 03 04); open it with the program that '
+    'wrote it and save it as PNG. JPEG, PNG, TIFF, WebP and NPY are read'
   )
+  assert '(it starts with the text "hello wo");' in image_formats.describe(b'hello world')
   assert 'HTML page' in image_formats.describe(b'\n <!DOCTYPE html>')
   assert 'Git LFS' in image_formats.describe(b'version https://git-lfs.github.com/spec/v1\n')
 

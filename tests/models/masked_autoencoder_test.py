@@ -240,6 +240,7 @@ def test_the_encoder_fits_the_streams_of_a_model(stem):
     (VIT, {'decoder': {'height': 3}}, "decoder has no field 'height'; it has: width"),
     (VIT, {'decoder': {'width': 18, 'heads': 2}}, 'width = 18 is not a multiple of 4'),
     (VIT, {'dtype': 'float16'}, "unknown dtype 'float16'"),
+    (VIT, {'modalities': (None,)}, 'config.model.modalities has None; choose from: rgb, depth, ir'),
   ],
 )
 def test_what_does_not_work_is_refused(backbone, fields, message):

@@ -14,11 +14,12 @@ import pytest
 pytest.importorskip('gcsfs')
 
 from experiments.reliability.bucket_server import BucketServer
-from flexfas_jax import bucket, main
+from flexfas_jax import bucket, compare, main
 from flexfas_jax.errors import ConfigError, DataError, StateError, TemporaryError
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import digests, lock, remote_workdir, workdir
 from flexfas_jax.training.checkpoints import Checkpoints, quarantine_corrupt
+from tests.evaluation.leaderboard_test import write_run
 from tests.small_job import ROOT, finish, losses, start, write_config
 
 SET = 'rendered_faces/surf_like_tiny'
@@ -60,6 +61,28 @@ def assert_equal_runs(server, name, small_run, tmp_path):
   headers = [json.loads((d / 'scores/val.json').read_text()) for d in (copy, small_run)]
   assert headers[0]['weights_hash'] == headers[1]['weights_hash']
   return copy
+
+
+def test_runs_are_compared_in_the_bucket(server, tmp_path, capsys):
+  """As their local copies; checkpoints stay in the bucket."""
+  folders = []
+  for name, skill in (('ours', 1.6), ('base', 0.5)):
+    folders.append(write_run(tmp_path / name, 1, skill))
+    (folders[-1] / 'checkpoints').mkdir()
+    (folders[-1] / 'checkpoints' / 'array').write_bytes(b'x')
+    server.upload(folders[-1], f'runs/{name}')
+  assert compare.main([*map(str, folders), '--bootstrap=50']) == 0
+  expected = capsys.readouterr().out
+  server.requests.clear()
+  assert compare.main([f'{WORKDIR}/ours', f'{WORKDIR}/base/', '--bootstrap=50']) == 0
+  assert capsys.readouterr().out == expected
+  assert not [path for _, path in server.requests if 'array' in path and 'alt=media' in path]
+  for run, code, message in (
+    (f'{WORKDIR}/none', 4, 'gs://bucket/runs/none holds no files of a run'),
+    ('s3://bucket/runs/ours', 2, 's3:// is not supported; give a local path or gs://'),
+  ):
+    assert compare.main([run, '--bootstrap=50']) == code
+    assert message in capsys.readouterr().err
 
 
 def test_killed_within_a_save(server, config, small_run, tmp_path):

@@ -281,6 +281,39 @@ def test_another_config_requires_allow_config_change(config, small_run, tmp_path
   assert positions.position(STEPS + 3) == {'next_index': 1}
 
 
+def test_a_changed_config_is_written_with_its_first_checkpoint(
+  config, small_run, tmp_path, monkeypatch
+):
+  """A crash before it leaves the config of the checkpoints that there are."""
+  workdir = pathlib.Path(shutil.copytree(small_run, tmp_path / 'run'))
+  changed = in_process(config, steps=STEPS + 2, checkpoint_every=1, **{'schedule.peak': 0.01})
+  allow = loop.Options(allow_config_change=True)
+  save, steps_at_saves = Checkpoints.save, []
+
+  def written_steps():
+    return json.loads((workdir / 'config.json').read_text())['steps']
+
+  def crash(*_):
+    raise RuntimeError('killed')
+
+  monkeypatch.setattr(Checkpoints, 'save', crash)
+  with pytest.raises(RuntimeError, match='killed'):
+    loop.train(changed, str(workdir), allow)
+  assert written_steps() == STEPS and not list(workdir.glob('config.before_step_*'))
+  loop.train(in_process(config), str(workdir))  # the run goes on as it was
+  with pytest.raises(StateError, match='by --allow_config_change'):
+    loop.train(changed, str(workdir))
+
+  def record(*args, **fields):
+    steps_at_saves.append(written_steps())
+    return save(*args, **fields)
+
+  monkeypatch.setattr(Checkpoints, 'save', record)
+  loop.train(changed, str(workdir), allow)
+  assert steps_at_saves == [STEPS, STEPS + 2]
+  assert json.loads((workdir / 'config.before_step_8.json').read_text())['steps'] == STEPS
+
+
 @pytest.mark.parametrize('steps', [(0, 3), (5, 4), (8, 9)])
 def test_a_profile_of_steps_that_there_are_not(config, tmp_path, steps):
   with pytest.raises(ConfigError, match='not within the steps 1 to 8'):

@@ -231,8 +231,8 @@ def _reader(path: Path):
   if head[:1] == b'\x80' or head[257:262] == b'ustar' or path.suffix in _PICKLES:
     raise _pickle(path)
   raise StateError(
-    f'weights {path}: this is neither safetensors nor .npz: it begins with {head[:12]!r}; '
-    'convert it with the program that wrote it, or get the file again'
+    f'weights {path}: this is neither safetensors nor .npz: it begins with the bytes '
+    f'{head[:12].hex(" ")}; convert it with the program that wrote it, or get the file again'
   )
 
 

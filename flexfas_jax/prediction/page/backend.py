@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -14,6 +15,7 @@ import numpy as np
 
 from flexfas_jax.errors import DataError, StateError
 from flexfas_jax.prediction import decision as decisions
+from flexfas_jax.prediction.card import Card
 from flexfas_jax.prediction.decision import Decision
 from flexfas_jax.prediction.predictor import Predictor
 
@@ -33,7 +35,8 @@ class Backend:
 
   def __init__(self, predictor: Predictor):
     self.predictor = predictor
-    self.samples = _samples(predictor)
+    self.modalities = _recorded(predictor)
+    self.samples = _samples(predictor.card, self.modalities)
 
   def page_data(self) -> dict[str, Any]:
     """The data of the page before the first request."""
@@ -44,18 +47,23 @@ class Backend:
     return {
       'name': card.name,
       'model': predictor.entry['file'],
-      'modalities': list(predictor.modalities),
+      'modalities': list(self.modalities),
+      'never_recorded': [m for m in predictor.modalities if m not in self.modalities],
       'require': list(predictor.require),
       'allow_absent': list(predictor.allow_absent),
-      'subsets': [s for s in card.subsets if set(s.split('+')) <= set(predictor.modalities)],
+      'subsets': [s for s in card.subsets if self._is_shown(s)],
       'thresholds': {
         name: {'value': _finite(entry.get('value')), 'rule': entry.get('rule', '')}
         for name, entry in contents['thresholds'].items()
-        if isinstance(entry, dict)
+        if isinstance(entry, dict) and self._is_shown(name)
       },
       'test': test,
-      'acer': {name: _finite(values.get('acer')) for name, values in metrics.items()},
-      'bits': {m: list(card.bits(m)) for m in predictor.modalities},
+      'acer': {
+        name: _finite(values.get('acer'))
+        for name, values in metrics.items()
+        if self._is_shown(name)
+      },
+      'bits': {m: list(card.bits(m)) for m in self.modalities},
       'formats': _file_suffixes(),
       'crop': cropper.recipe.method if cropper else '',
       'notes': card.notes,
@@ -63,11 +71,15 @@ class Backend:
       'rendered': card.is_rendered,
       'card_sha256': card.sha256,
       'licence': str(contents.get('licence', '')),
+      'samples_licence': _licence_of_samples(card) if self.samples else '',
       'samples': [
         {'id': one['id'], 'label': one.get('label') or '', 'files': one['files']}
         for one in self.samples
       ],
     }
+
+  def _is_shown(self, subset: str) -> bool:
+    return set(subset.split('+')) <= set(self.modalities)
 
   def sample_file(self, name: str) -> bytes | None:
     """The bytes of an image of the bundle's samples; None if there is no such file.
@@ -96,6 +108,11 @@ class Backend:
     predictor, allowed = self.predictor, request.allow_absent
     if unknown := set(request.images) - set(predictor.modalities):
       raise DataError(f'this model has no modality {sorted(unknown)[0]!r}')
+    if untrained := set(request.images) - set(self.modalities):
+      raise DataError(
+        f'{sorted(untrained)[0]} was never recorded in the data of this model: send images of '
+        f'{", ".join(self.modalities)}'
+      )
     start = time.perf_counter()
     acquired = predictor.acquire(request.images)
     used = predictor.used(acquired)
@@ -197,13 +214,34 @@ def _data_url(array: np.ndarray) -> str:
   return 'data:image/png;base64,' + base64.b64encode(encoded.tobytes()).decode()
 
 
-def _samples(predictor: Predictor) -> list[dict]:
-  """The samples of the bundle that show a face, with the files of the predictor's modalities.
+def _recorded(predictor: Predictor) -> tuple[str, ...]:
+  """The modalities of the model without those that its data never had.
+
+  The card states no bit depth of such a modality, and has no threshold with it.
+  """
+  card = predictor.card
+  fitted = set('+'.join(card.contents['thresholds']).split('+'))
+  kept = {*fitted, *predictor.require, *(m for m in predictor.modalities if card.bits(m))}
+  return tuple(m for m in predictor.modalities if m in kept) or predictor.modalities
+
+
+def _licence_of_samples(card: Card) -> str:
+  """What may be done with the images of the samples: not the licence of the weights."""
+  if card.is_rendered:
+    return 'The samples are rendered with flexfas_jax (Apache-2.0): they show no real subject.'
+  return (
+    'The samples are images of the data set that card.json names; its licence applies to them. Do '
+    'not pass them on without its owner.'
+  )
+
+
+def _samples(card: Card, modalities: Sequence[str]) -> list[dict]:
+  """The samples of the bundle that show a face, with the files of the modalities, if any.
 
   A bundle of data that may not be copied has patterns instead, which have no label: they check an
   implementation, and a decision about them means nothing to a reader.
   """
-  samples = [one for one in predictor.card.samples() if one.get('label')]
+  samples = [one for one in card.samples() if one.get('label')]
   for one in samples:
-    one['files'] = {m: one['files'][m] for m in predictor.modalities if m in one['files']}
-  return samples
+    one['files'] = {m: one['files'][m] for m in modalities if m in one['files']}
+  return [one for one in samples if one['files']]

@@ -31,6 +31,7 @@ for (const modality of page.modalities) {
     element, toggle: find('.switch input'), drop: find('.drop'), file: find('.drop input'),
     image: find('img'), video: find('video'), guide: find('.guide'), hint: find('.hint'),
     note: find('.note'), buttons: find('.buttons'), data: null, url: '', preview: true, changes: 0,
+    on: true, once: false,
   };
   element.id = `sensor-${modality}`;
   find('h2').textContent = nameOf(modality);
@@ -41,7 +42,7 @@ for (const modality of page.modalities) {
   sensor.image.onerror = () => { sensor.preview = false; show(); };
   const bits = page.bits[modality] || [];
   find('small').textContent = `${FORMATS}${bits.length ? `; ${bits.join(' or ')} bits` : ''}`;
-  sensor.toggle.onchange = show;
+  sensor.toggle.onchange = () => { sensor.on = sensor.toggle.checked; show(); };
   sensor.file.onchange = () => { take(modality, sensor.file.files[0]); sensor.file.value = ''; };
   for (const kind of ['dragenter', 'dragover']) {
     sensor.drop.addEventListener(kind, (e) => { e.preventDefault(); sensor.drop.classList.add('over'); });
@@ -61,7 +62,7 @@ for (const modality of page.modalities) {
   allow.type = 'checkbox';
   allow.checked = page.allow_absent.includes(modality);
   allow.disabled = page.require.includes(modality);
-  allow.onchange = () => { forget(); if (!live) ask(); };
+  allow.onchange = () => { sensor.once = false; forget(); if (!live) ask(); };
   label.append(allow, nameOf(modality));
   $('absent').append(label);
 }
@@ -102,7 +103,9 @@ function put(modality, blob, name = '', data = null) {
   if (blob) sensor.image.src = sensor.url; else sensor.image.removeAttribute('src');
   sensor.image.alt = blob ? `${nameOf(modality)}: ${name}` : '';
   sensor.drop.classList.toggle('full', !!blob);
-  sensor.toggle.checked = true;
+  sensor.on = true;
+  // "Decide without" is about the image that was unusable, not about the next one.
+  if (sensor.once) sensor.allow.checked = sensor.once = false;
   mark('');
 }
 
@@ -130,7 +133,10 @@ async function take(modality, file) {
     error = `${file.name} cannot be read: ${problem.message}`;
   }
   if (change !== sensor.changes) return;  // another image has been chosen since
-  if (error) return fail(error);
+  if (error) {
+    remember(refusal(error), { [modality]: file.name }, allowed(), null);
+    return fail(error);
+  }
   put(modality, file, file.name, data);
   ask();
 }
@@ -146,7 +152,7 @@ async function ask() {
   const turn = ++asked, images = {}, mine = live;
   for (const [m, sensor] of Object.entries(sensors)) if (sensor.data) images[m] = sensor.data;
   if (!Object.keys(images).length) return;
-  const allow_absent = page.modalities.filter((m) => sensors[m].allow.checked);
+  const allow_absent = allowed();
   $('verdict').classList.add('busy');
   if (!live) $('word').textContent = 'Deciding…';
   pending = new AbortController();
@@ -167,7 +173,8 @@ async function ask() {
   answer = error ? null : result;
   fail(error);
   show();
-  if (answer) remember(answer, images, allow_absent, mine);
+  const names = Object.keys(images).map((m) => [m, mine ? 'webcam' : sensors[m].note.title]);
+  remember(answer || refusal(error), Object.fromEntries(names), allow_absent, mine);
 }
 
 function fail(text) {
@@ -181,7 +188,7 @@ function fail(text) {
 
 // The present modalities that are switched on.
 function current() {
-  return answer.present.filter((m) => sensors[m].toggle.checked).join('+');
+  return answer.present.filter((m) => sensors[m].on).join('+');
 }
 
 function show() {
@@ -189,8 +196,10 @@ function show() {
   const decided = answer && Object.keys(answer.subsets).length > 0;
   for (const [m, sensor] of Object.entries(sensors)) {
     const present = answer && answer.present.includes(m);
+    // Of a sensor without an image, or with an unusable one, the switch is off.
+    sensor.toggle.checked = sensor.on && (answer ? present : !!sensor.data);
     sensor.toggle.disabled = !present || !decided;
-    sensor.element.classList.toggle('off', !!answer && !!sensor.data && (!present || !sensor.toggle.checked));
+    sensor.element.classList.toggle('off', !!answer && !!sensor.data && (!present || !sensor.on));
     // Browsers show 16 bits as black: show the model's input instead.
     const input = (m !== 'rgb' || !sensor.preview) && answer && answer.inputs[m];
     const source = input || (sensor.preview ? sensor.url : '');
@@ -231,7 +240,7 @@ function show() {
   $('without').hidden = !(offered.length && offered.length === answer.unusable.length && answer.present.length);
   if (!$('without').hidden) {
     button($('without'), `Decide without ${offered.map(nameOf).join(' and ')}`, () => {
-      for (const m of offered) sensors[m].allow.checked = true;
+      for (const m of offered) if (!sensors[m].allow.checked) sensors[m].allow.checked = sensors[m].once = true;
       forget();
       if (!live) ask();
     });
@@ -243,16 +252,26 @@ function item(text) {
   return Object.assign(document.createElement('li'), { textContent: text });
 }
 
+// The modalities that may be unusable.
+function allowed() {
+  return page.modalities.filter((m) => sensors[m].allow.checked);
+}
+
+// The record of images that were refused: no decision, and why.
+function refusal(reason) {
+  const decision = { decision: 'fta', accepted: false, score: null, threshold: null, used: [], unusable: [], reasons: [reason] };
+  return { decision, subsets: {}, milliseconds: null };
+}
+
 // Adds a decision to the history; of the webcam, one that differs from the one before.
-function remember(result, images, allowed, stream) {
+function remember(result, images, allow_absent, stream) {
   const { decision } = result, last = past[past.length - 1];
   if (stream && stream === last?.stream && decision.decision === last.decision &&
       decision.used.join() === last.used.join()) return;
   past.push({
     stream, time: new Date().toISOString(), decision: decision.decision, accepted: decision.accepted,
     score: decision.score, threshold: decision.threshold, used: decision.used,
-    unusable: decision.unusable, reasons: decision.reasons, allow_absent: allowed,
-    images: Object.fromEntries(Object.keys(images).map((m) => [m, stream ? 'webcam' : sensors[m].note.title])),
+    unusable: decision.unusable, reasons: decision.reasons, allow_absent, images,
     subsets: Object.fromEntries(Object.entries(result.subsets).map(([name, one]) =>
       [name, { decision: one.decision, score: one.score, threshold: one.threshold }])),
     milliseconds: result.milliseconds,
@@ -265,7 +284,7 @@ function listPast() {
   $('past').replaceChildren(...past.toReversed().map((one) => {
     const row = document.createElement('tr');
     row.dataset.outcome = one.decision;
-    const files = Object.values(one.images).join(', ');
+    const files = Object.values(one.images).join(', ') + (one.score === null && one.reasons.length ? `: ${one.reasons.join('; ')}` : '');
     for (const [text, kind] of [
       [one.time.slice(11, 19), ''], [WORDS[one.decision], 'pill'], [one.used.map(nameOf).join(' + ') || '–', ''],
       [digits(one.score, one.threshold), 'number'], [digits(one.threshold, one.score), 'number'], [files, 'file'],
@@ -296,7 +315,7 @@ function csv() {
   };
   const all = { bundle: page.name, model: page.model, card_sha256: page.card_sha256 };
   const rows = records().map((one) => COLUMNS.map((name) => cell({ ...all, ...one }[name])).join(','));
-  return [COLUMNS.join(','), ...rows, ''].join('\r\n');
+  return [COLUMNS.join(','), ...rows, ''].join('\n');
 }
 
 function save(text, kind, name) {
@@ -342,7 +361,7 @@ function row(subset, one, isCurrent) {
     return td;
   };
   const choose = () => {
-    for (const m of answer.present) sensors[m].toggle.checked = subset.split('+').includes(m);
+    for (const m of answer.present) sensors[m].on = subset.split('+').includes(m);
     show();
   };
   const first = cell('');
@@ -489,6 +508,11 @@ if (limits.length || page.rendered) {
   find('details').hidden = !others.length;
   $('banner').hidden = false;
 }
-if (page.licence) $('notes').append(Object.assign(document.createElement('p'), { textContent: page.licence }));
+$('samples-licence').textContent = page.samples_licence;
+const footer = (text) => $('notes').append(Object.assign(document.createElement('p'), { textContent: text }));
+if (page.licence) footer(`Licence of the model: ${page.licence}`);
+if (page.never_recorded.length) {
+  footer(`Left out, because the data of this model never had it: ${page.never_recorded.map(nameOf).join(', ')}.`);
+}
 show();
 document.documentElement.dataset.ready = 'yes';

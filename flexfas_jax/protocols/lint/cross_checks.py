@@ -398,6 +398,21 @@ class CrossChecks:
       for position, row in hashed.fetch(within.tolist()) if len(within) else ():
         yield start + position, self._split_of(start + position), row
 
+  def sample_paths(self, at_most: int) -> dict[str, dict[str, list[str]]]:
+    """Paths by data set and modality: of about `at_most` rows each, evenly over the lists."""
+    texts = {key: text for hashed in self._hashed_lists for key, text in hashed.texts.items()}
+    chosen = {}  # {(data set, modality): positions}
+    for key in np.unique(self._columns['dataset']).tolist():
+      of_dataset = self._columns['dataset'] == key
+      for modality, files in zip(schema.MODALITIES, self._files, strict=True):
+        rows = np.flatnonzero(of_dataset & (files != 0))
+        chosen[texts[key], modality] = rows[:: max(1, len(rows) // at_most)].tolist()
+    rows = dict(self._read_again(itertools.chain.from_iterable(chosen.values())))
+    paths = collections.defaultdict(dict)
+    for (dataset, modality), positions in chosen.items():
+      paths[dataset][modality] = [rows[position].paths[modality] for position in positions]
+    return paths
+
   def n_distinct(self) -> int:
     """The number of distinct triplets."""
     return len(np.unique(self._columns['triplet']))

@@ -14,7 +14,7 @@ import numpy as np
 from flexfas_jax import identity, schema
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.images import formats as image_formats
-from flexfas_jax.protocols import list_format, lists, path_layouts
+from flexfas_jax.protocols import list_format, lists, path_layouts, row_checks
 from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.protocols.lint.path_consistency import PathConsistency
 from flexfas_jax.protocols.lint.report import Report, Summary
@@ -154,7 +154,12 @@ def join(hashed_lists: Sequence[HashedList]) -> np.ndarray:
 
 
 def read(
-  path: str, labels: Mapping[str, str] | None, split: str, codes: SplitCodes, report: Report
+  path: str,
+  labels: Mapping[str, str] | None,
+  split: str,
+  codes: SplitCodes,
+  report: Report,
+  categories: Mapping[str, str],
 ) -> tuple[HashedList, Summary]:
   """Reads one list; faults of single rows are added to the report.
 
@@ -163,6 +168,7 @@ def read(
     split: of all rows, '' for the split of each row.
     codes: numbers of splits, which is extended.
     report: gets the findings.
+    categories: of attack types, as of `linter.check`.
 
   Raises:
     ConfigError: too many splits.
@@ -188,12 +194,16 @@ def read(
     findings.append(Finding(rule, path, line, text))
 
   _report_format(form, report_fault)
+  # Protocol lists without column names belong to builders that add the kinds of attacks.
+  kinds_named = bool({'attack_type', 'attack_category'} & set(form.names))
   consistency = PathConsistency()
   contradictory, inconsistent = array.array('q'), array.array('q')  # positions
   n_comparable = n_consistent = 0
   for position, row in enumerate(lists.scan(path, labels, report_fault, form=form)):
     hashed.add(row, codes.code(split or row.split))
     problems, consistent = consistency.check(row)
+    if form.header:
+      problems = [*row_checks.find_problems(row, categories, kinds_named), *problems]
     for rule, text in problems:
       report.add(rule, row, text)
     if report.root is None:  # with a root, the bytes show the format

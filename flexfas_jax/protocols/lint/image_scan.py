@@ -15,7 +15,13 @@ from flexfas_jax.images import encodings, face_crop, units
 from flexfas_jax.images import files as image_files
 from flexfas_jax.images.worker_pool import Workers
 from flexfas_jax.progress import show_progress
-from flexfas_jax.protocols import exact_duplicates, lists, near_duplicates, relative_paths
+from flexfas_jax.protocols import (
+  bit_depths,
+  exact_duplicates,
+  lists,
+  near_duplicates,
+  relative_paths,
+)
 from flexfas_jax.protocols.findings import Finding
 from flexfas_jax.protocols.lint import shortcut_findings
 from flexfas_jax.protocols.lint.cross_checks import CrossChecks
@@ -57,15 +63,22 @@ def scan(
   descriptions = {modality: [] for modality in MODALITIES}
   positions, digests = array.array('q'), {m: array.array('Q') for m in MODALITIES}
   fingerprinted, fingerprints = array.array('q'), bytearray()
+  bits = {  # by data set
+    dataset: bit_depths.required(root, paths, stated)[0]
+    for dataset, paths in checks.sample_paths(bit_depths.HEADERS).items()
+  }
   jobs = (
     (
       (position, split, row),
       (
         root,
         row.paths,
-        sizes or image_checks.SIZES_OF.get(row.dataset, 'aspect'),
+        image_checks.Rules(
+          bits.get(row.dataset, {}),
+          sizes=sizes or image_checks.SIZES_OF.get(row.dataset, 'aspect'),
+          units=stated,
+        ),
         max_pixels,
-        stated,
         _used_cells(row),
       ),
     )
@@ -85,8 +98,6 @@ def scan(
     if inspection.fingerprint:
       fingerprinted.append(position)
       fingerprints += inspection.fingerprint
-    for text in lists.invalid_digests(row.extra):
-      report.add('row', row, text)
     for rule, text in inspection.problems:
       if rule == 'missing-file':
         missing.append((row, text))
@@ -125,9 +136,8 @@ def _report_missing(
 def inspect_triplet(
   root: str,
   paths: Mapping[str, str],
-  sizes: str,
+  rules: image_checks.Rules,
   max_pixels: int,
-  stated: units.Units = units.Units(),
   cells: Mapping[str, str] = {},
 ) -> TripletInspection:
   """Inspects the files of a triplet.
@@ -135,7 +145,8 @@ def inspect_triplet(
   Args:
     root: the folder that paths are relative to.
     paths: by modality.
-    sizes, max_pixels, stated: as of `linter.check`.
+    rules: of the data set.
+    max_pixels: as of `linter.check`.
     cells: further columns of the row: digests of its files, and the box or eyes of the face. With
       a box or eyes, EXIF orientation is no problem: images are rotated before faces are cropped.
   """
@@ -147,7 +158,6 @@ def inspect_triplet(
       problems.append(('missing-file', f'{modality} {path}'))
     except OSError as error:
       problems.append(('unreadable', f'{modality} cannot be read ({error.strerror}): {path}'))
-  rules = image_checks.Rules(sizes=sizes, units=stated)
   image_problems = image_checks.inspect(images, rules, max_pixels)
   if not any(cells.keys() >= set(columns) for columns in (face_crop.BOX, face_crop.EYES)):
     image_problems += image_checks.check_orientations(images)

@@ -40,6 +40,7 @@ def check(
   sizes: str | None = None,
   max_pixels: int = image_files.MAX_PIXELS,
   stated: units.Units = units.Units(),
+  categories: Mapping[str, str] | None = None,
 ) -> Report:
   """Checks lists, each and together.
 
@@ -53,6 +54,7 @@ def check(
       set's builder requires, in `image_checks.SIZES_OF`, and 'aspect' for other data sets.
     max_pixels: limit of each image's width times height, checked before it is decoded.
     stated: units of 16-bit images.
+    categories: {attack type: category} for types that are no category themselves.
 
   Returns:
     The report; an unreadable list is a finding of it.
@@ -70,7 +72,7 @@ def check(
   for path in dict.fromkeys(map(str, paths)):
     split = lists.split_name((splits or {}).get(path, ''))
     try:
-      hashed, summary = hashed_list.read(path, labels, split, codes, report)
+      hashed, summary = hashed_list.read(path, labels, split, codes, report, categories or {})
     except DataError as error:
       report.findings.append(Finding('row', path, 0, str(error).removeprefix(f'{path} ')))
       continue

@@ -385,7 +385,7 @@ torch.save(whole, sys.argv[1], _use_new_zipfile_serialization={zipped})
     (b'PK\x03\x04 and no more', 'not a zip file'),
     (b'PK\x05\x06' + bytes(18), 'has no tensors'),
     (b'\x02\0\0\0\0\0\0\0{}', 'has no tensors'),
-    (b'hello', 'begins with b.hello'),
+    (b'hello', 'begins with the bytes 68 65 6c 6c 6f;'),
     (b'\0' * 100, 'begins with'),
   ],
 )
