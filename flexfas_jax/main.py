@@ -163,6 +163,7 @@ _LONGEST_GROUP = 100  # characters of a config group that an error message shows
 _FREEZE = '--config.optimizer.freeze'  # a field of earlier versions
 
 # A config group cannot be set to None by a flag; an empty group has the same effect.
+_OF_PROTOCOL = ('train', 'val', 'test', 'threshold', 'left_out')  # fields that a protocol replaces
 _NO_PRETRAINING = {'--config.pretrained=None': '--config.pretrained={}'}
 _NO_CLIPPING = '--config.clip_norm=None'  # a number cannot be set to None by a flag either
 
@@ -311,6 +312,19 @@ def _describe_wrong_value(message: str) -> str:
   return f'--config.{field}={value}: give {due}'
 
 
+def _check_protocol_fields() -> None:
+  """Refuses fields on the command line that the config's protocol would replace."""
+  protocol = _CONFIG.value.get('protocol')
+  given = config_flags.get_override_values(flags.FLAGS['config'])
+  replaced = [name for name in given if name.partition('.')[0] in _OF_PROTOCOL]
+  if protocol and replaced:
+    raise errors.ConfigError(
+      f'config.protocol = {protocol} replaces config.{replaced[0].partition(".")[0]}; to use '
+      f'--config.{replaced[0]}={given[replaced[0]]}, add --config.protocol= (a run keeps the data '
+      'and the other rules that its protocol gave it)'
+    )
+
+
 def _profile_steps(text: str | None) -> tuple[int, int] | None:
   if text is None:
     return None
@@ -338,6 +352,7 @@ def _run_mode() -> None:
   # Orbax and TFDS report their own housekeeping as warnings.
   logging.set_verbosity(logging.INFO if _DEBUG.value else logging.ERROR)
   profile_steps = _profile_steps(_PROFILE.value)
+  _check_protocol_fields()
   if _MODE.value != 'preflight' and _TOPOLOGY.value is not None:
     raise errors.ConfigError('--topology requires --mode=preflight')
   if _ORACLE.value and _MODE.value not in MODES[:2]:

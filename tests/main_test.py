@@ -38,6 +38,14 @@ def run(module, *arguments, cwd=ROOT):
       ['--config.test.mine=a/b:test'],
       "the config has no 'mine'; add names by replacing the group",
     ),
+    (
+      [
+        '--config.protocol=rendered_domains(target=wmca_like)',
+        '--config.threshold.intra=fixed=0.5',
+      ],
+      'replaces config.threshold; to use --config.threshold.intra=fixed=0.5, add '
+      '--config.protocol=',
+    ),
     (['--steps=3'], 'steps'),
     (['--mode=fly'], 'train_and_evaluate|train|evaluate'),
     (['surplus'], "unexpected argument 'surplus'"),
