@@ -234,6 +234,7 @@ def read(path, dialect: Dialect = DEFAULT_DIALECT) -> Scores:
       if (at := np.flatnonzero(column['nan', name])).size
     },
   )
+  _require_kinds_of_attacks(scores, lambda sample: csv_dialect.line_number(path, layout, sample))
   if dialect.scale:
     require_scale(scores, f'--scale={dialect.scale}')
   return scores
@@ -332,11 +333,13 @@ def join_columns(scores: Scores, columns: Mapping[str, Mapping[str, str]]) -> Sc
   of = {name: np.array([row.get(name, '') for row in rows]) for name in names}
   known = {n: getattr(scores, n) for n in METADATA if n in of}
   taken = {'label', *METADATA, *scores.scores}
-  return dataclasses.replace(
+  joined = dataclasses.replace(
     scores,
     **{name: np.where(own == '', of[name], own) for name, own in known.items()},
     extra={**{n: v for n, v in of.items() if n not in taken}, **scores.extra},
   )
+  _require_kinds_of_attacks(joined)
+  return joined
 
 
 def write(path, scores: Scores) -> None:
@@ -513,6 +516,31 @@ def _chunk(path, rows, layout, styles, metadata, meaning, n_before) -> dict:
       ) from None
     chunk[name], chunk['nan', name] = numbers
   return chunk
+
+
+def _require_kinds_of_attacks(
+  scores: Scores, row_number: Callable[[int], int] | None = None
+) -> None:
+  """Raises DataError for an attack whose kind is bona fide: its label or its kind is wrong.
+
+  Args:
+    scores: of some samples.
+    row_number: of a sample in the file; None: only its id is stated.
+  """
+  for name in ('attack_type', 'attack_category'):
+    column = getattr(scores, name)
+    kinds, index = grouping.factorize(column)  # few among millions
+    if not (wrong := [label_mapping.means_bona_fide(kind) for kind in kinds.tolist()]):
+      continue
+    at = np.flatnonzero(np.array(wrong)[index] & (scores.label == 0))
+    if at.size:
+      first = int(at[0])
+      row = f', row {row_number(first)}' if row_number else ''
+      raise DataError(
+        f'{scores.path or "the scores"}{row}: {scores.ids[first]} is labelled attack, and its '
+        f'{name} is {str(column[first])!r}, as in {at.size} rows. Correct the label (--labels '
+        f'states what labels mean) or name the attack; leave {name} empty where it is unknown'
+      )
 
 
 def _check_ids(path: Path, ids: np.ndarray, row_number: Callable[[int], int]) -> None:
