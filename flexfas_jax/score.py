@@ -1,6 +1,7 @@
 """Evaluates score files of any framework: `python -m flexfas_jax.score --help`."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -52,9 +53,10 @@ A sample is accepted if its score is at least the threshold. The threshold is fi
 development scores of the same subset, never on the test scores. The two files must not share
 subjects.
 
-Intervals are Clopper-Pearson intervals over samples and a bootstrap over subjects (over videos or
-samples if subjects are unknown). A rate of fewer than 29 samples, or of fewer than 10 subjects
-(videos if subjects are unknown), is not reported."""
+Intervals over samples are exact for shares of samples (Clopper-Pearson) and approximate for ACER;
+those over subjects are a bootstrap (over videos or samples if subjects are unknown). A rate of
+fewer than 29 samples, or of fewer than 10 subjects (videos if subjects are unknown), is not
+reported."""
 
 _EXAMPLES = (
   'test.csv --dev=val.csv --json=metrics.json --report=report.html',
@@ -298,6 +300,8 @@ def _score(args: argparse.Namespace, failed: list[int]) -> None:
     scores = evaluate.merge_systems(systems)
     dev = evaluate.merge_systems(devs) if None not in devs.values() else None
 
+  pass_if.parse(args.pass_if, results.rates_by_attack(scores))
+
   scores, dev, notes_on_redundancy = _without_redundant(scores, dev, rule, args.oracle)
   if args.by_video:
     scores = aggregation.aggregate_by_video(scores, args.by_video)
@@ -440,7 +444,8 @@ def _check_usage(args: argparse.Namespace, needs_dev: bool) -> None:
       f"--pass_if={args.pass_if!r} requires nothing; write e.g. '{pass_if.EXAMPLE}'"
     )
   args.pass_if = args.pass_if or ''
-  pass_if.parse(args.pass_if)
+  with contextlib.suppress(pass_if.UnknownMetric):  # reported with the attacks of the scores
+    pass_if.parse(args.pass_if)
   if args.fail_exit and not args.pass_if:
     raise ConfigError('--fail_exit needs --pass_if: without a requirement nothing fails')
   if args.fail_exit and not 6 <= args.fail_exit < 64:

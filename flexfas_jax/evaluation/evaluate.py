@@ -38,6 +38,11 @@ _Shares = dict[str, tuple[np.ndarray, np.ndarray]]  # {rate: (errors [N] bool, a
 _Drawn = Mapping[str, bootstrap.Replicates]  # by figure
 _MEANS = {name: metric.parts for name, metric in metrics.of_kind(metrics.Mean).items()}
 _MEANS['acer_fta'] = ('apcer_fta', 'bpcer_fta')  # see `unusable`
+_OVER_SAMPLES = {  # what an interval is over, as verdicts state it
+  intervals.EXACT: 'samples, exact',
+  intervals.BONFERRONI: 'samples, conservative',
+  intervals.ZOU_DONNER: 'samples, approximate',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +51,11 @@ class Estimate:
 
   value: float
   count: Count | None  # None where it is no share of samples
-  exact: Interval  # Clopper-Pearson, or made of such; over samples
+  exact: Interval  # over samples, made as `method` states; only Clopper-Pearson's is exact
   bootstrap: Interval  # over subjects; over videos or samples if subjects are unknown
   n_subjects: int  # subjects (videos, samples) that contribute
   insufficient_samples: bool  # samples or subjects, by `sufficiency`: the figure is not stated
+  method: str = intervals.EXACT  # of the interval over samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +277,7 @@ def _required_figures(
     else {
       metric: pass_if.Figure(
         of.value,
-        {'samples, exact': of.exact, unit: of.bootstrap},
+        {_OVER_SAMPLES[of.method]: of.exact, unit: of.bootstrap},
         of.insufficient_samples,
       )
       for metric, of in estimates[name].items()
@@ -473,6 +479,7 @@ def _estimates(
       resampled.get(name, intervals.UNDEFINED),
       drawn[name].n if name in drawn else 0,
       name in few,
+      _method(name),
     )
     for name, value in found.items()
     if _is_figure(name)
@@ -483,6 +490,14 @@ def _is_figure(name: str) -> bool:
   """Whether a key of results is a rate or a mean of rates."""
   facts = {*metrics.of_kind(metrics.Fact), *results.MARKS}
   return name not in facts and not name.startswith('n_')
+
+
+def _method(name: str) -> str:
+  """How the interval over samples of a figure is made."""
+  if name in _MEANS:
+    return intervals.ZOU_DONNER
+  is_largest = name in metrics.of_kind(metrics.LargestApcer)
+  return intervals.BONFERRONI if is_largest else intervals.EXACT
 
 
 def _exact_intervals(
@@ -557,6 +572,7 @@ def to_json(result: EvaluationResult) -> dict[str, dict[str, Any]]:
         'n': e.count.n if e.count else None,
         'subjects': e.n_subjects or None,
         'clopper_pearson': _limits(e.exact),
+        'samples_method': None if math.isnan(e.exact.low) else e.method,
         'bootstrap': _limits(e.bootstrap),
         'insufficient_samples': e.insufficient_samples,
       }

@@ -283,6 +283,18 @@ def _subset_metrics(scores, subset, threshold, of_kinds) -> dict[str, float]:
   }
 
 
+def rates_by_attack(scores: score_files.Scores) -> list[str]:
+  """The names of the APCERs of single attacks, as `compute` has them."""
+  category, species = attack_kinds(scores)
+  found, attack = [], scores.label == 0
+  kinds_of = {'apcer/': category or species, 'apcer_species/': species if category else None}
+  for prefix, kinds in kinds_of.items():
+    if kinds:
+      present = np.unique(kinds.index[attack]).tolist()
+      found += [f'{prefix}{kinds.names[i] or metrics.UNKNOWN}' for i in present]
+  return found
+
+
 def accepted_by_kind(rates: metrics.ErrorRates) -> dict[str, metrics.Count]:
   """Accepted attacks by category, or by species where no category is known."""
   return rates.accepted_of or rates.accepted_of_species

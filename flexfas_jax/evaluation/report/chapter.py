@@ -480,14 +480,16 @@ def _rates(result: EvaluationResult, subset: str) -> Table | None:
     cell = formatting.cell(result, subset, name)
     texts = (cell.count, cell.bootstrap or formatting.NOTHING, cell.n_subjects)
     cells = [TableCell(cell.text, kind='number' if cell.plain else 'number none')]
-    cells += [TableCell(text) for text in (*texts, cell.exact or formatting.NOTHING)]
+    cells += [TableCell(text) for text in texts]
+    method = (found[name].method,) if cell.exact else ()
+    cells.append(TableCell(cell.exact or formatting.NOTHING, method))
     category = ' (category)' if both and name.startswith('apcer/') else ''
     rows.append(TableRow(formatting.metric(name) + category, cells))
   return Table(
     f'{formatting.display_name(subset)}: all rates with 95 % intervals',
     [
       *('Metric', '%', 'Errors / n', f'Over {unit or "subjects"} (bootstrap)'),
-      *((unit or 'subjects').capitalize(), 'Over samples (Clopper-Pearson)'),
+      *((unit or 'subjects').capitalize(), 'Over samples'),
     ],
     rows,
   )

@@ -25,7 +25,7 @@ class Cell(NamedTuple):
   text: str  # '3.2', or why there is none
   plain: bool  # whether the text is a number
   bootstrap: str = ''  # '[1.1, 5.4]': the bootstrap's interval
-  exact: str = ''  # Clopper and Pearson's, or made of such
+  exact: str = ''  # over samples, see `evaluate.Estimate.method`
   count: str = ''  # '7/240'
   n_subjects: str = ''
 
@@ -171,7 +171,7 @@ def with_interval(estimate) -> str:
 
   Args:
     estimate: an `evaluate.Estimate` or a `groups.Group`; None is undefined. The interval is the
-      bootstrap's; without one, the exact one over samples.
+      bootstrap's; without one, that over samples.
   """
   if estimate is None or math.isnan(estimate.value):
     return UNDEFINED
@@ -231,6 +231,8 @@ def check_reason(check: pass_if.Check, digits: int = TABLE_DIGITS) -> str:
       return f'{name}: {TOO_SMALL}'
     case pass_if.ORACLE:
       return f'{name}: ORACLE, the threshold was fitted on the test samples'
+    case pass_if.UNKNOWN_ATTACK:
+      return f'{name}: no such attack in the test, which has {pass_if.list_attacks(check.attacks)}'
     case pass_if.UNDEFINED:
       return f'{name}: {UNDEFINED}'
   if check.at == pass_if.POINT:

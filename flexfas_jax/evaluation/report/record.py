@@ -247,6 +247,7 @@ def _estimate(estimate: Estimate) -> dict[str, Any]:
     'n': estimate.count.n if estimate.count else None,
     'subjects': estimate.n_subjects or None,
     'clopper_pearson': _limits(estimate.exact),
+    'samples_method': None if math.isnan(estimate.exact.low) else estimate.method,
     'bootstrap': _limits(estimate.bootstrap),
     'insufficient_samples': estimate.insufficient_samples,
   }

@@ -178,7 +178,7 @@ def banner(one: EvaluationResult) -> list[str]:
 
 
 def _whose(one: EvaluationResult) -> str:
-  whose = '95 % intervals: Clopper-Pearson over samples'
+  whose = '95 % intervals: Clopper-Pearson over samples (ACER: approximate, from its two rates)'
   if one.clusters:
     whose = f'95 % intervals: bootstrap over {one.clusters.n} {one.clusters.unit}'
   return f'{whose}; {_ONE_RUN}' if one.one_run else f'{whose}, of each run'
