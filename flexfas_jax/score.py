@@ -450,6 +450,8 @@ def _check_usage(args: argparse.Namespace, needs_dev: bool) -> None:
     raise ConfigError('--fail_exit needs --pass_if: without a requirement nothing fails')
   if args.fail_exit and not 6 <= args.fail_exit < 64:
     raise ConfigError(f'--fail_exit={args.fail_exit}: choose from 6 to 63; others have a meaning')
+  if args.test_toml and not (args.report or args.record):
+    raise ConfigError('--test_toml requires --report or --record, which state what is in it')
   if args.seed < 0:
     raise ConfigError(f'--seed={args.seed} must not be negative')
   if (args.bootstrap or 0) < 0:

@@ -786,6 +786,15 @@ def test_a_requirement_on_an_unknown_attack_lists_those_of_the_scores(files, cap
   assert run(files / 'many.csv', '--pass_if=apcer/a<=50%') == 0
 
 
+def test_a_description_that_no_output_would_state_is_refused(files, capsys):
+  (files / 'test.toml').write_text('[test]\nplace = "Room 12"\n')
+  args = [files / 'test.csv', f'--test_toml={files}/test.toml']
+  assert run(*args) == 2
+  assert '--test_toml requires --report or --record' in capsys.readouterr().err
+  assert run(*args, f'--record={files}/o.json') == 0
+  assert 'Room 12' in (files / 'o.json').read_text()
+
+
 def test_a_requirement_and_its_exit_code(files, capsys):
   """0 of 60 errors: the exact limit is 5.96 %. FAIL is a result: exit code 0, or that given."""
   rows = [f'{i},{i % 2},{i % 2},s{i}' for i in range(120)]
