@@ -502,6 +502,8 @@ def _references(scores, dev, rule) -> dict[str, dict[str, float]]:
   """The figures as the references' code counts them, by subset."""
   found = {}
   for subset, score in scores.scores.items():
+    if scores.not_recorded(subset):
+      continue
     threshold = scales.fixed_threshold('0.5', scores.scale_under(subset))
     if rule == 'dev_eer':
       of = dev or scores

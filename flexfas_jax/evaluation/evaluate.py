@@ -6,7 +6,7 @@ tables and the JSON output of `flexfas_jax.score` are made from an `EvaluationRe
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from flexfas_jax.evaluation import (
   results,
   score_files,
   sufficiency,
+  thresholds,
   unusable,
 )
 from flexfas_jax.evaluation import runs as training_runs
@@ -190,7 +191,9 @@ def evaluate(
   found = results.compute(scores, rule, dev, oracle, of_kinds)
   units = sufficiency.SampleUnits(scores)
   few = sufficiency.insufficient_metrics(scores, found, units, of_kinds)
+  served = [s for s, values in found.items() if not math.isnan(values['threshold'])]
   lines = [*notes, *results.notes(found, few), *results.scale_notes(scores, found, rule)]
+  lines += _notes_on_dev(served, rule, dev)
   if draws is None:
     is_small = scores.label.size <= MOST_SAMPLES
     draws = bootstrap.N_REPLICATES if is_small or by_limit else 0
@@ -200,7 +203,6 @@ def evaluate(
         f'--bootstrap={bootstrap.N_REPLICATES}'
       )
   columns = {column: _column(scores, column) for column in group_by}
-  served = [s for s, values in found.items() if not math.isnan(values['threshold'])]
   with np.errstate(invalid='ignore'):
     accepted = {s: scores.scores[s] >= found[s]['threshold'] for s in served}
   shares = {s: _shares(scores, s, found[s]['threshold'], of_kinds) for s in served}
@@ -227,7 +229,11 @@ def evaluate(
   verdicts: tuple[pass_if.Verdict, ...] = ()
   if required:
     figures = _required_figures(methods, estimates, run_means, clusters.unit if clusters else '')
-    verdicts = pass_if.evaluate(required, figures, _not_served(found, served, runs), oracle)
+    others = _not_served(found, served, runs)
+    lacking = [s for s in found if results.NOT_RECORDED in found[s]]
+    verdicts = pass_if.evaluate(
+      required, figures, others, oracle, _not_served(lacking, served, runs)
+    )
   return EvaluationResult(
     name=name,
     scores=scores,
@@ -259,6 +265,20 @@ def evaluate(
   )
 
 
+def _notes_on_dev(
+  served: Sequence[str], rule: str, dev: score_files.Scores | None
+) -> list[str]:
+  """A line for each threshold that is fitted on scores of other modalities than the test's."""
+  if dev is None or not thresholds.needs_dev(rule):
+    return []
+  return [
+    f'{subset}: no development sample has {" or ".join(lacking)}, so its threshold is fitted on '
+    'scores of another subset'
+    for subset in served
+    if (lacking := dev.not_recorded(subset))
+  ]
+
+
 def _required_figures(
   methods: Mapping[str, Sequence[str]],
   estimates: Mapping[str, Mapping[str, Estimate]],
@@ -287,9 +307,9 @@ def _required_figures(
 
 
 def _not_served(
-  found: results.Results, served: Sequence[str], runs: Mapping[str, Sequence[str]] | None
+  found: Iterable[str], served: Sequence[str], runs: Mapping[str, Sequence[str]] | None
 ) -> list[str]:
-  """Subsets without any score, under the names of `_methods`."""
+  """Those of some subsets that are not served, under the names of `_methods`."""
   method_of = {system: method for method, of in (runs or {}).items() for system in of}
   names: dict[str, None] = {}
   for name in (name for name in found if name not in served):
@@ -673,7 +693,9 @@ def merge_systems(systems: Mapping[str, score_files.Scores]) -> score_files.Scor
       scale_of[f'{name}: {subset}'] = scores.scale_under(subset)
       if subset in scores.nan_samples:
         faults[f'{name}: {subset}'] = np.sort(place[scores.nan_samples[subset]])
-  header = dict(base.header)
+  header = {key: value for key, value in base.header.items() if key != 'not_recorded'}
+  if lacking := {n: of for n, x in systems.items() if (of := x.header.get('not_recorded'))}:
+    header['not_recorded'] = lacking
   if any(map(results.is_rendered, systems.values())):
     header['rendered'] = True
   return dataclasses.replace(

@@ -6,7 +6,7 @@ itself if it has `at=point`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ _RATES_BY_ATTACK = ('apcer/', 'apcer_species/')
 _AS_FTA = ('acer_fta', 'apcer_fta', 'bpcer_fta')
 # Why a criterion is not met, apart from its figure.
 INSUFFICIENT, UNDEFINED, NOT_SERVED, ORACLE = 'insufficient', 'undefined', 'not_served', 'oracle'
+NOT_RECORDED = 'not_recorded'  # no sample has a modality of the subset
 UNKNOWN_ATTACK = 'unknown_attack'  # the test has no attack of that name
 _LISTED = 20  # names of attacks that an error or a reason lists
 
@@ -170,6 +171,7 @@ def evaluate(
   figures: Mapping[str, Mapping[str, Figure]],
   not_served: Sequence[str] = (),
   oracle: bool = False,
+  not_recorded: Collection[str] = (),
 ) -> tuple[Verdict, ...]:
   """Applies a requirement to each subset that it names, of every system.
 
@@ -179,6 +181,7 @@ def evaluate(
       subsets that are served.
     not_served: names of further subsets. Only a criterion that names one fails for it.
     oracle: whether thresholds were fitted on the test: then nothing is met.
+    not_recorded: those of `not_served` with a modality that no sample has.
 
   Returns:
     A verdict for every system, in the order of `figures`.
@@ -205,7 +208,8 @@ def evaluate(
         check = check._replace(why=UNKNOWN_ATTACK, attacks=attacks)
       by_system[name.rpartition(': ')[0]].append(check)
     for name in absent:
-      failed = Check(name, criterion, requirement.at, False, math.nan, math.nan, '', NOT_SERVED)
+      why = NOT_RECORDED if name in not_recorded else NOT_SERVED
+      failed = Check(name, criterion, requirement.at, False, math.nan, math.nan, '', why)
       by_system[name.rpartition(': ')[0]].append(failed)
   return tuple(Verdict(system, tuple(checks)) for system, checks in by_system.items())
 

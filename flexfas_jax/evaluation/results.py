@@ -4,6 +4,7 @@ Results are {subset: {metric: value}}, fractions throughout. The names of the me
 `results.json` and of `python -m flexfas_jax.score --json`; `metrics.METRICS` defines them.
 """
 
+import dataclasses
 import math
 from collections.abc import Collection, Mapping
 
@@ -17,6 +18,7 @@ Results = dict[str, dict[str, float]]
 Kinds = tuple[metrics.Groups | None, metrics.Groups | None]  # categories, PAI species
 # Keys of results that every table and report states.
 ORACLE, RENDERED = MARKS = 'ORACLE', 'RENDERED'
+NOT_RECORDED = 'not_recorded'  # key of a subset with such modalities: their names
 
 
 def compute(
@@ -41,7 +43,8 @@ def compute(
     By subset: those of `metrics.METRICS`, in that order; apcer/NAME and n_attack/NAME by attack
     category, or by species where no category is known; where both are, apcer_species/NAME besides.
     NaN is undefined. A subset without one score is not served by the model: all of its rates are
-    NaN. Where samples were given a modality of the subset that is unusable: n_unusable of them, and
+    NaN. So are those of a subset with a modality that no sample has, as the header states: its
+    scores are of other modalities. `not_recorded` names these. Where samples were given a modality of the subset that is unusable: n_unusable of them, and
     acer_fta, apcer_fta, bpcer_fta, which count these as failures to acquire; all other figures
     count that modality as absent.
 
@@ -58,7 +61,9 @@ def compute(
 
   found, of_kinds = {}, kinds or attack_kinds(scores)
   for subset in scores.scores:
-    if np.isnan(scores.scores[subset]).all():
+    if lacking := scores.not_recorded(subset):
+      found[subset] = {**_not_served(scores, subset, of_kinds), NOT_RECORDED: list(lacking)}
+    elif np.isnan(scores.scores[subset]).all():
       found[subset] = _not_served(scores, subset, of_kinds)
     else:
       found[subset] = _subset_metrics(scores, subset, _threshold(rule, dev, subset), of_kinds)
@@ -131,6 +136,11 @@ def notes(found: Results, insufficient: Mapping[str, Collection[str]] | None = N
   lines = []
   for subset, values in found.items():
     few = (insufficient or {}).get(subset, ())
+    if lacking := values.get(NOT_RECORDED):
+      lines.append(
+        f'{subset}: not recorded: no sample has {" or ".join(lacking)}, and scores without it are of '
+        'another subset'
+      )
     if is_served(values) and values['n_fta']:
       lines.append(
         f'{subset}: {values["n_fta"]} of {_n(values)} samples have no score (failure to acquire); '
@@ -302,7 +312,8 @@ def accepted_by_kind(rates: metrics.ErrorRates) -> dict[str, metrics.Count]:
 
 def _not_served(scores, subset, of_kinds) -> dict[str, float]:
   """The same names, their rates undefined: nothing was decided, rightly or wrongly."""
-  values = _subset_metrics(scores, subset, math.inf, of_kinds)
+  none = {subset: np.full(scores.label.size, math.nan)}
+  values = _subset_metrics(dataclasses.replace(scores, scores=none), subset, math.inf, of_kinds)
   return {name: x if name.startswith('n_') else math.nan for name, x in values.items()}
 
 

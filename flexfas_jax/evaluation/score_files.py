@@ -2,8 +2,9 @@
 
 `NAME.csv` holds one row per sample: `id,dataset,subject,video,label,attack_type,attack_category`,
 `ethnicity` where it is known, then one column per subset (`rgb`, `rgb+depth`, ...). `NAME.json`
-beside it is the header: which weights, which list of samples, which config, and under `columns` the
-names of further columns of text, which subjects may be grouped by.
+beside it is the header: which weights, which list of samples, which config, under `columns` the
+names of further columns of text, which subjects may be grouped by, and under `not_recorded` the
+modalities of which no sample has an image.
 
 A score is the probability of bona fide: high means accept. Scores on another scale are kept on it,
 and the header states it as `scale` (see `scales`). A label is `bona_fide` or `attack` (1
@@ -114,6 +115,19 @@ class Scores:
   def scale_under(self, subset: str) -> str:
     """The scale of a subset's scores."""
     return self.scale_of.get(subset, self.scale)
+
+  def not_recorded(self, subset: str) -> tuple[str, ...]:
+    """The modalities of a subset that no sample has, as the header states.
+
+    Its scores are then those of the other modalities, and its figures of another subset.
+
+    Args:
+      subset: a column, SUBSET or SUBSET@VIEW, of several systems 'SYSTEM: SUBSET'.
+    """
+    stated, (system, _, names) = self.header.get('not_recorded', ()), subset.rpartition(': ')
+    if isinstance(stated, Mapping):  # of several systems, see `evaluate.merge_systems`
+      stated = stated.get(system, ())
+    return tuple(m for m in names.partition('@')[0].split('+') if m in stated)
 
   def only(self, keep: np.ndarray) -> 'Scores':
     """Those samples alone; keep: [N] bool."""
@@ -582,7 +596,8 @@ def read_header(path: Path) -> dict:
     return {}  # another program's file
   if not isinstance(header, dict) or 'list_hash' not in header:
     return {}
-  columns = header.get('columns', [])
-  if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
-    raise DataError(f'{path}: columns is {columns!r}, and must be a list of names')
+  for key in ('columns', 'not_recorded'):
+    names = header.get(key, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+      raise DataError(f'{path}: {key} is {names!r}, and must be a list of names')
   return header

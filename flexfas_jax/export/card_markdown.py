@@ -73,7 +73,10 @@ def _limits(card) -> str:
   if refused:
     lines.append(f'No threshold, so that prediction is refused: {", ".join(refused)}.')
   for test, subsets in card['metrics'].items():
-    name = max(subsets, key=lambda name: name.count('+'), default=None)
+    recorded = [name for name, values in subsets.items() if not values.get('not_recorded')]
+    if lacking := {m for values in subsets.values() for m in values.get('not_recorded', ())}:
+      lines.append(f'No sample of `{test}` has {" or ".join(sorted(lacking))}: not tested with it.')
+    name = max(recorded, key=lambda name: name.count('+'), default=None)
     if species := _species(subsets[name]) if name else '':
       lines.append(f'PAI species of `{test}`, APCER under {name}: {species}.')
   return '\n'.join(f'- {line}' for line in lines)
@@ -181,7 +184,7 @@ def _metrics(metrics, rules) -> str:
     stated = any('pass_if' in values for values in subsets.values())
     rows = [
       [
-        name,
+        f'{name} ({formatting.NOT_RECORDED})' if values.get('not_recorded') else name,
         *(_rate(values, m) for m in _RATES),
         f'{values.get("n_bona_fide")} / {values.get("n_attack")}',
         *([_word(values.get('pass_if'))] if stated else []),

@@ -44,6 +44,14 @@ def card(metrics):
   }
 
 
+def test_what_is_not_recorded_is_stated():
+  lacking = {'acer': None, 'n_bona_fide': 100, 'n_attack': 200, 'not_recorded': ['ir']}
+  text = card_markdown.render(card({'x': {'rgb': rates(None), 'rgb+ir': lacking}}))
+  assert '| rgb+ir (not recorded) |  |  |  |  | 100 / 200 |' in text
+  assert '- No sample of `x` has ir: not tested with it.' in text
+  assert 'APCER under rgb: mask 50.0 %' in text
+
+
 def test_a_loss_is_in_percentage_points():
   val = {'rgb': {'n': 200, 'changed_decisions': 3, 'acer': 0.06, 'acer_loss': 0.0125}}
   int8 = {

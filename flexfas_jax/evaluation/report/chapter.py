@@ -96,7 +96,8 @@ class Chapter:
   checklist: list[checklist.Check]
   sample_lists: list[SampleList]
   notes: list[str]
-  rates: list[tuple[str, Table | None]]  # by subset; None where it is not served
+  # By subset: its name, its table or None, and why it has none.
+  rates: list[tuple[str, Table | None, str]]
   tables: dict[str, Table | None]  # further ones, see `chapter`
   figures: Figures
   groups: list[Table]
@@ -177,7 +178,10 @@ def chapter(
     checklist=checklist.answer_all(result),
     sample_lists=_sample_lists(result),
     notes=list(result.notes),
-    rates=[(formatting.display_name(s), _rates(result, s)) for s in result.metrics],
+    rates=[
+      (formatting.display_name(s), _rates(result, s), _why_no_rates(values))
+      for s, values in result.metrics.items()
+    ],
     tables={name: table if table.rows else None for name, table in tables.items()},
     figures=figures(result, anchor),
     groups=_groups(result),
@@ -493,6 +497,15 @@ def _rates(result: EvaluationResult, subset: str) -> Table | None:
     ],
     rows,
   )
+
+
+def _why_no_rates(values: Mapping) -> str:
+  if lacking := values.get(results.NOT_RECORDED):
+    sensors = ' or '.join(lacking)
+    return (
+      f'{formatting.NOT_RECORDED}. No sample has {sensors}; its scores are those of the other sensors'
+    )
+  return f'{formatting.NOT_SERVED}. The model computes no score for this subset'
 
 
 def _comparisons(result: EvaluationResult) -> Table:

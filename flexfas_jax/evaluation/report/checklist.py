@@ -87,7 +87,7 @@ def _scored(result) -> Check:
   parts, sign = [], OK
   for subset, values in result.metrics.items():
     if subset not in result.estimates:
-      parts.append(f'{formatting.display_name(subset)}: not served')
+      parts.append(f'{formatting.display_name(subset)}: {formatting.why_no_figures(values)}')
       sign = WARN if sign == OK else sign
     elif values['n_fta']:
       bad = len(result.scores.nan_samples.get(subset, ()))

@@ -2,9 +2,10 @@
 
 import math
 import unicodedata
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from flexfas_jax.evaluation import pass_if
+from flexfas_jax.evaluation import pass_if, results
 from flexfas_jax.evaluation.comparisons import NO_DIFFERENCE, Comparison
 from flexfas_jax.evaluation.evaluate import EvaluationResult
 from flexfas_jax.evaluation.intervals import Interval
@@ -13,6 +14,7 @@ from flexfas_jax.evaluation.metrics import BY_NAME, Count
 MINUS = '\N{MINUS SIGN}'
 NOTHING = '\N{EN DASH}'
 NOT_SERVED = 'not served'
+NOT_RECORDED = 'not recorded'
 UNDEFINED = 'undefined'
 TABLE_DIGITS = 2  # decimals of a percentage in tables of text; the report uses `digits_of`
 TOO_SMALL = 'n too small'
@@ -227,6 +229,8 @@ def check_reason(check: pass_if.Check, digits: int = TABLE_DIGITS) -> str:
   match check.why:
     case pass_if.NOT_SERVED:
       return f'{display_name(check.subset)}: not served'
+    case pass_if.NOT_RECORDED:
+      return f'{display_name(check.subset)}: {NOT_RECORDED}, no sample has all of its sensors'
     case pass_if.INSUFFICIENT:
       return f'{name}: {TOO_SMALL}'
     case pass_if.ORACLE:
@@ -312,6 +316,11 @@ def is_small(result: EvaluationResult, subset: str, name: str) -> bool:
   return result.estimates[subset][name].insufficient_samples
 
 
+def why_no_figures(values: Mapping[str, Any]) -> str:
+  """Why a subset has no figures: it is not recorded, or not served; values: its metrics."""
+  return NOT_RECORDED if results.NOT_RECORDED in values else NOT_SERVED
+
+
 def rate(result: EvaluationResult, subset: str, name: str, digits: int) -> str:
   """'3.2 %', or why there is no figure."""
   one = cell(result, subset, name, digits)
@@ -328,7 +337,7 @@ def cell(result: EvaluationResult, subset: str, name: str, digits: int | None = 
     digits: decimals; None: `digits_of`.
   """
   if subset not in result.estimates:
-    return Cell(NOT_SERVED, False)
+    return Cell(why_no_figures(result.metrics[subset]), False)
   estimate = result.estimates[subset].get(name)
   if estimate is None:
     return Cell(NOTHING, False)

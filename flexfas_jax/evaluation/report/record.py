@@ -200,9 +200,10 @@ def _presentations(result: EvaluationResult, among: np.ndarray) -> dict[str, Any
 
 
 def _subset(result: EvaluationResult, subset: str) -> dict[str, Any]:
-  served = subset in result.estimates
+  served, lacking = subset in result.estimates, result.metrics[subset].get(results.NOT_RECORDED)
   return {
     'served': served,
+    **({'not_recorded': lacking} if lacking else {}),
     'threshold': result.metrics[subset]['threshold'],
     'fitted_on': fitted_on(result, subset),
     'rates': {

@@ -211,7 +211,7 @@ def _interval_rows(one: EvaluationResult) -> list[list[str]]:
   for subset in one.metrics:
     if subset not in one.estimates:
       rows.append(
-        [f'{formatting.display_name(subset)} (not served)', *['-'] * len(_WITH_INTERVALS)]
+        [_without_figures(subset, one.metrics[subset]), *['-'] * len(_WITH_INTERVALS)]
       )
       continue
     of = one.estimates[subset]
@@ -277,10 +277,14 @@ def _rows(found: results.Results, columns: Mapping[str, str], insufficient) -> l
     name = (
       formatting.display_name(subset)
       if served
-      else f'{formatting.display_name(subset)} (not served)'
+      else _without_figures(subset, values)
     )
     rows.append([name, *rates, threshold, *counts])
   return rows
+
+
+def _without_figures(subset: str, values: Mapping) -> str:
+  return f'{formatting.display_name(subset)} ({formatting.why_no_figures(values)})'
 
 
 def _category_rows(found: results.Results, insufficient) -> list[list[str]]:

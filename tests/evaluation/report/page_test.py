@@ -20,6 +20,7 @@ from flexfas_jax.evaluation.report import (
   figures,
   formatting,
   page,
+  tables,
   thumbnails,
 )
 from tests import browser
@@ -277,6 +278,21 @@ def test_a_subset_that_is_not_served(no_figures):
   for scores in made.scores.values():
     scores[:] = math.nan
   assert 'there are no decisions' in seen(page.html([evaluated(made)], 'Nothing'))
+
+
+def test_a_subset_that_is_not_recorded(no_figures):
+  made = make(1, header={'not_recorded': ['ir']})
+  result = evaluated(made, requirement='rgb+depth+ir: bpcer<=99%,at=point')
+  found = chapter.chapter(result, 1)
+  assert {cell.text for cell in found.summary.rows[2].cells[:3]} == {'not recorded'}
+  assert found.headlines[0].subset == 'rgb+depth' and found.verdict == 'FAIL'
+  words_ = seen(page.html([result], 'Without infrared'))
+  assert 'FAIL intra' in words_
+  assert 'rgb+depth+ir: not recorded, no sample has all of its sensors' in words_
+  assert 'rgb+depth+ir: not recorded. No sample has ir; its scores' in words_
+  answer = checked(result)['Every sample has a score'].answer
+  assert answer == 'rgb+depth+ir: not recorded'
+  assert 'rgb+depth+ir (not recorded)' in tables.interval_text(result)
 
 
 def test_too_few_samples_show_no_rate(monkeypatch):
