@@ -403,6 +403,11 @@ def _require_no_nan(files) -> None:
 def _notes(scores, args) -> list[str]:
   """What a reader of the figures should know of how a file was read."""
   notes = aggregation.video_notes(scores, bool(args.by_video))
+  if scores.header.get('thresholds') and not (args.threshold or args.dev or args.oracle):
+    notes.append(
+      f'{scores.path}: the threshold is the default, {thresholds.DEFAULT}; those of the bundle that '
+      f'scored it: --threshold={thresholds.BUNDLE}'
+    )
   if args.high_is == 'attack' and 'polarity' in scores.header:
     notes.append(
       f'{scores.path}: its header states that a high score means bona fide; --high_is=attack is '

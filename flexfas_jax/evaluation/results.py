@@ -59,14 +59,16 @@ def compute(
   # A fixed rule looks at nothing, and any scores will do.
   dev = development_scores(scores, rule, dev, oracle) if thresholds.needs_dev(rule) else scores
 
+  bundle = _bundle_thresholds(scores) if rule == thresholds.BUNDLE else {}
   found, of_kinds = {}, kinds or attack_kinds(scores)
   for subset in scores.scores:
     if lacking := scores.not_recorded(subset):
       found[subset] = {**_not_served(scores, subset, of_kinds), NOT_RECORDED: list(lacking)}
-    elif np.isnan(scores.scores[subset]).all():
+    elif np.isnan(scores.scores[subset]).all() or (bundle and subset not in bundle):
       found[subset] = _not_served(scores, subset, of_kinds)
     else:
-      found[subset] = _subset_metrics(scores, subset, _threshold(rule, dev, subset), of_kinds)
+      threshold = bundle[subset] if bundle else _threshold(rule, dev, subset)
+      found[subset] = _subset_metrics(scores, subset, threshold, of_kinds)
     if oracle:
       found[subset][ORACLE] = True
     if is_rendered(scores):
@@ -75,8 +77,8 @@ def compute(
 
 
 def is_rendered(scores: score_files.Scores) -> bool:
-  """Whether samples are rendered images, as the header states."""
-  return bool(scores.header.get('rendered'))
+  """Whether samples are rendered images, see `score_files.Scores.rendered`."""
+  return scores.rendered
 
 
 def resolve_rule(
@@ -100,6 +102,8 @@ def resolve_rule(
     return 'dev_eer'
   if thresholds.needs_dev(rule or thresholds.DEFAULT):
     return rule or thresholds.DEFAULT
+  if rule == thresholds.BUNDLE:
+    return rule
   if rule is None:
     score_files.require_scale(scores, f'the threshold is the default, {thresholds.DEFAULT}')
   else:
@@ -227,6 +231,25 @@ def _are_one_list(dev, scores) -> bool:
     return False
   of = [set(identity.subjects(x.dataset.tolist(), x.subject.tolist())) for x in (dev, scores)]
   return '' in of[0] | of[1] or bool(of[0] & of[1])
+
+
+def _bundle_thresholds(scores: score_files.Scores) -> dict[str, float]:
+  """By subset, as the header states them; a bundle refuses the others."""
+  stated = scores.header.get('thresholds')
+  if not isinstance(stated, Mapping) or not stated:
+    raise StateError(
+      f'{scores.path or "the scores"}: its header states no thresholds, as that of a file of '
+      '`flexfas predict --out` does; choose another rule than --threshold=bundle'
+    )
+  found = {}
+  for subset, value in stated.items():
+    if not isinstance(value, int | float) or not math.isfinite(value):
+      raise StateError(
+        f'{scores.path or "the scores"}: the threshold of {subset} in its header is {value!r}, not '
+        'a number; restore the header'
+      )
+    found[subset] = float(value)
+  return found
 
 
 def _threshold(rule, dev, subset) -> float:

@@ -20,6 +20,7 @@ names, and scores that are high for attacks, are read only by option; nothing is
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
@@ -35,6 +36,7 @@ from flexfas_jax import csv_dialect, label_mapping, plain_csv, schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import grouping, scales
 from flexfas_jax.files import write_text
+from flexfas_jax.protocols import selection
 from flexfas_jax.schema import LABELS, METADATA
 
 POLARITY = 'high is bona fide'
@@ -115,6 +117,19 @@ class Scores:
   def scale_under(self, subset: str) -> str:
     """The scale of a subset's scores."""
     return self.scale_of.get(subset, self.scale)
+
+  @functools.cached_property
+  def rendered(self) -> bool:
+    """Whether samples are rendered images: as the header states, else by data sets and ids.
+
+    A CSV that is copied without its header, or a folder of rendered images that is prepared as an
+    own set, keeps the names of the embedded data sets.
+    """
+    if 'rendered' in self.header:
+      return bool(self.header['rendered'])
+    if not {*grouping.factorize(self.dataset)[0].tolist()}.isdisjoint(selection.RENDERED_DATASETS):
+      return True
+    return any(np.char.startswith(self.ids, f'{x}/').any() for x in selection.RENDERED_DATASETS)
 
   def not_recorded(self, subset: str) -> tuple[str, ...]:
     """The modalities of a subset that no sample has, as the header states.

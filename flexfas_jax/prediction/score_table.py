@@ -200,7 +200,9 @@ def _decide(
 
 def _header(predictor: Predictor, allowed: Sequence[str], as_evaluated: bool) -> dict:
   card = predictor.card
+  note = 'RENDERED: the model was trained and evaluated on rendered faces'
   return {
+    **({'notes': [note]} if card.is_rendered else {}),
     'weights_hash': card.contents['weights_hash'],
     'bundle': card.name,
     'bundle_hash': card.sha256,

@@ -279,6 +279,8 @@ def _check_rule(config: ConfigDict, test: str) -> None:
   if test not in config.threshold:
     raise ConfigError(f'config.threshold has no rule for the test set {test!r}')
   thresholds.needs_dev(config.threshold[test])
+  if config.threshold[test] == thresholds.BUNDLE:
+    thresholds.fit(thresholds.BUNDLE, (), ())  # which refuses it: a run has no bundle yet
 
 
 def _check_photometric(modality: str, fields: dict) -> None:

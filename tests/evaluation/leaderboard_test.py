@@ -1,5 +1,6 @@
 """Leaderboards: methods of runs, figures by hand and as `evaluate` has them, ranks as published."""
 
+import dataclasses
 import json
 import math
 import zlib
@@ -117,7 +118,7 @@ def test_one_block_is_what_evaluate_has(runs):
     names[method.name] = tuple(f'{method.name} run {i + 1}' for i in range(method.n_runs))
     for name, run in zip(names[method.name], method.all_runs, strict=True):
       systems[name], devs[name] = (
-        Scores(**{**vars(x), 'scores': {'rgb': x.scores['rgb']}})
+        dataclasses.replace(x, scores={'rgb': x.scores['rgb']})
         for x in (run.tests['intra'], run.val)
       )
   expected = evaluate.evaluate(

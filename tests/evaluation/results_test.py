@@ -73,6 +73,19 @@ def test_a_modality_that_no_sample_has_gives_no_figures():
   assert [name for name in both.scores if both.not_recorded(name)] == ['a: rgb+depth']
 
 
+def test_the_thresholds_of_a_bundle_are_in_the_header():
+  depth = TEST.scores['rgb+depth']
+  scores = make('t', TEST.scores['rgb'], depth, header={'thresholds': {'rgb': 0.65}})
+  found = results.compute(scores, 'bundle')
+  assert found['rgb']['threshold'] == 0.65 and found['rgb']['acer'] == 0.5
+  assert not results.is_served(found['rgb+depth'])  # the bundle refuses it
+  both = evaluate.merge_systems({'a': scores, 'b': scores})
+  assert results.compute(both, 'bundle')['b: rgb']['threshold'] == 0.65
+  for header in ({}, {'thresholds': {}}, {'thresholds': {'rgb': None}}):
+    with pytest.raises(StateError, match='header'):
+      results.compute(make('t', TEST.scores['rgb'], header=header), 'bundle')
+
+
 def test_a_fixed_threshold_needs_no_dev():
   found = results.compute(TEST, 'fixed=0.5')
   assert {values['threshold'] for values in found.values()} == {0.5}

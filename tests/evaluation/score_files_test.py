@@ -53,6 +53,15 @@ def test_an_attack_whose_kind_is_bona_fide_is_refused(tmp_path, column, kind):
     score_files.join_columns(scores, {'c': {column: kind}})
 
 
+def test_rendered_images_are_recognised_without_a_header():
+  assert make().rendered  # the embedded data set
+  assert not make(dataset=['wmca'] * 3).rendered
+  assert make(dataset=None, ids=['a', 'surf_like/h0005/v4/01', 'b']).rendered
+  assert not make(dataset=None, ids=['a', 'surf_like', 'b']).rendered
+  assert make(dataset=None, header={'rendered': True}).rendered
+  assert not make(header={'rendered': False}).rendered  # stated
+
+
 def test_round_trip(tmp_path):
   written = make(nan_samples={'rgb': [2]})
   score_files.write(tmp_path / 'a.csv', written)

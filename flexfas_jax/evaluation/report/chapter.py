@@ -596,6 +596,7 @@ def _sample_list(role: str, scores: score_files.Scores) -> SampleList:
       ),
       ('Subjects', str(len(subjects)) if subjects else unknown),
       ('Videos', unknown if (scores.video == '').any() else str(len(videos))),
+      ('Images', 'RENDERED' if scores.rendered else 'not stated whether photographs or rendered'),
       ('Data sets', ', '.join(sorted(set(scores.dataset.tolist()) - {''})) or unknown),
     ],
     config

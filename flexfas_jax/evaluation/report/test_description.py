@@ -41,6 +41,7 @@ FIELDS: dict[str, dict[str, str]] = {
     'description': 'what else is part of it, e.g. illumination',
   },
   'capture': {
+    'images': 'photographs, or rendered or generated images',
     'resolution': 'of the images',
     'distance': 'between face and device',
     'duration': 'of a presentation',
