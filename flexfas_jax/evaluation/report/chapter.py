@@ -15,7 +15,9 @@ from flexfas_jax.evaluation.report.formatting import Cell
 
 TABLE = ('acer', 'apcer', 'apcer_max', 'bpcer', 'eer', 'auc')  # of all subsets
 _SENTENCES = 6  # that a chapter begins with
+_SPECIES = 15  # that the summary has of many, those with the largest APCER
 _SUBJECTS = 8  # that are listed, besides those that stand out
+_DIGEST = 16  # digits of a digest next to the signatures
 _MISTAKES = ('Accepted attacks', 'Rejected bona fide samples')
 
 
@@ -82,6 +84,8 @@ class Chapter:
   verdict: str  # 'PASS', 'FAIL' or 'no requirement given'
   requirement: str
   verdicts: list[tuple[str, str, list[str]]]  # system, word, reasons
+  weights: str  # digests of the model and of the list of samples, as far as a signature needs
+  samples: str
   oracle: bool
   rendered: bool
   warnings: list[str]  # of the data
@@ -120,8 +124,8 @@ def chapter(
 ) -> Chapter:
   """One test's chapter.
 
-  Its `tables` are 'subsets', 'runs', 'thresholds', 'species', 'subjects', 'comparisons' and
-  'sensors'; None where there are no rows.
+  Its `tables` are 'subsets', 'runs', 'thresholds', 'species', 'first_species' (of many species, those
+  of the summary), 'subjects', 'comparisons' and 'sensors'; None where there are no rows.
 
   Args:
     result: the test's.
@@ -142,6 +146,7 @@ def chapter(
     'runs': _runs(result),
     'thresholds': _thresholds(result),
     'species': _species(result, species, best),
+    'first_species': _species(result, _first_species(result, species, best), best, len(species)),
     'subjects': _subjects(result, best),
     'comparisons': _comparisons(result),
     'sensors': _sensors(result),
@@ -159,6 +164,8 @@ def chapter(
       )
       for verdict in result.verdicts
     ],
+    weights=str(result.scores.header.get('weights_hash') or 'not stated')[:_DIGEST],
+    samples=score_files.list_hash(result.scores.ids, result.scores.label)[:_DIGEST],
     oracle=result.oracle,
     rendered=result.rendered,
     warnings=list(result.warnings),
@@ -264,7 +271,8 @@ def _worst_species(result: EvaluationResult, subset: str) -> str:
   if not any(count.errors for count in by_species.values()):
     return f'no attack of {len(by_species)} species accepted'
   worst = result.species_of_max(subset)
-  return f'{worst}: {formatting.fraction(by_species[worst])} accepted'
+  name = formatting.short(worst, formatting.LONGEST)
+  return f'{name}: {formatting.fraction(by_species[worst])} accepted'
 
 
 def _largest_with_enough(result: EvaluationResult, subset: str) -> list[str]:
@@ -274,6 +282,7 @@ def _largest_with_enough(result: EvaluationResult, subset: str) -> list[str]:
     return []
   name = max(enough, key=lambda name: enough[name].rate)
   rate = formatting.percent(enough[name].rate, formatting.digits_of(result))
+  name = formatting.short(name, formatting.LONGEST)
   return [f'{rate} % of {name}, the largest of those with enough']
 
 
@@ -418,8 +427,25 @@ def _thresholds(result: EvaluationResult) -> Table:
   )
 
 
-def _species(result: EvaluationResult, species: Sequence[Mapping], best: Sequence[str]) -> Table:
-  """Every PAI species: what it is, its counts and its APCER."""
+def _first_species(
+  result: EvaluationResult, species: Sequence[Mapping], best: Sequence[str]
+) -> list[Mapping]:
+  """Of many species those with the largest APCER that is stated; [] where all have room."""
+  if len(species) <= _SPECIES:
+    return []
+
+  def order(one: Mapping) -> tuple[float, str]:
+    rates = (one['apcer'].get(subset) for subset in best)
+    stated = (of['value'] for of in rates if of and not of['insufficient_samples'])
+    return -max(stated, default=-1.0), one['name']
+
+  return sorted(species, key=order)[:_SPECIES]
+
+
+def _species(
+  result: EvaluationResult, species: Sequence[Mapping], best: Sequence[str], of: int = 0
+) -> Table:
+  """PAI species: what each is, its counts and its APCER; `of` how many, where they are a part."""
   rows = []
   for one in species:
     about = [f'{k}: {one[k]}' for k in ('source', 'instruments', 'level') if one[k] is not None]
@@ -436,8 +462,10 @@ def _species(result: EvaluationResult, species: Sequence[Mapping], best: Sequenc
       cells.append(_shown(formatting.cell(result, subset, prefix + one['name']), count=True))
     category = f' ({one["category"]})' if one['category'] not in (None, one['name']) else ''
     rows.append(TableRow(f'{one["name"]}{category}', cells))
+  which = f', the {len(species)} of {of} with the largest APCER (all: Attacks and subjects)'
   return Table(
-    'PAI species: instruments, attack presentations, non-response (APNRR) and APCER, in percent',
+    f'PAI species{which if of else ""}: instruments, attack presentations, non-response (APNRR) and '
+    'APCER, in percent',
     [
       *('Species', 'Instruments', 'Subjects', 'Videos', 'Samples', 'APNRR'),
       *(f'APCER, {formatting.display_name(subset)}' for subset in best),
@@ -561,7 +589,8 @@ def _sensors(result: EvaluationResult) -> Table:
     for gain in sensor.gains:
       left = gain.errors_before - gain.fixed + gain.regressed
       counts = (gain.n, gain.errors_before, gain.fixed, gain.regressed, left)
-      cells = [TableCell(gain.kind, kind='text'), *(TableCell(str(n)) for n in counts)]
+      kind = formatting.short(gain.kind, formatting.LONGEST)
+      cells = [TableCell(kind, kind='text'), *(TableCell(str(n)) for n in counts)]
       rows.append(TableRow(f'{before} \N{RIGHTWARDS ARROW} {after}', cells))
   columns = ['From, to', 'Attack', 'n', 'Errors before', 'Fixed', 'New errors', 'Errors after']
   return Table('Effect of one more sensor, in samples', columns, rows)

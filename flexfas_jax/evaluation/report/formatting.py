@@ -16,6 +16,7 @@ NOTHING = '\N{EN DASH}'
 NOT_SERVED = 'not served'
 NOT_RECORDED = 'not recorded'
 UNDEFINED = 'undefined'
+LONGEST = 60  # letters of a name that are shown; pages have the whole name as a title
 TABLE_DIGITS = 2  # decimals of a percentage in tables of text; the report uses `digits_of`
 TOO_SMALL = 'n too small'
 PASS, FAIL, NO_REQUIREMENT = 'PASS', 'FAIL', 'no requirement given'
@@ -43,6 +44,14 @@ def printable(text) -> str:
 def _is_control(character: str) -> bool:
   category = unicodedata.category(character)
   return category[0] == 'C' or category in ('Zl', 'Zp')
+
+
+def short(text, most: int = 32) -> str:
+  """A name from a file, safe to show, its middle left out where it is long."""
+  text = printable(text).replace('\n', '?')
+  if len(text) <= most:
+    return text
+  return f'{text[: most // 2]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - most // 2 + 1 :]}'
 
 
 def display_name(subset: str) -> str:
@@ -216,7 +225,7 @@ def requirement(result: EvaluationResult) -> str:
 def criterion(one: pass_if.Criterion) -> str:
   """'APCER, max at most 5 %'."""
   named = f' of {one.subset}' if one.subset else ''
-  return f'{metric(one.metric)}{named} {_bound(one)}'
+  return f'{short(metric(one.metric), LONGEST)}{named} {_bound(one)}'
 
 
 def _bound(one: pass_if.Criterion) -> str:
@@ -225,7 +234,7 @@ def _bound(one: pass_if.Criterion) -> str:
 
 def check_reason(check: pass_if.Check, digits: int = TABLE_DIGITS) -> str:
   """Why a subset meets a criterion or not: 'rgb: BPCER up to 6.1 % (interval over subjects)'."""
-  name = f'{display_name(check.subset)}: {metric(check.criterion.metric)}'
+  name = f'{display_name(check.subset)}: {short(metric(check.criterion.metric), LONGEST)}'
   match check.why:
     case pass_if.NOT_SERVED:
       return f'{display_name(check.subset)}: not served'

@@ -77,6 +77,7 @@ def html(
     lstrip_blocks=True,
     keep_trailing_newline=True,
   )
+  environment.filters['short'] = formatting.short
   stated = description or {}
   species = {name for result in evaluations for name in record.species_names(result.scores)}
   test = stated.get('test', {})
@@ -93,6 +94,7 @@ def html(
     ],
     style=Markup((_FOLDER / 'style.css').read_text(encoding='utf-8')),
     version=flexfas_jax.__version__,
+    longest=formatting.LONGEST,
     min_samples=intervals.MIN_SAMPLES,
     min_subjects=intervals.MIN_SUBJECTS,
   )

@@ -300,7 +300,7 @@ def _category_rows(found: results.Results, insufficient) -> list[list[str]]:
       few = name in insufficient.get(subset, ())
       rate = values.get(name, math.nan)
       cells.append(formatting.rate_or_reason(rate, results.is_served(values), few))
-    rows.append([kind, str(n), *cells])
+    rows.append([formatting.short(kind, formatting.LONGEST), str(n), *cells])
   return [['attack', 'n', *map(formatting.display_name, found)], *rows] if rows else []
 
 
