@@ -405,8 +405,8 @@ def _notes(scores, args) -> list[str]:
   notes = aggregation.video_notes(scores, bool(args.by_video))
   if scores.header.get('thresholds') and not (args.threshold or args.dev or args.oracle):
     notes.append(
-      f'{scores.path}: the threshold is the default, {thresholds.DEFAULT}; those of the bundle that '
-      f'scored it: --threshold={thresholds.BUNDLE}'
+      f'{scores.path}: the threshold is the default, {thresholds.DEFAULT}; those of the bundle '
+      f'that scored it: --threshold={thresholds.BUNDLE}'
     )
   if args.high_is == 'attack' and 'polarity' in scores.header:
     notes.append(

@@ -265,9 +265,7 @@ def evaluate(
   )
 
 
-def _notes_on_dev(
-  served: Sequence[str], rule: str, dev: score_files.Scores | None
-) -> list[str]:
+def _notes_on_dev(served: Sequence[str], rule: str, dev: score_files.Scores | None) -> list[str]:
   """A line for each threshold that is fitted on scores of other modalities than the test's."""
   if dev is None or not thresholds.needs_dev(rule):
     return []

@@ -44,9 +44,9 @@ def compute(
     category, or by species where no category is known; where both are, apcer_species/NAME besides.
     NaN is undefined. A subset without one score is not served by the model: all of its rates are
     NaN. So are those of a subset with a modality that no sample has, as the header states: its
-    scores are of other modalities. `not_recorded` names these. Where samples were given a modality of the subset that is unusable: n_unusable of them, and
-    acer_fta, apcer_fta, bpcer_fta, which count these as failures to acquire; all other figures
-    count that modality as absent.
+    scores are of other modalities. `not_recorded` names these. Where samples were given a modality
+    of the subset that is unusable: n_unusable of them, and acer_fta, apcer_fta, bpcer_fta, which
+    count these as failures to acquire; all other figures count that modality as absent.
 
   Raises:
     ConfigError: an unknown rule.
@@ -142,8 +142,8 @@ def notes(found: Results, insufficient: Mapping[str, Collection[str]] | None = N
     few = (insufficient or {}).get(subset, ())
     if lacking := values.get(NOT_RECORDED):
       lines.append(
-        f'{subset}: not recorded: no sample has {" or ".join(lacking)}, and scores without it are of '
-        'another subset'
+        f'{subset}: not recorded: no sample has {" or ".join(lacking)}, and scores without it are '
+        'of another subset'
       )
     if is_served(values) and values['n_fta']:
       lines.append(

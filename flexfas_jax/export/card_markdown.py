@@ -33,8 +33,8 @@ def render(card: dict[str, Any]) -> str:
     '## Models\n\n' + _models(card['models']),
     'Differences are from the checkpoint in float32, in the logit (float32 files are within 1e-4 '
     'in the score): the largest over fixed, random and masked inputs, one by one and in a batch, '
-    'and over the val set under every subset. The loss is in ACER on val, in percentage points, at the '
-    'thresholds above: the worst subset.',
+    'and over the val set under every subset. The loss is in ACER on val, in percentage points, at '
+    'the thresholds above: the worst subset.',
     '## Inputs\n\n' + _inputs(card),
     '## Preprocessing\n\n' + '\n'.join(f'{i}. {s}' for i, s in enumerate(card['preprocessing'], 1)),
     'To check another implementation, use the images in `samples/`: `samples.json` has the hashes '
@@ -102,7 +102,9 @@ def summarise(card: dict[str, Any]) -> str:
   for model in card['models']:
     loss = _acer_loss(model)
     difference = max(model['parity']['difference'].values())
-    cost = '' if loss is None or model['precision'] == 'float32' else f', ACER {100 * loss:+.2f} points'
+    cost = (
+      '' if loss is None or model['precision'] == 'float32' else f', ACER {100 * loss:+.2f} points'
+    )
     size = model['bytes'] / 1e6
     lines.append(f'{model["file"]}: {size:.2f} MB, differs by {difference:.1e}{cost}')
   return '\n'.join(lines)

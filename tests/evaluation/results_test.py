@@ -55,7 +55,9 @@ def test_names_and_figures_by_hand():
 
 def test_a_modality_that_no_sample_has_gives_no_figures():
   """The model scored its absence: the figures would be those of rgb."""
-  scores = make('t', TEST.scores['rgb'], TEST.scores['rgb+depth'], header={'not_recorded': ['depth']})
+  scores = make(
+    't', TEST.scores['rgb'], TEST.scores['rgb+depth'], header={'not_recorded': ['depth']}
+  )
   assert (scores.not_recorded('rgb'), scores.not_recorded('rgb+depth@flip')) == ((), ('depth',))
   found = results.compute(scores, 'dev_eer', DEV)
   assert found['rgb']['acer'] == 0.5 and 'not_recorded' not in found['rgb']

@@ -124,8 +124,8 @@ def chapter(
 ) -> Chapter:
   """One test's chapter.
 
-  Its `tables` are 'subsets', 'runs', 'thresholds', 'species', 'first_species' (of many species, those
-  of the summary), 'subjects', 'comparisons' and 'sensors'; None where there are no rows.
+  Its `tables` are 'subsets', 'runs', 'thresholds', 'species', 'first_species' (of many species,
+  those of the summary), 'subjects', 'comparisons' and 'sensors'; None where there are no rows.
 
   Args:
     result: the test's.
@@ -464,8 +464,8 @@ def _species(
     rows.append(TableRow(f'{one["name"]}{category}', cells))
   which = f', the {len(species)} of {of} with the largest APCER (all: Attacks and subjects)'
   return Table(
-    f'PAI species{which if of else ""}: instruments, attack presentations, non-response (APNRR) and '
-    'APCER, in percent',
+    f'PAI species{which if of else ""}: instruments, attack presentations, non-response (APNRR) '
+    'and APCER, in percent',
     [
       *('Species', 'Instruments', 'Subjects', 'Videos', 'Samples', 'APNRR'),
       *(f'APCER, {formatting.display_name(subset)}' for subset in best),
@@ -529,10 +529,8 @@ def _rates(result: EvaluationResult, subset: str) -> Table | None:
 
 def _why_no_rates(values: Mapping) -> str:
   if lacking := values.get(results.NOT_RECORDED):
-    sensors = ' or '.join(lacking)
-    return (
-      f'{formatting.NOT_RECORDED}. No sample has {sensors}; its scores are those of the other sensors'
-    )
+    why = f'No sample has {" or ".join(lacking)}; its scores are those of the other sensors'
+    return f'{formatting.NOT_RECORDED}. {why}'
   return f'{formatting.NOT_SERVED}. The model computes no score for this subset'
 
 

@@ -38,7 +38,12 @@ def species_dots(result: EvaluationResult, salt: str) -> svg.Drawing | None:
   shown = _largest({name: [dot.count.rate for dot in of.values()] for name, of in rows.items()})
   title = f'APCER by {what}{_of(shown, rows)}'
   return dots(
-    result, 'species', salt, title, 'APCER (%)', {name: rows[name] for name in rows if name in shown}
+    result,
+    'species',
+    salt,
+    title,
+    'APCER (%)',
+    {name: rows[name] for name in rows if name in shown},
   )
 
 

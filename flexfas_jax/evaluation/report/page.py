@@ -113,5 +113,7 @@ def _conditions(stated: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]
 def _not_stated(stated: Mapping[str, Mapping[str, Any]], species: Sequence[str]) -> list[str]:
   """By table, what is missing; a table of which nothing is stated is one entry."""
   if not stated:
-    return ['item under test, capture device, conditions, whether images are photographs, PAI species']
+    return [
+      'item under test, capture device, conditions, whether images are photographs, PAI species'
+    ]
   return test_description.missing(stated, species)

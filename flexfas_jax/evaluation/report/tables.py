@@ -210,9 +210,7 @@ def _interval_rows(one: EvaluationResult) -> list[list[str]]:
   rows = [['subset', *(_HEADINGS[name] for name in _WITH_INTERVALS)]]
   for subset in one.metrics:
     if subset not in one.estimates:
-      rows.append(
-        [_without_figures(subset, one.metrics[subset]), *['-'] * len(_WITH_INTERVALS)]
-      )
+      rows.append([_without_figures(subset, one.metrics[subset]), *['-'] * len(_WITH_INTERVALS)])
       continue
     of = one.estimates[subset]
     rows.append(
@@ -274,11 +272,7 @@ def _rows(found: results.Results, columns: Mapping[str, str], insufficient) -> l
     ]
     threshold = f'{values["threshold"]:.6g}' if served else '-'
     counts = [str(values[name]) for name in ('n_bona_fide', 'n_attack', 'n_fta')]
-    name = (
-      formatting.display_name(subset)
-      if served
-      else _without_figures(subset, values)
-    )
+    name = formatting.display_name(subset) if served else _without_figures(subset, values)
     rows.append([name, *rates, threshold, *counts])
   return rows
 

@@ -163,9 +163,9 @@ def test_every_figure_says_what_is_seen(text, full):
   tree = Tree(text)
   drawn = tree.all('svg')
   assert len(drawn) == 4 + len(SUBSETS) + len(full.sensors) + 2
-  for svg in drawn:
-    assert svg['role'] == 'img'
-    assert all(id_ in tree.ids for id_ in svg['aria-labelledby'].split())
+  for one in drawn:
+    assert one['role'] == 'img'
+    assert all(id_ in tree.ids for id_ in one['aria-labelledby'].split())
   sentences = re.findall('<desc[^>]*>(.*?)</desc>', text)
   assert len(sentences) == len(drawn) and all(re.search(r'\d', one) for one in sentences)
   bpcer = formatting.percent(full.metrics['rgb']['bpcer@apcer=1%'])
@@ -324,7 +324,9 @@ def test_many_species_are_folded_and_long_names_cut():
   found = chapter.chapter(result, 1)
   n = len(found.tables['species'].rows)
   assert n > 40 and len(found.tables['first_species'].rows) == 15
-  assert f'the 15 of {n} with the largest APCER (all: Attacks' in found.tables['first_species'].caption
+  assert (
+    f'the 15 of {n} with the largest APCER (all: Attacks' in found.tables['first_species'].caption
+  )
   text = page.html([result], 'Many')
   tree = Tree(text)
   # All are there, folded; each name is cut, and whole as a title.

@@ -44,7 +44,10 @@ def test_what_is_read(tmp_path):
     ('[species.papr]\n', r'\[species."papr"\] is no species of the scores; they have: paper, surf'),
     ('[species.paper]\ninstruments = "3"', "instruments is '3'; give a number, such as instrum"),
     ('[species.paper]\ninstruments = true', 'instruments is true; give a number'),
-    ('[species.paper]\ninstruments = 1' + 40 * '0', 'instruments is a number of more than 30 digits'),
+    (
+      '[species.paper]\ninstruments = 1' + 40 * '0',
+      'instruments is a number of more than 30 digits',
+    ),
     ('[species.paper]\ninstruments = 1000001', 'of at most 1,000,000'),
     ('[species.paper]\ninstruments = 1' + 5000 * '0', 'is no TOML'),
     ('[species.paper]\ninstruments = ' + 5000 * '[', 'is no TOML'),
