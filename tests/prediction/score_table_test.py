@@ -57,6 +57,14 @@ def test_the_header_names_modalities_that_no_sample_has(bundle):
   assert table.header['not_recorded'] == ['depth', 'ir']
 
 
+def test_the_header_states_a_model_of_rendered_faces(bundle, tmp_path):
+  sample = [Sample('a', covered(), 'attack')]
+  assert 'notes' not in score_table.score_samples(Predictor.load(bundle), sample).header
+  rendered = bundles.write(tmp_path / 'rendered', data={'rendered': True})
+  (note,) = score_table.score_samples(Predictor.load(rendered), sample).header['notes']
+  assert note.startswith('RENDERED: the model was trained')
+
+
 def test_a_modality_that_the_model_does_not_have_is_reported(bundle):
   entry = {'file': 'model', 'modalities': ['rgb', 'ir'], 'present': True}
 
