@@ -70,6 +70,7 @@ def test_a_modality_that_no_sample_has_gives_no_figures():
   ]
   lines = tables.text(found).splitlines()
   assert lines[2].split()[:4] == ['rgb+depth', '(not', 'recorded)', '-']
+  assert lines[2].split()[-3:] == ['3', '3', '-']  # it is no failure to acquire
   # One of several systems that does not state it is evaluated; only its name differs.
   both = evaluate.merge_systems({'a': scores, 'b': TEST})
   assert [name for name in both.scores if both.not_recorded(name)] == ['a: rgb+depth']

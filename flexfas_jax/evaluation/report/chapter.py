@@ -381,7 +381,8 @@ def _all_subsets(result: EvaluationResult) -> Table:
   rows = []
   for subset, values in result.metrics.items():
     threshold = f'{values["threshold"]:.6g}' if subset in result.estimates else formatting.NOTHING
-    counts = (values['n_bona_fide'], values['n_attack'], values['n_fta'])
+    without = formatting.NOTHING if results.NOT_RECORDED in values else values['n_fta']
+    counts = (values['n_bona_fide'], values['n_attack'], without)
     cells = [_shown(formatting.cell(result, subset, name)) for name in TABLE]
     cells += [TableCell(str(text)) for text in (threshold, *counts)]
     rows.append(TableRow(formatting.display_name(subset), cells))

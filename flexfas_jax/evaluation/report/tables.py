@@ -271,7 +271,9 @@ def _rows(found: results.Results, columns: Mapping[str, str], insufficient) -> l
       for metric in columns.values()
     ]
     threshold = f'{values["threshold"]:.6g}' if served else '-'
-    counts = [str(values[name]) for name in ('n_bona_fide', 'n_attack', 'n_fta')]
+    counts = [str(values[name]) for name in ('n_bona_fide', 'n_attack')]
+    # What is not recorded is no failure to acquire.
+    counts.append('-' if results.NOT_RECORDED in values else str(values['n_fta']))
     name = formatting.display_name(subset) if served else _without_figures(subset, values)
     rows.append([name, *rates, threshold, *counts])
   return rows
