@@ -18,7 +18,7 @@ RULES = {
   'dev_eer': 'dev APCER and BPCER as near to each other as they get',
   'dev_bpcer=1%': 'the largest threshold whose dev BPCER is at most 1 % (any share below 100 %)',
   'fixed=0.5': 'this probability of bona fide; this number, if the scale is not stated',
-  'bundle': 'those of the bundle that scored the file, by the header of flexfas predict --out',
+  'bundle': 'those of the bundle that scored the file, as its header states',
 }
 BUNDLE = 'bundle'
 DEFAULT = 'fixed=0.5'  # without development scores
