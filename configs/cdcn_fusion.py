@@ -87,6 +87,7 @@ def embedded() -> ConfigDict:
   c.log_every = 10
   c.report = True  # write intervals and report.html after scoring the tests
   c.pass_if = ''  # a requirement on every test, such as 'apcer_max<=5%,bpcer<=3%'
+  c.test_toml = ''  # file with what a laboratory states in the report
   return c
 
 
@@ -157,4 +158,5 @@ def flexmodal() -> ConfigDict:
   c.log_every = 20
   c.report = True  # write intervals and report.html after scoring the tests
   c.pass_if = ''  # a requirement on every test, such as 'apcer_max<=5%,bpcer<=3%'
+  c.test_toml = ''  # file with what a laboratory states in the report
   return c

@@ -62,6 +62,7 @@ def erm() -> ConfigDict:
   c.test = ConfigDict()
   c.threshold = ConfigDict()
   c.pass_if = ''  # a requirement on every test, such as 'apcer_max<=5%,bpcer<=3%'
+  c.test_toml = ''  # file with what a laboratory states in the report
   c.accept_known_leaks = ()
 
   c.view = ConfigDict({'flip': 0.5, 'rotate': 10.0, 'crop': (0.75, 1.0)})

@@ -119,6 +119,7 @@ def embedded() -> ConfigDict:
   c.log_every = 10
   c.report = True  # write intervals and report.html after scoring the tests
   c.pass_if = ''  # a requirement on every test, such as 'apcer_max<=5%,bpcer<=3%'
+  c.test_toml = ''  # file with what a laboratory states in the report
   return c
 
 
@@ -190,6 +191,7 @@ def flexmodal() -> ConfigDict:
   c.log_every = 20
   c.report = True  # write intervals and report.html after scoring the tests
   c.pass_if = ''  # a requirement on every test, such as 'apcer_max<=5%,bpcer<=3%'
+  c.test_toml = ''  # file with what a laboratory states in the report
   return c
 
 
@@ -293,4 +295,5 @@ def submitted(network: str) -> ConfigDict:
   c.log_every = 20
   c.report = True
   c.pass_if = ''  # a requirement on every test, such as 'apcer_max<=5%,bpcer<=3%'
+  c.test_toml = ''  # file with what a laboratory states in the report
   return c

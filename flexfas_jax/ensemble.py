@@ -195,7 +195,8 @@ def _ensemble(args: argparse.Namespace) -> None:
   names = _write(args, chosen, own, devs, made, incomplete)  # first: `... | head` ends what prints
   print(_headline(args, own, known))
   for subset, one in made.items():
-    _show(chosen, subset, one, sufficiency.insufficient_class_metrics(own[0].scores))
+    lacking = dict.fromkeys(m for member in own for m in member.scores.not_recorded(subset))
+    _show(chosen, subset, one, sufficiency.insufficient_class_metrics(own[0].scores), lacking)
   print('\n' + _describe_output(args, own, made, names))
   for line in notes:
     print(line, file=sys.stderr)
@@ -259,7 +260,10 @@ def _headline(args, own, known: bool) -> str:
   return f'{len(own)} files; {how}{weighted}{seen}{mark}'
 
 
-def _show(chosen, subset: str, one: recipe.Averaged, insufficient) -> None:
+def _show(chosen, subset: str, one: recipe.Averaged, insufficient, lacking) -> None:
+  if lacking:
+    print(f'\n{subset}: not recorded: no sample has {" or ".join(lacking)}')
+    return
   if not one.served:
     print(f'\n{subset}: no sample has a score of every member; not served')
     return

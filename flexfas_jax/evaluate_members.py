@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-  changes = {'report': args.report}
+  changes = {'report': args.report} | ({} if args.report else {'test_toml': ''})
   if args.data_dir:
     changes['data_dir'] = args.data_dir
   if args.views:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flexfas_jax import bucket, command_line, errors, label_mapping, schema
 from flexfas_jax.errors import ConfigError, DataError, StateError
-from flexfas_jax.evaluation import score_files
+from flexfas_jax.evaluation import score_files, thresholds
 from flexfas_jax.progress import show_progress
 from flexfas_jax.protocols import selection
 from flexfas_jax.protocols.findings import Finding, write_csv
@@ -490,7 +490,8 @@ def _print_summary(table: score_table.ScoreTable, out: Path | None, file) -> Non
   print(f'{len(table.samples)} samples: {summary}', file=file)
   if out:
     header = score_files.header_path(out).name
-    use = f'evaluate it: {command_line.program_name("score")} {out}'
+    rule = f'--threshold={thresholds.BUNDLE}'  # each subset's own, not the default of 0.5
+    use = f'evaluate it: {command_line.program_name("score")} {out} {rule}'
     print(f'{out}, {header}: {use if table.labelled else "no labels"}', file=file)
 
 

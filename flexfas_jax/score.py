@@ -1,6 +1,7 @@
 """Evaluates score files of any framework: `python -m flexfas_jax.score --help`."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -52,9 +53,10 @@ A sample is accepted if its score is at least the threshold. The threshold is fi
 development scores of the same subset, never on the test scores. The two files must not share
 subjects.
 
-Intervals are Clopper-Pearson intervals over samples and a bootstrap over subjects (over videos or
-samples if subjects are unknown). A rate of fewer than 29 samples, or of fewer than 10 subjects
-(videos if subjects are unknown), is not reported."""
+Intervals over samples are exact for shares of samples (Clopper-Pearson) and approximate for ACER;
+those over subjects are a bootstrap (over videos or samples if subjects are unknown). A rate of
+fewer than 29 samples, or of fewer than 10 subjects (videos if subjects are unknown), is not
+reported."""
 
 _EXAMPLES = (
   'test.csv --dev=val.csv --json=metrics.json --report=report.html',
@@ -298,6 +300,8 @@ def _score(args: argparse.Namespace, failed: list[int]) -> None:
     scores = evaluate.merge_systems(systems)
     dev = evaluate.merge_systems(devs) if None not in devs.values() else None
 
+  pass_if.parse(args.pass_if, results.rates_by_attack(scores))
+
   scores, dev, notes_on_redundancy = _without_redundant(scores, dev, rule, args.oracle)
   if args.by_video:
     scores = aggregation.aggregate_by_video(scores, args.by_video)
@@ -399,6 +403,11 @@ def _require_no_nan(files) -> None:
 def _notes(scores, args) -> list[str]:
   """What a reader of the figures should know of how a file was read."""
   notes = aggregation.video_notes(scores, bool(args.by_video))
+  if scores.header.get('thresholds') and not (args.threshold or args.dev or args.oracle):
+    notes.append(
+      f'{scores.path}: the threshold is the default, {thresholds.DEFAULT}; those of the bundle '
+      f'that scored it: --threshold={thresholds.BUNDLE}'
+    )
   if args.high_is == 'attack' and 'polarity' in scores.header:
     notes.append(
       f'{scores.path}: its header states that a high score means bona fide; --high_is=attack is '
@@ -440,11 +449,14 @@ def _check_usage(args: argparse.Namespace, needs_dev: bool) -> None:
       f"--pass_if={args.pass_if!r} requires nothing; write e.g. '{pass_if.EXAMPLE}'"
     )
   args.pass_if = args.pass_if or ''
-  pass_if.parse(args.pass_if)
+  with contextlib.suppress(pass_if.UnknownMetric):  # reported with the attacks of the scores
+    pass_if.parse(args.pass_if)
   if args.fail_exit and not args.pass_if:
     raise ConfigError('--fail_exit needs --pass_if: without a requirement nothing fails')
   if args.fail_exit and not 6 <= args.fail_exit < 64:
     raise ConfigError(f'--fail_exit={args.fail_exit}: choose from 6 to 63; others have a meaning')
+  if args.test_toml and not (args.report or args.record):
+    raise ConfigError('--test_toml requires --report or --record, which state what is in it')
   if args.seed < 0:
     raise ConfigError(f'--seed={args.seed} must not be negative')
   if (args.bootstrap or 0) < 0:
@@ -495,6 +507,8 @@ def _references(scores, dev, rule) -> dict[str, dict[str, float]]:
   """The figures as the references' code counts them, by subset."""
   found = {}
   for subset, score in scores.scores.items():
+    if scores.not_recorded(subset):
+      continue
     threshold = scales.fixed_threshold('0.5', scores.scale_under(subset))
     if rule == 'dev_eer':
       of = dev or scores

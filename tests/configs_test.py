@@ -75,7 +75,8 @@ def test_a_config_fits_together(file, recipe):
     assert [selection.parse(name) for name in selection.split_selections(names)]
   assert all(rule for rule in map(thresholds.needs_dev, config.threshold.values()) if rule)
   if config.get('task', 'attacks') == 'attacks':
-    assert pass_if.parse(config.pass_if) is None  # a field of every such config, to be set
+    # Fields of every such config, to be set.
+    assert pass_if.parse(config.pass_if) is None and config.test_toml == ''
   Preprocess(
     config.model.image_size,
     model.modalities,

@@ -54,6 +54,19 @@ def changed(path, **changes):
   score_files.write(path, scores)
 
 
+def test_what_no_sample_has_is_not_recorded(tmp_path, capsys):
+  label, lacking = np.arange(60) % 2, {'not_recorded': ['ir']}
+  for name in 'ab':
+    columns = {subset: scored(ord(name)).scores['score'] for subset in ('rgb', 'rgb+ir')}
+    one = Scores([f't{i}' for i in range(60)], label, columns, header=lacking)
+    score_files.write(tmp_path / f'{name}.csv', one)
+  out = tmp_path / 'e.csv'
+  assert run(tmp_path / 'a.csv', tmp_path / 'b.csv', f'--out={out}') == 0
+  printed = capsys.readouterr().out
+  assert 'rgb+ir: not recorded: no sample has ir' in printed and 'rgb+ir: percent' not in printed
+  assert score_files.read(out).header['not_recorded'] == ['ir']
+
+
 def values(path):
   return score_files.read(path).scores['score']
 

@@ -260,9 +260,15 @@ def test_a_folder_becomes_a_score_file(bundle, files, capsys):
       one = predictor(**own)
       assert found.scores[subset][i] == pytest.approx(one.score, abs=1e-6, nan_ok=True)
     assert found.extra['decision'][i] == predictor(**paths).outcome
-  assert score.main(['o.csv', '--bootstrap=0', '--json=r.json']) == 0
+  # The suggested command applies the bundle's thresholds, not 0.5 to every subset.
+  suggested = out.partition('evaluate it: ')[2].split()
+  assert suggested[-2:] == ['o.csv', '--threshold=bundle']
+  assert score.main([*suggested[-2:], '--bootstrap=0', '--json=r.json']) == 0
+  results = json.loads((files / 'r.json').read_text())
+  assert {name: of['threshold'] for name, of in results.items()} == bundles.THRESHOLDS
   capsys.readouterr()
-  assert json.loads((files / 'r.json').read_text())['rgb']['acer'] <= 1
+  assert score.main(['o.csv', '--bootstrap=0']) == 0
+  assert 'the threshold is the default, fixed=0.5; those of the bundle' in capsys.readouterr().err
 
 
 def test_without_labels_there_is_nothing_to_judge(bundle, files, capsys):

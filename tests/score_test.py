@@ -776,6 +776,25 @@ def test_videos_of_one_name_in_dev_and_test_are_not_the_same_list(tmp_path, caps
   assert 'are the same list of samples' in capsys.readouterr().err
 
 
+def test_a_requirement_on_an_unknown_attack_lists_those_of_the_scores(files, capsys):
+  rows = [f'{i},{i % 2},{i % 2},s{i},{"" if i % 2 else "ab"[i % 4 // 2]}' for i in range(120)]
+  head = 'id,label,score,subject,attack_type'
+  (files / 'many.csv').write_text('\n'.join([head, *rows]) + '\n')
+  for required in ('apcer/c<=5%', 'apcr<=5%', 'apcer_species/a<=5%'):
+    assert run(files / 'many.csv', f'--pass_if={required}') == 2
+    assert 'apcer/a, apcer/b' in capsys.readouterr().err
+  assert run(files / 'many.csv', '--pass_if=apcer/a<=50%') == 0
+
+
+def test_a_description_that_no_output_would_state_is_refused(files, capsys):
+  (files / 'test.toml').write_text('[test]\nplace = "Room 12"\n')
+  args = [files / 'test.csv', f'--test_toml={files}/test.toml']
+  assert run(*args) == 2
+  assert '--test_toml requires --report or --record' in capsys.readouterr().err
+  assert run(*args, f'--record={files}/o.json') == 0
+  assert 'Room 12' in (files / 'o.json').read_text()
+
+
 def test_a_requirement_and_its_exit_code(files, capsys):
   """0 of 60 errors: the exact limit is 5.96 %. FAIL is a result: exit code 0, or that given."""
   rows = [f'{i},{i % 2},{i % 2},s{i}' for i in range(120)]

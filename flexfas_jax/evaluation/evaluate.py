@@ -6,7 +6,7 @@ tables and the JSON output of `flexfas_jax.score` are made from an `EvaluationRe
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from flexfas_jax.evaluation import (
   results,
   score_files,
   sufficiency,
+  thresholds,
   unusable,
 )
 from flexfas_jax.evaluation import runs as training_runs
@@ -38,6 +39,11 @@ _Shares = dict[str, tuple[np.ndarray, np.ndarray]]  # {rate: (errors [N] bool, a
 _Drawn = Mapping[str, bootstrap.Replicates]  # by figure
 _MEANS = {name: metric.parts for name, metric in metrics.of_kind(metrics.Mean).items()}
 _MEANS['acer_fta'] = ('apcer_fta', 'bpcer_fta')  # see `unusable`
+_OVER_SAMPLES = {  # what an interval is over, as verdicts state it
+  intervals.EXACT: 'samples, exact',
+  intervals.BONFERRONI: 'samples, conservative',
+  intervals.ZOU_DONNER: 'samples, approximate',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +52,11 @@ class Estimate:
 
   value: float
   count: Count | None  # None where it is no share of samples
-  exact: Interval  # Clopper-Pearson, or made of such; over samples
+  exact: Interval  # over samples, made as `method` states; only Clopper-Pearson's is exact
   bootstrap: Interval  # over subjects; over videos or samples if subjects are unknown
   n_subjects: int  # subjects (videos, samples) that contribute
   insufficient_samples: bool  # samples or subjects, by `sufficiency`: the figure is not stated
+  method: str = intervals.EXACT  # of the interval over samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +191,9 @@ def evaluate(
   found = results.compute(scores, rule, dev, oracle, of_kinds)
   units = sufficiency.SampleUnits(scores)
   few = sufficiency.insufficient_metrics(scores, found, units, of_kinds)
+  served = [s for s, values in found.items() if not math.isnan(values['threshold'])]
   lines = [*notes, *results.notes(found, few), *results.scale_notes(scores, found, rule)]
+  lines += _notes_on_dev(served, rule, dev)
   if draws is None:
     is_small = scores.label.size <= MOST_SAMPLES
     draws = bootstrap.N_REPLICATES if is_small or by_limit else 0
@@ -194,7 +203,6 @@ def evaluate(
         f'--bootstrap={bootstrap.N_REPLICATES}'
       )
   columns = {column: _column(scores, column) for column in group_by}
-  served = [s for s, values in found.items() if not math.isnan(values['threshold'])]
   with np.errstate(invalid='ignore'):
     accepted = {s: scores.scores[s] >= found[s]['threshold'] for s in served}
   shares = {s: _shares(scores, s, found[s]['threshold'], of_kinds) for s in served}
@@ -221,7 +229,11 @@ def evaluate(
   verdicts: tuple[pass_if.Verdict, ...] = ()
   if required:
     figures = _required_figures(methods, estimates, run_means, clusters.unit if clusters else '')
-    verdicts = pass_if.evaluate(required, figures, _not_served(found, served, runs), oracle)
+    others = _not_served(found, served, runs)
+    lacking = [s for s in found if results.NOT_RECORDED in found[s]]
+    verdicts = pass_if.evaluate(
+      required, figures, others, oracle, _not_served(lacking, served, runs)
+    )
   return EvaluationResult(
     name=name,
     scores=scores,
@@ -253,6 +265,18 @@ def evaluate(
   )
 
 
+def _notes_on_dev(served: Sequence[str], rule: str, dev: score_files.Scores | None) -> list[str]:
+  """A line for each threshold that is fitted on scores of other modalities than the test's."""
+  if dev is None or not thresholds.needs_dev(rule):
+    return []
+  return [
+    f'{subset}: no development sample has {" or ".join(lacking)}, so its threshold is fitted on '
+    'scores of another subset'
+    for subset in served
+    if (lacking := dev.not_recorded(subset))
+  ]
+
+
 def _required_figures(
   methods: Mapping[str, Sequence[str]],
   estimates: Mapping[str, Mapping[str, Estimate]],
@@ -271,7 +295,7 @@ def _required_figures(
     else {
       metric: pass_if.Figure(
         of.value,
-        {'samples, exact': of.exact, unit: of.bootstrap},
+        {_OVER_SAMPLES[of.method]: of.exact, unit: of.bootstrap},
         of.insufficient_samples,
       )
       for metric, of in estimates[name].items()
@@ -281,9 +305,9 @@ def _required_figures(
 
 
 def _not_served(
-  found: results.Results, served: Sequence[str], runs: Mapping[str, Sequence[str]] | None
+  found: Iterable[str], served: Sequence[str], runs: Mapping[str, Sequence[str]] | None
 ) -> list[str]:
-  """Subsets without any score, under the names of `_methods`."""
+  """Those of some subsets that are not served, under the names of `_methods`."""
   method_of = {system: method for method, of in (runs or {}).items() for system in of}
   names: dict[str, None] = {}
   for name in (name for name in found if name not in served):
@@ -473,6 +497,7 @@ def _estimates(
       resampled.get(name, intervals.UNDEFINED),
       drawn[name].n if name in drawn else 0,
       name in few,
+      _method(name),
     )
     for name, value in found.items()
     if _is_figure(name)
@@ -483,6 +508,14 @@ def _is_figure(name: str) -> bool:
   """Whether a key of results is a rate or a mean of rates."""
   facts = {*metrics.of_kind(metrics.Fact), *results.MARKS}
   return name not in facts and not name.startswith('n_')
+
+
+def _method(name: str) -> str:
+  """How the interval over samples of a figure is made."""
+  if name in _MEANS:
+    return intervals.ZOU_DONNER
+  is_largest = name in metrics.of_kind(metrics.LargestApcer)
+  return intervals.BONFERRONI if is_largest else intervals.EXACT
 
 
 def _exact_intervals(
@@ -557,6 +590,7 @@ def to_json(result: EvaluationResult) -> dict[str, dict[str, Any]]:
         'n': e.count.n if e.count else None,
         'subjects': e.n_subjects or None,
         'clopper_pearson': _limits(e.exact),
+        'samples_method': None if math.isnan(e.exact.low) else e.method,
         'bootstrap': _limits(e.bootstrap),
         'insufficient_samples': e.insufficient_samples,
       }
@@ -657,7 +691,16 @@ def merge_systems(systems: Mapping[str, score_files.Scores]) -> score_files.Scor
       scale_of[f'{name}: {subset}'] = scores.scale_under(subset)
       if subset in scores.nan_samples:
         faults[f'{name}: {subset}'] = np.sort(place[scores.nan_samples[subset]])
-  header = dict(base.header)
+  header = {key: value for key, value in base.header.items() if key != 'not_recorded'}
+  if lacking := {n: of for n, x in systems.items() if (of := x.header.get('not_recorded'))}:
+    header['not_recorded'] = lacking
+  if 'thresholds' in header:  # each system's own, by the new names
+    header['thresholds'] = {
+      f'{name}: {subset}': value
+      for name, scores in systems.items()
+      if isinstance(of := scores.header.get('thresholds'), Mapping)
+      for subset, value in of.items()
+    }
   if any(map(results.is_rendered, systems.values())):
     header['rendered'] = True
   return dataclasses.replace(

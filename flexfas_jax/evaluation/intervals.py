@@ -1,4 +1,4 @@
-"""Exact intervals of rates from counts, for independent samples.
+"""Intervals of rates from counts, for independent samples: exact of a share, not of a mean.
 
 Frames of one video and videos of one subject are dependent: `bootstrap` computes intervals over
 subjects, and both are reported. Sources:
@@ -16,6 +16,9 @@ from typing import NamedTuple
 from flexfas_jax.evaluation.metrics import Count
 
 CONFIDENCE = 0.95
+# How an interval over samples is made. The first is exact, the second holds at least as often as it
+# states, the third is an approximation.
+EXACT, BONFERRONI, ZOU_DONNER = 'Clopper-Pearson', 'Clopper-Pearson and Bonferroni', 'Zou-Donner'
 # Fewer samples cannot show a rate of at most 10 %, even if no error is seen among them. Samples of
 # one subject are not independent: an interval over fewer subjects depends on each single one,
 # however many samples there are. A rate needs at least these numbers to be reported.
@@ -59,7 +62,7 @@ def upper_bound(count: Count) -> float:
 
 
 def mean_interval(rates: tuple[float, float], parts: tuple[Interval, Interval]) -> Interval:
-  """The interval of the mean of two independent rates, from theirs [ZD]."""
+  """The approximate interval of the mean of two independent rates, from theirs [ZD]."""
   mean = sum(rates) / 2
   below = math.hypot(*(rate - part.low for rate, part in zip(rates, parts, strict=True))) / 2
   above = math.hypot(*(part.high - rate for rate, part in zip(rates, parts, strict=True))) / 2
@@ -67,7 +70,9 @@ def mean_interval(rates: tuple[float, float], parts: tuple[Interval, Interval]) 
 
 
 def max_interval(counts: Iterable[Count], confidence: float = CONFIDENCE) -> Interval:
-  """The interval of the largest of several shares, exact however they depend on each other.
+  """The interval of the largest of several shares, valid however they depend on each other.
+
+  It is wider than an exact one: it holds the truth with the confidence or more.
 
   The truth of the largest is below the highest of the shares' upper limits whenever its own share's
   is; above the highest of the lower limits, if none of them fails (Bonferroni).

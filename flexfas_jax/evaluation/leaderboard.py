@@ -278,6 +278,7 @@ class _Scored:
     rule: of the thresholds.
     subsets: of modalities that a run serves.
     few: {'RUN: SUBSET': metrics with too few samples}.
+    not_recorded: {subset of modalities that no run serves: those that no sample has}.
   """
 
   merged: score_files.Scores
@@ -286,6 +287,7 @@ class _Scored:
   rule: str
   subsets: tuple[str, ...]
   few: Mapping[str, frozenset[str]]
+  not_recorded: Mapping[str, tuple[str, ...]]
 
   def is_insufficient(self, subset: str, metric: str) -> bool:
     """Whether any run has too few samples of the subset for the metric."""
@@ -337,6 +339,11 @@ def _score(test: Test, of: Mapping[str, tuple[TrainedRun, ...]], by_video: str) 
     rule,
     tuple(dict.fromkeys(name.rpartition(': ')[2] for name in served)),
     sufficiency.insufficient_metrics(merged, served),
+    {
+      name.rpartition(': ')[2]: tuple(values[results.NOT_RECORDED])
+      for name, values in found.items()
+      if results.NOT_RECORDED in values
+    },
   )
 
 
@@ -546,6 +553,10 @@ def _notes(
   for test, scored in prepared.items():
     leaks = [line for line in scored.merged.header.get('notes', ()) if 'leak' in line]
     notes += [f'{test}: {line}' for line in leaks]
+    notes += [
+      f'{Block(test, subset)}: not recorded: no sample has {" or ".join(lacking)}'
+      for subset, lacking in scored.not_recorded.items()
+    ]
   return notes
 
 

@@ -6,7 +6,7 @@ itself if it has `at=point`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -17,10 +17,17 @@ from flexfas_jax.evaluation.intervals import Interval
 LIMIT, POINT = AT = ('limit', 'point')
 MIN_REPLICATES = 200  # of the bootstrap: the limits of 95 % are then the fifth of each side
 EXAMPLE = 'apcer_max<=5%,bpcer<=3%'
-_RATES_BY_KIND = ('apcer/', 'apcer_species/')
+_RATES_BY_ATTACK = ('apcer/', 'apcer_species/')
 _AS_FTA = ('acer_fta', 'apcer_fta', 'bpcer_fta')
 # Why a criterion is not met, apart from its figure.
 INSUFFICIENT, UNDEFINED, NOT_SERVED, ORACLE = 'insufficient', 'undefined', 'not_served', 'oracle'
+NOT_RECORDED = 'not_recorded'  # no sample has a modality of the subset
+UNKNOWN_ATTACK = 'unknown_attack'  # the test has no attack of that name
+_LISTED = 20  # names of attacks that an error or a reason lists
+
+
+class UnknownMetric(ConfigError):
+  """A requirement names no metric, or an attack that the test does not have."""
 
 
 class Criterion(NamedTuple):
@@ -58,7 +65,8 @@ class Check(NamedTuple):
   value: float  # of the metric; NaN where it is not stated
   limit: float  # that is compared if `at` is LIMIT; NaN without one
   over: str  # what the interval of that limit is over
-  why: str  # INSUFFICIENT, UNDEFINED, NOT_SERVED, ORACLE; '' where figures are compared
+  why: str  # one of the constants above; '' where figures are compared
+  attacks: tuple[str, ...] = ()  # of UNKNOWN_ATTACK: the rates by attack that the test has
 
 
 class Verdict(NamedTuple):
@@ -73,18 +81,20 @@ class Verdict(NamedTuple):
     return bool(self.checks) and all(check.passed for check in self.checks)
 
 
-def parse(text: str) -> Requirement | None:
+def parse(text: str, attacks: Sequence[str] | None = None) -> Requirement | None:
   """Reads a requirement.
 
   Args:
     text: '[SUBSET:]METRIC<=SHARE,...', '>=' for figures of which a higher one is better, and
       perhaps 'at=point'. '' states no requirement.
+    attacks: the rates by attack that the test has, from `results.rates_by_attack`; None: not known.
 
   Returns:
     A `Requirement`; None without one.
 
   Raises:
-    ConfigError: another form, an unknown metric, the wrong direction, or no share.
+    UnknownMetric: an unknown metric, or an attack that is not among `attacks`.
+    ConfigError: another form, the wrong direction, or no share.
   """
   if not isinstance(text, str):
     raise ConfigError(f"pass_if is {text!r}; give a text such as '{EXAMPLE}'")
@@ -96,13 +106,13 @@ def parse(text: str) -> Requirement | None:
       if at not in AT:
         raise ConfigError(f'pass_if: {part!r}; choose at=limit (of the 95 % interval) or at=point')
       continue
-    criteria.append(_criterion(part))
+    criteria.append(_criterion(part, attacks))
   if text.strip() and not criteria:
     raise ConfigError(f"pass_if={text!r} requires nothing; write e.g. '{EXAMPLE}'")
   return Requirement(text.strip(), at, tuple(criteria)) if criteria else None
 
 
-def _criterion(part: str) -> Criterion:
+def _criterion(part: str, attacks: Sequence[str] | None) -> Criterion:
   sign = next((sign for sign in ('<=', '>=') if sign in part), None)
   if sign is None:
     raise ConfigError(f"pass_if: {part!r} is no requirement; write e.g. '{EXAMPLE}'")
@@ -113,10 +123,16 @@ def _criterion(part: str) -> Criterion:
   found = [(subset, metric) for subset, metric in splits if _is_metric(metric)]
   if not found:
     known = ', '.join(name for name in metrics.BY_NAME if _is_metric(name))
-    raise ConfigError(
-      f'pass_if: {part!r} names no metric; choose from: {known}, apcer_species/NAME, apcer/NAME'
-    )
+    if attacks is None:
+      of_attacks = 'apcer_species/NAME or apcer/NAME of an attack, which the report names'
+    else:
+      of_attacks = list_attacks(attacks)
+    raise UnknownMetric(f'pass_if: {part!r} names no metric; choose from: {known}, {of_attacks}')
   subset, metric = found[0]
+  if attacks is not None and _is_by_attack(metric) and metric not in attacks:
+    raise UnknownMetric(
+      f'pass_if: {part!r}: the test has no {metric}; it has: {list_attacks(attacks)}'
+    )
   higher = metric in metrics.BY_NAME and metrics.BY_NAME[metric].higher_is_better
   if higher != (sign == '>='):
     raise ConfigError(
@@ -137,8 +153,17 @@ def _criterion(part: str) -> Criterion:
 def _is_metric(name: str) -> bool:
   if metric := metrics.BY_NAME.get(name):
     return not (metric.oracle or isinstance(metric, metrics.Fact))
-  by_kind = any(name.startswith(prefix) and name != prefix for prefix in _RATES_BY_KIND)
-  return by_kind or name in _AS_FTA
+  return _is_by_attack(name) or name in _AS_FTA
+
+
+def _is_by_attack(name: str) -> bool:
+  return any(name.startswith(prefix) and name != prefix for prefix in _RATES_BY_ATTACK)
+
+
+def list_attacks(names: Sequence[str]) -> str:
+  """The rates by attack as an error lists them, not more than a reader takes in."""
+  more = f' and {len(names) - _LISTED} more' if len(names) > _LISTED else ''
+  return (', '.join(names[:_LISTED]) + more) or 'no attack with a name'
 
 
 def evaluate(
@@ -146,6 +171,7 @@ def evaluate(
   figures: Mapping[str, Mapping[str, Figure]],
   not_served: Sequence[str] = (),
   oracle: bool = False,
+  not_recorded: Collection[str] = (),
 ) -> tuple[Verdict, ...]:
   """Applies a requirement to each subset that it names, of every system.
 
@@ -155,6 +181,7 @@ def evaluate(
       subsets that are served.
     not_served: names of further subsets. Only a criterion that names one fails for it.
     oracle: whether thresholds were fitted on the test: then nothing is met.
+    not_recorded: those of `not_served` with a modality that no sample has.
 
   Returns:
     A verdict for every system, in the order of `figures`.
@@ -176,9 +203,13 @@ def evaluate(
     for name in found:
       figure = figures[name].get(criterion.metric)
       check = _check(requirement.at, criterion, name, figure, oracle)
+      if figure is None and _is_by_attack(criterion.metric):
+        attacks = tuple(metric for metric in figures[name] if _is_by_attack(metric))
+        check = check._replace(why=UNKNOWN_ATTACK, attacks=attacks)
       by_system[name.rpartition(': ')[0]].append(check)
     for name in absent:
-      failed = Check(name, criterion, requirement.at, False, math.nan, math.nan, '', NOT_SERVED)
+      why = NOT_RECORDED if name in not_recorded else NOT_SERVED
+      failed = Check(name, criterion, requirement.at, False, math.nan, math.nan, '', why)
       by_system[name.rpartition(': ')[0]].append(failed)
   return tuple(Verdict(system, tuple(checks)) for system, checks in by_system.items())
 

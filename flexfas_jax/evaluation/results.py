@@ -4,6 +4,7 @@ Results are {subset: {metric: value}}, fractions throughout. The names of the me
 `results.json` and of `python -m flexfas_jax.score --json`; `metrics.METRICS` defines them.
 """
 
+import dataclasses
 import math
 from collections.abc import Collection, Mapping
 
@@ -17,6 +18,7 @@ Results = dict[str, dict[str, float]]
 Kinds = tuple[metrics.Groups | None, metrics.Groups | None]  # categories, PAI species
 # Keys of results that every table and report states.
 ORACLE, RENDERED = MARKS = 'ORACLE', 'RENDERED'
+NOT_RECORDED = 'not_recorded'  # key of a subset with such modalities: their names
 
 
 def compute(
@@ -41,9 +43,10 @@ def compute(
     By subset: those of `metrics.METRICS`, in that order; apcer/NAME and n_attack/NAME by attack
     category, or by species where no category is known; where both are, apcer_species/NAME besides.
     NaN is undefined. A subset without one score is not served by the model: all of its rates are
-    NaN. Where samples were given a modality of the subset that is unusable: n_unusable of them, and
-    acer_fta, apcer_fta, bpcer_fta, which count these as failures to acquire; all other figures
-    count that modality as absent.
+    NaN. So are those of a subset with a modality that no sample has, as the header states: its
+    scores are of other modalities. `not_recorded` names these. Where samples were given a modality
+    of the subset that is unusable: n_unusable of them, and acer_fta, apcer_fta, bpcer_fta, which
+    count these as failures to acquire; all other figures count that modality as absent.
 
   Raises:
     ConfigError: an unknown rule.
@@ -56,12 +59,16 @@ def compute(
   # A fixed rule looks at nothing, and any scores will do.
   dev = development_scores(scores, rule, dev, oracle) if thresholds.needs_dev(rule) else scores
 
+  bundle = _bundle_thresholds(scores) if rule == thresholds.BUNDLE else {}
   found, of_kinds = {}, kinds or attack_kinds(scores)
   for subset in scores.scores:
-    if np.isnan(scores.scores[subset]).all():
+    if lacking := scores.not_recorded(subset):
+      found[subset] = {**_not_served(scores, subset, of_kinds), NOT_RECORDED: list(lacking)}
+    elif np.isnan(scores.scores[subset]).all() or (bundle and subset not in bundle):
       found[subset] = _not_served(scores, subset, of_kinds)
     else:
-      found[subset] = _subset_metrics(scores, subset, _threshold(rule, dev, subset), of_kinds)
+      threshold = bundle[subset] if bundle else _threshold(rule, dev, subset)
+      found[subset] = _subset_metrics(scores, subset, threshold, of_kinds)
     if oracle:
       found[subset][ORACLE] = True
     if is_rendered(scores):
@@ -70,8 +77,8 @@ def compute(
 
 
 def is_rendered(scores: score_files.Scores) -> bool:
-  """Whether samples are rendered images, as the header states."""
-  return bool(scores.header.get('rendered'))
+  """Whether samples are rendered images, see `score_files.Scores.rendered`."""
+  return scores.rendered
 
 
 def resolve_rule(
@@ -95,6 +102,8 @@ def resolve_rule(
     return 'dev_eer'
   if thresholds.needs_dev(rule or thresholds.DEFAULT):
     return rule or thresholds.DEFAULT
+  if rule == thresholds.BUNDLE:
+    return rule
   if rule is None:
     score_files.require_scale(scores, f'the threshold is the default, {thresholds.DEFAULT}')
   else:
@@ -131,6 +140,11 @@ def notes(found: Results, insufficient: Mapping[str, Collection[str]] | None = N
   lines = []
   for subset, values in found.items():
     few = (insufficient or {}).get(subset, ())
+    if lacking := values.get(NOT_RECORDED):
+      lines.append(
+        f'{subset}: not recorded: no sample has {" or ".join(lacking)}, and scores without it are '
+        'of another subset'
+      )
     if is_served(values) and values['n_fta']:
       lines.append(
         f'{subset}: {values["n_fta"]} of {_n(values)} samples have no score (failure to acquire); '
@@ -219,6 +233,25 @@ def _are_one_list(dev, scores) -> bool:
   return '' in of[0] | of[1] or bool(of[0] & of[1])
 
 
+def _bundle_thresholds(scores: score_files.Scores) -> dict[str, float]:
+  """By subset, as the header states them; a bundle refuses the others."""
+  stated = scores.header.get('thresholds')
+  if not isinstance(stated, Mapping) or not stated:
+    raise StateError(
+      f'{scores.path or "the scores"}: its header states no thresholds, as that of a file of '
+      '`flexfas predict --out` does; choose another rule than --threshold=bundle'
+    )
+  found = {}
+  for subset, value in stated.items():
+    if not isinstance(value, int | float) or not math.isfinite(value):
+      raise StateError(
+        f'{scores.path or "the scores"}: the threshold of {subset} in its header is {value!r}, not '
+        'a number; restore the header'
+      )
+    found[subset] = float(value)
+  return found
+
+
 def _threshold(rule, dev, subset) -> float:
   if subset not in dev.scores:
     raise StateError(
@@ -283,6 +316,18 @@ def _subset_metrics(scores, subset, threshold, of_kinds) -> dict[str, float]:
   }
 
 
+def rates_by_attack(scores: score_files.Scores) -> list[str]:
+  """The names of the APCERs of single attacks, as `compute` has them."""
+  category, species = attack_kinds(scores)
+  found, attack = [], scores.label == 0
+  kinds_of = {'apcer/': category or species, 'apcer_species/': species if category else None}
+  for prefix, kinds in kinds_of.items():
+    if kinds:
+      present = np.unique(kinds.index[attack]).tolist()
+      found += [f'{prefix}{kinds.names[i] or metrics.UNKNOWN}' for i in present]
+  return found
+
+
 def accepted_by_kind(rates: metrics.ErrorRates) -> dict[str, metrics.Count]:
   """Accepted attacks by category, or by species where no category is known."""
   return rates.accepted_of or rates.accepted_of_species
@@ -290,7 +335,8 @@ def accepted_by_kind(rates: metrics.ErrorRates) -> dict[str, metrics.Count]:
 
 def _not_served(scores, subset, of_kinds) -> dict[str, float]:
   """The same names, their rates undefined: nothing was decided, rightly or wrongly."""
-  values = _subset_metrics(scores, subset, math.inf, of_kinds)
+  none = {subset: np.full(scores.label.size, math.nan)}
+  values = _subset_metrics(dataclasses.replace(scores, scores=none), subset, math.inf, of_kinds)
   return {name: x if name.startswith('n_') else math.nan for name, x in values.items()}
 
 

@@ -2,8 +2,9 @@
 
 `NAME.csv` holds one row per sample: `id,dataset,subject,video,label,attack_type,attack_category`,
 `ethnicity` where it is known, then one column per subset (`rgb`, `rgb+depth`, ...). `NAME.json`
-beside it is the header: which weights, which list of samples, which config, and under `columns` the
-names of further columns of text, which subjects may be grouped by.
+beside it is the header: which weights, which list of samples, which config, under `columns` the
+names of further columns of text, which subjects may be grouped by, and under `not_recorded` the
+modalities of which no sample has an image.
 
 A score is the probability of bona fide: high means accept. Scores on another scale are kept on it,
 and the header states it as `scale` (see `scales`). A label is `bona_fide` or `attack` (1
@@ -19,6 +20,7 @@ names, and scores that are high for attacks, are read only by option; nothing is
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
@@ -34,6 +36,7 @@ from flexfas_jax import csv_dialect, label_mapping, plain_csv, schema
 from flexfas_jax.errors import ConfigError, DataError
 from flexfas_jax.evaluation import grouping, scales
 from flexfas_jax.files import write_text
+from flexfas_jax.protocols import selection
 from flexfas_jax.schema import LABELS, METADATA
 
 POLARITY = 'high is bona fide'
@@ -114,6 +117,32 @@ class Scores:
   def scale_under(self, subset: str) -> str:
     """The scale of a subset's scores."""
     return self.scale_of.get(subset, self.scale)
+
+  @functools.cached_property
+  def rendered(self) -> bool:
+    """Whether samples are rendered images: as the header states, else by data sets and ids.
+
+    A CSV that is copied without its header, or a folder of rendered images that is prepared as an
+    own set, keeps the names of the embedded data sets.
+    """
+    if 'rendered' in self.header:
+      return bool(self.header['rendered'])
+    if not {*grouping.factorize(self.dataset)[0].tolist()}.isdisjoint(selection.RENDERED_DATASETS):
+      return True
+    return any(np.char.startswith(self.ids, f'{x}/').any() for x in selection.RENDERED_DATASETS)
+
+  def not_recorded(self, subset: str) -> tuple[str, ...]:
+    """The modalities of a subset that no sample has, as the header states.
+
+    Its scores are then those of the other modalities, and its figures of another subset.
+
+    Args:
+      subset: a column, SUBSET or SUBSET@VIEW, of several systems 'SYSTEM: SUBSET'.
+    """
+    stated, (system, _, names) = self.header.get('not_recorded', ()), subset.rpartition(': ')
+    if isinstance(stated, Mapping):  # of several systems, see `evaluate.merge_systems`
+      stated = stated.get(system, ())
+    return tuple(m for m in names.partition('@')[0].split('+') if m in stated)
 
   def only(self, keep: np.ndarray) -> 'Scores':
     """Those samples alone; keep: [N] bool."""
@@ -234,6 +263,7 @@ def read(path, dialect: Dialect = DEFAULT_DIALECT) -> Scores:
       if (at := np.flatnonzero(column['nan', name])).size
     },
   )
+  _require_kinds_of_attacks(scores, lambda sample: csv_dialect.line_number(path, layout, sample))
   if dialect.scale:
     require_scale(scores, f'--scale={dialect.scale}')
   return scores
@@ -332,11 +362,13 @@ def join_columns(scores: Scores, columns: Mapping[str, Mapping[str, str]]) -> Sc
   of = {name: np.array([row.get(name, '') for row in rows]) for name in names}
   known = {n: getattr(scores, n) for n in METADATA if n in of}
   taken = {'label', *METADATA, *scores.scores}
-  return dataclasses.replace(
+  joined = dataclasses.replace(
     scores,
     **{name: np.where(own == '', of[name], own) for name, own in known.items()},
     extra={**{n: v for n, v in of.items() if n not in taken}, **scores.extra},
   )
+  _require_kinds_of_attacks(joined)
+  return joined
 
 
 def write(path, scores: Scores) -> None:
@@ -515,6 +547,31 @@ def _chunk(path, rows, layout, styles, metadata, meaning, n_before) -> dict:
   return chunk
 
 
+def _require_kinds_of_attacks(
+  scores: Scores, row_number: Callable[[int], int] | None = None
+) -> None:
+  """Raises DataError for an attack whose kind is bona fide: its label or its kind is wrong.
+
+  Args:
+    scores: of some samples.
+    row_number: of a sample in the file; None: only its id is stated.
+  """
+  for name in ('attack_type', 'attack_category'):
+    column = getattr(scores, name)
+    kinds, index = grouping.factorize(column)  # few among millions
+    if not (wrong := [label_mapping.means_bona_fide(kind) for kind in kinds.tolist()]):
+      continue
+    at = np.flatnonzero(np.array(wrong)[index] & (scores.label == 0))
+    if at.size:
+      first = int(at[0])
+      row = f', row {row_number(first)}' if row_number else ''
+      raise DataError(
+        f'{scores.path or "the scores"}{row}: {scores.ids[first]} is labelled attack, and its '
+        f'{name} is {str(column[first])!r}, as in {at.size} rows. Correct the label (--labels '
+        f'states what labels mean) or name the attack; leave {name} empty where it is unknown'
+      )
+
+
 def _check_ids(path: Path, ids: np.ndarray, row_number: Callable[[int], int]) -> None:
   """Raises DataError where an id is empty or there twice; `row_number` gives a sample's row."""
   if (empty := ids == '').any():
@@ -554,7 +611,8 @@ def read_header(path: Path) -> dict:
     return {}  # another program's file
   if not isinstance(header, dict) or 'list_hash' not in header:
     return {}
-  columns = header.get('columns', [])
-  if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
-    raise DataError(f'{path}: columns is {columns!r}, and must be a list of names')
+  for key in ('columns', 'not_recorded'):
+    names = header.get(key, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+      raise DataError(f'{path}: {key} is {names!r}, and must be a list of names')
   return header

@@ -18,7 +18,9 @@ RULES = {
   'dev_eer': 'dev APCER and BPCER as near to each other as they get',
   'dev_bpcer=1%': 'the largest threshold whose dev BPCER is at most 1 % (any share below 100 %)',
   'fixed=0.5': 'this probability of bona fide; this number, if the scale is not stated',
+  'bundle': 'those of the bundle that scored the file, as its header states',
 }
+BUNDLE = 'bundle'
 DEFAULT = 'fixed=0.5'  # without development scores
 # Python reads 0_5 as 5, and digits of other scripts.
 _DECIMAL = re.compile(r'\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,9})?\s*', re.ASCII)
@@ -33,7 +35,7 @@ def needs_dev(rule: str) -> bool:
   Raises:
     ConfigError: not a rule.
   """
-  return _parse(rule)[0] != 'fixed'
+  return _parse(rule)[0] not in ('fixed', BUNDLE)
 
 
 def share(text: str) -> Fraction:
@@ -70,10 +72,15 @@ def fit(rule: str, label, score, scale: str = '') -> float:
     The threshold on the scale of the scores, finite.
 
   Raises:
-    ConfigError: not a rule.
+    ConfigError: not a rule, or `bundle`, which needs the header of a score file.
     StateError: these scores cannot give such a threshold.
   """
   name, value = _parse(rule)
+  if name == BUNDLE:
+    raise ConfigError(
+      f'{rule!r} applies to a file that `flexfas predict --out` wrote: flexfas score FILE '
+      f'--threshold={rule}'
+    )
   if name == 'fixed':
     return scales.fixed_threshold(value, scale)
   points = metrics.curve(label, score)
@@ -99,7 +106,7 @@ def fit(rule: str, label, score, scale: str = '') -> float:
 def _parse(rule: str) -> tuple[str, str | float | Fraction]:
   name, equals, text = rule.partition('=')
   try:
-    if name == 'dev_eer' and not equals:
+    if name in ('dev_eer', BUNDLE) and not equals:
       return name, math.nan
     if name == 'dev_bpcer':
       value = share(text)

@@ -24,7 +24,7 @@ from flexfas_jax.evaluation import oracle, score_files
 # Config fields that are not the method: where and how a run computes, and its seed.
 _NOT_METHOD = (
   *('seed', 'data_dir', 'mesh', 'eval_batch_size', 'member', 'pairs'),
-  *('log_every', 'checkpoint_every', 'save_tries', 'report', 'pass_if'),
+  *('log_every', 'checkpoint_every', 'save_tries', 'report', 'pass_if', 'test_toml'),
   'accept_known_leaks',
 )
 # What a protocol defines.

@@ -38,6 +38,7 @@ _METRICS = (
   'n_bona_fide',
   'n_attack',
   'n_fta',
+  'not_recorded',
 )
 _LIMIT = 127.5 / 128
 

@@ -33,8 +33,8 @@ def render(card: dict[str, Any]) -> str:
     '## Models\n\n' + _models(card['models']),
     'Differences are from the checkpoint in float32, in the logit (float32 files are within 1e-4 '
     'in the score): the largest over fixed, random and masked inputs, one by one and in a batch, '
-    'and over the val set under every subset. The loss is in ACER on val, at the thresholds above: '
-    'the worst subset.',
+    'and over the val set under every subset. The loss is in ACER on val, in percentage points, at '
+    'the thresholds above: the worst subset.',
     '## Inputs\n\n' + _inputs(card),
     '## Preprocessing\n\n' + '\n'.join(f'{i}. {s}' for i, s in enumerate(card['preprocessing'], 1)),
     'To check another implementation, use the images in `samples/`: `samples.json` has the hashes '
@@ -73,7 +73,10 @@ def _limits(card) -> str:
   if refused:
     lines.append(f'No threshold, so that prediction is refused: {", ".join(refused)}.')
   for test, subsets in card['metrics'].items():
-    name = max(subsets, key=lambda name: name.count('+'), default=None)
+    recorded = [name for name, values in subsets.items() if not values.get('not_recorded')]
+    if lacking := {m for values in subsets.values() for m in values.get('not_recorded', ())}:
+      lines.append(f'No sample of `{test}` has {" or ".join(sorted(lacking))}: not tested with it.')
+    name = max(recorded, key=lambda name: name.count('+'), default=None)
     if species := _species(subsets[name]) if name else '':
       lines.append(f'PAI species of `{test}`, APCER under {name}: {species}.')
   return '\n'.join(f'- {line}' for line in lines)
@@ -99,7 +102,9 @@ def summarise(card: dict[str, Any]) -> str:
   for model in card['models']:
     loss = _acer_loss(model)
     difference = max(model['parity']['difference'].values())
-    cost = '' if loss is None or model['precision'] == 'float32' else f', ACER {100 * loss:+.2f} %'
+    cost = (
+      '' if loss is None or model['precision'] == 'float32' else f', ACER {100 * loss:+.2f} points'
+    )
     size = model['bytes'] / 1e6
     lines.append(f'{model["file"]}: {size:.2f} MB, differs by {difference:.1e}{cost}')
   return '\n'.join(lines)
@@ -132,8 +137,8 @@ def _models(models) -> str:
         'unknown' if loss is None else f'{100 * loss:+.2f}',
       ]
     )
-  header = ['file', 'precision', 'inputs', 'MB', 'difference', 'decisions changed', 'ACER loss, %']
-  return _table(header, rows)
+  header = ['file', 'precision', 'inputs', 'MB', 'difference', 'decisions changed']
+  return _table([*header, 'ACER loss, points'], rows)
 
 
 def _thresholds(card) -> str:
@@ -181,7 +186,7 @@ def _metrics(metrics, rules) -> str:
     stated = any('pass_if' in values for values in subsets.values())
     rows = [
       [
-        name,
+        f'{name} ({formatting.NOT_RECORDED})' if values.get('not_recorded') else name,
         *(_rate(values, m) for m in _RATES),
         f'{values.get("n_bona_fide")} / {values.get("n_attack")}',
         *([_word(values.get('pass_if'))] if stated else []),

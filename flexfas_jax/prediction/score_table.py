@@ -14,7 +14,7 @@ import io
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -80,6 +80,7 @@ def score_samples(
   if as_evaluated:
     allowed = tuple(m for m in predictor.modalities if m not in predictor.require)
   scored, decisions, faults = [], [], []
+  recorded: set[str] = set()  # modalities that a sample was given
   score_parts = {subset: [] for subset in subsets}
   nan_parts = {subset: [] for subset in subsets}
 
@@ -98,6 +99,10 @@ def score_samples(
       for subset, (score, nan) in scores.items():
         score_parts[subset].append(score)
         nan_parts[subset].append(nan)
+      for _, one in pairs:
+        if not isinstance(one, str):
+          there = zip(predictor.modalities, one.present, strict=True)
+          recorded |= {m for m, is_there in there if is_there} | {*one.unusable}
       for i, (sample, one) in enumerate(pairs):
         own = {subset: float(score[i]) for subset, (score, _) in scores.items()}
         decisions.append(_decide(predictor, sample, one, allowed, own))
@@ -111,7 +116,7 @@ def score_samples(
     {subset: np.concatenate(parts) for subset, parts in score_parts.items()},
     {subset: np.concatenate(parts) for subset, parts in nan_parts.items()},
     faults,
-    _header(predictor, allowed, as_evaluated),
+    {**_header(predictor, allowed, as_evaluated), **_not_recorded(predictor, recorded)},
   )
 
 
@@ -195,7 +200,9 @@ def _decide(
 
 def _header(predictor: Predictor, allowed: Sequence[str], as_evaluated: bool) -> dict:
   card = predictor.card
+  note = 'RENDERED: the model was trained and evaluated on rendered faces'
   return {
+    **({'notes': [note]} if card.is_rendered else {}),
     'weights_hash': card.contents['weights_hash'],
     'bundle': card.name,
     'bundle_hash': card.sha256,
@@ -207,6 +214,12 @@ def _header(predictor: Predictor, allowed: Sequence[str], as_evaluated: bool) ->
     },
     'thresholds': {name: about.get('value') for name, about in card.contents['thresholds'].items()},
   }
+
+
+def _not_recorded(predictor: Predictor, recorded: Collection[str]) -> dict[str, list[str]]:
+  """What a header states of modalities that no sample has; {} if there is none."""
+  lacking = [m for m in predictor.modalities if m not in recorded]
+  return {'not_recorded': lacking} if lacking else {}
 
 
 def is_foreign(header: Path) -> bool:

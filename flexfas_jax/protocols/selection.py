@@ -30,6 +30,8 @@ _MAX_LISTED = 12  # values that an error lists
 _SYNTAX = 'write set/config:split, or set/config:split[field=a,b & other!=c]'
 
 _RENDERED = 'rendered_faces/'
+# Values of the column `dataset` in the embedded set, and beginnings of its ids.
+RENDERED_DATASETS = ('surf_like', 'cefa_like', 'wmca_like', 'padisi_like')
 
 Columns = Mapping[str, Sequence[str]]
 

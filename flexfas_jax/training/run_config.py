@@ -21,7 +21,8 @@ def get_config(workdir: str) -> ConfigDict:
   if fields is None:
     raise StateError(f'{workdir} holds no run (it has no config.json)')
   if fields.get('task', 'attacks') == 'attacks':
-    fields = {'pass_if': '', **fields}  # of a run of an earlier version, to be set by a flag
+    # Of a run of an earlier version, to be set by a flag.
+    fields = {'pass_if': '', 'test_toml': '', **fields}
   return ConfigDict(_tuples(fields))
 
 

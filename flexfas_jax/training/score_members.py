@@ -65,7 +65,8 @@ def evaluate(
 
   Args:
     folders: workdirs, each with its own config.
-    changes: {field of the configs: value}, for 'data_dir', 'eval_batch_size', 'views', 'report'.
+    changes: {field of the configs: value}, for 'data_dir', 'eval_batch_size', 'views',
+      'report', 'test_toml'.
 
   Raises:
     ConfigError: a folder is given twice.

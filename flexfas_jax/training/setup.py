@@ -6,6 +6,7 @@ TPU slice that is not attached, the same experiment is compiled for it (`preflig
 
 import functools
 import inspect
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 from flexfas_jax import errors, lookup, schema
 from flexfas_jax.errors import ConfigError, FlexfasError
 from flexfas_jax.evaluation import pass_if, thresholds
+from flexfas_jax.evaluation.report import test_description
 from flexfas_jax.images import geometry, transforms
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.models import flexmodal, masked_autoencoder
@@ -227,6 +229,7 @@ def _check_plain_fields(
   for modality, changes in fields['photometric'].items():
     attempt('', _check_photometric, modality, changes)
   attempt('config.pass_if', pass_if.parse, config.get('pass_if', ''))
+  attempt('config.test_toml', _check_description, config)
   attempt('config.member', member_fields, config)
   attempt('config.domain', sampling.domain_column, config)
   attempt('config.sampler', sampling.balanced_fields, config)
@@ -278,6 +281,19 @@ def _check_rule(config: ConfigDict, test: str) -> None:
   if test not in config.threshold:
     raise ConfigError(f'config.threshold has no rule for the test set {test!r}')
   thresholds.needs_dev(config.threshold[test])
+  if config.threshold[test] == thresholds.BUNDLE:
+    thresholds.fit(thresholds.BUNDLE, (), ())  # which refuses it: a run has no bundle yet
+
+
+def _check_description(config: ConfigDict) -> None:
+  """Raises FlexfasError for a `test_toml` that the report could not state."""
+  path = config.get('test_toml', '')
+  if not isinstance(path, str):
+    raise ConfigError(f"config.test_toml is {path!r}; give the path of a file, or ''")
+  if path and not config.get('report', True):
+    raise ConfigError('config.test_toml needs config.report: only a report states what is in it')
+  if path:
+    test_description.read(pathlib.Path(path))
 
 
 def _check_photometric(modality: str, fields: dict) -> None:

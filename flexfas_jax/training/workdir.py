@@ -20,7 +20,7 @@ from flexfas_jax.training import lock
 # Where and how a run computes, not what.
 FREE = (
   *('data_dir', 'mesh', 'eval_batch_size'),
-  *('log_every', 'checkpoint_every', 'save_tries', 'report', 'pass_if', 'member'),
+  *('log_every', 'checkpoint_every', 'save_tries', 'report', 'pass_if', 'test_toml', 'member'),
 )
 # Fields that an evaluation may change.
 ONLY_TESTS = (

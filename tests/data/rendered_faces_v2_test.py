@@ -21,6 +21,7 @@ from flexfas_jax.data.rendered_faces.v2 import (
   substances,
 )
 from flexfas_jax.errors import ConfigError
+from flexfas_jax.protocols import selection
 
 _FOLDER = pathlib.Path(heads.__file__).parent
 
@@ -37,6 +38,10 @@ def _videos():
 
 def _decode(data):
   return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def test_score_files_recognise_every_data_set():
+  assert {*selection.RENDERED_DATASETS} == {*domains.DATASETS, *populations.DATASETS}
 
 
 def test_every_species_has_a_category_a_maker_and_a_video():

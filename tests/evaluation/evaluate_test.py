@@ -89,6 +89,54 @@ def test_intervals_are_those_of_the_counts(evaluated):
   )
 
 
+def test_a_requirement_on_what_is_not_recorded_is_not_met():
+  scores = dataclasses.replace(TEST, header={'not_recorded': ['ir']})
+  found = evaluate.evaluate('x', scores, 'fixed=0.5', draws=0, requirement='acer<=100%,at=point')
+  assert found.served == ['rgb'] and found.verdicts[0].passed
+  assert [check.subset for check in found.verdicts[0].checks] == ['rgb']
+  named = 'rgb+ir: acer<=100%,at=point'
+  found = evaluate.evaluate('x', scores, 'fixed=0.5', draws=0, requirement=named)
+  (check,) = found.verdicts[0].checks
+  assert (check.passed, check.why) == (False, 'not_recorded')
+  entry = evaluate.to_json(found)['rgb+ir']
+  assert entry['not_recorded'] == ['ir'] and entry['pass_if']['passed'] is False
+  assert 'intervals' not in entry and math.isnan(entry['acer'])
+  # A threshold of such development scores is another subset's: the figures state it.
+  dev = dataclasses.replace(made('d'), header={'not_recorded': ['ir']})
+  found = evaluate.evaluate('x', TEST, 'dev_eer', dev, draws=0)
+  assert any(note.startswith('rgb+ir: no development sample has ir') for note in found.notes)
+  assert found.served == ['rgb', 'rgb+ir']
+
+
+def test_only_the_interval_of_a_share_is_called_exact(evaluated):
+  of = evaluated.estimates['rgb']
+  methods = {name: of[name].method for name in ('apcer', 'bpcer', 'apcer_max', 'acer', 'hter')}
+  assert methods == {
+    'apcer': 'Clopper-Pearson',
+    'bpcer': 'Clopper-Pearson',
+    'apcer_max': 'Clopper-Pearson and Bonferroni',
+    'acer': 'Zou-Donner',
+    'hter': 'Zou-Donner',
+  }
+  entry = evaluate.to_json(evaluated)['rgb']['intervals']
+  assert entry['acer']['samples_method'] == 'Zou-Donner'
+  assert entry['auc']['samples_method'] is None  # it has no interval over samples
+  label = np.arange(200) % 2
+  ideal = Scores(
+    ids=np.arange(200).astype(str), label=label, scores={'rgb': label},
+    subject=np.arange(200).astype(str), attack_type=np.where(label, '', 'paper'),
+  )  # fmt: skip
+  required = 'acer<=9%,apcer_max<=9%,bpcer<=9%'
+  found = evaluate.evaluate('x', ideal, 'fixed=0.5', draws=200, requirement=required)
+  # Over subjects, the limits are never above those over samples: both have 0 of 100.
+  over = {check.criterion.metric: check.over for check in found.verdicts[0].checks}
+  assert over == {
+    'acer': 'samples, approximate',
+    'apcer_max': 'samples, conservative',
+    'bpcer': 'samples, exact',
+  }
+
+
 def test_a_rate_without_errors_leaves_the_mean_unsure():
   """No draw has an error, and yet the mean's upper limit is not that of the other rate alone."""
   score = np.where(TEST.label == 1, 0.9, 0.1)

@@ -1,5 +1,6 @@
 """Leaderboards: methods of runs, figures by hand and as `evaluate` has them, ranks as published."""
 
+import dataclasses
 import json
 import math
 import zlib
@@ -99,6 +100,16 @@ def test_protocols_of_one_config_are_one_method(tmp_path):
   assert len(trained_runs.group([found[0], found[3]])) == 2  # without a protocol, sets count
 
 
+def test_subsets_that_are_not_recorded_are_not_compared(tmp_path):
+  found = [
+    trained_runs.read(write_run(tmp_path / f'a{i}', i, header={'not_recorded': ['depth']}))
+    for i in (0, 1)
+  ]
+  board = leaderboard.compare(trained_runs.group(found), draws=20)
+  assert [str(block) for block in board.blocks] == ['intra, rgb']
+  assert 'intra, rgb+depth: not recorded: no sample has depth' in board.notes
+
+
 def test_one_block_is_what_evaluate_has(runs):
   methods = trained_runs.group(runs)
   board = leaderboard.compare(methods, subsets=['rgb'], draws=200, seed=3)
@@ -107,7 +118,7 @@ def test_one_block_is_what_evaluate_has(runs):
     names[method.name] = tuple(f'{method.name} run {i + 1}' for i in range(method.n_runs))
     for name, run in zip(names[method.name], method.all_runs, strict=True):
       systems[name], devs[name] = (
-        Scores(**{**vars(x), 'scores': {'rgb': x.scores['rgb']}})
+        dataclasses.replace(x, scores={'rgb': x.scores['rgb']})
         for x in (run.tests['intra'], run.val)
       )
   expected = evaluate.evaluate(

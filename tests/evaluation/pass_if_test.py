@@ -61,6 +61,30 @@ def test_what_is_no_requirement(text, message):
     pass_if.parse(text)
 
 
+def test_attacks_that_exist_are_listed():
+  attacks = ['apcer/print', 'apcer_species/a4', 'apcer_species/surf:mask']
+  listed = 'apcer/print, apcer_species/a4, apcer_species/surf:mask'
+  for text in ('apcer_species/a5<=5%', 'rgb: apcer/a4<=5%'):
+    with pytest.raises(pass_if.UnknownMetric, match=f'the test has no apcer.*; it has: {listed}$'):
+      pass_if.parse(text, attacks)
+  with pytest.raises(pass_if.UnknownMetric, match=f'names no metric; choose from: .*, {listed}$'):
+    pass_if.parse('apcr<=5%', attacks)
+  with pytest.raises(pass_if.UnknownMetric, match='it has: no attack with a name'):
+    pass_if.parse('apcer/a4<=5%', [])
+  assert pass_if.parse('rgb:apcer_species/surf:mask<=5%', attacks)
+  many = [f'apcer/{i}' for i in range(200)]
+  with pytest.raises(pass_if.UnknownMetric, match='apcer/19 and 180 more$'):
+    pass_if.parse('apcer/a4<=5%', many)
+  # A run has several tests: one that lacks the attack fails, and its reason has the names.
+  made = scores(0)
+  found = evaluate.evaluate('x', made, 'fixed=0.5', draws=200, requirement='apcer/a4<=5%')
+  (check,) = found.verdicts[0].checks
+  assert (check.passed, check.why, check.attacks) == (False, 'unknown_attack', ('apcer/paper',))
+  assert formatting.verdict_lines(found)[1].startswith(
+    '  rgb: APCER of a4: no such attack in the test, which has apcer/paper, required'
+  )
+
+
 def test_the_limit_decides_and_the_point_where_it_is_stated():
   figures = {'rgb': {'bpcer': figure(0.03, 0.06)}, 'rgb+depth': {'bpcer': figure(0.01, 0.029)}}
   assert not verdict('bpcer<=3%', figures).passed

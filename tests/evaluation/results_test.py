@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flexfas_jax.errors import ConfigError, StateError
-from flexfas_jax.evaluation import metrics, results, score_files
+from flexfas_jax.evaluation import evaluate, metrics, results, score_files
 from flexfas_jax.evaluation.report import tables
 
 NAN = math.nan
@@ -51,6 +51,42 @@ def test_names_and_figures_by_hand():
   # A threshold of its own: .9 under rgb+depth.
   assert found['rgb+depth']['threshold'] == 0.9
   assert found['rgb+depth']['apcer'] == pytest.approx(1 / 3)
+
+
+def test_a_modality_that_no_sample_has_gives_no_figures():
+  """The model scored its absence: the figures would be those of rgb."""
+  scores = make(
+    't', TEST.scores['rgb'], TEST.scores['rgb+depth'], header={'not_recorded': ['depth']}
+  )
+  assert (scores.not_recorded('rgb'), scores.not_recorded('rgb+depth@flip')) == ((), ('depth',))
+  found = results.compute(scores, 'dev_eer', DEV)
+  assert found['rgb']['acer'] == 0.5 and 'not_recorded' not in found['rgb']
+  assert found['rgb+depth']['not_recorded'] == ['depth'] and not results.is_served(
+    found['rgb+depth']
+  )
+  assert math.isnan(found['rgb+depth']['acer']) and math.isnan(found['rgb+depth']['threshold'])
+  assert results.notes(found) == [
+    'rgb+depth: not recorded: no sample has depth, and scores without it are of another subset'
+  ]
+  lines = tables.text(found).splitlines()
+  assert lines[2].split()[:4] == ['rgb+depth', '(not', 'recorded)', '-']
+  assert lines[2].split()[-3:] == ['3', '3', '-']  # it is no failure to acquire
+  # One of several systems that does not state it is evaluated; only its name differs.
+  both = evaluate.merge_systems({'a': scores, 'b': TEST})
+  assert [name for name in both.scores if both.not_recorded(name)] == ['a: rgb+depth']
+
+
+def test_the_thresholds_of_a_bundle_are_in_the_header():
+  depth = TEST.scores['rgb+depth']
+  scores = make('t', TEST.scores['rgb'], depth, header={'thresholds': {'rgb': 0.65}})
+  found = results.compute(scores, 'bundle')
+  assert found['rgb']['threshold'] == 0.65 and found['rgb']['acer'] == 0.5
+  assert not results.is_served(found['rgb+depth'])  # the bundle refuses it
+  both = evaluate.merge_systems({'a': scores, 'b': scores})
+  assert results.compute(both, 'bundle')['b: rgb']['threshold'] == 0.65
+  for header in ({}, {'thresholds': {}}, {'thresholds': {'rgb': None}}):
+    with pytest.raises(StateError, match='header'):
+      results.compute(make('t', TEST.scores['rgb'], header=header), 'bundle')
 
 
 def test_a_fixed_threshold_needs_no_dev():

@@ -35,6 +35,33 @@ def save(path, *lines, newline='\n', encoding='utf-8'):
   return path
 
 
+@pytest.mark.parametrize('kind', ['bona fide', 'bona_fide', 'Live', 'genuine', 'REAL'])
+@pytest.mark.parametrize('column', ['attack_type', 'attack_category'])
+def test_an_attack_whose_kind_is_bona_fide_is_refused(tmp_path, column, kind):
+  head = f'id,label,{column},score'
+  path = save(tmp_path / 'a.csv', head, f'a,1,{kind},.9', 'b,0,print,.1', f'c,0,{kind},.2')
+  with pytest.raises(DataError) as error:
+    score_files.read(path)
+  assert str(error.value).startswith(
+    f"{path}, row 4: c is labelled attack, and its {column} is '{kind}', as in 1 rows. Correct the "
+  )
+  assert '--labels' in str(error.value) and 'leave' in str(error.value)
+  # A bona fide sample may be called so. A kind that another file adds is checked as well.
+  path = save(tmp_path / 'a.csv', head, f'a,1,{kind},.9', 'b,0,print,.1', 'c,0,,.2')
+  scores = score_files.read(path)
+  with pytest.raises(DataError, match=f'a.csv: c is labelled attack, and its {column}'):
+    score_files.join_columns(scores, {'c': {column: kind}})
+
+
+def test_rendered_images_are_recognised_without_a_header():
+  assert make().rendered  # the embedded data set
+  assert not make(dataset=['wmca'] * 3).rendered
+  assert make(dataset=None, ids=['a', 'surf_like/h0005/v4/01', 'b']).rendered
+  assert not make(dataset=None, ids=['a', 'surf_like', 'b']).rendered
+  assert make(dataset=None, header={'rendered': True}).rendered
+  assert not make(header={'rendered': False}).rendered  # stated
+
+
 def test_round_trip(tmp_path):
   written = make(nan_samples={'rgb': [2]})
   score_files.write(tmp_path / 'a.csv', written)

@@ -64,11 +64,17 @@ def test_an_unknown_rule_lists_the_choices(rule):
     assert all(choice in str(error.value) for choice in thresholds.RULES)
 
 
+def test_thresholds_of_a_bundle_are_not_fitted():
+  with pytest.raises(ConfigError, match='flexfas score FILE --threshold=bundle'):
+    thresholds.fit('bundle', LABEL, SCORE)
+
+
 def test_every_rule_in_the_list_is_one():
   assert {rule: thresholds.needs_dev(rule) for rule in thresholds.RULES} == {
     'dev_eer': True,
     'dev_bpcer=1%': True,
     'fixed=0.5': False,
+    'bundle': False,
   }
 
 

@@ -44,6 +44,31 @@ def card(metrics):
   }
 
 
+def test_what_is_not_recorded_is_stated():
+  lacking = {'acer': None, 'n_bona_fide': 100, 'n_attack': 200, 'not_recorded': ['ir']}
+  text = card_markdown.render(card({'x': {'rgb': rates(None), 'rgb+ir': lacking}}))
+  assert '| rgb+ir (not recorded) |  |  |  |  | 100 / 200 |' in text
+  assert '- No sample of `x` has ir: not tested with it.' in text
+  assert 'APCER under rgb: mask 50.0 %' in text
+
+
+def test_a_loss_is_in_percentage_points():
+  val = {'rgb': {'n': 200, 'changed_decisions': 3, 'acer': 0.06, 'acer_loss': 0.0125}}
+  int8 = {
+    'file': 'model_int8.onnx',
+    'precision': 'int8',
+    'inputs': [],
+    'bytes': 2_000_000,
+    'parity': {'difference': {'val': 0.02}, 'val': val},
+  }
+  found = card({}) | {'models': [int8]}
+  assert card_markdown.summarise(found) == (
+    'model_int8.onnx: 2.00 MB, differs by 2.0e-02, ACER +1.25 points'
+  )
+  text = card_markdown.render(found)
+  assert '| decisions changed | ACER loss, points |' in text and '| 3 of 200 | +1.25 |' in text
+
+
 def test_limits_and_verdict_come_first():
   text = card_markdown.render(card({'x': {'rgb': rates(True), 'rgb+ir': rates(False, few=True)}}))
   assert text.startswith(

@@ -47,6 +47,24 @@ def test_as_evaluated_unusable_is_absent(bundle, tmp_path):
   assert 'unusable' not in score_files.read(tmp_path / 'p.csv').extra
 
 
+def test_the_header_names_modalities_that_no_sample_has(bundle):
+  predictor = Predictor.load(bundle)
+  images = covered('ir')  # which is given, and unusable
+  table = score_table.score_samples(predictor, [Sample('a', images, 'attack')])
+  assert 'not_recorded' not in table.header
+  rgb_alone = [Sample(name, {'rgb': images['rgb']}, 'attack') for name in 'ab']
+  table = score_table.score_samples(predictor, rgb_alone)
+  assert table.header['not_recorded'] == ['depth', 'ir']
+
+
+def test_the_header_states_a_model_of_rendered_faces(bundle, tmp_path):
+  sample = [Sample('a', covered(), 'attack')]
+  assert 'notes' not in score_table.score_samples(Predictor.load(bundle), sample).header
+  rendered = bundles.write(tmp_path / 'rendered', data={'rendered': True})
+  (note,) = score_table.score_samples(Predictor.load(rendered), sample).header['notes']
+  assert note.startswith('RENDERED: the model was trained')
+
+
 def test_a_modality_that_the_model_does_not_have_is_reported(bundle):
   entry = {'file': 'model', 'modalities': ['rgb', 'ir'], 'present': True}
 

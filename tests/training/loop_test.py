@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from configs import vit_fusion
 from flexfas_jax import schema
-from flexfas_jax.errors import ConfigError, DataError, StateError
+from flexfas_jax.errors import ConfigError, DataError, FlexfasError, StateError
 from flexfas_jax.input_pipeline import pipeline
 from flexfas_jax.protocols.definitions import PROTOCOLS
 from flexfas_jax.training import datasets, loop, setup, workdir
@@ -169,6 +169,30 @@ def test_evaluation_alone_gives_the_same_results(unbroken, prepared):
     (workdir / 'results.json').read_bytes(),
     (workdir / 'scores/cross.csv').read_bytes(),
   )
+
+
+def test_a_report_has_what_a_laboratory_states(unbroken, prepared, tmp_path, capsys):
+  workdir, _ = unbroken
+  path = tmp_path / 'test.toml'
+  path.write_text('[test]\nlaboratory = "Example laboratory"\n[species.unheard]\nlevel = "A"\n')
+  before = (workdir / 'report.json').read_bytes() if (workdir / 'report.json').exists() else b''
+  fields = {'report': True, 'pass_if': 'rgb: bpcer<=1%'}
+  loop.evaluate(make_config(prepared, **fields, test_toml=str(path)), str(workdir))
+  assert 'no test has the species unheard; they have: ' in capsys.readouterr().out
+  record = json.loads((workdir / 'report.json').read_text())
+  assert record['description']['test'] == {'laboratory': 'Example laboratory'}
+  assert 'Example laboratory' in (workdir / 'report.html').read_text()
+  path.write_text('[test]\noperater = "x"\n')
+  for config, message in (
+    (make_config(prepared, test_toml=str(path)), 'needs config.report'),
+    (make_config(prepared, **fields, test_toml=str(path)), "has no key 'operater'"),
+    (make_config(prepared, **fields, test_toml=str(tmp_path / 'none')), 'config.test_toml: .*none'),
+  ):
+    with pytest.raises(FlexfasError, match=message):  # before anything is scored
+      loop.evaluate(config, str(workdir))
+  loop.evaluate(make_config(prepared, **fields), str(workdir))
+  if before:
+    assert (workdir / 'report.json').read_bytes() == before
 
 
 def test_other_tests_may_be_evaluated_but_nothing_else_is_other(unbroken, prepared, tmp_path):

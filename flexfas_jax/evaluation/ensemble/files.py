@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flexfas_jax import schema
 from flexfas_jax.errors import ConfigError
 from flexfas_jax.evaluation import results, score_files
 from flexfas_jax.evaluation.calibration import Calibration
@@ -65,6 +66,8 @@ def header(
     }
   if any(results.is_rendered(m.scores) for m in members):
     found['rendered'] = True
+  if lacking := {name for m in members for name in m.scores.header.get('not_recorded', ())}:
+    found['not_recorded'] = [name for name in schema.MODALITIES if name in lacking]
   if incomplete:
     found['ensemble']['incomplete'] = list(incomplete)
   if '' not in weights_of:

@@ -15,7 +15,9 @@ from flexfas_jax.evaluation.report.formatting import Cell
 
 TABLE = ('acer', 'apcer', 'apcer_max', 'bpcer', 'eer', 'auc')  # of all subsets
 _SENTENCES = 6  # that a chapter begins with
+_SPECIES = 15  # that the summary has of many, those with the largest APCER
 _SUBJECTS = 8  # that are listed, besides those that stand out
+_DIGEST = 16  # digits of a digest next to the signatures
 _MISTAKES = ('Accepted attacks', 'Rejected bona fide samples')
 
 
@@ -82,6 +84,8 @@ class Chapter:
   verdict: str  # 'PASS', 'FAIL' or 'no requirement given'
   requirement: str
   verdicts: list[tuple[str, str, list[str]]]  # system, word, reasons
+  weights: str  # digests of the model and of the list of samples, as far as a signature needs
+  samples: str
   oracle: bool
   rendered: bool
   warnings: list[str]  # of the data
@@ -96,7 +100,8 @@ class Chapter:
   checklist: list[checklist.Check]
   sample_lists: list[SampleList]
   notes: list[str]
-  rates: list[tuple[str, Table | None]]  # by subset; None where it is not served
+  # By subset: its name, its table or None, and why it has none.
+  rates: list[tuple[str, Table | None, str]]
   tables: dict[str, Table | None]  # further ones, see `chapter`
   figures: Figures
   groups: list[Table]
@@ -119,8 +124,8 @@ def chapter(
 ) -> Chapter:
   """One test's chapter.
 
-  Its `tables` are 'subsets', 'runs', 'thresholds', 'species', 'subjects', 'comparisons' and
-  'sensors'; None where there are no rows.
+  Its `tables` are 'subsets', 'runs', 'thresholds', 'species', 'first_species' (of many species,
+  those of the summary), 'subjects', 'comparisons' and 'sensors'; None where there are no rows.
 
   Args:
     result: the test's.
@@ -141,6 +146,7 @@ def chapter(
     'runs': _runs(result),
     'thresholds': _thresholds(result),
     'species': _species(result, species, best),
+    'first_species': _species(result, _first_species(result, species, best), best, len(species)),
     'subjects': _subjects(result, best),
     'comparisons': _comparisons(result),
     'sensors': _sensors(result),
@@ -158,6 +164,8 @@ def chapter(
       )
       for verdict in result.verdicts
     ],
+    weights=str(result.scores.header.get('weights_hash') or 'not stated')[:_DIGEST],
+    samples=score_files.list_hash(result.scores.ids, result.scores.label)[:_DIGEST],
     oracle=result.oracle,
     rendered=result.rendered,
     warnings=list(result.warnings),
@@ -177,7 +185,10 @@ def chapter(
     checklist=checklist.answer_all(result),
     sample_lists=_sample_lists(result),
     notes=list(result.notes),
-    rates=[(formatting.display_name(s), _rates(result, s)) for s in result.metrics],
+    rates=[
+      (formatting.display_name(s), _rates(result, s), _why_no_rates(values))
+      for s, values in result.metrics.items()
+    ],
     tables={name: table if table.rows else None for name, table in tables.items()},
     figures=figures(result, anchor),
     groups=_groups(result),
@@ -260,7 +271,8 @@ def _worst_species(result: EvaluationResult, subset: str) -> str:
   if not any(count.errors for count in by_species.values()):
     return f'no attack of {len(by_species)} species accepted'
   worst = result.species_of_max(subset)
-  return f'{worst}: {formatting.fraction(by_species[worst])} accepted'
+  name = formatting.short(worst, formatting.LONGEST)
+  return f'{name}: {formatting.fraction(by_species[worst])} accepted'
 
 
 def _largest_with_enough(result: EvaluationResult, subset: str) -> list[str]:
@@ -270,6 +282,7 @@ def _largest_with_enough(result: EvaluationResult, subset: str) -> list[str]:
     return []
   name = max(enough, key=lambda name: enough[name].rate)
   rate = formatting.percent(enough[name].rate, formatting.digits_of(result))
+  name = formatting.short(name, formatting.LONGEST)
   return [f'{rate} % of {name}, the largest of those with enough']
 
 
@@ -368,7 +381,8 @@ def _all_subsets(result: EvaluationResult) -> Table:
   rows = []
   for subset, values in result.metrics.items():
     threshold = f'{values["threshold"]:.6g}' if subset in result.estimates else formatting.NOTHING
-    counts = (values['n_bona_fide'], values['n_attack'], values['n_fta'])
+    without = formatting.NOTHING if results.NOT_RECORDED in values else values['n_fta']
+    counts = (values['n_bona_fide'], values['n_attack'], without)
     cells = [_shown(formatting.cell(result, subset, name)) for name in TABLE]
     cells += [TableCell(str(text)) for text in (threshold, *counts)]
     rows.append(TableRow(formatting.display_name(subset), cells))
@@ -414,8 +428,25 @@ def _thresholds(result: EvaluationResult) -> Table:
   )
 
 
-def _species(result: EvaluationResult, species: Sequence[Mapping], best: Sequence[str]) -> Table:
-  """Every PAI species: what it is, its counts and its APCER."""
+def _first_species(
+  result: EvaluationResult, species: Sequence[Mapping], best: Sequence[str]
+) -> list[Mapping]:
+  """Of many species those with the largest APCER that is stated; [] where all have room."""
+  if len(species) <= _SPECIES:
+    return []
+
+  def order(one: Mapping) -> tuple[float, str]:
+    rates = (one['apcer'].get(subset) for subset in best)
+    stated = (of['value'] for of in rates if of and not of['insufficient_samples'])
+    return -max(stated, default=-1.0), one['name']
+
+  return sorted(species, key=order)[:_SPECIES]
+
+
+def _species(
+  result: EvaluationResult, species: Sequence[Mapping], best: Sequence[str], of: int = 0
+) -> Table:
+  """PAI species: what each is, its counts and its APCER; `of` how many, where they are a part."""
   rows = []
   for one in species:
     about = [f'{k}: {one[k]}' for k in ('source', 'instruments', 'level') if one[k] is not None]
@@ -432,8 +463,10 @@ def _species(result: EvaluationResult, species: Sequence[Mapping], best: Sequenc
       cells.append(_shown(formatting.cell(result, subset, prefix + one['name']), count=True))
     category = f' ({one["category"]})' if one['category'] not in (None, one['name']) else ''
     rows.append(TableRow(f'{one["name"]}{category}', cells))
+  which = f', the {len(species)} of {of} with the largest APCER (all: Attacks and subjects)'
   return Table(
-    'PAI species: instruments, attack presentations, non-response (APNRR) and APCER, in percent',
+    f'PAI species{which if of else ""}: instruments, attack presentations, non-response (APNRR) '
+    'and APCER, in percent',
     [
       *('Species', 'Instruments', 'Subjects', 'Videos', 'Samples', 'APNRR'),
       *(f'APCER, {formatting.display_name(subset)}' for subset in best),
@@ -480,17 +513,26 @@ def _rates(result: EvaluationResult, subset: str) -> Table | None:
     cell = formatting.cell(result, subset, name)
     texts = (cell.count, cell.bootstrap or formatting.NOTHING, cell.n_subjects)
     cells = [TableCell(cell.text, kind='number' if cell.plain else 'number none')]
-    cells += [TableCell(text) for text in (*texts, cell.exact or formatting.NOTHING)]
+    cells += [TableCell(text) for text in texts]
+    method = (found[name].method,) if cell.exact else ()
+    cells.append(TableCell(cell.exact or formatting.NOTHING, method))
     category = ' (category)' if both and name.startswith('apcer/') else ''
     rows.append(TableRow(formatting.metric(name) + category, cells))
   return Table(
     f'{formatting.display_name(subset)}: all rates with 95 % intervals',
     [
       *('Metric', '%', 'Errors / n', f'Over {unit or "subjects"} (bootstrap)'),
-      *((unit or 'subjects').capitalize(), 'Over samples (Clopper-Pearson)'),
+      *((unit or 'subjects').capitalize(), 'Over samples'),
     ],
     rows,
   )
+
+
+def _why_no_rates(values: Mapping) -> str:
+  if lacking := values.get(results.NOT_RECORDED):
+    why = f'No sample has {" or ".join(lacking)}; its scores are those of the other sensors'
+    return f'{formatting.NOT_RECORDED}. {why}'
+  return f'{formatting.NOT_SERVED}. The model computes no score for this subset'
 
 
 def _comparisons(result: EvaluationResult) -> Table:
@@ -546,7 +588,8 @@ def _sensors(result: EvaluationResult) -> Table:
     for gain in sensor.gains:
       left = gain.errors_before - gain.fixed + gain.regressed
       counts = (gain.n, gain.errors_before, gain.fixed, gain.regressed, left)
-      cells = [TableCell(gain.kind, kind='text'), *(TableCell(str(n)) for n in counts)]
+      kind = formatting.short(gain.kind, formatting.LONGEST)
+      cells = [TableCell(kind, kind='text'), *(TableCell(str(n)) for n in counts)]
       rows.append(TableRow(f'{before} \N{RIGHTWARDS ARROW} {after}', cells))
   columns = ['From, to', 'Attack', 'n', 'Errors before', 'Fixed', 'New errors', 'Errors after']
   return Table('Effect of one more sensor, in samples', columns, rows)
@@ -581,6 +624,7 @@ def _sample_list(role: str, scores: score_files.Scores) -> SampleList:
       ),
       ('Subjects', str(len(subjects)) if subjects else unknown),
       ('Videos', unknown if (scores.video == '').any() else str(len(videos))),
+      ('Images', 'RENDERED' if scores.rendered else 'not stated whether photographs or rendered'),
       ('Data sets', ', '.join(sorted(set(scores.dataset.tolist()) - {''})) or unknown),
     ],
     config

@@ -1,6 +1,7 @@
 """Rates by attack, subset and group: dots with intervals, a matrix, and what a sensor stops."""
 
 import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from flexfas_jax.evaluation import intervals
@@ -11,6 +12,7 @@ from flexfas_jax.evaluation.metrics import Count
 from flexfas_jax.evaluation.report import formatting, svg
 
 _HEAT = (0, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)  # the highest rate of each shade but the last
+_ROWS = 20  # attacks in a figure
 _DARK_FROM = 4  # the shade whose text is in the colour of paper
 
 
@@ -33,7 +35,25 @@ def species_dots(result: EvaluationResult, salt: str) -> svg.Drawing | None:
         dot = Dot(estimate.count, estimate.exact, estimate.bootstrap, estimate.insufficient_samples)
         rows.setdefault(name.removeprefix(prefix), {})[subset] = dot
   what = 'PAI species' if kind_prefix(result) == 'apcer_species/' else 'attack'
-  return dots(result, 'species', salt, f'APCER by {what}', 'APCER (%)', rows)
+  shown = _largest({name: [dot.count.rate for dot in of.values()] for name, of in rows.items()})
+  title = f'APCER by {what}{_of(shown, rows)}'
+  return dots(
+    result,
+    'species',
+    salt,
+    title,
+    'APCER (%)',
+    {name: rows[name] for name in rows if name in shown},
+  )
+
+
+def _largest(rates: Mapping[str, Sequence[float]]) -> set[str]:
+  """The attacks of a figure: of many, those with the largest rate under any subset."""
+  return set(sorted(rates, key=lambda name: (-max(rates[name]), name))[:_ROWS])
+
+
+def _of(shown: Collection[str], rows: Collection[str]) -> str:
+  return f', the {len(shown)} largest of {len(rows)}' if len(shown) < len(rows) else ''
 
 
 def kind_prefix(result: EvaluationResult, subset: str | None = None) -> str:
@@ -66,7 +86,7 @@ def dots(
   subsets, digits = result.served, formatting.digits_of(result)
   each = 15 if len(subsets) > 1 else 22
   row_height = each * len(subsets) + 16
-  labels = {row: svg.short(row) for row in rows}
+  labels = {row: formatting.short(row) for row in rows}
   left = max(70, *(svg.width_of(text) for text in labels.values())) + 14
   legend = svg.height_of_legend(len(subsets), 4)
   height = legend + row_height * len(rows) + 46
@@ -122,7 +142,7 @@ def _dot(axes, y: float, i: int, dot: Dot, name: str) -> None:
   look = svg.style(i)
   if dot.insufficient_samples:
     axes.annotate(
-      f'{svg.short(name)}: {formatting.too_small(dot.count)}',
+      f'{formatting.short(name)}: {formatting.too_small(dot.count)}',
       (0, y),
       xytext=(6, 0),
       textcoords='offset points',
@@ -156,12 +176,15 @@ def matrix(result: EvaluationResult, salt: str) -> svg.Drawing | None:
   subsets, digits = result.served, formatting.digits_of(result)
   prefix = kind_prefix(result)
   names = [n for n in result.estimates[subsets[0]] if n.startswith(prefix)] if prefix else []
+  n_names = len(names)
+  shown = _largest({n: [result.estimates[s][n].value for s in subsets] for n in names})
+  names = [name for name in names if name in shown]
   rows = ['bpcer', *(names or ['apcer'])]
   heads = {'bpcer': 'bona fide (BPCER)', 'apcer': 'attacks (APCER)'}
-  labels = {row: heads.get(row) or svg.short(row.removeprefix(prefix)) for row in rows}
+  labels = {row: heads.get(row) or formatting.short(row.removeprefix(prefix)) for row in rows}
   left = max(svg.width_of(f'{text}  n 00000') for text in labels.values()) + 8
   columns = [
-    svg.short(formatting.display_name(s).replace(': ', ':|'), 40).replace('|', '\n')
+    formatting.short(formatting.display_name(s).replace(': ', ':|'), 40).replace('|', '\n')
     for s in subsets
   ]
   longest = max(len(line) for text in columns for line in text.split('\n'))
@@ -191,8 +214,9 @@ def matrix(result: EvaluationResult, salt: str) -> svg.Drawing | None:
     )
     for row in rows
   )
-  text = f'Error rates in percent by attack and subset. {description}.'
-  return svg.draw('matrix', salt, 'Modalities and attacks', text, (width, height), paint)
+  which = _of(names, range(n_names))
+  text = f'Error rates in percent by attack{which}, and by subset. {description}.'
+  return svg.draw('matrix', salt, f'Modalities and attacks{which}', text, (width, height), paint)
 
 
 def _shade(axes, x, y, wide, tall, estimate: Estimate, digits: int) -> None:
@@ -232,7 +256,10 @@ def sensor(result: EvaluationResult, added: SensorEffect, salt: str) -> svg.Draw
   before, after = formatting.display_name(added.before), formatting.display_name(added.after)
   title = f'{before} \N{RIGHTWARDS ARROW} {after}'
   gains = [gain for gain in added.gains if gain.n]
-  labels = [svg.short(gain.kind, 18) for gain in gains]
+  # Of many attacks, those of which the sensor fixes or adds most errors.
+  most_changed = sorted(gains, key=lambda gain: -(gain.fixed + gain.regressed))[:_ROWS]
+  gains = [gain for gain in gains if gain in most_changed]
+  labels = [formatting.short(gain.kind, 18) for gain in gains]
   left = max(svg.width_of(text) for text in labels) + 12
   most = max([g.errors_before / g.n for g in gains if not g.insufficient_samples] + [0.01])
   least = max([g.regressed / g.n for g in gains if not g.insufficient_samples] + [0])
@@ -247,7 +274,7 @@ def sensor(result: EvaluationResult, added: SensorEffect, salt: str) -> svg.Draw
     axes.grid(True, axis='x')
     axes.axvline(0, color=svg.MUTED, linewidth=1)
     axes.set_xlabel('errors (%)')
-    figure.text(0, 1, svg.short(title, 60), va='top', weight='bold')
+    figure.text(0, 1, formatting.short(title, 60), va='top', weight='bold')
     for y, (gain, label) in enumerate(zip(gains, labels, strict=True)):
       _beside(axes, y, label, right=False)
       if gain.insufficient_samples:

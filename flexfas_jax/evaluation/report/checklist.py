@@ -87,7 +87,7 @@ def _scored(result) -> Check:
   parts, sign = [], OK
   for subset, values in result.metrics.items():
     if subset not in result.estimates:
-      parts.append(f'{formatting.display_name(subset)}: not served')
+      parts.append(f'{formatting.display_name(subset)}: {formatting.why_no_figures(values)}')
       sign = WARN if sign == OK else sign
     elif values['n_fta']:
       bad = len(result.scores.nan_samples.get(subset, ()))
@@ -135,7 +135,7 @@ def _species(result) -> Check:
     notes.append(f'{unknown} attacks have no species')
   units = sufficiency.SampleUnits(result.scores)
   small = [
-    f'{name or metrics.UNKNOWN} ({k})'
+    f'{formatting.short(name or metrics.UNKNOWN, formatting.LONGEST)} ({k})'
     for i, (name, k) in enumerate(zip(kinds.names, n, strict=True))
     if units.insufficient_samples(attack & (kinds.index == i))
   ]
@@ -200,6 +200,7 @@ def _decisions(result) -> Check:
     if of['apcer'].value < 1:
       for kind, count in formatting.counts_of_species(result, subset, enough=True).items():
         if count.errors == count.n:
+          kind = formatting.short(kind, formatting.LONGEST)
           species.setdefault(kind, []).append(name)
   accepted = [f'every {kind} ({_some(names)})' for kind, names in species.items()]
   if total or accepted:

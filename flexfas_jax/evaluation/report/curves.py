@@ -206,7 +206,9 @@ def histogram(result: EvaluationResult, subset: str, salt: str) -> svg.Drawing:
       axes.set_xticks(_logit(np.array(shown)), [f'{p:.6g}' for p in shown])
     axes.set_xlabel('score (logit scale)' if logits else 'score')
     axes.set_ylabel('samples')
-    figure.text(0, 1, svg.short(formatting.display_name(subset), 32), va='top', weight='bold')
+    figure.text(
+      0, 1, formatting.short(formatting.display_name(subset), 32), va='top', weight='bold'
+    )
 
   description = [f'Scores under {formatting.display_name(subset)}, divided at {threshold:.4g}.']
   for what, of, wrong in (('bona fide samples', real, 'rejected'), ('attacks', ~real, 'accepted')):

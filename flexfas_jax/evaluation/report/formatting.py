@@ -2,9 +2,10 @@
 
 import math
 import unicodedata
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from flexfas_jax.evaluation import pass_if
+from flexfas_jax.evaluation import pass_if, results
 from flexfas_jax.evaluation.comparisons import NO_DIFFERENCE, Comparison
 from flexfas_jax.evaluation.evaluate import EvaluationResult
 from flexfas_jax.evaluation.intervals import Interval
@@ -13,7 +14,9 @@ from flexfas_jax.evaluation.metrics import BY_NAME, Count
 MINUS = '\N{MINUS SIGN}'
 NOTHING = '\N{EN DASH}'
 NOT_SERVED = 'not served'
+NOT_RECORDED = 'not recorded'
 UNDEFINED = 'undefined'
+LONGEST = 60  # letters of a name that are shown; pages have the whole name as a title
 TABLE_DIGITS = 2  # decimals of a percentage in tables of text; the report uses `digits_of`
 TOO_SMALL = 'n too small'
 PASS, FAIL, NO_REQUIREMENT = 'PASS', 'FAIL', 'no requirement given'
@@ -25,7 +28,7 @@ class Cell(NamedTuple):
   text: str  # '3.2', or why there is none
   plain: bool  # whether the text is a number
   bootstrap: str = ''  # '[1.1, 5.4]': the bootstrap's interval
-  exact: str = ''  # Clopper and Pearson's, or made of such
+  exact: str = ''  # over samples, see `evaluate.Estimate.method`
   count: str = ''  # '7/240'
   n_subjects: str = ''
 
@@ -41,6 +44,14 @@ def printable(text) -> str:
 def _is_control(character: str) -> bool:
   category = unicodedata.category(character)
   return category[0] == 'C' or category in ('Zl', 'Zp')
+
+
+def short(text, most: int = 32) -> str:
+  """A name from a file, safe to show, its middle left out where it is long."""
+  text = printable(text).replace('\n', '?')
+  if len(text) <= most:
+    return text
+  return f'{text[: most // 2]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - most // 2 + 1 :]}'
 
 
 def display_name(subset: str) -> str:
@@ -171,7 +182,7 @@ def with_interval(estimate) -> str:
 
   Args:
     estimate: an `evaluate.Estimate` or a `groups.Group`; None is undefined. The interval is the
-      bootstrap's; without one, the exact one over samples.
+      bootstrap's; without one, that over samples.
   """
   if estimate is None or math.isnan(estimate.value):
     return UNDEFINED
@@ -214,7 +225,7 @@ def requirement(result: EvaluationResult) -> str:
 def criterion(one: pass_if.Criterion) -> str:
   """'APCER, max at most 5 %'."""
   named = f' of {one.subset}' if one.subset else ''
-  return f'{metric(one.metric)}{named} {_bound(one)}'
+  return f'{short(metric(one.metric), LONGEST)}{named} {_bound(one)}'
 
 
 def _bound(one: pass_if.Criterion) -> str:
@@ -223,14 +234,18 @@ def _bound(one: pass_if.Criterion) -> str:
 
 def check_reason(check: pass_if.Check, digits: int = TABLE_DIGITS) -> str:
   """Why a subset meets a criterion or not: 'rgb: BPCER up to 6.1 % (interval over subjects)'."""
-  name = f'{display_name(check.subset)}: {metric(check.criterion.metric)}'
+  name = f'{display_name(check.subset)}: {short(metric(check.criterion.metric), LONGEST)}'
   match check.why:
     case pass_if.NOT_SERVED:
       return f'{display_name(check.subset)}: not served'
+    case pass_if.NOT_RECORDED:
+      return f'{display_name(check.subset)}: {NOT_RECORDED}, no sample has all of its sensors'
     case pass_if.INSUFFICIENT:
       return f'{name}: {TOO_SMALL}'
     case pass_if.ORACLE:
       return f'{name}: ORACLE, the threshold was fitted on the test samples'
+    case pass_if.UNKNOWN_ATTACK:
+      return f'{name}: no such attack in the test, which has {pass_if.list_attacks(check.attacks)}'
     case pass_if.UNDEFINED:
       return f'{name}: {UNDEFINED}'
   if check.at == pass_if.POINT:
@@ -310,6 +325,11 @@ def is_small(result: EvaluationResult, subset: str, name: str) -> bool:
   return result.estimates[subset][name].insufficient_samples
 
 
+def why_no_figures(values: Mapping[str, Any]) -> str:
+  """Why a subset has no figures: it is not recorded, or not served; values: its metrics."""
+  return NOT_RECORDED if results.NOT_RECORDED in values else NOT_SERVED
+
+
 def rate(result: EvaluationResult, subset: str, name: str, digits: int) -> str:
   """'3.2 %', or why there is no figure."""
   one = cell(result, subset, name, digits)
@@ -326,7 +346,7 @@ def cell(result: EvaluationResult, subset: str, name: str, digits: int | None = 
     digits: decimals; None: `digits_of`.
   """
   if subset not in result.estimates:
-    return Cell(NOT_SERVED, False)
+    return Cell(why_no_figures(result.metrics[subset]), False)
   estimate = result.estimates[subset].get(name)
   if estimate is None:
     return Cell(NOTHING, False)

@@ -77,6 +77,7 @@ def html(
     lstrip_blocks=True,
     keep_trailing_newline=True,
   )
+  environment.filters['short'] = formatting.short
   stated = description or {}
   species = {name for result in evaluations for name in record.species_names(result.scores)}
   test = stated.get('test', {})
@@ -93,6 +94,7 @@ def html(
     ],
     style=Markup((_FOLDER / 'style.css').read_text(encoding='utf-8')),
     version=flexfas_jax.__version__,
+    longest=formatting.LONGEST,
     min_samples=intervals.MIN_SAMPLES,
     min_subjects=intervals.MIN_SUBJECTS,
   )
@@ -111,5 +113,7 @@ def _conditions(stated: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]
 def _not_stated(stated: Mapping[str, Mapping[str, Any]], species: Sequence[str]) -> list[str]:
   """By table, what is missing; a table of which nothing is stated is one entry."""
   if not stated:
-    return ['item under test, capture device, conditions, PAI species']
+    return [
+      'item under test, capture device, conditions, whether images are photographs, PAI species'
+    ]
   return test_description.missing(stated, species)

@@ -200,9 +200,10 @@ def _presentations(result: EvaluationResult, among: np.ndarray) -> dict[str, Any
 
 
 def _subset(result: EvaluationResult, subset: str) -> dict[str, Any]:
-  served = subset in result.estimates
+  served, lacking = subset in result.estimates, result.metrics[subset].get(results.NOT_RECORDED)
   return {
     'served': served,
+    **({'not_recorded': lacking} if lacking else {}),
     'threshold': result.metrics[subset]['threshold'],
     'fitted_on': fitted_on(result, subset),
     'rates': {
@@ -247,6 +248,7 @@ def _estimate(estimate: Estimate) -> dict[str, Any]:
     'n': estimate.count.n if estimate.count else None,
     'subjects': estimate.n_subjects or None,
     'clopper_pearson': _limits(estimate.exact),
+    'samples_method': None if math.isnan(estimate.exact.low) else estimate.method,
     'bootstrap': _limits(estimate.bootstrap),
     'insufficient_samples': estimate.insufficient_samples,
   }

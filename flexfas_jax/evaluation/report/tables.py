@@ -178,7 +178,7 @@ def banner(one: EvaluationResult) -> list[str]:
 
 
 def _whose(one: EvaluationResult) -> str:
-  whose = '95 % intervals: Clopper-Pearson over samples'
+  whose = '95 % intervals: Clopper-Pearson over samples (ACER: approximate, from its two rates)'
   if one.clusters:
     whose = f'95 % intervals: bootstrap over {one.clusters.n} {one.clusters.unit}'
   return f'{whose}; {_ONE_RUN}' if one.one_run else f'{whose}, of each run'
@@ -210,9 +210,7 @@ def _interval_rows(one: EvaluationResult) -> list[list[str]]:
   rows = [['subset', *(_HEADINGS[name] for name in _WITH_INTERVALS)]]
   for subset in one.metrics:
     if subset not in one.estimates:
-      rows.append(
-        [f'{formatting.display_name(subset)} (not served)', *['-'] * len(_WITH_INTERVALS)]
-      )
+      rows.append([_without_figures(subset, one.metrics[subset]), *['-'] * len(_WITH_INTERVALS)])
       continue
     of = one.estimates[subset]
     rows.append(
@@ -273,14 +271,16 @@ def _rows(found: results.Results, columns: Mapping[str, str], insufficient) -> l
       for metric in columns.values()
     ]
     threshold = f'{values["threshold"]:.6g}' if served else '-'
-    counts = [str(values[name]) for name in ('n_bona_fide', 'n_attack', 'n_fta')]
-    name = (
-      formatting.display_name(subset)
-      if served
-      else f'{formatting.display_name(subset)} (not served)'
-    )
+    counts = [str(values[name]) for name in ('n_bona_fide', 'n_attack')]
+    # What is not recorded is no failure to acquire.
+    counts.append('-' if results.NOT_RECORDED in values else str(values['n_fta']))
+    name = formatting.display_name(subset) if served else _without_figures(subset, values)
     rows.append([name, *rates, threshold, *counts])
   return rows
+
+
+def _without_figures(subset: str, values: Mapping) -> str:
+  return f'{formatting.display_name(subset)} ({formatting.why_no_figures(values)})'
 
 
 def _category_rows(found: results.Results, insufficient) -> list[list[str]]:
@@ -296,7 +296,7 @@ def _category_rows(found: results.Results, insufficient) -> list[list[str]]:
       few = name in insufficient.get(subset, ())
       rate = values.get(name, math.nan)
       cells.append(formatting.rate_or_reason(rate, results.is_served(values), few))
-    rows.append([kind, str(n), *cells])
+    rows.append([formatting.short(kind, formatting.LONGEST), str(n), *cells])
   return [['attack', 'n', *map(formatting.display_name, found)], *rows] if rows else []
 
 

@@ -6,6 +6,7 @@ lists what is not stated.
 """
 
 import datetime
+import re
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Any
 
 from flexfas_jax.errors import DataError
 
-# {table: {key: what it states}}. All values are texts, but for those of `_COUNTS` and `date`.
+# {table: {key: what it states}}. All values are texts, but for those of `_COUNTS`, `_NUMBERED` and
+# `date`.
 FIELDS: dict[str, dict[str, str]] = {
   'test': {
     'laboratory': 'who tested, and where it can be reached',
     'operator': 'who operated the test',
     'reviewer': 'who checks the report',
-    'date': 'of the test, as 2026-11-29',
+    'date': 'of the test, as 2026-11-29, or "2026-11-23 to 2026-11-29"',
     'place': 'where the test took place',
     'purpose': 'why, and under which standard or level',
     'conditions': 'illumination, background, temperature, and what else was kept or varied',
@@ -39,6 +41,7 @@ FIELDS: dict[str, dict[str, str]] = {
     'description': 'what else is part of it, e.g. illumination',
   },
   'capture': {
+    'images': 'photographs, or rendered or generated images',
     'resolution': 'of the images',
     'distance': 'between face and device',
     'duration': 'of a presentation',
@@ -53,27 +56,40 @@ SPECIES = {
   'level': 'effort or level of attack, as the standard in use names it',
 }
 _COUNTS = ('instruments',)
+_NUMBERED = ('level',)  # a text, or a whole number: levels are called A, B or 1, 2
+MAX_BYTES, MAX_TEXT, MAX_COUNT = 256 * 1024, 2000, 1_000_000  # of the file, a text, a number
+_YEARS = range(2000, 2100)
+_DATE = re.compile(r'[0-9]{4}-[0-9]{2}-[0-9]{2}')
 
 
-def read(path: Path, species: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+def read(path: Path, species: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
   """Reads and checks a description.
 
   Args:
     path: of the TOML file.
-    species: the PAI species (or categories) of the scores.
+    species: the PAI species (or categories) of the scores; None: any name will do.
 
   Returns:
     {table: {key: text}}, and under 'species' {name: {key: text or number}}; without empty texts.
 
   Raises:
-    DataError: the file cannot be read or is no TOML; a key or species that is unknown; a value of
-      another type; with file and key.
+    DataError: the file cannot be read, is no TOML or too large; a key or species that is unknown; a
+      value of another type, a text that is too long, an implausible date; with file and key.
   """
   try:
-    contents = tomllib.loads(path.read_text(encoding='utf-8'))
+    with path.open('rb') as file:
+      text = file.read(MAX_BYTES + 1)
   except OSError as error:
     raise DataError(f'{path} cannot be read: {error.strerror}') from None
-  except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+  if len(text) > MAX_BYTES:
+    raise DataError(
+      f'{path} has more than {MAX_BYTES // 1024} KiB, the limit: state in short what a report '
+      'needs, and name further documents'
+    )
+  try:
+    contents = tomllib.loads(text.decode('utf-8-sig'))
+  # A whole number of thousands of digits is a ValueError, and brackets nested as deeply recurse.
+  except (ValueError, RecursionError) as error:
     raise DataError(f'{path} is no TOML in UTF-8: {error}') from None
   found: dict[str, dict[str, Any]] = {}
   for name, table in contents.items():
@@ -87,14 +103,14 @@ def read(path: Path, species: Collection[str] = ()) -> dict[str, dict[str, Any]]
   return {name: table for name, table in found.items() if table}
 
 
-def _species(path: Path, table: Any, known: Collection[str]) -> dict[str, dict[str, Any]]:
+def _species(path: Path, table: Any, known: Collection[str] | None) -> dict[str, dict[str, Any]]:
   if not isinstance(table, dict):
     raise DataError(f'{path}: species must be tables, such as [species.paper]')
   for name in table:
-    if known and name not in known:
+    if known is not None and name not in known:
+      listed = ', '.join(sorted(known)) or 'none (no attack_type or attack_category)'
       raise DataError(
-        f'{path}: [species."{name}"] is no species of the scores; they have: '
-        f'{", ".join(sorted(known))}'
+        f'{path}: [species."{name}"] is no species of the scores; they have: {listed}'
       )
   return {name: _table(path, f'species."{name}"', of, SPECIES) for name, of in table.items()}
 
@@ -106,16 +122,67 @@ def _table(path: Path, name: str, table: Any, fields: Mapping[str, str]) -> dict
   for key, value in table.items():
     if key not in fields:
       raise DataError(f'{path}: [{name}] has no key {key!r}; choose from: {", ".join(fields)}')
+    where = f'{path}: [{name}] {key}'
     if key in _COUNTS:
-      if type(value) is not int or value < 0:
-        raise DataError(f'{path}: [{name}] {key} is {value!r}; give a number, such as {key} = 3')
-    elif key == 'date' and isinstance(value, datetime.date):
-      value = value.isoformat()
-    elif not isinstance(value, str):
-      raise DataError(f'{path}: [{name}] {key} is {value!r}; give a text: {key} = "..."')
+      if type(value) is not int or not 0 <= value <= MAX_COUNT:
+        raise DataError(
+          f'{where} is {_shown(value)}; give a number, such as {key} = 3, of at most {MAX_COUNT:,}'
+        )
+    elif key == 'date':
+      value = _date(where, value)
+    else:
+      value = _text(where, key, value)
     if value != '':
       found[key] = value
   return found
+
+
+def _text(where: str, key: str, value: Any) -> str:
+  if key in _NUMBERED and type(value) is int and abs(value) <= MAX_COUNT:
+    return str(value)
+  if not isinstance(value, str):
+    raise DataError(f'{where} is {_shown(value)}; give a text: {key} = "..."')
+  if len(value) > MAX_TEXT:
+    raise DataError(
+      f'{where} has {len(value):,} characters; at most {MAX_TEXT:,} have room in a report. Shorten '
+      'it, and name a document with the rest'
+    )
+  return value
+
+
+def _date(where: str, value: Any) -> str:
+  """A date or two as text: TOML's dates, times of a day with their date, or 'A to B'."""
+  way_out = 'give the day of the test, date = 2026-11-29, or date = "2026-11-23 to 2026-11-29"'
+  if isinstance(value, datetime.datetime):
+    days, text = [value.date()], value.isoformat(' ', 'minutes')
+  elif isinstance(value, datetime.date):
+    days, text = [value], value.isoformat()
+  elif isinstance(value, str):
+    text, parts = value.strip(), value.strip().split(' to ')
+    try:
+      days = [datetime.date.fromisoformat(part) for part in parts if _DATE.fullmatch(part)]
+    except ValueError:  # of the 31st of February
+      days = []
+    if text and (len(days) < len(parts) or len(days) > 2 or days != sorted(days)):
+      raise DataError(f'{where} is {_shown(value)}, which is no date; {way_out}')
+  else:
+    raise DataError(f'{where} is {_shown(value)}, which is no date; {way_out}')
+  if any(day.year not in _YEARS for day in days):
+    raise DataError(
+      f'{where} is {text}; a year from {_YEARS[0]} to {_YEARS[-1]} is plausible. {way_out}'
+    )
+  return text
+
+
+def _shown(value: Any) -> str:
+  """A value as TOML writes it, cut where it is long."""
+  if isinstance(value, bool):
+    return str(value).lower()
+  if isinstance(value, int) and abs(value) > 10**30:  # of which the digits may be thousands
+    return 'a number of more than 30 digits'
+  is_time = isinstance(value, datetime.date | datetime.time)
+  text = value.isoformat() if is_time else repr(value)
+  return text if len(text) <= 60 else f'{text[:57]}...'
 
 
 def missing(description: Mapping[str, Mapping[str, Any]], species: Collection[str]) -> list[str]:

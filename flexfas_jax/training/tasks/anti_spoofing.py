@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from flexfas_jax.evaluation import (
 )
 from flexfas_jax.evaluation import evaluate as evaluate_scores
 from flexfas_jax.evaluation.ensemble import views as score_views
-from flexfas_jax.evaluation.report import formatting, record, tables
+from flexfas_jax.evaluation.report import formatting, record, tables, test_description
 from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import sources
 from flexfas_jax.training import datasets, distributed, scoring, setup, sharding, workdir
@@ -197,11 +198,34 @@ def _write_results(
     find_images = _image_finder(data.test, experiment.model.modalities)
     # The data sets' licences decide what may be shown of real subjects: no sample of each species.
     show_species = all(one.rendered for one in evaluations)
-    page.write(folder / 'report.html', evaluations, title, find_images, show_species=show_species)
-    contents = json.dumps(record.build(evaluations, title), indent=1) + '\n'
+    described = _description(experiment.config, evaluations)
+    page.write(
+      folder / 'report.html',
+      evaluations,
+      title,
+      find_images,
+      show_species=show_species,
+      description=described,
+    )
+    contents = json.dumps(record.build(evaluations, title, described), indent=1) + '\n'
     write_text(folder / 'report.json', contents)
     written = [f'{target}/report.html', f'{target}/report.json', *written]
   print(f'Written: {", ".join(written)}')
+
+
+def _description(
+  config, evaluations: Sequence[evaluate_scores.EvaluationResult]
+) -> dict[str, dict[str, Any]] | None:
+  """What `config.test_toml` states. A species that no test has is a note: its training is done."""
+  path = config.get('test_toml', '')
+  if not path:
+    return None
+  found = test_description.read(pathlib.Path(path))
+  known = {name for one in evaluations for name in record.species_names(one.scores)}
+  if unknown := sorted({*found.get('species', ())} - known):
+    listed = ', '.join(sorted(known)) or 'none'
+    print(f'{path}: no test has the species {", ".join(unknown)}; they have: {listed}\n')
+  return found
 
 
 def _print_table(

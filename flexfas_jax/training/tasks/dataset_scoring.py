@@ -100,11 +100,12 @@ def score_dataset(
   B, modalities = experiment.config.eval_batch_size, experiment.model.modalities
   rows = sharding.local_rows(experiment.mesh, B)
   padded = -(-len(source) // B) * B
-  no_signal = np.zeros((padded, len(modalities)), int)  # 1: given, but without signal
+  # [2, padded, M]: 1 where there is an image, and where it has no signal
+  found = np.zeros((2, padded, len(modalities)), int)
 
   def record_signal(batches):
     for i, (arrays, metas) in enumerate(batches):
-      no_signal[i * B + rows] = arrays['unusable']
+      found[:, i * B + rows] = arrays['present'] | arrays['unusable'], arrays['unusable']
       yield arrays, metas
 
   all_views = dataclasses.replace(
@@ -117,11 +118,16 @@ def score_dataset(
   if members[0].ids.tolist() != list(source.columns['id']):
     raise AssertionError(f'{name}: not every sample was scored exactly once')
   # Several processes may hold the same row.
-  without_signal = distributed.sum_over_processes(no_signal)[: len(source)] > 0
+  given, without_signal = distributed.sum_over_processes(found)[:, : len(source)] > 0  # [N, M]
   members = [unusable.add_column(member, modalities, without_signal) for member in members]
+  stated: dict[str, Any] = {}
+  if lacking := [m for m, is_ in zip(modalities, given.any(0), strict=True) if not is_]:
+    stated['not_recorded'] = lacking
   if selection.is_rendered(source.names):
+    stated['rendered'] = True
+  if stated:
     members = [
-      dataclasses.replace(member, header={**member.header, 'rendered': True}) for member in members
+      dataclasses.replace(member, header={**member.header, **stated}) for member in members
     ]
   notes = [
     f'{name}: {n} images of {modality} carry no signal; treated as absent'

@@ -20,6 +20,8 @@ from flexfas_jax.evaluation.report import (
   figures,
   formatting,
   page,
+  svg,
+  tables,
   thumbnails,
 )
 from tests import browser
@@ -161,9 +163,9 @@ def test_every_figure_says_what_is_seen(text, full):
   tree = Tree(text)
   drawn = tree.all('svg')
   assert len(drawn) == 4 + len(SUBSETS) + len(full.sensors) + 2
-  for svg in drawn:
-    assert svg['role'] == 'img'
-    assert all(id_ in tree.ids for id_ in svg['aria-labelledby'].split())
+  for one in drawn:
+    assert one['role'] == 'img'
+    assert all(id_ in tree.ids for id_ in one['aria-labelledby'].split())
   sentences = re.findall('<desc[^>]*>(.*?)</desc>', text)
   assert len(sentences) == len(drawn) and all(re.search(r'\d', one) for one in sentences)
   bpcer = formatting.percent(full.metrics['rgb']['bpcer@apcer=1%'])
@@ -277,6 +279,78 @@ def test_a_subset_that_is_not_served(no_figures):
   for scores in made.scores.values():
     scores[:] = math.nan
   assert 'there are no decisions' in seen(page.html([evaluated(made)], 'Nothing'))
+
+
+def test_a_subset_that_is_not_recorded(no_figures):
+  made = make(1, header={'not_recorded': ['ir']})
+  result = evaluated(made, requirement='rgb+depth+ir: bpcer<=99%,at=point')
+  found = chapter.chapter(result, 1)
+  assert {cell.text for cell in found.summary.rows[2].cells[:3]} == {'not recorded'}
+  assert found.headlines[0].subset == 'rgb+depth' and found.verdict == 'FAIL'
+  words_ = seen(page.html([result], 'Without infrared'))
+  assert 'FAIL intra' in words_
+  assert 'rgb+depth+ir: not recorded, no sample has all of its sensors' in words_
+  assert 'rgb+depth+ir: not recorded. No sample has ir; its scores' in words_
+  answer = checked(result)['Every sample has a score'].answer
+  assert answer == 'rgb+depth+ir: not recorded'
+  assert 'rgb+depth+ir (not recorded)' in tables.interval_text(result)
+
+
+def signed(text):
+  """What is read between the report's conditions and its signatures, which stay on one page."""
+  block = text[text.index('<div class="signatures">') :]
+  return ' '.join(re.sub('<[^>]*>', ' ', block[: block.index('Operator')]).split())
+
+
+def test_the_signatures_name_what_is_signed(no_figures):
+  header = {'rendered': True, 'weights_hash': 'ab' * 32, 'notes': ['a leak was accepted']}
+  one = evaluated(make(1, header=header), requirement='bpcer<=99%,at=point')
+  other = evaluated(make(3, 14), 'cross', rule='dev_eer', oracle=True)
+  lists = [score_files.list_hash(x.scores.ids, x.scores.label)[:16] for x in (one, other)]
+  assert signed(page.html([one, other], 'Door 2.3')) == (
+    f'Door 2.3 (RENDERED) intra: PASS ; model abababababababab, samples {lists[0]} '
+    f'cross: no requirement given , ORACLE; model not stated, samples {lists[1]} '
+    'WARNING a leak was accepted'
+  )
+  assert 'not stated whether photographs or rendered' in seen(page.html([other], 'Cross'))
+
+
+def test_many_species_are_folded_and_long_names_cut():
+  made = make(1, people=12, subsets=('rgb', 'rgb+ir'))
+  attack = made.label == 0
+  names = np.array([f'{"long_" * 40}{i:03}' for i in range(60)])
+  species = np.where(attack, names[np.arange(made.label.size) % 60], '')
+  result = evaluated(dataclasses.replace(made, attack_type=species, attack_category=None))
+  found = chapter.chapter(result, 1)
+  n = len(found.tables['species'].rows)
+  assert n > 40 and len(found.tables['first_species'].rows) == 15
+  assert (
+    f'the 15 of {n} with the largest APCER (all: Attacks' in found.tables['first_species'].caption
+  )
+  text = page.html([result], 'Many')
+  tree = Tree(text)
+  # All are there, folded; each name is cut, and whole as a title.
+  name = min(row.name for row in found.tables['species'].rows)
+  folded = [at for tag, at, inside in tree.elements if tag == 'th' and 'details' in inside]
+  assert name in [at.get('title') for at in folded] and len(name) > 200
+  assert name not in re.sub('title="[^"]*"|<desc.*?</desc>', '', text)
+  assert f'the 20 largest of {n}' in found.figures.species.title
+  assert found.figures.species.svg.count('>n ') == 20
+  assert len(found.figures.matrix.alternative) < 20 * 400
+  # Few species are not folded.
+  few = chapter.chapter(evaluated(draws=0), 1)
+  assert few.tables['first_species'] is None and 'largest of' not in few.figures.species.title
+
+
+def test_figures_have_no_groups_without_a_purpose(text):
+  assert '<g>' not in text and text.count('<g ') == text.count('</g>')
+  assert svg._without_groups('<g>\n<g a="1"><p/></g>\n<g/>\n<g>\n<q/></g></g>') == (
+    '\n<g a="1"><p/></g>\n<q/>'
+  )
+
+
+def test_no_two_landmarks_have_one_name(text):
+  assert 'role="region"' not in text  # a table that scrolls is a group: pages have dozens
 
 
 def test_too_few_samples_show_no_rate(monkeypatch):

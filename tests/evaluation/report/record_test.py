@@ -42,6 +42,20 @@ def test_the_schema_holds():
     validate(found | {'surplus': 1})
 
 
+def test_what_is_not_recorded_is_valid_and_stated():
+  result = evaluated(
+    make(1, header={'not_recorded': ['ir']}),
+    requirement='rgb+depth+ir:bpcer<=99%,apcer/none<=9%,at=point',
+  )
+  found = record.build([result], 'Without infrared')
+  validate(found)
+  (test,) = found['tests']
+  assert test['subsets']['rgb+depth+ir']['not_recorded'] == ['ir']
+  assert test['subsets']['rgb+depth+ir']['rates'] == {}
+  checks = test['verdicts'][0]['checks']
+  assert [check['why_not'] for check in checks][:2] == ['not_recorded', 'unknown_attack']
+
+
 def test_the_numbers_are_those_of_the_evaluation():
   full = evaluated(rule='dev_eer', dev=make(2, 16), draws=200, requirement='apcer_max<=5%')
   (test,) = record.build([full], 'One', {'species': {'resin': {'source': 'a mould'}}})['tests']

@@ -43,7 +43,27 @@ def test_what_is_read(tmp_path):
     ('[test]\noperator = 3', r'\[test\] operator is 3; give a text: operator = "..."'),
     ('[species.papr]\n', r'\[species."papr"\] is no species of the scores; they have: paper, surf'),
     ('[species.paper]\ninstruments = "3"', "instruments is '3'; give a number, such as instrum"),
-    ('[species.paper]\ninstruments = true', 'instruments is True; give a number'),
+    ('[species.paper]\ninstruments = true', 'instruments is true; give a number'),
+    (
+      '[species.paper]\ninstruments = 1' + 40 * '0',
+      'instruments is a number of more than 30 digits',
+    ),
+    ('[species.paper]\ninstruments = 1000001', 'of at most 1,000,000'),
+    ('[species.paper]\ninstruments = 1' + 5000 * '0', 'is no TOML'),
+    ('[species.paper]\ninstruments = ' + 5000 * '[', 'is no TOML'),
+    ('[species.paper]\nlevel = 1.5', r'level is 1.5; give a text: level = "..."'),
+    ('[species.paper]\nlevel = inf', 'level is inf; give a text'),
+    ('[object]\nversion = 2026-11-29', r'version is 2026-11-29; give a text: version = "..."'),
+    ('[test]\nplace = 10:30:00', r'place is 10:30:00; give a text: place = "..."'),
+    ('[test]\ndate = 10:30:00', 'date is 10:30:00, which is no date; give the day of the test'),
+    ('[test]\ndate = 20261129', 'date is 20261129, which is no date; give the day'),
+    ('[test]\ndate = "yesterday"', "date is 'yesterday', which is no date; give the day"),
+    ('[test]\ndate = "2026-02-31"', "date is '2026-02-31', which is no date"),
+    ('[test]\ndate = "2026-11-29 to 2026-11-23"', 'which is no date'),
+    ('[test]\ndate = 0001-01-01', 'date is 0001-01-01; a year from 2000 to 2099 is plausible'),
+    ('[test]\ndate = 9999-12-31T10:00:00', 'date is 9999-12-31 10:00; a year from 2000'),
+    ('[test]\npolicy = "' + 2001 * 'x' + '"', 'policy has 2,001 characters; at most 2,000 have'),
+    ('[test]\npolicy = "' + 2_000_000 * 'x' + '"', 'has more than 256 KiB, the limit'),
     ('species = 3', r'species must be tables, such as \[species.paper\]'),
     ('[species]\npaper = "x"', r'species."paper" must be a table'),
   ],
@@ -52,6 +72,33 @@ def test_what_is_refused(tmp_path, text, message):
   with pytest.raises(DataError, match=message) as caught:
     read(tmp_path, text)
   assert str(caught.value).startswith(f'{tmp_path}/test.toml')
+
+
+@pytest.mark.parametrize(
+  ('date', 'text'),
+  [
+    ('2026-11-29', '2026-11-29'),
+    ('2026-11-29T10:30:00', '2026-11-29 10:30'),
+    ('2026-11-29 10:30:00Z', '2026-11-29 10:30+00:00'),
+    ('"2026-11-29"', '2026-11-29'),
+    ('"2026-11-23 to 2026-11-29"', '2026-11-23 to 2026-11-29'),
+  ],
+)
+def test_dates(tmp_path, date, text):
+  assert read(tmp_path, f'[test]\ndate = {date}') == {'test': {'date': text}}
+
+
+def test_a_level_may_be_a_number_and_a_text_as_long_as_the_limit(tmp_path):
+  text = '\ufeff[species.paper]\nlevel = 2\n[test]\nplace = "' + 2000 * 'x' + '"'
+  found = read(tmp_path, text)
+  assert found['species'] == {'paper': {'level': '2'}} and len(found['test']['place']) == 2000
+
+
+def test_species_of_scores_without_any(tmp_path):
+  text = '[species.paper]\nlevel = "A"'
+  with pytest.raises(DataError, match='no species of the scores; they have: none'):
+    read(tmp_path, text, species=())
+  assert read(tmp_path, text, species=None)['species'] == {'paper': {'level': 'A'}}
 
 
 def test_a_file_that_is_not_there():

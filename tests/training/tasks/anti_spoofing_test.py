@@ -74,6 +74,17 @@ def test_the_scores_name_what_carries_no_signal(experiment, source):
   assert scores.extra == {} and notes == []
 
 
+def test_the_header_names_modalities_that_no_sample_has(experiment, source):
+  scores, _ = dataset_scoring.score_dataset(experiment, score, 'val', source, {'step': 3})
+  assert scores.header == {'step': 3}  # depth is there in some, infrared covered in others
+  rgb_alone = Examples({**example, 'depth': None, 'ir': None} for example in source[1:])
+  scores, _ = dataset_scoring.score_dataset(experiment, score, 'val', rgb_alone, {'step': 3})
+  assert scores.header == {'step': 3, 'not_recorded': ['depth', 'ir']}
+  covered = Examples(source[1:2])  # an image without signal is one
+  scores, _ = dataset_scoring.score_dataset(experiment, score, 'val', covered, {})
+  assert scores.header == {}
+
+
 def test_each_process_has_a_part_of_a_batch(experiment, source, monkeypatch):
   """Whatever rows a process holds, all have the whole column; some rows are held twice."""
   parts = []
