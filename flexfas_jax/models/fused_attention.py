@@ -41,7 +41,7 @@ def attend(q, k, v, mask=None, implementation: str | None = None):
     shape = (B, 1, q.shape[1], k.shape[1])
     mask = jnp.broadcast_to(_padded(mask, 1)[:, None, None], shape)  # [B, 1, N, M]
   lengths = {}
-  if (N, M) != (q.shape[1], k.shape[1]):
+  if (q.shape[1], k.shape[1]) != (N, M):
     lengths['query_seq_lengths'] = jnp.full(B, N, jnp.int32)
     lengths['key_value_seq_lengths'] = jnp.full(B, M, jnp.int32)
   y = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation, **lengths)

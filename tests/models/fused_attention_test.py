@@ -53,7 +53,8 @@ def loss_of(fields, fused):
   present = batch['present'].at[1, 1].set(False)
 
   def loss(params):
-    outputs, _ = model.apply({**variables, 'params': params}, {**batch, 'present': present}, jax.random.key(2))
+    changed = {**variables, 'params': params}
+    outputs, _ = model.apply(changed, {**batch, 'present': present}, jax.random.key(2))
     return jnp.square(outputs['logit'] - 1).sum()
 
   return jax.jit(jax.value_and_grad(loss))(variables['params'])
