@@ -140,12 +140,14 @@ def _compare(args: argparse.Namespace) -> None:
       raise ConfigError(f'--{option}={path} is in the workdir of a run: choose another folder')
     if (other := option_of.setdefault(path.resolve(), option)) != option and path.is_file():
       raise ConfigError(f'--{other} and --{option} are the same file: {path}')
-  methods = trained_runs.group([trained_runs.read(_local(run)) for run in args.runs], args.name)
+  tests = command_line.split_names(args.tests)
+  runs = [trained_runs.read(_local(run), tests) for run in args.runs]
+  methods = trained_runs.group(runs, args.name)
   board = leaderboard.compare(
     methods,
     metric=args.metric,
     by_video=args.by_video,
-    tests=command_line.split_names(args.tests),
+    tests=tests,
     subsets=command_line.split_names(args.subsets),
     draws=args.bootstrap,
     seed=args.seed,

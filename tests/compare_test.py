@@ -124,6 +124,17 @@ def test_a_row_of_the_least_of_all_test_evaluations(capsys, tmp_path):
   assert 'least' not in file.read_text()
 
 
+def test_tests_that_are_not_compared_need_no_scores(capsys, folders):
+  for folder in map(pathlib.Path, folders):
+    config = json.loads((folder / 'config.json').read_text())
+    config['test']['more'], config['threshold']['more'] = 'a/b:test', 'dev_eer'
+    (folder / 'config.json').write_text(json.dumps(config))
+  code, out, err = run(capsys, *folders, '--tests=intra')
+  assert code == 0 and '2 methods, 4 runs, 1 test' in out, err
+  code, _, err = run(capsys, *folders)
+  assert code == 4 and 'has no scores of more' in err
+
+
 def test_errors_and_exit_codes(capsys, folders, tmp_path):
   def fails(code, message, *arguments):
     found, out, err = run(capsys, *arguments)

@@ -112,6 +112,7 @@ def train(folder: pathlib.Path, arguments: Sequence[str]) -> None:
 
 
 ARCHIVE = 'runs.tar.xz'
+_PARAMETERS = re.compile(r'([\d.]+) M parameters(?: \(([\d.]+) M of them train\))?')
 # Of a run's folder; the log lies next to it.
 _ARCHIVED = (
   *('config.json', 'results.json', 'metrics.jsonl', 'seconds'),
@@ -128,7 +129,7 @@ def pack(workdir: pathlib.Path, runs: Sequence[Run], file: pathlib.Path) -> None
       for name in (f'{run.name}.log', *(f'{run.name}/{name}' for name in _ARCHIVED)):
         content = (workdir / name).read_bytes()
         if name.endswith('.log'):
-          content = content.splitlines(keepends=True)[0]
+          content = headline(content.decode(errors='replace')).encode()
         elif name.endswith('.csv'):
           content = rounded(content.decode()).encode()
         entry = tarfile.TarInfo(name)
@@ -151,9 +152,14 @@ def unpack(file: pathlib.Path, workdir: pathlib.Path) -> None:
         archive.extract(entry, workdir, filter='data')
 
 
+def headline(log: str) -> str:
+  """The line that states the parameters; a library may have written something before it."""
+  return next((line for line in log.splitlines(keepends=True) if _PARAMETERS.search(line)), '')
+
+
 def trained_millions(log: str) -> str:
-  """Parameters that train, in millions, from a run's first line."""
-  match = re.search(r'([\d.]+) M parameters(?: \(([\d.]+) M of them train\))?', log)
+  """Parameters that train, in millions."""
+  match = _PARAMETERS.search(log)
   return (match[2] or match[1]) if match else ''
 
 

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,8 +94,12 @@ class Method:
     return Cost(*means.tolist())
 
 
-def read(folder: str | os.PathLike) -> TrainedRun:
+def read(folder: str | os.PathLike, tests: Collection[str] = ()) -> TrainedRun:
   """Reads a workdir.
+
+  Args:
+    folder: the workdir.
+    tests: those to read; (), or where the run has none of them: all.
 
   Raises:
     StateError: it holds no run, or a run whose tests are not scored.
@@ -114,7 +118,8 @@ def read(folder: str | os.PathLike) -> TrainedRun:
     raise StateError(f'{path}/config.json is damaged ({error})') from error
   if config.get('task', 'attacks') != 'attacks':
     raise StateError(f'{path} is a run on identities; compare takes runs that detect attacks')
-  names, scores = ['val', *sorted(config.get('test') or {}, key=lambda name: name != 'intra')], {}
+  names, scores = sorted(config.get('test') or {}, key=lambda name: name != 'intra'), {}
+  names = ['val', *([name for name in names if name in tests] or names)]
   for name in names:
     file = path / 'scores' / f'{name}.csv'
     if not file.is_file():

@@ -23,7 +23,7 @@ def write(workdir, run, hter):
     subsets[subset] = rates | {'by_video': {'hter': value / 2}}
   (folder / 'results.json').write_text(json.dumps({'target': subsets}))
   (folder / 'seconds').write_text('80')
-  folder.with_suffix('.log').write_text(LINE + '\nmore\n')
+  folder.with_suffix('.log').write_text('libtpu warns\n' + LINE + '\nmore\n')
   (folder / 'scores').mkdir()
   for name in ('config.json', 'metrics.jsonl', 'scores/val.json', 'scores/target.json'):
     (folder / name).write_text('{}')
