@@ -1,5 +1,6 @@
 """Guards of what makes exported graphs fast: how many operations they have, and which."""
 
+import re
 from collections import Counter
 
 import jax
@@ -10,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from flexfas_jax.export import graph as graphs
 from flexfas_jax.export import onnx_int8
-from flexfas_jax.export.formats import onnx
+from flexfas_jax.export.formats import onnx, stablehlo
 from flexfas_jax.export.inference import flat, recognise, simplify
 from tests.export.parity_test import source_of
 from tests.toy import SIZE, TOY
@@ -60,6 +61,17 @@ def test_three_sensors_of_any_batch_have_no_einsum(tmp_path):
   for backbone in ('vit', 'resnet'):
     operators = written(tmp_path, backbone, None, fusion={'name': 'cross_attention'})
     assert not {'Einsum', 'Erf', 'Exp', 'Sqrt', 'Max'} & operators.keys(), operators
+
+
+@pytest.mark.parametrize('backbone', ['vit', 'resnet', 'cdcn'])
+def test_stablehlo_has_float32_products_on_every_chip(tmp_path, backbone):
+  """By default a GPU rounds to TF32 and a TPU to bfloat16; parity is measured on a CPU alone."""
+  (entry,) = stablehlo.write(graph_of(backbone, None), None, tmp_path)
+  content = (tmp_path / entry['file']).read_bytes()
+  text = jax.export.deserialize(bytearray(content)).mlir_module()
+  products = re.findall(r'stablehlo\.(?:dot_general|dot|convolution)\b.*', text)
+  assert len(products) > 10
+  assert not [line for line in products if line.count('HIGHEST') != 2]
 
 
 def test_a_pattern_follows_a_change_of_the_numbers():

@@ -47,8 +47,8 @@ def max_pool(x, *, window: int, stride: int, padding: int, axes: tuple[int, int]
 
 
 def matmul(x, y):
-  """NumPy's product of matrices; the last two axes of both."""
-  return jnp.matmul(x, y)
+  """NumPy's product of matrices; the last two axes of both, in float32 on every chip."""
+  return jnp.matmul(x, y, precision='float32')
 
 
 def add_bias(x, bias):
@@ -64,7 +64,13 @@ def prelu(x, slope):
 def conv(x, kernel, *bias, strides, padding, dilation, groups: int):
   """A convolution of x [B, C, ...] by kernel [D, C / groups, ...], plus bias [D] if given."""
   y = jax.lax.conv_general_dilated(
-    x, kernel, strides, padding, rhs_dilation=dilation, feature_group_count=groups
+    x,
+    kernel,
+    strides,
+    padding,
+    rhs_dilation=dilation,
+    feature_group_count=groups,
+    precision='float32',
   )
   for b in bias:
     y = y + b.reshape(1, -1, *(1,) * (y.ndim - 2))
