@@ -141,7 +141,7 @@ def _compare(args: argparse.Namespace) -> None:
     if (other := option_of.setdefault(path.resolve(), option)) != option and path.is_file():
       raise ConfigError(f'--{other} and --{option} are the same file: {path}')
   tests = command_line.split_names(args.tests)
-  runs = [trained_runs.read(_local(run), tests) for run in args.runs]
+  runs = [trained_runs.read(_local(run), tests, origin=run) for run in args.runs]
   methods = trained_runs.group(runs, args.name)
   board = leaderboard.compare(
     methods,

@@ -203,6 +203,11 @@ def _ensemble(args: argparse.Namespace) -> None:
 
 
 def _check_usage(args: argparse.Namespace, chosen: recipe.Recipe) -> None:
+  if chosen.rule == thresholds.BUNDLE:
+    raise ConfigError(
+      '--threshold=bundle is of one bundle; the average of several scores has another: give --dev '
+      'and a rule that is fitted on it, such as dev_eer'
+    )
   for asked, flag in (
     (args.weights == 'val', '--weights=val'),
     (chosen.fits_calibration, f'--calibrate={args.calibrate}'),

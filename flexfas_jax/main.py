@@ -290,7 +290,9 @@ def _describe_wrong_value(message: str) -> str:
   config = flags.FLAGS['config'].value  # the flag as a whole is not parsed yet
   if not found or config is None:
     return ''
-  field, value = found.groups()
+  field, value = found.groups()  # a value may have the ': ' that ends it in the message
+  start = f'--config.{field}='
+  value = next((a.removeprefix(start) for a in sys.argv if a.startswith(start)), value)
   try:
     for name in field.split('.'):
       config = config[name]
@@ -321,7 +323,7 @@ def _check_protocol_fields() -> None:
     raise errors.ConfigError(
       f'config.protocol = {protocol} replaces config.{replaced[0].partition(".")[0]}; to use '
       f'--config.{replaced[0]}={given[replaced[0]]}, add --config.protocol= (a run keeps the data '
-      'and the other rules that its protocol gave it)'
+      'and the other rules of its protocol; not its choice of subsets and metrics)'
     )
 
 

@@ -173,5 +173,5 @@ def test_other_samples_are_refused(capsys, folders, tmp_path):
   ],
 )
 def test_a_method_is_named_by_what_its_folders_share(folders, name):
-  runs = [types.SimpleNamespace(folder=pathlib.Path('runs') / folder) for folder in folders]
+  runs = [types.SimpleNamespace(folder=f'runs/{folder}') for folder in folders]
   assert trained_runs._common_name(runs) == name

@@ -67,6 +67,12 @@ def test_what_no_sample_has_is_not_recorded(tmp_path, capsys):
   assert score_files.read(out).header['not_recorded'] == ['ir']
 
 
+def test_an_average_has_no_bundle(files, capsys):
+  out = files / 'none.csv'
+  assert run(*given(folder=f'{files}/'), f'--out={out}', '--threshold=bundle') == 2
+  assert '--threshold=bundle is of one bundle' in capsys.readouterr().err and not out.exists()
+
+
 def values(path):
   return score_files.read(path).scores['score']
 

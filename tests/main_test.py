@@ -30,6 +30,10 @@ def run(module, *arguments, cwd=ROOT):
       "--config.modality_dropout=\"{'depth': 0.5, 'ir': 0.5}\", or "
       '--config.modality_dropout={} for an empty one',
     ),
+    (
+      ["--config.modality_dropout={'depth': x}"],
+      "--config.modality_dropout={'depth': x}: give a gr",
+    ),
     (['--config.model=None'], 'give a group, as in --config.model="{...}"'),
     (['--config.views=None'], "config.views is (None,); give names, such as ('whole', 'flip')"),
     (['--config.view.crop=None'], 'config.view.crop is (None,); give the smallest and the largest'),

@@ -694,7 +694,7 @@ def merge_systems(systems: Mapping[str, score_files.Scores]) -> score_files.Scor
   header = {key: value for key, value in base.header.items() if key != 'not_recorded'}
   if lacking := {n: of for n, x in systems.items() if (of := x.header.get('not_recorded'))}:
     header['not_recorded'] = lacking
-  if 'thresholds' in header:  # each system's own, by the new names
+  if any('thresholds' in scores.header for scores in systems.values()):  # by the new names
     header['thresholds'] = {
       f'{name}: {subset}': value
       for name, scores in systems.items()

@@ -60,5 +60,5 @@ def notes(found: Mapping[str, Mapping[str, dict]]) -> list[str]:
 def add(found: Mapping[str, Mapping[str, dict]], rows: Iterable[Mapping]) -> None:
   """Adds the least values to the results of a run, {test: {subset: metrics}}; see `least`."""
   for (test, subset), values in least(rows).items():
-    if test in found and subset in found[test]:
+    if subset in found.get(test, {}) and results.NOT_RECORDED not in found[test][subset]:
       found[test][subset].update(values)

@@ -18,6 +18,7 @@ Results = dict[str, dict[str, float]]
 Kinds = tuple[metrics.Groups | None, metrics.Groups | None]  # categories, PAI species
 # Keys of results that every table and report states.
 ORACLE, RENDERED = MARKS = 'ORACLE', 'RENDERED'
+NO_THRESHOLD = 'no_threshold'  # key of a subset whose scores the bundle has no threshold for
 NOT_RECORDED = 'not_recorded'  # key of a subset with such modalities: their names
 
 
@@ -44,9 +45,11 @@ def compute(
     category, or by species where no category is known; where both are, apcer_species/NAME besides.
     NaN is undefined. A subset without one score is not served by the model: all of its rates are
     NaN. So are those of a subset with a modality that no sample has, as the header states: its
-    scores are of other modalities. `not_recorded` names these. Where samples were given a modality
-    of the subset that is unusable: n_unusable of them, and acer_fta, apcer_fta, bpcer_fta, which
-    count these as failures to acquire; all other figures count that modality as absent.
+    scores are of other modalities. `not_recorded` names these. With the rule `bundle`, a subset
+    that the bundle has no threshold for has no rates either, and the key `no_threshold`. Where
+    samples were given a modality of the subset that is unusable: n_unusable of them, and acer_fta,
+    apcer_fta, bpcer_fta, which count these as failures to acquire; all other figures count that
+    modality as absent.
 
   Raises:
     ConfigError: an unknown rule.
@@ -64,8 +67,13 @@ def compute(
   for subset in scores.scores:
     if lacking := scores.not_recorded(subset):
       found[subset] = {**_not_served(scores, subset, of_kinds), NOT_RECORDED: list(lacking)}
-    elif np.isnan(scores.scores[subset]).all() or (bundle and subset not in bundle):
+    elif np.isnan(scores.scores[subset]).all():
       found[subset] = _not_served(scores, subset, of_kinds)
+    elif bundle and subset not in bundle:
+      n_fta = int(np.isnan(scores.scores[subset]).sum())
+      found[subset] = {
+        **_not_served(scores, subset, of_kinds), 'n_fta': n_fta, NO_THRESHOLD: True
+      }  # fmt: skip
     else:
       threshold = bundle[subset] if bundle else _threshold(rule, dev, subset)
       found[subset] = _subset_metrics(scores, subset, threshold, of_kinds)
@@ -236,11 +244,14 @@ def _are_one_list(dev, scores) -> bool:
 def _bundle_thresholds(scores: score_files.Scores) -> dict[str, float]:
   """By subset, as the header states them; a bundle refuses the others."""
   stated = scores.header.get('thresholds')
-  if not isinstance(stated, Mapping) or not stated:
-    raise StateError(
-      f'{scores.path or "the scores"}: its header states no thresholds, as that of a file of '
-      '`flexfas predict --out` does; choose another rule than --threshold=bundle'
-    )
+  stated = stated if isinstance(stated, Mapping) else {}
+  with_thresholds = {subset.rpartition(': ')[0] for subset in stated}
+  for system in dict.fromkeys(subset.rpartition(': ')[0] for subset in scores.scores):
+    if system not in with_thresholds:
+      raise StateError(
+        f'{system or scores.path or "the scores"}: the header states no thresholds, as that of a '
+        'file of `flexfas predict --out` does; choose another rule than --threshold=bundle'
+      )
   found = {}
   for subset, value in stated.items():
     if not isinstance(value, int | float) or not math.isfinite(value):
@@ -341,7 +352,7 @@ def _not_served(scores, subset, of_kinds) -> dict[str, float]:
 
 
 def is_served(values) -> bool:
-  return values['n_fta'] < _n(values)
+  return NO_THRESHOLD not in values and values['n_fta'] < _n(values)
 
 
 def _n(values) -> int:

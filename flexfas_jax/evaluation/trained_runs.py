@@ -47,7 +47,7 @@ class Cost(NamedTuple):
 class TrainedRun:
   """A workdir whose tests are scored."""
 
-  folder: Path
+  folder: str  # as the user gave it, a path or gs://
   config: Mapping
   val: score_files.Scores
   tests: Mapping[str, score_files.Scores]
@@ -94,18 +94,21 @@ class Method:
     return Cost(*means.tolist())
 
 
-def read(folder: str | os.PathLike, tests: Collection[str] = ()) -> TrainedRun:
+def read(
+  folder: str | os.PathLike, tests: Collection[str] = (), origin: str | None = None
+) -> TrainedRun:
   """Reads a workdir.
 
   Args:
     folder: the workdir.
+    origin: where a folder that is a copy comes from, for names and messages; None: it is no copy.
     tests: those to read; (), or where the run has none of them: all.
 
   Raises:
     StateError: it holds no run, or a run whose tests are not scored.
     DataError: a damaged score file.
   """
-  path = Path(folder)
+  path, name = Path(folder), origin or str(folder)
   if str(folder).startswith('gs://'):
     raise ConfigError(f'{folder} is in a bucket; copy its config.json, scores and metrics.jsonl')
   try:
@@ -113,28 +116,30 @@ def read(folder: str | os.PathLike, tests: Collection[str] = ()) -> TrainedRun:
     if not isinstance(config, dict):
       raise ValueError('it is not an object with fields')
   except FileNotFoundError:
-    raise StateError(f'{path} holds no run (no config.json)') from None
+    raise StateError(f'{name} holds no run (no config.json)') from None
   except (OSError, ValueError, RecursionError) as error:
-    raise StateError(f'{path}/config.json is damaged ({error})') from error
+    raise StateError(f'{name}/config.json is damaged ({error})') from error
   if config.get('task', 'attacks') != 'attacks':
-    raise StateError(f'{path} is a run on identities; compare takes runs that detect attacks')
-  names, scores = sorted(config.get('test') or {}, key=lambda name: name != 'intra'), {}
-  names = ['val', *([name for name in names if name in tests] or names)]
-  for name in names:
-    file = path / 'scores' / f'{name}.csv'
+    raise StateError(f'{name} is a run on identities; compare takes runs that detect attacks')
+  names, scores = sorted(config.get('test') or {}, key=lambda test: test != 'intra'), {}
+  names = ['val', *([test for test in names if test in tests] or names)]
+  for test in names:
+    file = path / 'scores' / f'{test}.csv'
     if not file.is_file():
-      raise StateError(f'{path} has no scores of {name} ({file}); run flexfas evaluate {path}')
-    scores[name] = score_files.read(file)
+      raise StateError(
+        f'{name} has no scores of {test} (scores/{test}.csv); run flexfas evaluate {name}'
+      )
+    scores[test] = score_files.read(file)
   if len(names) == 1:
-    raise StateError(f'{path} has no tests')
+    raise StateError(f'{name} has no tests')
   if without := set(names[1:]) - {*(config.get('threshold') or {})}:
-    raise StateError(f'{path}/config.json has no threshold rule for {sorted(without)[0]}')
+    raise StateError(f'{name}/config.json has no threshold rule for {sorted(without)[0]}')
   steps = {one.header.get('weights_hash') for one in scores.values()}
   if len(steps) > 1:
-    raise StateError(f'{path}: its score files are of several models; run flexfas evaluate {path}')
+    raise StateError(f'{name}: its score files are of several models; run flexfas evaluate {name}')
   rows, header = metric_rows(path), next(iter(scores.values())).header
   cost, least = _cost(path, rows, header), oracle.least(rows)
-  return TrainedRun(path, config, scores.pop('val'), scores, cost, least)
+  return TrainedRun(name, config, scores.pop('val'), scores, cost, least)
 
 
 def _cost(folder: Path, rows: Sequence[Mapping], header: Mapping) -> Cost:
@@ -219,7 +224,7 @@ def group(runs: Sequence[TrainedRun], names: Sequence[str] = ()) -> list[Method]
 def _check_different(runs: Sequence[TrainedRun]) -> None:
   seen: dict = {}
   for run in runs:
-    key = run.val.header.get('weights_hash') or run.folder.resolve()
+    key = run.val.header.get('weights_hash') or os.path.realpath(run.folder)
     if (other := seen.setdefault(key, run)) is not run:
       raise DataError(
         f'{run.folder} and {other.folder} are one training run (the same weights): give each once'
@@ -227,11 +232,13 @@ def _check_different(runs: Sequence[TrainedRun]) -> None:
 
 
 def _folder(run: TrainedRun) -> str:
-  return run.folder.resolve().name
+  if run.folder.startswith('gs://'):
+    return run.folder.rstrip('/').rpartition('/')[2]
+  return Path(run.folder).resolve().name
 
 
 def _matches(run: TrainedRun, pattern: str) -> bool:
-  return any(fnmatch.fnmatchcase(text, pattern) for text in (str(run.folder), _folder(run)))
+  return any(fnmatch.fnmatchcase(text, pattern) for text in (run.folder, _folder(run)))
 
 
 def _method_key(run: TrainedRun) -> str:

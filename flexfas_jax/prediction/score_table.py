@@ -80,7 +80,7 @@ def score_samples(
   if as_evaluated:
     allowed = tuple(m for m in predictor.modalities if m not in predictor.require)
   scored, decisions, faults = [], [], []
-  recorded: set[str] = set()  # modalities that a sample was given
+  recorded: set[str] = set()  # modalities that a sample was given, usable or not
   score_parts = {subset: [] for subset in subsets}
   nan_parts = {subset: [] for subset in subsets}
 
@@ -90,6 +90,7 @@ def score_samples(
   with ThreadPoolExecutor(_THREADS) as pool:
     for batch_samples in _batches(samples, batch):
       acquired = list(pool.map(acquire, batch_samples))
+      recorded.update(*(sample.given for sample in batch_samples))
       batch_samples = [sample._replace(given={}) for sample in batch_samples]  # free the images
       pairs = list(zip(batch_samples, acquired, strict=True))
       faults += [pair for pair in pairs if isinstance(pair[1], str)]
@@ -99,10 +100,6 @@ def score_samples(
       for subset, (score, nan) in scores.items():
         score_parts[subset].append(score)
         nan_parts[subset].append(nan)
-      for _, one in pairs:
-        if not isinstance(one, str):
-          there = zip(predictor.modalities, one.present, strict=True)
-          recorded |= {m for m, is_there in there if is_there} | {*one.unusable}
       for i, (sample, one) in enumerate(pairs):
         own = {subset: float(score[i]) for subset, (score, _) in scores.items()}
         decisions.append(_decide(predictor, sample, one, allowed, own))

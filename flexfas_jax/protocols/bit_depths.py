@@ -55,6 +55,8 @@ def _count(root: str | Path, paths: Sequence[str]) -> collections.Counter:
   """{8 or 16 bits: number of images}, from their headers."""
   found = collections.Counter()
   for path in paths:
+    if relative_paths.leaves_root(path):
+      continue  # reported, and not opened
     file_path = relative_paths.locate(root, path)
     try:
       with image_files.open_regular(file_path) as file:

@@ -364,7 +364,8 @@ def _train(run: _Run, options: Options) -> None:
   start = _agree_on_start(checkpoints, folder)
   left_out = frozen.make_record(experiment, pretrained.arrays, pretrained.record.get('step'))
   # Earlier, a crash would leave the new config with checkpoints of the old one.
-  unwritten = [functools.partial(_write_changed_config, run, start)] if run.changed else []
+  write = functools.partial(_write_changed_config, run, start, options.before_save)
+  unwritten = [write] if run.changed else []
   if not start:
     _write_all(unwritten)
 
@@ -545,9 +546,11 @@ def _write_workdir(run: _Run, pretraining: dict) -> None:
     workdir.write_pretraining(run.folder, pretraining)
 
 
-def _write_changed_config(run: _Run, start: int) -> None:
+def _write_changed_config(run: _Run, start: int, send: Callable[[], None]) -> None:
   if distributed.is_first():
     workdir.write_config(run.folder, run.experiment.config.to_dict(), start)
+    with contextlib.suppress(errors.TemporaryError):  # it is sent again later
+      send()  # to a bucket, which has the checkpoint already
 
 
 def _write_all(unwritten: list[Callable[[], None]]) -> None:

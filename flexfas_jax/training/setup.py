@@ -6,7 +6,6 @@ TPU slice that is not attached, the same experiment is compiled for it (`preflig
 
 import functools
 import inspect
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +17,6 @@ from ml_collections import ConfigDict
 from flexfas_jax import errors, lookup, schema
 from flexfas_jax.errors import ConfigError, FlexfasError
 from flexfas_jax.evaluation import pass_if, thresholds
-from flexfas_jax.evaluation.report import test_description
 from flexfas_jax.images import geometry, transforms
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.models import flexmodal, masked_autoencoder
@@ -286,14 +284,14 @@ def _check_rule(config: ConfigDict, test: str) -> None:
 
 
 def _check_description(config: ConfigDict) -> None:
-  """Raises FlexfasError for a `test_toml` that the report could not state."""
+  """Raises ConfigError for a `test_toml` that is no local path; the file is read to score tests."""
   path = config.get('test_toml', '')
   if not isinstance(path, str):
     raise ConfigError(f"config.test_toml is {path!r}; give the path of a file, or ''")
   if path and not config.get('report', True):
     raise ConfigError('config.test_toml needs config.report: only a report states what is in it')
-  if path:
-    test_description.read(pathlib.Path(path))
+  if path.startswith('gs://'):
+    raise ConfigError(f'config.test_toml is {path}; copy it, and give the path of a local file')
 
 
 def _check_photometric(modality: str, fields: dict) -> None:

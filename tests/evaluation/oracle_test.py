@@ -14,3 +14,11 @@ def test_a_step_counts_once_and_what_is_undefined_does_not():
   assert found['target'] == {'rgb+ir': {'hter': 0.4} | least, 'rgb': {'hter': 0.3}}
   expected = 'ORACLE: target, least HTER at the test EER of 2 evaluations: rgb+ir 37.50'
   assert oracle.notes(found) == [expected]
+
+
+def test_what_is_not_recorded_has_no_figure():
+  """A run of an earlier version may have recorded one."""
+  rows = [{'step': 1, f'oracle/target/rgb+ir/{oracle.METRIC}': 0.4}]
+  found = {'target': {'rgb+ir': {'not_recorded': ['ir']}}}
+  oracle.add(found, rows)
+  assert found == {'target': {'rgb+ir': {'not_recorded': ['ir']}}} and oracle.notes(found) == []

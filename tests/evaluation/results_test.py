@@ -82,6 +82,11 @@ def test_the_thresholds_of_a_bundle_are_in_the_header():
   found = results.compute(scores, 'bundle')
   assert found['rgb']['threshold'] == 0.65 and found['rgb']['acer'] == 0.5
   assert not results.is_served(found['rgb+depth'])  # the bundle refuses it
+  assert found['rgb+depth']['n_fta'] == int(np.isnan(depth).sum()) < depth.size
+  assert '(no threshold in the bundle)' in tables.text(found).splitlines()[2]
+  for systems in ({'a': scores, 'b': TEST}, {'b': TEST, 'a': scores}):
+    with pytest.raises(StateError, match='b: the header states no thresholds'):
+      results.compute(evaluate.merge_systems(systems), 'bundle')
   both = evaluate.merge_systems({'a': scores, 'b': scores})
   assert results.compute(both, 'bundle')['b: rgb']['threshold'] == 0.65
   for header in ({}, {'thresholds': {}}, {'thresholds': {'rgb': None}}):

@@ -55,6 +55,10 @@ def test_the_header_names_modalities_that_no_sample_has(bundle):
   rgb_alone = [Sample(name, {'rgb': images['rgb']}, 'attack') for name in 'ab']
   table = score_table.score_samples(predictor, rgb_alone)
   assert table.header['not_recorded'] == ['depth', 'ir']
+  # Sample a has broken files of depth and infrared: it fails to be acquired, both were recorded.
+  broken = Sample('a', {**images, 'depth': b'\x89PNG', 'ir': b'\x89PNG'}, 'attack')
+  table = score_table.score_samples(predictor, [broken, rgb_alone[1]])
+  assert len(table.faults) == 1 and 'not_recorded' not in table.header
 
 
 def test_the_header_states_a_model_of_rendered_faces(bundle, tmp_path):

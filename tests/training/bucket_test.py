@@ -77,6 +77,8 @@ def test_runs_are_compared_in_the_bucket(server, tmp_path, capsys):
   assert compare.main([f'{WORKDIR}/ours', f'{WORKDIR}/base/', '--bootstrap=50']) == 0
   assert capsys.readouterr().out == expected
   assert not [path for _, path in server.requests if 'array' in path and 'alt=media' in path]
+  one = [f'{WORKDIR}/ours', f'{WORKDIR}/base', '--bootstrap=50', f'--name=the one={WORKDIR}/ours*']
+  assert compare.main(one) == 0 and 'the one' in capsys.readouterr().out
   for run, code, message in (
     (f'{WORKDIR}/none', 4, 'gs://bucket/runs/none holds no files of a run'),
     ('s3://bucket/runs/ours', 2, 's3:// is not supported; give a local path or gs://'),

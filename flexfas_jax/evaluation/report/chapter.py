@@ -532,6 +532,8 @@ def _why_no_rates(values: Mapping) -> str:
   if lacking := values.get(results.NOT_RECORDED):
     why = f'No sample has {" or ".join(lacking)}; its scores are those of the other sensors'
     return f'{formatting.NOT_RECORDED}. {why}'
+  if results.NO_THRESHOLD in values:
+    return f'{formatting.NO_THRESHOLD}. It decides nothing under this subset'
   return f'{formatting.NOT_SERVED}. The model computes no score for this subset'
 
 

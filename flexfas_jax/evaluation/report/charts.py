@@ -35,7 +35,11 @@ def species_dots(result: EvaluationResult, salt: str) -> svg.Drawing | None:
         dot = Dot(estimate.count, estimate.exact, estimate.bootstrap, estimate.insufficient_samples)
         rows.setdefault(name.removeprefix(prefix), {})[subset] = dot
   what = 'PAI species' if kind_prefix(result) == 'apcer_species/' else 'attack'
-  shown = _largest({name: [dot.count.rate for dot in of.values()] for name, of in rows.items()})
+  stated = {
+    name: [dot.count.rate for dot in of.values() if not dot.insufficient_samples]
+    for name, of in rows.items()
+  }
+  shown = _largest(stated)
   title = f'APCER by {what}{_of(shown, rows)}'
   return dots(
     result,
@@ -47,9 +51,9 @@ def species_dots(result: EvaluationResult, salt: str) -> svg.Drawing | None:
   )
 
 
-def _largest(rates: Mapping[str, Sequence[float]]) -> set[str]:
-  """The attacks of a figure: of many, those with the largest rate under any subset."""
-  return set(sorted(rates, key=lambda name: (-max(rates[name]), name))[:_ROWS])
+def _largest(stated: Mapping[str, Sequence[float]]) -> set[str]:
+  """The attacks of a figure: of many, those with the largest rate that is stated for a subset."""
+  return set(sorted(stated, key=lambda name: (-max(stated[name], default=-1.0), name))[:_ROWS])
 
 
 def _of(shown: Collection[str], rows: Collection[str]) -> str:
@@ -177,7 +181,10 @@ def matrix(result: EvaluationResult, salt: str) -> svg.Drawing | None:
   prefix = kind_prefix(result)
   names = [n for n in result.estimates[subsets[0]] if n.startswith(prefix)] if prefix else []
   n_names = len(names)
-  shown = _largest({n: [result.estimates[s][n].value for s in subsets] for n in names})
+  estimates = {n: [result.estimates[s][n] for s in subsets] for n in names}
+  shown = _largest(
+    {n: [e.value for e in of if not e.insufficient_samples] for n, of in estimates.items()}
+  )
   names = [name for name in names if name in shown]
   rows = ['bpcer', *(names or ['apcer'])]
   heads = {'bpcer': 'bona fide (BPCER)', 'apcer': 'attacks (APCER)'}
@@ -255,10 +262,11 @@ def sensor(result: EvaluationResult, added: SensorEffect, salt: str) -> svg.Draw
   """The effect of one more sensor, by attack: fixed and new errors."""
   before, after = formatting.display_name(added.before), formatting.display_name(added.after)
   title = f'{before} \N{RIGHTWARDS ARROW} {after}'
-  gains = [gain for gain in added.gains if gain.n]
+  every = [gain for gain in added.gains if gain.n]
   # Of many attacks, those of which the sensor fixes or adds most errors.
-  most_changed = sorted(gains, key=lambda gain: -(gain.fixed + gain.regressed))[:_ROWS]
-  gains = [gain for gain in gains if gain in most_changed]
+  most_changed = sorted(every, key=lambda gain: -(gain.fixed + gain.regressed))[:_ROWS]
+  gains = [gain for gain in every if gain in most_changed]
+  few = f', {len(gains)} attacks of {len(every)}' if len(gains) < len(every) else ''
   labels = [formatting.short(gain.kind, 18) for gain in gains]
   left = max(svg.width_of(text) for text in labels) + 12
   most = max([g.errors_before / g.n for g in gains if not g.insufficient_samples] + [0.01])
@@ -274,7 +282,7 @@ def sensor(result: EvaluationResult, added: SensorEffect, salt: str) -> svg.Draw
     axes.grid(True, axis='x')
     axes.axvline(0, color=svg.MUTED, linewidth=1)
     axes.set_xlabel('errors (%)')
-    figure.text(0, 1, formatting.short(title, 60), va='top', weight='bold')
+    figure.text(0, 1, formatting.short(title, 60) + few, va='top', weight='bold')
     for y, (gain, label) in enumerate(zip(gains, labels, strict=True)):
       _beside(axes, y, label, right=False)
       if gain.insufficient_samples:

@@ -15,6 +15,7 @@ MINUS = '\N{MINUS SIGN}'
 NOTHING = '\N{EN DASH}'
 NOT_SERVED = 'not served'
 NOT_RECORDED = 'not recorded'
+NO_THRESHOLD = 'no threshold in the bundle'
 UNDEFINED = 'undefined'
 LONGEST = 60  # letters of a name that are shown; pages have the whole name as a title
 TABLE_DIGITS = 2  # decimals of a percentage in tables of text; the report uses `digits_of`
@@ -326,7 +327,9 @@ def is_small(result: EvaluationResult, subset: str, name: str) -> bool:
 
 
 def why_no_figures(values: Mapping[str, Any]) -> str:
-  """Why a subset has no figures: it is not recorded, or not served; values: its metrics."""
+  """Why a subset has no figures: not recorded, no threshold, not served; values: its metrics."""
+  if results.NO_THRESHOLD in values:
+    return NO_THRESHOLD
   return NOT_RECORDED if results.NOT_RECORDED in values else NOT_SERVED
 
 

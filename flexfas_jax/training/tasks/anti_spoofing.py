@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from flexfas_jax.errors import StateError
+from flexfas_jax.errors import FlexfasError, StateError
 from flexfas_jax.evaluation import (
   aggregation,
   evidence,
@@ -47,7 +47,15 @@ class AntiSpoofing:
     )
 
   def check(self, experiment: setup.Experiment, data: datasets.Data) -> None:
-    """Does nothing: `datasets.open_all` has checked the classes, `setup.build` the thresholds."""
+    """Reads what the report is to state; `datasets.open_all` and `setup.build` check the rest."""
+    if path := experiment.config.get('test_toml', ''):
+      try:
+        test_description.read(pathlib.Path(path))
+      except FlexfasError as error:
+        raise type(error)(
+          f'config.test_toml: {error}; give the path of the file by --config.test_toml=PATH, or '
+          '--config.test_toml= for none'
+        ) from None
 
   def val_metrics(
     self, experiment, scorer, variables, source, interrupted=lambda: False
@@ -216,11 +224,15 @@ def _write_results(
 def _description(
   config, evaluations: Sequence[evaluate_scores.EvaluationResult]
 ) -> dict[str, dict[str, Any]] | None:
-  """What `config.test_toml` states. A species that no test has is a note: its training is done."""
+  """What `config.test_toml` states. A fault is a note: the training is done, the tests scored."""
   path = config.get('test_toml', '')
   if not path:
     return None
-  found = test_description.read(pathlib.Path(path))
+  try:
+    found = test_description.read(pathlib.Path(path))
+  except FlexfasError as error:  # it was readable when the run started
+    print(f'{error}; the report states nothing of it: correct it, and evaluate the run again\n')
+    return None
   known = {name for one in evaluations for name in record.species_names(one.scores)}
   if unknown := sorted({*found.get('species', ())} - known):
     listed = ', '.join(sorted(known)) or 'none'

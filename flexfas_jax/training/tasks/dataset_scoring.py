@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import flexfas_jax
 from flexfas_jax.errors import StateError
 from flexfas_jax.evaluation import results, unusable
 from flexfas_jax.evaluation.report import tables
+from flexfas_jax.evaluation.score_files import Scores
 from flexfas_jax.files import write_text
 from flexfas_jax.input_pipeline import pipeline, sources
 from flexfas_jax.progress import Progress
@@ -47,10 +48,45 @@ def run_interruptibly(
     if interrupted():
       raise _Interrupted
 
+  signal = _Signal(experiment, len(source))
   try:
-    return scorer(variables, batches_of(experiment, source), progress=check)
+    found = scorer(variables, signal.watch(batches_of(experiment, source)), progress=check)
   except _Interrupted:
     return None
+  if not isinstance(found, Scores):
+    return found
+  stated = _not_recorded(experiment.model.modalities, signal.found()[0])
+  return dataclasses.replace(found, header={**found.header, **stated})
+
+
+class _Signal:
+  """Which images a data set has, and which carry a signal, recorded while its batches pass."""
+
+  def __init__(self, experiment: setup.Experiment, n: int):
+    self.n, self.B = n, experiment.config.eval_batch_size
+    self.rows = sharding.local_rows(experiment.mesh, self.B)
+    padded = -(-n // self.B) * self.B
+    # [2, padded, M]: 1 where there is an image, and where it has no signal
+    self.marks = np.zeros((2, padded, len(experiment.model.modalities)), int)
+
+  def watch(self, batches):
+    """The same batches."""
+    for i, (arrays, metas) in enumerate(batches):
+      at = i * self.B + self.rows
+      self.marks[:, at] = arrays['present'] | arrays['unusable'], arrays['unusable']
+      yield arrays, metas
+
+  def found(self) -> tuple[np.ndarray, np.ndarray]:
+    """Two of [N, M] bool: there is an image; it carries no signal."""
+    # Several processes may hold the same row.
+    given, without_signal = distributed.sum_over_processes(self.marks)[:, : self.n] > 0
+    return given, without_signal
+
+
+def _not_recorded(modalities: Sequence[str], given: np.ndarray) -> dict[str, Any]:
+  """What a header states of modalities that no sample has, given [N, M]; {} if there is none."""
+  lacking = [m for m, is_ in zip(modalities, given.any(0), strict=True) if not is_]
+  return {'not_recorded': lacking} if lacking else {}
 
 
 def run_with_progress(
@@ -97,32 +133,19 @@ def score_dataset(
   Returns:
     (what `score` returns, notes on the images)
   """
-  B, modalities = experiment.config.eval_batch_size, experiment.model.modalities
-  rows = sharding.local_rows(experiment.mesh, B)
-  padded = -(-len(source) // B) * B
-  # [2, padded, M]: 1 where there is an image, and where it has no signal
-  found = np.zeros((2, padded, len(modalities)), int)
-
-  def record_signal(batches):
-    for i, (arrays, metas) in enumerate(batches):
-      found[:, i * B + rows] = arrays['present'] | arrays['unusable'], arrays['unusable']
-      yield arrays, metas
-
+  signal = _Signal(experiment, len(source))
   all_views = dataclasses.replace(
     experiment.preprocess, test_views=tuple(experiment.views.values())
   )
   with _progress(name, source) as progress:
-    batches = record_signal(batches_of(experiment, source, all_views))
+    batches = signal.watch(batches_of(experiment, source, all_views))
     scores = score(batches, header, progress.update)
   members = scores if isinstance(scores, list) else [scores]
   if members[0].ids.tolist() != list(source.columns['id']):
     raise AssertionError(f'{name}: not every sample was scored exactly once')
-  # Several processes may hold the same row.
-  given, without_signal = distributed.sum_over_processes(found)[:, : len(source)] > 0  # [N, M]
+  modalities, (given, without_signal) = experiment.model.modalities, signal.found()
   members = [unusable.add_column(member, modalities, without_signal) for member in members]
-  stated: dict[str, Any] = {}
-  if lacking := [m for m, is_ in zip(modalities, given.any(0), strict=True) if not is_]:
-    stated['not_recorded'] = lacking
+  stated: dict[str, Any] = _not_recorded(modalities, given)
   if selection.is_rendered(source.names):
     stated['rendered'] = True
   if stated:

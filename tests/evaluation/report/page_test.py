@@ -342,6 +342,27 @@ def test_many_species_are_folded_and_long_names_cut():
   assert few.tables['first_species'] is None and 'largest of' not in few.figures.species.title
 
 
+def test_a_figure_of_many_species_has_those_whose_rate_is_stated():
+  """Not those with one accepted sample of one, of which nothing is stated."""
+  made = make(1, people=30)
+  attack = np.flatnonzero(made.label == 0)
+  names = np.full(made.label.size, '', object)
+  names[attack] = [f'often{i % 5}' for i in range(attack.size)]
+  scores = {subset: values.copy() for subset, values in made.scores.items()}
+  for i, row in enumerate(attack[:25]):
+    names[row] = f'once{i:02}'
+    for values in scores.values():
+      values[row] = 1.0
+  species = names.astype(str)
+  result = evaluated(
+    dataclasses.replace(made, scores=scores, attack_type=species, attack_category=None)
+  )
+  drawn = chapter.chapter(result, 1).figures
+  for figure in (drawn.species, drawn.matrix):
+    assert {f'often{i}' for i in range(5)} <= set(re.findall('often.', figure.alternative))
+    assert len(set(re.findall('once..', figure.alternative))) == 15
+
+
 def test_figures_have_no_groups_without_a_purpose(text):
   assert '<g>' not in text and text.count('<g ') == text.count('</g>')
   assert svg._without_groups('<g>\n<g a="1"><p/></g>\n<g/>\n<g>\n<q/></g></g>') == (

@@ -10,7 +10,7 @@ from flexfas_jax.evaluation.score_files import Scores
 from flexfas_jax.images import geometry
 from flexfas_jax.images.preprocess import Preprocess
 from flexfas_jax.input_pipeline import pipeline
-from flexfas_jax.training.tasks import dataset_scoring
+from flexfas_jax.training.tasks import anti_spoofing, dataset_scoring
 
 MODALITIES = ('rgb', 'depth', 'ir')
 COVERED = {1: ('ir',), 4: ('rgb', 'depth')}
@@ -83,6 +83,27 @@ def test_the_header_names_modalities_that_no_sample_has(experiment, source):
   covered = Examples(source[1:2])  # an image without signal is one
   scores, _ = dataset_scoring.score_dataset(experiment, score, 'val', covered, {})
   assert scores.header == {}
+
+
+def test_selection_skips_modalities_that_no_sample_has(experiment, source):
+  rgb_alone = Examples(
+    {**example, 'label': i % 2, 'depth': None, 'ir': None} for i, example in enumerate(source)
+  )
+
+  def scorer(variables, batches, progress):
+    found = score(batches, {}, progress)
+    same = found.scores['rgb'] + np.arange(len(found.ids))
+    labels = np.arange(len(found.ids)) % 2
+    return Scores(found.ids, labels, {'rgb': same / 100, 'rgb+ir': same / 100})
+
+  task = anti_spoofing.AntiSpoofing()
+  metrics = task.val_metrics(experiment, scorer, {}, rgb_alone)
+  assert np.isfinite(metrics['val/eer/rgb']) and np.isnan(metrics['val/eer/rgb+ir'])
+  assert metrics['val/eer'] == metrics['val/eer/rgb']
+  figures = task.oracle_metrics(experiment, scorer, {}, 'far', rgb_alone)
+  assert [name for name, value in figures.items() if np.isfinite(value)] == [
+    'oracle/far/rgb/hter_at_test_eer'
+  ]
 
 
 def test_each_process_has_a_part_of_a_batch(experiment, source, monkeypatch):
