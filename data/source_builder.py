@@ -348,11 +348,11 @@ class SourceBuilder(triplets.TripletBuilder, skip_registration=True):
       )
     elif self.on_bad == 'skip' and any(f in self._stored for f in fatal):
       lines.append(
-        '--on_bad=skip cannot leave out samples that share their images: remove these rows from '
-        'the list, and prepare again'
+        'Samples that share their images cannot be left out: remove these rows from the list, and '
+        'prepare again'
       )
     elif self.on_bad == 'skip' and all(f.row or f.id for f in fatal):
-      lines.append('--on_bad=skip would leave a split empty: correct the source, or its lists')
+      lines.append('Without these samples a split would be empty: correct the source, or its lists')
     if self.on_bad == 'fail' and not all(_ends_the_build(f) or f in self._stored for f in fatal):
       lines.append('Correct the source, or leave out samples with errors with --on_bad=skip')
     return '\n'.join(lines)

@@ -186,6 +186,8 @@ class Builder(SourceBuilder):
   def _problems(self, row: lists.ListRow) -> Iterator[image_checks.Problem]:
     """Problems of the cells of a row that `lists.scan` does not report."""
     yield from row_checks.find_problems(row, self._categories)
+    if text := row_checks.type_without_category(row, self._categories):
+      yield 'row', text
     if self._recipe and self._recipe.method != 'yunet':
       try:
         face_crop.face_from_columns(row.extra, (1, 1), self._recipe)

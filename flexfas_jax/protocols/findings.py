@@ -35,6 +35,7 @@ RULES = {
   'same-bytes': 'all images of a sample equal those of another one of its split; remove one',
   'near-duplicate': 'an RGB image that looks like one of another split: encoded again or resized?',
   'no-split': 'rows without a split, where other rows have one; they form the split whole',
+  'no-category': 'an attack type that is no category; prepare requires one, see --categories',
   'no-last-newline': 'the last line has no newline; a list appended to it loses its first row',
   'misspelt-column': 'a column whose name resembles a known one; rename it if it was meant',
 }
@@ -47,6 +48,7 @@ WARNINGS = frozenset(
     'line-endings',
     'misspelt-column',
     'near-duplicate',
+    'no-category',
     'no-last-newline',
     'no-split',
     'same-bytes',

@@ -38,16 +38,19 @@ def _problem_of_kind(
 ) -> str:
   """What is wrong with the species and category of an attack; or ''."""
   category = category_of(row, categories)
-  if category in schema.CATEGORIES:
-    return ''
-  if category:
+  if category and category not in schema.CATEGORIES:
     return f'attack_category {category!r} is not one of: {_KNOWN}'
-  if row.attack_type:
-    option = f'--categories={row.attack_type}=CATEGORY'
-    return f'attack_type {row.attack_type!r} has no category; give {option}, one of: {_KNOWN}'
-  if kinds_required:
+  if not category and not row.attack_type and kinds_required:
     return f'an attack with neither attack_type nor attack_category; one of: {_KNOWN}'
   return ''
+
+
+def type_without_category(row: lists.ListRow, categories: Mapping[str, str]) -> str:
+  """What is missing for an attack whose type is no category; or ''. Sets that are built need it."""
+  if row.label != 'attack' or not row.attack_type or category_of(row, categories):
+    return ''
+  option = f'--categories={row.attack_type}=CATEGORY'
+  return f'attack_type {row.attack_type!r} has no category; give {option}, one of: {_KNOWN}'
 
 
 def category_of(row: lists.ListRow, categories: Mapping[str, str]) -> str:

@@ -196,7 +196,7 @@ def read(
   _report_format(form, report_fault)
   # Protocol lists without column names belong to builders that add the kinds of attacks.
   kinds_named = bool({'attack_type', 'attack_category'} & set(form.names))
-  consistency = PathConsistency()
+  consistency, types = PathConsistency(), set()  # attack types that a note is made of
   contradictory, inconsistent = array.array('q'), array.array('q')  # positions
   n_comparable = n_consistent = 0
   for position, row in enumerate(lists.scan(path, labels, report_fault, form=form)):
@@ -204,6 +204,10 @@ def read(
     problems, consistent = consistency.check(row)
     if form.header:
       problems = [*row_checks.find_problems(row, categories, kinds_named), *problems]
+      text = row_checks.type_without_category(row, categories)
+      if text and row.attack_type not in types:
+        types.add(row.attack_type)
+        report.add('no-category', row, text)
     for rule, text in problems:
       report.add(rule, row, text)
     if report.root is None:  # with a root, the bytes show the format
