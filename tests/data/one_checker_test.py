@@ -440,8 +440,8 @@ OUT_OF_REACH = {
     _DECODED,
   ),
   **dict.fromkeys(
-    ('row', 'duplicate', 'triplet', 'outside-root', 'line-endings', 'no-category', 'no-split', 'no-last-newline',
-     'misspelt-column'),
+    ('row', 'duplicate', 'triplet', 'outside-root', 'line-endings', 'no-category', 'no-split',
+     'no-last-newline', 'misspelt-column'),
     _LIST,
   ),
   'missing-file': 'the bytes are in the shards; a shard that is missing is an error',
