@@ -64,6 +64,12 @@ def tflite_run(content: bytes, given, threads: int):
   return lambda: call(**given)
 
 
+def rested_seconds(function) -> float:
+  """Seconds of one call, after a pause in which the threads of the last session stop spinning."""
+  time.sleep(0.3)
+  return timing.seconds(function)
+
+
 def cpu_seconds(function) -> float:
   """CPU seconds of one call, of all threads of this process."""
   start = time.process_time()
@@ -100,7 +106,7 @@ def measure(name: str, args) -> list[dict]:
     for precision in ('float32', 'int8'):
       content = (folder / f'{one.stem}_{precision}.tflite').read_bytes()
       runs[f'tflite_{precision}'] = tflite_run(content, samples[0], args.threads)
-  clock = cpu_seconds if args.threads == 1 else timing.seconds
+  clock = cpu_seconds if args.threads == 1 else rested_seconds
   times = timing.interleaved(runs, args.rounds, clock)
   threads = f'{args.threads} thread{"s" if args.threads > 1 else ""}'
   pairs = {
