@@ -2,7 +2,7 @@
 
 `NAME.csv` holds one row per sample: `id,dataset,subject,video,label,attack_type,attack_category`,
 `ethnicity` where it is known, then one column per subset (`rgb`, `rgb+depth`, ...). `NAME.json`
-beside it is the header: which weights, which list of samples, which config, under `columns` the
+next to it is the header: which weights, which list of samples, which config, under `columns` the
 names of further columns of text, which subjects may be grouped by, and under `not_recorded` the
 modalities of which no sample has an image.
 
