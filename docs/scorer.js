@@ -1,4 +1,4 @@
-// The order of search results: guides first. Sphinx reads this in the place of its own `Scorer`,
+// The order of search results: guides first. Sphinx reads this instead of its `Scorer`,
 // whose numbers below are kept: a word in a title counts 15, in the text 5. So guides precede all
 // others of the same kind, and a reference whose title has the word precedes a guide whose text has it.
 var Scorer = {

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import resource
 import sys
@@ -706,6 +707,8 @@ def _evaluate_val(training: _Training, step: int, state, batches) -> None:
   if training.writer:
     training.writer.write(step, metrics)
   val = {n: v for n, v in metrics.items() if n.startswith('val/')}
+  # Subsets with a sensor that val never has have no figure.
+  val = {n: v for n, v in val.items() if n.count('/') == 1 or math.isfinite(v)}
   values = '  '.join(f'{name.removeprefix("val/")} {v:.4f}' for name, v in val.items())
   training.progress.print_line(f'step {step}: val {values}')
   best = {run.task.metric: metrics[f'val/{run.task.metric}']}

@@ -300,7 +300,7 @@ def test_a_changed_config_is_written_with_its_first_checkpoint(
   with pytest.raises(RuntimeError, match='killed'):
     loop.train(changed, str(workdir), allow)
   assert written_steps() == STEPS and not list(workdir.glob('config.before_step_*'))
-  loop.train(in_process(config), str(workdir))  # the run goes on as it was
+  loop.train(in_process(config), str(workdir))  # the run resumes as it was
   with pytest.raises(StateError, match='by --allow_config_change'):
     loop.train(changed, str(workdir))
 

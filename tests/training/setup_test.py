@@ -76,3 +76,11 @@ def test_double_precision_is_refused():
 def test_a_dropout_that_is_no_probability_is_refused(rate):
   with pytest.raises(ConfigError, match='modality_dropout.depth is .*; give a probability'):
     setup.build(make_config(**{'modality_dropout.depth': rate}))
+
+
+def test_a_laboratory_statement_is_a_local_file_that_only_scoring_reads():
+  """A file that moved stops neither an export nor preflight."""
+  config = make_config(test_toml='moved/test.toml')
+  assert setup.build(config).config.test_toml == 'moved/test.toml'
+  with pytest.raises(ConfigError, match='gs://bucket/test.toml; copy it, and give the path'):
+    setup.build(make_config(test_toml='gs://bucket/test.toml'))
